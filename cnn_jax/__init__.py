@@ -1,0 +1,31 @@
+"""Convolutional networks in JAX: exact layers with fast gradients, the historical networks, runs that survive anything.
+
+Subpackages are imported on first use, so that ``import cnn_jax`` costs nothing and the XLA flags may still be chosen:
+
+>>> import cnn_jax
+>>> import jax.numpy as jnp
+>>> cnn_jax.ops.conv(jnp.ones((28, 28, 1)), jnp.ones((5, 5, 1, 6))).shape
+(24, 24, 6)
+"""
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from cnn_jax.xla import recommended_xla_flags
+
+if TYPE_CHECKING:
+    from cnn_jax import data, geometry, models, nn, ops, report, train
+
+__version__ = "0.1.0"
+__all__ = ["data", "geometry", "models", "nn", "ops", "recommended_xla_flags", "report", "train"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in __all__:
+        return importlib.import_module(f"cnn_jax.{name}")
+    raise AttributeError(f"module 'cnn_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,31 @@
+"""The one exception for a mistake that the user can mend, and the phrase that suggests the nearest real name.
+
+Everything in cnn_jax that rejects an argument, a config, a file or a picture raises :class:`UsageError` with one line:
+what is wrong, where, with which numbers, and how to mend it. ``launch.py`` prints that line and exits with code 2;
+library users catch it as the ``ValueError`` that it is.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_CODE = 2
+
+
+class UsageError(ValueError):
+    """A mistake of the user's, described in one line: what, where, the numbers, and the mend."""
+
+
+def nearest(name: str, options: Iterable[str], *, most: int = 3) -> str:
+    """A phrase for the end of an error line: the real names nearest to a mistyped one, or all of them when few.
+
+    >>> nearest("optimiser.learning_rat", ["optimiser.learning_rate", "seed", "model.name", "data.name", "epochs"])
+    "did you mean 'optimiser.learning_rate'?"
+    >>> nearest("zero_padding", ["SAME", "VALID"])
+    "known: 'SAME', 'VALID'"
+    """
+    options = sorted(set(options))
+    close = difflib.get_close_matches(name, options, n=most, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(repr(option) for option in close) + "?"
+    shown = ", ".join(repr(option) for option in options[:12])
+    return f"known: {shown}" + (f" and {len(options) - 12} more" if len(options) > 12 else "")

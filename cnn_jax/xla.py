@@ -1,0 +1,60 @@
+"""Which XLA flags make convolutional networks fast on the jaxlib that is installed, and how to apply them.
+
+XLA reads ``XLA_FLAGS`` once, when JAX first touches a device, so the flags must be in the environment before that.
+``import cnn_jax`` never sets them; ``launch.py`` does, and says so; in your own program write, before importing jax::
+
+    import os, cnn_jax
+    os.environ["XLA_FLAGS"] = cnn_jax.recommended_xla_flags()
+
+This module must not import jax.
+"""
+
+import os
+from collections.abc import MutableMapping
+from importlib import metadata
+
+# An unknown flag aborts the process, so each entry names the jaxlib versions it was tried on: [first, last).
+_CPU_FLAGS: tuple[tuple[tuple[int, int], tuple[int, int], str], ...] = (
+    # jaxlib sends single convolutions to YNNPACK, whose weight gradients run at half of Eigen's speed;
+    # its fused reductions are kept, because without them batch normalisation falls back to reduce-window.
+    ((0, 10), (0, 13), "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"),
+)
+
+
+def recommended_xla_flags(jaxlib_version: str | None = None) -> str:
+    """The flags this project recommends for a jaxlib version, as a value for the environment variable ``XLA_FLAGS``.
+
+    Args:
+      jaxlib_version: for example ``'0.10.2'``; the installed one by default.
+
+    Returns:
+      Flags separated by blanks; empty for a version on which none was tried.
+
+    >>> recommended_xla_flags("0.10.2")
+    '--xla_cpu_experimental_ynn_fusion_type=-individual_convolution'
+    >>> recommended_xla_flags("0.4.30")
+    ''
+    """
+    text = jaxlib_version or metadata.version("jaxlib")
+    major, minor = (int(part) for part in text.split(".")[:2])
+    return " ".join(flag for first, end, flag in _CPU_FLAGS if first <= (major, minor) < end)
+
+
+def apply_recommended_flags(environ: MutableMapping[str, str] = os.environ) -> list[str]:
+    """Adds the recommended flags to ``XLA_FLAGS``, leaving alone every flag that the user has set.
+
+    Must run before JAX touches a device.
+
+    Returns:
+      The flags that were added.
+
+    >>> environment = {"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type="}
+    >>> apply_recommended_flags(environment), environment["XLA_FLAGS"]
+    ([], '--xla_cpu_experimental_ynn_fusion_type=')
+    """
+    present = environ.get("XLA_FLAGS", "")
+    names = {flag.split("=")[0] for flag in present.split()}
+    added = [flag for flag in recommended_xla_flags().split() if flag.split("=")[0] not in names]
+    if added:
+        environ["XLA_FLAGS"] = " ".join([*present.split(), *added])
+    return added
