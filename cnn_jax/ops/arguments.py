@@ -1,0 +1,87 @@
+"""What every op asks of its arguments before any array is touched, in one place and in one style of message.
+
+Each function takes the name of the calling op first, because each error line starts with it.
+"""
+
+import operator
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.errors import UsageError, nearest
+
+FLOATS = ("bfloat16", "float16", "float32", "float64")
+
+
+def by(sizes: Sequence[int]) -> str:
+    """Sizes as they stand in error lines.
+
+    >>> by((5, 5)), by((7,))
+    ('5x5', '7')
+    """
+    return "x".join(str(size) for size in sizes)
+
+
+def check_option(op: str, name: str, value: str, options: Collection[str]) -> None:
+    """Raises a ``UsageError`` naming the nearest real option unless ``value`` is one of them."""
+    if value not in options:
+        raise UsageError(f"{op}: unknown {name}={value!r}; {nearest(str(value), options)}")
+
+
+def check_array(op: str, name: str, value: Any) -> jax.Array:
+    """The argument as a JAX array, or a ``UsageError`` if it is not a floating-point array or has an axis of size 0."""
+    array = jnp.asarray(value)
+    if array.dtype.name not in FLOATS:
+        raise UsageError(
+            f"{op}: {name} has dtype {array.dtype.name}, but this op is for {', '.join(FLOATS)}; "
+            f"convert it, e.g. {name}.astype('float32')"
+        )
+    if array.size == 0:
+        axis = array.shape.index(0)
+        raise UsageError(
+            f"{op}: {name} of shape {array.shape} is empty: axis {axis} has size 0; every axis must be >= 1"
+        )
+    return array
+
+
+def per_axis(op: str, name: str, value: int | Sequence[int], rank: int, *, least: int = 1) -> tuple[int, ...]:
+    """An int for every axis, or one int per axis, as a tuple of ``rank`` ints that are all at least ``least``."""
+    entries = [value] * rank if isinstance(value, int) or not isinstance(value, Sequence) else list(value)
+    if len(entries) != rank:
+        raise UsageError(
+            f"{op}: {name}={value!r} has {len(entries)} entries for {rank} spatial axes; give one int, or {rank}"
+        )
+    numbers = tuple(integer(op, name, entry) for entry in entries)
+    if min(numbers, default=least) < least:
+        raise UsageError(f"{op}: {name}={value!r} must be at least {least} on every axis, got {min(numbers)}")
+    return numbers
+
+
+def integer(op: str, name: str, value: Any) -> int:
+    """The value as a Python int, or a ``UsageError`` (bools and traced values are not ints)."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except (TypeError, jax.errors.JAXTypeError):
+        raise UsageError(f"{op}: {name} must be made of Python ints, known before compiling; got {value!r}") from None
+
+
+def split_batch(op: str, x: jax.Array, rank: int, noun: str) -> tuple[jax.Array, tuple[int, ...]]:
+    """``x`` with its leading axes merged into one, ``(N, *space, C)``, and the shape of those leading axes.
+
+    Args:
+      op: The calling op, for the error line.
+      x: ``(*batch, *space, C)`` with any number of batch axes, also none.
+      rank: The number of spatial axes.
+      noun: What gave the rank, with its shape, e.g. ``'kernel of shape (3, 3, 8, 16)'``; for the error line.
+    """
+    if x.ndim < rank + 1:
+        raise UsageError(
+            f"{op}: x of shape {x.shape} has {x.ndim} axes, but {noun} has {rank} spatial axes and needs at least "
+            f"{rank + 1} (space, then channels); reshape x, e.g. x[..., None] for a single channel"
+        )
+    batch = x.shape[: x.ndim - rank - 1]
+    return x.reshape(-1, *x.shape[len(batch) :]), batch
