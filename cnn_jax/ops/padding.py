@@ -21,6 +21,7 @@ References:
   Dumoulin and Visin, A guide to convolution arithmetic for deep learning, 2016.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.ops.arguments import by, check_array, check_option, integer
+from cnn_jax.ops.arguments import by, check_array, check_option, integer, per_axis
 
 Pair = tuple[int, int]
 Pairs = tuple[Pair, ...]
@@ -281,3 +282,61 @@ def spread(x: Shaped[Array, "..."], rates: Sequence[int]) -> Shaped[Array, "..."
         return x
     gaps = [0] * (x.ndim - 1 - len(rates)) + [rate - 1 for rate in rates] + [0]
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, gap) for gap in gaps])
+
+
+def place(
+    x: Shaped[Array, "batch *space channels"], dilation: Sequence[int], pairs: Pairs
+) -> tuple[Shaped[Array, "batch *kept channels"], Pairs] | None:
+    """``x`` and paddings such that dilating, then padding by ``pairs``, needs no negative padding.
+
+    XLA's CPU backend computes wrong float32 convolutions for some negative paddings (openxla/xla#48713), so what they
+    would crop is sliced away here; where the cut falls between two dilated neighbours, zeros of the gap come back as
+    padding. Returns None when nothing of ``x`` is left.
+    """
+    index, padding = [slice(None)], []
+    for size, rate, (low, high) in zip(x.shape[1:-1], dilation, pairs, strict=True):
+        front, back = math.ceil(max(0, -low) / rate), math.ceil(max(0, -high) / rate)
+        if front + back >= size:
+            return None
+        index.append(slice(front, size - back))
+        padding.append((low + front * rate, high + back * rate))
+    return x[tuple(index)], tuple(padding)
+
+
+class Windows(NamedTuple):
+    """All static options of a sliding window, checked, one entry per spatial axis."""
+
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    input_dilation: tuple[int, ...]
+    kernel_dilation: tuple[int, ...]
+    sliding: Sliding
+
+
+def windows(
+    op: str,
+    sizes: Sequence[int],
+    window: Sequence[int],
+    *,
+    strides: int | Sequence[int],
+    padding: Padding,
+    input_dilation: int | Sequence[int],
+    kernel_dilation: int | Sequence[int],
+    rounding: str,
+) -> Windows:
+    """Checks the options of a convolution as the user wrote them; see :func:`slide` for the arguments and errors."""
+    rank = len(window)
+    strides = per_axis(op, "strides", strides, rank)
+    input_dilation = per_axis(op, "input_dilation", input_dilation, rank)
+    kernel_dilation = per_axis(op, "kernel_dilation", kernel_dilation, rank)
+    sliding = slide(
+        op,
+        sizes,
+        window,
+        strides=strides,
+        padding=padding,
+        dilation=kernel_dilation,
+        input_dilation=input_dilation,
+        rounding=rounding,
+    )
+    return Windows(tuple(window), strides, input_dilation, kernel_dilation, sliding)
