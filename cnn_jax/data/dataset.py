@@ -1,0 +1,91 @@
+"""The one form in which pictures with labels reach everything else: NumPy arrays in memory, checked once."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+from jaxtyping import Int32, Shaped
+
+from cnn_jax.errors import UsageError
+
+IMAGE_DTYPES = ("uint8", "float32")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled pictures in memory.
+
+    Attributes:
+        name: the data set's name, e.g. ``"mnist"``.
+        split: the split expression that was read, e.g. ``"train[:55000]"``.
+        images: uint8 (0..255) or float32 (0..1), shape ``(n, height, width, channels)``.
+        labels: int32 class numbers, shape ``(n,)``.
+        class_names: one name per class; their number is the number of classes, whether all occur or not.
+
+    Raises:
+        UsageError: when there is no picture, or shapes, dtypes and labels do not fit each other.
+
+    Example:
+        >>> digits = Dataset("two", "train", np.zeros((2, 8, 8, 1), np.uint8), np.array([0, 1], np.int32), ("0", "1"))
+        >>> len(digits), digits.num_classes, digits.image_shape
+        (2, 2, (8, 8, 1))
+    """
+
+    name: str
+    split: str
+    images: Shaped[np.ndarray, "n height width channels"]
+    labels: Int32[np.ndarray, " n"]
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.ndim != 4:
+            raise UsageError(
+                f"Dataset {self.name!r}: images have shape {images.shape}; give (n, height, width, channels), "
+                "grey pictures as images[..., None]"
+            )
+        if images.dtype.name not in IMAGE_DTYPES:
+            raise UsageError(
+                f"Dataset {self.name!r}: images are {images.dtype}; convert to uint8 (0..255) or float32 (0..1)"
+            )
+        if len(images) == 0:
+            raise UsageError(f"Dataset {self.name!r}: split {self.split!r} has no pictures")
+        if labels.shape != (len(images),) or labels.dtype != np.int32:
+            raise UsageError(
+                f"Dataset {self.name!r}: labels are {labels.dtype} of shape {labels.shape}; "
+                f"give int32 of shape ({len(images)},), one per picture"
+            )
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise UsageError(
+                f"Dataset {self.name!r}: labels run from {labels.min()} to {labels.max()}, but {self.num_classes} "
+                f"class_names allow 0 to {self.num_classes - 1}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(height, width, channels)`` of one picture."""
+        _, height, width, channels = self.images.shape
+        return height, width, channels
+
+    def fingerprint(self) -> str:
+        """A hash of the contents (pictures, labels, class names), the same on every machine and in every process.
+
+        Example:
+            >>> one = Dataset("one", "train", np.zeros((1, 1, 1, 1), np.uint8), np.zeros(1, np.int32), ("0",))
+            >>> one.fingerprint()
+            'bb99480ecc7a00ff'
+        """
+        digest = hashlib.sha256()
+        digest.update(repr((self.images.shape, self.images.dtype.name, self.class_names)).encode())
+        for array in (self.images, self.labels):
+            little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            digest.update(np.ascontiguousarray(little_endian).data)
+        return digest.hexdigest()[:16]
