@@ -4,12 +4,27 @@ Every op takes arrays with channels last and any number of batch axes first, has
 lax name them, and rejects what does not fit with one line (``cnn_jax.errors.UsageError``).
 """
 
-from cnn_jax.ops.conv import conv, depthwise_conv, separable_conv
+from cnn_jax.ops.conv import conv
+from cnn_jax.ops.conv_local import conv_local
+from cnn_jax.ops.conv_transpose import conv_transpose
+from cnn_jax.ops.depthwise import depthwise_conv, separable_conv
+from cnn_jax.ops.im2col import col2im, im2col
+from cnn_jax.ops.methods import METHODS
 from cnn_jax.ops.padding import pad
+from cnn_jax.ops.pool import avg_pool, max_pool
+from cnn_jax.ops.toeplitz import toeplitz_matrix
 
 __all__ = [
+    "METHODS",
+    "avg_pool",
+    "col2im",
     "conv",
+    "conv_local",
+    "conv_transpose",
     "depthwise_conv",
+    "im2col",
+    "max_pool",
     "pad",
     "separable_conv",
+    "toeplitz_matrix",
 ]

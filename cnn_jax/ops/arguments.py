@@ -69,7 +69,7 @@ def integer(op: str, name: str, value: Any) -> int:
         raise UsageError(f"{op}: {name} must be made of Python ints, known before compiling; got {value!r}") from None
 
 
-def split_batch(op: str, x: jax.Array, rank: int, noun: str) -> tuple[jax.Array, tuple[int, ...]]:
+def split_batch(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x") -> tuple[jax.Array, tuple[int, ...]]:
     """``x`` with its leading axes merged into one, ``(N, *space, C)``, and the shape of those leading axes.
 
     Args:
@@ -77,11 +77,12 @@ def split_batch(op: str, x: jax.Array, rank: int, noun: str) -> tuple[jax.Array,
       x: ``(*batch, *space, C)`` with any number of batch axes, also none.
       rank: The number of spatial axes.
       noun: What gave the rank, with its shape, e.g. ``'kernel of shape (3, 3, 8, 16)'``; for the error line.
+      name: What the caller calls ``x``; for the error line.
     """
     if x.ndim < rank + 1:
         raise UsageError(
-            f"{op}: x of shape {x.shape} has {x.ndim} axes, but {noun} has {rank} spatial axes and needs at least "
-            f"{rank + 1} (space, then channels); reshape x, e.g. x[..., None] for a single channel"
+            f"{op}: {name} of shape {x.shape} has {x.ndim} axes, but {noun} has {rank} spatial axes and needs at least "
+            f"{rank + 1} (space, then channels); reshape it, e.g. {name}[..., None] for a single channel"
         )
     batch = x.shape[: x.ndim - rank - 1]
     return x.reshape(-1, *x.shape[len(batch) :]), batch

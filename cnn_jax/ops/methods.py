@@ -1,22 +1,101 @@
-"""The ways to compute a convolution."""
+"""The ways to compute a convolution: what each can do, how exact it is, and the rule that chooses among them.
 
-from collections.abc import Callable
+All of them compute the same sums. With ``u`` the unit roundoff of the dtype in which sums are formed (float32 for
+bfloat16, float16 and float32, float64 for float64) and ``K`` the number of products in one of them, the error of an
+output before it is rounded to its own dtype is at most
+
+=================  ===================================================================================================
+method             bound on the absolute error of an output
+=================  ===================================================================================================
+``direct``         ``K u sum |x| |kernel|``, over its own window: XLA's convolution, or sums of matrix products
+``im2col``         the same: one matrix product over all windows
+``toeplitz``       the same: banded matrices along the last axis, im2col along the others
+``fft``            ``c u log2(L) |x|_2 |kernel|_2``, over a whole padded channel stack of ``L`` points: small outputs of
+                   a large input lose relative accuracy
+``winograd``       F(2,3): ``K u 9^rank max|x| max|kernel|``, in practice about the error of ``direct``
+``winograd_f43``   F(4,3): ``K u 190^rank max|x| max|kernel|``, in practice 10 to 50 times the error of ``direct``
+=================  ===================================================================================================
+
+(On a GPU the default ``precision`` of float32 products is TF32, with the unit roundoff of 2^-11.)
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import jax
 
-from cnn_jax.ops import direct
-from cnn_jax.ops.arguments import check_option
-from cnn_jax.ops.padding import Windows
+from cnn_jax.errors import UsageError
+from cnn_jax.ops import direct, fft, im2col, toeplitz, winograd
+from cnn_jax.ops.arguments import by, check_option
+from cnn_jax.ops.canonical import Windows
 
-METHODS = ("direct",)
+LARGEST_BAND = 2**28  # entries, 1 GiB in float32: beyond it the banded matrices dwarf everything else
 
 
-def resolve(op: str, method: str, x: jax.Array, kernel: jax.Array, geometry: Windows, groups: int) -> str:
-    """The method to use."""
+class Method(NamedTuple):
+    """One way to compute a convolution."""
+
+    compute: Callable[..., jax.Array]
+    """A function of canonical arguments; see ``cnn_jax.ops.canonical``."""
+    supports: str
+    """What it can do, for people."""
+    obstacle: Callable[[Sequence[int], Sequence[int], Windows, int], str | None]
+    """From the shapes of input and kernel, the options and the groups: why it cannot do this one, or None."""
+
+
+def _none(x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> None:
+    """No obstacle."""
+
+
+def _too_large(x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> str | None:
+    padded = (*x[:-2], x[-2] + sum(max(width, 0) for width in geometry.sliding.reach[-1]), x[-1])
+    entries = toeplitz.band_entries(padded, kernel, geometry.sliding.output, groups)
+    if entries <= LARGEST_BAND:
+        return None
+    return f"would build banded matrices of {entries:,} entries, more than {LARGEST_BAND:,}"
+
+
+def _not_three(x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> str | None:
+    steps = {*geometry.strides, *geometry.input_dilation, *geometry.kernel_dilation}
+    if set(geometry.window) == {3} and steps == {1}:
+        return None
+    return (
+        f"is for windows of 3 at stride 1 without dilation, not {by(geometry.window)} with strides {geometry.strides}, "
+        f"kernel_dilation {geometry.kernel_dilation}, input_dilation {geometry.input_dilation}"
+    )
+
+
+METHODS: dict[str, Method] = {
+    "direct": Method(direct.conv, "everything", _none),
+    "im2col": Method(im2col.conv, "everything; copies the input prod(window) times", _none),
+    "toeplitz": Method(toeplitz.conv, "everything up to banded matrices of 2^28 entries", _too_large),
+    "fft": Method(fft.conv, "everything; computes all positions at stride 1", _none),
+    "winograd": Method(
+        partial(winograd.conv, transform=winograd.F23), "windows of 3, stride 1, no dilation; F(2,3)", _not_three
+    ),
+    "winograd_f43": Method(
+        partial(winograd.conv, transform=winograd.F43), "windows of 3, stride 1, no dilation; F(4,3)", _not_three
+    ),
+}
+
+
+def resolve(op: str, method: str, x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> str:
+    """The method to use for these shapes, or a ``UsageError`` if it is unknown or cannot do it."""
     check_option(op, "method", method, ("auto", *METHODS))
+    if method == "auto":
+        return auto(x, kernel, geometry, groups)
+    obstacle = METHODS[method].obstacle(x, kernel, geometry, groups)
+    if obstacle:
+        raise UsageError(f"{op}: method={method!r} {obstacle}; use method='auto'")
+    return method
+
+
+def auto(x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> str:
+    """The rule of ``method='auto'``."""
     return "direct"
 
 
 def function(method: str, derivatives: str) -> Callable[..., jax.Array]:
-    """The function that computes a method."""
-    return direct.conv_jax if derivatives == "jax" else direct.conv
+    """The function that computes a method, with the derivatives asked for (only ``direct`` has its own)."""
+    return direct.conv_jax if (method, derivatives) == ("direct", "jax") else METHODS[method].compute

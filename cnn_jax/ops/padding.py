@@ -21,7 +21,6 @@ References:
   Dumoulin and Visin, A guide to convolution arithmetic for deep learning, 2016.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,7 +29,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.ops.arguments import by, check_array, check_option, integer, per_axis
+from cnn_jax.ops.arguments import by, check_array, check_option, integer
 
 Pair = tuple[int, int]
 Pairs = tuple[Pair, ...]
@@ -117,31 +116,47 @@ def slide(
 
     output, overhang = [], []
     for axis, (extent, reach, stride, (low, high)) in enumerate(zip(extents, reaches, strides, pairs, strict=True)):
-        steps, rest = divmod(extent + low + high - reach, stride)
+        count, over, rest = count_windows(extent, reach, stride, low, high, rounding)
         if rest and rounding == "strict":
             raise UsageError(
                 f"{op}: stride {stride} does not divide ({extent + low + high} - {reach}) on spatial axis {axis} "
                 f"(input {extent} padded by {low} and {high}, {noun} {reach}): {rest} left over; "
                 f"pad by {stride - rest} more, crop {rest}, or use rounding='floor'"
             )
-        partial = rest > 0 and rounding == "ceil" and (steps + 1) * stride < extent + low
-        output.append(steps + 1 + partial)
-        overhang.append(stride - rest if partial else 0)
+        output.append(count)
+        overhang.append(over)
     return Sliding(tuple(output), pairs, tuple(overhang))
+
+
+def count_windows(
+    extent: int, reach: int, stride: int, low: int, high: int, rounding: str = "floor"
+) -> tuple[int, int, int]:
+    """Along one axis: the number of windows, the overhang of a partial last one, and what the stride leaves over."""
+    steps, rest = divmod(extent + low + high - reach, stride)
+    if rest and rounding == "ceil" and (steps + 1) * stride < extent + low:
+        return steps + 2, stride - rest, rest
+    return steps + 1, 0, rest
 
 
 def _resolve(
     op: str, padding: Padding, extents: Sequence[int], reaches: Sequence[int], strides: Sequence[int]
 ) -> Pairs:
-    rank = len(extents)
-    entries = [padding] * rank if isinstance(padding, str | int) or not isinstance(padding, Sequence) else list(padding)
-    if len(entries) != rank:
-        hint = f"write (({padding[0]}, {padding[1]}),)" if rank == 1 and len(entries) == 2 else "one entry per axis"  # type: ignore[index]
-        raise UsageError(f"{op}: padding={padding!r} has {len(entries)} entries for {rank} spatial axes; {hint}")
-    return tuple(_pair(op, *axis) for axis in zip(entries, extents, reaches, strides, strict=True))
+    entries = per_axis_padding(op, padding, len(extents))
+    return tuple(pair(op, *axis) for axis in zip(entries, extents, reaches, strides, strict=True))
 
 
-def _pair(op: str, entry: Any, extent: int, reach: int, stride: int) -> Pair:
+def per_axis_padding(op: str, padding: Padding, rank: int) -> list[Any]:
+    """One entry (a name, an int, or a pair) for each axis."""
+    if not isinstance(padding, Sequence) or isinstance(padding, str):
+        return [padding] * rank
+    if len(padding) != rank:
+        hint = f"write (({padding[0]}, {padding[1]}),)" if rank == 1 and len(padding) == 2 else "give one per axis"
+        raise UsageError(f"{op}: padding={padding!r} has {len(padding)} entries for {rank} spatial axes; {hint}")
+    return list(padding)
+
+
+def pair(op: str, entry: Any, extent: int, reach: int, stride: int) -> Pair:
+    """The (low, high) padding of one axis from a name, an int or a pair."""
     if isinstance(entry, str):
         match entry:
             case "VALID":
@@ -189,7 +204,7 @@ def _check_fit(
         shown = f"{noun} {by(window)}" + (f" (dilated {by(reaches)})" if tuple(reaches) != tuple(window) else "")
         where = f"input {by(sizes)}" + (f" (dilated {by(extents)})" if tuple(extents) != tuple(sizes) else "")
         name = padding if isinstance(padding, str) else repr(padding)
-        more = "" if all(pair == (0, 0) for pair in pairs) else " more"
+        more = "" if not any(map(any, pairs)) else " more"
         raise UsageError(
             f"{op}: {shown} does not fit {where} with padding {name}; "
             f"pad by at least {-(-missing // 2)}{more} or use padding='SAME'"
@@ -254,7 +269,7 @@ def pad(
         raise UsageError(
             f"pad: {len(widths)} widths, but x of shape {x.shape} has only {x.ndim - 1} axes before its channels"
         )
-    pairs = tuple(_pair("pad", width, 0, 0, 1) for width in widths)
+    pairs = tuple(pair("pad", width, 0, 0, 1) for width in widths)
     for size, (low, high) in zip(x.shape[x.ndim - 1 - len(pairs) :], pairs, strict=False):
         if size + low + high < 1:
             raise UsageError(f"pad: widths ({low}, {high}) leave nothing of an axis of size {size}; crop less")
@@ -265,7 +280,7 @@ def extend(
     x: Shaped[Array, "..."], pairs: Pairs, *, boundary: str, boundary_value: float = 0.0
 ) -> Shaped[Array, "..."]:
     """:func:`pad` with everything checked; the axes of ``pairs`` are those just before the last."""
-    if all(pair == (0, 0) for pair in pairs):
+    if not any(map(any, pairs)):
         return x
     before = (0, 0)
     around = [before] * (x.ndim - 1 - len(pairs)) + [(max(low, 0), max(high, 0)) for low, high in pairs] + [before]
@@ -282,61 +297,3 @@ def spread(x: Shaped[Array, "..."], rates: Sequence[int]) -> Shaped[Array, "..."
         return x
     gaps = [0] * (x.ndim - 1 - len(rates)) + [rate - 1 for rate in rates] + [0]
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, gap) for gap in gaps])
-
-
-def place(
-    x: Shaped[Array, "batch *space channels"], dilation: Sequence[int], pairs: Pairs
-) -> tuple[Shaped[Array, "batch *kept channels"], Pairs] | None:
-    """``x`` and paddings such that dilating, then padding by ``pairs``, needs no negative padding.
-
-    XLA's CPU backend computes wrong float32 convolutions for some negative paddings (openxla/xla#48713), so what they
-    would crop is sliced away here; where the cut falls between two dilated neighbours, zeros of the gap come back as
-    padding. Returns None when nothing of ``x`` is left.
-    """
-    index, padding = [slice(None)], []
-    for size, rate, (low, high) in zip(x.shape[1:-1], dilation, pairs, strict=True):
-        front, back = math.ceil(max(0, -low) / rate), math.ceil(max(0, -high) / rate)
-        if front + back >= size:
-            return None
-        index.append(slice(front, size - back))
-        padding.append((low + front * rate, high + back * rate))
-    return x[tuple(index)], tuple(padding)
-
-
-class Windows(NamedTuple):
-    """All static options of a sliding window, checked, one entry per spatial axis."""
-
-    window: tuple[int, ...]
-    strides: tuple[int, ...]
-    input_dilation: tuple[int, ...]
-    kernel_dilation: tuple[int, ...]
-    sliding: Sliding
-
-
-def windows(
-    op: str,
-    sizes: Sequence[int],
-    window: Sequence[int],
-    *,
-    strides: int | Sequence[int],
-    padding: Padding,
-    input_dilation: int | Sequence[int],
-    kernel_dilation: int | Sequence[int],
-    rounding: str,
-) -> Windows:
-    """Checks the options of a convolution as the user wrote them; see :func:`slide` for the arguments and errors."""
-    rank = len(window)
-    strides = per_axis(op, "strides", strides, rank)
-    input_dilation = per_axis(op, "input_dilation", input_dilation, rank)
-    kernel_dilation = per_axis(op, "kernel_dilation", kernel_dilation, rank)
-    sliding = slide(
-        op,
-        sizes,
-        window,
-        strides=strides,
-        padding=padding,
-        dilation=kernel_dilation,
-        input_dilation=input_dilation,
-        rounding=rounding,
-    )
-    return Windows(tuple(window), strides, input_dilation, kernel_dilation, sliding)

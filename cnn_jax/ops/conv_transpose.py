@@ -1,0 +1,249 @@
+"""Transposed convolution: the exact adjoint of :func:`cnn_jax.ops.conv`, also called fractionally strided.
+
+``conv_transpose(y, kernel, **options)`` is what the gradient of ``conv(x, kernel, **options)`` with respect to ``x``
+maps ``y`` to; it is no inverse. It takes the same kernel and the same options, so a decoder that mirrors an encoder is
+written with the encoder's own numbers.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Shaped
+
+from cnn_jax.errors import UsageError
+from cnn_jax.ops.arguments import check_array, check_option, per_axis, split_batch
+from cnn_jax.ops.canonical import (
+    Windows,
+    check_groups,
+    check_rank,
+    effective_kernel,
+    inverted,
+    layout_hint,
+    prepare,
+    windows,
+)
+from cnn_jax.ops.conv import convolve
+from cnn_jax.ops.padding import (
+    ROUNDINGS,
+    Padding,
+    Pairs,
+    Sliding,
+    check_boundary,
+    count_windows,
+    dilated,
+    pair,
+    per_axis_padding,
+)
+
+
+def conv_transpose(
+    y: Shaped[Array, "*batch_and_space features"],
+    kernel: Shaped[Array, "*window channels_per_group features_of_kernel"],
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    output_padding: int | Sequence[int] | None = None,
+    output_shape: Sequence[int] | None = None,
+    input_dilation: int | Sequence[int] = 1,
+    kernel_dilation: int | Sequence[int] = 1,
+    feature_group_count: int = 1,
+    mask: Shaped[Array, "..."] | None = None,
+    boundary: str = "zero",
+    flip_kernel: bool = False,
+    rounding: str = "floor",
+    method: str = "auto",
+    derivatives: str = "custom",
+    precision: lax.PrecisionLike = None,
+) -> Shaped[Array, "*batch_and_output channels"]:
+    """Spreads every input over the window that :func:`cnn_jax.ops.conv` with the same kernel and options would read.
+
+    ``sum(conv(x, kernel, **options) * y) == sum(x * conv_transpose(y, kernel, **options))`` for all ``x`` and ``y``.
+    At stride ``s`` up to ``s`` sizes of ``x`` lead to the same size of ``y``; ``output_padding`` or ``output_shape``
+    chooses one.
+
+    Args:
+      y: ``(*batch, *space, C_out)``: shaped as the output of the convolution.
+      kernel: ``(*window, C_in / feature_group_count, C_out)``: the kernel of the convolution. From Flax's
+        ``ConvTranspose`` (``transpose_kernel=False``) it is ``jnp.flip`` of the window with the last two axes swapped;
+        from PyTorch's ``(C_out, C_in / groups, *window)`` move the first two axes to the end and swap them.
+      strides: Those of the convolution, so the factor by which this one enlarges.
+      padding: That of the convolution, so what this one cuts off.
+      output_padding: Which of the possible output sizes: the smallest plus this. By default the smallest, but under
+        ``'SAME'`` and ``'SAME_LOWER'`` the largest, which is ``size * stride``.
+      output_shape: The spatial sizes of the output instead of ``output_padding``.
+      input_dilation: That of the convolution, so this one's stride.
+      kernel_dilation: This and the options below are those of :func:`cnn_jax.ops.conv`.
+      feature_group_count: See there.
+      mask: See there.
+      boundary: See there. What the rule had copied into the padding is added back to where it came from;
+        ``'constant'`` as ``'zero'``.
+      flip_kernel: See there.
+      rounding: See there.
+      method: See there.
+      derivatives: See there.
+      precision: See there.
+
+    Returns:
+      ``(*batch, *output, C_in)``.
+
+    Raises:
+      UsageError: As :func:`cnn_jax.ops.conv`; also if no input of that size gives an output of the size of ``y``.
+
+    References:
+      Dumoulin and Visin, A guide to convolution arithmetic for deep learning, 2016, chapter 4.
+
+    >>> y, kernel = jnp.ones((7, 7, 16)), jnp.ones((4, 4, 3, 16))
+    >>> conv_transpose(y, kernel, strides=2, padding=1).shape
+    (14, 14, 3)
+    >>> conv_transpose(jnp.array([1.0, 2.0])[:, None], jnp.ones((2, 1, 1)), strides=2, output_padding=1)[:, 0]
+    Array([1., 1., 2., 2., 0.], dtype=float32)
+    """
+    op = "conv_transpose"
+    check_option(op, "derivatives", derivatives, ("custom", "jax"))
+    check_boundary(op, boundary, 0.0)
+    y, kernel = check_array(op, "y", y), check_array(op, "kernel", kernel)
+    rank = check_rank(op, kernel, "(*window, C_in / feature_group_count, C_out)")
+    groups = check_groups(op, kernel, feature_group_count)
+    merged, batch = split_batch(op, y, rank, f"kernel of shape {kernel.shape}", name="y")
+    if y.shape[-1] != kernel.shape[-1]:
+        raise UsageError(
+            f"{op}: y of shape {y.shape} has {y.shape[-1]} channels, but kernel {kernel.shape} made "
+            f"{kernel.shape[-1]} features" + layout_hint(y, kernel, kernel.shape[-1], name="y", channels_first=0)
+        )
+    dtype = jnp.result_type(y, kernel)
+    kernel = effective_kernel(op, kernel.astype(dtype), mask, flip_kernel)
+    strides = per_axis(op, "strides", strides, rank)
+    input_dilation = per_axis(op, "input_dilation", input_dilation, rank)
+    kernel_dilation = per_axis(op, "kernel_dilation", kernel_dilation, rank)
+    choices = _choices(
+        op, merged.shape[1:-1], kernel.shape[:-2], strides, padding, input_dilation, kernel_dilation, rounding
+    )
+    sizes = _choose(op, choices, padding, output_padding, output_shape)
+    geometry = windows(
+        op,
+        sizes,
+        kernel.shape[:-2],
+        strides=strides,
+        padding=padding,
+        input_dilation=input_dilation,
+        kernel_dilation=kernel_dilation,
+        rounding=rounding,
+    )
+    around, extents, rates = geometry.sliding.reach, dilated(sizes, input_dilation), input_dilation
+    if boundary != "zero":
+        # The rule is undone last; the convolution itself sees an input that is extended already.
+        extents = tuple(extent + low + high for extent, (low, high) in zip(extents, around, strict=True))
+        around, rates = ((0, 0),) * rank, (1,) * rank
+    x = convolve(
+        op,
+        merged.astype(dtype),
+        inverted(kernel, groups),
+        _adjoint(geometry, extents, around, rates),
+        groups,
+        method=method,
+        derivatives=derivatives,
+        precision=precision,
+    )
+    if boundary != "zero":
+        like = jax.ShapeDtypeStruct((x.shape[0], *sizes, x.shape[-1]), dtype)
+        (x,) = jax.linear_transpose(lambda x: prepare(x, geometry, boundary, 0.0)[0], like)(x)  # type: ignore[index]
+    return x.reshape(*batch, *x.shape[1:])
+
+
+def _adjoint(geometry: Windows, extents: tuple[int, ...], around: Pairs, rates: tuple[int, ...]) -> Windows:
+    """The windows of the convolution with the inverted kernel that is the adjoint of a zero-padded one.
+
+    Its input is spread by the stride, its stride is the input dilation, and its padding is chosen so that the output
+    covers the dilated input of size ``extent`` exactly.
+    """
+    reaches = dilated(geometry.window, geometry.kernel_dilation)
+    spans = dilated(geometry.sliding.output, geometry.strides)
+    pairs = tuple(
+        (reach - 1 - low, extent + low - span)
+        for reach, extent, span, (low, _) in zip(reaches, extents, spans, around, strict=True)
+    )
+    output = tuple((extent - 1) // rate + 1 for extent, rate in zip(extents, rates, strict=True))
+    return Windows(
+        geometry.window, rates, geometry.strides, geometry.kernel_dilation, Sliding(output, pairs, (0,) * len(output))
+    )
+
+
+def _choices(
+    op: str,
+    outputs: tuple[int, ...],
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    padding: Padding,
+    input_dilation: tuple[int, ...],
+    kernel_dilation: tuple[int, ...],
+    rounding: str,
+) -> list[list[int]]:
+    """Per axis, in ascending order, the sizes that a convolution maps to the size of ``y``."""
+    check_option(op, "rounding", rounding, ROUNDINGS)
+    entries = per_axis_padding(op, padding, len(outputs))
+    reaches = dilated(window, kernel_dilation)
+    choices = []
+    for axis, (output, entry, reach, stride, rate) in enumerate(
+        zip(outputs, entries, reaches, strides, input_dilation, strict=True)
+    ):
+        # Everything but SAME pads independently of the size, and SAME gives ceil(extent / stride) windows.
+        total = reach - stride if entry in ("SAME", "SAME_LOWER") else sum(pair(op, entry, 1, reach, stride))
+        least = (output - 1) * stride + reach - total
+        sizes = []
+        for extent in range(max(1, least - stride), least + stride):
+            low, high = pair(op, entry, extent, reach, stride)
+            count, _, rest = count_windows(extent, reach, stride, low, high, rounding)
+            fits = extent + low + high >= reach and extent + min(low, 0) + min(high, 0) >= 1
+            if fits and count == output and not (rest and rounding == "strict") and (extent - 1) % rate == 0:
+                sizes.append((extent - 1) // rate + 1)
+        if not sizes:
+            raise UsageError(
+                f"{op}: y has size {output} on spatial axis {axis}, but no convolution with kernel {reach}, stride "
+                f"{stride}, padding {entry!r}, input_dilation {rate} and rounding={rounding!r} has such an output; "
+                f"use padding='VALID'"
+            )
+        choices.append(sizes)
+    return choices
+
+
+def _choose(
+    op: str,
+    choices: list[list[int]],
+    padding: Padding,
+    output_padding: int | Sequence[int] | None,
+    output_shape: Sequence[int] | None,
+) -> tuple[int, ...]:
+    rank = len(choices)
+    if output_shape is not None:
+        if output_padding is not None:
+            raise UsageError(
+                f"{op}: output_padding={output_padding!r} and output_shape={output_shape!r}; give only one"
+            )
+        wanted = per_axis(op, "output_shape", output_shape, rank)
+        for axis, (size, sizes) in enumerate(zip(wanted, choices, strict=True)):
+            if size not in sizes:
+                raise UsageError(
+                    f"{op}: output_shape={wanted} is impossible on spatial axis {axis}: with these options "
+                    f"it can be {_among(sizes)}"
+                )
+        return wanted
+    if output_padding is not None:
+        steps = per_axis(op, "output_padding", output_padding, rank, least=0)
+        for axis, (step, sizes) in enumerate(zip(steps, choices, strict=True)):
+            if step >= len(sizes):
+                raise UsageError(
+                    f"{op}: output_padding={output_padding!r} is too large on spatial axis {axis}: with these options "
+                    f"it can be 0 to {len(sizes) - 1}, for an output of {_among(sizes)}"
+                )
+        return tuple(sizes[step] for step, sizes in zip(steps, choices, strict=True))
+    entries = per_axis_padding(op, padding, rank)
+    return tuple(
+        sizes[-1] if entry in ("SAME", "SAME_LOWER") else sizes[0]
+        for entry, sizes in zip(entries, choices, strict=True)
+    )
+
+
+def _among(sizes: list[int]) -> str:
+    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"

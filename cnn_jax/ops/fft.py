@@ -1,0 +1,68 @@
+"""Convolution as a product of spectra: the correlation theorem.
+
+References:
+  Mathieu, Henaff and LeCun, Fast training of convolutional networks through FFTs, 2014.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Shaped
+
+from cnn_jax.ops.canonical import accumulator
+from cnn_jax.ops.padding import Pairs, spread
+
+
+def fast_length(size: int) -> int:
+    """The smallest length at least ``size`` whose only prime factors are 2, 3 and 5.
+
+    >>> fast_length(7), fast_length(97)
+    (8, 100)
+    """
+    while True:
+        rest = size
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return size
+        size += 1
+
+
+def conv(
+    x: Shaped[Array, "batch *space channels"],
+    kernel: Shaped[Array, "*window channels_per_group features"],
+    *,
+    strides: tuple[int, ...],
+    padding: Pairs,
+    input_dilation: tuple[int, ...],
+    kernel_dilation: tuple[int, ...],
+    feature_group_count: int,
+    precision: lax.PrecisionLike = None,
+) -> Shaped[Array, "batch *output features"]:
+    """Convolution of canonical arguments by FFT, in float32 (float64 for float64).
+
+    All positions are computed and those between the strides thrown away, so it pays for large kernels at stride 1. The
+    transform is as long as the padded input, no longer: the circular wrap only reaches positions that are cut off.
+    """
+    dtype = x.dtype
+    x, kernel = (array.astype(accumulator(dtype)) for array in (x, kernel))
+    *window, per_group, features = kernel.shape
+    rank, groups = len(window), feature_group_count
+    x = spread(x, input_dilation)
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
+    kernel = spread(kernel.reshape(*window, -1), kernel_dilation)
+    reach, extent = kernel.shape[:-1], x.shape[1:-1]
+    lengths = [fast_length(size) for size in extent]
+
+    spectrum = jnp.fft.rfftn(x, lengths, axes=range(1, rank + 1))
+    transfer = jnp.conj(jnp.fft.rfftn(kernel, lengths, axes=range(rank)))
+    product = jnp.einsum(
+        "n...gc,...cgo->n...go",
+        spectrum.reshape(*spectrum.shape[:-1], groups, per_group),
+        transfer.reshape(*transfer.shape[:-1], per_group, groups, -1),
+        precision=precision,
+    )
+    y = jnp.fft.irfftn(product.reshape(*product.shape[:-2], features), lengths, axes=range(1, rank + 1))
+    stops = [size - last + 1 for size, last in zip(extent, reach, strict=True)]
+    y = lax.slice(y, (0,) * y.ndim, (y.shape[0], *stops, features), (1, *strides, 1))
+    return y.astype(dtype)

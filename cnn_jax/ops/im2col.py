@@ -1,0 +1,198 @@
+"""Convolution as one matrix product: every window becomes a row of a matrix (im2col), and back (col2im).
+
+Lecture slides usually show one column per window and one row per filter; here, channels last, it is the transpose: one
+row of ``prod(window) * C_in`` numbers per window, times the kernel as a matrix of ``C_out`` columns.
+
+References:
+  Chellapilla, Puri and Simard, High performance convolutional neural networks for document processing, 2006.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Shaped
+
+from cnn_jax.errors import UsageError
+from cnn_jax.ops.arguments import check_array, per_axis, split_batch
+from cnn_jax.ops.canonical import Windows, accumulator, prepare, windows
+from cnn_jax.ops.padding import Padding, Pairs, check_boundary, spread
+
+
+def im2col(
+    x: Shaped[Array, "*batch_and_space channels"],
+    window: Sequence[int],
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    input_dilation: int | Sequence[int] = 1,
+    kernel_dilation: int | Sequence[int] = 1,
+    boundary: str = "zero",
+    boundary_value: float = 0.0,
+    rounding: str = "floor",
+) -> Shaped[Array, "*batch_and_output columns"]:
+    """The windows of an input, each as one row: ``conv(x, kernel) == im2col(x, window) @ kernel.reshape(-1, C_out)``.
+
+    Args:
+      x: ``(*batch, *space, C)``.
+      window: The sizes of the window, one per spatial axis.
+      strides: This and all further options are those of :func:`cnn_jax.ops.conv`.
+
+    Returns:
+      ``(*batch, *output, prod(window) * C)``; within a row the channels vary fastest, as in ``kernel.reshape``.
+
+    Raises:
+      UsageError: As :func:`cnn_jax.ops.conv`.
+
+    >>> x = jnp.arange(9.0).reshape(3, 3, 1)
+    >>> im2col(x, (2, 2)).reshape(4, 4)
+    Array([[0., 1., 3., 4.],
+           [1., 2., 4., 5.],
+           [3., 4., 6., 7.],
+           [4., 5., 7., 8.]], dtype=float32)
+    """
+    op = "im2col"
+    check_boundary(op, boundary, boundary_value)
+    x = check_array(op, "x", x)
+    window = check_window(op, window)
+    merged, batch = split_batch(op, x, len(window), f"window {window}")
+    geometry = windows(
+        op,
+        merged.shape[1:-1],
+        window,
+        strides=strides,
+        padding=padding,
+        input_dilation=input_dilation,
+        kernel_dilation=kernel_dilation,
+        rounding=rounding,
+    )
+    rows = window_rows(merged, geometry, boundary, boundary_value)
+    return rows.reshape(*batch, *geometry.sliding.output, -1)
+
+
+def col2im(
+    columns: Shaped[Array, "*batch_and_output columns"],
+    sizes: Sequence[int],
+    window: Sequence[int],
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    input_dilation: int | Sequence[int] = 1,
+    kernel_dilation: int | Sequence[int] = 1,
+    boundary: str = "zero",
+    rounding: str = "floor",
+) -> Shaped[Array, "*batch_and_space channels"]:
+    """Adds every window back to where :func:`im2col` took it from: its exact adjoint (not its inverse).
+
+    An input that is in ``m`` windows comes back ``m`` times, so ``col2im(im2col(x)) / col2im(im2col(ones))`` is ``x``.
+
+    Args:
+      columns: ``(*batch, *output, prod(window) * C)``.
+      sizes: The spatial sizes of the input.
+      window: The sizes of the window, one per spatial axis.
+      strides: This and all further options are those of :func:`im2col`.
+
+    Returns:
+      ``(*batch, *sizes, C)``.
+
+    Raises:
+      UsageError: As :func:`im2col`; also if the columns are not those of such windows.
+
+    >>> x = jnp.arange(9.0).reshape(3, 3, 1)
+    >>> col2im(im2col(x, (2, 2)), (3, 3), (2, 2))[..., 0]
+    Array([[ 0.,  2.,  2.],
+           [ 6., 16., 10.],
+           [ 6., 14.,  8.]], dtype=float32)
+    """
+    op = "col2im"
+    check_boundary(op, boundary, 0.0)
+    columns = check_array(op, "columns", columns)
+    window = check_window(op, window)
+    sizes = per_axis(op, "sizes", sizes, len(window))
+    geometry = windows(
+        op,
+        sizes,
+        window,
+        strides=strides,
+        padding=padding,
+        input_dilation=input_dilation,
+        kernel_dilation=kernel_dilation,
+        rounding=rounding,
+    )
+    merged, batch = split_batch(op, columns, len(window), f"window {window}")
+    taps, output = math.prod(window), geometry.sliding.output
+    if merged.shape[1:-1] != output or merged.shape[-1] % taps:
+        raise UsageError(
+            f"{op}: columns of shape {columns.shape} must be (*batch, {', '.join(map(str, output))}, {taps} * C) "
+            f"for input sizes {sizes} and window {window}"
+        )
+    like = jax.ShapeDtypeStruct((merged.shape[0], *sizes, merged.shape[-1] // taps), columns.dtype)
+    adjoint = jax.linear_transpose(lambda x: window_rows(x, geometry, boundary, 0.0), like)
+    (x,) = adjoint(merged.reshape(*merged.shape[:-1], taps, -1))
+    return x.reshape(*batch, *x.shape[1:])
+
+
+def check_window(op: str, window: Sequence[int]) -> tuple[int, ...]:
+    """The sizes of a window as a tuple of ints >= 1."""
+    if not isinstance(window, Sequence) or not window:
+        raise UsageError(f"{op}: window={window!r} must have one int per spatial axis, e.g. (3, 3)")
+    return per_axis(op, "window", window, len(window))
+
+
+def window_rows(x: jax.Array, geometry: Windows, boundary: str, boundary_value: float) -> jax.Array:
+    """The windows under any boundary rule: ``(N, *output, prod(window), C)``."""
+    prepared = prepare(x, geometry, boundary, boundary_value)
+    taps = math.prod(geometry.window)
+    if prepared is None:
+        return jnp.zeros((x.shape[0], *geometry.sliding.output, taps, x.shape[-1]), x.dtype)
+    x, pairs, rates = prepared
+    return patches(x, geometry.window, geometry.strides, pairs, rates, geometry.kernel_dilation)
+
+
+def patches(
+    x: Shaped[Array, "batch *space channels"],
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    padding: Pairs,
+    input_dilation: tuple[int, ...],
+    kernel_dilation: tuple[int, ...],
+) -> Shaped[Array, "batch *output taps channels"]:
+    """The windows of canonical arguments, one strided slice per entry of the window, so that gradients are pads."""
+    x = spread(x, input_dilation)
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
+    reach = [(size - 1) * rate for size, rate in zip(window, kernel_dilation, strict=True)]
+    spans = [(size - last - 1) // step * step for size, last, step in zip(x.shape[1:-1], reach, strides, strict=True)]
+    slices = []
+    for tap in itertools.product(*(range(size) for size in window)):
+        starts = [entry * rate for entry, rate in zip(tap, kernel_dilation, strict=True)]
+        stops = [start + span + 1 for start, span in zip(starts, spans, strict=True)]
+        slices.append(lax.slice(x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]), (1, *strides, 1)))
+    return jnp.stack(slices, axis=-2)
+
+
+def conv(
+    x: Shaped[Array, "batch *space channels"],
+    kernel: Shaped[Array, "*window channels_per_group features"],
+    *,
+    strides: tuple[int, ...],
+    padding: Pairs,
+    input_dilation: tuple[int, ...],
+    kernel_dilation: tuple[int, ...],
+    feature_group_count: int,
+    precision: lax.PrecisionLike = None,
+) -> Shaped[Array, "batch *output features"]:
+    """Convolution of canonical arguments as a matrix product of the windows and the kernel."""
+    *window, per_group, features = kernel.shape
+    columns = patches(x, tuple(window), strides, padding, input_dilation, kernel_dilation)
+    *outer, taps, _ = columns.shape
+    y = jnp.einsum(
+        "...tgc,tcgo->...go",
+        columns.reshape(*outer, taps, feature_group_count, per_group),
+        kernel.reshape(taps, per_group, feature_group_count, -1),
+        precision=precision,
+        preferred_element_type=accumulator(x.dtype),
+    )
+    return y.reshape(*outer, features).astype(x.dtype)
