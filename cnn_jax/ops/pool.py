@@ -1,0 +1,295 @@
+"""Pooling of any rank: maxima, averages and p-norms of windows, one axis after the other.
+
+The rank of a pool is the length of its window, so ``(*batch, *space, C)`` needs no other hint: ``window=(2, 2)`` pools
+the two axes before the channels. Strides are those of the window unless given.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Shaped
+
+from cnn_jax.errors import UsageError
+from cnn_jax.ops.arguments import check_array, check_option, per_axis, split_batch
+from cnn_jax.ops.padding import Padding, slide
+from cnn_jax.ops.taps import Axis, taps, untap
+
+TIES = ("first", "split", "all")
+
+Axes = tuple[Axis, ...]
+
+
+def max_pool(
+    x: Shaped[Array, "*batch_and_space channels"],
+    window: int | Sequence[int],
+    *,
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    rounding: str = "floor",
+    ties: str = "first",
+    return_indices: bool = False,
+) -> Any:
+    """The maximum of every window, per channel.
+
+    Args:
+      x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
+      window: Sizes of the window, one per spatial axis.
+      strides: Distance of neighbouring windows, one int or one per axis; those of the window by default.
+      padding: As for :func:`cnn_jax.ops.conv`; padding is never the maximum.
+      dilation: Distance of neighbouring window entries, one int or one per axis.
+      rounding: Where the stride does not divide: ``'strict'`` raises, ``'floor'`` ignores the rest, ``'ceil'`` adds a
+        last window with what is left.
+      ties: Where the gradient goes if a window has several maxima: ``'first'``, the first in row-major order, as in
+        PyTorch; ``'split'``, in equal parts to all of them; ``'all'``, in full to each, as the chain rule is often
+        written, which makes more of it than there was.
+      return_indices: Also return where the maxima are.
+
+    Returns:
+      ``(*batch, *output, C)``; with ``return_indices`` a pair of that and int32 indices of the same shape, each the
+      row-major position of the (first) maximum in the ``*space`` of ``x``, as PyTorch counts them; see
+      :func:`cnn_jax.ops.max_unpool`.
+
+    Raises:
+      UsageError: The window does not fit, a window sees nothing but padding, an unknown option.
+
+    References:
+      Weng, Ahuja and Huang, Cresceptron, 1992; Riesenhuber and Poggio, Hierarchical models of object recognition in
+      cortex, 1999.
+
+    >>> x = jnp.array([1.0, 3.0, 2.0, 5.0, 4.0])[:, None]
+    >>> max_pool(x, (2,))[:, 0], max_pool(x, (2,), rounding="ceil")[:, 0]
+    (Array([3., 5.], dtype=float32), Array([3., 5., 4.], dtype=float32))
+    >>> max_pool(x, (3,), strides=2, return_indices=True)[1][:, 0]
+    Array([1, 3], dtype=int32)
+    """
+    op = "max_pool"
+    check_option(op, "ties", ties, TIES)
+    x, batch, axes, origins = arguments(op, x, window, strides, padding, dilation, rounding)
+    check_not_empty(op, padding, axes)
+    y = _maximum(axes, ties, crop(x, axes, origins))
+    y = y.reshape(*batch, *y.shape[1:])
+    if not return_indices:
+        return y
+    indices = _first_maxima(axes, origins, lax.stop_gradient(x))
+    return y, indices.reshape(y.shape)
+
+
+def avg_pool(
+    x: Shaped[Array, "*batch_and_space channels"],
+    window: int | Sequence[int],
+    *,
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    rounding: str = "floor",
+    count_include_pad: bool = True,
+) -> Shaped[Array, "*batch_and_output channels"]:
+    """The average of every window, per channel.
+
+    Args:
+      x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64. The two
+        half-precision types are summed in float32.
+      window: Sizes of the window, one per spatial axis.
+      strides: Distance of neighbouring windows, one int or one per axis; those of the window by default.
+      padding: As for :func:`cnn_jax.ops.conv`; zeros.
+      dilation: Distance of neighbouring window entries, one int or one per axis.
+      rounding: Where the stride does not divide: ``'strict'`` raises, ``'floor'`` ignores the rest, ``'ceil'`` adds a
+        last window, whose average is that of what is left.
+      count_include_pad: Whether padding counts in the number that a sum is divided by. What a last, partial window
+        lacks never counts.
+
+    Returns:
+      ``(*batch, *output, C)``.
+
+    Raises:
+      UsageError: The window does not fit, a window sees nothing that counts, an unknown option.
+
+    References:
+      LeCun et al., Handwritten digit recognition with a back-propagation network, 1990.
+
+    >>> x = jnp.array([1.0, 3.0, 2.0, 5.0, 4.0])[:, None]
+    >>> avg_pool(x, (2,), rounding="ceil")[:, 0]
+    Array([2. , 3.5, 4. ], dtype=float32)
+    >>> avg_pool(x, (3,), padding=1, count_include_pad=False)[:, 0]
+    Array([2. , 3.6666667], dtype=float32)
+    """
+    op = "avg_pool"
+    x, batch, axes, origins = arguments(op, x, window, strides, padding, dilation, rounding)
+    if not count_include_pad:
+        check_not_empty(op, padding, axes)
+    y = window_sums(axes, crop(x, axes, origins))
+    counts = [slide.inside(padded=count_include_pad).sum(axis=1) for slide in axes]
+    if all((count == count[0]).all() for count in counts):
+        y = y / math.prod(int(count[0]) for count in counts)
+    else:
+        y = y / reduce(np.multiply, [slide.along(c, y.ndim) for slide, c in zip(axes, counts, strict=True)])
+    return y.astype(x.dtype).reshape(*batch, *y.shape[1:])
+
+
+def arguments(
+    op: str,
+    x: jax.Array,
+    window: int | Sequence[int],
+    strides: int | Sequence[int] | None,
+    padding: Padding,
+    dilation: int | Sequence[int],
+    rounding: str,
+) -> tuple[jax.Array, tuple[int, ...], Axes, tuple[int, ...]]:
+    """Checks the arguments that all pools share.
+
+    Returns:
+      ``x`` with one batch axis, the shape of its own batch axes, where the windows are in ``x`` cropped by the negative
+      paddings, and the position in ``x`` at which each cropped axis begins.
+    """
+    x, rank = check_array(op, "x", x), check_window(op, window)
+    window = per_axis(op, "window", window, rank)
+    merged, batch = split_batch(op, x, rank, f"window={window}")
+    steps = window if strides is None else per_axis(op, "strides", strides, rank)
+    gaps = per_axis(op, "dilation", dilation, rank)
+    sliding = slide(
+        op,
+        merged.shape[1:-1],
+        window,
+        strides=steps,
+        padding=padding,
+        dilation=gaps,
+        rounding=rounding,
+        noun="window",
+    )
+    axes = tuple(
+        Axis(index, size + min(low, 0) + min(high, 0), span, step, gap, max(low, 0), max(high, 0), out)
+        for index, (size, span, step, gap, (low, high), out) in enumerate(
+            zip(merged.shape[1:-1], window, steps, gaps, sliding.padding, sliding.output, strict=True), start=1
+        )
+    )
+    return merged, batch, axes, tuple(max(-low, 0) for low, _ in sliding.padding)
+
+
+def check_window(op: str, window: int | Sequence[int]) -> int:
+    """The number of spatial axes, which is the length of the window."""
+    if not isinstance(window, Sequence) or not len(window):
+        shown = f"({window},) or ({window}, {window})" if isinstance(window, int) else "(2, 2)"
+        raise UsageError(f"{op}: window={window!r} must have one int per spatial axis, e.g. {shown}")
+    return len(window)
+
+
+def check_not_empty(op: str, padding: Padding, axes: Axes) -> None:
+    """Raises a ``UsageError`` if there is a window all of whose entries are padding."""
+    for number, axis in enumerate(axes):
+        empty = ~axis.inside().any(axis=1)
+        if empty.any():
+            raise UsageError(
+                f"{op}: window {int(empty.argmax())} of spatial axis {number} (size {axis.size}) sees nothing but "
+                f"padding; padding={padding!r} must be less than window {axis.window} (dilation {axis.dilation})"
+            )
+
+
+def crop(x: jax.Array, axes: Axes, origins: Sequence[int]) -> jax.Array:
+    """The part of ``x`` that negative paddings leave."""
+    kept = [slice(origin, origin + axis.size) for axis, origin in zip(axes, origins, strict=True)]
+    return x[(slice(None), *kept)]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def window_sums(axes: Axes, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    """The sum of every window, in float32 at least, with a fast gradient."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    for axis in axes:
+        x = sum(taps(x, axis, 0.0))
+    return x
+
+
+def _window_sums_forward(axes: Axes, x: Array) -> tuple[Array, Array]:
+    return window_sums(axes, x), jnp.zeros((0,), x.dtype)
+
+
+def _window_sums_backward(axes: Axes, like: Array, dy: Array) -> tuple[Array]:
+    for axis in reversed(axes):
+        dy = untap([dy] * axis.window, axis)
+    return (dy.astype(like.dtype),)
+
+
+window_sums.defvjp(_window_sums_forward, _window_sums_backward)
+
+
+def _axis_maximum(axis: Axis, x: Array) -> Array:
+    return reduce(jnp.maximum, taps(x, axis, -jnp.inf))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _maximum(axes: Axes, ties: str, x: Array) -> Array:
+    """The maximum of every window, last axis first, so that the first of several is the first in row-major order."""
+    for axis in reversed(axes):
+        x = _axis_maximum(axis, x)
+    return x
+
+
+def _maximum_forward(axes: Axes, ties: str, x: Array) -> tuple[Array, tuple[Array, Array]]:
+    y = _maximum(axes, ties, x)
+    return y, (x, y)
+
+
+def _maximum_backward(axes: Axes, ties: str, residuals: tuple[Array, Array], dy: Array) -> tuple[Array]:
+    x, y = residuals
+    stages = [x]
+    for axis in reversed(axes[1:]):
+        stages.append(_axis_maximum(axis, stages[-1]))
+    stages.append(y)
+    if ties == "split":
+        dy = dy / _tied(axes, stages).astype(dy.dtype)
+    for axis, x, y in zip(axes, stages[-2::-1], stages[:0:-1], strict=True):
+        parts = [jnp.where(hit, dy, jnp.zeros((), dy.dtype)) for hit in _hits(axis, x, y, only_first=ties == "first")]
+        dy = untap(parts, axis)
+    return (dy,)
+
+
+_maximum.defvjp(_maximum_forward, _maximum_backward)
+
+
+def _hits(axis: Axis, x: Array, y: Array, *, only_first: bool) -> list[Array]:
+    """For each tap of one axis, whether it is a maximum ``y`` of its window."""
+    inside = axis.inside()
+    hits: list[Array] = []
+    free = None
+    for tap, value in enumerate(taps(x, axis, -jnp.inf)):
+        hit = (value == y) | jnp.isnan(value)
+        if not inside[:, tap].all():
+            hit &= axis.along(inside[:, tap], y.ndim)
+        if only_first:
+            hit, free = (hit, ~hit) if free is None else (hit & free, free & ~hit)
+        hits.append(hit)
+    return hits
+
+
+def _tied(axes: Axes, stages: Sequence[Array]) -> Array:
+    """The number of maxima of each window."""
+    count = jnp.ones_like(stages[0], jnp.float32)
+    for axis, x, y in zip(reversed(axes), stages[:-1], stages[1:], strict=True):
+        hits = _hits(axis, x, y, only_first=False)
+        count = sum(jnp.where(hit, number, 0.0) for hit, number in zip(hits, taps(count, axis, 0.0), strict=True))
+    return count
+
+
+def _first_maxima(axes: Axes, origins: Sequence[int], x: Array) -> Array:
+    """The row-major position in the space of ``x`` of the first maximum of each window."""
+    spaces = x.shape[1:-1]
+    x = crop(x, axes, origins)
+    index = jnp.zeros((1,) * x.ndim, jnp.int32)
+    for number in reversed(range(len(axes))):
+        axis = axes[number]
+        y = _axis_maximum(axis, x)
+        positions = (axis.positions() + origins[number]) * math.prod(spaces[number + 1 :])
+        indices = taps(jnp.broadcast_to(index, x.shape), axis, 0.0)
+        index = jnp.zeros(y.shape, jnp.int32)
+        for tap, hit in enumerate(_hits(axis, x, y, only_first=True)):
+            here = axis.along(positions[:, tap].astype(np.int32), y.ndim) + indices[tap]
+            index = jnp.where(hit, here, index)
+        x = y
+    return index
