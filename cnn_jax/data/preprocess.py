@@ -1,0 +1,129 @@
+"""From pictures to a network's input: one small object, used alike by training, evaluation and prediction."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Shaped
+
+from cnn_jax.data.dataset import IMAGE_DTYPES, Dataset
+from cnn_jax.errors import UsageError, nearest
+
+RESIZE_METHODS = ("nearest", "bilinear", "bicubic", "lanczos3")
+MEASURED_AT_ONCE = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+    """Brings pictures to the network's size and normalises them: ``(pixels - mean) / std``. A pure JAX function.
+
+    Pixels are first scaled to 0..1 (uint8 is divided by 255, floating point is taken as it is), then brought to size.
+
+    Attributes:
+        input_shape: ``(height, width, channels)`` of the network's input.
+        mean: per channel, on the scale 0..1.
+        std: per channel, on the scale 0..1.
+        resize: how other sizes reach ``input_shape``: ``"pad"`` with zeros on all sides, an odd one at the bottom and
+            right (MNIST's 28x28 to LeNet-5's 32x32); or a method of ``jax.image.resize``, antialiased: ``"nearest"``,
+            ``"bilinear"``, ``"bicubic"``, ``"lanczos3"``; or ``"none"``: other sizes are an error.
+
+    Raises:
+        UsageError: when the fields do not fit each other, or a call's pictures cannot be brought to ``input_shape``.
+
+    Example:
+        >>> preprocess = Preprocess((32, 32, 1), mean=(0.5,), std=(0.25,), resize="pad")
+        >>> inputs = preprocess(np.full((2, 28, 28, 1), 255, np.uint8))
+        >>> inputs.shape, float(inputs[0, 0, 0, 0]), float(inputs[0, 16, 16, 0])
+        ((2, 32, 32, 1), -2.0, 2.0)
+    """
+
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: str = "none"
+
+    def __post_init__(self) -> None:
+        known = ("none", "pad", *RESIZE_METHODS)
+        if self.resize not in known:
+            raise UsageError(f"Preprocess: unknown resize={self.resize!r}; {nearest(self.resize, known)}")
+        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
+            raise UsageError(
+                f"Preprocess: input_shape={self.input_shape}; give (height, width, channels), all positive"
+            )
+        channels = self.input_shape[-1]
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != channels:
+                raise UsageError(f"Preprocess: {name} has {len(values)} values for {channels} channels; give one each")
+        if not all(value > 0 for value in self.std):
+            raise UsageError(f"Preprocess: std={self.std} must be positive; a channel that never changes has no std")
+
+    @classmethod
+    def measure(cls, dataset: Dataset, input_shape: Sequence[int], *, resize: str = "none") -> "Preprocess":
+        """Takes mean and std per channel from a training set, as the network sees it: after scaling and resizing.
+
+        Args:
+            dataset: the training set.
+            input_shape: ``(height, width, channels)`` of the network's input.
+            resize: as in the class.
+
+        Returns:
+            The ``Preprocess`` whose output on ``dataset`` has mean 0 and standard deviation 1 in each channel.
+
+        Raises:
+            UsageError: as in the class.
+
+        Example:
+            >>> from cnn_jax import data
+            >>> digits = data.load("digits", "train")
+            >>> Preprocess.measure(digits, (8, 8, 1))(digits.images).std().round(4).item()
+            1.0
+        """
+        height, width, channels = input_shape
+        scale = cls((height, width, channels), mean=(0.0,) * channels, std=(1.0,) * channels, resize=resize)
+        total, total_of_squares = np.zeros(channels), np.zeros(channels)
+        for start in range(0, len(dataset), MEASURED_AT_ONCE):
+            pixels = np.asarray(scale(dataset.images[start : start + MEASURED_AT_ONCE]), np.float64)
+            total += pixels.sum(axis=(0, 1, 2))
+            total_of_squares += np.square(pixels).sum(axis=(0, 1, 2))
+        mean = total / (len(dataset) * height * width)
+        std = np.sqrt(np.maximum(total_of_squares / (len(dataset) * height * width) - mean**2, 0))
+        return dataclasses.replace(scale, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+
+    def __call__(self, images: Shaped[Array | np.ndarray, "..."]) -> Float32[Array, "n height width channels"]:
+        """The network's input for a batch of pictures.
+
+        Args:
+            images: uint8 (0..255) or float32 (0..1), shape ``(n, height, width, channels)`` of any height and width.
+
+        Returns:
+            float32 of shape ``(n, *input_shape)``.
+        """
+        if images.ndim != 4:
+            raise UsageError(f"Preprocess: images have shape {images.shape}; give (n, height, width, channels)")
+        if images.dtype.name not in IMAGE_DTYPES:
+            raise UsageError(f"Preprocess: images are {images.dtype}; give {' or '.join(IMAGE_DTYPES)}")
+        if images.shape[-1] != self.input_shape[-1]:
+            raise UsageError(
+                f"Preprocess: images have {images.shape[-1]} channels, the network's input has {self.input_shape[-1]}; "
+                f"set input_shape to ({self.input_shape[0]}, {self.input_shape[1]}, {images.shape[-1]})"
+            )
+        pixels = jnp.asarray(images, jnp.float32)
+        if images.dtype == jnp.uint8:
+            pixels = pixels / 255
+        return (self._resized(pixels) - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(self.std, jnp.float32)
+
+    def _resized(self, pixels: Float32[Array, "n _ _ channels"]) -> Float32[Array, "n height width channels"]:
+        sizes, wanted = pixels.shape[1:3], self.input_shape[:2]
+        if sizes == wanted:
+            return pixels
+        if self.resize in RESIZE_METHODS:
+            return jax.image.resize(pixels, (len(pixels), *self.input_shape), self.resize)
+        missing = [after - before for before, after in zip(sizes, wanted, strict=True)]
+        if self.resize == "none" or min(missing) < 0:
+            raise UsageError(
+                f"Preprocess: pictures of {sizes[0]}x{sizes[1]} do not become {wanted[0]}x{wanted[1]} with "
+                f"resize={self.resize!r}; use resize='bilinear'" + (" or 'pad'" if min(missing) >= 0 else "")
+            )
+        return jnp.pad(pixels, [(0, 0), *((pixel // 2, pixel - pixel // 2) for pixel in missing), (0, 0)])
