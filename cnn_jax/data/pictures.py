@@ -1,0 +1,203 @@
+"""The user's own pictures, brought to the form of the pictures a network was trained on.
+
+Any size; grey, colour, palette, transparency, 1 to 16 bits; turned as the camera says; the first frame of an animation.
+What had to be assumed is returned as text beside the pixels, so that a surprising prediction can be understood.
+"""
+
+import warnings
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from cnn_jax.errors import UsageError, nearest
+
+PICTURE_SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+RESIZES = ("fit", "stretch", "crop")
+
+
+class Picture(NamedTuple):
+    """A picture in the network's form.
+
+    Attributes:
+        pixels: uint8, shape ``(height, width, channels)``, as in a :class:`~cnn_jax.data.Dataset`.
+        assumed: what was done to it and why, in a few words; empty when it was taken as it is.
+    """
+
+    pixels: UInt8[np.ndarray, "height width channels"]
+    assumed: str
+
+
+def find_pictures(paths: Iterable[str | PathLike[str]]) -> list[Path]:
+    """The picture files that the user names: files as they are, folders searched to any depth.
+
+    Args:
+        paths: files and folders; ``~`` is the home folder. In folders only the usual suffixes count, and hidden files
+            and folders are passed over; a file named itself is taken whatever its name.
+
+    Returns:
+        Each file once: in the order of ``paths``, and sorted inside a folder.
+
+    Raises:
+        UsageError: when a path does not exist, a folder holds no picture, or no path is given.
+
+    Example:
+        >>> find_pictures(["no/such/picture.png"])
+        Traceback (most recent call last):
+        cnn_jax.errors.UsageError: no/such/picture.png: there is no such file or folder
+    """
+    found: dict[Path, None] = {}
+    for path in (Path(path).expanduser() for path in paths):
+        if path.is_dir():
+            pictures = sorted(file for file in path.rglob("*") if _is_visible_picture(file, folder=path))
+            if not pictures:
+                raise UsageError(f"{path}: no pictures in this folder (looked for {' '.join(PICTURE_SUFFIXES)})")
+            found.update(dict.fromkeys(pictures))
+        elif path.exists():
+            found[path] = None
+        else:
+            raise UsageError(f"{path}: there is no such file or folder")
+    if not found:
+        raise UsageError("no pictures given; name files or folders, separated by commas")
+    return list(found)
+
+
+def read_picture(
+    path: str | PathLike[str],
+    *,
+    height: int,
+    width: int,
+    channels: int,
+    invert: Literal["auto"] | bool = "auto",
+    resize: Literal["fit", "stretch", "crop"] = "fit",
+) -> Picture:
+    """Reads one picture and brings it to the form of the pictures a network was trained on.
+
+    Transparent parts become white paper, or black where what is visible is light. Grey values of more than 8 bits are
+    scaled to 8. Sizes change with an antialiasing bilinear filter.
+
+    Args:
+        path: the file.
+        height: of the result, as in the training set.
+        width: of the result.
+        channels: 1 for a network of grey pictures, 3 for one of colour pictures.
+        invert: True turns dark into light. ``"auto"`` assumes a grey network trained on light ink on a dark ground, as
+            MNIST, Fashion-MNIST and the digits are: it inverts a grey picture whose border is lighter than its inside.
+            Colour pictures are never inverted by ``"auto"``.
+        resize: ``"fit"`` keeps the aspect and fills up with the border's median colour; ``"stretch"`` does not keep it;
+            ``"crop"`` keeps it and cuts the centre out.
+
+    Returns:
+        The :class:`Picture`: ``pixels`` and what was ``assumed``.
+
+    Raises:
+        UsageError: when the file is no picture or is cut short, or an option is unknown.
+    """
+    if channels not in (1, 3):
+        raise UsageError(f"read_picture: channels={channels}; pictures have 1 (grey) or 3 (colour)")
+    if resize not in RESIZES:
+        raise UsageError(f"read_picture: unknown resize={resize!r}; {nearest(resize, RESIZES)}")
+    assumed: list[str] = []
+    image = _without_transparency(_eight_bits(_open(Path(path), assumed), path), assumed)
+    if channels == 1 and image.mode == "RGB" and not _is_grey(image):
+        assumed.append("colour taken as grey")
+    image = image.convert("L" if channels == 1 else "RGB")
+    if invert == "auto":
+        invert = channels == 1 and _border_is_lighter(np.asarray(image))
+        if channels == 1:
+            assumed.append("inverted: dark ink on light paper" if invert else "not inverted: light ink on dark ground")
+    if invert:
+        image = ImageOps.invert(image)
+    image = _resized(image, (width, height), resize, assumed)
+    return Picture(np.asarray(image, np.uint8).reshape(height, width, channels), "; ".join(assumed))
+
+
+def _is_visible_picture(file: Path, *, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return not hidden and file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()
+
+
+def _open(path: Path, assumed: list[str]) -> Image.Image:
+    """The decoded first frame, upright."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about large pictures, or damaged metadata beside intact pixels
+            with Image.open(path) as image:
+                if getattr(image, "n_frames", 1) > 1:
+                    assumed.append(f"first of {image.n_frames} frames")  # type: ignore[attr-defined]
+                image.load()
+                return ImageOps.exif_transpose(image)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: there is no such file") from error
+    except Exception as error:  # decoders raise whatever a damaged file leads them into
+        reason = str(error).partition("\n")[0].replace(repr(str(path)), "the file")
+        raise UsageError(f"{path}: cannot be read as a picture: {reason or type(error).__name__}") from error
+
+
+def _eight_bits(image: Image.Image, path: str | PathLike[str]) -> Image.Image:
+    """One of Pillow's modes L, RGB, LA, RGBA."""
+    if image.mode.startswith("I"):  # 16 bits, which Pillow also delivers as 32-bit integers
+        pixels = np.asarray(image, np.int64)
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise UsageError(f"{path}: grey values from {pixels.min()} to {pixels.max()}; save it with 8 or 16 bits")
+        return Image.fromarray(np.rint(pixels / 257).astype(np.uint8))
+    if image.mode == "F":
+        raise UsageError(f"{path}: has floating point pixels; save it with 8 or 16 bits")
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.has_transparency_data:
+        return image.convert("LA" if grey else "RGBA")
+    return image.convert("L" if grey else "RGB")
+
+
+def _without_transparency(image: Image.Image, assumed: list[str]) -> Image.Image:
+    """Transparent parts on white paper, or on black where what is visible is light."""
+    if image.mode not in ("LA", "RGBA"):
+        return image
+    opaque = image.convert(image.mode.removesuffix("A"))
+    alpha = image.getchannel("A")
+    weights = np.asarray(alpha, np.float64)
+    if weights.min() == 255:
+        return opaque
+    visible = np.average(np.asarray(opaque.convert("L"), np.float64), weights=weights) if weights.any() else 0.0
+    ground = "white" if visible < 128 else "black"
+    assumed.append(f"transparent parts taken as {ground}")
+    return Image.composite(opaque, Image.new(opaque.mode, opaque.size, ground), alpha)
+
+
+def _is_grey(image: Image.Image) -> bool:
+    red, green, blue = (np.asarray(channel) for channel in image.split())
+    return bool((red == green).all() and (green == blue).all())
+
+
+def _border(pixels: np.ndarray) -> np.ndarray:
+    """The outermost pixels, one sixteenth of the side deep, as a list."""
+    depth = max(1, min(pixels.shape[:2]) // 16)
+    inside = np.zeros(pixels.shape[:2], bool)
+    inside[depth:-depth, depth:-depth] = True
+    return pixels[~inside]
+
+
+def _border_is_lighter(pixels: UInt8[np.ndarray, "height width"]) -> bool:
+    """Whether the ground (the border's median) is lighter than the picture is on average."""
+    return bool(np.median(_border(pixels)) > pixels.mean())
+
+
+def _resized(image: Image.Image, size: tuple[int, int], resize: str, assumed: list[str]) -> Image.Image:
+    if image.size == size:
+        return image
+    (width, height), (wanted_width, wanted_height) = image.size, size
+    assumed.append(f"{width}x{height} resized to {wanted_width}x{wanted_height} ({resize})")
+    if resize == "stretch" or width * wanted_height == height * wanted_width:
+        return image.resize(size, Image.Resampling.BILINEAR)
+    if resize == "crop":
+        return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    scale = min(wanted_width / width, wanted_height / height)
+    inner = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BILINEAR)
+    ground = np.median(_border(np.asarray(image)), axis=0).astype(int)
+    framed = Image.new(image.mode, size, tuple(np.atleast_1d(ground).tolist()))
+    framed.paste(inner, ((wanted_width - inner.width) // 2, (wanted_height - inner.height) // 2))
+    return framed
