@@ -1,0 +1,54 @@
+"""Filtering every channel of an image with one kernel."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Shaped
+
+from cnn_jax import ops
+from cnn_jax.errors import UsageError
+from cnn_jax.ops.padding import Padding
+
+
+def apply(
+    x: Shaped[Array, "*batch_and_space channels"],
+    kernel: Shaped[Array, "..."],
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "SAME",
+    boundary: str = "mirror",
+    flip_kernel: bool = False,
+) -> Shaped[Array, "*batch_and_output channels"]:
+    """Filters each channel of an input with the same kernel; by default keeps its size.
+
+    Args:
+      x: ``(*batch, *space, C)``.
+      kernel: ``(*window,)``, without channels; its rank is the number of spatial axes.
+      strides: This and all further options are those of :func:`cnn_jax.ops.conv`. The default boundary continues the
+        picture by its mirror image, which invents no edges.
+
+    Returns:
+      ``(*batch, *output, C)``.
+
+    Raises:
+      UsageError: The kernel has no axes, or as :func:`cnn_jax.ops.conv`.
+
+    >>> from cnn_jax import filters
+    >>> photograph = jnp.ones((48, 64, 3))
+    >>> edges = apply(photograph, filters.sobel(axis=1))
+    >>> edges.shape, float(abs(edges).max())
+    ((48, 64, 3), 0.0)
+    """
+    kernel = jnp.asarray(kernel)
+    if kernel.ndim == 0:
+        raise UsageError("filters.apply: kernel is a number; it must have one axis per spatial axis of x")
+    if flip_kernel:
+        kernel = jnp.flip(kernel)
+    channels = jnp.shape(x)[-1]
+    return ops.depthwise_conv(
+        x,
+        jnp.broadcast_to(kernel[..., None, None], (*kernel.shape, channels, 1)),
+        strides=strides,
+        padding=padding,
+        boundary=boundary,
+    )

@@ -1,0 +1,152 @@
+"""Kernels that average (their entries add to 1), and the one that undoes a little of it."""
+
+import functools
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, DTypeLike, Float
+
+from cnn_jax.errors import UsageError
+from cnn_jax.ops.arguments import integer
+
+
+def box(size: int, *, rank: int = 2, dtype: DTypeLike = float) -> Float[Array, "..."]:
+    """The plain average over a window.
+
+    Args:
+      size: Width of the window on each axis, at least 1.
+      rank: Number of axes.
+      dtype: Of the result; by default JAX's default float.
+
+    Returns:
+      ``(size,) * rank``, all entries equal.
+
+    Raises:
+      UsageError: ``size`` or ``rank`` below 1.
+
+    >>> box(4, rank=1)
+    Array([0.25, 0.25, 0.25, 0.25], dtype=float32)
+    """
+    size, rank = at_least("box", "size", size, 1), at_least("box", "rank", rank, 1)
+    return jnp.full((size,) * rank, 1 / size**rank, dtype)
+
+
+def binomial(size: int, *, rank: int = 2, dtype: DTypeLike = float) -> Float[Array, "..."]:
+    """Pascal's triangle: the smallest kernels that look like a Gaussian, with exact binary fractions.
+
+    Args:
+      size: Width of the window on each axis, at least 1; the variance per axis is ``(size - 1) / 4``.
+      rank: Number of axes.
+      dtype: Of the result.
+
+    Returns:
+      ``(size,) * rank``.
+
+    Raises:
+      UsageError: ``size`` or ``rank`` below 1.
+
+    >>> 16 * binomial(3)
+    Array([[1., 2., 1.],
+           [2., 4., 2.],
+           [1., 2., 1.]], dtype=float32)
+    """
+    size, rank = at_least("binomial", "size", size, 1), at_least("binomial", "rank", rank, 1)
+    row = np.array([math.comb(size - 1, k) for k in range(size)]) / 2 ** (size - 1)
+    return jnp.asarray(outer([row] * rank), dtype)
+
+
+def gaussian(
+    sigma: float | int, *, radius: int | None = None, rank: int = 2, dtype: DTypeLike = float
+) -> Float[Array, "..."]:
+    """Samples of a Gaussian, ``exp(-r**2 / (2 sigma**2))``, divided by their sum.
+
+    Args:
+      sigma: Standard deviation in pixels, above 0.
+      radius: The window is ``2 * radius + 1`` wide; by default ``4 * sigma``, rounded.
+      rank: Number of axes.
+      dtype: Of the result.
+
+    Returns:
+      ``(2 * radius + 1,) * rank``.
+
+    Raises:
+      UsageError: ``sigma`` not above 0, ``radius`` below 0, ``rank`` below 1.
+
+    >>> [round(float(weight), 4) for weight in gaussian(1, rank=1)[4:]]
+    [0.3989, 0.242, 0.054, 0.0044, 0.0001]
+    """
+    sigma, radius = scale("gaussian", sigma, radius)
+    row = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
+    return jnp.asarray(outer([row / row.sum()] * at_least("gaussian", "rank", rank, 1)), dtype)
+
+
+def canny_gaussian(*, dtype: DTypeLike = float) -> Float[Array, "5 5"]:
+    """The 5x5 integers over 159 with which textbook accounts of Canny's edge detector smooth: sigma about 1.4.
+
+    Args:
+      dtype: Of the result.
+
+    >>> (159 * canny_gaussian()[2]).round()
+    Array([ 5., 12., 15., 12.,  5.], dtype=float32)
+    """
+    integers = [[2, 4, 5, 4, 2], [4, 9, 12, 9, 4], [5, 12, 15, 12, 5], [4, 9, 12, 9, 4], [2, 4, 5, 4, 2]]
+    return jnp.asarray(np.array(integers) / 159, dtype)
+
+
+def sharpen(*, rank: int = 2, dtype: DTypeLike = float) -> Float[Array, "..."]:
+    """The identity minus the Laplacian: enhances peaks and keeps constants.
+
+    Args:
+      rank: Number of axes.
+      dtype: Of the result.
+
+    Returns:
+      ``(3,) * rank``.
+
+    Raises:
+      UsageError: ``rank`` below 1.
+
+    >>> sharpen()
+    Array([[ 0., -1.,  0.],
+           [-1.,  5., -1.],
+           [ 0., -1.,  0.]], dtype=float32)
+    """
+    rank = at_least("sharpen", "rank", rank, 1)
+    kernel = -np.array(axis_neighbours(rank), float)
+    kernel[(1,) * rank] = 2 * rank + 1
+    return jnp.asarray(kernel + 0.0, dtype)
+
+
+def outer(rows: list[np.ndarray]) -> np.ndarray:
+    """The product kernel: entry ``(i, j, ...)`` is ``rows[0][i] * rows[1][j] * ...``.
+
+    >>> outer([np.array([1, 2]), np.array([1, 10])])
+    array([[ 1, 10],
+           [ 2, 20]])
+    """
+    return functools.reduce(np.multiply.outer, rows)
+
+
+def axis_neighbours(rank: int) -> np.ndarray:
+    """Ones at the ``2 * rank`` neighbours along the axes, zeros at the centre and the corners; ``(3,) * rank``.
+
+    >>> axis_neighbours(1)
+    array([1, 0, 1])
+    """
+    return (np.abs(np.indices((3,) * rank) - 1).sum(axis=0) == 1).astype(int)
+
+
+def at_least(op: str, name: str, value: int, least: int) -> int:
+    """The value as an int, or a ``UsageError`` if it is below ``least``."""
+    number = integer(f"filters.{op}", name, value)
+    if number < least:
+        raise UsageError(f"filters.{op}: {name}={number} must be at least {least}")
+    return number
+
+
+def scale(op: str, sigma: float | int, radius: int | None) -> tuple[float, int]:
+    """A checked standard deviation and the radius of the window that belongs to it."""
+    if not (sigma > 0 and math.isfinite(sigma)):
+        raise UsageError(f"filters.{op}: sigma={sigma!r} must be a number of pixels above 0")
+    return float(sigma), max(1, round(4 * sigma)) if radius is None else at_least(op, "radius", radius, 0)
