@@ -9,9 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cnn_jax.errors import UsageError, nearest
 
+AnyArray = jax.Array | np.ndarray  # what public functions take; they return jax.Array
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import check_array, integer, per_axis, split_batch
+from cnn_jax.ops.arguments import AnyArray, check_array, integer, per_axis, split_batch
 from cnn_jax.ops.padding import Padding, Pairs, Sliding, extend, slide, spread
 
 
@@ -57,7 +57,7 @@ def windows(
 
 
 def operands(
-    op: str, x: jax.Array, kernel: jax.Array, feature_group_count: int
+    op: str, x: AnyArray, kernel: AnyArray, feature_group_count: int
 ) -> tuple[jax.Array, jax.Array, tuple[int, ...]]:
     """Checks and promotes the two arrays of a convolution; returns ``(N, *space, C)``, the kernel, the batch shape."""
     x, kernel = check_array(op, "x", x), check_array(op, "kernel", kernel)
@@ -112,7 +112,7 @@ def layout_hint(x: jax.Array, kernel: jax.Array, needed: int, *, name: str = "x"
     return f"; {name} is (*batch, *space, channels), kernel (*window, C_in / groups, C_out)"
 
 
-def effective_kernel(op: str, kernel: jax.Array, mask: jax.Array | None, flip: bool) -> jax.Array:
+def effective_kernel(op: str, kernel: jax.Array, mask: AnyArray | None, flip: bool) -> jax.Array:
     """The kernel with its masked entries zeroed and, if asked, its window flipped."""
     if mask is not None:
         mask = jnp.asarray(mask)

@@ -12,21 +12,21 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.ops import methods
-from cnn_jax.ops.arguments import check_option
-from cnn_jax.ops.canonical import Windows, effective_kernel, operands, prepare, windows
+from cnn_jax.ops.arguments import AnyArray, check_option
+from cnn_jax.ops.canonical import Windows, accumulator, effective_kernel, operands, prepare, windows
 from cnn_jax.ops.padding import Padding, check_boundary
 
 
 def conv(
-    x: Shaped[Array, "*batch_and_space channels"],
-    kernel: Shaped[Array, "*window channels_per_group features"],
+    x: Shaped[AnyArray, "*batch_and_space channels"],
+    kernel: Shaped[AnyArray, "*window channels_per_group features"],
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     input_dilation: int | Sequence[int] = 1,
     kernel_dilation: int | Sequence[int] = 1,
     feature_group_count: int = 1,
-    mask: Shaped[Array, "..."] | None = None,
+    mask: Shaped[AnyArray, "..."] | None = None,
     boundary: str = "zero",
     boundary_value: float = 0.0,
     flip_kernel: bool = False,
@@ -126,11 +126,14 @@ def convolve(
 ) -> Shaped[Array, "batch *output features"]:
     """:func:`conv` with everything but the method checked: applies the boundary rule, chooses the method, calls it."""
     chosen = methods.resolve(op, method, x.shape, kernel.shape, geometry, groups)
+    dtype = x.dtype
+    if chosen != "direct":  # XLA's convolution sums narrow floats wider by itself; sums written in jnp would not
+        x, kernel = (array.astype(accumulator(dtype)) for array in (x, kernel))
     prepared = prepare(x, geometry, boundary, boundary_value)
     if prepared is None:  # a crop that leaves only the zeros between dilated inputs
-        return jnp.zeros((x.shape[0], *geometry.sliding.output, kernel.shape[-1]), x.dtype)
+        return jnp.zeros((x.shape[0], *geometry.sliding.output, kernel.shape[-1]), dtype)
     x, pairs, rates = prepared
-    return methods.function(chosen, derivatives)(
+    y = methods.function(chosen, derivatives)(
         x,
         kernel,
         strides=geometry.strides,
@@ -140,3 +143,4 @@ def convolve(
         feature_group_count=groups,
         precision=precision,
     )
+    return y.astype(dtype)

@@ -7,15 +7,15 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import check_array, split_batch
+from cnn_jax.ops.arguments import AnyArray, check_array, split_batch
 from cnn_jax.ops.canonical import accumulator, check_groups, windows
 from cnn_jax.ops.im2col import window_rows
 from cnn_jax.ops.padding import Padding, check_boundary
 
 
 def conv_local(
-    x: Shaped[Array, "*batch_and_space channels"],
-    kernel: Shaped[Array, "..."],
+    x: Shaped[AnyArray, "*batch_and_space channels"],
+    kernel: Shaped[AnyArray, "..."],
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "VALID",
@@ -81,12 +81,12 @@ def conv_local(
             f"gives {output}; start its shape with {output}"
         )
     dtype = jnp.result_type(x, kernel)
-    rows = window_rows(merged.astype(dtype), geometry, boundary, boundary_value)
+    wide = accumulator(dtype)
+    rows = window_rows(merged.astype(wide), geometry, boundary, boundary_value)
     y = jnp.einsum(
         "n...tgc,...tcgo->n...go",
         rows.reshape(*rows.shape[:-1], groups, per_group),
-        kernel.astype(dtype).reshape(*output, -1, per_group, groups, features // groups),
+        kernel.astype(wide).reshape(*output, -1, per_group, groups, features // groups),
         precision=precision,
-        preferred_element_type=accumulator(dtype),
     )
     return y.reshape(*batch, *output, features).astype(dtype)

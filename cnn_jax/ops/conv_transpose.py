@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import check_array, check_option, per_axis, split_batch
+from cnn_jax.ops.arguments import AnyArray, check_array, check_option, per_axis, split_batch
 from cnn_jax.ops.canonical import (
     Windows,
     check_groups,
@@ -39,8 +39,8 @@ from cnn_jax.ops.padding import (
 
 
 def conv_transpose(
-    y: Shaped[Array, "*batch_and_space features"],
-    kernel: Shaped[Array, "*window channels_per_group features_of_kernel"],
+    y: Shaped[AnyArray, "*batch_and_space features"],
+    kernel: Shaped[AnyArray, "*window channels_per_group features_of_kernel"],
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "VALID",
@@ -49,7 +49,7 @@ def conv_transpose(
     input_dilation: int | Sequence[int] = 1,
     kernel_dilation: int | Sequence[int] = 1,
     feature_group_count: int = 1,
-    mask: Shaped[Array, "..."] | None = None,
+    mask: Shaped[AnyArray, "..."] | None = None,
     boundary: str = "zero",
     flip_kernel: bool = False,
     rounding: str = "floor",

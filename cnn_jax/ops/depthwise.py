@@ -7,15 +7,15 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import check_array
+from cnn_jax.ops.arguments import AnyArray, check_array
 from cnn_jax.ops.canonical import check_rank, layout_hint
 from cnn_jax.ops.conv import conv
 from cnn_jax.ops.padding import Padding
 
 
 def depthwise_conv(
-    x: Shaped[Array, "*batch_and_space channels"],
-    kernel: Shaped[Array, "*window channels multiplier"],
+    x: Shaped[AnyArray, "*batch_and_space channels"],
+    kernel: Shaped[AnyArray, "*window channels multiplier"],
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "VALID",
@@ -70,9 +70,9 @@ def depthwise_conv(
 
 
 def separable_conv(
-    x: Shaped[Array, "*batch_and_space channels"],
-    depthwise_kernel: Shaped[Array, "*window channels multiplier"],
-    pointwise_kernel: Shaped[Array, "..."],
+    x: Shaped[AnyArray, "*batch_and_space channels"],
+    depthwise_kernel: Shaped[AnyArray, "*window channels multiplier"],
+    pointwise_kernel: Shaped[AnyArray, "..."],
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "VALID",

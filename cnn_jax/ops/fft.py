@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Shaped
 
-from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.padding import Pairs, spread
 
 
@@ -39,13 +38,11 @@ def conv(
     feature_group_count: int,
     precision: lax.PrecisionLike = None,
 ) -> Shaped[Array, "batch *output features"]:
-    """Convolution of canonical arguments by FFT, in float32 (float64 for float64).
+    """Convolution of canonical arguments by FFT.
 
     All positions are computed and those between the strides thrown away, so it pays for large kernels at stride 1. The
     transform is as long as the padded input, no longer: the circular wrap only reaches positions that are cut off.
     """
-    dtype = x.dtype
-    x, kernel = (array.astype(accumulator(dtype)) for array in (x, kernel))
     *window, per_group, features = kernel.shape
     rank, groups = len(window), feature_group_count
     x = spread(x, input_dilation)
@@ -64,5 +61,4 @@ def conv(
     )
     y = jnp.fft.irfftn(product.reshape(*product.shape[:-2], features), lengths, axes=range(1, rank + 1))
     stops = [size - last + 1 for size, last in zip(extent, reach, strict=True)]
-    y = lax.slice(y, (0,) * y.ndim, (y.shape[0], *stops, features), (1, *strides, 1))
-    return y.astype(dtype)
+    return lax.slice(y, (0,) * y.ndim, (y.shape[0], *stops, features), (1, *strides, 1))

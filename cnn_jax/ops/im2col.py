@@ -17,13 +17,13 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import check_array, per_axis, split_batch
-from cnn_jax.ops.canonical import Windows, accumulator, prepare, windows
+from cnn_jax.ops.arguments import AnyArray, check_array, per_axis, split_batch
+from cnn_jax.ops.canonical import Windows, prepare, windows
 from cnn_jax.ops.padding import Padding, Pairs, check_boundary, spread
 
 
 def im2col(
-    x: Shaped[Array, "*batch_and_space channels"],
+    x: Shaped[AnyArray, "*batch_and_space channels"],
     window: Sequence[int],
     *,
     strides: int | Sequence[int] = 1,
@@ -74,7 +74,7 @@ def im2col(
 
 
 def col2im(
-    columns: Shaped[Array, "*batch_and_output columns"],
+    columns: Shaped[AnyArray, "*batch_and_output columns"],
     sizes: Sequence[int],
     window: Sequence[int],
     *,
@@ -193,6 +193,5 @@ def conv(
         columns.reshape(*outer, taps, feature_group_count, per_group),
         kernel.reshape(taps, per_group, feature_group_count, -1),
         precision=precision,
-        preferred_element_type=accumulator(x.dtype),
     )
-    return y.reshape(*outer, features).astype(x.dtype)
+    return y.reshape(*outer, features)

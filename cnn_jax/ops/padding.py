@@ -29,7 +29,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.ops.arguments import by, check_array, check_option, integer
+from cnn_jax.ops.arguments import AnyArray, by, check_array, check_option, integer
 
 Pair = tuple[int, int]
 Pairs = tuple[Pair, ...]
@@ -221,7 +221,7 @@ def check_boundary(op: str, boundary: str, boundary_value: float) -> None:
 
 
 def pad(
-    x: Shaped[Array, "*batch_and_space channels"],
+    x: Shaped[AnyArray, "*batch_and_space channels"],
     widths: Sequence[int | Sequence[int]],
     *,
     boundary: str = "zero",

@@ -16,14 +16,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Shaped
 
-from cnn_jax.ops.arguments import check_array, check_option, per_axis
-from cnn_jax.ops.canonical import accumulator, check_groups, check_rank, effective_kernel, windows
+from cnn_jax.ops.arguments import AnyArray, check_array, check_option, per_axis
+from cnn_jax.ops.canonical import check_groups, check_rank, effective_kernel, windows
 from cnn_jax.ops.im2col import patches
 from cnn_jax.ops.padding import BOUNDARIES, Padding, Pair, Pairs
 
 
 def toeplitz_matrix(
-    kernel: Shaped[Array, "*window channels_per_group features"],
+    kernel: Shaped[AnyArray, "*window channels_per_group features"],
     sizes: Sequence[int],
     *,
     strides: int | Sequence[int] = 1,
@@ -31,7 +31,7 @@ def toeplitz_matrix(
     input_dilation: int | Sequence[int] = 1,
     kernel_dilation: int | Sequence[int] = 1,
     feature_group_count: int = 1,
-    mask: Shaped[Array, "..."] | None = None,
+    mask: Shaped[AnyArray, "..."] | None = None,
     boundary: str = "zero",
     flip_kernel: bool = False,
     rounding: str = "floor",
@@ -147,12 +147,8 @@ def conv(
     kernel = ungrouped(kernel, feature_group_count)
     *above, taps, channels, features = kernel.shape
     width = x.shape[-2]
-    # jnp, not NumPy, chooses the dtype: NumPy has no bfloat16 arithmetic.
-    select = jnp.asarray(
-        selector(width, taps, strides[-1], padding[-1], input_dilation[-1], kernel_dilation[-1], boundary="zero"),
-        kernel.dtype,
-    )
-    bands = jnp.einsum("...tco,tpq->...qcpo", kernel, select, precision=lax.Precision.HIGHEST)
+    select = selector(width, taps, strides[-1], padding[-1], input_dilation[-1], kernel_dilation[-1], boundary="zero")
+    bands = jnp.einsum("...tco,tpq->...qcpo", kernel, select.astype(kernel.dtype), precision=lax.Precision.HIGHEST)
     output = select.shape[1]
     rows = x.reshape(*x.shape[:-2], width * channels)
     columns = patches(rows, tuple(above), strides[:-1], padding[:-1], input_dilation[:-1], kernel_dilation[:-1])
@@ -161,6 +157,5 @@ def conv(
         columns.reshape(*outer, count * length),
         bands.reshape(count * length, output * features),
         precision=precision,
-        preferred_element_type=accumulator(x.dtype),
     )
-    return y.reshape(*outer, output, features).astype(x.dtype)
+    return y.reshape(*outer, output, features)

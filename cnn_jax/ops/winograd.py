@@ -17,7 +17,6 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Shaped
 
-from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.padding import Pairs
 
 
@@ -77,10 +76,8 @@ def conv(
     feature_group_count: int,
     precision: lax.PrecisionLike = None,
 ) -> Shaped[Array, "batch *output features"]:
-    """Convolution of canonical arguments, all windows 3 and all steps 1, in float32 (float64 for float64)."""
+    """Convolution of canonical arguments, all windows 3 and all steps 1."""
     del strides, input_dilation, kernel_dilation  # all 1: `cnn_jax.ops.methods` has made sure of it
-    dtype = x.dtype
-    x, kernel = (array.astype(accumulator(dtype)) for array in (x, kernel))
     *window, per_group, features = kernel.shape
     rank, groups, step = len(window), feature_group_count, len(transform.output)
     output = [size + low + high - 2 for size, (low, high) in zip(x.shape[1:-1], padding, strict=True)]
@@ -107,7 +104,7 @@ def conv(
     # (N, *tiles, C_out, *steps) -> (N, tile, step, tile, step, ..., C_out)
     order = [0, *(i for axis in range(rank) for i in (1 + axis, 2 + rank + axis)), 1 + rank]
     y = y.transpose(order).reshape(y.shape[0], *(tile * step for tile in tiles), features)
-    return y[(slice(None), *(slice(size) for size in output))].astype(dtype)
+    return y[(slice(None), *(slice(size) for size in output))]
 
 
 def _apply(matrix: np.ndarray, array: jax.Array, axis: int) -> jax.Array:

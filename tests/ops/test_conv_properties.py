@@ -1,0 +1,199 @@
+"""Every method against the NumPy loop: outputs and both gradients, over everything that can be combined."""
+
+import functools
+import math
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cnn_jax import ops
+from tests.ops import reference
+from tests.ops.cases import TINY, UNIT, Case, close, convolutions, summed_in
+
+METHODS = ["auto", "direct", "im2col", "toeplitz", "fft", "winograd", "winograd_f43"]
+# XLA's own passes are the same at level 0; the machine code is made faster and runs slower, which suits tiny arrays.
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def bounds(case, method, terms, left, right, products):
+    """The documented bound on the error of sums of ``terms`` products of entries of ``left`` and ``right``.
+
+    ``products`` are the same sums of absolute values. The last rounding, to the dtype of the result, comes on top; in
+    a narrow dtype also the few additions that undo a boundary rule.
+    """
+    unit = UNIT[summed_in(case.dtype)]
+    rank = len(case.axes)
+    largest = np.abs(left).max() * np.abs(right).max()
+    if method == "fft":
+        points = math.prod(axis.extent + abs(axis.low) + abs(axis.high) + axis.stride for axis in case.axes)
+        error = 10 * unit * math.log2(points + 2) * np.linalg.norm(left) * np.linalg.norm(right)
+    elif method.startswith("winograd"):
+        error = (terms + 4) * unit * {"winograd": 9, "winograd_f43": 190}[method] ** rank * largest
+    else:
+        error = (terms + 4) * unit * products
+    return error + 4 * UNIT[case.dtype] * products + TINY[case.dtype] * (1 + terms)
+
+
+def check(case, method, derivatives="custom"):
+    with jax.enable_x64(case.dtype == "float64"):
+        x, kernel, dy = case.arrays()
+        mask, value = case.mask(), case.value
+
+        @compiled
+        def run(x, kernel, dy):
+            options = {**case.options, "boundary_value": value, "mask": mask}
+            conv = functools.partial(ops.conv, **options, method=method, derivatives=derivatives)
+            y, vjp = jax.vjp(conv, x, kernel)
+            return y, *vjp(dy)
+
+        y, dx, dkernel = run(x, kernel, dy)
+    assert y.shape == dy.shape
+    assert {y.dtype.name, dx.dtype.name, dkernel.dtype.name} == {case.dtype}
+
+    kernel, left, right = case.seen(kernel), case.merged(x), case.merged(dy)
+    window, positions = math.prod(case.window), math.prod(right.shape[:-1])
+    terms = window * kernel.shape[-2], window * case.features * positions, positions
+    absolute = [np.abs(array) for array in (left, kernel, right)]
+    shifted = {"value": abs(value)}
+
+    size = np.append(left.ravel(), value) if case.boundary == "constant" else left
+    expected = reference.conv(left, kernel, case.axes, value=value, **case.rule)
+    products = reference.conv(absolute[0], absolute[1], case.axes, **shifted, **case.rule)
+    close(y, expected, bounds(case, method, terms[0], size, kernel, products), "output")
+    expected = reference.conv_transpose(right, kernel, case.axes, **case.rule)
+    products = reference.conv_transpose(absolute[2], absolute[1], case.axes, **case.rule)
+    close(dx, expected, bounds(case, method, terms[1], right, kernel, products), "input gradient")
+    expected = case.seen(reference.kernel_gradient(left, right, case.axes, value=value, **case.rule))
+    products = case.seen(reference.kernel_gradient(absolute[0], absolute[2], case.axes, **shifted, **case.rule))
+    close(dkernel, expected, bounds(case, method, terms[2], size, right, products), "kernel gradient")
+
+
+def check_adjoint(case, method):
+    """The transposed convolution against the reference's adjoint, at the very size that the case starts from."""
+    with jax.enable_x64(case.dtype == "float64"):
+        _, kernel, y = case.arrays()
+        options = {**case.options, "mask": case.mask(), "method": method, "output_shape": case.sizes}
+        x = compiled(functools.partial(ops.conv_transpose, **options))(y, kernel)
+    assert x.dtype == case.dtype
+    assert x.shape == (*case.batch, *case.sizes, case.groups * case.per_group)
+    kernel, y = case.seen(kernel), case.merged(y)
+    expected = reference.conv_transpose(y, kernel, case.axes, **case.rule)
+    products = reference.conv_transpose(np.abs(y), np.abs(kernel), case.axes, **case.rule)
+    terms = math.prod(case.window) * case.features * math.prod(case.output)
+    close(x, expected, bounds(case, method, terms, y, kernel, products), "transposed convolution")
+
+
+def check_matrices(case):
+    """The Toeplitz matrix, im2col and its adjoint, and unshared weights, all in float64."""
+    with jax.enable_x64(True):
+        x, kernel, y = case.arrays()
+        sliding = {name: case.options[name] for name in ("strides", "padding", "input_dilation", "kernel_dilation")}
+        sliding |= {"boundary": case.boundary, "rounding": case.rounding}
+        shape = (*case.output, *kernel.shape)
+        local = np.random.default_rng(case.seed).standard_normal(shape)
+
+        @compiled
+        def run(x, kernel, y, local):
+            columns = ops.im2col(x, case.window, **sliding)
+            return (
+                ops.toeplitz_matrix(kernel, case.sizes, **case.options, mask=case.mask()),
+                columns,
+                ops.col2im(columns, case.sizes, case.window, **sliding),
+                ops.conv_local(x, local, feature_group_count=case.groups, **sliding),
+            )
+
+        matrix, columns, image, y_local = (np.asarray(array) for array in run(x, kernel, y, local))
+    left, right = case.merged(x), case.merged(y)
+    forward = reference.conv(left, case.seen(kernel), case.axes, **case.rule)
+    backward = reference.conv_transpose(right, case.seen(kernel), case.axes, **case.rule)
+    count = len(left)
+    np.testing.assert_allclose(left.reshape(count, -1) @ matrix.T, forward.reshape(count, -1), atol=1e-11)
+    np.testing.assert_allclose(right.reshape(count, -1) @ matrix, backward.reshape(count, -1), atol=1e-11)
+
+    rows = np.zeros((count, *case.output, *case.window, left.shape[-1]))
+    unshared = np.zeros(forward.shape)
+    groups = [reference.grouped(total, case.groups) for total in (left.shape[-1], right.shape[-1])]
+    for p, t, q, _ in reference.links(case.axes, case.boundary, case.rounding):
+        if q is not None:
+            rows[(slice(None), *p, *t)] = left[(slice(None), *q)]
+            for inputs, outputs in zip(*groups, strict=True):
+                entry = local[(*p, *t)][:, outputs]
+                unshared[(slice(None), *p, outputs)] += left[(slice(None), *q)][:, inputs] @ entry
+    back = np.zeros(left.shape)
+    for p, t, q, _ in reference.links(case.axes, case.boundary, case.rounding):
+        if q is not None:
+            back[(slice(None), *q)] += rows[(slice(None), *p, *t)]
+    np.testing.assert_array_equal(columns.reshape(rows.shape), rows)
+    np.testing.assert_allclose(image.reshape(back.shape), back, atol=1e-11)
+    np.testing.assert_allclose(y_local.reshape(unshared.shape), unshared, atol=1e-11)
+
+
+def some(count):
+    quiet = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+    return settings(max_examples=count, deadline=None, suppress_health_check=quiet, derandomize=True, database=None)
+
+
+def drawn(method, **choices):
+    return convolutions(winograd=method.startswith("winograd"), **choices)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@some(24)
+@given(data=st.data())
+def test_conv_and_both_gradients(method, data):
+    check(data.draw(drawn(method)), method)
+
+
+@some(20)
+@given(case=convolutions())
+def test_plain_derivatives(case):
+    check(case, "direct", derivatives="jax")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@some(12)
+@given(data=st.data())
+def test_conv_transpose_is_the_adjoint(method, data):
+    # F(m, 3) transposed needs steps of 1 as well, which `winograd=True` draws.
+    check_adjoint(data.draw(drawn(method, linear=True)), method)
+
+
+@some(40)
+@given(case=convolutions(linear=True, dtypes=["float64"]))
+def test_matrices_and_unshared_weights(case: Case):
+    check_matrices(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("method", METHODS)
+def test_conv_and_both_gradients_thousands(method, part):
+    settings_of_part = settings(some(150), derandomize=False)
+
+    @settings_of_part
+    @given(data=st.data())
+    def run(data):
+        check(data.draw(drawn(method)), method)
+
+    run()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_conv_transpose_thousands(method):
+    @settings(some(100), derandomize=False)
+    @given(data=st.data())
+    def run(data):
+        check_adjoint(data.draw(drawn(method, linear=True)), method)
+
+    run()
+
+
+@pytest.mark.slow
+@settings(some(300), derandomize=False)
+@given(case=convolutions(linear=True, dtypes=["float64"]))
+def test_matrices_thousands(case: Case):
+    check_matrices(case)
