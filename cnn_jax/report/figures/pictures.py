@@ -1,0 +1,289 @@
+"""Figures of pictures: a first layer's filters, an example on its way through a network, the worst mistakes."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Array, Shaped
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cnn_jax.errors import UsageError
+from cnn_jax.report.figures.style import (
+    BLUE,
+    GREY,
+    MARGIN,
+    SIGNED,
+    VERMILLION,
+    WIDTH,
+    as_rgb,
+    framed,
+    labelled_bar,
+    place,
+    shortened,
+    styled,
+    write,
+)
+
+
+@styled
+def filters(kernel: Shaped[Array | np.ndarray, "..."], *, max_filters: int = 64) -> Figure:
+    """The filters of a first layer, all on one scale, zero in the middle.
+
+    Args:
+      kernel: (height, width, input channels, filters). Of one channel a filter is a grey picture, of three a colour
+        picture; of any other number a row of grey pictures, one a channel.
+      max_filters: how many pictures at most; what is left out is counted below them.
+
+    Returns:
+      One axes a picture.
+
+    Raises:
+      UsageError: kernel has not four axes, or is empty.
+
+    Example:
+      >>> len(filters(np.ones((5, 5, 1, 6))).axes)
+      6
+    """
+    kernel = np.asarray(kernel, np.float64)
+    if kernel.ndim != 4 or kernel.size == 0:
+        raise UsageError(
+            f"filters: kernel has shape {kernel.shape}; it must be (height, width, input channels, filters), none 0"
+        )
+    height, width, channels, total = kernel.shape
+    limit = _limit(kernel)
+    pictures = 0.5 + 0.5 * kernel.transpose(3, 2, 0, 1) / limit  # filter, channel, row, column
+    if channels == 3:
+        columns, shown = None, pictures[:max_filters]
+        cells = shown.transpose(0, 2, 3, 1)
+    else:
+        columns = None if channels == 1 else min(channels, 8)
+        shown = pictures[: max_filters // (columns or 1), :columns]
+        cells = shown.reshape(-1, height, width, 1).repeat(3, axis=-1)
+    grid = _Grid(len(cells), height / width, columns=columns, largest=0.7)
+
+    figure = Figure(figsize=(WIDTH, grid.height + 0.45))
+    for axes, picture in zip(grid.axes(figure, top=0.08), cells, strict=True):
+        axes.imshow(np.nan_to_num(picture, nan=0.5))
+        framed(axes)
+    scale = f"each channel ±{limit:.2g}, grey 0" if channels == 3 else f"black -{limit:.2g}, grey 0, white +{limit:.2g}"
+    hidden = f"first {len(shown)} of {total} filters; " if len(shown) < total else ""
+    if shown.shape[1] < channels:
+        hidden += f"first {shown.shape[1]} of {channels} channels; "
+    write(figure, MARGIN, grid.height + 0.2, hidden + scale, color=GREY, size=9)
+    return figure
+
+
+@styled
+def feature_maps(
+    image: Shaped[Array | np.ndarray, "..."],
+    activations: Mapping[str, Shaped[Array | np.ndarray, "..."]],
+    *,
+    class_names: Sequence[str] | None = None,
+    max_maps: int = 16,
+) -> Figure:
+    """One example on its way through a network, layer by layer.
+
+    Blue is negative, white zero, vermillion positive; each layer has its own scale, written beside its name.
+
+    Args:
+      image: (height, width, channels), as :func:`cnn_jax.report.figures.style.as_rgb` shows it.
+      activations: layer's name -> (height, width, channels), drawn as one picture a channel, or (units,), drawn as a
+        strip; in the order of the network, without a batch axis.
+      class_names: written under the last layer where it is a strip of as many units and there is room.
+      max_maps: how many channels of a layer at most; the rest is counted.
+
+    Returns:
+      The input, then one axes a channel or strip.
+
+    Raises:
+      UsageError: an image that has not three axes, or an activation that has neither three nor one.
+
+    Example:
+      >>> maps = {"conv_1": np.ones((28, 28, 6)), "logits": np.arange(10.0)}
+      >>> len(feature_maps(np.zeros((32, 32, 1)), maps).axes)
+      8
+    """
+    image = _checked_image(np.asarray(image), "feature_maps: image")
+    layers = {name: _checked_activation(name, np.asarray(values)) for name, values in activations.items()}
+    grids = {
+        name: _Grid(min(values.shape[-1], max_maps), values.shape[0] / values.shape[1], largest=0.75)
+        for name, values in layers.items()
+        if values.ndim == 3
+    }
+    title, gap, strip, names_below = 0.25, 0.16, 0.26, 0.2
+    picture = _Grid(1, image.shape[0] / image.shape[1], largest=1.2)
+    heights = [title + (grids[name].height if name in grids else strip) + gap for name in layers]
+    total = title + picture.height + gap + sum(heights) + names_below + 0.3
+
+    figure = Figure(figsize=(WIDTH, total))
+    _title_layer(figure, 0.04, "input", image.shape, "")
+    axes = next(picture.axes(figure, top=title))
+    axes.imshow(as_rgb(image))
+    framed(axes)
+    top = title + picture.height + gap
+    for (name, values), height in zip(layers.items(), heights, strict=True):
+        limit = _limit(values)
+        shown = f", first {max_maps} shown" if name in grids and values.shape[-1] > max_maps else ""
+        _title_layer(figure, top + 0.04, name, values.shape, f"{shown}, ±{limit:.2g}")
+        if name in grids:
+            cells = [(axes, values[..., index]) for index, axes in enumerate(grids[name].axes(figure, top=top + title))]
+        else:
+            cells = [(place(figure, MARGIN, top + title, WIDTH - 2 * MARGIN, strip), values[None, :])]
+        for axes, cell in cells:
+            axes.imshow(cell, cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto")
+            framed(axes)
+        top += height
+    if layers and class_names is not None and values.shape == (len(class_names),):
+        widest = max(len(str(name)) for name in class_names) * 0.62 * 8 / 72
+        if widest <= (WIDTH - 2 * MARGIN) / len(class_names):
+            axes.set_xticks(range(len(class_names)), [str(name) for name in class_names], size=8)
+            axes.tick_params(length=0, pad=2)
+    write(figure, MARGIN, total - 0.24, "negative", color=BLUE, size=9)
+    write(figure, MARGIN + 0.72, total - 0.24, "white 0", color=GREY, size=9)
+    write(figure, MARGIN + 1.34, total - 0.24, "positive", color=VERMILLION, size=9)
+    return figure
+
+
+_TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def _title_layer(figure: Figure, top: float, name: str, shape: tuple[int, ...], rest: str) -> None:
+    write(figure, MARGIN, top, shortened(name, 24), weight="bold")
+    write(figure, WIDTH - MARGIN, top, _TIMES.join(map(str, shape)) + rest, align="right", color=GREY, size=9)
+
+
+def _checked_image(image: np.ndarray, what: str) -> np.ndarray:
+    if image.ndim != 3 or image.size == 0:
+        raise UsageError(f"{what} has shape {image.shape}; it must be (height, width, channels), none 0")
+    return image
+
+
+def _checked_activation(name: str, values: np.ndarray) -> np.ndarray:
+    if values.ndim not in (1, 3) or values.size == 0:
+        raise UsageError(
+            f"feature_maps: {name} has shape {values.shape}; it must be (height, width, channels) or (units,) of one "
+            "example, none 0"
+        )
+    return values.reshape(-1) if values.shape[:-1] == (1, 1) else values
+
+
+@styled
+def mistakes(
+    images: Shaped[Array | np.ndarray, "..."],
+    labels: Shaped[Array | np.ndarray, "..."],
+    predictions: Shaped[Array | np.ndarray, "..."],
+    probabilities: Shaped[Array | np.ndarray, "..."],
+    class_names: Sequence[str],
+    *,
+    most: int = 12,
+) -> Figure:
+    """The examples whose truth a classifier held least likely, of those that it got wrong.
+
+    Each with its place in the set, its picture, and the probability of the likeliest classes and of the truth.
+
+    Args:
+      images: (n, height, width, channels), as :func:`cnn_jax.report.figures.style.as_rgb` shows them.
+      labels: (n,) the true classes.
+      predictions: (n,) the predicted ones.
+      probabilities: (n, classes).
+      class_names: one a class.
+      most: how many examples at most.
+
+    Returns:
+      Two axes an example: picture and bars. No axes, and a line that says so, where nothing is wrong.
+
+    Raises:
+      UsageError: the arrays do not fit each other, or a label names no class.
+
+    Example:
+      >>> figure = mistakes(np.zeros((2, 8, 8, 1)), np.array([0, 1]), np.array([1, 1]),
+      ...                   np.array([[0.2, 0.8], [0.1, 0.9]]), ["cat", "dog"])
+      >>> [text.get_text() for text in figure.axes[1].texts]
+      ['dog', '80%', 'cat', '20%']
+    """
+    images, labels, predictions = np.asarray(images), np.asarray(labels), np.asarray(predictions)
+    probabilities = np.asarray(probabilities, np.float64)
+    n, classes = len(images), len(class_names)
+    shapes = {
+        "labels": (labels, (n,)),
+        "predictions": (predictions, (n,)),
+        "probabilities": (probabilities, (n, classes)),
+    }
+    for name, (values, shape) in shapes.items():
+        if values.shape != shape:
+            raise UsageError(f"mistakes: {name} has shape {values.shape}; {n} images of {classes} classes need {shape}")
+    if n and not (labels.min() >= 0 and labels.max() < classes):
+        raise UsageError(f"mistakes: labels go from {labels.min()} to {labels.max()}; there are {classes} class names")
+    wrong = np.flatnonzero(labels != predictions)
+    worst = wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")][:most]
+    if not worst.size:
+        figure = Figure(figsize=(WIDTH, 0.5))
+        write(figure, MARGIN, 0.17, f"No mistakes among {n:,} examples.")
+        return figure
+
+    _checked_image(images[0], "mistakes: each image")
+    columns, row_height, picture = 2, 1.28, 0.86
+    column_width = WIDTH / columns
+    height = 0.3 + row_height * math.ceil(len(worst) / columns)
+    figure = Figure(figsize=(WIDTH, height))
+    for position, index in enumerate(worst):
+        row, column = divmod(position, columns)
+        left, top = column * column_width + MARGIN, row * row_height + 0.08
+        write(figure, left, top + picture + 0.04, f"#{index}", color=GREY, size=8)
+        axes = place(figure, left, top, picture, picture)
+        axes.imshow(as_rgb(images[index]))
+        axes.set_anchor("N")
+        framed(axes)
+        bars = place(figure, left + picture + 0.1, top, column_width - picture - 0.1 - 2 * MARGIN, 1.05)
+        _draw_probabilities(bars, probabilities[index], int(labels[index]), int(predictions[index]), class_names)
+    write(figure, MARGIN, height - 0.24, "true class", color=BLUE, size=9, weight="bold")
+    write(figure, MARGIN + 0.86, height - 0.24, "predicted class", color=VERMILLION, size=9)
+    return figure
+
+
+def _draw_probabilities(
+    axes: Axes, probabilities: np.ndarray, label: int, prediction: int, class_names: Sequence[str]
+) -> None:
+    """Bars of three classes, names above them: the prediction, the truth, and the likeliest other one."""
+    others = [index for index in np.argsort(-probabilities, kind="stable") if index not in (label, prediction)]
+    shown = sorted([prediction, label, *others[:1]], key=lambda index: -probabilities[index])
+    for row, index in enumerate(shown):
+        colour = BLUE if index == label else VERMILLION if index == prediction else GREY
+        weight, letters = ("bold", 9) if index == label else ("normal", 10)
+        share = probabilities[index]
+        value = f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
+        name = shortened(str(class_names[index]), letters)
+        labelled_bar(axes, row, name, value, share, colour, size=9, weight=weight)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(2.3, -0.42)
+
+
+class _Grid:
+    """Cells of one aspect in rows as wide as the figure.
+
+    Attributes:
+      height: of all rows together, in inches.
+    """
+
+    def __init__(self, cells: int, aspect: float, *, columns: int | None = None, largest: float = 1.0) -> None:
+        self.cells, self.gap = cells, 0.06
+        self.columns = columns or min(cells, 8)
+        room = (WIDTH - 2 * MARGIN - (self.columns - 1) * self.gap) / self.columns
+        self.cell_width = min(room, largest, largest / aspect)
+        self.cell_height = self.cell_width * aspect
+        rows = math.ceil(cells / self.columns)
+        self.height = rows * self.cell_height + (rows - 1) * self.gap
+
+    def axes(self, figure: Figure, *, top: float) -> Iterator[Axes]:
+        """The axes of the cells, row by row, from ``top`` inches below the figure's upper edge."""
+        for index in range(self.cells):
+            row, column = divmod(index, self.columns)
+            left = MARGIN + column * (self.cell_width + self.gap)
+            yield place(figure, left, top + row * (self.cell_height + self.gap), self.cell_width, self.cell_height)
+
+
+def _limit(values: np.ndarray) -> float:
+    """The largest finite magnitude: the end of a scale around zero."""
+    finite = np.abs(values[np.isfinite(values)])
+    return float(finite.max(initial=0)) or 1.0

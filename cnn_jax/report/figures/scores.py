@@ -1,0 +1,246 @@
+"""Figures of numbers: how the metrics went, and which class is taken for which."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Shaped
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+from cnn_jax.errors import UsageError, nearest
+from cnn_jax.report.figures.style import (
+    BLUE,
+    GREY,
+    HAIRLINE,
+    INK,
+    OTHERS,
+    VERMILLION,
+    WIDTH,
+    bare,
+    labelled_bar,
+    shortened,
+    styled,
+    tint,
+)
+
+_SPLIT_COLOURS = {"train": GREY, "validation": BLUE, "test": VERMILLION}
+
+
+@styled
+def learning_curves(rows: Sequence[Mapping[str, Any]], *, metrics: Sequence[str] | None = None) -> Figure:
+    """Every metric over the epochs, one line a split, with its last value.
+
+    A loss that falls by more than a decade gets a logarithmic axis. A linear axis shows the range of the metric after
+    the first tenth of the run, so that the end, which matters, is not flattened by the start.
+
+    Args:
+      rows: the lines of ``metrics.jsonl``: ``{"step": 120, "epoch": 1.0, "split": "train", "loss": 0.3, ...}``.
+        Values that are not finite leave a gap.
+      metrics: which ones, from the top down; by default all, in the order in which they first appear.
+
+    Returns:
+      One axes a metric.
+
+    Raises:
+      UsageError: no rows, or a metric that no row has.
+
+    Example:
+      >>> rows = [{"step": 9 * e, "epoch": e, "split": "test", "loss": 1 / e, "accuracy": 1 - 1 / e} for e in (1, 2, 3)]
+      >>> [axes.get_title(loc="left") for axes in learning_curves(rows).axes]
+      ['loss', 'accuracy']
+    """
+    known = list(dict.fromkeys(name for row in rows for name in row if name not in ("step", "epoch", "split")))
+    metrics = known if metrics is None else metrics
+    if not metrics:
+        raise UsageError(
+            "learning_curves: rows holds no metric; give at least one row such as {'step': 1, 'loss': 0.5}"
+        )
+    for name in metrics:
+        if name not in known:
+            raise UsageError(f"learning_curves: no row has the metric {name!r}; {nearest(name, known)}")
+    splits = sorted({row["split"] for row in rows}, key=lambda split: ([*_SPLIT_COLOURS, split].index(split), split))
+    others = iter(OTHERS * len(splits))
+    colours = {split: _SPLIT_COLOURS.get(split) or next(others) for split in splits}
+
+    figure = Figure(figsize=(WIDTH, 0.5 + 2.1 * len(metrics)), layout="constrained")
+    panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, name in zip(panels, metrics, strict=True):
+        as_text = format_for(name)
+        lines = {}
+        for split in splits:
+            points = [(row["epoch"], row[name]) for row in rows if row["split"] == split and name in row]
+            if points:
+                lines[split] = np.where(np.isfinite(points), points, np.nan).T
+        for split, (epochs, values) in lines.items():
+            last = values[np.isfinite(values)][-1:]
+            axes.plot(
+                epochs,
+                values,
+                color=colours[split],
+                label=f"{split} {as_text(last[0]) if last.size else '-'}",
+                linewidth=1.1 if split == "train" else 1.8,
+                marker="o" if len(values) <= 30 else "",
+                markersize=2.5,
+            )
+        _scale(axes, name, np.concatenate(list(lines.values()), axis=1))
+        axes.grid(axis="y")
+        axes.set_title(name, loc="left", weight="bold", pad=22)
+        _colour_key(axes, columns=len(lines))
+    panels[-1].set_xlabel("epoch")
+    panels[-1].set_xlim(left=0)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=6, integer=max(row["epoch"] for row in rows) >= 3))
+    return figure
+
+
+def _colour_key(axes: Axes, *, columns: int) -> None:
+    """The labels of the lines above the axes, each in its line's colour, so that no sample of the line is needed."""
+    key = axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        borderaxespad=0.2,
+        borderpad=0,
+        labelcolor="linecolor",
+        handlelength=0,
+        handletextpad=0,
+        columnspacing=1.2,
+    )
+    for handle in key.legend_handles:
+        if handle is not None:
+            handle.set_visible(False)
+
+
+def format_for(metric: str) -> Callable[[float], str]:
+    """How a metric's values are written: shares of one as percentages, anything else with three digits.
+
+    >>> format_for("accuracy")(0.98765), format_for("loss")(0.0123456)
+    ('98.77%', '0.0123')
+    """
+    return (lambda value: f"{value:.2%}") if _is_share(metric) else (lambda value: f"{value:.3g}")
+
+
+def _is_share(metric: str) -> bool:
+    return metric.endswith(("accuracy", "error"))
+
+
+def _scale(axes: Axes, name: str, points: np.ndarray) -> None:
+    """The y axis of a metric, from its points (2, n): epochs, values."""
+    epochs, values = points[:, np.isfinite(points[1])]
+    if values.size == 0:
+        return
+    if name.endswith("loss") and values.min() > 0 and values.max() / values.min() > 10:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter("")
+        return
+    late = values[epochs >= 0.1 * epochs.max()]
+    low, high = late.min(), late.max()
+    margin = 0.06 * (high - low) or 0.05
+    axes.set_ylim(low - margin, high + margin)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    if _is_share(name):
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+
+
+@styled
+def confusion_matrix(counts: Shaped[Array | np.ndarray, "..."], class_names: Sequence[str]) -> Figure:
+    """How often each class (row) was taken for each (column): hits in blue, mistakes in vermillion.
+
+    A hit's shade is the class's recall, a mistake's its count, each on a scale of its own, so that three mistakes are
+    seen beside a thousand hits. Where the numbers do not fit in the cells, the most frequent mistakes are listed below.
+
+    Args:
+      counts: (classes, classes) whole numbers; rows are the truth, columns the predictions.
+      class_names: one a class.
+
+    Returns:
+      The matrix, and below it the list where there is one.
+
+    Raises:
+      UsageError: counts is not square, holds anything but whole numbers >= 0, or does not fit the names.
+
+    Example:
+      >>> figure = confusion_matrix(np.array([[9, 1], [0, 10]]), ["cat", "dog"])
+      >>> [text.get_text() for text in figure.axes[0].texts]
+      ['9', '1', '10', 'recall', '90.0%', '100.0%']
+    """
+    counts = np.asarray(counts)
+    n = len(class_names)
+    if counts.shape != (n, n) or n == 0:
+        raise UsageError(
+            f"confusion_matrix: counts has shape {counts.shape} but there are {n} class names; it must be ({n}, {n})"
+        )
+    if not np.issubdtype(counts.dtype, np.integer) or counts.min() < 0:
+        raise UsageError(f"confusion_matrix: counts must be whole numbers >= 0, not {counts.dtype} >= {counts.min()}")
+    totals = counts.sum(axis=1)
+    wrong = counts * (1 - np.eye(n, dtype=counts.dtype))
+    side = WIDTH - 1.35  # about what names and recall leave
+    cell = 72 * side / n
+    size = min(9, 0.8 * cell / (0.62 * len(f"{counts.max()}")))
+    numbered = size >= 5.5
+    pairs = [] if numbered else _most_confused(wrong, class_names)
+
+    heights = [side + 0.75, 0.32 * len(pairs) + 0.35][: 2 if pairs else 1]
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    matrix, *below = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    shades = np.empty((n, n, 3))
+    for row, column in np.ndindex(n, n):
+        if row == column:
+            shades[row, column] = tint(BLUE, counts[row, row] / max(totals[row], 1))
+        else:
+            shades[row, column] = tint(VERMILLION, math.sqrt(counts[row, column] / max(wrong.max(), 1)))
+    matrix.imshow(shades)
+    if numbered:
+        for row, column in np.argwhere(counts):
+            light = shades[row, column] @ (0.3, 0.59, 0.11) > 0.62
+            matrix.text(column, row, f"{counts[row, column]}", size=size, color=INK if light else "white", **_CENTRED)
+    if cell >= 9:  # points: room for a line of type in each row
+        matrix.text(n - 0.3, -0.62, "recall", size=9, color=GREY, ha="left", va="bottom")
+        for row in range(n):
+            recall = f"{counts[row, row] / totals[row]:.1%}" if totals[row] else "none"
+            matrix.text(n - 0.3, row, recall, size=min(9, 0.85 * cell), color=INK, ha="left", va="center")
+        matrix.hlines(np.arange(n + 1) - 0.5, -0.5, n - 0.5, color=HAIRLINE, linewidth=0.6)
+        matrix.vlines(np.arange(n + 1) - 0.5, -0.5, n - 0.5, color=HAIRLINE, linewidth=0.6)
+    _name_classes(matrix, class_names, cell)
+    for axes in below:
+        _draw_pairs(axes, pairs)
+    return figure
+
+
+_CENTRED = {"ha": "center", "va": "center_baseline"}
+
+
+def _name_classes(axes: Axes, class_names: Sequence[str], cell: float) -> None:
+    """Names along both sides of a confusion matrix with cells ``cell`` points wide; every nth where those are small."""
+    n = len(class_names)
+    size = max(6.5, min(9, 0.85 * cell))
+    shown = range(0, n, math.ceil(1.15 * size / cell))
+    names = [shortened(str(class_names[index]), 12) for index in shown]
+    upright = max(map(len, names)) * 0.65 * size <= cell * shown.step
+    axes.set_xticks(shown, names, rotation=0 if upright else 90, size=size, color=INK)
+    axes.set_yticks(shown, names, size=size, color=INK)
+    axes.tick_params(length=0, pad=2)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+
+
+def _most_confused(wrong: np.ndarray, class_names: Sequence[str], most: int = 10) -> list[tuple[str, int]]:
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    pairs = [(*np.unravel_index(index, wrong.shape), wrong.flat[index]) for index in order if wrong.flat[index]]
+    return [
+        (f"{shortened(str(class_names[true]), 18)} → {shortened(str(class_names[predicted]), 18)}", int(count))
+        for true, predicted, count in pairs
+    ]
+
+
+def _draw_pairs(axes: Axes, pairs: Sequence[tuple[str, int]]) -> None:
+    axes.set_title("most frequent mistakes, true → predicted", loc="left", color=GREY)
+    bare(axes)
+    for row, (name, count) in enumerate(pairs):
+        labelled_bar(axes, row, name, f"{count}", count / pairs[0][1], VERMILLION, size=9)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(len(pairs) - 0.7, -0.6)

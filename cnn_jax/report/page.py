@@ -1,0 +1,206 @@
+"""One self-contained HTML page: numbers first, then sections of text, figures, tables and code.
+
+The page loads nothing: styles and pictures are inside it, so it opens offline and can be mailed. It follows the
+reader's light or dark theme, and reads on a phone as on a desk.
+"""
+
+import base64
+import dataclasses
+import io
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from cnn_jax.errors import UsageError
+from cnn_jax.report.figures.style import styled
+
+_DOTS_PER_INCH = 220  # of the saved pictures
+_PIXELS_PER_INCH = 115  # at which the page shows them where there is room: half as many, for screens of double density
+
+
+@dataclasses.dataclass(frozen=True)
+class Headline:
+    """A number that the page opens with.
+
+    Attributes:
+      label: what it is.
+      value: as it is to be read, unit included.
+      reference: the value to compare it with.
+      reference_source: where that value is from.
+      note: one more line, such as how it was measured.
+    """
+
+    label: str
+    value: str
+    reference: str | None = None
+    reference_source: str | None = None
+    note: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows under named columns.
+
+    Attributes:
+      columns: the names.
+      rows: one cell a column; numbers are set flush right, whole ones with thousands separators.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | int | float]]
+
+    def __post_init__(self) -> None:
+        for number, row in enumerate(self.rows):
+            if len(row) != len(self.columns):
+                raise UsageError(f"Table: row {number} has {len(row)} cells but there are {len(self.columns)} columns")
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A part of the page, in the order: text, figure, table, code.
+
+    Attributes:
+      title: its heading, its entry in the contents, and the name of its figure's file.
+      text: paragraphs, separated by blank lines.
+      figure: a matplotlib figure.
+      alt: what the figure shows, for those who cannot see it; a figure needs one.
+      caption: how to read the figure.
+      table: a table.
+      code: text in a fixed-width font, such as a config or a command.
+    """
+
+    title: str
+    text: str | None = None
+    figure: Figure | None = None
+    alt: str | None = None
+    caption: str | None = None
+    table: Table | None = None
+    code: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.figure is not None and not self.alt:
+            raise UsageError(f"Section {self.title!r}: the figure needs alt='what it shows'")
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """A page to be written.
+
+    Attributes:
+      title: the page's name.
+      subtitle: one line below it.
+      headlines: the numbers it opens with.
+      sections: what follows.
+      footer: its last line.
+
+    Example:
+      >>> import tempfile
+      >>> page = Page("A run", "LeNet-5 on digits", [Headline("test accuracy", "98.7%")], [Section("How", code="...")])
+      >>> page.write(tempfile.mkdtemp()).name
+      'report.html'
+    """
+
+    title: str
+    subtitle: str = ""
+    headlines: Sequence[Headline] = ()
+    sections: Sequence[Section] = ()
+    footer: str = ""
+
+    def write(self, workdir: str | os.PathLike[str]) -> Path:
+        """Writes ``report.html``, and each figure as ``figures/<section>.png`` too.
+
+        The same page gives the same bytes, and no file is ever seen half written.
+
+        Args:
+          workdir: an existing folder.
+
+        Returns:
+          The path of the page.
+        """
+        workdir = Path(workdir)
+        (workdir / "figures").mkdir(exist_ok=True)
+        slugs = _slugs([section.title for section in self.sections])
+        images = {}
+        for slug, section in zip(slugs, self.sections, strict=True):
+            if section.figure is not None:
+                png = _png(section.figure)
+                _write_whole(workdir / "figures" / f"{slug}.png", png)
+                images[slug] = _embedded(section.figure, png)
+        page = _template().render(page=self, sections=list(zip(slugs, self.sections, strict=True)), images=images)
+        report = workdir / "report.html"
+        _write_whole(report, page.encode())
+        return report
+
+
+def _slugs(titles: Sequence[str]) -> list[str]:
+    """File names and anchors from titles, each once.
+
+    >>> _slugs(["The worst mistakes", "Größe?", "The worst  mistakes!", "→"])
+    ['the-worst-mistakes', 'größe', 'the-worst-mistakes-2', 'section']
+    """
+    taken: dict[str, None] = {}
+    for title in titles:
+        base = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFC", title).lower()).strip("-") or "section"
+        slug, number = base, 1
+        while slug in taken:
+            number += 1
+            slug = f"{base}-{number}"
+        taken[slug] = None
+    return list(taken)
+
+
+@styled
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _embedded(figure: Figure, png: bytes) -> dict[str, str | int]:
+    """The attributes of an image element: the picture itself, and the size that the browser keeps free for it."""
+    width, height = (round(inches * _PIXELS_PER_INCH) for inches in figure.get_size_inches())
+    return {"src": "data:image/png;base64," + base64.b64encode(png).decode(), "width": width, "height": height}
+
+
+def _is_number(cell: str | int | float) -> bool:
+    return isinstance(cell, int | float) and not isinstance(cell, bool)
+
+
+def _cell(value: str | int | float) -> str:
+    """A table's cell as text.
+
+    >>> _cell(61706), _cell(0.125), _cell("28x28x6")
+    ('61,706', '0.125', '28x28x6')
+    """
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"{value:,}" if _is_number(value) else str(value)
+
+
+def _template() -> jinja2.Template:
+    files = resources.files("cnn_jax.report")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals["css"] = Markup(files.joinpath("page.css").read_text(encoding="utf-8"))
+    environment.filters["cell"] = _cell
+    environment.filters["paragraphs"] = lambda text: [part for part in re.split(r"\n\s*\n", text.strip()) if part]
+    environment.tests["numeric"] = _is_number
+    return environment.from_string(files.joinpath("page.html").read_text(encoding="utf-8"))
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: beside its place first, then renamed into it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
