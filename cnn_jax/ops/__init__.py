@@ -8,8 +8,11 @@ from cnn_jax.ops.conv import conv
 from cnn_jax.ops.conv_local import conv_local
 from cnn_jax.ops.conv_transpose import conv_transpose
 from cnn_jax.ops.depthwise import depthwise_conv, separable_conv
+from cnn_jax.ops.dropout import dropout, spatial_dropout
 from cnn_jax.ops.im2col import col2im, im2col
+from cnn_jax.ops.losses import rbf_output, softmax_cross_entropy
 from cnn_jax.ops.methods import METHODS
+from cnn_jax.ops.normalization import batch_norm, batch_statistics
 from cnn_jax.ops.padding import pad
 from cnn_jax.ops.pool import avg_pool, max_pool
 from cnn_jax.ops.toeplitz import toeplitz_matrix
@@ -17,14 +20,20 @@ from cnn_jax.ops.toeplitz import toeplitz_matrix
 __all__ = [
     "METHODS",
     "avg_pool",
+    "batch_norm",
+    "batch_statistics",
     "col2im",
     "conv",
     "conv_local",
     "conv_transpose",
     "depthwise_conv",
+    "dropout",
     "im2col",
     "max_pool",
     "pad",
+    "rbf_output",
     "separable_conv",
+    "softmax_cross_entropy",
+    "spatial_dropout",
     "toeplitz_matrix",
 ]

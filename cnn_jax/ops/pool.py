@@ -202,7 +202,7 @@ def window_sums(axes: Axes, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """The sum of every window, in float32 at least, with a fast gradient."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     for axis in axes:
-        x = sum(taps(x, axis, 0.0))
+        x = reduce(jnp.add, taps(x, axis, 0.0))
     return x
 
 
@@ -273,7 +273,8 @@ def _tied(axes: Axes, stages: Sequence[Array]) -> Array:
     count = jnp.ones_like(stages[0], jnp.float32)
     for axis, x, y in zip(reversed(axes), stages[:-1], stages[1:], strict=True):
         hits = _hits(axis, x, y, only_first=False)
-        count = sum(jnp.where(hit, number, 0.0) for hit, number in zip(hits, taps(count, axis, 0.0), strict=True))
+        counts = zip(hits, taps(count, axis, 0.0), strict=True)
+        count = reduce(jnp.add, [jnp.where(hit, number, 0.0) for hit, number in counts])
     return count
 
 

@@ -7,7 +7,7 @@ this is several times faster than ``lax.reduce_window``, and its gradient tens o
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +15,8 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 
-class Axis(NamedTuple):
+@dataclass(frozen=True)
+class Axis:
     """Where the windows of one axis are; hashable, so that it can be a static argument."""
 
     index: int

@@ -1,0 +1,94 @@
+"""What networks are trained to make small: softmax cross-entropy, and the output layer of LeNet-5.
+
+Every function returns one number per example (or class); means and masks are the caller's.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Shaped
+
+from cnn_jax.errors import UsageError
+from cnn_jax.ops.arguments import check_array
+
+
+def softmax_cross_entropy(
+    logits: Shaped[Array, "*batch classes"], labels: Shaped[Array, "..."], *, label_smoothing: int | float = 0.0
+) -> Shaped[Array, "*batch"]:
+    """Cross-entropy between the labels and the softmax of the logits, in nats, per example.
+
+    Args:
+      logits: ``(*batch, K)``; the two half-precision types are computed in float32.
+      labels: Integers ``(*batch)`` in ``0..K-1``, or distributions ``(*batch, K)`` that sum to 1. As XLA does, an
+        integer outside that range counts as no class at all and gives a loss of 0, apart from the smoothing.
+      label_smoothing: The part of every label's probability that is shared equally among all K classes, in [0, 1).
+
+    Returns:
+      ``(*batch)``, float32 or float64.
+
+    Raises:
+      UsageError: Labels of a wrong shape, smoothing outside [0, 1).
+
+    References:
+      Szegedy et al., Rethinking the Inception architecture for computer vision, 2016 (label smoothing).
+
+    >>> logits = jnp.log(jnp.array([[0.5, 0.25, 0.25]]))
+    >>> softmax_cross_entropy(logits, jnp.array([0])) / jnp.log(2)
+    Array([1.], dtype=float32)
+    """
+    op = "softmax_cross_entropy"
+    logits, labels = check_array(op, "logits", logits), jnp.asarray(labels)
+    if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing < 1:
+        raise UsageError(f"{op}: label_smoothing={label_smoothing!r} must be at least 0 and less than 1")
+    if logits.ndim < 1:
+        raise UsageError(f"{op}: logits must have an axis of classes, got a scalar")
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    classes = logits.shape[-1]
+    whole = jnp.issubdtype(labels.dtype, jnp.integer)
+    expected = logits.shape[:-1] if whole else logits.shape
+    if labels.shape != expected or labels.dtype == bool:
+        kind = "integer" if whole else labels.dtype.name
+        raise UsageError(
+            f"{op}: {kind} labels of shape {labels.shape} do not go with logits of shape {logits.shape}; "
+            f"give integers of shape {logits.shape[:-1]} or floating-point distributions of shape {logits.shape}"
+        )
+    target = jax.nn.one_hot(labels, classes, dtype=logits.dtype) if whole else labels.astype(logits.dtype)
+    if label_smoothing:
+        target = (1 - label_smoothing) * target + label_smoothing / classes
+    # A class that the label rules out adds nothing, even where its probability is 0 and its logarithm infinite.
+    log_probabilities = jax.nn.log_softmax(logits)
+    return -jnp.where(target == 0, 0, target * log_probabilities).sum(axis=-1)
+
+
+def rbf_output(x: Shaped[Array, "*batch features"], centers: Shaped[Array, "classes features"]) -> Any:
+    """LeNet-5's output: the squared Euclidean distance between the features and the centre of each class.
+
+    Small means likely, so that the class is the smallest. In the paper the centres are pictures of the characters,
+    7 by 12 pixels of -1 and +1, and they are fixed.
+
+    Args:
+      x: ``(*batch, F)``.
+      centers: ``(K, F)``.
+
+    Returns:
+      ``(*batch, K)``.
+
+    Raises:
+      UsageError: Shapes that do not match.
+
+    References:
+      LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, 1998, section II.B.
+
+    >>> rbf_output(jnp.array([1.0, 2.0]), jnp.array([[1.0, 2.0], [0.0, 0.0]]))
+    Array([0., 5.], dtype=float32)
+    """
+    op = "rbf_output"
+    x, centers = check_array(op, "x", x), check_array(op, "centers", centers)
+    if centers.ndim != 2 or x.ndim < 1 or x.shape[-1] != centers.shape[-1]:
+        raise UsageError(
+            f"{op}: centers of shape {centers.shape} do not go with x of shape {x.shape}; "
+            f"centers must be (classes, {x.shape[-1] if x.ndim else 'features'})"
+        )
+    # Differences, not |x|² - 2 x c + |c|²: that loses all digits next to a centre.
+    return jnp.square(x[..., None, :] - centers).sum(axis=-1)
