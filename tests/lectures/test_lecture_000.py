@@ -1,0 +1,317 @@
+"""Lecture 000 (CIS 522, lecture 4T: convolutional neural nets), slide by slide."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import filters, ops
+from cnn_jax.errors import UsageError
+from tests.lectures.exact import agree, plane, shape, window
+
+X = np.array(
+    [
+        [-1, -1, -1, -1, -1, -1, -1, -1, -1],
+        [-1, 1, -1, -1, -1, -1, -1, 1, -1],
+        [-1, -1, 1, -1, -1, -1, 1, -1, -1],
+        [-1, -1, -1, 1, -1, 1, -1, -1, -1],
+        [-1, -1, -1, -1, 1, -1, -1, -1, -1],
+        [-1, -1, -1, 1, -1, 1, -1, -1, -1],
+        [-1, -1, 1, -1, -1, -1, 1, -1, -1],
+        [-1, 1, -1, -1, -1, -1, -1, 1, -1],
+        [-1, -1, -1, -1, -1, -1, -1, -1, -1],
+    ]
+)
+FALLING = [[1, -1, -1], [-1, 1, -1], [-1, -1, 1]]
+CROSS = [[1, -1, 1], [-1, 1, -1], [1, -1, 1]]
+RISING = [[-1, -1, 1], [-1, 1, -1], [1, -1, -1]]
+
+# The slides print two decimals, cut off: .77 is 7/9, .55 is 5/9, .33 is 3/9, .11 is 1/9. Here: ninths.
+NINTHS = {
+    "falling": [
+        [7, -1, 1, 3, 5, -1, 3],
+        [-1, 9, -1, 3, -1, 1, -1],
+        [1, -1, 9, -3, 1, -1, 5],
+        [3, 3, -3, 5, -3, 3, 3],
+        [5, -1, 1, -3, 9, -1, 1],
+        [-1, 1, -1, 3, -1, 9, -1],
+        [3, -1, 5, 3, 1, -1, 7],
+    ],
+    "cross": [
+        [3, -5, 1, -1, 1, -5, 3],
+        [-5, 5, -5, 3, -5, 5, -5],
+        [1, -5, 5, -7, 5, -5, 1],
+        [-1, 3, -7, 9, -7, 3, -1],
+        [1, -5, 5, -7, 5, -5, 1],
+        [-5, 5, -5, 3, -5, 5, -5],
+        [3, -5, 1, -1, 1, -5, 3],
+    ],
+    "rising": [
+        [3, -1, 5, 3, 1, -1, 7],
+        [-1, 1, -1, 3, -1, 9, -1],
+        [5, -1, 1, -3, 9, -1, 1],
+        [3, 3, -3, 5, -3, 3, 3],
+        [1, -1, 9, -3, 1, -1, 5],
+        [-1, 9, -1, 3, -1, 1, -1],
+        [7, -1, 1, 3, 5, -1, 3],
+    ],
+}
+POOLED = {
+    "falling": [[9, 3, 5, 3], [3, 9, 3, 5], [5, 3, 9, 1], [3, 5, 1, 7]],
+    "cross": [[5, 3, 5, 3], [3, 9, 5, 1], [5, 5, 5, 1], [3, 1, 1, 3]],
+    "rising": [[3, 5, 9, 7], [5, 5, 9, 3], [9, 9, 1, 5], [7, 3, 5, 3]],
+}
+FILTERS = {"falling": FALLING, "cross": CROSS, "rising": RISING}
+
+EXERCISE = [[0, 1, 0, 1], [0, 1, 0, 1], [1, 1, 1, 1], [0, -2, 0, -2]]
+VERTICAL = [[-0.5, 1, -0.5]] * 3
+HORIZONTAL = [[-0.5] * 3, [1] * 3, [-0.5] * 3]
+
+
+def test_000_local_filtering_products_of_a_perfect_match_average_to_one():
+    # The window whose corner is (1, 1) lies on the falling stroke: all nine products are 1.
+    products = ops.im2col(plane(X), (3, 3))[1, 1] * jnp.ravel(jnp.array(FALLING))
+    agree(products, np.ones(9))
+    assert products.mean() == 1
+
+
+def test_000_distinct_filtering_results_the_centre_gives_five_ninths():
+    products = ops.im2col(plane(X), (3, 3))[3, 3] * jnp.ravel(jnp.array(FALLING))
+    agree(products.reshape(3, 3), [[1, 1, -1], [1, 1, 1], [-1, 1, 1]])
+    agree(products.mean(), 5 / 9)  # printed .55
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_000_multiple_filters_of_the_x_are_means_of_nine_products(name):
+    response = ops.conv(plane(X), window(FILTERS[name]) / 9)
+    agree(response[..., 0], np.array(NINTHS[name]) / 9)
+
+
+def test_000_convolution_printed_decimals_are_cut_off_not_rounded():
+    first_row = ops.conv(plane(X), window(FALLING) / 9)[0, :, 0]
+    agree(np.trunc(first_row * 100) / 100, [0.77, -0.11, 0.11, 0.33, 0.55, -0.11, 0.33])
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_000_bunch_of_filters_max_pooled_seven_to_four_with_partial_windows(name):
+    pooled = ops.max_pool(plane(NINTHS[name]), (2, 2), rounding="ceil")
+    agree(pooled[..., 0], POOLED[name])
+
+
+def test_000_padding_problem_floor_drops_the_last_row_and_column_strict_refuses():
+    assert ops.max_pool(plane(NINTHS["falling"]), (2, 2)).shape == (3, 3, 1)
+    with pytest.raises(UsageError, match="stride 2 does not divide"):
+        ops.max_pool(plane(NINTHS["falling"]), (2, 2), rounding="strict")
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_000_potential_to_add_a_relu_negatives_become_zero(name):
+    ninths = np.array(NINTHS[name])
+    agree(ops.relu(plane(ninths))[..., 0], np.where(ninths < 0, 0, ninths))
+
+
+def test_000_chain_it_pooling_once_more_leaves_two_by_two():
+    # Printed: 1 .55 / .55 1, then 1 .55 / .55 .55, then .55 1 / 1 .55.
+    stack = jnp.stack([jnp.array(POOLED[name], float) for name in FILTERS], axis=-1)
+    pooled = ops.max_pool(stack, (2, 2))
+    agree(pooled[..., 0], [[9, 5], [5, 9]])
+    agree(pooled[..., 1], [[9, 5], [5, 5]])
+    agree(pooled[..., 2], [[5, 9], [9, 5]])
+
+
+def test_000_what_is_a_convolution_in_mathematics_the_kernel_is_reflected():
+    # (f * g)[n] = sum over m of f[m] g[n - m]: 0, 1, 1/2 + 2, 2/2 + 3, 3/2.
+    y = ops.conv(plane([1, 2, 3]), window([0, 1, 0.5]), padding="FULL", flip_kernel=True)
+    agree(y[:, 0], [0, 1, 2.5, 4, 1.5])
+
+
+def test_000_cross_correlation_the_kernel_is_not_reflected():
+    # sum over m of f[m] g[m + n] with f = 1 2 3, g = 0 1 1/2, for n = -2 .. 2: 0, 3, 2 + 3/2, 1 + 2/2, 1/2.
+    y = ops.conv(plane([0, 1, 0.5]), window([1, 2, 3]), padding="FULL")
+    agree(y[:, 0], [0, 3, 3.5, 2, 0.5])
+
+
+def test_000_convolution_padding_and_stride_set_the_output_size():
+    # 5x5 under 3x3: 3x3; padded by one it keeps its size; with stride two every other position is left.
+    assert shape(ops.conv, (5, 5, 1), (3, 3, 1, 1)) == (3, 3, 1)
+    assert shape(ops.conv, (5, 5, 1), (3, 3, 1, 1), padding=1) == (5, 5, 1)
+    assert shape(ops.conv, (5, 5, 1), (3, 3, 1, 1), strides=2) == (2, 2, 1)
+
+
+def test_000_conv_for_edge_detection_line_kernels():
+    agree(filters.line(0), [[-1, -1, -1], [2, 2, 2], [-1, -1, -1]])
+    agree(filters.line(90), [[-1, 2, -1], [-1, 2, -1], [-1, 2, -1]])
+    agree(filters.line(45), [[-1, -1, 2], [-1, 2, -1], [2, -1, -1]])
+    agree(filters.line(135), [[2, -1, -1], [-1, 2, -1], [-1, -1, 2]])
+
+
+def test_000_horizontal_lines_answer_only_to_the_horizontal_kernel():
+    line = plane([[0] * 5, [0] * 5, [1] * 5, [0] * 5, [0] * 5])
+    # Three times the weight of the kernel's row that lies on the line; -1 + 2 - 1 = 0 for the other kernels' rows.
+    agree(ops.conv(line, window(filters.line(0)))[..., 0], [[-3] * 3, [6] * 3, [-3] * 3])
+    for angle in (45, 90, 135):
+        agree(ops.conv(line, window(filters.line(angle)))[..., 0], np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize("method", ["auto", "direct", "im2col", "toeplitz", "fft", "winograd"])
+def test_000_conv_exercise_two_by_two(method):
+    kernels = jnp.concatenate([window(VERTICAL), window(HORIZONTAL)], axis=-1)
+    y = ops.conv(plane(EXERCISE), kernels, method=method)
+    agree(y[..., 0], [[2, -2], [-1, 1]])
+    agree(y[..., 1], [[-1, -1 / 2], [7 / 2, 4]])
+
+
+def test_000_conv_exercise_is_the_same_with_reflected_kernels():
+    # Both kernels are symmetric, so the exercise does not tell convolution from cross-correlation.
+    kernels = jnp.concatenate([window(VERTICAL), window(HORIZONTAL)], axis=-1)
+    y = ops.conv(plane(EXERCISE), kernels, flip_kernel=True)
+    agree(y[..., 0], [[2, -2], [-1, 1]])
+    agree(y[..., 1], [[-1, -1 / 2], [7 / 2, 4]])
+
+
+def test_000_two_and_three_dimensional_convolution_shapes():
+    assert shape(ops.conv, (10, 12, 3), (3, 3, 3, 1)) == (8, 10, 1)  # the kernel has the depth of its input
+    assert shape(ops.conv, (10, 12, 14, 1), (3, 3, 3, 1, 1)) == (8, 10, 12, 1)
+
+
+def test_000_calculate_output_dimension_of_300_by_400():
+    # 300 - 4 + 2 * 2 + 1 and 400 - 5 + 2 * 2 + 1.
+    assert shape(ops.conv, (300, 400, 1), (4, 5, 1, 1), padding=2) == (301, 400, 1)
+
+
+def test_000_backprop_through_conv_forward_pass():
+    # h11 = 2*1 + 3*2 + 5*4 + 7*5, and so on.
+    h = ops.conv(plane([[1, 2, 3], [4, 5, 6], [7, 8, 9]]), window([[2, 3], [5, 7]]))
+    agree(h[..., 0], [[63, 80], [114, 131]])
+
+
+def test_000_backprop_through_conv_input_gradient():
+    # dX with dh = 1 10 / 100 1000, so that each digit of the answer shows one term of the slide's nine sums:
+    # dX22 = W22 dh11 + W21 dh12 + W12 dh21 + W11 dh22 = 7 + 50 + 300 + 2000.
+    _, pull = jax.vjp(ops.conv, plane(np.ones((3, 3))), window([[2, 3], [5, 7]]))
+    dx, _ = pull(plane([[1, 10], [100, 1000]]))
+    agree(dx[..., 0], [[2, 23, 30], [205, 2357, 3070], [500, 5700, 7000]])
+
+
+def test_000_backprop_through_conv_weight_gradient():
+    # dW11 = X11 dh11 + X12 dh12 + X21 dh21 + X22 dh22 = 1 + 20 + 400 + 5000.
+    _, pull = jax.vjp(ops.conv, plane([[1, 2, 3], [4, 5, 6], [7, 8, 9]]), window(np.ones((2, 2))))
+    _, dw = pull(plane([[1, 10], [100, 1000]]))
+    agree(dw[..., 0, 0], [[5421, 6532], [8754, 9865]])
+
+
+STRETCHED = [
+    [1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9, 0, 0, 0, 0, 0],
+    [0, 1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9, 0, 0, 0, 0],
+    [0, 0, 0, 0, 1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9, 0],
+    [0, 0, 0, 0, 0, 1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9],
+]
+ONE_TO_NINE = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+
+
+def test_000_express_convolution_as_matrix_the_kernel_is_stretched_to_four_by_sixteen():
+    agree(ops.toeplitz_matrix(window(ONE_TO_NINE), (4, 4)), STRETCHED)
+
+
+def test_000_express_convolution_as_matrix_times_the_flattened_input():
+    x = np.array([[3, 1, 4, 1], [5, 9, 2, 6], [5, 3, 5, 8], [9, 7, 9, 3]])
+    y = ops.conv(plane(x), window(ONE_TO_NINE))
+    # First entry: 3 + 2 + 12 + 20 + 45 + 12 + 35 + 24 + 45 = 198.
+    assert y[0, 0, 0] == 198
+    agree(y.ravel(), np.array(STRETCHED) @ x.ravel())
+
+
+def test_000_transposed_convolution_upscales_two_to_four():
+    # Row 2, column 2: 1 * 5 + 10 * 4 + 100 * 2 + 1000 * 1.
+    y = ops.conv_transpose(plane([[1, 10], [100, 1000]]), window(ONE_TO_NINE))
+    expected = [[1, 12, 23, 30], [104, 1245, 2356, 3060], [407, 4578, 5689, 6090], [700, 7800, 8900, 9000]]
+    agree(y[..., 0], expected)
+    agree(y.ravel(), np.array(STRETCHED).T @ [1, 10, 100, 1000])
+
+
+def test_000_question_a_one_by_one_kernel_mixes_the_channels_of_each_pixel():
+    x, mix = jnp.arange(12.0).reshape(2, 2, 3), jnp.array([[1.0, 0], [10, 1], [100, 2]])
+    # Pixel (0, 0) is 0 1 2: 0 + 10 + 200 and 0 + 1 + 4.
+    y = ops.conv(x, mix[None, None])
+    agree(y[0, 0], [210, 5])
+    agree(y, x @ mix)
+
+
+def test_000_max_pooling_chain_from_28_to_6_needs_partial_windows():
+    x = (28, 28, 1)
+    x = shape(ops.conv, x, (3, 3, 1, 16))
+    assert x == (26, 26, 16)
+    x = shape(ops.max_pool, x, window=(2, 2), rounding="ceil")
+    assert x == (13, 13, 16)
+    x = shape(ops.conv, x, (3, 3, 16, 64))
+    assert x == (11, 11, 64)
+    assert shape(ops.max_pool, x, window=(2, 2), rounding="ceil") == (6, 6, 64)
+    assert shape(ops.max_pool, x, window=(2, 2)) == (5, 5, 64)
+
+
+PORTION = [[2, 3, 4, 0], [1, 5, 3, 2], [0, 4, 2, 3], [1, 0, 6, 1]]
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "expected"),
+    [
+        (2, 2, [[5, 4], [4, 6]]),
+        (2, 1, [[5, 5, 4], [5, 5, 3], [4, 6, 6]]),
+        (3, 1, [[5, 5], [6, 6]]),
+    ],
+)
+def test_000_max_pooling_stride_need_not_match_the_window(size, stride, expected):
+    agree(ops.max_pool(plane(PORTION), (size, size), strides=stride)[..., 0], expected)
+
+
+def test_000_pooling_average_of_the_same_portion():
+    # 2 + 3 + 1 + 5 = 11, 4 + 0 + 3 + 2 = 9, 0 + 4 + 1 + 0 = 5, 2 + 3 + 6 + 1 = 12.
+    agree(ops.avg_pool(plane(PORTION), (2, 2))[..., 0], [[11 / 4, 9 / 4], [5 / 4, 3]])
+
+
+@pytest.mark.parametrize(
+    ("ties", "expected"),
+    [("all", [1, 1, 0, 1]), ("first", [1, 0, 0, 0]), ("split", [1 / 3, 1 / 3, 0, 1 / 3])],
+)
+def test_000_backprop_through_max_pool_gives_every_tied_maximum_a_full_gradient(ties, expected):
+    # The slide's formula is ties='all'; its next sentence, one stored index, is ties='first'.
+    gradient = jax.grad(lambda x: ops.max_pool(x, (4,), ties=ties).sum())(plane([3, 3, 1, 3]))
+    agree(gradient[:, 0], expected)
+
+
+def test_000_backprop_through_max_pool_without_ties_is_the_stored_index():
+    y, indices = ops.max_pool(plane(PORTION), (2, 2), return_indices=True)
+    agree(y[..., 0], [[5, 4], [4, 6]])
+    np.testing.assert_array_equal(indices[..., 0], [[5, 2], [9, 14]])
+    gradient = jax.grad(lambda x: ops.max_pool(x, (2, 2)).sum())(plane(PORTION))
+    agree(gradient[..., 0], [[0, 0, 1, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]])
+
+
+def test_000_replace_fc_by_conv_on_seven_by_seven_by_32():
+    generator = np.random.default_rng(0)
+    x = generator.integers(-3, 4, (7, 7, 32)).astype(float)
+    wide = generator.integers(-3, 4, (7, 7, 32, 32)).astype(float)
+    point = generator.integers(-3, 4, (1, 1, 32, 100)).astype(float)
+    hidden = ops.conv(jnp.array(x), jnp.array(wide))
+    assert hidden.shape == (1, 1, 32)
+    y = ops.conv(hidden, jnp.array(point))
+    assert y.shape == (1, 1, 100)
+    agree(y.ravel(), x.ravel() @ wide.reshape(-1, 32) @ point[0, 0])
+
+
+def test_000_replace_fc_by_conv_runs_on_larger_images():
+    # A classifier over 7x7x32 becomes, on a 10x12x32 map, a 4x6 map of classifiers.
+    assert shape(ops.conv, (10, 12, 32), (7, 7, 32, 100)) == (4, 6, 100)
+
+
+def test_000_why_cnn_the_transform_of_a_convolution_is_the_product_of_the_transforms():
+    y = ops.conv(plane([1, 2, 3]), window([0, 1, 0.5]), padding="FULL", flip_kernel=True, method="fft")
+    agree(y[:, 0], [0, 1, 2.5, 4, 1.5])
+    np.testing.assert_allclose(np.fft.fft(y[:, 0]), np.fft.fft([1, 2, 3], 5) * np.fft.fft([0, 1, 0.5], 5), atol=1e-12)
+
+
+def test_000_inductive_bias_convolution_commutes_with_translation():
+    x = jnp.arange(30.0).reshape(5, 6, 1) ** 2 % 7
+    moved = ops.conv(jnp.roll(x, (1, 2), axis=(0, 1)), window(FALLING), padding="SAME", boundary="periodic")
+    still = ops.conv(x, window(FALLING), padding="SAME", boundary="periodic")
+    agree(moved, np.roll(still, (1, 2), axis=(0, 1)))
