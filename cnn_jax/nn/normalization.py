@@ -62,8 +62,8 @@ class BatchNorm(nnx.Module):
             raise UsageError(f"BatchNorm: momentum={momentum} must be between 0 and 1")
         self.scale = nnx.Param(scale_init(rngs.params(), (num_features,), param_dtype)) if use_scale else nnx.data(None)
         self.bias = nnx.Param(bias_init(rngs.params(), (num_features,), param_dtype)) if use_bias else nnx.data(None)
-        self.mean = nnx.BatchStat(jnp.zeros(num_features, jnp.float32))
-        self.var = nnx.BatchStat(jnp.ones(num_features, jnp.float32))
+        self.mean: nnx.Variable[Array] = nnx.BatchStat(jnp.zeros(num_features, jnp.float32))
+        self.var: nnx.Variable[Array] = nnx.BatchStat(jnp.ones(num_features, jnp.float32))
         self.num_features = num_features
         self.momentum = momentum
         self.epsilon = epsilon
@@ -91,7 +91,7 @@ class BatchNorm(nnx.Module):
         y = ops.batch_norm(inputs, mean=mean, variance=variance, scale=scale, bias=bias, epsilon=self.epsilon)
         return y.astype(dtype)
 
-    def _moved(self, running: nnx.BatchStat, new: Array) -> nnx.BatchStat:
+    def _moved(self, running: nnx.Variable[Array], new: Array) -> nnx.Variable[Array]:
         # A new variable, because a merged module shares the old one with the state that it was merged from.
         new = jax.lax.stop_gradient(new).astype(running[...].dtype)
         return running.replace(self.momentum * running[...] + (1 - self.momentum) * new)

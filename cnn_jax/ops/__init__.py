@@ -4,6 +4,8 @@ Every op takes arrays with channels last and any number of batch axes first, has
 lax name them, and rejects what does not fit with one line (``cnn_jax.errors.UsageError``).
 """
 
+from cnn_jax.ops.activations import relu, scaled_tanh
+from cnn_jax.ops.adaptive_pool import adaptive_avg_pool, adaptive_max_pool, global_avg_pool, global_max_pool
 from cnn_jax.ops.conv import conv
 from cnn_jax.ops.conv_local import conv_local
 from cnn_jax.ops.conv_transpose import conv_transpose
@@ -12,13 +14,16 @@ from cnn_jax.ops.dropout import dropout, spatial_dropout
 from cnn_jax.ops.im2col import col2im, im2col
 from cnn_jax.ops.losses import rbf_output, softmax_cross_entropy
 from cnn_jax.ops.methods import METHODS
-from cnn_jax.ops.normalization import batch_norm, batch_statistics
+from cnn_jax.ops.normalization import batch_norm, batch_statistics, local_response_norm
 from cnn_jax.ops.padding import pad
-from cnn_jax.ops.pool import avg_pool, max_pool
+from cnn_jax.ops.pool import avg_pool, lp_pool, max_pool
 from cnn_jax.ops.toeplitz import toeplitz_matrix
+from cnn_jax.ops.unpool import max_unpool, upsample
 
 __all__ = [
     "METHODS",
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
     "avg_pool",
     "batch_norm",
     "batch_statistics",
@@ -28,12 +33,20 @@ __all__ = [
     "conv_transpose",
     "depthwise_conv",
     "dropout",
+    "global_avg_pool",
+    "global_max_pool",
     "im2col",
+    "local_response_norm",
+    "lp_pool",
     "max_pool",
+    "max_unpool",
     "pad",
     "rbf_output",
+    "relu",
+    "scaled_tanh",
     "separable_conv",
     "softmax_cross_entropy",
     "spatial_dropout",
     "toeplitz_matrix",
+    "upsample",
 ]

@@ -1,13 +1,18 @@
 """Normalisation over the batch, and over neighbouring channels or positions (local response normalisation)."""
 
+import math
 from collections.abc import Sequence
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import check_array
+from cnn_jax.ops.arguments import check_array, check_option, per_axis
+from cnn_jax.ops.pool import Axes, window_sums, window_sums_transpose
+from cnn_jax.ops.taps import Axis
 
 
 def batch_statistics(
@@ -90,6 +95,98 @@ def batch_norm(
         factor = factor * scale
     y = (wide - mean) * factor
     return (y if bias is None else y + bias).astype(x.dtype)
+
+
+def local_response_norm(
+    x: Shaped[Array, "*batch_and_space channels"],
+    *,
+    size: int | Sequence[int] = 5,
+    alpha: int | float = 1e-4,
+    beta: int | float = 0.75,
+    k: int | float = 2.0,
+    convention: str = "paper",
+) -> Shaped[Array, "*batch_and_space channels"]:
+    """Local response normalisation: ``x / (k + alpha * sum of squares of the neighbours) ** beta``.
+
+    Two conventions share the formula and differ in what ``alpha`` means:
+
+    ==========  ============================  =============================================================
+    convention  the sum is multiplied by      used by
+    ==========  ============================  =============================================================
+    ``paper``   ``alpha``                     the AlexNet paper (k=2, size=5, alpha=1e-4), TensorFlow
+    ``torch``   ``alpha / size``              PyTorch and ONNX (both k=1 by default), Caffe
+    ==========  ============================  =============================================================
+
+    Args:
+      x: ``(*batch, *space, C)``; bfloat16, float16, float32 or float64. The two half-precision types are computed in
+        float32 and cast back.
+      size: An int: the number of neighbouring channels, at the same position (across channels). One int per spatial
+        axis: the window of neighbouring positions, in the same channel (within channels); there ``'torch'`` divides
+        alpha by the number of positions in the window, as Caffe does. An even size reaches one further to the front.
+        Neighbours that do not exist count as 0.
+      alpha: At least 0.
+      beta: The exponent.
+      k: Greater than 0.
+      convention: One of the table.
+
+    Returns:
+      Shape and dtype of ``x``.
+
+    Raises:
+      UsageError: A number out of range, an unknown convention.
+
+    References:
+      Krizhevsky, Sutskever and Hinton, ImageNet classification with deep convolutional neural networks, 2012, s. 3.3.
+
+    >>> x = jnp.array([1.0, 2.0, 3.0])
+    >>> local_response_norm(x, size=3, alpha=1.0, beta=1.0, k=1.0) - jnp.array([1 / 6, 2 / 15, 3 / 14])
+    Array([0., 0., 0.], dtype=float32)
+    """
+    op = "local_response_norm"
+    check_option(op, "convention", convention, ("paper", "torch"))
+    for name, value in {"alpha": alpha, "beta": beta}.items():
+        check_at_least(op, name, value, 0)
+    if not isinstance(k, int | float) or not k > 0:
+        raise UsageError(f"{op}: k={k!r} must be a number greater than 0; it keeps the denominator from vanishing")
+    x = check_array(op, "x", x)
+    within = isinstance(size, Sequence)
+    window = per_axis(op, "size", size, len(size) if isinstance(size, Sequence) else 1)
+    first = x.ndim - len(window) - within
+    if first < 0:
+        raise UsageError(f"{op}: x of shape {x.shape} has too few axes for size={size!r}, one int per spatial axis")
+    axes = tuple(
+        Axis(index, x.shape[index], span, 1, 1, span // 2, (span - 1) // 2, x.shape[index])
+        for index, span in enumerate(window, start=first)
+    )
+    weight = alpha if convention == "paper" else alpha / math.prod(window)
+    return _local_response_norm(axes, weight, beta, k, x)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _local_response_norm(axes: Axes, alpha: float, beta: float, k: float, x: Array) -> Array:
+    return _local_response_norm_forward(axes, alpha, beta, k, x)[0]
+
+
+def _local_response_norm_forward(
+    axes: Axes, alpha: float, beta: float, k: float, x: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    base = k + alpha * window_sums(axes, wide * wide)
+    return (wide * base**-beta).astype(x.dtype), (x, base)
+
+
+def _local_response_norm_backward(
+    axes: Axes, alpha: float, beta: float, k: float, residuals: tuple[Array, Array], dy: Array
+) -> tuple[Array]:
+    # One power for both terms, where differentiating term by term takes two.
+    x, base = residuals
+    wide, dy = x.astype(base.dtype), dy.astype(base.dtype)
+    direct = dy * base**-beta
+    shared = window_sums_transpose(axes, direct * wide / base)
+    return ((direct - 2 * alpha * beta * wide * shared).astype(x.dtype),)
+
+
+_local_response_norm.defvjp(_local_response_norm_forward, _local_response_norm_backward)
 
 
 def check_at_least(op: str, name: str, value: int | float, least: int | float) -> None:

@@ -133,6 +133,53 @@ def avg_pool(
     return y.astype(x.dtype).reshape(*batch, *y.shape[1:])
 
 
+def lp_pool(
+    x: Shaped[Array, "*batch_and_space channels"],
+    window: int | Sequence[int],
+    *,
+    p: int | float = 2,
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    rounding: str = "floor",
+) -> Shaped[Array, "*batch_and_output channels"]:
+    """The p-norm ``(sum |x|^p)^(1/p)`` of every window, per channel: between a sum (1) and a maximum (large p).
+
+    Where a window holds nothing but zeros the gradient is 0.
+
+    Args:
+      x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64. The two
+        half-precision types are summed in float32.
+      window: Sizes of the window, one per spatial axis.
+      p: At least 1.
+      strides: As for :func:`avg_pool`, like the further options; padding is with zeros.
+      padding: See there.
+      dilation: See there.
+      rounding: See there.
+
+    Returns:
+      ``(*batch, *output, C)``.
+
+    Raises:
+      UsageError: The window does not fit, p below 1, an unknown option.
+
+    References:
+      Sermanet, Chintala and LeCun, Convolutional neural networks applied to house numbers digit classification, 2012.
+
+    >>> lp_pool(jnp.array([3.0, -4.0, 5.0, 12.0])[:, None], (2,))[:, 0]
+    Array([ 5., 13.], dtype=float32)
+    """
+    op = "lp_pool"
+    if not isinstance(p, int | float) or not 1 <= p < math.inf:
+        raise UsageError(f"{op}: p={p!r} must be a finite number, at least 1; for the limit use max_pool(abs(x), ...)")
+    x, batch, axes, origins = arguments(op, x, window, strides, padding, dilation, rounding)
+    wide = jnp.abs(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+    sums = window_sums(axes, crop(wide, axes, origins) ** p)
+    # The root's slope at 0 is infinite; a 1 in its place keeps that out of the gradient.
+    y = jnp.where(sums > 0, jnp.where(sums > 0, sums, 1) ** (1 / p), 0)
+    return y.astype(x.dtype).reshape(*batch, *y.shape[1:])
+
+
 def arguments(
     op: str,
     x: jax.Array,
@@ -172,11 +219,11 @@ def arguments(
     return merged, batch, axes, tuple(max(-low, 0) for low, _ in sliding.padding)
 
 
-def check_window(op: str, window: int | Sequence[int]) -> int:
-    """The number of spatial axes, which is the length of the window."""
+def check_window(op: str, window: int | Sequence[int], name: str = "window") -> int:
+    """The number of spatial axes, which is the length of the window (or of what is called so in the error line)."""
     if not isinstance(window, Sequence) or not len(window):
         shown = f"({window},) or ({window}, {window})" if isinstance(window, int) else "(2, 2)"
-        raise UsageError(f"{op}: window={window!r} must have one int per spatial axis, e.g. {shown}")
+        raise UsageError(f"{op}: {name}={window!r} must have one int per spatial axis, e.g. {shown}")
     return len(window)
 
 
@@ -211,9 +258,14 @@ def _window_sums_forward(axes: Axes, x: Array) -> tuple[Array, Array]:
 
 
 def _window_sums_backward(axes: Axes, like: Array, dy: Array) -> tuple[Array]:
+    return (window_sums_transpose(axes, dy).astype(like.dtype),)
+
+
+def window_sums_transpose(axes: Axes, dy: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    """The adjoint of :func:`window_sums`: every input position receives the sum of the windows it is in."""
     for axis in reversed(axes):
         dy = untap([dy] * axis.window, axis)
-    return (dy.astype(like.dtype),)
+    return dy
 
 
 window_sums.defvjp(_window_sums_forward, _window_sums_backward)

@@ -1,0 +1,169 @@
+"""Pools that are given the size of their output, and not that of their window: adaptive and global ones.
+
+Window ``i`` of ``m`` over an axis of size ``n`` covers ``floor(i n / m)`` up to, and without, ``ceil((i + 1) n / m)``,
+as in PyTorch. Where ``m`` does not divide ``n``, windows differ in size and overlap.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Shaped
+
+from cnn_jax.errors import UsageError
+from cnn_jax.ops.arguments import check_array, per_axis, split_batch
+from cnn_jax.ops.pool import check_window, max_pool
+
+
+def adaptive_avg_pool(
+    x: Shaped[Array, "*batch_and_space channels"], output_size: int | Sequence[int]
+) -> Shaped[Array, "*batch_and_output channels"]:
+    """The averages of ``output_size`` windows that cover the input evenly.
+
+    Args:
+      x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
+      output_size: The number of windows, one int per spatial axis.
+
+    Returns:
+      ``(*batch, *output_size, C)``.
+
+    Raises:
+      UsageError: A size below 1, or not one size per spatial axis.
+
+    References:
+      He, Zhang, Ren and Sun, Spatial pyramid pooling in deep convolutional networks, 2014.
+
+    >>> adaptive_avg_pool(jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])[:, None], (2,))[:, 0]
+    Array([2., 4.], dtype=float32)
+    """
+    op = "adaptive_avg_pool"
+    merged, batch, sizes = _arguments(op, x, output_size)
+    y = merged.astype(jnp.promote_types(merged.dtype, jnp.float32))
+    for axis, size in enumerate(sizes, start=1):
+        starts, stops = windows(y.shape[axis], size)
+        position = np.arange(y.shape[axis])
+        covered = (starts[:, None] <= position) & (position < stops[:, None])
+        y = mix(y, covered / (stops - starts)[:, None], axis)
+    return y.astype(merged.dtype).reshape(*batch, *y.shape[1:])
+
+
+def adaptive_max_pool(
+    x: Shaped[Array, "*batch_and_space channels"], output_size: int | Sequence[int], *, return_indices: bool = False
+) -> Any:
+    """The maxima of ``output_size`` windows that cover the input evenly; gradients go to the first maximum.
+
+    Args:
+      x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
+      output_size: The number of windows, one int per spatial axis.
+      return_indices: Also return where the maxima are.
+
+    Returns:
+      ``(*batch, *output_size, C)``; with ``return_indices`` a pair of that and int32 indices, as :func:`max_pool`.
+
+    Raises:
+      UsageError: A size below 1, or not one size per spatial axis.
+
+    >>> adaptive_max_pool(jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])[:, None], (2,))[:, 0]
+    Array([3., 5.], dtype=float32)
+    """
+    op = "adaptive_max_pool"
+    merged, batch, sizes = _arguments(op, x, output_size)
+    # Each window is written out, the shorter ones with their last entry repeated; then they are all alike.
+    tables, spread = [], merged
+    for axis, size in enumerate(sizes, start=1):
+        starts, stops = windows(merged.shape[axis], size)
+        taps = np.arange(int((stops - starts).max()))
+        tables.append(np.minimum(starts[:, None] + taps, stops[:, None] - 1))
+        if tables[-1].size != merged.shape[axis]:
+            spread = jnp.take(spread, tables[-1].reshape(-1), axis=axis)
+    window = tuple(table.shape[1] for table in tables)
+    y = max_pool(spread, window)
+    shape = (*batch, *y.shape[1:])
+    if not return_indices:
+        return y.reshape(shape)
+    _, indices = max_pool(lax.stop_gradient(spread), window, return_indices=True)
+    places = jnp.unravel_index(indices, spread.shape[1:-1])
+    columns = [jnp.asarray(table.reshape(-1), jnp.int32)[place] for table, place in zip(tables, places, strict=True)]
+    steps = [math.prod(merged.shape[axis + 1 : -1]) for axis in range(1, merged.ndim - 1)]
+    flat = reduce(jnp.add, [column * step for column, step in zip(columns, steps, strict=True)])
+    return y.reshape(shape), flat.astype(jnp.int32).reshape(shape)
+
+
+def global_avg_pool(x: Shaped[Array, "batch *space channels"], *, keepdims: bool = False) -> Shaped[Array, "..."]:
+    """The average of each channel over all of space.
+
+    Args:
+      x: ``(N, *space, C)``, with exactly one batch axis; bfloat16, float16, float32 or float64.
+      keepdims: Keep the spatial axes, with size 1.
+
+    Returns:
+      ``(N, C)``.
+
+    Raises:
+      UsageError: No spatial axis.
+
+    References:
+      Lin, Chen and Yan, Network in network, 2014.
+
+    >>> global_avg_pool(jnp.ones((8, 7, 7, 512))).shape
+    (8, 512)
+    """
+    x, space = _space("global_avg_pool", x)
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return wide.mean(axis=space, keepdims=keepdims).astype(x.dtype)
+
+
+def global_max_pool(x: Shaped[Array, "batch *space channels"], *, keepdims: bool = False) -> Shaped[Array, "..."]:
+    """The maximum of each channel over all of space; the gradient goes to the first one in row-major order.
+
+    Args:
+      x: ``(N, *space, C)``, with exactly one batch axis; bfloat16, float16, float32 or float64.
+      keepdims: Keep the spatial axes, with size 1.
+
+    Returns:
+      ``(N, C)``.
+
+    Raises:
+      UsageError: No spatial axis.
+
+    >>> global_max_pool(jnp.ones((8, 7, 7, 512))).shape
+    (8, 512)
+    """
+    x, space = _space("global_max_pool", x)
+    flat = x.reshape(x.shape[0], -1, x.shape[-1])
+    y = jnp.take_along_axis(flat, flat.argmax(axis=1, keepdims=True), axis=1)
+    return y.reshape(x.shape[0], *(1,) * (len(space) if keepdims else 0), x.shape[-1])
+
+
+def windows(size: int, output_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each window of an axis starts, and the position after its last.
+
+    >>> starts, stops = windows(10, 4)
+    >>> starts.tolist(), stops.tolist()
+    ([0, 2, 5, 7], [3, 5, 8, 10])
+    """
+    index = np.arange(output_size)
+    return index * size // output_size, -(-(index + 1) * size // output_size)
+
+
+def mix(x: Shaped[Array, "..."], matrix: np.ndarray, axis: int) -> Shaped[Array, "..."]:
+    """Multiplies one axis by a matrix ``(output, input)``, in full precision."""
+    product = jnp.tensordot(jnp.asarray(matrix, x.dtype), x, (1, axis), precision=lax.Precision.HIGHEST)
+    return jnp.moveaxis(product, 0, axis)
+
+
+def _arguments(op: str, x: Array, output_size: int | Sequence[int]) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
+    x, rank = check_array(op, "x", x), check_window(op, output_size, "output_size")
+    sizes = per_axis(op, "output_size", output_size, rank)
+    return *split_batch(op, x, rank, f"output_size={sizes}"), sizes
+
+
+def _space(op: str, x: Array) -> tuple[Array, tuple[int, ...]]:
+    x = check_array(op, "x", x)
+    if x.ndim < 3:
+        raise UsageError(f"{op}: x of shape {x.shape} has no space to pool; it must be (N, *space, C)")
+    return x, tuple(range(1, x.ndim - 1))

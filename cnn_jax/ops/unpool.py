@@ -1,0 +1,140 @@
+"""The ways back from a pooled map to a larger one: unpooling by remembered positions, and upsampling without."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Shaped
+
+from cnn_jax.errors import UsageError
+from cnn_jax.ops.adaptive_pool import mix
+from cnn_jax.ops.arguments import by, check_array, check_option, per_axis, split_batch
+from cnn_jax.ops.pool import check_window
+
+UPSAMPLINGS = ("nearest", "bilinear", "bed_of_nails")
+
+
+def max_unpool(
+    y: Shaped[Array, "*batch_and_output channels"],
+    indices: Shaped[Array, "..."],
+    output_shape: int | Sequence[int],
+    *,
+    overlap: str = "set",
+) -> Shaped[Array, "*batch_and_space channels"]:
+    """Puts each pooled value back where its maximum was, among zeros.
+
+    Args:
+      y: ``(*batch, *output, C)``; bfloat16, float16, float32 or float64.
+      indices: Integers of the shape of ``y``, as from ``max_pool(..., return_indices=True)``.
+      output_shape: The spatial sizes of the map that was pooled.
+      overlap: What happens where overlapping windows share a maximum: ``'set'``, one of their values stays, as in
+        PyTorch (they are all the same, unless ``y`` has been changed since the pool); ``'add'``, they are summed, which
+        makes this the exact adjoint of the pool, and equal to its gradient.
+
+    Returns:
+      ``(*batch, *output_shape, C)``.
+
+    Raises:
+      UsageError: Indices of another shape, not integers, or outside the map (under ``jit`` those are dropped).
+
+    References:
+      Zeiler and Fergus, Visualizing and understanding convolutional networks, 2014.
+
+    >>> from cnn_jax.ops import max_pool
+    >>> pooled, indices = max_pool(jnp.array([1.0, 3.0, 2.0, 5.0])[:, None], (2,), return_indices=True)
+    >>> max_unpool(pooled, indices, (4,))[:, 0]
+    Array([0., 3., 0., 5.], dtype=float32)
+    """
+    op = "max_unpool"
+    check_option(op, "overlap", overlap, ("set", "add"))
+    y, indices, rank = check_array(op, "y", y), jnp.asarray(indices), check_window(op, output_shape, "output_shape")
+    sizes = per_axis(op, "output_shape", output_shape, rank)
+    merged, batch = split_batch(op, y, rank, f"output_shape={sizes}")
+    if indices.shape != y.shape or not jnp.issubdtype(indices.dtype, jnp.integer):
+        raise UsageError(
+            f"{op}: indices of shape {indices.shape} and dtype {indices.dtype.name} do not belong to y of shape "
+            f"{y.shape}; use those that max_pool(..., return_indices=True) gave with it"
+        )
+    size = math.prod(sizes)
+    if not isinstance(indices, jax.core.Tracer) and (int(indices.min()) < 0 or int(indices.max()) >= size):
+        raise UsageError(
+            f"{op}: indices run from {int(indices.min())} to {int(indices.max())}, but a map of {by(sizes)} has "
+            f"positions 0 to {size - 1}; output_shape must be the spatial shape of what was pooled"
+        )
+    values = merged.reshape(merged.shape[0], -1, merged.shape[-1])
+    places = indices.reshape(values.shape)
+
+    def scatter(values: Array, places: Array) -> Array:
+        empty = jnp.zeros(size, values.dtype).at[places]
+        return empty.add(values, mode="drop") if overlap == "add" else empty.set(values, mode="drop")
+
+    per_channel = jax.vmap(jax.vmap(scatter, in_axes=1, out_axes=1))
+    return per_channel(values, places).reshape(*batch, *sizes, merged.shape[-1])
+
+
+def upsample(
+    x: Shaped[Array, "*batch_and_space channels"],
+    scale: int | Sequence[int],
+    *,
+    method: str = "nearest",
+    align_corners: bool = False,
+) -> Shaped[Array, "*batch_and_output channels"]:
+    """Makes a map larger by whole factors.
+
+    Args:
+      x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
+      scale: The factors, one int per spatial axis.
+      method: ``'nearest'`` repeats each entry; ``'bilinear'`` interpolates linearly along each axis (so it is linear in
+        1-D and trilinear in 3-D); ``'bed_of_nails'`` puts each entry in the first corner of its block, zeros elsewhere.
+      align_corners: For ``'bilinear'``: whether the outermost entries stay at the outermost positions. Otherwise
+        entries are at the centres of equal cells and the border is continued, as in image resizing.
+
+    Returns:
+      ``(*batch, *space * scale, C)``.
+
+    Raises:
+      UsageError: A factor below 1, an unknown method, ``align_corners`` with a method that has none.
+
+    >>> x = jnp.array([1.0, 2.0])[:, None]
+    >>> for method in ("nearest", "bilinear", "bed_of_nails"):
+    ...     print(upsample(x, (2,), method=method)[:, 0])
+    [1. 1. 2. 2.]
+    [1.   1.25 1.75 2.  ]
+    [1. 0. 2. 0.]
+    """
+    op = "upsample"
+    check_option(op, "method", method, UPSAMPLINGS)
+    if align_corners and method != "bilinear":
+        raise UsageError(f"{op}: align_corners=True means nothing to method={method!r}; use method='bilinear'")
+    x, rank = check_array(op, "x", x), check_window(op, scale, "scale")
+    factors = per_axis(op, "scale", scale, rank)
+    merged, batch = split_batch(op, x, rank, f"scale={factors}")
+    y = merged
+    for axis, factor in enumerate(factors, start=1):
+        if method == "nearest":
+            y = jnp.repeat(y, factor, axis=axis)
+        elif method == "bilinear":
+            y = mix(y, interpolation(merged.shape[axis], factor, align_corners), axis)
+        else:
+            widths = [(0, 0, 0)] * y.ndim
+            widths[axis] = (0, factor - 1, factor - 1)
+            y = lax.pad(y, jnp.zeros((), y.dtype), widths)
+    return y.reshape(*batch, *y.shape[1:])
+
+
+def interpolation(size: int, factor: int, align_corners: bool) -> np.ndarray:
+    """The matrix ``(size * factor, size)`` of linear interpolation along one axis.
+
+    >>> interpolation(2, 2, False).tolist()
+    [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
+    """
+    index = np.arange(size * factor)
+    if align_corners:
+        position = index * (size - 1) / max(size * factor - 1, 1)
+    else:
+        position = (index + 0.5) / factor - 0.5
+    position = np.clip(position, 0, size - 1)
+    return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(size)))
