@@ -7,7 +7,7 @@ import pytest
 
 from cnn_jax import filters, ops
 from cnn_jax.errors import UsageError
-from tests.lectures.exact import agree, plane, shape, window
+from tests.lectures.exact import agree, plane, pullback, shape, window
 
 X = np.array(
     [
@@ -62,6 +62,8 @@ POOLED = {
     "rising": [[3, 5, 9, 7], [5, 5, 9, 3], [9, 9, 1, 5], [7, 3, 5, 3]],
 }
 FILTERS = {"falling": FALLING, "cross": CROSS, "rising": RISING}
+
+ONE_TO_NINE = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 
 EXERCISE = [[0, 1, 0, 1], [0, 1, 0, 1], [1, 1, 1, 1], [0, -2, 0, -2]]
 VERTICAL = [[-0.5, 1, -0.5]] * 3
@@ -181,22 +183,20 @@ def test_000_calculate_output_dimension_of_300_by_400():
 
 def test_000_backprop_through_conv_forward_pass():
     # h11 = 2*1 + 3*2 + 5*4 + 7*5, and so on.
-    h = ops.conv(plane([[1, 2, 3], [4, 5, 6], [7, 8, 9]]), window([[2, 3], [5, 7]]))
+    h = ops.conv(plane(ONE_TO_NINE), window([[2, 3], [5, 7]]))
     agree(h[..., 0], [[63, 80], [114, 131]])
 
 
 def test_000_backprop_through_conv_input_gradient():
     # dX with dh = 1 10 / 100 1000, so that each digit of the answer shows one term of the slide's nine sums:
     # dX22 = W22 dh11 + W21 dh12 + W12 dh21 + W11 dh22 = 7 + 50 + 300 + 2000.
-    _, pull = jax.vjp(ops.conv, plane(np.ones((3, 3))), window([[2, 3], [5, 7]]))
-    dx, _ = pull(plane([[1, 10], [100, 1000]]))
+    dx, _ = pullback(ops.conv, plane([[1, 10], [100, 1000]]), plane(np.ones((3, 3))), window([[2, 3], [5, 7]]))
     agree(dx[..., 0], [[2, 23, 30], [205, 2357, 3070], [500, 5700, 7000]])
 
 
 def test_000_backprop_through_conv_weight_gradient():
     # dW11 = X11 dh11 + X12 dh12 + X21 dh21 + X22 dh22 = 1 + 20 + 400 + 5000.
-    _, pull = jax.vjp(ops.conv, plane([[1, 2, 3], [4, 5, 6], [7, 8, 9]]), window(np.ones((2, 2))))
-    _, dw = pull(plane([[1, 10], [100, 1000]]))
+    _, dw = pullback(ops.conv, plane([[1, 10], [100, 1000]]), plane(ONE_TO_NINE), window(np.ones((2, 2))))
     agree(dw[..., 0, 0], [[5421, 6532], [8754, 9865]])
 
 
@@ -206,7 +206,6 @@ STRETCHED = [
     [0, 0, 0, 0, 1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9, 0],
     [0, 0, 0, 0, 0, 1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9],
 ]
-ONE_TO_NINE = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 
 
 def test_000_express_convolution_as_matrix_the_kernel_is_stretched_to_four_by_sixteen():
@@ -275,16 +274,32 @@ def test_000_pooling_average_of_the_same_portion():
 )
 def test_000_backprop_through_max_pool_gives_every_tied_maximum_a_full_gradient(ties, expected):
     # The slide's formula is ties='all'; its next sentence, one stored index, is ties='first'.
-    gradient = jax.grad(lambda x: ops.max_pool(x, (4,), ties=ties).sum())(plane([3, 3, 1, 3]))
+    (gradient,) = pullback(lambda x: ops.max_pool(x, (4,), ties=ties), plane([1]), plane([3, 3, 1, 3]))
     agree(gradient[:, 0], expected)
 
 
 def test_000_backprop_through_max_pool_without_ties_is_the_stored_index():
-    y, indices = ops.max_pool(plane(PORTION), (2, 2), return_indices=True)
+    y, indices = jax.jit(lambda x: ops.max_pool(x, (2, 2), return_indices=True))(plane(PORTION))
     agree(y[..., 0], [[5, 4], [4, 6]])
     np.testing.assert_array_equal(indices[..., 0], [[5, 2], [9, 14]])
-    gradient = jax.grad(lambda x: ops.max_pool(x, (2, 2)).sum())(plane(PORTION))
+    (gradient,) = pullback(lambda x: ops.max_pool(x, (2, 2)), plane(np.ones((2, 2))), plane(PORTION))
     agree(gradient[..., 0], [[0, 0, 1, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]])
+
+
+def test_000_unpooling_nearest_neighbour():
+    upsampled = ops.upsample(plane([[1, 2], [3, 4]]), (2, 2), method="nearest")
+    agree(upsampled[..., 0], [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]])
+
+
+def test_000_unpooling_bed_of_nails():
+    upsampled = ops.upsample(plane([[1, 2], [3, 4]]), (2, 2), method="bed_of_nails")
+    agree(upsampled[..., 0], [[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 0], [0, 0, 0, 0]])
+
+
+def test_000_unpooling_max_puts_values_where_the_maxima_were():
+    _, indices = ops.max_pool(plane(PORTION), (2, 2), return_indices=True)
+    unpooled = ops.max_unpool(plane([[10, 20], [30, 40]]), indices, (4, 4))
+    agree(unpooled[..., 0], [[0, 0, 20, 0], [0, 10, 0, 0], [0, 30, 0, 0], [0, 0, 40, 0]])
 
 
 def test_000_replace_fc_by_conv_on_seven_by_seven_by_32():

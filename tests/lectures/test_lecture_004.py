@@ -1,13 +1,12 @@
 """Lecture 004 (Full Stack Deep Learning, lecture 2.A: convolutional networks), slide by slide."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cnn_jax import filters, ops
 from cnn_jax.errors import UsageError
-from tests.lectures.exact import agree, plane, shape, window
+from tests.lectures.exact import agree, field, plane, pullback, shape, window
 
 
 def test_004_patch_flattened_to_25_dot_product_28_by_28():
@@ -78,8 +77,9 @@ def test_004_conv2d_math(width, height, size, stride, padding, features):
 
 def covered(size):
     """How many windows read each position of the padded axis of figures 2.6 and 2.7."""
-    padded = ops.pad(jnp.ones((size, 1)), [1])
-    return jax.grad(lambda x: ops.conv(x, jnp.ones((3, 1, 1)), strides=2).sum())(padded)[:, 0]
+    padded, kernel = ops.pad(jnp.ones((size, 1)), [1]), jnp.ones((3, 1, 1))
+    counts, _ = pullback(lambda x, kernel: ops.conv(x, kernel, strides=2), jnp.ones((3, 1)), padded, kernel)
+    return counts[:, 0]
 
 
 def test_004_convolution_arithmetic_figure_2_6():
@@ -113,13 +113,6 @@ def test_004_convolution_implementation_w_row_32_by_27_times_x_col_27_by_9():
     agree(product[:, 4], middle)
 
 
-def support(layers, size=17):
-    """Width of the square of inputs on which the centre of the output depends, and how many of them it reads."""
-    gradient = jax.grad(lambda x: layers(x)[size // 2, size // 2, 0])(jnp.ones((size, size, 1)))
-    seen = np.argwhere(np.asarray(gradient)[..., 0] != 0)
-    return (*(int(extent) + 1 for extent in np.ptp(seen, axis=0)), len(seen))
-
-
 def stack(*rates):
     def layers(x):
         for rate in rates:
@@ -130,8 +123,8 @@ def stack(*rates):
 
 
 def test_004_receptive_field_of_one_and_two_three_by_three_layers():
-    assert support(stack(1)) == (3, 3, 9)
-    assert support(stack(1, 1)) == (5, 5, 25)
+    assert field(stack(1)) == (3, 3, 9)
+    assert field(stack(1, 1)) == (5, 5, 25)
 
 
 def test_004_two_three_by_three_layers_have_fewer_parameters_than_one_five_by_five():
@@ -141,7 +134,7 @@ def test_004_two_three_by_three_layers_have_fewer_parameters_than_one_five_by_fi
 
 def test_004_dilated_convolution_called_1_dilated_is_dilation_rate_2():
     # Skipping one pixel between neighbours: nine of the 25 inputs.
-    assert support(stack(2)) == (5, 5, 9)
+    assert field(stack(2)) == (5, 5, 9)
     x = plane(np.arange(25).reshape(5, 5))
     # 0 + 2 + 4 + 10 + 12 + 14 + 20 + 22 + 24.
     agree(ops.conv(x, jnp.ones((3, 3, 1, 1)), kernel_dilation=2), [[[108]]])
@@ -149,8 +142,8 @@ def test_004_dilated_convolution_called_1_dilated_is_dilation_rate_2():
 
 def test_004_stacked_dilated_convolutions_quickly_see_far():
     # 1 + 2 * (1 + 2 + 4), without gaps; three ordinary layers see 7.
-    assert support(stack(1, 2, 4)) == (15, 15, 225)
-    assert support(stack(1, 1, 1)) == (7, 7, 49)
+    assert field(stack(1, 2, 4)) == (15, 15, 225)
+    assert field(stack(1, 1, 1)) == (7, 7, 49)
 
 
 def test_004_pooling_by_maximum_and_average():
