@@ -17,11 +17,12 @@ from cnn_jax.report.figures.style import (
     VERMILLION,
     WIDTH,
     as_rgb,
+    fitted,
     framed,
     labelled_bar,
     place,
-    shortened,
     styled,
+    text_width,
     write,
 )
 
@@ -50,6 +51,7 @@ def filters(kernel: Shaped[Array | np.ndarray, "..."], *, max_filters: int = 64)
         raise UsageError(
             f"filters: kernel has shape {kernel.shape}; it must be (height, width, input channels, filters), none 0"
         )
+    _require_positive("filters", max_filters=max_filters)
     height, width, channels, total = kernel.shape
     limit = _limit(kernel)
     pictures = 0.5 + 0.5 * kernel.transpose(3, 2, 0, 1) / limit  # filter, channel, row, column
@@ -58,7 +60,7 @@ def filters(kernel: Shaped[Array | np.ndarray, "..."], *, max_filters: int = 64)
         cells = shown.transpose(0, 2, 3, 1)
     else:
         columns = None if channels == 1 else min(channels, 8)
-        shown = pictures[: max_filters // (columns or 1), :columns]
+        shown = pictures[: max(1, max_filters // (columns or 1)), :columns]
         cells = shown.reshape(-1, height, width, 1).repeat(3, axis=-1)
     grid = _Grid(len(cells), height / width, columns=columns, largest=0.7)
 
@@ -104,6 +106,7 @@ def feature_maps(
       >>> len(feature_maps(np.zeros((32, 32, 1)), maps).axes)
       8
     """
+    _require_positive("feature_maps", max_maps=max_maps)
     image = _checked_image(np.asarray(image), "feature_maps: image")
     layers = {name: _checked_activation(name, np.asarray(values)) for name, values in activations.items()}
     grids = {
@@ -135,8 +138,8 @@ def feature_maps(
             framed(axes)
         top += height
     if layers and class_names is not None and values.shape == (len(class_names),):
-        widest = max(len(str(name)) for name in class_names) * 0.62 * 8 / 72
-        if widest <= (WIDTH - 2 * MARGIN) / len(class_names):
+        widest = max(text_width(f"{name} ", size=8) for name in class_names)
+        if widest <= 72 * (WIDTH - 2 * MARGIN) / len(class_names):
             axes.set_xticks(range(len(class_names)), [str(name) for name in class_names], size=8)
             axes.tick_params(length=0, pad=2)
     write(figure, MARGIN, total - 0.24, "negative", color=BLUE, size=9)
@@ -149,7 +152,7 @@ _TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def _title_layer(figure: Figure, top: float, name: str, shape: tuple[int, ...], rest: str) -> None:
-    write(figure, MARGIN, top, shortened(name, 24), weight="bold")
+    write(figure, MARGIN, top, fitted(name, 180, size=10, weight="bold"), weight="bold")
     write(figure, WIDTH - MARGIN, top, _TIMES.join(map(str, shape)) + rest, align="right", color=GREY, size=9)
 
 
@@ -194,7 +197,7 @@ def mistakes(
       Two axes an example: picture and bars. No axes, and a line that says so, where nothing is wrong.
 
     Raises:
-      UsageError: the arrays do not fit each other, or a label names no class.
+      UsageError: the arrays do not fit each other, or a label or prediction names no class.
 
     Example:
       >>> figure = mistakes(np.zeros((2, 8, 8, 1)), np.array([0, 1]), np.array([1, 1]),
@@ -213,8 +216,14 @@ def mistakes(
     for name, (values, shape) in shapes.items():
         if values.shape != shape:
             raise UsageError(f"mistakes: {name} has shape {values.shape}; {n} images of {classes} classes need {shape}")
-    if n and not (labels.min() >= 0 and labels.max() < classes):
-        raise UsageError(f"mistakes: labels go from {labels.min()} to {labels.max()}; there are {classes} class names")
+    for name, values in {"labels": labels, "predictions": predictions}.items():
+        if not np.issubdtype(values.dtype, np.integer):
+            raise UsageError(f"mistakes: {name} must be whole numbers, not {values.dtype}")
+        if n and not (values.min() >= 0 and values.max() < classes):
+            raise UsageError(
+                f"mistakes: {name} go from {values.min()} to {values.max()}; there are {classes} class names"
+            )
+    _require_positive("mistakes", most=most)
     wrong = np.flatnonzero(labels != predictions)
     worst = wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")][:most]
     if not worst.size:
@@ -225,6 +234,7 @@ def mistakes(
     _checked_image(images[0], "mistakes: each image")
     columns, row_height, picture = 2, 1.28, 0.86
     column_width = WIDTH / columns
+    bars_width = column_width - picture - 0.1 - 2 * MARGIN
     height = 0.3 + row_height * math.ceil(len(worst) / columns)
     figure = Figure(figsize=(WIDTH, height))
     for position, index in enumerate(worst):
@@ -235,26 +245,26 @@ def mistakes(
         axes.imshow(as_rgb(images[index]))
         axes.set_anchor("N")
         framed(axes)
-        bars = place(figure, left + picture + 0.1, top, column_width - picture - 0.1 - 2 * MARGIN, 1.05)
-        _draw_probabilities(bars, probabilities[index], int(labels[index]), int(predictions[index]), class_names)
+        bars = place(figure, left + picture + 0.1, top, bars_width, 1.05)
+        truth, prediction = int(labels[index]), int(predictions[index])
+        _draw_probabilities(bars, bars_width, probabilities[index], truth, prediction, class_names)
     write(figure, MARGIN, height - 0.24, "true class", color=BLUE, size=9, weight="bold")
     write(figure, MARGIN + 0.86, height - 0.24, "predicted class", color=VERMILLION, size=9)
     return figure
 
 
 def _draw_probabilities(
-    axes: Axes, probabilities: np.ndarray, label: int, prediction: int, class_names: Sequence[str]
+    axes: Axes, width: float, probabilities: np.ndarray, label: int, prediction: int, class_names: Sequence[str]
 ) -> None:
     """Bars of three classes, names above them: the prediction, the truth, and the likeliest other one."""
     others = [index for index in np.argsort(-probabilities, kind="stable") if index not in (label, prediction)]
     shown = sorted([prediction, label, *others[:1]], key=lambda index: -probabilities[index])
     for row, index in enumerate(shown):
         colour = BLUE if index == label else VERMILLION if index == prediction else GREY
-        weight, letters = ("bold", 9) if index == label else ("normal", 10)
+        weight = "bold" if index == label else "normal"
         share = probabilities[index]
         value = f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
-        name = shortened(str(class_names[index]), letters)
-        labelled_bar(axes, row, name, value, share, colour, size=9, weight=weight)
+        labelled_bar(axes, row, class_names[index], value, share, colour, width=72 * width, weight=weight)
     axes.set_xlim(0, 1)
     axes.set_ylim(2.3, -0.42)
 
@@ -281,6 +291,12 @@ class _Grid:
             row, column = divmod(index, self.columns)
             left = MARGIN + column * (self.cell_width + self.gap)
             yield place(figure, left, top + row * (self.cell_height + self.gap), self.cell_width, self.cell_height)
+
+
+def _require_positive(function: str, **most: int) -> None:
+    for name, value in most.items():
+        if value < 1:
+            raise UsageError(f"{function}: {name}={value} must be at least 1")
 
 
 def _limit(values: np.ndarray) -> float:

@@ -1,7 +1,7 @@
 """Figures of numbers: how the metrics went, and which class is taken for which."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,13 @@ from cnn_jax.report.figures.style import (
     VERMILLION,
     WIDTH,
     bare,
+    fitted,
     labelled_bar,
-    shortened,
     styled,
+    text_width,
     tint,
 )
+from cnn_jax.report.formatting import format_score, is_share
 
 _SPLIT_COLOURS = {"train": GREY, "validation": BLUE, "test": VERMILLION}
 
@@ -68,7 +70,6 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]
     figure = Figure(figsize=(WIDTH, 0.5 + 2.1 * len(metrics)), layout="constrained")
     panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
     for axes, name in zip(panels, metrics, strict=True):
-        as_text = format_for(name)
         lines = {}
         for split in splits:
             points = [(row["epoch"], row[name]) for row in rows if row["split"] == split and name in row]
@@ -80,7 +81,7 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]
                 epochs,
                 values,
                 color=colours[split],
-                label=f"{split} {as_text(last[0]) if last.size else '-'}",
+                label=f"{split} {format_score(name, last[0]) if last.size else '-'}",
                 linewidth=1.1 if split == "train" else 1.8,
                 marker="o" if len(values) <= 30 else "",
                 markersize=2.5,
@@ -113,19 +114,6 @@ def _colour_key(axes: Axes, *, columns: int) -> None:
             handle.set_visible(False)
 
 
-def format_for(metric: str) -> Callable[[float], str]:
-    """How a metric's values are written: shares of one as percentages, anything else with three digits.
-
-    >>> format_for("accuracy")(0.98765), format_for("loss")(0.0123456)
-    ('98.77%', '0.0123')
-    """
-    return (lambda value: f"{value:.2%}") if _is_share(metric) else (lambda value: f"{value:.3g}")
-
-
-def _is_share(metric: str) -> bool:
-    return metric.endswith(("accuracy", "error"))
-
-
 def _scale(axes: Axes, name: str, points: np.ndarray) -> None:
     """The y axis of a metric, from its points (2, n): epochs, values."""
     epochs, values = points[:, np.isfinite(points[1])]
@@ -141,7 +129,7 @@ def _scale(axes: Axes, name: str, points: np.ndarray) -> None:
     margin = 0.06 * (high - low) or 0.05
     axes.set_ylim(low - margin, high + margin)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    if _is_share(name):
+    if is_share(name):
         axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
@@ -179,7 +167,7 @@ def confusion_matrix(counts: Shaped[Array | np.ndarray, "..."], class_names: Seq
     wrong = counts * (1 - np.eye(n, dtype=counts.dtype))
     side = WIDTH - 1.35  # about what names and recall leave
     cell = 72 * side / n
-    size = min(9, 0.8 * cell / (0.62 * len(f"{counts.max()}")))
+    size = min(9, 0.8 * cell / text_width(f"{counts.max()}", size=1))
     numbered = size >= 5.5
     pairs = [] if numbered else _most_confused(wrong, class_names)
 
@@ -218,8 +206,8 @@ def _name_classes(axes: Axes, class_names: Sequence[str], cell: float) -> None:
     n = len(class_names)
     size = max(6.5, min(9, 0.85 * cell))
     shown = range(0, n, math.ceil(1.15 * size / cell))
-    names = [shortened(str(class_names[index]), 12) for index in shown]
-    upright = max(map(len, names)) * 0.65 * size <= cell * shown.step
+    names = [fitted(class_names[index], 62, size=size) for index in shown]
+    upright = max(text_width(f"{name} ", size=size) for name in names) <= cell * shown.step
     axes.set_xticks(shown, names, rotation=0 if upright else 90, size=size, color=INK)
     axes.set_yticks(shown, names, size=size, color=INK)
     axes.tick_params(length=0, pad=2)
@@ -232,7 +220,7 @@ def _most_confused(wrong: np.ndarray, class_names: Sequence[str], most: int = 10
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     pairs = [(*np.unravel_index(index, wrong.shape), wrong.flat[index]) for index in order if wrong.flat[index]]
     return [
-        (f"{shortened(str(class_names[true]), 18)} → {shortened(str(class_names[predicted]), 18)}", int(count))
+        (f"{fitted(class_names[true], 120)} → {fitted(class_names[predicted], 120)}", int(count))
         for true, predicted, count in pairs
     ]
 
@@ -241,6 +229,6 @@ def _draw_pairs(axes: Axes, pairs: Sequence[tuple[str, int]]) -> None:
     axes.set_title("most frequent mistakes, true → predicted", loc="left", color=GREY)
     bare(axes)
     for row, (name, count) in enumerate(pairs):
-        labelled_bar(axes, row, name, f"{count}", count / pairs[0][1], VERMILLION, size=9)
+        labelled_bar(axes, row, name, f"{count}", count / pairs[0][1], VERMILLION, width=72 * WIDTH)
     axes.set_xlim(0, 1)
     axes.set_ylim(len(pairs) - 0.7, -0.6)

@@ -14,6 +14,8 @@ from jaxtyping import Float, Shaped
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 BLUE = "#0072B2"
 VERMILLION = "#D55E00"
@@ -27,9 +29,11 @@ SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", VERMILLIO
 
 WIDTH = 4.5  # inches, of every figure
 MARGIN = 0.06
+FONT = "DejaVu Sans"  # comes with matplotlib: the same glyphs, and so the same bytes, everywhere
 
 _RC = {
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same glyphs, and so the same bytes, everywhere
+    "font.family": FONT,
+    "text.parse_math": False,  # a name with dollars in it is a name
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.labelsize": 10,
@@ -102,22 +106,34 @@ def framed(axes: Axes) -> None:
 
 
 def labelled_bar(
-    axes: Axes, row: int, name: str, value: str, share: float, colour: str, *, size: float, weight: str = "normal"
+    axes: Axes, row: int, name: str, value: str, share: float, colour: str, *, width: float, weight: str = "normal"
 ) -> None:
-    """A thin bar from 0 to ``share`` of the width, name and value above it: names of any length find room."""
-    axes.text(0, row, name, size=size, va="bottom", weight=weight)
-    axes.text(1, row, value, size=size, va="bottom", ha="right", color=GREY)
+    """A thin bar from 0 to ``share`` of the axes' width (in points), name and value above it, the name cut to fit."""
+    name = fitted(name, width - text_width(value) - 6, weight=weight)
+    axes.text(0, row, name, size=9, va="bottom", weight=weight)
+    axes.text(1, row, value, size=9, va="bottom", ha="right", color=GREY)
     axes.barh(row + 0.1, 1, height=0.14, color=HAIRLINE)
     axes.barh(row + 0.1, share, height=0.14, color=colour)
 
 
-def shortened(name: str, most: int) -> str:
-    """A name of at most ``most`` characters.
+def text_width(text: str, *, size: float | int = 9, weight: str = "normal") -> float:
+    """How wide a line of text is, in points."""
+    width, _, _ = text_to_path.get_text_width_height_descent(
+        text, FontProperties(family=FONT, size=size, weight=weight), ismath=False
+    )
+    return float(width)
 
-    >>> shortened("American Staffordshire terrier", 14)
-    'American Staf…'
+
+def fitted(name: str, width: float | int, *, size: float | int = 9, weight: str = "normal") -> str:
+    """A name, cut where it is wider than ``width`` points.
+
+    >>> fitted("owl", 72), fitted("American Staffordshire terrier", 72)
+    ('owl', 'American Sta…')
     """
-    return name if len(name) <= most else name[: most - 1].rstrip() + "…"
+    if text_width(name, size=size, weight=weight) <= width:
+        return name
+    cuts = (name[:length].rstrip() + "…" for length in range(len(name) - 1, 0, -1))
+    return next((cut for cut in cuts if text_width(cut, size=size, weight=weight) <= width), "…")
 
 
 def tint(colour: str, share: float) -> tuple[float, float, float]:

@@ -1,0 +1,102 @@
+"""How a run looks in the terminal while it learns: a live bar for people, plain lines for log files."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from cnn_jax.report.formatting import format_duration, format_score
+
+
+class Progress:
+    """Where a run is, how well it does, how fast, and how long it will take; a context manager.
+
+    On a terminal this is a bar that is redrawn in place; anywhere else one line an epoch, flushed at once and without
+    control characters. What other code prints meanwhile appears above the bar.
+
+    Args:
+      total_steps: steps in the whole run.
+      steps_per_epoch: steps in one pass through the training set.
+      start_step: steps already done, when a run is continued.
+      file: where to write; standard output by default.
+
+    Example:
+      >>> with Progress(20, steps_per_epoch=10) as progress:
+      ...     progress.update(step=10, scores={"loss": 0.25, "test/accuracy": 0.875}, examples_per_second=1234.5)
+      ...     progress.log("saved")
+      epoch 1/2  loss 0.25  test/accuracy 87.50%  1,234 images/s
+      saved
+    """
+
+    def __init__(
+        self, total_steps: int, *, steps_per_epoch: int, start_step: int = 0, file: TextIO | None = None
+    ) -> None:
+        self._file = file if file is not None else sys.stdout
+        self._total_steps, self._steps_per_epoch, self._step = total_steps, steps_per_epoch, start_step
+        self._first: tuple[int, float] | None = (
+            None  # step and time of the first update: what is before it is compiling
+        )
+        self._live: Live | None = None
+        if self._file.isatty() and os.environ.get("TERM") != "dumb":
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[speed]}"),
+                expand=True,
+            )
+            self._task = self._bar.add_task(self._epoch(), total=total_steps, completed=start_step, speed="compiling")
+            self._scores = Text(no_wrap=True, overflow="ellipsis")
+            self._live = Live(Group(self._bar, self._scores), console=Console(file=self._file), refresh_per_second=8)
+
+    def __enter__(self) -> "Progress":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, *, step: int, scores: Mapping[str, float], examples_per_second: float) -> None:
+        """Shows that ``step`` steps of the run are done, with the latest scores by name."""
+        epochs_before, self._step = self._step // self._steps_per_epoch, step
+        self._first = self._first or (step, time.monotonic())
+        shown = "  ".join(f"{name} {format_score(name, value)}" for name, value in scores.items())
+        speed = f"{examples_per_second:,.0f} images/s"
+        left = self._time_left()
+        if left is not None:
+            speed += f"  {left} left"
+        if self._live is not None:
+            self._bar.update(self._task, completed=step, description=self._epoch(), speed=speed)
+            self._scores.plain = shown
+        elif step // self._steps_per_epoch > epochs_before or step == self._total_steps:
+            self.log(f"{self._epoch()}  {shown}  {speed}")
+
+    def log(self, line: str) -> None:
+        """Writes one line that stays."""
+        if self._live is not None:
+            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, file=self._file, flush=True)
+
+    def _epoch(self) -> str:
+        done, total = self._step / self._steps_per_epoch, self._total_steps / self._steps_per_epoch
+        return f"epoch {round(done, 1):g}/{round(total, 1):g}"
+
+    def _time_left(self) -> str | None:
+        """From the speed since the first update; None where that cannot be known yet, or nothing is left."""
+        first_step, first_time = self._first or (self._step, 0.0)
+        if not first_step < self._step < self._total_steps:
+            return None
+        seconds = (time.monotonic() - first_time) / (self._step - first_step) * (self._total_steps - self._step)
+        return format_duration(seconds)

@@ -1,0 +1,172 @@
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+
+from cnn_jax.errors import UsageError
+from cnn_jax.report.figures import confusion_matrix, learning_curves
+from tests.report.pngs import pixels, texts
+
+ROWS = [
+    {"step": 10, "epoch": 0.5, "split": "train", "loss": 2.0, "accuracy": 0.5},
+    {"step": 20, "epoch": 1.0, "split": "train", "loss": 0.5, "accuracy": 0.75},
+    {"step": 20, "epoch": 1.0, "split": "test", "loss": 0.75, "accuracy": 0.7, "top_5_accuracy": 0.9},
+    {"step": 20, "epoch": 1.0, "split": "validation", "loss": 0.625, "accuracy": 0.725},
+    {"step": 40, "epoch": 2.0, "split": "train", "loss": 0.125, "accuracy": 0.9},
+    {"step": 40, "epoch": 2.0, "split": "test", "loss": 0.25, "accuracy": 0.875, "top_5_accuracy": 1.0},
+    {"step": 40, "epoch": 2.0, "split": "validation", "loss": 0.1875, "accuracy": 0.9},
+]
+
+
+def lines(axes: Axes) -> dict[str, list[list[float]]]:
+    """split -> [epochs, values] of every line."""
+    return {str(line.get_label()).split()[0]: np.transpose(line.get_xydata()).tolist() for line in axes.lines}
+
+
+def test_each_split_is_a_line_through_its_own_rows() -> None:
+    loss, accuracy, top_5 = learning_curves(ROWS).axes
+    assert lines(loss) == {
+        "train": [[0.5, 1.0, 2.0], [2.0, 0.5, 0.125]],
+        "validation": [[1.0, 2.0], [0.625, 0.1875]],
+        "test": [[1.0, 2.0], [0.75, 0.25]],
+    }
+    assert lines(accuracy)["validation"] == [[1.0, 2.0], [0.725, 0.9]]
+    assert lines(top_5) == {"test": [[1.0, 2.0], [0.9, 1.0]]}
+
+
+def test_the_key_names_each_split_with_its_last_value_in_the_colour_of_its_line() -> None:
+    loss, accuracy, _ = learning_curves(ROWS).axes
+    for axes, expected in (
+        (loss, ["train 0.125", "validation 0.188", "test 0.25"]),
+        (accuracy, ["train 90.00%", "validation 90.00%", "test 87.50%"]),
+    ):
+        key = axes.get_legend()
+        assert key is not None
+        assert [text.get_text() for text in key.get_texts()] == expected
+        assert [text.get_color() for text in key.get_texts()] == [line.get_color() for line in axes.lines]
+        assert len({line.get_color() for line in axes.lines}) == 3
+
+
+def test_metrics_are_chosen_and_ordered_by_name() -> None:
+    figure = learning_curves(ROWS, metrics=["accuracy", "loss"])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["accuracy", "loss"]
+
+
+@pytest.mark.parametrize(("last", "scale"), [(0.3, "linear"), (0.02, "log"), (0.0, "linear")])
+def test_a_loss_that_falls_by_a_decade_is_drawn_in_decades(last: float, scale: str) -> None:
+    values = [1.0, 0.4, last]
+    rows = [{"step": i, "epoch": i, "split": "train", "loss": value} for i, value in enumerate(values)]
+    assert learning_curves(rows).axes[0].get_yscale() == scale
+
+
+def test_the_end_of_the_run_fills_the_height() -> None:
+    accuracies = [0.1, *[0.9 + 0.004 * epoch for epoch in range(1, 21)]]
+    rows = [{"step": e, "epoch": e, "split": "test", "accuracy": value} for e, value in enumerate(accuracies)]
+    low, high = learning_curves(rows).axes[0].get_ylim()
+    assert 0.88 < low < 0.91
+    assert 0.98 < high < 1.0
+
+
+def test_values_that_are_not_finite_leave_a_gap() -> None:
+    rows = [
+        {"step": i, "epoch": i, "split": "train", "loss": value} for i, value in enumerate([2.0, np.nan, 1.0, np.inf])
+    ]
+    figure = learning_curves(rows)
+    [line] = figure.axes[0].lines
+    np.testing.assert_array_equal(line.get_ydata(), [2.0, np.nan, 1.0, np.nan])
+    assert line.get_label() == "train 1"
+    assert pixels(figure).std() > 0
+
+
+def test_one_evaluation_is_enough() -> None:
+    assert pixels(learning_curves([{"step": 1, "epoch": 1.0, "split": "test", "loss": 0.5}])).std() > 0
+
+
+def test_curves_reject_what_they_cannot_draw() -> None:
+    with pytest.raises(UsageError, match="holds no metric"):
+        learning_curves([])
+    with pytest.raises(UsageError, match=r"no row has the metric 'acuracy'; did you mean 'accuracy'"):
+        learning_curves(ROWS, metrics=["acuracy"])
+
+
+def counted(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    counts = np.zeros((classes, classes), int)
+    for label, prediction in zip(labels, predictions, strict=True):
+        counts[label, prediction] += 1
+    return counts
+
+
+def test_every_cell_shows_its_count_at_its_place() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 300)
+    predictions = np.where(rng.random(300) < 0.9, labels, rng.integers(0, 10, 300))
+    axes = confusion_matrix(counted(labels, predictions, 10), [str(i) for i in range(10)]).axes[0]
+    cells = {text.get_position(): text.get_text() for text in axes.texts if text.get_ha() == "center"}
+    for true in range(10):
+        for predicted in range(10):
+            count = sum((labels == true) & (predictions == predicted))
+            assert cells.get((predicted, true), "0") == str(count)
+    recalls = [text.get_text() for text in axes.texts if text.get_text().endswith("%")]
+    assert recalls == [f"{np.mean(predictions[labels == true] == true):.1%}" for true in range(10)]
+    assert axes.get_ylabel() == "true"
+    assert axes.get_xlabel() == "predicted"
+
+
+def test_hits_are_blue_mistakes_red_and_nothing_is_white() -> None:
+    axes = confusion_matrix(np.array([[90, 10, 0], [0, 5, 0], [0, 0, 0]]), ["a", "b", "c"]).axes[0]
+    shades = np.asarray(axes.images[0].get_array())
+    assert shades[0, 0, 2] > shades[0, 0, 0]
+    assert shades[0, 1, 0] > shades[0, 1, 2]
+    np.testing.assert_array_equal(shades[1, 0], [1, 1, 1])
+    assert texts(axes)[-1] == "none"  # no example of c: it has no recall
+
+
+def test_a_hundred_classes_list_the_most_frequent_mistakes() -> None:
+    counts = 50 * np.eye(100, dtype=int)
+    counts[3, 7], counts[98, 0], counts[5, 6] = 4, 9, 2
+    names = [f"class_{i}" for i in range(100)]
+    figure = confusion_matrix(counts, names)
+    matrix, below = figure.axes
+    assert texts(matrix) == []
+    assert texts(below) == ["class_98 → class_0", "9", "class_3 → class_7", "4", "class_5 → class_6", "2"]
+    shares = [bar.get_width() for bar in below.patches]
+    np.testing.assert_allclose(shares, [1, 1, 1, 4 / 9, 1, 2 / 9])
+    ticks = matrix.get_yticks()
+    assert [label.get_text() for label in matrix.get_yticklabels()] == [names[int(tick)] for tick in ticks]
+    assert pixels(figure).std() > 0
+
+
+def test_a_hundred_classes_without_a_mistake_need_no_list() -> None:
+    assert len(confusion_matrix(np.eye(100, dtype=int), [str(i) for i in range(100)]).axes) == 1
+
+
+@pytest.mark.parametrize("classes", [1, 2, 25, 40])
+def test_no_two_names_overlap(classes: int) -> None:
+    figure = confusion_matrix(np.eye(classes, dtype=int), [f"a long name {i}" for i in range(classes)])
+    figure.canvas.draw()
+    for labels in (figure.axes[0].get_xticklabels(), figure.axes[0].get_yticklabels()):
+        boxes = [label.get_window_extent() for label in labels]
+        assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+
+
+def test_names_are_names_and_no_mathematics() -> None:
+    names = ["$100", r"$\frac{1}$", "_^"]
+    figure = confusion_matrix(np.eye(3, dtype=int), names)
+    assert pixels(figure).std() > 0
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == names
+
+
+@pytest.mark.parametrize(
+    ("counts", "names", "message"),
+    [
+        (np.eye(3, dtype=int), ["a", "b"], r"shape \(3, 3\) but there are 2 class names"),
+        (np.ones((2, 3), int), ["a", "b"], r"shape \(2, 3\)"),
+        (np.eye(2), ["a", "b"], "whole numbers >= 0, not float64"),
+        (np.array([[1, -1], [0, 2]]), ["a", "b"], ">= -1"),
+        (np.zeros((0, 0), int), [], "there are 0 class names"),
+    ],
+)
+def test_confusion_rejects_what_is_no_count(counts: np.ndarray, names: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        confusion_matrix(counts, names)
