@@ -15,7 +15,7 @@ from cnn_jax.ops.padding import Padding
 
 def depthwise_conv(
     x: Shaped[AnyArray, "*batch_and_space channels"],
-    kernel: Shaped[AnyArray, "*window channels multiplier"],
+    kernel: Shaped[AnyArray, "*window channels_of_kernel multiplier"],
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "VALID",
@@ -71,7 +71,7 @@ def depthwise_conv(
 
 def separable_conv(
     x: Shaped[AnyArray, "*batch_and_space channels"],
-    depthwise_kernel: Shaped[AnyArray, "*window channels multiplier"],
+    depthwise_kernel: Shaped[AnyArray, "*window channels_of_kernel multiplier"],
     pointwise_kernel: Shaped[AnyArray, "..."],
     *,
     strides: int | Sequence[int] = 1,

@@ -85,24 +85,26 @@ class Case:
         return np.asarray(array, np.float64).reshape(-1, *array.shape[len(self.batch) :])
 
 
-@st.composite
-def convolutions(draw, *, rank=None, winograd=False, linear=False, dtypes=DTYPES):
-    """Valid convolutions of rank 1 to 3 with small arrays; ``winograd`` keeps to windows of 3 and steps of 1."""
-    rank = rank or draw(st.sampled_from([1, 1, 2, 2, 2, 3]))
-    boundary = draw(st.sampled_from([name for name in BOUNDARIES if not (linear and name == "constant")]))
-    rounding = draw(st.sampled_from(["floor", "ceil", "strict"]))
-    name = draw(st.sampled_from([*NAMES, "numbers", "numbers"]))
-    steps = st.just(1) if winograd else st.sampled_from([1, 1, 2, 3])
+def build(pick, *, winograd=False, linear=False, dtypes=DTYPES):
+    """A valid convolution of rank 1 to 3 with small arrays, made of the choices of ``pick``.
+
+    ``winograd`` keeps to windows of 3 and steps of 1, ``linear`` leaves out the constant boundary.
+    """
+    rank = pick([1, 1, 2, 2, 2, 3])
+    boundary = pick([name for name in BOUNDARIES if not (linear and name == "constant")])
+    rounding = pick(["floor", "ceil", "strict"])
+    name = pick([*NAMES, "numbers", "numbers"])
+    steps = [1] if winograd else [1, 1, 2, 3]
     axes, pads = [], []
     for _ in range(rank):
-        size = draw(st.integers(1, 8 if rank < 3 else 4))
-        window = 3 if winograd else draw(st.integers(1, 4 if rank < 3 else 3))
-        stride, dilation, input_dilation = draw(steps), draw(steps), draw(steps)
+        size = pick(range(1, 9 if rank < 3 else 5))
+        window = 3 if winograd else pick(range(1, 5 if rank < 3 else 4))
+        stride, dilation, input_dilation = pick(steps), pick(steps), pick(steps)
         blank = reference.Axis(size, window, stride, 0, 0, input_dilation, dilation)
         extent, reach = blank.extent, blank.reach
         if name == "numbers":
-            low = draw(st.integers(1 - extent, reach + 2))
-            high = draw(st.integers(1 - extent - min(low, 0), reach + 2))
+            low = pick(range(1 - extent, reach + 3))
+            high = pick(range(1 - extent - min(low, 0), reach + 3))
             high = max(high, reach - extent - low)  # else the window does not fit
         else:
             low, high = reference.named_padding(name, extent, reach, stride)
@@ -113,22 +115,32 @@ def convolutions(draw, *, rank=None, winograd=False, linear=False, dtypes=DTYPES
         pads.append((low, high))
         axes.append(reference.Axis(size, window, stride, low, high, input_dilation, dilation))
     resolved = [reference.named_padding(name, a.extent, a.reach, a.stride) for a in axes] if name != "numbers" else None
-    padding = name if resolved == pads else pads
     return Case(
         axes=axes,
-        padding=padding,
-        batch=draw(st.sampled_from([(2,), (2,), (), (2, 1)])),
-        groups=draw(st.sampled_from([1, 1, 2, 3])),
-        per_group=draw(st.integers(1, 2)),
-        features=draw(st.integers(1, 2)),
+        padding=name if resolved == pads else pads,
+        batch=pick([(2,), (2,), (), (2, 1)]),
+        groups=pick([1, 1, 2, 3]),
+        per_group=pick([1, 2]),
+        features=pick([1, 2]),
         boundary=boundary,
-        value=draw(st.sampled_from([0.5, -2.0])) if boundary == "constant" else 0.0,
+        value=pick([0.5, -2.0]) if boundary == "constant" else 0.0,
         rounding=rounding,
-        flip=draw(st.booleans()),
-        masked=draw(st.integers(0, 3)) == 0,
-        dtype=draw(st.sampled_from(dtypes)),
-        seed=draw(st.integers(0, 2**20)),
+        flip=pick([False, True]),
+        masked=pick([False, False, False, True]),
+        dtype=pick(dtypes),
+        seed=pick(range(2**20)),
     )
+
+
+def varied(**choices):
+    """Cases that have as little in common as possible: for a few of them."""
+    return st.randoms(use_true_random=True).map(lambda rng: build(rng.choice, **choices))
+
+
+@st.composite
+def searched(draw, **choices):
+    """Cases that Hypothesis varies and shrinks choice by choice: for many of them."""
+    return build(lambda options: draw(st.sampled_from(options)), **choices)
 
 
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}

@@ -7,11 +7,10 @@ import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from cnn_jax import ops
 from tests.ops import reference
-from tests.ops.cases import TINY, UNIT, Case, close, convolutions, summed_in
+from tests.ops.cases import TINY, UNIT, close, searched, summed_in, varied
 
 METHODS = ["auto", "direct", "im2col", "toeplitz", "fft", "winograd", "winograd_f43"]
 # XLA's own passes are the same at level 0; the machine code is made faster and runs slower, which suits tiny arrays.
@@ -37,7 +36,26 @@ def bounds(case, method, terms, left, right, products):
     return error + 4 * UNIT[case.dtype] * products + TINY[case.dtype] * (1 + terms)
 
 
-def check(case, method, derivatives="custom"):
+def check_output(case, method):
+    with jax.enable_x64(case.dtype == "float64"):
+        x, kernel, _ = case.arrays()
+        options = {**case.options, "boundary_value": case.value, "mask": case.mask(), "method": method}
+        y = compiled(functools.partial(ops.conv, **options))(x, kernel)
+    assert y.dtype == case.dtype
+    assert y.shape == (*case.batch, *case.output, case.groups * case.features)
+    compare_output(case, method, x, kernel, y)
+
+
+def compare_output(case, method, x, kernel, y):
+    left, kernel, value = case.merged(x), case.seen(kernel), case.value
+    expected = reference.conv(left, kernel, case.axes, value=value, **case.rule)
+    products = reference.conv(np.abs(left), np.abs(kernel), case.axes, value=abs(value), **case.rule)
+    everything = np.append(left.ravel(), value) if case.boundary == "constant" else left
+    terms = math.prod(case.window) * kernel.shape[-2]
+    close(y, expected, bounds(case, method, terms, everything, kernel, products), "output")
+
+
+def check_gradients(case, method, derivatives="custom"):
     with jax.enable_x64(case.dtype == "float64"):
         x, kernel, dy = case.arrays()
         mask, value = case.mask(), case.value
@@ -53,22 +71,20 @@ def check(case, method, derivatives="custom"):
     assert y.shape == dy.shape
     assert {y.dtype.name, dx.dtype.name, dkernel.dtype.name} == {case.dtype}
 
-    kernel, left, right = case.seen(kernel), case.merged(x), case.merged(dy)
-    window, positions = math.prod(case.window), math.prod(right.shape[:-1])
-    terms = window * kernel.shape[-2], window * case.features * positions, positions
-    absolute = [np.abs(array) for array in (left, kernel, right)]
-    shifted = {"value": abs(value)}
+    compare_output(case, method, x, kernel, y)
 
-    size = np.append(left.ravel(), value) if case.boundary == "constant" else left
-    expected = reference.conv(left, kernel, case.axes, value=value, **case.rule)
-    products = reference.conv(absolute[0], absolute[1], case.axes, **shifted, **case.rule)
-    close(y, expected, bounds(case, method, terms[0], size, kernel, products), "output")
+    kernel, left, right, value = case.seen(kernel), case.merged(x), case.merged(dy), case.value
+    sizes = [np.abs(array) for array in (left, kernel, right)]
     expected = reference.conv_transpose(right, kernel, case.axes, **case.rule)
-    products = reference.conv_transpose(absolute[2], absolute[1], case.axes, **case.rule)
-    close(dx, expected, bounds(case, method, terms[1], right, kernel, products), "input gradient")
+    products = reference.conv_transpose(sizes[2], sizes[1], case.axes, **case.rule)
+    terms = math.prod(case.window) * case.features * math.prod(case.output)
+    close(dx, expected, bounds(case, method, terms, right, kernel, products), "input gradient")
+
     expected = case.seen(reference.kernel_gradient(left, right, case.axes, value=value, **case.rule))
-    products = case.seen(reference.kernel_gradient(absolute[0], absolute[2], case.axes, **shifted, **case.rule))
-    close(dkernel, expected, bounds(case, method, terms[2], size, right, products), "kernel gradient")
+    products = case.seen(reference.kernel_gradient(sizes[0], sizes[2], case.axes, value=abs(value), **case.rule))
+    everything = np.append(left.ravel(), value) if case.boundary == "constant" else left
+    terms = math.prod(right.shape[:-1])
+    close(dkernel, expected, bounds(case, method, terms, everything, right, products), "kernel gradient")
 
 
 def check_adjoint(case, method):
@@ -131,69 +147,62 @@ def check_matrices(case):
     np.testing.assert_allclose(y_local.reshape(unshared.shape), unshared, atol=1e-11)
 
 
-def some(count):
-    quiet = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-    return settings(max_examples=count, deadline=None, suppress_health_check=quiet, derandomize=True, database=None)
+def few(count):
+    """The same cases in every run, as different from each other as possible."""
+    return settings(max_examples=count, deadline=None, derandomize=True, database=None)
 
 
-def drawn(method, **choices):
-    return convolutions(winograd=method.startswith("winograd"), **choices)
+def many(count):
+    return settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
-@pytest.mark.parametrize("method", METHODS)
-@some(24)
-@given(data=st.data())
-def test_conv_and_both_gradients(method, data):
-    check(data.draw(drawn(method)), method)
-
-
-@some(20)
-@given(case=convolutions())
-def test_plain_derivatives(case):
-    check(case, "direct", derivatives="jax")
+def fit(method):
+    """The choices that a method supports. F(m, 3) transposed needs steps of 1 as well."""
+    return {"winograd": method.startswith("winograd")}
 
 
 @pytest.mark.parametrize("method", METHODS)
-@some(12)
-@given(data=st.data())
-def test_conv_transpose_is_the_adjoint(method, data):
-    # F(m, 3) transposed needs steps of 1 as well, which `winograd=True` draws.
-    check_adjoint(data.draw(drawn(method, linear=True)), method)
+def test_output(method):
+    few(20)(given(case=varied(**fit(method)))(lambda case: check_output(case, method)))()
 
 
-@some(40)
-@given(case=convolutions(linear=True, dtypes=["float64"]))
-def test_matrices_and_unshared_weights(case: Case):
+@pytest.mark.parametrize("method", METHODS)
+def test_output_and_both_gradients(method):
+    few(12)(given(case=varied(**fit(method)))(lambda case: check_gradients(case, method)))()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_conv_transpose_is_the_adjoint(method):
+    few(8)(given(case=varied(**fit(method), linear=True))(lambda case: check_adjoint(case, method)))()
+
+
+@few(8)
+@given(case=varied())
+def test_derivatives_of_jax(case):
+    check_gradients(case, "direct", derivatives="jax")
+
+
+@few(20)
+@given(case=varied(linear=True, dtypes=["float64"]))
+def test_matrices_and_unshared_weights(case):
     check_matrices(case)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize("method", METHODS)
-def test_conv_and_both_gradients_thousands(method, part):
-    settings_of_part = settings(some(150), derandomize=False)
-
-    @settings_of_part
-    @given(data=st.data())
-    def run(data):
-        check(data.draw(drawn(method)), method)
-
-    run()
+def test_output_and_both_gradients_by_thousands(method, part):
+    many(150)(given(case=searched(**fit(method)))(lambda case: check_gradients(case, method)))()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_conv_transpose_thousands(method):
-    @settings(some(100), derandomize=False)
-    @given(data=st.data())
-    def run(data):
-        check_adjoint(data.draw(drawn(method, linear=True)), method)
-
-    run()
+def test_conv_transpose_by_thousands(method):
+    many(120)(given(case=searched(**fit(method), linear=True))(lambda case: check_adjoint(case, method)))()
 
 
 @pytest.mark.slow
-@settings(some(300), derandomize=False)
-@given(case=convolutions(linear=True, dtypes=["float64"]))
-def test_matrices_thousands(case: Case):
+@many(300)
+@given(case=searched(linear=True, dtypes=["float64"]))
+def test_matrices_by_thousands(case):
     check_matrices(case)
