@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -26,7 +25,6 @@ class Progress:
       total_steps: steps in the whole run.
       steps_per_epoch: steps in one pass through the training set.
       start_step: steps already done, when a run is continued.
-      file: where to write; standard output by default.
 
     Example:
       >>> with Progress(20, steps_per_epoch=10) as progress:
@@ -36,22 +34,14 @@ class Progress:
       saved
     """
 
-    def __init__(
-        self, total_steps: int, *, steps_per_epoch: int, start_step: int = 0, file: TextIO | None = None
-    ) -> None:
-        self._file = file if file is not None else sys.stdout
+    def __init__(self, total_steps: int, *, steps_per_epoch: int, start_step: int = 0) -> None:
+        self._file = sys.stdout
         self._total_steps, self._steps_per_epoch, self._step = total_steps, steps_per_epoch, start_step
-        self._first: tuple[int, float] | None = (
-            None  # step and time of the first update: what is before it is compiling
-        )
+        self._first: tuple[int, float] | None = None  # step and time of the first update: before it is compilation
         self._live: Live | None = None
         if self._file.isatty() and os.environ.get("TERM") != "dumb":
-            self._bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[speed]}"),
-                expand=True,
-            )
+            columns = TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[speed]}")
+            self._bar = Bar(*columns, expand=True)
             self._task = self._bar.add_task(self._epoch(), total=total_steps, completed=start_step, speed="compiling")
             self._scores = Text(no_wrap=True, overflow="ellipsis")
             self._live = Live(Group(self._bar, self._scores), console=Console(file=self._file), refresh_per_second=8)

@@ -240,7 +240,7 @@ def mistakes(
     for position, index in enumerate(worst):
         row, column = divmod(position, columns)
         left, top = column * column_width + MARGIN, row * row_height + 0.08
-        write(figure, left, top + picture + 0.04, f"#{index}", color=GREY, size=8)
+        write(figure, left, top + picture + 0.04, f"#{index}", color=GREY, size=9)
         axes = place(figure, left, top, picture, picture)
         axes.imshow(as_rgb(images[index]))
         axes.set_anchor("N")
