@@ -1,4 +1,4 @@
-"""Lecture 004 (Full Stack Deep Learning, lecture 2.A: convolutional networks), slide by slide."""
+"""Lecture 004 (lecture 2.A, convolutional networks), slide by slide."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -128,8 +128,9 @@ def test_004_receptive_field_of_one_and_two_three_by_three_layers():
 
 
 def test_004_two_three_by_three_layers_have_fewer_parameters_than_one_five_by_five():
-    assert 2 * jnp.zeros((3, 3, 1, 1)).size == 18
-    assert jnp.zeros((5, 5, 1, 1)).size == 25
+    small, large = jnp.ones((3, 3, 1, 1)), jnp.ones((5, 5, 1, 1))
+    assert (2 * small.size, large.size) == (18, 25)
+    assert field(stack(1, 1)) == field(lambda x: ops.conv(x, large, padding="SAME")) == (5, 5, 25)
 
 
 def test_004_dilated_convolution_called_1_dilated_is_dilation_rate_2():
