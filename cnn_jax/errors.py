@@ -29,3 +29,15 @@ def nearest(name: str, options: Iterable[str], *, most: int = 3) -> str:
         return "did you mean " + " or ".join(repr(option) for option in close) + "?"
     shown = ", ".join(repr(option) for option in options[:12])
     return f"known: {shown}" + (f" and {len(options) - 12} more" if len(options) > 12 else "")
+
+
+class Interrupted(Exception):
+    """A run was asked to stop by a signal, has saved its state, and can be continued.
+
+    Attributes:
+      exit_code: 128 + the signal's number, as shells and schedulers report such a process (130, 143).
+    """
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

@@ -1,1 +1,5 @@
+"""What a network does to shapes, without running it."""
 
+from cnn_jax.geometry.trace import HEADINGS, Row, cells, format_table, parameter_count, total, trace
+
+__all__ = ["HEADINGS", "Row", "cells", "format_table", "parameter_count", "total", "trace"]

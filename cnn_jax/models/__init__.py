@@ -1,1 +1,13 @@
+"""The lectures' networks under one API.
 
+>>> from flax import nnx
+>>> import jax.numpy as jnp
+>>> from cnn_jax import models
+>>> model = models.create("lenet_5_modern", num_classes=10, input_shape=(32, 32, 1), rngs=nnx.Rngs(0))
+>>> model(jnp.zeros((1, 32, 32, 1))).shape
+(1, 10)
+"""
+
+from cnn_jax.models.registry import available, create
+
+__all__ = ["available", "create"]

@@ -1,0 +1,97 @@
+"""Around ``launch.py``: flags in; one clear line and an exit code out.
+
+Exit codes: 0 done; 2 a mistake, with a line that says how to mend it; 130 or 143 interrupted by Ctrl-C or SIGTERM,
+saved and to be continued; 1 a fault of the program's own, with its traceback.
+"""
+
+import errno
+import importlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from absl import app, flags
+from ml_collections import ConfigDict
+
+from cnn_jax import config as configs
+from cnn_jax.errors import EXIT_CODE, Interrupted, UsageError, nearest
+
+# What the user's disk and rights refuse, as opposed to a fault of the program.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
+    """Parses the flags and runs ``main``; each mistake of the user's becomes one line on stderr.
+
+    Returns:
+      The exit code.
+    """
+    app.define_help_flags()
+    _keep_compiled_programs()  # before the config file is read, which imports jax
+    try:
+        configs.parse_flags(arguments)
+        main()
+    except UsageError as error:
+        return _say(str(error), EXIT_CODE)
+    except Interrupted as error:
+        return _say(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        mend = "make room or use another --workdir, and run the same command again; saved checkpoints are intact"
+        return _say(f"{error.strerror}{where}: {mend}", EXIT_CODE)
+    return 0
+
+
+def experiment(config: ConfigDict) -> ModuleType:
+    """The module of ``experiments/`` that a config names."""
+    folder = Path(__file__).parents[1] / "experiments"
+    known = [path.stem for path in folder.glob("[!_]*.py")]
+    name = config.get("experiment", "")
+    if name not in known:
+        raise UsageError(f"config.experiment={name!r} is unknown; {nearest(name, known)}")
+    return importlib.import_module(f"experiments.{name}")
+
+
+def config_and_workdir(config: ConfigDict | None, workdir: str | None, mode: str) -> tuple[ConfigDict, Path]:
+    """The config from ``--config``, or that of the run in ``--workdir``; and the run's folder.
+
+    Raises:
+      UsageError: neither says which experiment, or a mode that needs a trained run is given none.
+    """
+    path = str(flags.FLAGS["config"].config_filename) if flags.FLAGS["config"].present else None
+    if path is not None:
+        configs.check_config_file(path)
+    if config is None:
+        if workdir is None:
+            raise UsageError(
+                "which experiment? give --config=configs/<name>.py, or --workdir=<folder of an earlier run>"
+            )
+        config = configs.read_run_config(Path(workdir))
+    if workdir is None:
+        if mode in ("eval", "predict"):
+            raise UsageError(f"--mode={mode} needs --workdir=<folder of a trained run>")
+        name = Path(str(path).partition(":")[0]).stem
+        workdir = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return config, Path(workdir)
+
+
+def _keep_compiled_programs() -> None:
+    """Lets JAX keep compiled programs in the user's cache folder: the second start of a config compiles nothing."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnn_jax" / "compiled"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+def _say(line: str, exit_code: int) -> int:
+    if "--debug" in sys.argv:  # and not FLAGS, which may be what could not be parsed
+        traceback.print_exc()
+    print(f"launch.py: {line}", file=sys.stderr)
+    return exit_code

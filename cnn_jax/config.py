@@ -1,0 +1,194 @@
+"""Configs on the command line and on disk: reading, checking, comparing, and saying plainly what is wrong with one.
+
+Must not import jax: flags are read before it starts.
+"""
+
+import json
+import runpy
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from cnn_jax.errors import UsageError, nearest
+
+
+def check_variant(variant: str, known: Sequence[str]) -> None:
+    """Rejects a variant (what follows the colon in ``--config=file.py:variant``) that a config file does not have.
+
+    >>> check_variant("smok", ("smoke",))
+    Traceback (most recent call last):
+    cnn_jax.errors.UsageError: the config has no variant 'smok'; did you mean 'smoke'?
+    """
+    if variant and variant not in known:
+        raise UsageError(f"the config has no variant {variant!r}; {nearest(variant, known)}")
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """A config as one dict from dotted keys to values.
+
+    >>> flatten(ConfigDict({"seed": 0, "optimizer": {"learning_rate": 0.1}}))
+    {'optimizer.learning_rate': 0.1, 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat.update({f"{key}.{inner}": leaf for inner, leaf in flatten(value).items()})
+        else:
+            flat[key] = value
+    return dict(sorted(flat.items()))
+
+
+def to_json(config: ConfigDict) -> str:
+    """A config as JSON, keys sorted.
+
+    >>> print(to_json(ConfigDict({"b": 1, "a": (2, 3)})))
+    {
+      "a": [
+        2,
+        3
+      ],
+      "b": 1
+    }
+    """
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True)
+
+
+def from_json(text: str) -> ConfigDict:
+    """The config that :func:`to_json` wrote; sequences come back as tuples, as configs have them.
+
+    >>> from_json('{"a": [2, 3]}').a
+    (2, 3)
+    """
+
+    def tuples(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: tuples(inner) for key, inner in value.items()}
+        return tuple(tuples(inner) for inner in value) if isinstance(value, list) else value
+
+    return ConfigDict(tuples(json.loads(text)))
+
+
+def read_run_config(workdir: Path) -> ConfigDict:
+    """The config of an earlier run.
+
+    Raises:
+      UsageError: the folder holds no run.
+    """
+    saved = workdir / "config.json"
+    if not saved.is_file():
+        raise UsageError(f"--workdir={workdir} holds no run (no {saved.name}); train first, or name another folder")
+    return from_json(saved.read_text())
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
+    """What differs between two configs, one phrase a key.
+
+    >>> differences(ConfigDict({"seed": 0, "epochs": 3}), ConfigDict({"seed": 1, "epochs": 3}))
+    ['seed: 0 -> 1']
+    """
+    before, after = flatten(from_json(to_json(old))), flatten(from_json(to_json(new)))
+    return [
+        f"{key}: {before.get(key, '(absent)')!r} -> {after.get(key, '(absent)')!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key, _ABSENT) != after.get(key, _ABSENT)
+    ]
+
+
+_ABSENT = object()
+
+
+def parse_flags(arguments: Sequence[str]) -> list[str]:
+    """Reads the command line into ``absl.flags.FLAGS``; to be given to ``app.run`` as its ``flags_parser``.
+
+    Returns:
+      The arguments that are not flags.
+
+    Raises:
+      UsageError: an unknown flag or config key (with the nearest real ones), a wrong type, or a config file
+        that is missing, has no ``get_config``, or raises.
+    """
+    try:
+        return flags.FLAGS(list(arguments))
+    except UsageError:
+        raise
+    except flags.UnrecognizedFlagError as error:
+        raise UsageError(f"unknown flag --{error.flagname}; {_nearest_flags(error.flagname)}") from error
+    except Exception as error:  # config_flags raises whatever the config file, ConfigDict or the type's parser raised
+        raise UsageError(_diagnosis(arguments, error)) from error
+
+
+def check_config_file(path: str) -> None:
+    """Checks the file named by ``--config`` before config_flags does, which would let a missing one through.
+
+    Raises:
+      UsageError: the file is missing.
+    """
+    file = path.partition(":")[0]
+    if not Path(file).is_file():
+        folder = Path(file).parent
+        known = [str(other) for other in folder.glob("*.py")] if folder.is_dir() else []
+        raise UsageError(f"--config={path}: there is no file {file}" + (f"; {nearest(file, known)}" if known else ""))
+
+
+def _flag_value(arguments: Sequence[str], name: str) -> str | None:
+    for position, argument in enumerate(arguments):
+        flag, _, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and flag == name:
+            return value if "=" in argument else next(iter(arguments[position + 1 :]), None)
+    return None
+
+
+def _diagnosis(arguments: Sequence[str], error: Exception) -> str:
+    """Finds out which argument a failure of config_flags is about, and says so in one line."""
+    path = _flag_value(arguments, "config")
+    if path is not None:
+        file, _, variant = path.partition(":")
+        check_config_file(path)
+        try:
+            module = runpy.run_path(file)
+        except Exception as cause:
+            return f"--config={path}: {file} cannot be read: {_one_line(cause)}"
+        if not callable(module.get("get_config")):
+            return f"--config={path}: {file} has no function get_config(variant) that returns a ConfigDict"
+        try:
+            config = module["get_config"](variant)
+        except UsageError as cause:
+            return f"--config={path}: {cause}"
+        except Exception as cause:
+            return f"--config={path}: get_config({variant!r}) raised {_one_line(cause)}"
+        keys = flatten(config)
+        for argument in arguments:
+            key, _, value = argument.lstrip("-").partition("=")
+            if not key.startswith("config."):
+                continue
+            key = key.removeprefix("config.")
+            if key not in keys and not any(known.startswith(f"{key}.") for known in keys):
+                return f"--config.{key}: the config has no such key; {nearest(key, keys)}"
+            if key not in keys:
+                return f"--config.{key}={value}: {key} is a group; set one of its keys: {_listed(keys, key)}"
+            if f"--config.{key}=" in str(error) or isinstance(error, TypeError):
+                return f"--config.{key}={value}: expected {_type_name(keys[key])}, like the default {keys[key]!r}"
+    return _one_line(error) if isinstance(error, flags.Error) else f"{type(error).__name__}: {_one_line(error)}"
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, flags.Error) else f"{type(error).__name__}: {text}"
+
+
+def _listed(keys: Iterable[str], group: str) -> str:
+    return ", ".join(key for key in keys if key.startswith(f"{group}."))
+
+
+def _type_name(value: Any) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a tuple"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _nearest_flags(name: str) -> str:
+    own = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])]
+    return nearest(name, own or ["config", "workdir", "mode"])

@@ -1,0 +1,53 @@
+"""LeNet-5 in the form that lectures and tutorials give it today.
+
+LeCun, Bottou, Bengio & Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 86(11), 1998,
+simplified as usual: full connections from S2 to C3, plain averages for subsampling, a linear output for the softmax.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import DTypeLike
+
+from cnn_jax import nn
+
+
+def lenet_5_modern(
+    *, num_classes: int, input_shape: tuple[int, ...], width: float, dtype: DTypeLike | None, rngs: nnx.Rngs
+) -> nn.Sequence:
+    """LeNet-5 with tanh and average pooling: 61,706 parameters for 32x32x1 inputs and 10 classes.
+
+    Initialised with LeCun's own rule, a standard deviation of one over the root of the fan-in, which keeps tanh out of
+    saturation (LeCun, Bottou, Orr & Müller, "Efficient BackProp", 1998).
+    """
+    conv = partial(nn.Conv, kernel_size=(5, 5), padding="VALID", dtype=dtype, rngs=rngs)
+    linear = partial(nn.Linear, dtype=dtype, rngs=rngs)
+
+    def scaled(channels: int) -> int:
+        return max(1, round(channels * width))
+
+    features = {
+        "c1": conv(input_shape[-1], scaled(6)),
+        "c1_tanh": jnp.tanh,
+        "s2": nn.AvgPool((2, 2), strides=(2, 2)),
+        "c3": conv(scaled(6), scaled(16)),
+        "c3_tanh": jnp.tanh,
+        "s4": nn.AvgPool((2, 2), strides=(2, 2)),
+        "flatten": nn.flatten,
+    }
+    (flat,) = jax.eval_shape(nn.Sequence(features), jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)).shape[1:]
+    return nn.Sequence(
+        {
+            **features,
+            "c5": linear(flat, scaled(120)),
+            "c5_tanh": jnp.tanh,
+            "f6": linear(scaled(120), scaled(84)),
+            "f6_tanh": jnp.tanh,
+            "output": linear(scaled(84), num_classes),
+        }
+    )
+
+
+VARIANTS = {"lenet_5_modern": lenet_5_modern}

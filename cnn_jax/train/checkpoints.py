@@ -1,0 +1,218 @@
+"""Checkpoints that are the whole run: written in the background, atomic, verified, the latest and the best kept."""
+
+import dataclasses
+import errno
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from cnn_jax.errors import UsageError
+from cnn_jax.train.state import TrainState, digest
+
+_LATEST_KEPT = 2  # the newest, and the one to fall back on when the newest turns out damaged
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint read back: the state and the JSON values that were noted beside it."""
+
+    state: TrainState
+    notes: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run directory, a context manager.
+
+    Saving returns as soon as the state is copied and goes on in the background; a checkpoint appears under its name
+    only when it is complete, and the remains of a killed save are removed when the directory is next opened for
+    writing. Each carries the SHA-256 of its arrays, so that one damaged on disk is noticed and not used.
+
+    Args:
+      directory: the folder, made if it is missing.
+      read_only: for evaluation: change nothing on disk.
+    """
+
+    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
+        self.directory = directory
+        self._read_only = read_only
+
+        def score(metrics: dict[str, float]) -> float:
+            return metrics["score"]
+
+        # Orbax tells of each save and folder through absl; a run has one display, and that is not it.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(),
+            item_handlers={"state": ocp.StandardCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()},
+            options=ocp.CheckpointManagerOptions(
+                best_fn=score,  # without it the metrics are not stored, and a resumed run forgets its best
+                preservation_policy=AnyPreservationPolicy([LatestN(_LATEST_KEPT), BestN(get_metric_fn=score, n=1)]),
+                cleanup_tmp_directories=not read_only,
+                create=not read_only,
+                read_only=read_only,
+            ),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def save(self, state: TrainState, *, score: float, notes: dict[str, Any]) -> None:
+        """Saves the whole state in the background.
+
+        Args:
+          state: what to save; it may be donated to the next step at once.
+          score: what the best checkpoint is chosen by; higher is better.
+          notes: JSON values kept beside the arrays.
+
+        Raises:
+          OSError: the save before this one, or this one, found the disk full.
+        """
+        # A copy, because on a CPU the writer would otherwise read the very buffers that the next step overwrites.
+        arrays = jax.tree.map(jnp.copy, _with_key_data(state))
+        with _os_errors(self.directory):
+            self._manager.save(
+                int(state.step),
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(arrays),
+                    notes=ocp.args.JsonSave({**notes, "digest": digest(arrays)}),
+                ),
+                metrics={"score": score},
+                force=True,
+            )
+
+    def wait(self) -> None:
+        """Returns when every save is on disk; raises OSError if one found it full."""
+        with _os_errors(self.directory):
+            self._manager.wait_until_finished()
+
+    def steps(self) -> list[int]:
+        """The steps of the complete checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int | None:
+        """The step of the checkpoint with the highest score; None if there is no checkpoint."""
+        return self._manager.best_step()
+
+    def restore(self, template: TrainState, *, step: int | None = None) -> Checkpoint | None:
+        """Reads one checkpoint, or the newest that is whole.
+
+        Args:
+          template: a state, or its ``jax.eval_shape``, with the structure, shapes and dtypes to expect.
+          step: which checkpoint; by default the newest, and if that is damaged the one before it, with a warning.
+
+        Returns:
+          The checkpoint, or None if the directory holds none.
+
+        Raises:
+          UsageError: every candidate is damaged, or belongs to another network.
+        """
+        candidates = self.steps()[::-1] if step is None else [step]
+        damaged: list[str] = []
+        for candidate in candidates:
+            try:
+                checkpoint = self._read(candidate, template)
+            except _DamagedError as error:
+                damaged.append(f"checkpoint {self.directory / str(candidate)} is damaged ({error})")
+                continue
+            for line in damaged:
+                logger.warning("%s; falling back to the one of step %d", line, candidate)
+            self._discard(candidates[: len(damaged)])
+            return checkpoint
+        if damaged:
+            raise UsageError(
+                f"{damaged[0]}, and no other is whole; remove {self.directory} to train again from the start"
+                if step is None
+                else damaged[0]
+            )
+        return None
+
+    def _read(self, step: int, template: TrainState) -> Checkpoint:
+        expected = jax.eval_shape(_with_key_data, template)
+        try:
+            stored = self._manager.item_metadata(step)["state"].tree
+        except (
+            Exception
+        ) as error:  # orbax and TensorStore raise bare Exceptions for files that are missing or cut short
+            raise _DamagedError(_first_line(error)) from error
+        _check_same_network(self.directory / str(step), stored, expected)
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(expected), notes=ocp.args.JsonRestore())
+        try:
+            restored = self._manager.restore(step, args=arguments)
+        except Exception as error:
+            raise _DamagedError(_first_line(error)) from error
+        notes = restored["notes"]
+        if digest(restored["state"]) != notes.pop("digest", None):
+            raise _DamagedError("its arrays do not have the recorded SHA-256")
+        return Checkpoint(_with_typed_key(restored["state"]), notes)
+
+    def _discard(self, steps: list[int]) -> None:
+        if steps and not self._read_only:
+            for step in steps:  # by hand: orbax's own delete reads the damaged files first
+                shutil.rmtree(self.directory / str(step))
+            self._manager.reload()
+
+
+class _DamagedError(Exception):
+    """A checkpoint that cannot be read or does not match its SHA-256."""
+
+
+class _os_errors:
+    """Turns TensorStore's own exceptions about a full disk, raised as ValueError, into the OSError that they are."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if error is None or isinstance(error, OSError):
+            return
+        for code, phrases in (
+            (errno.ENOSPC, ("No space left on device", "RESOURCE_EXHAUSTED")),
+            (errno.EFBIG, ("File too large",)),
+        ):
+            if any(phrase in str(error) for phrase in phrases):
+                raise OSError(code, phrases[0], str(self.directory)) from error
+
+
+def _with_key_data(state: TrainState) -> TrainState:
+    return dataclasses.replace(state, key=jax.random.key_data(state.key))
+
+
+def _with_typed_key(state: TrainState) -> TrainState:
+    return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    def name(path: tuple[Any, ...]) -> str:
+        return ".".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)
+
+    return {name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _check_same_network(path: Path, stored: PyTree, expected: PyTree) -> None:
+    """Compares names and shapes before anything is read, to name the parameter that differs."""
+    have, want = _shapes(stored), _shapes(expected)
+    for name in sorted(have.keys() | want.keys()):
+        if have.get(name) != want.get(name):
+            raise UsageError(
+                f"checkpoint {path} is of another network or optimiser: {name} has shape {have.get(name, 'none')} "
+                f"in it and {want.get(name, 'none')} in this config; use the config it was trained with"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

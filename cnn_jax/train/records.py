@@ -1,0 +1,63 @@
+"""What a run writes down while it learns: ``metrics.jsonl``, continued without a seam after a kill, and TensorBoard."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+
+class Records:
+    """The scores of a run, one JSON object a line, and the same as TensorBoard events; a context manager.
+
+    The file holds only what is a function of the run (step, epoch, split, scores), never times, so that a run that was
+    killed and continued leaves the same bytes as one that was not. Times go to TensorBoard.
+
+    Args:
+      directory: the run directory.
+      length: how many bytes of an earlier ``metrics.jsonl`` to keep: what :attr:`length` was when the checkpoint to
+        continue from was saved. Lines written after it are dropped; the resumed run writes them again.
+      step: the step of that checkpoint; TensorBoard hides the events after it.
+    """
+
+    def __init__(self, directory: Path, *, length: int = 0, step: int = 0) -> None:
+        self._file = open(directory / "metrics.jsonl", "ab")  # noqa: SIM115 - closed in __exit__
+        self._file.truncate(length)
+        self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=step or None, max_queue=1000)
+
+    def __enter__(self) -> "Records":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._events.close()
+
+    @property
+    def length(self) -> int:
+        """The bytes of ``metrics.jsonl`` so far, all of them on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def write(self, *, step: int, epoch: float, split: str, scores: dict[str, float]) -> None:
+        """Adds one line, and one TensorBoard scalar a score (``split/name``)."""
+        row: dict[str, Any] = {"step": step, "epoch": round(epoch, 4), "split": split, **scores}
+        self._file.write((json.dumps(row) + "\n").encode())
+        self._file.flush()
+        for name, value in scores.items():
+            self._events.add_scalar(f"{split}/{name}", value, step)
+
+    def write_speed(self, *, step: int, examples_per_second: float) -> None:
+        """Adds the speed to TensorBoard alone, since it differs from run to run."""
+        self._events.add_scalar("speed/examples_per_second", examples_per_second, step)
+
+
+def read_records(directory: Path) -> list[dict[str, Any]]:
+    """The lines of a run's ``metrics.jsonl``, oldest first; empty if there is none.
+
+    >>> read_records(Path("/nowhere"))
+    []
+    """
+    path = directory / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

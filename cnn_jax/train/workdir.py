@@ -1,0 +1,128 @@
+"""The directory of one run: whose it is, what made it, and that only one process writes in it."""
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import jax
+from ml_collections import ConfigDict
+
+from cnn_jax import config as configs
+from cnn_jax.errors import UsageError
+
+_PACKAGES = ("cnn_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
+
+
+class Workdir:
+    """A run directory, open for one writer; a context manager.
+
+    Opening makes the folder, takes its lock, and writes ``config.json`` and ``environment.json``; or, where a run was
+    begun before, checks that it was begun with the same config.
+
+    Args:
+      path: the folder.
+      config: the run's config.
+
+    Raises:
+      UsageError: the folder cannot be written, belongs to a run with another config, or another process trains in it.
+    """
+
+    def __init__(self, path: Path, config: ConfigDict) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(path)
+        except OSError as error:
+            raise UsageError(
+                f"--workdir={path} cannot be written ({error.strerror}); choose a folder that can with --workdir"
+            ) from error
+        saved = path / "config.json"
+        if saved.exists():
+            differing = configs.differences(configs.from_json(saved.read_text()), config)
+            if differing:
+                raise UsageError(
+                    f"--workdir={path} holds a run with another config ({'; '.join(differing)}); "
+                    "choose another --workdir, or continue it with its own config"
+                )
+        else:
+            write_json(path / "environment.json", environment())
+            write_text(saved, configs.to_json(config) + "\n")
+
+    def __enter__(self) -> "Workdir":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: beside its place first, then renamed into it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on besides the config: versions, devices, XLA flags, the commit, the command."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES if _installed(name)},
+        "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "commit": _commit(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, with '-dirty' when it has changes; None outside a clone."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _lock(path: Path) -> IO[str]:
+    """Takes the folder's lock, which the system frees when the process ends, however it ends."""
+    file = open(path / ".lock", "a+")  # noqa: SIM115 - held open as long as the run
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise UsageError(
+            f"--workdir={path} is in use by another process (pid {owner}); wait for it or choose another folder"
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file

@@ -1,0 +1,25 @@
+"""LeNet-5 on the 1,797 real 8x8 digits that scikit-learn carries, enlarged to 32x32. Nothing to download.
+
+Command:  python launch.py --config=configs/lenet5_digits.py
+Time:     TIME
+Expected: SCORE
+"""
+
+from ml_collections import ConfigDict
+
+from cnn_jax.config import check_variant
+from experiments.classification import default_config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment, or its ``smoke`` variant: the same in two epochs."""
+    check_variant(variant, ("smoke",))
+    config = default_config()
+    config.batch_size = 32
+    config.epochs = 40
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.weight_decay = 1e-3
+    config.label_smoothing = 0.1
+    if variant == "smoke":
+        config.epochs = 2
+    return config

@@ -1,0 +1,32 @@
+"""LeNet-5 on Fashion-MNIST: a second data set costs a few lines.
+
+Needs Fashion-MNIST prepared for tensorflow_datasets: python -m cnn_jax.data.prepare fashion_mnist
+
+Command:  python launch.py --config=configs/lenet5_fashion_mnist.py
+Time:     TIME
+Expected: SCORE
+"""
+
+from ml_collections import ConfigDict
+
+from cnn_jax.config import check_variant
+from experiments.classification import default_config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment, or its ``smoke`` variant: one epoch on 2,000 pictures."""
+    check_variant(variant, ("smoke",))
+    config = default_config()
+    config.data.name = "fashion_mnist"
+    config.data.train, config.data.validation = "train[:55000]", "train[55000:]"
+    config.data.resize = "pad"  # 28x28 in a frame of background, as the paper has it
+    config.batch_size = 64
+    config.epochs = 20
+    config.optimizer.learning_rate = 0.05
+    config.optimizer.weight_decay = 5e-4
+    config.reference.accuracy = 0.9905
+    config.reference.source = "LeNet-5, LeCun et al. 1998"
+    if variant == "smoke":
+        config.data.train, config.data.validation, config.data.test = "train[:2000]", "train[55000:55500]", "test[:500]"
+        config.epochs = 1
+    return config

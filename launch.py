@@ -1,0 +1,53 @@
+"""Trains, evaluates and uses networks.
+
+python launch.py --config=configs/lenet5_digits.py
+python launch.py --mode=predict --workdir=runs/lenet5_digits-20260101-120000 --images=a.png,folder/
+"""
+
+import os
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from cnn_jax import command_line, xla
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The experiment: a file such as configs/lenet5_digits.py, with ':variant' behind it if wanted."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The folder of the run. By default a new one, runs/<config>-<time>; an old one is continued."
+)
+_MODE = flags.DEFINE_enum(
+    "mode",
+    "train",
+    ["train", "eval", "predict", "summary"],
+    "train: learn, evaluate, write the report. eval: score a checkpoint on the full test set. "
+    "predict: class and probabilities of your own pictures. summary: the network's table.",
+)
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ["latest", "best"], "For eval and predict: which checkpoint.")
+_IMAGES = flags.DEFINE_list("images", [], "For predict: pictures, and folders of pictures, separated by commas.")
+_OUTPUT = flags.DEFINE_string("output", None, "For predict: a .csv file to write as well.")
+flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+
+
+def main() -> None:
+    """Hands the config to its experiment."""
+    config, workdir = command_line.config_and_workdir(_CONFIG.value, _WORKDIR.value, _MODE.value)
+    experiment = command_line.experiment(config)
+    match _MODE.value:
+        case "train":
+            experiment.train(config, workdir)
+        case "eval":
+            experiment.evaluate(config, workdir, checkpoint=_CHECKPOINT.value)
+        case "predict":
+            experiment.predict(
+                config, workdir, images=_IMAGES.value, output=_OUTPUT.value, checkpoint=_CHECKPOINT.value
+            )
+        case "summary":
+            experiment.summary(config)
+
+
+if __name__ == "__main__":
+    xla.apply_recommended_flags(os.environ)  # before anything imports jax
+    sys.exit(command_line.run(main, sys.argv))

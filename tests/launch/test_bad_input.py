@@ -1,0 +1,193 @@
+"""Every mistake of a user's meets one clear line and exit code 2, and loses nothing."""
+
+import shutil
+import signal
+from pathlib import Path
+from resource import RLIMIT_FSIZE, setrlimit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.launch.process import launch
+
+DIGITS = "--config=configs/lenet5_digits.py"
+SMOKE = "--config=configs/lenet5_digits.py:smoke"
+
+
+def rejected(*arguments: str, **options) -> str:
+    """Runs launch.py with a mistake, and returns the one line that it must answer."""
+    done = launch(*arguments, **options)
+    assert done.returncode == 2, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("launch.py: ")
+    assert "Traceback" not in done.stdout + done.stderr
+    return lines[0]
+
+
+def config_file(folder: Path, text: str) -> str:
+    path = folder / "mine.py"
+    path.write_text(text)
+    return f"--config={path}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([DIGITS, "--config.optimizer.learning_rat=0.1"], ["optimizer.learning_rat", "'optimizer.learning_rate'"]),
+        ([DIGITS, "--config.optimiser.learning_rate=0.1"], ["optimiser.learning_rate", "'optimizer.learning_rate'"]),
+        ([DIGITS, "--config.epochs.more=1"], ["epochs.more", "no such key"]),
+        ([DIGITS, "--config.optimizer.learning_rate=fast"], ["optimizer.learning_rate=fast", "a number", "0.0"]),
+        ([DIGITS, "--config.epochs=1.5"], ["epochs=1.5", "a whole number"]),
+        ([DIGITS, "--config.epochs", "many"], ["epochs", "a whole number"]),
+        ([DIGITS, "--config.optimizer=sgd"], ["optimizer=sgd", "group", "optimizer.name"]),
+        ([DIGITS, "--confg.seed=1"], ["confg", "known"]),
+        ([DIGITS, "--mode=fly"], ["mode", "fly", "predict"]),
+        (["--config=configs/lenet5_digit.py"], ["configs/lenet5_digit.py", "configs/lenet5_digits.py"]),
+        (["--config=configs/lenet5_digits.py:smok"], ["'smok'", "'smoke'"]),
+        ([], ["--config"]),
+        ([DIGITS, "--mode=eval"], ["--workdir"]),
+        ([SMOKE, "--config.experiment=clasification"], ["'clasification'", "'classification'"]),
+        ([SMOKE, "--config.model.name=lenet_5_moden"], ["'lenet_5_moden'", "'lenet_5_modern'"]),
+        ([SMOKE, "--config.optimizer.name=sdg"], ["'sdg'", "'sgd'"]),
+        ([SMOKE, "--config.optimizer.schedule=cosin"], ["'cosin'", "'cosine'"]),
+        ([SMOKE, "--config.optimizer.warmup_epochs=9."], ["warm-up", "360"]),
+        ([SMOKE, "--config.batch_size=0"], ["batch_size=0", "1"]),
+        ([SMOKE, "--config.batch_size=5000"], ["batch_size=5000", "training examples"]),
+        ([SMOKE, "--config.input_shape=(12, 12, 1)"], ["12x12x1", "'c3'", "5x5", "4x4"]),
+        ([SMOKE, "--config.data.name=digit"], ["'digit'", "'digits'"]),
+        ([SMOKE, "--config.data.name=cifar10_1", "--config.data.data_dir=/nonexistent"], ["data.prepare cifar10_1"]),
+        ([SMOKE, "--config.data.test=tset"], ["'tset'", "'test'"]),
+        ([SMOKE, "--mode=predict", "--workdir=/nonexistent", "--images=x.png"], ["x.png"]),
+    ],
+    ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
+)
+def test_mistake_on_the_command_line(arguments: list[str], expected: list[str], tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    given = (
+        any(argument.startswith("--workdir") for argument in arguments) or not arguments or "--mode=eval" in arguments
+    )
+    line = rejected(*arguments, *([] if given else [f"--workdir={workdir}"]))
+    for part in expected:
+        assert part in line
+    assert not (workdir / "checkpoints").exists(), "something was begun"
+
+
+def test_config_file_without_get_config(tmp_path: Path) -> None:
+    assert "no function get_config" in rejected(config_file(tmp_path, "epochs = 3\n"))
+
+
+def test_config_file_that_raises(tmp_path: Path) -> None:
+    line = rejected(config_file(tmp_path, "def get_config(variant=''):\n    return 1 / 0\n"))
+    assert "ZeroDivisionError" in line
+    assert "mine.py" in line
+
+
+def test_config_file_that_is_not_python(tmp_path: Path) -> None:
+    assert "SyntaxError" in rejected(config_file(tmp_path, "def get_config(:\n"))
+
+
+def test_workdir_of_another_config(trained: Path) -> None:
+    before = (trained / "metrics.jsonl").read_bytes()
+    line = rejected(SMOKE, f"--workdir={trained}", "--config.optimizer.learning_rate=0.07", "--config.seed=3")
+    assert "optimizer.learning_rate" in line
+    assert "0.07" in line
+    assert "seed: 0 -> 3" in line
+    assert (trained / "metrics.jsonl").read_bytes() == before
+
+
+def test_workdir_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in rejected(SMOKE, f"--workdir={tmp_path / 'file' / 'run'}")
+
+
+def test_eval_of_a_folder_without_a_run(tmp_path: Path) -> None:
+    assert "holds no run" in rejected("--mode=eval", f"--workdir={tmp_path}")
+
+
+def test_full_disk(trained: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for a disk with no room for the checkpoint; both fail in write(2)."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    for path in sorted((run / "checkpoints").iterdir())[1:]:
+        shutil.rmtree(path)
+    kept = sorted((run / "checkpoints").iterdir())
+
+    def no_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        setrlimit(RLIMIT_FSIZE, (60_000, 60_000))
+
+    line = rejected(f"--workdir={run}", preexec_fn=no_room)
+    assert "File too large" in line
+    assert "intact" in line
+    assert kept[0] in (run / "checkpoints").iterdir()
+    done = launch(f"--workdir={run}")
+    assert done.returncode == 0, done.stderr
+    assert (run / "result.json").read_bytes() == (trained / "result.json").read_bytes()
+
+
+def test_picture_that_is_no_picture(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "letter.png").write_text("Dear network,")
+    line = rejected("--mode=predict", f"--workdir={trained}", f"--images={tmp_path / 'letter.png'}")
+    assert "letter.png" in line
+
+
+def test_picture_cut_short(trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "half.png"
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:400])
+    assert "half.png" in rejected("--mode=predict", f"--workdir={trained}", f"--images={path}")
+
+
+def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    # The smoke variant reaches its warm-up's height, and the infinite rate, only in the second of its two epochs.
+    rate = ["--config.optimizer.learning_rate=1e38", "--config.optimizer.schedule=constant"]
+    line = rejected(SMOKE, f"--workdir={run}", *rate, "--config.optimizer.warmup_epochs=1.9")
+    assert "the loss is" in line
+    assert "step" in line
+    assert "learning_rate" in line
+
+
+def damage(run: Path, *, steps: int) -> list[Path]:
+    """Cuts the largest file of the newest checkpoints in half."""
+    checkpoints = sorted((run / "checkpoints").iterdir(), key=lambda path: int(path.name))[-steps:]
+    for checkpoint in checkpoints:
+        largest = max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+        largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    return checkpoints
+
+
+def test_newest_checkpoint_cut_short_falls_back(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (newest,) = damage(run, steps=1)
+    done = launch(f"--workdir={run}")
+    assert done.returncode == 0, done.stderr
+    assert f"{newest} is damaged" in done.stdout + done.stderr
+    assert "falling back" in done.stdout + done.stderr
+    assert (run / "result.json").read_bytes() == (trained / "result.json").read_bytes()
+    assert (run / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
+
+
+def test_every_checkpoint_cut_short(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    damaged = damage(run, steps=10)
+    line = rejected("--mode=eval", f"--workdir={run}")
+    assert str(damaged[-1]) in line
+    assert "damaged" in line
+
+
+def test_checkpoint_of_another_network(trained: Path) -> None:
+    line = rejected("--mode=eval", f"--workdir={trained}", SMOKE, "--config.model.width=0.5")
+    assert "another network" in line
+    assert "c1" in line
+
+
+def test_debug_shows_the_traceback() -> None:
+    done = launch(DIGITS, "--config.epochs=1.5", "--debug")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr

@@ -1,0 +1,88 @@
+"""The plan's arithmetic, and the loop on a task that is not a network at all."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnn_jax import train
+from cnn_jax.errors import UsageError
+from tests.train.test_step import evaluate, loss, problem
+
+OPTIMIZER = optax.sgd(0.05)
+
+
+def task(monitor: str = "test/loss") -> train.Task:
+    return train.Task(
+        init=lambda key: train.create_state(key, {"w": jnp.zeros(3)}, {"seen": jnp.int32(0)}, OPTIMIZER),
+        step=train.make_step(loss, OPTIMIZER),
+        evaluate=evaluate,
+        train_examples=problem(),
+        eval_examples={"test": problem()},
+        monitor=monitor,
+    )
+
+
+def run(directory: Path, *, epochs: int, **options) -> train.Trained:
+    plan = train.Plan(batch_size=4, num_examples=23, epochs=epochs, steps_per_call=2)
+    return train.train(task(**options), plan, seed=0, directory=directory, how_to_continue="again")
+
+
+def test_calls_cover_every_epoch_exactly() -> None:
+    for examples, batch, most in [(23, 4, 2), (100, 10, 100), (467, 1, 100), (1000, 10, 30), (60, 5, 7)]:
+        plan = train.Plan(batch_size=batch, num_examples=examples, epochs=3, steps_per_call=most)
+        step, ends = 0, []
+        while step < plan.total_steps:
+            length = plan.call_length(step)
+            assert 1 <= length <= most
+            step += length
+            ends.append(step)
+        assert step == 3 * (examples // batch)
+        assert {epoch * (examples // batch) for epoch in (1, 2, 3)} <= set(ends), "a call crosses the end of an epoch"
+        assert len({b - a for a, b in zip([0, *ends], ends, strict=False)}) <= 2, "more lengths to compile than needed"
+
+
+def test_evaluates_after_every_nth_epoch_and_at_the_end() -> None:
+    plan = train.Plan(batch_size=10, num_examples=50, epochs=7, evaluate_every=3)
+    assert [step for step in range(1, 36) if plan.evaluates_at(step)] == [15, 30, 35]
+
+
+@pytest.mark.parametrize("name", ["batch_size", "epochs", "evaluate_every", "steps_per_call"])
+def test_plan_rejects_what_is_below_one(name: str) -> None:
+    good = {"batch_size": 1, "epochs": 1, "evaluate_every": 1, "steps_per_call": 1}
+    with pytest.raises(UsageError, match=f"{name}=0"):
+        train.Plan(num_examples=10, **{**good, name: 0})
+
+
+def test_learns_least_squares(tmp_path: Path) -> None:
+    trained = run(tmp_path, epochs=60)
+    np.testing.assert_allclose(trained.state.params["w"], [1.0, -2.0, 0.5], atol=1e-3)
+    assert trained.scores["test/loss"] < 1e-5
+
+
+def test_best_checkpoint_of_a_loss_is_the_lowest(tmp_path: Path) -> None:
+    run(tmp_path, epochs=5)
+    rows = [row for row in train.read_records(tmp_path) if row["split"] == "test"]
+    best = min(rows, key=lambda row: row["loss"])
+    with train.Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.best_step() == best["step"]
+        assert checkpoints.steps()[-1] == rows[-1]["step"] == 25
+
+
+def test_checkpoint_restores_every_bit_and_the_key(tmp_path: Path) -> None:
+    trained = run(tmp_path, epochs=2)
+    with train.Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        restored = checkpoints.restore(jax.eval_shape(task().init, jax.random.key(0)))
+    assert restored is not None
+    assert train.digest(restored.state) == train.digest(trained.state)
+    assert restored.state.key == jax.random.key(0)
+
+
+def test_unknown_monitor_names_the_real_ones(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean 'test'"):
+        run(tmp_path, epochs=1, monitor="tset/loss")
+    with pytest.raises(UsageError, match="did you mean 'test/loss'"):
+        run(tmp_path, epochs=1, monitor="test/los")
