@@ -18,10 +18,12 @@ from cnn_jax.ops.normalization import batch_norm, batch_statistics, local_respon
 from cnn_jax.ops.padding import pad
 from cnn_jax.ops.pool import avg_pool, lp_pool, max_pool
 from cnn_jax.ops.toeplitz import toeplitz_matrix
+from cnn_jax.ops.tune import Timing, tune
 from cnn_jax.ops.unpool import max_unpool, upsample
 
 __all__ = [
     "METHODS",
+    "Timing",
     "adaptive_avg_pool",
     "adaptive_max_pool",
     "avg_pool",
@@ -48,5 +50,6 @@ __all__ = [
     "softmax_cross_entropy",
     "spatial_dropout",
     "toeplitz_matrix",
+    "tune",
     "upsample",
 ]

@@ -27,7 +27,7 @@ def fast_length(size: int) -> int:
         size += 1
 
 
-def conv(
+def conv_fft(
     x: Shaped[Array, "batch *space channels"],
     kernel: Shaped[Array, "*window channels_per_group features"],
     *,

@@ -173,7 +173,7 @@ def patches(
     return jnp.stack(slices, axis=-2)
 
 
-def conv(
+def conv_im2col(
     x: Shaped[Array, "batch *space channels"],
     kernel: Shaped[Array, "*window channels_per_group features"],
     *,

@@ -26,9 +26,13 @@ from typing import NamedTuple
 import jax
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops import direct, fft, im2col, toeplitz, winograd
+from cnn_jax.ops import direct
 from cnn_jax.ops.arguments import by, check_option
 from cnn_jax.ops.canonical import Windows
+from cnn_jax.ops.fft import conv_fft
+from cnn_jax.ops.im2col import conv_im2col
+from cnn_jax.ops.toeplitz import band_entries, conv_toeplitz
+from cnn_jax.ops.winograd import F23, F43, conv_winograd
 
 LARGEST_BAND = 2**28  # entries, 1 GiB in float32: beyond it the banded matrices dwarf everything else
 
@@ -50,7 +54,7 @@ def _none(x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: in
 
 def _too_large(x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> str | None:
     padded = (*x[:-2], x[-2] + sum(max(width, 0) for width in geometry.sliding.reach[-1]), x[-1])
-    entries = toeplitz.band_entries(padded, kernel, geometry.sliding.output, groups)
+    entries = band_entries(padded, kernel, geometry.sliding.output, groups)
     if entries <= LARGEST_BAND:
         return None
     return f"would build banded matrices of {entries:,} entries, more than {LARGEST_BAND:,}"
@@ -68,14 +72,14 @@ def _not_three(x: Sequence[int], kernel: Sequence[int], geometry: Windows, group
 
 METHODS: dict[str, Method] = {
     "direct": Method(direct.conv, "everything", _none),
-    "im2col": Method(im2col.conv, "everything; copies the input prod(window) times", _none),
-    "toeplitz": Method(toeplitz.conv, "everything up to banded matrices of 2^28 entries", _too_large),
-    "fft": Method(fft.conv, "everything; computes all positions at stride 1", _none),
+    "im2col": Method(conv_im2col, "everything; copies the input prod(window) times", _none),
+    "toeplitz": Method(conv_toeplitz, "everything up to banded matrices of 2^28 entries", _too_large),
+    "fft": Method(conv_fft, "everything; computes all positions at stride 1", _none),
     "winograd": Method(
-        partial(winograd.conv, transform=winograd.F23), "windows of 3, stride 1, no dilation; F(2,3)", _not_three
+        partial(conv_winograd, transform=F23), "windows of 3, stride 1, no dilation; F(2,3)", _not_three
     ),
     "winograd_f43": Method(
-        partial(winograd.conv, transform=winograd.F43), "windows of 3, stride 1, no dilation; F(4,3)", _not_three
+        partial(conv_winograd, transform=F43), "windows of 3, stride 1, no dilation; F(4,3)", _not_three
     ),
 }
 

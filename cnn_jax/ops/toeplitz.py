@@ -122,12 +122,12 @@ def ungrouped(kernel: Shaped[Array, "..."], groups: int) -> Shaped[Array, "..."]
 
 
 def band_entries(x_shape: Sequence[int], kernel_shape: Sequence[int], output: Sequence[int], groups: int) -> int:
-    """The number of entries of the banded matrices that :func:`conv` builds."""
+    """The number of entries of the banded matrices that :func:`conv_toeplitz` builds."""
     rows = int(np.prod(kernel_shape[:-3])) * x_shape[-2] * kernel_shape[-2] * groups
     return rows * output[-1] * kernel_shape[-1]
 
 
-def conv(
+def conv_toeplitz(
     x: Shaped[Array, "batch *space channels"],
     kernel: Shaped[Array, "*window channels_per_group features"],
     *,

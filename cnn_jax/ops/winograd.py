@@ -64,7 +64,7 @@ def amplification(transform: Transform) -> float:
     return float(np.prod([np.abs(matrix).sum(axis=1).max() for matrix in transform]))
 
 
-def conv(
+def conv_winograd(
     x: Shaped[Array, "batch *space channels"],
     kernel: Shaped[Array, "*window channels_per_group features"],
     *,
