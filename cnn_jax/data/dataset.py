@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 
 import numpy as np
-from jaxtyping import Int32, Shaped
+from jaxtyping import Shaped
 
 from cnn_jax.errors import UsageError
 
@@ -33,8 +33,8 @@ class Dataset:
 
     name: str
     split: str
-    images: Shaped[np.ndarray, "n height width channels"]
-    labels: Int32[np.ndarray, " n"]
+    images: Shaped[np.ndarray, "..."]
+    labels: Shaped[np.ndarray, "..."]
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """From pictures to a network's input: one small object, used alike by training, evaluation and prediction."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import jax
@@ -39,7 +40,7 @@ class Preprocess:
         ((2, 32, 32, 1), -2.0, 2.0)
     """
 
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: str = "none"
@@ -80,15 +81,16 @@ class Preprocess:
             >>> Preprocess.measure(digits, (8, 8, 1))(digits.images).std().round(4).item()
             1.0
         """
-        height, width, channels = input_shape
-        scale = cls((height, width, channels), mean=(0.0,) * channels, std=(1.0,) * channels, resize=resize)
+        channels = input_shape[-1]
+        scale = cls(tuple(input_shape), mean=(0.0,) * channels, std=(1.0,) * channels, resize=resize)
         total, total_of_squares = np.zeros(channels), np.zeros(channels)
         for start in range(0, len(dataset), MEASURED_AT_ONCE):
             pixels = np.asarray(scale(dataset.images[start : start + MEASURED_AT_ONCE]), np.float64)
             total += pixels.sum(axis=(0, 1, 2))
             total_of_squares += np.square(pixels).sum(axis=(0, 1, 2))
-        mean = total / (len(dataset) * height * width)
-        std = np.sqrt(np.maximum(total_of_squares / (len(dataset) * height * width) - mean**2, 0))
+        count = len(dataset) * math.prod(scale.input_shape[:2])
+        mean = total / count
+        std = np.sqrt(np.maximum(total_of_squares / count - mean**2, 0))
         return dataclasses.replace(scale, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
     def __call__(self, images: Shaped[Array | np.ndarray, "..."]) -> Float32[Array, "n height width channels"]:

@@ -15,6 +15,7 @@ from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int32, Shaped
 from rich.console import Console
 from rich.progress import Progress
 
@@ -87,30 +88,44 @@ def _load_tfds(name: str, split: str, data_dir: str | PathLike[str] | None) -> D
                 f"data set {name!r} is not prepared in {builder.data_path}; "
                 f"run: python -m cnn_jax.data.prepare {name}{option}"
             )
-        sizes = {part: info.num_examples for part, info in builder.info.splits.items()}
-        parts = _resolve_split(name, split, sizes)
-        try:
-            source = builder.as_data_source(split=split)
-        except NotImplementedError as error:
-            raise UsageError(
-                f"data set {name!r} in {builder.data_path} is stored as {builder.info.file_format.value}, which has no "
-                f"random access; move that folder away and run: python -m cnn_jax.data.prepare {name}"
-            ) from error
-
-    num_examples = sum(stop - start for _, start, stop in parts)
-    features = builder.info.features
-    images = np.empty((num_examples, *features[image_key].shape), features[image_key].np_dtype)
-    labels = np.empty(num_examples, np.int32)
-    with quiet_tfds(), _progress(f"reading {name} {split}", num_examples) as advance:
-        for start in range(0, num_examples, READ_AT_ONCE):
-            positions = range(start, min(start + READ_AT_ONCE, num_examples))
-            for position, example in zip(positions, source.__getitems__(positions), strict=True):
-                images[position] = example[image_key]
-                labels[position] = example[label_key]
-            advance(len(positions))
+        _resolve_split(name, split, {part: info.num_examples for part, info in builder.info.splits.items()})
+        images, labels = _read_records(name, split, builder, image_key, label_key)
     if labels.min() < 0:
         raise UsageError(f"data set {name!r}: split {split!r} is published without labels; use another split")
-    return Dataset(name, split, images, labels, tuple(features[label_key].names))
+    return Dataset(name, split, images, labels, tuple(builder.info.features[label_key].names))
+
+
+def _read_records(
+    name: str, split: str, builder: Any, image_key: str, label_key: str
+) -> tuple[Shaped[np.ndarray, "n height width channels"], Int32[np.ndarray, " n"]]:
+    """The pictures and labels of a split.
+
+    They are decoded here and not by TFDS's data source: twice as fast for MNIST, and other features are left out.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    try:
+        records = builder.as_data_source(
+            split=split, file_format="array_record", deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+        )
+    except (NotImplementedError, ValueError) as error:
+        raise UsageError(
+            f"data set {name!r} in {builder.data_path} is stored as {builder.info.file_format.value}, not as "
+            f"array_record; move that folder away and run: python -m cnn_jax.data.prepare {name}"
+        ) from error
+    feature = builder.info.features[image_key]
+    images = np.empty((len(records), *feature.shape), feature.np_dtype)
+    labels = np.empty(len(records), np.int32)
+    with _progress(f"reading {name} {split}", len(records)) as advance:
+        for start in range(0, len(records), READ_AT_ONCE):
+            positions = range(start, min(start + READ_AT_ONCE, len(records)))
+            for position, record in zip(positions, records.__getitems__(positions), strict=True):
+                example = tf_example_pb2.Example.FromString(record).features.feature
+                images[position] = feature.decode_example_np(example[image_key].bytes_list.value[0])
+                labels[position] = example[label_key].int64_list.value[0]
+            advance(len(positions))
+    return images, labels
 
 
 def tfds_builder(name: str, *, data_dir: str | PathLike[str] | None = None) -> Any:
