@@ -2,84 +2,43 @@
 
 A convolution is linear in its input, in its kernel, and, paired with a cotangent, in that too: one trilinear form
 
-    T(x, kernel, dy) = sum over n, i, t, c, o of  dy[n, i, o] * x[n, i * stride + t * kernel_dilation - low, c] * kernel[t, c, o]
+    T(x, kernel, dy) = sum over n, i, t, c, o of  dy[n, i, o] * x[n, i * stride + t * dilation - low, c] * kernel[t, c, o]
 
 Its three partial derivatives are the output (by ``dy``), the input gradient (by ``x``) and the kernel gradient (by
-``kernel``), and the derivatives of each are the other two. So three functions with custom VJPs, each written as an
-ordinary channels-last convolution, give reverse-mode derivatives of every order. JAX's own transposition rules permute
-dimensions instead, which XLA's CPU backend computes 10 to 200 times slower inside ``lax.scan`` (``docs/decisions.md``).
+``kernel``), and the derivatives of each are the other two. So three functions with custom VJPs give reverse-mode
+derivatives of every order, all of them fast. The transposes that JAX derives permute the dimensions of a convolution,
+which XLA's CPU backend computes 10 to 200 times slower inside ``lax.scan``.
 
 ``conv`` has the fast gradients, ``conv_jax`` is the plain twin for forward mode (``jvp``, ``hessian``).
 """
 
-import math
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Shaped
 
-
-class Axis(NamedTuple):
-    """One spatial axis of a convolution: everything that its size depends on."""
-
-    size: int
-    window: int
-    stride: int
-    low: int
-    high: int
-    input_dilation: int
-    kernel_dilation: int
-
-    @property
-    def spread(self) -> int:
-        """Size of the dilated input."""
-        return (self.size - 1) * self.input_dilation + 1
-
-    @property
-    def reach(self) -> int:
-        """Size of the dilated kernel."""
-        return (self.window - 1) * self.kernel_dilation + 1
-
-    @property
-    def out(self) -> int:
-        """Number of output positions."""
-        return max(0, (self.spread + self.low + self.high - self.reach) // self.stride + 1)
-
-
-class Plan(NamedTuple):
-    """The static half of a convolution; hashable, so that it can be a non-differentiable argument."""
-
-    axes: tuple[Axis, ...]
-    groups: int
-    precision: lax.PrecisionLike
-
-    def each(self, field: str) -> tuple[int, ...]:
-        """One property of all axes."""
-        return tuple(getattr(axis, field) for axis in self.axes)
-
-
-def _plan(
-    x: Array,
-    kernel: Array,
-    strides: tuple[int, ...],
-    padding: tuple[tuple[int, int], ...],
-    input_dilation: tuple[int, ...],
-    kernel_dilation: tuple[int, ...],
-    groups: int,
-    precision: lax.PrecisionLike,
-) -> Plan:
-    sizes, window = x.shape[1:-1], kernel.shape[:-2]
-    low, high = zip(*padding, strict=True) if padding else ((), ())
-    columns = zip(sizes, window, strides, low, high, input_dilation, kernel_dilation, strict=True)
-    return Plan(tuple(Axis(*column) for column in columns), groups, precision)
+from cnn_jax.ops.canonical import accumulator
+from cnn_jax.ops.formulations import (
+    CANONICAL,
+    MATMUL,
+    PHASES,
+    SHIFTS,
+    SLABS,
+    TILES,
+    TRANSPOSED,
+    Axis,
+    Formulation,
+    Plan,
+    channels_last,
+)
 
 
 def conv(
     x: Shaped[Array, "batch *space channels"],
-    kernel: Shaped[Array, "*window features_in features"],
+    kernel: Shaped[Array, "*window channels_per_group features"],
     *,
     strides: tuple[int, ...],
     padding: tuple[tuple[int, int], ...],
@@ -87,31 +46,42 @@ def conv(
     kernel_dilation: tuple[int, ...],
     feature_group_count: int,
     precision: lax.PrecisionLike = None,
-) -> Shaped[Array, "batch *space_out features"]:
+) -> Shaped[Array, "batch *output features"]:
     """Cross-correlation of checked arguments, with fast gradients; forward mode is shut out (see ``conv_jax``).
 
     Args:
-      x: channels-last input of any rank.
-      kernel: of the same dtype; ``channels == features_in * feature_group_count``.
-      strides: one per spatial axis, like every tuple here.
-      padding: pairs of zeros to add before and after; never negative.
-      input_dilation: distance between neighbouring inputs, zeros between them.
-      kernel_dilation: distance between neighbouring kernel entries.
-      feature_group_count: channel groups that do not see each other.
-      precision: as for ``jax.lax.conv_general_dilated``.
+      x: Channels last, of any rank.
+      kernel: Of the same dtype; ``channels == channels_per_group * feature_group_count``.
+      strides: One per spatial axis, like every tuple here.
+      padding: Pairs of zeros to add before and behind; never negative.
+      input_dilation: The distance between neighbouring inputs, zeros between them.
+      kernel_dilation: The distance between neighbouring kernel entries.
+      feature_group_count: The number of channel groups that do not see each other.
+      precision: As for ``jax.lax.conv_general_dilated``.
 
     >>> x, kernel = jnp.ones((1, 5, 2)), jnp.ones((3, 2, 1))
-    >>> same = dict(input_dilation=(1,), kernel_dilation=(1,), feature_group_count=1)
-    >>> conv(x, kernel, strides=(2,), padding=((1, 1),), **same).ravel()
+    >>> plain = dict(input_dilation=(1,), kernel_dilation=(1,), feature_group_count=1)
+    >>> conv(x, kernel, strides=(2,), padding=((1, 1),), **plain).ravel()
     Array([4., 6., 4.], dtype=float32)
     """
-    plan = _plan(x, kernel, strides, padding, input_dilation, kernel_dilation, feature_group_count, precision)
+    columns = zip(
+        x.shape[1:-1],
+        kernel.shape[:-2],
+        strides,
+        (low for low, _ in padding),
+        (high for _, high in padding),
+        input_dilation,
+        kernel_dilation,
+        strict=True,
+    )
+    axes = tuple(Axis(*column) for column in columns)
+    plan = Plan(axes, x.shape[0], x.shape[-1], kernel.shape[-1], feature_group_count, precision)
     return _output(plan, x, kernel)
 
 
 def conv_jax(
     x: Shaped[Array, "batch *space channels"],
-    kernel: Shaped[Array, "*window features_in features"],
+    kernel: Shaped[Array, "*window channels_per_group features"],
     *,
     strides: tuple[int, ...],
     padding: tuple[tuple[int, int], ...],
@@ -119,9 +89,9 @@ def conv_jax(
     kernel_dilation: tuple[int, ...],
     feature_group_count: int,
     precision: lax.PrecisionLike = None,
-) -> Shaped[Array, "batch *space_out features"]:
+) -> Shaped[Array, "batch *output features"]:
     """The same convolution with the derivatives that JAX makes itself: slower, but forward mode works too."""
-    return _channels_last(
+    return channels_last(
         x,
         kernel,
         window_strides=strides,
@@ -133,78 +103,22 @@ def conv_jax(
     )
 
 
-def _channels_last(lhs: Array, rhs: Array, **options) -> Array:  # type: ignore[no-untyped-def]
-    """``lax.conv_general_dilated`` in the one layout that XLA's CPU backend computes fast: N..C, ..IO, N..C."""
-    rank = lhs.ndim - 2
-    space = tuple(range(1, rank + 1))
-    dims = lax.ConvDimensionNumbers((0, rank + 1, *space), (rank + 1, rank, *range(rank)), (0, rank + 1, *space))
-    return lax.conv_general_dilated(lhs, rhs, dimension_numbers=dims, **options)
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _output(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _product("output", plan, x, kernel)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _output(plan: Plan, x: Array, kernel: Array) -> Array:
-    """The derivative of the trilinear form by ``dy``: the convolution itself."""
-    return _channels_last(
-        x,
-        kernel,
-        window_strides=plan.each("stride"),
-        padding=[(axis.low, axis.high) for axis in plan.axes],
-        lhs_dilation=plan.each("input_dilation"),
-        rhs_dilation=plan.each("kernel_dilation"),
-        feature_group_count=plan.groups,
-        precision=plan.precision,
-    )
+def _input_gradient(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _product("input_gradient", plan, dy, kernel)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _input_gradient(plan: Plan, dy: Array, kernel: Array) -> Array:
-    """The derivative by ``x``: ``dy``, spread out by the stride, convolved with the inverted and regrouped kernel."""
-    widths = [(axis.reach - 1 - axis.low, axis.spread + axis.low - (axis.out - 1) * axis.stride - 1) for axis in plan.axes]
-    per_group, features = kernel.shape[-2:]
-    shape = (dy.shape[0], *plan.each("size"), per_group * plan.groups)
-    placed = _place(dy, plan.each("stride"), widths)
-    if placed is None:
-        return jnp.zeros(shape, dy.dtype)
-    dy, padding = placed
-    return _channels_last(
-        dy,
-        _inverted(kernel, plan.groups),
-        window_strides=plan.each("input_dilation"),
-        padding=padding,
-        lhs_dilation=plan.each("stride"),
-        rhs_dilation=plan.each("kernel_dilation"),
-        feature_group_count=plan.groups,
-        precision=plan.precision,
-    )
+def _kernel_gradient(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
+    return _product("kernel_gradient", plan, x, dy)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _kernel_gradient(plan: Plan, x: Array, dy: Array) -> Array:
-    """The derivative by ``kernel``: the input convolved with ``dy`` as the kernel, batch as the contracted channel."""
-    widths = [
-        (axis.low, (axis.out - 1) * axis.stride + axis.reach - axis.spread - axis.low) for axis in plan.axes
-    ]
-    groups, per_group = plan.groups, x.shape[-1] // plan.groups
-    placed = _place(x, plan.each("input_dilation"), widths) if 0 not in dy.shape else None
-    if placed is None:
-        return jnp.zeros((*plan.each("window"), per_group, dy.shape[-1]), dy.dtype)
-    x, padding = placed
-    batch, *space = x.shape[:-1]
-    # The groups go to the contracted side: channel (group, c) becomes row c, contracted channel (group, n).
-    x = jnp.moveaxis(x.reshape(batch, *space, groups, per_group), (0, -2, -1), (-1, -2, 0))
-    gradient = _channels_last(
-        x.reshape(per_group, *space, groups * batch),
-        jnp.moveaxis(dy, 0, -2),
-        window_strides=plan.each("kernel_dilation"),
-        padding=padding,
-        lhs_dilation=plan.each("input_dilation"),
-        rhs_dilation=plan.each("stride"),
-        feature_group_count=groups,
-        precision=plan.precision,
-    )
-    return jnp.moveaxis(gradient, 0, -2)
-
-
+# Each derivative, by each of its operands, is one of the other two.
 _output.defvjp(
     lambda plan, x, kernel: (_output(plan, x, kernel), (x, kernel)),
     lambda plan, saved, dy: (_input_gradient(plan, dy, saved[1]), _kernel_gradient(plan, saved[0], dy)),
@@ -218,28 +132,102 @@ _kernel_gradient.defvjp(
     lambda plan, saved, kernel: (_input_gradient(plan, saved[1], kernel), _output(plan, saved[0], kernel)),
 )
 
-
-def _inverted(kernel: Array, groups: int) -> Array:
-    """The kernel flipped along its window, inputs and outputs exchanged within each group."""
-    *window, per_group, features = kernel.shape
-    kernel = jnp.flip(kernel, range(len(window))).reshape(*window, per_group, groups, features // groups)
-    return jnp.moveaxis(kernel, -1, -3).swapaxes(-1, -2).reshape(*window, features // groups, groups * per_group)
+_OPERANDS = {"output": ("x", "kernel"), "input_gradient": ("dy", "kernel"), "kernel_gradient": ("x", "dy")}
+_RESULT = {"output": "dy", "input_gradient": "x", "kernel_gradient": "kernel"}
 
 
-def _place(
-    x: Array, dilation: tuple[int, ...], widths: list[tuple[int, int]]
-) -> tuple[Array, list[tuple[int, int]]] | None:
-    """``x`` and paddings such that dilating, then padding by ``widths`` (negative crops), needs no negative padding.
+def formulation(product: str, plan: Plan) -> Formulation:
+    """The rule: which formulation computes a product on a CPU (measurements: ``docs/decisions.md``)."""
+    steps = {*plan.each("input_dilation"), *plan.each("kernel_dilation")}
+    if plan.groups == plan.channels > 1:
+        return SHIFTS
+    if len(plan.axes) > 2:
+        return SLABS
+    if plan.groups > 1:
+        return CANONICAL
+    if product == "kernel_gradient":
+        return MATMUL if set(plan.each("window")) == {1} else CANONICAL
+    if plan.channels <= 8 and plan.features <= 16:
+        return TILES
+    if product == "input_gradient" and max(plan.each("stride")) > 1 and plan.channels <= 16 and steps == {1}:
+        return PHASES
+    return CANONICAL
 
-    XLA's CPU backend computes wrong float32 convolutions for some negative paddings (openxla/xla#48713), so what they
-    would crop is sliced away here. Returns None when nothing of ``x`` is left.
+
+def _product(product: str, plan: Plan, *operands: jax.Array) -> jax.Array:
+    """One of the three products, for one model or, under ``vmap``, for several."""
+    if 0 in plan.each("out"):
+        return jnp.zeros(plan.shapes[_RESULT[product]], operands[0].dtype)
+
+    @custom_vmap
+    def compute(*operands: jax.Array) -> jax.Array:
+        return lax.platform_dependent(
+            *operands, cpu=partial(_on_cpu, product, plan), default=partial(getattr(TRANSPOSED, product), plan)
+        )
+
+    @compute.def_vmap
+    def compute_many(size: int, batched: list[bool], *operands: jax.Array) -> tuple[jax.Array, bool]:
+        return _product_of_many(product, plan, size, batched, operands), True
+
+    return compute(*operands)
+
+
+def _on_cpu(product: str, plan: Plan, *operands: jax.Array) -> jax.Array:
+    """The chosen formulation, with sums in at least float32: some are sums of several results."""
+    chosen = getattr(formulation(product, plan), product)
+    dtype = operands[0].dtype
+    return chosen(plan, *(operand.astype(accumulator(dtype)) for operand in operands)).astype(dtype)
+
+
+# --- vmap --------------------------------------------------------------------------------------------------------------
+
+_SHARED = {  # the dimension that two roles have in common: its name in the plan, its axis in each
+    frozenset({"x", "dy"}): ("batch", {"x": 0, "dy": 0}),
+    frozenset({"x", "kernel"}): ("channels", {"x": -1, "kernel": -2}),
+    frozenset({"kernel", "dy"}): ("features", {"kernel": -1, "dy": -1}),
+}
+
+
+def _product_of_many(
+    product: str, plan: Plan, size: int, batched: list[bool], operands: tuple[jax.Array, ...]
+) -> jax.Array:
+    """A product under ``vmap``: larger where one operand is common to all, otherwise one after the other on a CPU.
+
+    Where one operand is common, the vmapped axis joins the dimension that the other shares with the result: one product
+    of the same kind. Where every model has its own, JAX would make a grouped convolution, which is slow on a CPU.
     """
-    starts, stops, padding = [0], [x.shape[0]], []
-    for size, step, (low, high) in zip(x.shape[1:-1], dilation, widths, strict=True):
-        front, back = math.ceil(max(0, -low) / step), math.ceil(max(0, -high) / step)
-        starts.append(front)
-        stops.append(size - back)
-        padding.append((low + front * step, high + back * step))
-    if any(stop <= start for start, stop in zip(starts[1:], stops[1:], strict=True)):
-        return None
-    return lax.slice(x, (*starts, 0), (*stops, x.shape[-1])), padding
+    if all(batched):
+        one = partial(_product, product, plan)
+        many = jax.vmap(partial(getattr(TRANSPOSED, product), plan))
+        return lax.platform_dependent(
+            *operands, cpu=lambda *stacks: lax.map(lambda pair: one(*pair), stacks), default=many
+        )
+    (role,) = [name for name, own in zip(_OPERANDS[product], batched, strict=True) if own]
+    dimension, axis = _SHARED[frozenset({role, _RESULT[product]})]
+
+    def groups(name: str) -> int:  # a group is a block of channels; a kernel has only the channels of one
+        return 1 if dimension == "batch" or (name, dimension) == ("kernel", "channels") else plan.groups
+
+    merged = [
+        _merge(operand, axis[role], groups(role)) if own else operand
+        for operand, own in zip(operands, batched, strict=True)
+    ]
+    larger = plan._replace(**{dimension: getattr(plan, dimension) * size})
+    result = _RESULT[product]
+    return _split(_product(product, larger, *merged), size, axis[result], groups(result))
+
+
+def _merge(stack: jax.Array, axis: int, groups: int) -> jax.Array:
+    """Moves the first axis into another one, within each of its groups."""
+    shape = stack.shape[1:]
+    axis %= len(shape)
+    stack = stack.reshape(-1, *shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
+    return jnp.moveaxis(stack, 0, axis + 1).reshape(*shape[:axis], -1, *shape[axis + 1 :])
+
+
+def _split(array: jax.Array, size: int, axis: int, groups: int) -> jax.Array:
+    """The inverse of ``_merge``."""
+    shape = array.shape
+    axis %= len(shape)
+    array = array.reshape(*shape[:axis], groups, size, -1, *shape[axis + 1 :])
+    return jnp.moveaxis(array, axis + 1, 0).reshape(size, *shape[:axis], -1, *shape[axis + 1 :])

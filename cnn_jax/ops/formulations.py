@@ -1,0 +1,333 @@
+"""The ways to write the three products of a convolution so that XLA's CPU backend computes them fast.
+
+With ``T(x, kernel, dy) = sum(dy * conv(x, kernel))``, linear in each operand, the products are its derivatives: by
+``dy`` the output, by ``x`` the input gradient, by ``kernel`` the kernel gradient. A :class:`Formulation` is three
+functions ``(plan, operand, operand) -> product``; ``cnn_jax.ops.direct`` chooses among them.
+
+==============  =======================================================================================================
+``TRANSPOSED``  one convolution, and JAX's transposes of it: what accelerators' libraries recognise
+``CANONICAL``   three channels-last convolutions: the form that XLA's CPU backend is fast at, in a loop as well
+``SHIFTS``      sums of shifted products, for depthwise convolution: no channel meets another, so no matrix product
+``TILES``       one matrix product with a banded (Toeplitz) matrix per tile of a row, for very few channels
+``PHASES``      a strided convolution as one of stride 1 over ``stride**rank`` times the channels
+``SLABS``       an N-D convolution as a sum of 2-D ones, since XLA's CPU backend is fast only at those
+``MATMUL``      the kernel gradient of a window of 1 as one matrix product
+==============  =======================================================================================================
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cnn_jax.ops.canonical import inverted, place
+from cnn_jax.ops.toeplitz import selector
+
+TILE = 7  # columns: wider bands hold more zeros, narrower ones make thinner matrices
+
+
+class Axis(NamedTuple):
+    """One spatial axis of a convolution: everything that its sizes depend on."""
+
+    size: int
+    window: int
+    stride: int
+    low: int
+    high: int
+    input_dilation: int
+    kernel_dilation: int
+
+    @property
+    def spread(self) -> int:
+        """Size of the dilated input."""
+        return (self.size - 1) * self.input_dilation + 1
+
+    @property
+    def reach(self) -> int:
+        """Size of the dilated kernel."""
+        return (self.window - 1) * self.kernel_dilation + 1
+
+    @property
+    def out(self) -> int:
+        """Number of output positions."""
+        return max(0, (self.spread + self.low + self.high - self.reach) // self.stride + 1)
+
+
+class Plan(NamedTuple):
+    """The static half of a convolution; hashable, so that it can be a non-differentiable argument."""
+
+    axes: tuple[Axis, ...]
+    batch: int
+    channels: int
+    features: int
+    groups: int
+    precision: Any
+
+    def each(self, field: str) -> tuple[int, ...]:
+        """One property of all axes."""
+        return tuple(getattr(axis, field) for axis in self.axes)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the three operands of the trilinear form."""
+        return {
+            "x": (self.batch, *self.each("size"), self.channels),
+            "kernel": (*self.each("window"), self.channels // self.groups, self.features),
+            "dy": (self.batch, *self.each("out"), self.features),
+        }
+
+
+Product = Callable[[Plan, jax.Array, jax.Array], jax.Array]
+
+
+class Formulation(NamedTuple):
+    """One way to compute the three products."""
+
+    output: Product
+    """From ``x`` and ``kernel``."""
+    input_gradient: Product
+    """From ``dy`` and ``kernel``."""
+    kernel_gradient: Product
+    """From ``x`` and ``dy``."""
+
+
+def channels_last(lhs: jax.Array, rhs: jax.Array, **options: Any) -> jax.Array:
+    """``lax.conv_general_dilated`` in the layout ``N..C, ..IO -> N..C``."""
+    rank = lhs.ndim - 2
+    space = tuple(range(1, rank + 1))
+    dims = lax.ConvDimensionNumbers((0, rank + 1, *space), (rank + 1, rank, *range(rank)), (0, rank + 1, *space))
+    return lax.conv_general_dilated(lhs, rhs, dimension_numbers=dims, **options)
+
+
+def _transposed_by_jax(output: Product) -> Formulation:
+    """A formulation from its output alone, the gradients being JAX's transposes of that linear function."""
+
+    def input_gradient(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+        x = jax.ShapeDtypeStruct(plan.shapes["x"], dy.dtype)
+        return jax.linear_transpose(lambda x: output(plan, x, kernel), x)(dy)[0]
+
+    def kernel_gradient(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
+        kernel = jax.ShapeDtypeStruct(plan.shapes["kernel"], dy.dtype)
+        return jax.linear_transpose(lambda kernel: output(plan, x, kernel), kernel)(dy)[0]
+
+    return Formulation(output, input_gradient, kernel_gradient)
+
+
+# --- one convolution ---------------------------------------------------------------------------------------------------
+
+
+def _convolution(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return channels_last(
+        x,
+        kernel,
+        window_strides=plan.each("stride"),
+        padding=[(axis.low, axis.high) for axis in plan.axes],
+        lhs_dilation=plan.each("input_dilation"),
+        rhs_dilation=plan.each("kernel_dilation"),
+        feature_group_count=plan.groups,
+        precision=plan.precision,
+    )
+
+
+def _convolution_with_inverted_kernel(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    """``dy``, spread out by the stride, convolved with the flipped kernel whose channels are regrouped."""
+    widths = tuple(
+        (axis.reach - 1 - axis.low, axis.spread + axis.low - (axis.out - 1) * axis.stride - 1) for axis in plan.axes
+    )
+    placed = place(dy, plan.each("stride"), widths)
+    if placed is None:
+        return jnp.zeros(plan.shapes["x"], dy.dtype)
+    dy, padding = placed
+    return channels_last(
+        dy,
+        inverted(kernel, plan.groups),
+        window_strides=plan.each("input_dilation"),
+        padding=padding,
+        lhs_dilation=plan.each("stride"),
+        rhs_dilation=plan.each("kernel_dilation"),
+        feature_group_count=plan.groups,
+        precision=plan.precision,
+    )
+
+
+def _convolution_over_batch(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
+    """The input convolved with ``dy`` as its kernel; what a convolution sums over as channels is the batch here."""
+    widths = tuple((axis.low, (axis.out - 1) * axis.stride + axis.reach - axis.spread - axis.low) for axis in plan.axes)
+    placed = place(x, plan.each("input_dilation"), widths)
+    if placed is None:
+        return jnp.zeros(plan.shapes["kernel"], dy.dtype)
+    x, padding = placed
+    groups, space = plan.groups, x.shape[1:-1]
+    # The groups move to the side of the sum: row c of the new batch, new channel (group, n).
+    x = x.reshape(plan.batch, *space, groups, plan.channels // groups)
+    x = jnp.moveaxis(x, (-1, -2, 0), (0, -2, -1)).reshape(-1, *space, groups * plan.batch)
+    gradient = channels_last(
+        x,
+        jnp.moveaxis(dy, 0, -2),
+        window_strides=plan.each("kernel_dilation"),
+        padding=padding,
+        lhs_dilation=plan.each("input_dilation"),
+        rhs_dilation=plan.each("stride"),
+        feature_group_count=groups,
+        precision=plan.precision,
+    )
+    return jnp.moveaxis(gradient, 0, -2)
+
+
+TRANSPOSED = _transposed_by_jax(_convolution)
+CANONICAL = Formulation(_convolution, _convolution_with_inverted_kernel, _convolution_over_batch)
+
+
+# --- slices of the input -----------------------------------------------------------------------------------------------
+
+
+def _padded(x: jax.Array, axes: Sequence[Axis]) -> jax.Array:
+    """``x`` with its first spatial axes dilated and padded to where their last window ends."""
+    widths = [
+        (axis.low, (axis.out - 1) * axis.stride + axis.reach - axis.low - axis.spread, axis.input_dilation - 1)
+        for axis in axes
+    ]
+    rest = [(0, 0, 0)] * (x.ndim - 1 - len(axes))
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *widths, *rest])
+
+
+def _taps(x: jax.Array, axes: Sequence[Axis]) -> Iterator[jax.Array]:
+    """For each entry of the window over the first spatial axes, what all output positions find under it."""
+    x = _padded(x, axes)
+    for tap in itertools.product(*(range(axis.window) for axis in axes)):
+        starts = [t * axis.kernel_dilation for t, axis in zip(tap, axes, strict=True)]
+        stops = [start + (axis.out - 1) * axis.stride + 1 for start, axis in zip(starts, axes, strict=True)]
+        slices = map(slice, starts, stops, [axis.stride for axis in axes])
+        yield x[:, *slices]
+
+
+# --- few channels ------------------------------------------------------------------------------------------------------
+
+
+def _sum_of_shifted_products(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    x = jnp.repeat(x, plan.features // plan.channels, axis=-1)
+    taps = kernel.reshape(-1, plan.features)
+    return sum((tap * weight for tap, weight in zip(_taps(x, plan.axes), taps, strict=True)), jnp.zeros((), x.dtype))
+
+
+def _sums_of_shifted_products(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
+    """One reduction for all entries of the kernel; the rows are summed last, for threads to share them."""
+    x = jnp.repeat(x, plan.features // plan.channels, axis=-1)
+    products = tuple(tap * dy for tap in _taps(x, plan.axes))
+    zeros = (jnp.zeros((), dy.dtype),) * len(products)
+    axes = (0, *range(2, dy.ndim - 1))
+    rows = lax.reduce(products, zeros, lambda left, right: tuple(map(jnp.add, left, right)), axes)
+    return jnp.stack([row.sum(0) for row in rows]).reshape(plan.shapes["kernel"])
+
+
+SHIFTS = _transposed_by_jax(_sum_of_shifted_products)._replace(kernel_gradient=_sums_of_shifted_products)
+
+
+def _tiled_product(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Rows of the output in tiles: what a tile sees, as one vector, times the banded matrix of the last axis."""
+    *above, row = plan.axes
+    count = math.ceil(row.out / TILE)
+    tile = math.ceil(row.out / count)
+    sees, step = (tile - 1) * row.stride + row.reach, tile * row.stride
+    excess = (count - 1) * step + sees - row.low - row.spread
+    edges = [(0, 0, 0)] * (1 + len(above)) + [(row.low, excess, row.input_dilation - 1), (0, 0, 0)]
+    taps = list(_taps(lax.pad(x, jnp.zeros((), x.dtype), edges), above))
+    strips = [tap[..., start : start + sees, :] for start in range(0, count * step, step) for tap in taps]
+    above_out = strips[0].shape[:-2]
+    seen = jnp.concatenate([strip.reshape(*above_out, 1, sees * plan.channels) for strip in strips], axis=-2)
+    bands = selector(sees, row.window, row.stride, (0, 0), 1, row.kernel_dilation, boundary="zero")
+    kernel = kernel.reshape(-1, *kernel.shape[-3:])
+    band = jnp.einsum("ltco,tpq->lqcpo", kernel, bands.astype(kernel.dtype), precision=lax.Precision.HIGHEST)
+    band = band.reshape(len(taps) * sees * plan.channels, tile * plan.features)
+    y = jnp.matmul(seen.reshape(*above_out, count, len(band)), band, precision=plan.precision)
+    return y.reshape(*above_out, count * tile, plan.features)[..., : row.out, :]
+
+
+TILES = _transposed_by_jax(_tiled_product)
+
+
+# --- from one convolution to another ------------------------------------------------------------------------------------
+
+
+def _input_gradient_by_phase(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The input gradient of the same convolution seen at stride 1, with the positions within a stride as channels."""
+    strides, rank = plan.each("stride"), len(plan.axes)
+    windows = tuple(math.ceil(axis.window / axis.stride) for axis in plan.axes)
+    sizes = tuple(axis.out - 1 + window for axis, window in zip(plan.axes, windows, strict=True))
+
+    def channels_from_phases(x: jax.Array, start: int, blocks: tuple[int, ...]) -> jax.Array:
+        """Splits the axes from ``start`` into blocks of one stride, which join the channels behind them."""
+        lead, tail = x.shape[:start], x.shape[start + rank :]
+        x = x.reshape(*lead, *itertools.chain(*zip(blocks, strides, strict=True)), *tail)
+        inner = tuple(range(start + 1, start + 2 * rank, 2))
+        x = jnp.moveaxis(x, inner, range(start + rank, start + 2 * rank))
+        return x.reshape(*lead, *blocks, -1, *tail[1:])
+
+    def from_input(x: jax.Array) -> jax.Array:
+        widths = [
+            (axis.low, size * axis.stride - axis.low - axis.size, 0)
+            for axis, size in zip(plan.axes, sizes, strict=True)
+        ]
+        return channels_from_phases(lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *widths, (0, 0, 0)]), 1, sizes)
+
+    extra = [(0, window * axis.stride - axis.window) for axis, window in zip(plan.axes, windows, strict=True)]
+    kernel = channels_from_phases(jnp.pad(kernel, [*extra, (0, 0), (0, 0)]), 0, windows)
+    dense = plan._replace(
+        axes=tuple(Axis(size, window, 1, 0, 0, 1, 1) for size, window in zip(sizes, windows, strict=True)),
+        channels=plan.channels * math.prod(strides),
+    )
+    x = jax.ShapeDtypeStruct(plan.shapes["x"], dy.dtype)
+    return jax.linear_transpose(from_input, x)(_convolution_with_inverted_kernel(dense, dy, kernel))[0]
+
+
+PHASES = CANONICAL._replace(input_gradient=_input_gradient_by_phase)
+
+
+def _kernel_gradient_of_one_tap(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
+    (seen,) = _taps(x, plan.axes)
+    axes = tuple(range(dy.ndim - 1))
+    return jnp.tensordot(seen, dy, (axes, axes), precision=plan.precision).reshape(plan.shapes["kernel"])
+
+
+MATMUL = CANONICAL._replace(kernel_gradient=_kernel_gradient_of_one_tap)
+
+
+def _by_slabs(plan: Plan) -> tuple[Plan, Callable[[jax.Array], list[jax.Array]], Callable[[jax.Array], jax.Array]]:
+    """The 2-D plan, and how to cut ``x`` into one batch of images per outer entry of the window, and to fold ``dy``."""
+    outer, inner = plan.axes[:-2], plan.axes[-2:]
+    flat = plan._replace(axes=inner, batch=plan.batch * math.prod(axis.out for axis in outer))
+
+    def cut(x: jax.Array) -> list[jax.Array]:
+        return [tap.reshape(flat.shapes["x"]) for tap in _taps(x, outer)]
+
+    def fold(dy: jax.Array) -> jax.Array:
+        return dy.reshape(flat.shapes["dy"])
+
+    return flat, cut, fold
+
+
+def _slabs_output(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    flat, cut, _ = _by_slabs(plan)
+    kernels = kernel.reshape(-1, *flat.shapes["kernel"])
+    parts = [_convolution(flat, slab, weights) for slab, weights in zip(cut(x), kernels, strict=True)]
+    return sum(parts[1:], parts[0]).reshape(plan.shapes["dy"])
+
+
+def _slabs_input_gradient(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    flat, cut, fold = _by_slabs(plan)
+    kernels = kernel.reshape(-1, *flat.shapes["kernel"])
+    parts = [_convolution_with_inverted_kernel(flat, fold(dy), weights) for weights in kernels]
+    return jax.linear_transpose(cut, jax.ShapeDtypeStruct(plan.shapes["x"], dy.dtype))(parts)[0]
+
+
+def _slabs_kernel_gradient(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
+    flat, cut, fold = _by_slabs(plan)
+    parts = [_convolution_over_batch(flat, slab, fold(dy)) for slab in cut(x)]
+    return jnp.stack(parts).reshape(plan.shapes["kernel"])
+
+
+SLABS = Formulation(_slabs_output, _slabs_input_gradient, _slabs_kernel_gradient)
