@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from absl import app, flags
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from cnn_jax import config as configs
 from cnn_jax.errors import EXIT_CODE, Interrupted, UsageError, nearest
@@ -66,7 +66,7 @@ def config_and_workdir(config: ConfigDict | None, workdir: str | None, mode: str
     Raises:
       UsageError: neither says which experiment, or a mode that needs a trained run is given none.
     """
-    path = str(flags.FLAGS["config"].config_filename) if flags.FLAGS["config"].present else None
+    path = config_flags.get_config_filename(flags.FLAGS["config"]) if flags.FLAGS["config"].present else None
     if path is not None:
         configs.check_config_file(path)
     if config is None:

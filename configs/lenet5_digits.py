@@ -20,6 +20,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.learning_rate = 0.1
     config.optimizer.weight_decay = 1e-3
     config.label_smoothing = 0.1
+    config.reference.accuracy = 0.9933
+    config.reference.source = "support vector machine on the same split (scikit-learn SVC, gamma 0.001, C 10)"
     if variant == "smoke":
         config.epochs = 2
     return config

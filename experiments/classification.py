@@ -23,10 +23,11 @@ from jaxtyping import Array, Float, Key, PyTree
 from ml_collections import ConfigDict
 from rich.table import Table
 
-from cnn_jax import data, geometry, models, ops
+from cnn_jax import data, geometry, models, nn, ops
 from cnn_jax import train as training
 from cnn_jax.data.pictures import find_pictures, read_picture
 from cnn_jax.errors import UsageError
+from cnn_jax.files import write_json, write_whole
 
 
 def default_config() -> ConfigDict:
@@ -78,9 +79,9 @@ class Classifier:
         self.preprocess = preprocess
         self.class_names = tuple(class_names)
         self.abstract_model = nnx.eval_shape(lambda: self.create(jax.random.key(0)))
-        self._graph, *_ = nnx.split(self.abstract_model, nnx.Param, ...)
+        self._graph = nnx.split(self.abstract_model, nnx.Param, ...)[0]
 
-    def create(self, key: Key[Array, ""]) -> nnx.Module:
+    def create(self, key: Key[Array, ""]) -> nn.Sequence:
         """The network with freshly drawn parameters."""
         return models.create(
             self.config.model.name,
@@ -90,27 +91,36 @@ class Classifier:
             rngs=nnx.Rngs(key),
         )
 
+    def model(self, params: PyTree, model_state: PyTree) -> nn.Sequence:
+        """The network with these parameters."""
+        return nnx.merge(self._graph, params, model_state)
+
     def apply(
         self, params: PyTree, model_state: PyTree, images: Array, *, train: bool = False, **options: Any
     ) -> tuple[Any, PyTree]:
         """Runs the network on raw images; returns its output and its new state."""
-        model = nnx.merge(self._graph, params, model_state)
+        model = self.model(params, model_state)
         output = model(self.preprocess(images), train=train, **options)
         return output, nnx.state(model, nnx.Not(nnx.Param))
 
     def init(self, key: Key[Array, ""], optimizer: optax.GradientTransformation) -> training.TrainState:
         """The state before the first step."""
-        _, params, model_state = nnx.split(self.create(training.stream_key(key, "params")), nnx.Param, ...)
+        model = self.create(training.stream_key(key, "params"))
+        params, model_state = nnx.state(model, nnx.Param), nnx.state(model, nnx.Not(nnx.Param))
         return training.create_state(key, params, model_state, optimizer)
 
     def loss(
         self, params: PyTree, model_state: PyTree, batch: training.Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[training.Metrics, PyTree]]:
-        """Mean cross-entropy of a training batch."""
+        """What training minimises: the mean cross-entropy of a batch with its smoothed labels.
+
+        The metrics have the plain cross-entropy, to be compared with that of the other sets.
+        """
         logits, model_state = self.apply(params, model_state, batch["image"], train=True, rngs=nnx.Rngs(key))
         smoothing = self.config.label_smoothing
-        losses = ops.softmax_cross_entropy(logits, batch["label"], label_smoothing=smoothing)
-        return losses.mean(), (_metrics(losses, logits, batch["label"], jnp.ones_like(losses)), model_state)
+        objective = ops.softmax_cross_entropy(logits, batch["label"], label_smoothing=smoothing).mean()
+        losses = ops.softmax_cross_entropy(logits, batch["label"])
+        return objective, (_metrics(losses, logits, batch["label"], jnp.ones_like(losses)), model_state)
 
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
         """Loss and accuracy over the part of a batch where the mask is 1."""
@@ -151,7 +161,7 @@ def train(config: ConfigDict, directory: Path) -> None:
         monitor="validation/accuracy" if "validation" in sets else "test/accuracy",
     )
     with training.Workdir(directory, config):
-        training.write_json(directory / "data.json", describe_data(sets, preprocess))
+        write_json(directory / "data.json", describe_data(sets, preprocess))
         command = f"python launch.py --workdir={directory}"
         trained = training.train(task, plan, seed=config.seed, directory=directory, how_to_continue=command)
         result = {
@@ -159,7 +169,7 @@ def train(config: ConfigDict, directory: Path) -> None:
             "scores": trained.scores,
             "parameters_sha256": training.digest(trained.state.params),
         }
-        training.write_json(directory / "result.json", result)
+        write_json(directory / "result.json", result)
         classification_report.write(directory, classifier, trained, sets["test"])
     accuracy = trained.scores["test/accuracy"]
     print(f"test accuracy {accuracy:.2%}, error {1 - accuracy:.2%}, in {time.perf_counter() - started:.1f} s")
@@ -212,7 +222,7 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         )
     _print_table(f"{directory}, {checkpoint} checkpoint", rows)
     if output is not None:
-        training.write_text(Path(output), _csv(paths, probabilities, classifier.class_names))
+        write_whole(Path(output), _csv(paths, probabilities, classifier.class_names))
         print(f"wrote {output}")
 
 

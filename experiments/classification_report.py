@@ -93,8 +93,7 @@ def _confusion(test_set: data.Dataset, predictions: np.ndarray) -> Section:
 
 def _first_filters(classifier: "Classifier", state: training.TrainState) -> list[Section]:
     """The kernel of the first layer that has one over space; none for networks without convolutions."""
-    model = nnx.merge(*nnx.split(classifier.abstract_model))
-    nnx.update(model, state.params)
+    model = classifier.model(state.params, state.model_state)
     for row in geometry.trace(classifier.abstract_model, tuple(classifier.config.input_shape)):
         kernel = getattr(model.layer(row.name), "kernel", None)
         if kernel is not None and kernel.ndim == 4:

@@ -4,7 +4,9 @@ LeCun, Bottou, Bengio & Haffner, "Gradient-based learning applied to document re
 simplified as usual: full connections from S2 to C3, plain averages for subsampling, a linear output for the softmax.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +30,7 @@ def lenet_5_modern(
     def scaled(channels: int) -> int:
         return max(1, round(channels * width))
 
-    features = {
+    features: dict[str, Callable[..., Any]] = {
         "c1": conv(input_shape[-1], scaled(6)),
         "c1_tanh": jnp.tanh,
         "s2": nn.AvgPool((2, 2), strides=(2, 2)),

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cnn_jax.errors import UsageError
+from cnn_jax.files import write_whole
 from cnn_jax.report.figures.style import styled
 
 _DOTS_PER_INCH = 220  # of the saved pictures
@@ -131,11 +132,11 @@ class Page:
         for slug, section in zip(slugs, self.sections, strict=True):
             if section.figure is not None:
                 png = _png(section.figure)
-                _write_whole(workdir / "figures" / f"{slug}.png", png)
+                write_whole(workdir / "figures" / f"{slug}.png", png)
                 images[slug] = _embedded(section.figure, png)
         page = _template().render(page=self, sections=list(zip(slugs, self.sections, strict=True)), images=images)
         report = workdir / "report.html"
-        _write_whole(report, page.encode())
+        write_whole(report, page.encode())
         return report
 
 
@@ -194,13 +195,3 @@ def _template() -> jinja2.Template:
     environment.filters["paragraphs"] = lambda text: [part for part in re.split(r"\n\s*\n", text.strip()) if part]
     environment.tests["numeric"] = _is_number
     return environment.from_string(files.joinpath("page.html").read_text(encoding="utf-8"))
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: beside its place first, then renamed into it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

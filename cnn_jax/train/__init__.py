@@ -6,7 +6,7 @@ from cnn_jax.train.optimizers import create_optimizer, learning_rate_schedule
 from cnn_jax.train.records import Records, read_records
 from cnn_jax.train.state import TrainState, create_state, digest, stream_key
 from cnn_jax.train.step import Batch, Metrics, averages, make_evaluation, make_scanned_steps, make_step
-from cnn_jax.train.workdir import Workdir, environment, write_json, write_text
+from cnn_jax.train.workdir import Workdir, environment
 
 __all__ = [
     "Batch",
@@ -32,6 +32,4 @@ __all__ = [
     "read_records",
     "stream_key",
     "train",
-    "write_json",
-    "write_text",
 ]

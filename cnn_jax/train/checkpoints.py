@@ -1,9 +1,15 @@
 """Checkpoints that are the whole run: written in the background, atomic, verified, the latest and the best kept."""
 
+import contextlib
 import dataclasses
 import errno
+import functools
 import logging
+import os
 import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +54,9 @@ class Checkpoints:
         def score(metrics: dict[str, float]) -> float:
             return metrics["score"]
 
-        # Orbax tells of each save and folder through absl; a run has one display, and that is not it.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Orbax tells of each save and folder through absl, and of each failure too, which it then raises as well.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        _drop_echoes()
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
             item_handlers={"state": ocp.StandardCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()},
@@ -81,6 +88,8 @@ class Checkpoints:
         """
         # A copy, because on a CPU the writer would otherwise read the very buffers that the next step overwrites.
         arrays = jax.tree.map(jnp.copy, _with_key_data(state))
+        self.wait()
+        _require_room(self.directory, 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)))
         with _os_errors(self.directory):
             self._manager.save(
                 int(state.step),
@@ -140,18 +149,12 @@ class Checkpoints:
 
     def _read(self, step: int, template: TrainState) -> Checkpoint:
         expected = jax.eval_shape(_with_key_data, template)
-        try:
+        with _unreadable_is_damaged():
             stored = self._manager.item_metadata(step)["state"].tree
-        except (
-            Exception
-        ) as error:  # orbax and TensorStore raise bare Exceptions for files that are missing or cut short
-            raise _DamagedError(_first_line(error)) from error
         _check_same_network(self.directory / str(step), stored, expected)
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(expected), notes=ocp.args.JsonRestore())
-        try:
+        with _unreadable_is_damaged():
             restored = self._manager.restore(step, args=arguments)
-        except Exception as error:
-            raise _DamagedError(_first_line(error)) from error
         notes = restored["notes"]
         if digest(restored["state"]) != notes.pop("digest", None):
             raise _DamagedError("its arrays do not have the recorded SHA-256")
@@ -168,24 +171,55 @@ class _DamagedError(Exception):
     """A checkpoint that cannot be read or does not match its SHA-256."""
 
 
-class _os_errors:
+@contextlib.contextmanager
+def _unreadable_is_damaged() -> Iterator[None]:
+    """Orbax and TensorStore raise bare Exceptions of many lines for files that are missing or cut short."""
+    try:
+        yield
+    except Exception as error:
+        raise _DamagedError("its files are missing or cut short") from error
+
+
+def _require_room(directory: Path, size: int) -> None:
+    """Asks the disk for the room of a checkpoint, and gives it back: orbax would find out half-way, in its threads."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as probe:
+            os.posix_fallocate(probe.fileno(), 0, size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(directory)) from error
+
+
+@contextlib.contextmanager
+def _os_errors(directory: Path) -> Iterator[None]:
     """Turns TensorStore's own exceptions about a full disk, raised as ValueError, into the OSError that they are."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        if error is None or isinstance(error, OSError):
-            return
-        for code, phrases in (
-            (errno.ENOSPC, ("No space left on device", "RESOURCE_EXHAUSTED")),
-            (errno.EFBIG, ("File too large",)),
+    try:
+        yield
+    except ValueError as error:
+        for code, phrase in (
+            (errno.ENOSPC, "No space left on device"),
+            (errno.EDQUOT, "Disk quota exceeded"),
+            (errno.EFBIG, "File too large"),
         ):
-            if any(phrase in str(error) for phrase in phrases):
-                raise OSError(code, phrases[0], str(self.directory)) from error
+            if phrase in str(error):
+                raise OSError(code, phrase, str(directory)) from error
+        raise
+
+
+@functools.cache
+def _drop_echoes() -> None:
+    """Keeps orbax from printing tracebacks beside the exception that it raises.
+
+    One file that cannot be read fails several coroutines. The first failure is raised; the others, which nobody waits
+    for, would be printed by the interpreter when it collects them.
+    """
+    unraisable = sys.unraisablehook
+
+    def drop_abandoned(information: Any) -> None:
+        code = getattr(information.object, "cr_code", None)
+        if code is None or "orbax" not in code.co_filename:
+            unraisable(information)
+
+    sys.unraisablehook = drop_abandoned
 
 
 def _with_key_data(state: TrainState) -> TrainState:
@@ -212,7 +246,3 @@ def _check_same_network(path: Path, stored: PyTree, expected: PyTree) -> None:
                 f"checkpoint {path} is of another network or optimiser: {name} has shape {have.get(name, 'none')} "
                 f"in it and {want.get(name, 'none')} in this config; use the config it was trained with"
             )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

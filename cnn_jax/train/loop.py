@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
@@ -182,7 +183,7 @@ class Evaluations:
     def __init__(self, evaluate: Evaluate, examples: Mapping[str, Batch], *, batch_size: int) -> None:
         self._compiled = make_evaluation(evaluate)
         self._splits = {
-            split: (jax.device_put(arrays), *padded_batches(_length(arrays), batch_size))
+            split: (jax.device_put(arrays), *map(jnp.asarray, padded_batches(_length(arrays), batch_size)))
             for split, arrays in examples.items()
         }
 

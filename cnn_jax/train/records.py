@@ -5,8 +5,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 
 class Records:
     """The scores of a run, one JSON object a line, and the same as TensorBoard events; a context manager.
@@ -24,6 +22,9 @@ class Records:
     def __init__(self, directory: Path, *, length: int = 0, step: int = 0) -> None:
         self._file = open(directory / "metrics.jsonl", "ab")  # noqa: SIM115 - closed in __exit__
         self._file.truncate(length)
+        # Imported here because it takes seconds where PyTorch is installed, which it looks for.
+        from tensorboardX import SummaryWriter
+
         self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=step or None, max_queue=1000)
 
     def __enter__(self) -> "Records":

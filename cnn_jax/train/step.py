@@ -6,14 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Int, Key, PyTree
 
 from cnn_jax.data.batches import batch_indices
 from cnn_jax.train.state import TrainState, stream_key
 
-Batch = dict[str, Array | np.ndarray]
+Batch = dict[str, Array]
 """Arrays with a leading axis of examples, by name; ``'mask'`` (0 or 1 per example) is there in evaluation."""
 
 Metrics = dict[str, tuple[Array, Array]]

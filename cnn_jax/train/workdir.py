@@ -1,7 +1,6 @@
 """The directory of one run: whose it is, what made it, and that only one process writes in it."""
 
 import fcntl
-import json
 import os
 import platform
 import subprocess
@@ -15,6 +14,7 @@ from ml_collections import ConfigDict
 
 from cnn_jax import config as configs
 from cnn_jax.errors import UsageError
+from cnn_jax.files import write_json, write_whole
 
 _PACKAGES = ("cnn_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
@@ -52,28 +52,13 @@ class Workdir:
                 )
         else:
             write_json(path / "environment.json", environment())
-            write_text(saved, configs.to_json(config) + "\n")
+            write_whole(saved, configs.to_json(config) + "\n")
 
     def __enter__(self) -> "Workdir":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all: beside its place first, then renamed into it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def environment() -> dict[str, Any]:

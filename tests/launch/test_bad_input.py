@@ -38,7 +38,7 @@ def config_file(folder: Path, text: str) -> str:
         ([DIGITS, "--config.optimizer.learning_rat=0.1"], ["optimizer.learning_rat", "'optimizer.learning_rate'"]),
         ([DIGITS, "--config.optimiser.learning_rate=0.1"], ["optimiser.learning_rate", "'optimizer.learning_rate'"]),
         ([DIGITS, "--config.epochs.more=1"], ["epochs.more", "no such key"]),
-        ([DIGITS, "--config.optimizer.learning_rate=fast"], ["optimizer.learning_rate=fast", "a number", "0.0"]),
+        ([DIGITS, "--config.optimizer.learning_rate=fast"], ["optimizer.learning_rate=fast", "a number", "0.1"]),
         ([DIGITS, "--config.epochs=1.5"], ["epochs=1.5", "a whole number"]),
         ([DIGITS, "--config.epochs", "many"], ["epochs", "a whole number"]),
         ([DIGITS, "--config.optimizer=sgd"], ["optimizer=sgd", "group", "optimizer.name"]),
@@ -116,7 +116,7 @@ def test_full_disk(trained: Path, tmp_path: Path) -> None:
 
     def no_room() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        setrlimit(RLIMIT_FSIZE, (60_000, 60_000))
+        setrlimit(RLIMIT_FSIZE, (200_000, 200_000))
 
     line = rejected(f"--workdir={run}", preexec_fn=no_room)
     assert "File too large" in line

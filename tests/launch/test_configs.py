@@ -4,9 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from sklearn.svm import SVC
 
+from cnn_jax import data
+from configs.lenet5_digits import get_config
 from tests.launch.process import ROOT, train
-from tests.requirements import require_tfds
+from tests.requirements import require_data
 
 CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").glob("*.py"))
 
@@ -15,7 +18,7 @@ CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").glob("*.p
 def test_smoke_variant_runs(path: Path, tmp_path: Path) -> None:
     (name,) = re.findall(r'data\.name = "(\w+)"', (ROOT / path).read_text()) or ["digits"]
     if name != "digits":
-        require_tfds(name)
+        require_data(name)
     train(tmp_path / "run", config=f"{path}:smoke")
     assert (tmp_path / "run" / "report.html").exists()
 
@@ -26,3 +29,10 @@ def test_header_says_command_time_and_score(path: Path) -> None:
     assert f"python launch.py --config={path}" in header
     assert re.search(r"^Time: +\d", header, re.M), header
     assert re.search(r"^Expected: .*\d+\.\d+ % ± \d\.\d+ .*mean ± std over \d+ seeds", header, re.M), header
+
+
+def test_reference_of_the_digits_is_what_the_machine_scores() -> None:
+    train_set, test_set = (data.load("digits", split) for split in ("train", "test"))
+    pixels = [dataset.images.reshape(len(dataset), -1) / 255 * 16 for dataset in (train_set, test_set)]
+    score = SVC(gamma=0.001, C=10).fit(pixels[0], train_set.labels).score(pixels[1], test_set.labels)
+    assert score == pytest.approx(get_config().reference.accuracy, abs=1e-4)

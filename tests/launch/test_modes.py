@@ -71,14 +71,14 @@ def test_predict_reads_real_digits(trained: Path, tmp_path: Path) -> None:
     labels = []
     for position in range(60):
         ink = np.kron(digits.images[position], np.ones((12, 12)))
-        paper = (255 - np.pad(ink, 24) * 255 / 16).astype(np.uint8)
+        paper = (255 - np.pad(ink, 2) * 255 / 16).astype(np.uint8)
         Image.fromarray(paper).save(tmp_path / f"{position:02d}.png")
         labels.append(int(digits.target[position]))
     output = tmp_path / "out.csv"
     done = launch("--mode=predict", f"--workdir={trained}", f"--images={tmp_path}", f"--output={output}")
     assert done.returncode == 0, done.stderr
     assert "inverted" in done.stdout
-    rows = list(csv.DictReader(output.open()))
+    rows = list(csv.DictReader(output.read_text().splitlines()))
     assert [Path(row["picture"]).name for row in rows] == [f"{position:02d}.png" for position in range(60)]
     for row in rows:
         assert sum(float(row[str(digit)]) for digit in range(10)) == pytest.approx(1, abs=1e-4)

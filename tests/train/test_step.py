@@ -12,10 +12,10 @@ from cnn_jax.data.batches import batch_indices, padded_batches
 N, BATCH, RATE = 23, 4, 0.1
 
 
-def problem() -> dict[str, np.ndarray]:
+def problem() -> dict[str, jax.Array]:
     generator = np.random.default_rng(0)
     x = generator.normal(size=(N, 3)).astype(np.float32)
-    return {"x": x, "y": (x @ [1.0, -2.0, 0.5]).astype(np.float32)}
+    return {"x": jnp.asarray(x), "y": jnp.asarray(x @ [1.0, -2.0, 0.5], jnp.float32)}
 
 
 def loss(params, model_state, batch, key):
@@ -45,7 +45,7 @@ def test_scanned_steps_are_gradient_descent_on_the_announced_batches() -> None:
     )
     w, losses = np.zeros(3), []
     for rows in order:
-        x, y = data["x"][rows].astype(float), data["y"][rows].astype(float)
+        x, y = (np.asarray(data[name], float)[rows] for name in ("x", "y"))
         losses.append(((x @ w - y) ** 2).mean())
         w = w - RATE * 2 * x.T @ (x @ w - y) / BATCH
     np.testing.assert_allclose(state.params["w"], w, rtol=1e-5)
@@ -72,7 +72,7 @@ def test_evaluation_is_exact_whatever_the_batch_size(batch_size: int) -> None:
     data = problem()
     state = start()
     metrics = train.make_evaluation(evaluate)(state, data, *padded_batches(N, batch_size))
-    assert train.averages(metrics)["loss"] == pytest.approx((data["y"].astype(float) ** 2).mean(), rel=1e-5)
+    assert train.averages(metrics)["loss"] == pytest.approx((np.asarray(data["y"], float) ** 2).mean(), rel=1e-5)
 
 
 def test_streams_are_independent_and_the_same_in_every_process() -> None:
