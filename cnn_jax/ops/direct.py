@@ -2,7 +2,7 @@
 
 A convolution is linear in its input, in its kernel, and, paired with a cotangent, in that too: one trilinear form
 
-    T(x, kernel, dy) = sum over n, i, t, c, o of  dy[n, i, o] * x[n, i * stride + t * dilation - low, c] * kernel[t, c, o]
+    T(x, kernel, dy) = sum over n, i, t, c, o of dy[n, i, o] x[n, i stride + t dilation - low, c] kernel[t, c, o]
 
 Its three partial derivatives are the output (by ``dy``), the input gradient (by ``x``) and the kernel gradient (by
 ``kernel``), and the derivatives of each are the other two. So three functions with custom VJPs give reverse-mode
@@ -12,6 +12,7 @@ which XLA's CPU backend computes 10 to 200 times slower inside ``lax.scan``.
 ``conv`` has the fast gradients, ``conv_jax`` is the plain twin for forward mode (``jvp``, ``hessian``).
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -34,6 +35,7 @@ from cnn_jax.ops.formulations import (
     Plan,
     channels_last,
 )
+from cnn_jax.ops.padding import Pairs
 
 
 def conv(
@@ -41,7 +43,7 @@ def conv(
     kernel: Shaped[Array, "*window channels_per_group features"],
     *,
     strides: tuple[int, ...],
-    padding: tuple[tuple[int, int], ...],
+    padding: Pairs,
     input_dilation: tuple[int, ...],
     kernel_dilation: tuple[int, ...],
     feature_group_count: int,
@@ -64,19 +66,8 @@ def conv(
     >>> conv(x, kernel, strides=(2,), padding=((1, 1),), **plain).ravel()
     Array([4., 6., 4.], dtype=float32)
     """
-    columns = zip(
-        x.shape[1:-1],
-        kernel.shape[:-2],
-        strides,
-        (low for low, _ in padding),
-        (high for _, high in padding),
-        input_dilation,
-        kernel_dilation,
-        strict=True,
-    )
-    axes = tuple(Axis(*column) for column in columns)
-    plan = Plan(axes, x.shape[0], x.shape[-1], kernel.shape[-1], feature_group_count, precision)
-    return _output(plan, x, kernel)
+    options = (strides, padding, input_dilation, kernel_dilation, feature_group_count, precision)
+    return _output(plan_of(x.shape, kernel.shape, *options), x, kernel)
 
 
 def conv_jax(
@@ -84,7 +75,7 @@ def conv_jax(
     kernel: Shaped[Array, "*window channels_per_group features"],
     *,
     strides: tuple[int, ...],
-    padding: tuple[tuple[int, int], ...],
+    padding: Pairs,
     input_dilation: tuple[int, ...],
     kernel_dilation: tuple[int, ...],
     feature_group_count: int,
@@ -101,6 +92,23 @@ def conv_jax(
         feature_group_count=feature_group_count,
         precision=precision,
     )
+
+
+def plan_of(
+    x: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    padding: Pairs,
+    input_dilation: Sequence[int],
+    kernel_dilation: Sequence[int],
+    feature_group_count: int,
+    precision: lax.PrecisionLike = None,
+) -> Plan:
+    """The static half of a call of ``conv``, from the shapes of its arrays."""
+    low, high = zip(*padding, strict=True)
+    columns = (x[1:-1], kernel[:-2], strides, low, high, input_dilation, kernel_dilation)
+    axes = tuple(Axis(*column) for column in zip(*columns, strict=True))
+    return Plan(axes, x[0], x[-1], kernel[-1], feature_group_count, precision)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -179,7 +187,7 @@ def _on_cpu(product: str, plan: Plan, *operands: jax.Array) -> jax.Array:
     return chosen(plan, *(operand.astype(accumulator(dtype)) for operand in operands)).astype(dtype)
 
 
-# --- vmap --------------------------------------------------------------------------------------------------------------
+# --- vmap -------------------------------------------------------------------------------------------------------------
 
 _SHARED = {  # the dimension that two roles have in common: its name in the plan, its axis in each
     frozenset({"x", "dy"}): ("batch", {"x": 0, "dy": 0}),

@@ -117,7 +117,7 @@ def _transposed_by_jax(output: Product) -> Formulation:
     return Formulation(output, input_gradient, kernel_gradient)
 
 
-# --- one convolution ---------------------------------------------------------------------------------------------------
+# --- one convolution --------------------------------------------------------------------------------------------------
 
 
 def _convolution(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -182,7 +182,7 @@ TRANSPOSED = _transposed_by_jax(_convolution)
 CANONICAL = Formulation(_convolution, _convolution_with_inverted_kernel, _convolution_over_batch)
 
 
-# --- slices of the input -----------------------------------------------------------------------------------------------
+# --- slices of the input ----------------------------------------------------------------------------------------------
 
 
 def _padded(x: jax.Array, axes: Sequence[Axis]) -> jax.Array:
@@ -205,7 +205,7 @@ def _taps(x: jax.Array, axes: Sequence[Axis]) -> Iterator[jax.Array]:
         yield x[:, *slices]
 
 
-# --- few channels ------------------------------------------------------------------------------------------------------
+# --- few channels -----------------------------------------------------------------------------------------------------
 
 
 def _sum_of_shifted_products(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -250,7 +250,7 @@ def _tiled_product(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
 TILES = _transposed_by_jax(_tiled_product)
 
 
-# --- from one convolution to another ------------------------------------------------------------------------------------
+# --- from one convolution to another ----------------------------------------------------------------------------------
 
 
 def _input_gradient_by_phase(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
