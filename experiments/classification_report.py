@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from flax import nnx
 
 from cnn_jax import config as configs
 from cnn_jax import data, geometry
