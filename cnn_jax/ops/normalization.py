@@ -11,8 +11,8 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import check_array, check_option, per_axis
-from cnn_jax.ops.pool import Axes, window_sums, window_sums_transpose
-from cnn_jax.ops.taps import Axis
+from cnn_jax.ops.reductions import window_sums, window_sums_transpose
+from cnn_jax.ops.taps import Axes, Axis
 
 
 def batch_statistics(
@@ -138,9 +138,9 @@ def local_response_norm(
     References:
       Krizhevsky, Sutskever and Hinton, ImageNet classification with deep convolutional neural networks, 2012, s. 3.3.
 
-    >>> x = jnp.array([1.0, 2.0, 3.0])
-    >>> local_response_norm(x, size=3, alpha=1.0, beta=1.0, k=1.0) - jnp.array([1 / 6, 2 / 15, 3 / 14])
-    Array([0., 0., 0.], dtype=float32)
+    >>> x = jnp.array([1.0, 1.0, 1.0, 1.0])
+    >>> local_response_norm(x, size=3, alpha=1.0, beta=1.0, k=1.0)  # 1/(1+1+1), 1/(1+1+1+1), ...
+    Array([0.33333334, 0.25      , 0.25      , 0.33333334], dtype=float32)
     """
     op = "local_response_norm"
     check_option(op, "convention", convention, ("paper", "torch"))

@@ -6,7 +6,7 @@ the two axes before the channels. Strides are those of the window unless given.
 
 import math
 from collections.abc import Sequence
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
 import jax
@@ -18,11 +18,10 @@ from jaxtyping import Array, Shaped
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import check_array, check_option, per_axis, split_batch
 from cnn_jax.ops.padding import Padding, slide
-from cnn_jax.ops.taps import Axis, taps, untap
+from cnn_jax.ops.reductions import choose, passes, tied_maxima, window_maxima, window_sums, winners
+from cnn_jax.ops.taps import Axes, Axis
 
 TIES = ("first", "split", "all")
-
-Axes = tuple[Axis, ...]
 
 
 def max_pool(
@@ -73,7 +72,8 @@ def max_pool(
     check_option(op, "ties", ties, TIES)
     x, batch, axes, origins = arguments(op, x, window, strides, padding, dilation, rounding)
     check_not_empty(op, padding, axes)
-    y = _maximum(axes, ties, crop(x, axes, origins))
+    cropped = crop(x, axes, origins)
+    y = window_maxima(axes, cropped) if ties == "first" else tied_maxima(axes, ties == "split", cropped)
     y = y.reshape(*batch, *y.shape[1:])
     if not return_indices:
         return y
@@ -173,8 +173,8 @@ def lp_pool(
     if not isinstance(p, int | float) or not 1 <= p < math.inf:
         raise UsageError(f"{op}: p={p!r} must be a finite number, at least 1; for the limit use max_pool(abs(x), ...)")
     x, batch, axes, origins = arguments(op, x, window, strides, padding, dilation, rounding)
-    wide = jnp.abs(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
-    sums = window_sums(axes, crop(wide, axes, origins) ** p)
+    wide = crop(x, axes, origins).astype(jnp.promote_types(x.dtype, jnp.float32))
+    sums = window_sums(axes, (wide * jnp.sign(wide)) ** p)  # abs(x) would have the slope 1 at 0
     # The root's slope at 0 is infinite; a 1 in its place keeps that out of the gradient.
     y = jnp.where(sums > 0, jnp.where(sums > 0, sums, 1) ** (1 / p), 0)
     return y.astype(x.dtype).reshape(*batch, *y.shape[1:])
@@ -244,105 +244,18 @@ def crop(x: jax.Array, axes: Axes, origins: Sequence[int]) -> jax.Array:
     return x[(slice(None), *kept)]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def window_sums(axes: Axes, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """The sum of every window, in float32 at least, with a fast gradient."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    for axis in axes:
-        x = reduce(jnp.add, taps(x, axis, 0.0))
-    return x
-
-
-def _window_sums_forward(axes: Axes, x: Array) -> tuple[Array, Array]:
-    return window_sums(axes, x), jnp.zeros((0,), x.dtype)
-
-
-def _window_sums_backward(axes: Axes, like: Array, dy: Array) -> tuple[Array]:
-    return (window_sums_transpose(axes, dy).astype(like.dtype),)
-
-
-def window_sums_transpose(axes: Axes, dy: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """The adjoint of :func:`window_sums`: every input position receives the sum of the windows it is in."""
-    for axis in reversed(axes):
-        dy = untap([dy] * axis.window, axis)
-    return dy
-
-
-window_sums.defvjp(_window_sums_forward, _window_sums_backward)
-
-
-def _axis_maximum(axis: Axis, x: Array) -> Array:
-    return reduce(jnp.maximum, taps(x, axis, -jnp.inf))
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _maximum(axes: Axes, ties: str, x: Array) -> Array:
-    """The maximum of every window, last axis first, so that the first of several is the first in row-major order."""
-    for axis in reversed(axes):
-        x = _axis_maximum(axis, x)
-    return x
-
-
-def _maximum_forward(axes: Axes, ties: str, x: Array) -> tuple[Array, tuple[Array, Array]]:
-    y = _maximum(axes, ties, x)
-    return y, (x, y)
-
-
-def _maximum_backward(axes: Axes, ties: str, residuals: tuple[Array, Array], dy: Array) -> tuple[Array]:
-    x, y = residuals
-    stages = [x]
-    for axis in reversed(axes[1:]):
-        stages.append(_axis_maximum(axis, stages[-1]))
-    stages.append(y)
-    if ties == "split":
-        dy = dy / _tied(axes, stages).astype(dy.dtype)
-    for axis, x, y in zip(axes, stages[-2::-1], stages[:0:-1], strict=True):
-        parts = [jnp.where(hit, dy, jnp.zeros((), dy.dtype)) for hit in _hits(axis, x, y, only_first=ties == "first")]
-        dy = untap(parts, axis)
-    return (dy,)
-
-
-_maximum.defvjp(_maximum_forward, _maximum_backward)
-
-
-def _hits(axis: Axis, x: Array, y: Array, *, only_first: bool) -> list[Array]:
-    """For each tap of one axis, whether it is a maximum ``y`` of its window."""
-    inside = axis.inside()
-    hits: list[Array] = []
-    free = None
-    for tap, value in enumerate(taps(x, axis, -jnp.inf)):
-        hit = (value == y) | jnp.isnan(value)
-        if not inside[:, tap].all():
-            hit &= axis.along(inside[:, tap], y.ndim)
-        if only_first:
-            hit, free = (hit, ~hit) if free is None else (hit & free, free & ~hit)
-        hits.append(hit)
-    return hits
-
-
-def _tied(axes: Axes, stages: Sequence[Array]) -> Array:
-    """The number of maxima of each window."""
-    count = jnp.ones_like(stages[0], jnp.float32)
-    for axis, x, y in zip(reversed(axes), stages[:-1], stages[1:], strict=True):
-        hits = _hits(axis, x, y, only_first=False)
-        counts = zip(hits, taps(count, axis, 0.0), strict=True)
-        count = reduce(jnp.add, [jnp.where(hit, number, 0.0) for hit, number in counts])
-    return count
-
-
 def _first_maxima(axes: Axes, origins: Sequence[int], x: Array) -> Array:
     """The row-major position in the space of ``x`` of the first maximum of each window."""
-    spaces = x.shape[1:-1]
+    strides = {axis.index: math.prod(x.shape[axis.index + 1 : -1]) for axis in axes}
+    begins = {axis.index: origin for axis, origin in zip(axes, origins, strict=True)}
     x = crop(x, axes, origins)
-    index = jnp.zeros((1,) * x.ndim, jnp.int32)
-    for number in reversed(range(len(axes))):
-        axis = axes[number]
-        y = _axis_maximum(axis, x)
-        positions = (axis.positions() + origins[number]) * math.prod(spaces[number + 1 :])
-        indices = taps(jnp.broadcast_to(index, x.shape), axis, 0.0)
-        index = jnp.zeros(y.shape, jnp.int32)
-        for tap, hit in enumerate(_hits(axis, x, y, only_first=True)):
-            here = axis.along(positions[:, tap].astype(np.int32), y.ndim) + indices[tap]
-            index = jnp.where(hit, here, index)
-        x = y
+    index = jnp.zeros(x.shape, jnp.int32)
+    for some in passes(axes, x.shape[-1]):
+        x, winner = winners(some, x)
+        # Either this pass sees all axes and there is no index yet, or it sees one.
+        index = choose(some[0], index, winner=winner) if len(some) == 1 else jnp.zeros(x.shape, jnp.int32)
+        numbers = jnp.unravel_index(winner.astype(jnp.int32), tuple(axis.window for axis in some))
+        for axis, number in zip(some, numbers, strict=True):
+            starts = axis.along(axis.positions()[:, 0] + begins[axis.index], x.ndim)
+            index += (starts.astype(np.int32) + number * axis.dilation) * strides[axis.index]
     return index

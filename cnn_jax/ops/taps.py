@@ -1,13 +1,14 @@
-"""Windows along one axis, as strided slices: what every pool is made of, and its adjoint.
+"""Windows as strided slices: what every pool is made of, and its adjoint.
 
-Tap ``t`` of a window is one strided slice of the padded axis, which holds entry ``t`` of every window. Maxima and sums
-over windows are then elementwise operations on a few slices, and a pool of any rank is one such pass per axis. On a CPU
-this is several times faster than ``lax.reduce_window``, and its gradient tens of times faster than the
-``select-and-scatter`` that JAX derives (``docs/decisions.md``).
+Tap ``t`` of a window is one strided slice of the padded input, which holds entry ``t`` of every window. Maxima and sums
+over windows are then elementwise operations on a few slices. On a CPU this is several times faster than
+``lax.reduce_window``, and its gradient tens of times faster than the ``select-and-scatter`` that JAX derives
+(``docs/decisions.md``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import jax.numpy as jnp
 import numpy as np
@@ -55,48 +56,106 @@ class Axis:
         return table.reshape(-1, *(1,) * (rank - self.index - 1))
 
 
-def taps(x: Shaped[Array, "..."], axis: Axis, fill: float) -> list[Shaped[Array, "..."]]:
-    """One array per tap of the window, each with ``axis.out`` entries along the axis; padding reads ``fill``.
+Axes = tuple[Axis, ...]
+
+
+def offsets(axes: Axes) -> Iterator[tuple[int, ...]]:
+    """The taps of a window in row-major order, each as its offset on every axis."""
+    return product(*(range(axis.window) for axis in axes))
+
+
+def taps(x: Shaped[Array, "..."], axes: Axes, fill: float) -> list[Shaped[Array, "..."]]:
+    """One array per tap of the window, each with ``out`` entries along every axis; padding reads ``fill``.
 
     >>> x = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])
-    >>> [tap.tolist() for tap in taps(x, Axis(0, 5, window=3, stride=2, dilation=1, low=1, high=1, out=3), fill=0.0)]
+    >>> [tap.tolist() for tap in taps(x, (Axis(0, 5, window=3, stride=2, dilation=1, low=1, high=1, out=3),), fill=0.0)]
     [[0.0, 2.0, 4.0], [1.0, 3.0, 5.0], [2.0, 4.0, 0.0]]
     """
-    last = (axis.out - 1) * axis.stride
-    end = last + (axis.window - 1) * axis.dilation + 1
-    x = _fit(x, axis.index, axis.low, end, fill)
-    starts = [tap * axis.dilation for tap in range(axis.window)]
-    return [lax.slice_in_dim(x, start, start + last + 1, axis.stride, axis.index) for start in starts]
+    x = padded(x, axes, fill)
+    spans, steps = [(axis.out - 1) * axis.stride + 1 for axis in axes], [axis.stride for axis in axes]
+    return [
+        _cut(x, axes, [number * axis.dilation for number, axis in zip(offset, axes, strict=True)], spans, steps)
+        for offset in offsets(axes)
+    ]
 
 
-def untap(parts: Sequence[Shaped[Array, "..."]], axis: Axis) -> Shaped[Array, "..."]:
-    """The adjoint of :func:`taps`: adds every entry of every part to the input position it was read from.
+def padded(x: Shaped[Array, "..."], axes: Axes, fill: float) -> Shaped[Array, "..."]:
+    """``x`` from the first entry of the first window to the last entry of the last."""
+    sizes = [(axis.out - 1) * axis.stride + (axis.window - 1) * axis.dilation + 1 for axis in axes]
+    return _fit(x, axes, [axis.low for axis in axes], sizes, fill)
 
-    Entries from padding are dropped. Positions are split by their remainder modulo the stride, because then each
-    remainder gathers shifted parts, with no gaps between entries, and interleaving them is a reshape.
 
-    >>> parts = [jnp.array([1.0, 2.0]), jnp.array([10.0, 20.0]), jnp.array([100.0, 200.0])]
-    >>> untap(parts, Axis(0, 5, window=3, stride=2, dilation=1, low=0, high=0, out=2)).tolist()
+def untap(
+    axes: Axes,
+    share: Callable[..., Shaped[Array, "..."]],
+    outputs: Sequence[Shaped[Array, "..."]],
+    inputs: Sequence[Shaped[Array, "..."]] = (),
+) -> Shaped[Array, "..."]:
+    """The adjoint of :func:`taps`: every input position receives the sum of its shares in the windows that it is in.
+
+    Input positions are split by their remainders modulo the strides. Within one such phase the windows that hold a
+    position as tap ``t`` follow each other without gaps, so that a phase is a sum of shifted slices, and interleaving
+    the phases is a reshape.
+
+    Args:
+      axes: Where the windows are.
+      share: ``share(tap, *outputs, *inputs)``, what windows return to their entry number ``tap`` in row-major order;
+        must be 0 where the outputs are.
+      outputs: Arrays with one entry per window, handed to ``share`` in slices.
+      inputs: Arrays with one entry per input position, handed to ``share`` likewise.
+
+    >>> axes = (Axis(0, 5, window=3, stride=2, dilation=1, low=0, high=0, out=2),)
+    >>> untap(axes, lambda tap, dy: 10.0**tap * dy, [jnp.array([1.0, 2.0])]).tolist()
     [1.0, 10.0, 102.0, 20.0, 200.0]
     """
-    index, stride = axis.index, axis.stride
-    per_phase = -(-(axis.low + axis.size) // stride)
-    phases: list[Array | None] = [None] * stride
-    for tap, part in enumerate(parts):
-        shift, phase = divmod(tap * axis.dilation, stride)
-        part = _fit(part, index, shift, per_phase, 0.0)
-        total = phases[phase]
-        phases[phase] = part if total is None else total + part
-    filled = [jnp.zeros_like(_fit(parts[0], index, 0, per_phase, 0.0)) if total is None else total for total in phases]
-    x = filled[0]
-    if stride > 1:
-        stacked = jnp.stack(filled, index + 1)
-        x = stacked.reshape(*stacked.shape[:index], per_phase * stride, *stacked.shape[index + 2 :])
-    return _fit(x, index, -axis.low, axis.size, 0.0)
+    lows, steps = [axis.low for axis in axes], [axis.stride for axis in axes]
+    sizes = [-(-(axis.low + axis.size) // axis.stride) for axis in axes]
+    # One padding for all taps: padding what each tap returns would take several times as long.
+    front = [(axis.window - 1) * axis.dilation // axis.stride for axis in axes]
+    lengths = [size + before for size, before in zip(sizes, front, strict=True)]
+    outputs = [_fit(array, axes, front, lengths, 0.0) for array in outputs]
+    inputs = [_fit(array, axes, lows, [s * n for s, n in zip(steps, sizes, strict=True)], 0.0) for array in inputs]
+
+    phases: dict[tuple[int, ...], Array] = {}
+    for tap, offset in enumerate(offsets(axes)):
+        pairs = [divmod(number * axis.dilation, axis.stride) for number, axis in zip(offset, axes, strict=True)]
+        phase = tuple(remainder for _, remainder in pairs)
+        starts = [before - shift for before, (shift, _) in zip(front, pairs, strict=True)]
+        received = share(
+            tap,
+            *(_cut(array, axes, starts, sizes, [1] * len(axes)) for array in outputs),
+            *(
+                _cut(array, axes, phase, [s * (n - 1) + 1 for s, n in zip(steps, sizes, strict=True)], steps)
+                for array in inputs
+            ),
+        )
+        phases[phase] = phases[phase] + received if phase in phases else received
+    nothing = jnp.zeros_like(phases[(0,) * len(axes)])
+
+    def interleave(known: tuple[int, ...]) -> Array:
+        if len(known) == len(axes):
+            return phases.get(known, nothing)
+        axis = axes[len(known)]
+        parts = [interleave((*known, remainder)) for remainder in range(axis.stride)]
+        if len(parts) == 1:
+            return parts[0]
+        x = jnp.stack(parts, axis.index + 1)
+        return x.reshape(*x.shape[: axis.index], -1, *x.shape[axis.index + 2 :])
+
+    return _fit(interleave(()), axes, [-low for low in lows], [axis.size for axis in axes], 0.0)
 
 
-def _fit(x: Array, index: int, low: int, size: int, fill: float) -> Array:
-    """Pads (or, below 0, crops) an axis before by ``low``, and behind to the given size."""
+def _fit(x: Array, axes: Axes, lows: Sequence[int], sizes: Sequence[int], fill: float) -> Array:
+    """Pads (or, below 0, crops) axes before by ``lows``, and behind to the given sizes."""
     widths = [(0, 0, 0)] * x.ndim
-    widths[index] = (low, size - low - x.shape[index], 0)
-    return x if widths[index] == (0, 0, 0) else lax.pad(x, jnp.asarray(fill, x.dtype), widths)
+    for axis, low, size in zip(axes, lows, sizes, strict=True):
+        widths[axis.index] = (low, size - low - x.shape[axis.index], 0)
+    return lax.pad(x, jnp.asarray(fill, x.dtype), widths) if any(map(any, widths)) else x
+
+
+def _cut(x: Array, axes: Axes, starts: Sequence[int], spans: Sequence[int], steps: Sequence[int]) -> Array:
+    """A strided slice of the axes."""
+    index = [slice(None)] * x.ndim
+    for axis, start, span, step in zip(axes, starts, spans, steps, strict=True):
+        index[axis.index] = slice(start, start + span, step)
+    return lax.slice(x, *zip(*(entry.indices(size) for entry, size in zip(index, x.shape, strict=True)), strict=True))

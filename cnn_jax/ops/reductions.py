@@ -1,0 +1,206 @@
+"""Sums and maxima of windows, with fast gradients: the kernels of the pools.
+
+A reduction is one pass over all axes together, or one pass per axis. Within a pass, small windows are reduced tap by
+tap (``cnn_jax.ops.taps``); on an axis where the window is wide, by doubling: from the reductions of all windows of 1 to
+those of 2, 4, 8, ..., which takes a number of operations that grows with the logarithm of the window only.
+"""
+
+import math
+from functools import partial, reduce
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Shaped
+
+from cnn_jax.ops.taps import Axes, Axis, padded, taps, untap
+
+_MOST_TAPS = 16
+_FEWEST_CHANNELS = 16
+
+
+def passes(axes: Axes, channels: int) -> list[Axes]:
+    """Which axes to reduce together, in order: all of them, or one after the other, the last one first.
+
+    Together means fewer passes over memory. One by one means fewer taps, and is also faster for few channels, whose
+    slices are too short for vector instructions. Either way the first of several maxima is the first in row-major
+    order.
+    """
+    together = channels >= _FEWEST_CHANNELS and not _wide(axes)
+    return [axes] if together else [(axis,) for axis in reversed(axes)]
+
+
+def _wide(axes: Axes) -> bool:
+    return math.prod(axis.window for axis in axes) > _MOST_TAPS
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def window_sums(axes: Axes, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    """The sum of every window, in float32 at least."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    for some in passes(axes, x.shape[-1]):
+        x = _doubled_sums(some[0], x) if _wide(some) else reduce(jnp.add, taps(x, some, 0.0))
+    return x
+
+
+def _window_sums_forward(axes: Axes, x: Array) -> tuple[Array, Array]:
+    return window_sums(axes, x), jnp.zeros((0,), x.dtype)
+
+
+def _window_sums_backward(axes: Axes, like: Array, dy: Array) -> tuple[Array]:
+    return (window_sums_transpose(axes, dy).astype(like.dtype),)
+
+
+window_sums.defvjp(_window_sums_forward, _window_sums_backward)
+
+
+def window_sums_transpose(axes: Axes, dy: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    """The adjoint of :func:`window_sums`: every input position receives the sum of the windows it is in."""
+    for some in reversed(passes(axes, dy.shape[-1])):
+        if _wide(some):
+            (dy,) = jax.linear_transpose(partial(_doubled_sums, some[0]), _input_like(some[0], dy))(dy)
+        else:
+            dy = untap(some, lambda tap, dy: dy, [dy])
+    return dy
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def window_maxima(axes: Axes, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    """The maximum of every window; the gradient goes to the first of several."""
+    for some in passes(axes, x.shape[-1]):
+        x, _ = winners(some, x)
+    return x
+
+
+def _window_maxima_forward(axes: Axes, x: Array) -> tuple[Array, list[Array]]:
+    taken = []
+    for some in passes(axes, x.shape[-1]):
+        x, winner = winners(some, x)
+        taken.append(winner)
+    return x, taken
+
+
+def _window_maxima_backward(axes: Axes, taken: list[Array], dy: Array) -> tuple[Array]:
+    def share(tap: int, dy: Array, winner: Array) -> Array:
+        return jnp.where(winner == tap, dy, jnp.zeros((), dy.dtype))
+
+    for some, winner in reversed(list(zip(passes(axes, dy.shape[-1]), taken, strict=True))):
+        if _wide(some):
+            select = partial(choose, some[0], winner=winner)
+            (dy,) = jax.linear_transpose(select, _input_like(some[0], dy))(dy)
+        else:
+            dy = untap(some, share, [dy, winner])
+    return (dy,)
+
+
+window_maxima.defvjp(_window_maxima_forward, _window_maxima_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def tied_maxima(axes: Axes, split: bool, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    """The maximum of every window; the gradient goes to all that are equal, split into equal parts or in full."""
+    return window_maxima(axes, x)
+
+
+def _tied_maxima_forward(axes: Axes, split: bool, x: Array) -> tuple[Array, Array]:
+    return window_maxima(axes, x), x
+
+
+def _tied_maxima_backward(axes: Axes, split: bool, x: Array, dy: Array) -> tuple[Array]:
+    steps = []
+    count = jnp.ones_like(x, jnp.float32)
+    for some in passes(axes, x.shape[-1]):
+        y, _ = winners(some, x)
+        counts = zip(taps(x, some, -jnp.inf), taps(count, some, 0.0), strict=True)
+        count = reduce(jnp.add, [jnp.where(_is(value, y), number, 0.0) for value, number in counts])
+        steps.append((some, x, y))
+        x = y
+
+    def share(tap: int, dy: Array, y: Array, x: Array) -> Array:
+        return jnp.where(_is(x, y), dy, jnp.zeros((), dy.dtype))
+
+    dy = dy / count.astype(dy.dtype) if split else dy
+    for some, x, y in reversed(steps):
+        dy = untap(some, share, [dy, y], [x])
+    return (dy,)
+
+
+tied_maxima.defvjp(_tied_maxima_forward, _tied_maxima_backward)
+
+
+def _is(value: Array, maximum: Array) -> Array:
+    """Whether an entry is the maximum of its window; a NaN always is."""
+    return (value == maximum) | jnp.isnan(value)
+
+
+def winners(axes: Axes, x: Shaped[Array, "..."]) -> tuple[Shaped[Array, "..."], Shaped[Array, "..."]]:
+    """The maximum of every window, and the row-major number of the first entry of the window that has it.
+
+    A NaN is a maximum, and the last one if there are several, as in PyTorch.
+    """
+    y, winner = _doubled_winners(axes[0], x) if _wide(axes) else _tapped_winners(axes, x)
+    # Padding, which is -inf, can only seem to win where all the rest is -inf too; then the first of the rest wins.
+    opening = np.zeros((), int)
+    for axis in axes:
+        opening = opening * axis.window + axis.along(axis.inside().argmax(axis=1), x.ndim)
+    return y, jnp.maximum(winner, opening.astype(winner.dtype)) if opening.any() else winner
+
+
+def _tapped_winners(axes: Axes, x: Array) -> tuple[Array, Array]:
+    first, *others = taps(x, axes, -jnp.inf)
+    dtype = np.min_scalar_type(len(others))
+    y, winner = first, jnp.zeros(first.shape, dtype)
+    for tap, value in enumerate(others, start=1):
+        wins = (value > y) | jnp.isnan(value)
+        y, winner = jnp.where(wins, value, y), jnp.where(wins, jnp.asarray(tap, dtype), winner)
+    return y, winner
+
+
+def _doubled_winners(axis: Axis, x: Array) -> tuple[Array, Array]:
+    y = padded(x, (axis,), -jnp.inf)
+    winner, width = jnp.zeros(y.shape, jnp.int32), 1
+    while width < axis.window:
+        step = min(width, axis.window - width)  # the two halves may overlap, which a maximum does not mind
+        (y, later), (winner, moved) = _halves(axis, y, step), _halves(axis, winner, step)
+        wins = (later > y) | jnp.isnan(later)
+        y, winner = jnp.where(wins, later, y), jnp.where(wins, moved + step, winner)
+        width += step
+    return _every(axis, y, 0), _every(axis, winner, 0)
+
+
+def _doubled_sums(axis: Axis, x: Array) -> Array:
+    sums = padded(x, (axis,), 0.0)
+    parts, start, width = [], 0, 1
+    while True:
+        if axis.window & width:
+            parts.append(_every(axis, sums, start))
+            start += width * axis.dilation
+        if 2 * width > axis.window:
+            return reduce(jnp.add, parts)
+        sums = jnp.add(*_halves(axis, sums, width))
+        width *= 2
+
+
+def _halves(axis: Axis, x: Array, step: int) -> tuple[Array, Array]:
+    """All entries that have another one ``step`` taps later, and those."""
+    shift, size = step * axis.dilation, x.shape[axis.index]
+    earlier = lax.slice_in_dim(x, 0, size - shift, axis=axis.index)
+    return earlier, lax.slice_in_dim(x, shift, size, axis=axis.index)
+
+
+def _every(axis: Axis, x: Array, start: int) -> Array:
+    """One entry per window."""
+    return lax.slice_in_dim(x, start, start + (axis.out - 1) * axis.stride + 1, axis.stride, axis.index)
+
+
+def choose(axis: Axis, x: Shaped[Array, "..."], *, winner: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    """The entry of every window of one axis whose number is ``winner``."""
+    starts = axis.along(axis.positions()[:, 0].astype(np.int32), winner.ndim)
+    return jnp.take_along_axis(x, starts + winner.astype(jnp.int32) * axis.dilation, axis=axis.index)
+
+
+def _input_like(axis: Axis, y: Array) -> jax.ShapeDtypeStruct:
+    shape = list(y.shape)
+    shape[axis.index] = axis.size
+    return jax.ShapeDtypeStruct(tuple(shape), y.dtype)

@@ -1,0 +1,160 @@
+"""Pools against NumPy loops, by hand, and under JAX's transformations."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jax.test_util import check_grads
+
+from cnn_jax import ops
+from tests.ops.pool_reference import build
+
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def check(case, *, include, p):
+    """Every pool, with its gradient, in one compiled program."""
+    pools = {ties: functools.partial(ops.max_pool, ties=ties) for ties in ("first", "split", "all")}
+    pools["avg"] = functools.partial(ops.avg_pool, count_include_pad=include)
+    pools["lp"] = functools.partial(ops.lp_pool, p=p)
+    with jax.enable_x64(True):
+
+        @compiled
+        def run(x, dy):
+            results = {}
+            for name, pool in pools.items():
+                y, vjp = jax.vjp(lambda x, pool=pool: pool(x, case.window, **case.options), x)
+                results[name] = y, vjp(dy)[0]
+            return results, ops.max_pool(x, case.window, return_indices=True, **case.options)[1]
+
+        results, actual_indices = jax.device_get(run(case.x, case.dy))
+    for ties in ("first", "split", "all"):
+        y, indices, dx = case.max_pool(ties)
+        np.testing.assert_array_equal(results[ties][0], y)
+        np.testing.assert_allclose(results[ties][1], dx, atol=1e-12)
+        np.testing.assert_array_equal(actual_indices, indices)
+    for name, expected in {"avg": case.avg_pool(include), "lp": case.lp_pool(p)}.items():
+        np.testing.assert_allclose(results[name][0], expected[0], atol=1e-12)
+        np.testing.assert_allclose(results[name][1], expected[1], atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@given(rng=st.randoms(use_true_random=True))
+def test_every_pool_and_gradient_against_loops(rng):
+    check(build(rng.choice), include=rng.choice([True, False]), p=rng.choice([1, 2, 2.5]))
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_every_pool_and_gradient_against_loops_by_thousands(data):
+    def pick(options):
+        return data.draw(st.sampled_from(options))
+
+    check(build(pick), include=pick([True, False]), p=pick([1, 2, 2.5]))
+
+
+def test_small_windows_by_hand():
+    x = jnp.array([[1.0, 5.0, 2.0], [4.0, 5.0, 0.0], [7.0, 8.0, 9.0]])[..., None]
+    np.testing.assert_array_equal(ops.max_pool(x, (2, 2), strides=1)[..., 0], [[5, 5], [8, 9]])
+    np.testing.assert_array_equal(ops.max_pool(x, (2, 2), rounding="ceil")[..., 0], [[5, 2], [8, 9]])
+    np.testing.assert_array_equal(ops.avg_pool(x, (2, 2), rounding="ceil")[..., 0], [[3.75, 1], [7.5, 9]])
+    np.testing.assert_array_equal(ops.avg_pool(x, (3, 3))[..., 0], np.float32([[41 / 9]]))
+
+
+def test_where_tied_gradients_go():
+    x = jnp.array([2.0, 2.0, 1.0, 2.0])[:, None]
+    for ties, expected in {"first": [3, 0, 0, 0], "split": [1, 1, 0, 1], "all": [3, 3, 0, 3]}.items():
+        gradient = jax.vjp(functools.partial(ops.max_pool, window=(4,), ties=ties), x)[1](jnp.full((1, 1), 3.0))[0]
+        np.testing.assert_allclose(gradient[:, 0], expected, rtol=1e-6)
+
+
+def test_a_last_window_counts_what_it_has():
+    # The pitfall: dividing by the size of the whole window where part of it lies beyond the padded input.
+    x = jnp.arange(1.0, 6.0)[:, None]
+    np.testing.assert_array_equal(ops.avg_pool(x, (2,), rounding="ceil")[:, 0], [1.5, 3.5, 5])
+    np.testing.assert_allclose(ops.avg_pool(x, (3,), strides=2, padding=1, rounding="ceil")[:, 0], [1, 3, 3])
+    included = ops.avg_pool(x, (4,), strides=3, padding=1, rounding="ceil")[:, 0]
+    np.testing.assert_allclose(included, [6 / 4, 12 / 4])
+    # Six entries and one of padding, windows of 4 at every 2: the last has 5, 6 and padding; the fourth lies outside.
+    x = jnp.arange(1.0, 7.0)[:, None]
+    last = ops.avg_pool(x, (4,), strides=2, padding=[(0, 1)], rounding="ceil")[:, 0]
+    np.testing.assert_allclose(last, [2.5, 4.5, 11 / 3])
+
+
+@pytest.mark.parametrize("channels", [1, 16])
+def test_infinities_and_nans(channels):
+    # A window of -inf has its maximum in the input and not in the padding; a NaN is a maximum.
+    x = np.full((4, 4, channels), -np.inf, np.float32)
+    x[3, 3] = np.nan
+    pool = compiled(functools.partial(ops.max_pool, window=(3, 3), strides=2, padding=1, return_indices=True))
+    y, indices = pool(x)
+    assert np.isnan(y[1, 1]).all()
+    assert (np.asarray(y)[:1] == -np.inf).all()
+    np.testing.assert_array_equal(indices[..., 0], [[0, 1], [4, 15]])
+    for ties in ("first", "split", "all"):
+        gradient = compiled(jax.grad(lambda x, ties=ties: ops.max_pool(x, (2, 2), ties=ties).sum()))(x)
+        assert gradient[3, 3, 0] == 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_dtypes(dtype):
+    x = jnp.arange(24, dtype=dtype).reshape(2, 6, 2)
+
+    @compiled
+    def run(x):
+        for pool in (ops.max_pool, ops.avg_pool, ops.lp_pool):
+            y, vjp = jax.vjp(lambda x, pool=pool: pool(x, (3,)), x)
+            assert (y.dtype.name, vjp(y)[0].dtype.name, y.shape) == (dtype, dtype, (2, 2, 2))
+        # 2049 entries of 1 sum up to 2048 in float16, to 256 in bfloat16, unless they are summed in float32.
+        return ops.avg_pool(jnp.ones((2049, 1), dtype), (2049,))
+
+    assert run(x)[0, 0] == 1
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+def test_finite_differences_of_second_order(channels):
+    with jax.enable_x64(True):
+        x = jax.random.permutation(jax.random.key(0), 2 * 5 * 4 * channels).reshape(2, 5, 4, channels).astype("float64")
+
+        def energy(x, pool):
+            return (pool(x / 10, (3, 2), strides=2, padding=1) ** 3).sum()
+
+        for pool in (ops.max_pool, functools.partial(ops.max_pool, ties="split"), ops.avg_pool, ops.lp_pool):
+            check_grads(jax.jit(functools.partial(energy, pool=pool)), (x,), order=2, modes=["rev"])
+
+
+def test_vmap_scan_checkpoint_and_any_batch():
+    x = np.random.default_rng(0).standard_normal((3, 2, 7, 6, 2), np.float32)
+    pool = functools.partial(ops.max_pool, window=(3, 2), strides=2, rounding="ceil")
+    gradient = jax.grad(lambda x: (pool(x) ** 2).sum())
+    checkpointed = jax.grad(lambda x: (jax.checkpoint(pool)(x) ** 2).sum())
+
+    @compiled
+    def run(x):
+        outputs = [pool(x), jax.vmap(pool)(x), jax.lax.map(pool, x), jnp.stack([pool(one[0])[None] for one in x])]
+        gradients = [gradient(x), jax.vmap(gradient)(x), jax.lax.map(gradient, x), checkpointed(x)]
+        return outputs, gradients
+
+    (y, *others), (dx, *gradients) = run(x)
+    for other in others:
+        np.testing.assert_array_equal(other[:, :1], y[:, :1])
+    for other in gradients:
+        np.testing.assert_allclose(other, dx, rtol=1e-6)
+
+
+def test_sharded_over_eight_devices():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    x = jax.random.normal(jax.random.key(0), (16, 6, 6, 2))
+
+    def energy(x):
+        return (ops.max_pool(x, (3, 3), strides=2) ** 2).sum() + (ops.avg_pool(x, (2, 2)) ** 2).sum()
+
+    gradient = compiled(jax.grad(energy))(jax.device_put(x, sharding))
+    assert gradient.sharding.is_equivalent_to(sharding, 4)
+    np.testing.assert_allclose(gradient, compiled(jax.grad(energy))(x), rtol=1e-6)
