@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from cnn_jax.data.ink import border, frame_ink
 from cnn_jax.errors import UsageError, nearest
 
 PICTURE_SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -74,6 +75,7 @@ def read_picture(
     channels: int,
     invert: Literal["auto"] | bool = "auto",
     resize: Literal["fit", "stretch", "crop"] = "fit",
+    ink_extent: float | None = None,
 ) -> Picture:
     """Reads one picture and brings it to the form of the pictures a network was trained on.
 
@@ -90,6 +92,9 @@ def read_picture(
             Colour pictures are never inverted by ``"auto"``.
         resize: ``"fit"`` keeps the aspect and fills up with the border's median colour; ``"stretch"`` does not keep it;
             ``"crop"`` keeps it and cuts the centre out.
+        ink_extent: for a grey network, how much of the frame the ink takes in its training set, from
+            :func:`~cnn_jax.data.ink.measure_ink_extent`: a picture of another size is then framed by its ink instead of
+            resized as a whole. None does not look for ink.
 
     Returns:
         The :class:`Picture`: ``pixels`` and what was ``assumed``.
@@ -101,6 +106,8 @@ def read_picture(
         raise UsageError(f"read_picture: channels={channels}; pictures have 1 (grey) or 3 (colour)")
     if resize not in RESIZES:
         raise UsageError(f"read_picture: unknown resize={resize!r}; {nearest(resize, RESIZES)}")
+    if ink_extent is not None and not 0 < ink_extent <= 1:
+        raise UsageError(f"read_picture: ink_extent={ink_extent} must be in (0, 1]; it is a part of the frame's side")
     assumed: list[str] = []
     image = _without_transparency(_eight_bits(_open(Path(path), assumed), path), assumed)
     if channels == 1 and image.mode == "RGB" and not _is_grey(image):
@@ -112,8 +119,12 @@ def read_picture(
             assumed.append("inverted: dark ink on light paper" if invert else "not inverted: light ink on dark ground")
     if invert:
         image = ImageOps.invert(image)
-    image = _resized(image, (width, height), resize, assumed)
-    return Picture(np.asarray(image, np.uint8).reshape(height, width, channels), "; ".join(assumed))
+    framed = None
+    if channels == 1 and ink_extent is not None and image.size != (width, height):
+        framed = frame_ink(np.asarray(image), height=height, width=width, extent=ink_extent)
+        assumed.append("no ink found" if framed is None else f"ink framed in {width}x{height} as in the training set")
+    pixels = np.asarray(_resized(image, (width, height), resize, assumed)) if framed is None else framed
+    return Picture(pixels.reshape(height, width, channels), "; ".join(assumed))
 
 
 def _is_visible_picture(file: Path, *, folder: Path) -> bool:
@@ -173,17 +184,9 @@ def _is_grey(image: Image.Image) -> bool:
     return bool((red == green).all() and (green == blue).all())
 
 
-def _border(pixels: np.ndarray) -> np.ndarray:
-    """The outermost pixels, one sixteenth of the side deep, as a list."""
-    depth = max(1, min(pixels.shape[:2]) // 16)
-    inside = np.zeros(pixels.shape[:2], bool)
-    inside[depth:-depth, depth:-depth] = True
-    return pixels[~inside]
-
-
 def _border_is_lighter(pixels: UInt8[np.ndarray, "height width"]) -> bool:
     """Whether the ground (the border's median) is lighter than the picture is on average."""
-    return bool(np.median(_border(pixels)) > pixels.mean())
+    return bool(np.median(border(pixels)) > pixels.mean())
 
 
 def _resized(image: Image.Image, size: tuple[int, int], resize: str, assumed: list[str]) -> Image.Image:
@@ -197,7 +200,7 @@ def _resized(image: Image.Image, size: tuple[int, int], resize: str, assumed: li
         return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
     scale = min(wanted_width / width, wanted_height / height)
     inner = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BILINEAR)
-    ground = np.median(_border(np.asarray(image)), axis=0).astype(int)
+    ground = np.median(border(np.asarray(image)), axis=0).astype(int)
     framed = Image.new(image.mode, size, tuple(np.atleast_1d(ground).tolist()))
     framed.paste(inner, ((wanted_width - inner.width) // 2, (wanted_height - inner.height) // 2))
     return framed
