@@ -84,6 +84,24 @@ METHODS: dict[str, Method] = {
 }
 
 
+class Rule(NamedTuple):
+    """One exception from ``method='auto'`` being ``direct``."""
+
+    platform: str
+    method: str
+    when: str
+    """The condition, for people."""
+    applies: Callable[[Sequence[int], Sequence[int], Windows, int], bool]
+
+
+def _one_window(x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> bool:
+    return set(geometry.sliding.output) == {1} and not any(map(any, geometry.sliding.reach))
+
+
+# `direct` has already chosen its formulation by shape; what is left are the shapes that no convolution suits.
+AUTO = (Rule("cpu", "im2col", "one window covers the input: the layer is a matrix product", _one_window),)
+
+
 def resolve(op: str, method: str, x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> str:
     """The method to use for these shapes, or a ``UsageError`` if it is unknown or cannot do it."""
     check_option(op, "method", method, ("auto", *METHODS))
@@ -96,7 +114,11 @@ def resolve(op: str, method: str, x: Sequence[int], kernel: Sequence[int], geome
 
 
 def auto(x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> str:
-    """The rule of ``method='auto'``."""
+    """The rule of ``method='auto'``: the first line of :data:`AUTO` that applies on this platform, else ``direct``."""
+    platform = jax.default_backend()
+    for rule in AUTO:
+        if rule.platform == platform and rule.applies(x, kernel, geometry, groups):
+            return rule.method
     return "direct"
 
 

@@ -11,6 +11,7 @@ import pytest
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.ops import methods
+from cnn_jax.ops.canonical import operands, windows
 from cnn_jax.ops.winograd import F23, F43
 
 
@@ -69,3 +70,18 @@ def test_tune_rejects_what_conv_rejects():
         ops.tune((2, 9, 9, 3), (3, 3, 2, 4))
     with pytest.raises(UsageError, match="tune: method='fft' is what it varies; leave it out"):
         ops.tune((2, 9, 9, 2), (3, 3, 2, 4), method="fft")
+
+
+def test_auto_follows_its_table():
+    def chosen(x, kernel, **options):
+        _, kernel, _ = operands("conv", jnp.ones(x), jnp.ones(kernel), 1)
+        defaults = {"strides": 1, "padding": "VALID", "input_dilation": 1, "kernel_dilation": 1, "rounding": "floor"}
+        geometry = windows("conv", x[1:-1], kernel.shape[:-2], **(defaults | options))
+        return methods.auto(x, kernel.shape, geometry, 1)
+
+    assert {rule.method for rule in methods.AUTO} <= set(ops.METHODS)
+    assert chosen((2, 5, 5, 16), (5, 5, 16, 12)) == "im2col"
+    assert chosen((2, 5, 5, 16), (5, 5, 16, 12), padding="SAME", strides=5) == "im2col"
+    assert chosen((2, 5, 5, 16), (5, 5, 16, 12), padding="SAME") == "direct"
+    assert chosen((2, 6, 5, 16), (5, 5, 16, 12)) == "direct"
+    assert chosen((2, 4, 4, 16), (5, 5, 16, 12), padding=[(1, 0), (1, 0)]) == "direct"
