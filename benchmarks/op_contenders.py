@@ -160,11 +160,12 @@ def in_a_loop(function: Callable) -> Callable:
     from jax import lax
 
     def loop(steps: Any, operands: Any) -> Any:
-        def body(_: Any, results: Any) -> Any:
-            return shifted(function)(1e-30 * jax.tree.leaves(results)[0].ravel()[0], operands)
+        def body(_: Any, carry: Any) -> Any:
+            results = shifted(function)(carry[0], operands)
+            return 1e-30 * jax.tree.leaves(results)[0].ravel()[0], results
 
         empty = jax.tree.map(lambda result: jnp.zeros(result.shape), jax.eval_shape(function, *operands))
-        return lax.fori_loop(0, steps, body, empty)
+        return lax.fori_loop(0, steps, body, (0.0, empty))
 
     return loop
 
