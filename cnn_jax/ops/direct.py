@@ -146,7 +146,8 @@ _RESULT = {"output": "dy", "input_gradient": "x", "kernel_gradient": "kernel"}
 
 def formulation(product: str, plan: Plan) -> Formulation:
     """The rule: which formulation computes a product on a CPU (measurements: ``docs/decisions.md``)."""
-    steps = {*plan.each("input_dilation"), *plan.each("kernel_dilation")}
+    strided = max(plan.each("stride")) > 1
+    dilated = {*plan.each("input_dilation"), *plan.each("kernel_dilation")} != {1}
     if plan.groups == plan.channels > 1:
         return SHIFTS
     if len(plan.axes) > 2:
@@ -155,9 +156,10 @@ def formulation(product: str, plan: Plan) -> Formulation:
         return CANONICAL
     if product == "kernel_gradient":
         return MATMUL if set(plan.each("window")) == {1} else CANONICAL
-    if plan.channels <= 8 and plan.features <= 16:
+    # Eigen's convolution is slow where the channels fill no vector register, unless there is much to do at each tap.
+    if plan.channels < 8 and plan.channels * plan.features <= 96 and not strided:
         return TILES
-    if product == "input_gradient" and max(plan.each("stride")) > 1 and plan.channels <= 16 and steps == {1}:
+    if product == "input_gradient" and plan.channels <= 16 and strided and not dilated:
         return PHASES
     return CANONICAL
 
