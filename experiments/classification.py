@@ -205,8 +205,10 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         raise UsageError(f"--output={output} must end in .csv")
     paths = find_pictures(images)
     classifier, state = load_run(config, directory, checkpoint=checkpoint)
-    height, width, channels = _read_description(directory)["image_shape"]
-    pictures = [read_picture(path, height=height, width=width, channels=channels) for path in paths]
+    description = _read_description(directory)
+    height, width, channels = description["image_shape"]
+    framed = {"ink_extent": description["ink_extent"], "invert": "auto" if description["ink_extent"] else False}
+    pictures = [read_picture(path, height=height, width=width, channels=channels, **framed) for path in paths]
     probabilities = classifier.probabilities(state, np.stack([picture.pixels for picture in pictures]))
     rows = []
     for path, picture, row in zip(paths, pictures, probabilities, strict=True):
@@ -305,6 +307,7 @@ def describe_data(sets: Mapping[str, data.Dataset], preprocess: data.Preprocess)
         "name": train_set.name,
         "image_shape": list(train_set.image_shape),
         "class_names": list(train_set.class_names),
+        "ink_extent": data.measure_ink_extent(train_set.images),
         "examples": {role: len(dataset) for role, dataset in sets.items()},
         "fingerprints": {role: dataset.fingerprint() for role, dataset in sets.items()},
         "preprocess": dataclasses.asdict(preprocess),
