@@ -1,8 +1,32 @@
-"""Layers: thin Flax NNX modules that hold parameters and options and call one op of ``cnn_jax.ops``."""
+"""Layers: thin Flax NNX modules that hold parameters and options and call one op of ``cnn_jax.ops``.
 
-from cnn_jax.nn.linear import Conv, Linear, flatten
-from cnn_jax.nn.normalization import BatchNorm, Dropout
-from cnn_jax.nn.pool import AvgPool, MaxPool
+Networks are made of named layers, :class:`Sequence`; functions, such as ``jnp.tanh`` or ``ops.global_avg_pool``, are
+layers too.
+"""
+
+from cnn_jax.nn.blocks import Parallel, Residual
+from cnn_jax.nn.conv import Conv, ConvTranspose
+from cnn_jax.nn.linear import Linear, RBFOutput, flatten
+from cnn_jax.nn.normalization import BatchNorm, Dropout, LocalResponseNorm
+from cnn_jax.nn.pool import AdaptiveAvgPool, AvgPool, LpPool, MaxPool, MaxUnpool, Upsample
 from cnn_jax.nn.sequence import Sequence
 
-__all__ = ["AvgPool", "BatchNorm", "Conv", "Dropout", "Linear", "MaxPool", "Sequence", "flatten"]
+__all__ = [
+    "AdaptiveAvgPool",
+    "AvgPool",
+    "BatchNorm",
+    "Conv",
+    "ConvTranspose",
+    "Dropout",
+    "Linear",
+    "LocalResponseNorm",
+    "LpPool",
+    "MaxPool",
+    "MaxUnpool",
+    "Parallel",
+    "RBFOutput",
+    "Residual",
+    "Sequence",
+    "Upsample",
+    "flatten",
+]

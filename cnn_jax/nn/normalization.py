@@ -10,6 +10,7 @@ from jaxtyping import Array, DTypeLike, Shaped
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
+from cnn_jax.ops.arguments import AnyArray
 from cnn_jax.ops.dropout import check_rate
 
 
@@ -47,8 +48,8 @@ class BatchNorm(nnx.Module):
         self,
         num_features: int,
         *,
-        momentum: float = 0.99,
-        epsilon: float = 1e-5,
+        momentum: int | float = 0.99,
+        epsilon: int | float = 1e-5,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         use_bias: bool = True,
@@ -72,7 +73,7 @@ class BatchNorm(nnx.Module):
         self.axis_name = axis_name
 
     def __call__(
-        self, inputs: Shaped[Array, "*batch_and_space channels"], *, train: bool = False
+        self, inputs: Shaped[AnyArray, "*batch_and_space channels"], *, train: bool = False
     ) -> Shaped[Array, "*batch_and_space channels"]:
         """Normalises ``(*batch, *space, num_features)``, by the batch if ``train``, else by the running statistics."""
         if inputs.shape[-1] != self.num_features:
@@ -97,6 +98,44 @@ class BatchNorm(nnx.Module):
         return running.replace(self.momentum * running[...] + (1 - self.momentum) * new)
 
 
+class LocalResponseNorm(nnx.Module):
+    """:func:`cnn_jax.ops.local_response_norm` as a layer.
+
+    Args:
+      size: The number of neighbouring channels, or, one int per spatial axis, a window of neighbouring positions.
+      alpha: At least 0; what it is divided by is the convention.
+      beta: The exponent.
+      k: Greater than 0.
+      convention: ``'paper'`` (AlexNet) or ``'torch'``.
+
+    >>> LocalResponseNorm(size=5)(jnp.ones((8, 27, 27, 96))).shape
+    (8, 27, 27, 96)
+    """
+
+    def __init__(
+        self,
+        size: int | Sequence[int] = 5,
+        *,
+        alpha: int | float = 1e-4,
+        beta: int | float = 0.75,
+        k: int | float = 2.0,
+        convention: str = "paper",
+    ) -> None:
+        self.size = tuple(size) if isinstance(size, Sequence) else size
+        self.alpha = alpha
+        self.beta = beta
+        self.k = k
+        self.convention = convention
+
+    def __call__(
+        self, inputs: Shaped[AnyArray, "*batch_and_space channels"]
+    ) -> Shaped[Array, "*batch_and_space channels"]:
+        """Normalises ``(*batch, *space, C)`` by its neighbours."""
+        return ops.local_response_norm(
+            inputs, size=self.size, alpha=self.alpha, beta=self.beta, k=self.k, convention=self.convention
+        )
+
+
 class Dropout(nnx.Module):
     """Dropout, whose randomness is an argument of the call.
 
@@ -112,16 +151,20 @@ class Dropout(nnx.Module):
     (Array([1., 1., 1.], dtype=float32), Array([0., 2.], dtype=float32))
     """
 
-    def __init__(self, rate: float, *, broadcast_dims: int | Sequence[int] = ()) -> None:
+    def __init__(self, rate: int | float, *, broadcast_dims: int | Sequence[int] = ()) -> None:
         self.rate = check_rate("Dropout", rate)
         self.broadcast_dims = broadcast_dims if isinstance(broadcast_dims, int) else tuple(broadcast_dims)
 
     def __call__(
-        self, inputs: Shaped[Array, "..."], *, train: bool = False, rngs: nnx.Rngs | Shaped[Array, "..."] | None = None
+        self,
+        inputs: Shaped[AnyArray, "..."],
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
     ) -> Shaped[Array, "..."]:
         """Drops entries if ``train``; ``rngs`` is a JAX key, or an ``nnx.Rngs`` with a ``dropout`` stream."""
         if not train or self.rate == 0:
-            return inputs
+            return jnp.asarray(inputs)
         key = dropout_key(rngs)
         if key is None:
             raise UsageError(
@@ -130,6 +173,6 @@ class Dropout(nnx.Module):
         return ops.dropout(inputs, self.rate, key=key, broadcast_dims=self.broadcast_dims)
 
 
-def dropout_key(rngs: nnx.Rngs | Array | None) -> Array | None:
+def dropout_key(rngs: nnx.Rngs | AnyArray | None) -> AnyArray | None:
     """The JAX key in what a caller passed as ``rngs``."""
     return rngs.dropout() if isinstance(rngs, nnx.Rngs) else rngs

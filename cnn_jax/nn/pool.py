@@ -1,4 +1,4 @@
-"""Pools as layers: they hold options and no parameters."""
+"""Pools and their inverses as layers: they hold options and no parameters. Global pools are functions in ``ops``."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Shaped
 
 from cnn_jax import ops
-from cnn_jax.ops.arguments import per_axis
+from cnn_jax.ops.arguments import AnyArray, per_axis
 from cnn_jax.ops.padding import Padding
 from cnn_jax.ops.pool import check_window
 
@@ -46,7 +46,7 @@ class MaxPool(nnx.Module):
         self.ties = ties
 
     def __call__(
-        self, inputs: Shaped[Array, "*batch_and_space channels"]
+        self, inputs: Shaped[AnyArray, "*batch_and_space channels"]
     ) -> Shaped[Array, "*batch_and_output channels"]:
         """Pools ``(*batch, *space, C)`` to ``(*batch, *output, C)``."""
         return ops.max_pool(
@@ -95,7 +95,7 @@ class AvgPool(nnx.Module):
         self.rounding = rounding
 
     def __call__(
-        self, inputs: Shaped[Array, "*batch_and_space channels"]
+        self, inputs: Shaped[AnyArray, "*batch_and_space channels"]
     ) -> Shaped[Array, "*batch_and_output channels"]:
         """Pools ``(*batch, *space, C)`` to ``(*batch, *output, C)``."""
         return ops.avg_pool(
@@ -107,3 +107,124 @@ class AvgPool(nnx.Module):
             rounding=self.rounding,
             count_include_pad=self.count_include_pad,
         )
+
+
+class LpPool(nnx.Module):
+    """:func:`cnn_jax.ops.lp_pool` as a layer.
+
+    Args:
+      window_shape: Sizes of the window, one per spatial axis.
+      strides: One int, or one per axis; those of the window by default.
+      padding: As for :func:`cnn_jax.ops.avg_pool`, as are the further options.
+      p: Which norm, at least 1.
+      dilation: One int, or one per axis.
+      rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
+
+    >>> import jax.numpy as jnp
+    >>> LpPool((2, 2), p=4)(jnp.ones((8, 28, 28, 6))).shape
+    (8, 14, 14, 6)
+    """
+
+    def __init__(
+        self,
+        window_shape: int | Sequence[int],
+        strides: int | Sequence[int] | None = None,
+        padding: Padding = "VALID",
+        *,
+        p: int | float = 2,
+        dilation: int | Sequence[int] = 1,
+        rounding: str = "floor",
+    ) -> None:
+        rank = check_window("LpPool", window_shape)
+        self.window_shape = per_axis("LpPool", "window_shape", window_shape, rank)
+        self.strides = self.window_shape if strides is None else per_axis("LpPool", "strides", strides, rank)
+        self.padding = padding
+        self.p = p
+        self.dilation = per_axis("LpPool", "dilation", dilation, rank)
+        self.rounding = rounding
+
+    def __call__(
+        self, inputs: Shaped[AnyArray, "*batch_and_space channels"]
+    ) -> Shaped[Array, "*batch_and_output channels"]:
+        """Pools ``(*batch, *space, C)`` to ``(*batch, *output, C)``."""
+        return ops.lp_pool(
+            inputs,
+            self.window_shape,
+            p=self.p,
+            strides=self.strides,
+            padding=self.padding,
+            dilation=self.dilation,
+            rounding=self.rounding,
+        )
+
+
+class AdaptiveAvgPool(nnx.Module):
+    """:func:`cnn_jax.ops.adaptive_avg_pool` as a layer.
+
+    Args:
+      output_size: The number of windows, one int per spatial axis.
+
+    >>> import jax.numpy as jnp
+    >>> AdaptiveAvgPool((6, 6))(jnp.ones((8, 13, 13, 256))).shape
+    (8, 6, 6, 256)
+    """
+
+    def __init__(self, output_size: int | Sequence[int]) -> None:
+        rank = check_window("AdaptiveAvgPool", output_size, "output_size")
+        self.output_size = per_axis("AdaptiveAvgPool", "output_size", output_size, rank)
+
+    def __call__(
+        self, inputs: Shaped[AnyArray, "*batch_and_space channels"]
+    ) -> Shaped[Array, "*batch_and_output channels"]:
+        """Pools ``(*batch, *space, C)`` to ``(*batch, *output_size, C)``."""
+        return ops.adaptive_avg_pool(inputs, self.output_size)
+
+
+class MaxUnpool(nnx.Module):
+    """:func:`cnn_jax.ops.max_unpool` as a layer; it takes what ``ops.max_pool(..., return_indices=True)`` gives.
+
+    Args:
+      output_shape: The spatial sizes of what was pooled.
+      overlap: Where windows share a maximum: ``'set'`` or ``'add'``.
+
+    >>> import jax.numpy as jnp
+    >>> pooled, indices = ops.max_pool(jnp.ones((8, 28, 28, 6)), (2, 2), return_indices=True)
+    >>> MaxUnpool((28, 28))(pooled, indices).shape
+    (8, 28, 28, 6)
+    """
+
+    def __init__(self, output_shape: int | Sequence[int], *, overlap: str = "set") -> None:
+        rank = check_window("MaxUnpool", output_shape, "output_shape")
+        self.output_shape = per_axis("MaxUnpool", "output_shape", output_shape, rank)
+        self.overlap = overlap
+
+    def __call__(
+        self, inputs: Shaped[AnyArray, "*batch_and_output channels"], indices: Shaped[AnyArray, "..."]
+    ) -> Shaped[Array, "*batch_and_space channels"]:
+        """Unpools ``(*batch, *output, C)`` to ``(*batch, *output_shape, C)``."""
+        return ops.max_unpool(inputs, indices, self.output_shape, overlap=self.overlap)
+
+
+class Upsample(nnx.Module):
+    """:func:`cnn_jax.ops.upsample` as a layer.
+
+    Args:
+      scale: The factors, one int per spatial axis.
+      method: ``'nearest'``, ``'bilinear'`` or ``'bed_of_nails'``.
+      align_corners: For ``'bilinear'``: whether the outermost entries stay at the outermost positions.
+
+    >>> import jax.numpy as jnp
+    >>> Upsample((2, 2))(jnp.ones((8, 7, 7, 64))).shape
+    (8, 14, 14, 64)
+    """
+
+    def __init__(self, scale: int | Sequence[int], *, method: str = "nearest", align_corners: bool = False) -> None:
+        self.scale = per_axis("Upsample", "scale", scale, check_window("Upsample", scale, "scale"))
+        self.method = method
+        self.align_corners = align_corners
+
+    def __call__(
+        self, inputs: Shaped[AnyArray, "*batch_and_space channels"]
+    ) -> Shaped[Array, "*batch_and_output channels"]:
+        """Enlarges ``(*batch, *space, C)`` to ``(*batch, *space * scale, C)``."""
+        return ops.upsample(inputs, self.scale, method=self.method, align_corners=self.align_corners)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.nn.normalization import dropout_key
+from cnn_jax.ops.arguments import AnyArray
 
 Activations = OrderedDict[str, Array]  # JAX would sort the names of a plain dict wherever it passes one on
 
@@ -56,10 +57,10 @@ class Sequence(nnx.Module):
 
     def __call__(
         self,
-        x: Shaped[Array, "..."],
+        x: Shaped[AnyArray, "..."],
         *,
         train: bool = False,
-        rngs: nnx.Rngs | Shaped[Array, "..."] | None = None,
+        rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
         return_activations: bool = False,
     ) -> Any:
         """Applies the layers in order.
@@ -103,8 +104,8 @@ class Sequence(nnx.Module):
 
 
 def apply_layer(
-    name: str, layer: Callable[..., Any], x: Array, *, train: bool, key: Array | None, activations: bool
-) -> tuple[Array, Activations]:
+    name: str, layer: Callable[..., Any], x: AnyArray, *, train: bool, key: AnyArray | None, activations: bool
+) -> tuple[Any, Activations]:
     """Calls a layer with the keywords it takes; returns its output and, if asked, its activations under its name."""
     takes = _keywords(layer)
     options: dict[str, Any] = {}

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
-from cnn_jax.ops.arguments import check_array, check_option
+from cnn_jax.ops.arguments import AnyArray, check_array, check_option
 
 RELU_RULES = ("standard", "deconvnet", "guided")
 
 
-def relu(x: Shaped[Array, "..."], *, rule: str = "standard") -> Shaped[Array, "..."]:
+def relu(x: Shaped[AnyArray, "..."], *, rule: str = "standard") -> Shaped[Array, "..."]:
     """``max(x, 0)``, with a choice of what comes back through it.
 
     ==============  ==================================  ==========================================
@@ -51,7 +51,7 @@ def relu(x: Shaped[Array, "..."], *, rule: str = "standard") -> Shaped[Array, ".
     return jax.nn.relu(x) if rule == "standard" else _relu(rule, x)
 
 
-def scaled_tanh(x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+def scaled_tanh(x: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
     """LeCun's activation ``1.7159 tanh(2 x / 3)``: 1 at 1, -1 at -1, and most curved there.
 
     Args:

@@ -15,12 +15,12 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import check_array, per_axis, split_batch
+from cnn_jax.ops.arguments import AnyArray, check_array, per_axis, split_batch
 from cnn_jax.ops.pool import check_window, max_pool
 
 
 def adaptive_avg_pool(
-    x: Shaped[Array, "*batch_and_space channels"], output_size: int | Sequence[int]
+    x: Shaped[AnyArray, "*batch_and_space channels"], output_size: int | Sequence[int]
 ) -> Shaped[Array, "*batch_and_output channels"]:
     """The averages of ``output_size`` windows that cover the input evenly.
 
@@ -52,7 +52,7 @@ def adaptive_avg_pool(
 
 
 def adaptive_max_pool(
-    x: Shaped[Array, "*batch_and_space channels"], output_size: int | Sequence[int], *, return_indices: bool = False
+    x: Shaped[AnyArray, "*batch_and_space channels"], output_size: int | Sequence[int], *, return_indices: bool = False
 ) -> Any:
     """The maxima of ``output_size`` windows that cover the input evenly; gradients go to the first maximum.
 
@@ -93,7 +93,7 @@ def adaptive_max_pool(
     return y.reshape(shape), flat.astype(jnp.int32).reshape(shape)
 
 
-def global_avg_pool(x: Shaped[Array, "batch *space channels"], *, keepdims: bool = False) -> Shaped[Array, "..."]:
+def global_avg_pool(x: Shaped[AnyArray, "batch *space channels"], *, keepdims: bool = False) -> Shaped[Array, "..."]:
     """The average of each channel over all of space.
 
     Args:
@@ -117,7 +117,7 @@ def global_avg_pool(x: Shaped[Array, "batch *space channels"], *, keepdims: bool
     return wide.mean(axis=space, keepdims=keepdims).astype(x.dtype)
 
 
-def global_max_pool(x: Shaped[Array, "batch *space channels"], *, keepdims: bool = False) -> Shaped[Array, "..."]:
+def global_max_pool(x: Shaped[AnyArray, "batch *space channels"], *, keepdims: bool = False) -> Shaped[Array, "..."]:
     """The maximum of each channel over all of space; the gradient goes to the first one in row-major order.
 
     Args:
@@ -156,13 +156,15 @@ def mix(x: Shaped[Array, "..."], matrix: np.ndarray, axis: int) -> Shaped[Array,
     return jnp.moveaxis(product, 0, axis)
 
 
-def _arguments(op: str, x: Array, output_size: int | Sequence[int]) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
+def _arguments(
+    op: str, x: AnyArray, output_size: int | Sequence[int]
+) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
     x, rank = check_array(op, "x", x), check_window(op, output_size, "output_size")
     sizes = per_axis(op, "output_size", output_size, rank)
     return *split_batch(op, x, rank, f"output_size={sizes}"), sizes
 
 
-def _space(op: str, x: Array) -> tuple[Array, tuple[int, ...]]:
+def _space(op: str, x: AnyArray) -> tuple[Array, tuple[int, ...]]:
     x = check_array(op, "x", x)
     if x.ndim < 3:
         raise UsageError(f"{op}: x of shape {x.shape} has no space to pool; it must be (N, *space, C)")

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import check_array, integer
+from cnn_jax.ops.arguments import AnyArray, check_array, integer
 
 
 def dropout(
-    x: Shaped[Array, "..."],
+    x: Shaped[AnyArray, "..."],
     rate: int | float,
     *,
-    key: Shaped[Array, "..."] | Key[Array, ""],
+    key: Shaped[AnyArray, "..."] | Key[Array, ""],
     broadcast_dims: int | Sequence[int] = (),
 ) -> Shaped[Array, "..."]:
     """Sets each entry to zero with probability ``rate`` and divides the others by ``1 - rate``, which keeps the mean.
@@ -52,7 +52,7 @@ def dropout(
 
 
 def spatial_dropout(
-    x: Shaped[Array, "batch *space channels"], rate: int | float, *, key: Shaped[Array, "..."] | Key[Array, ""]
+    x: Shaped[AnyArray, "batch *space channels"], rate: int | float, *, key: Shaped[AnyArray, "..."] | Key[Array, ""]
 ) -> Shaped[Array, "batch *space channels"]:
     """Drops whole feature maps: neighbouring pixels say nearly the same, so that dropping single ones hides little.
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import check_array
+from cnn_jax.ops.arguments import AnyArray, check_array
 
 
 def softmax_cross_entropy(
-    logits: Shaped[Array, "*batch classes"], labels: Shaped[Array, "..."], *, label_smoothing: int | float = 0.0
+    logits: Shaped[AnyArray, "*batch classes"], labels: Shaped[AnyArray, "..."], *, label_smoothing: int | float = 0.0
 ) -> Shaped[Array, "*batch"]:
     """Cross-entropy between the labels and the softmax of the logits, in nats, per example.
 
@@ -61,7 +61,7 @@ def softmax_cross_entropy(
     return -jnp.where(target == 0, 0, target * log_probabilities).sum(axis=-1)
 
 
-def rbf_output(x: Shaped[Array, "*batch features"], centers: Shaped[Array, "classes features"]) -> Any:
+def rbf_output(x: Shaped[AnyArray, "*batch features"], centers: Shaped[AnyArray, "classes features"]) -> Any:
     """LeNet-5's output: the squared Euclidean distance between the features and the centre of each class.
 
     Small means likely, so that the class is the smallest. In the paper the centres are pictures of the characters,

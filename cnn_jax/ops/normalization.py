@@ -10,13 +10,13 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import check_array, check_option, per_axis
+from cnn_jax.ops.arguments import AnyArray, check_array, check_option, per_axis
 from cnn_jax.ops.reductions import window_sums, window_sums_transpose
 from cnn_jax.ops.taps import Axes, Axis
 
 
 def batch_statistics(
-    x: Shaped[Array, "*batch_and_space channels"],
+    x: Shaped[AnyArray, "*batch_and_space channels"],
     *,
     axis_name: str | Sequence[str] | None = None,
 ) -> tuple[Shaped[Array, " channels"], Shaped[Array, " channels"]]:
@@ -48,12 +48,12 @@ def batch_statistics(
 
 
 def batch_norm(
-    x: Shaped[Array, "*batch_and_space channels"],
+    x: Shaped[AnyArray, "*batch_and_space channels"],
     *,
-    mean: Shaped[Array, " channels"],
-    variance: Shaped[Array, " channels"],
-    scale: Shaped[Array, " channels"] | None = None,
-    bias: Shaped[Array, " channels"] | None = None,
+    mean: Shaped[AnyArray, " channels"],
+    variance: Shaped[AnyArray, " channels"],
+    scale: Shaped[AnyArray, " channels"] | None = None,
+    bias: Shaped[AnyArray, " channels"] | None = None,
     epsilon: int | float = 1e-5,
 ) -> Shaped[Array, "*batch_and_space channels"]:
     """``(x - mean) / sqrt(variance + epsilon) * scale + bias``, per channel.
@@ -98,7 +98,7 @@ def batch_norm(
 
 
 def local_response_norm(
-    x: Shaped[Array, "*batch_and_space channels"],
+    x: Shaped[AnyArray, "*batch_and_space channels"],
     *,
     size: int | Sequence[int] = 5,
     alpha: int | float = 1e-4,

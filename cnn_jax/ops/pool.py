@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import check_array, check_option, per_axis, split_batch
+from cnn_jax.ops.arguments import AnyArray, check_array, check_option, per_axis, split_batch
 from cnn_jax.ops.padding import Padding, slide
 from cnn_jax.ops.reductions import choose, passes, tied_maxima, window_maxima, window_sums, winners
 from cnn_jax.ops.taps import Axes, Axis
@@ -25,7 +25,7 @@ TIES = ("first", "split", "all")
 
 
 def max_pool(
-    x: Shaped[Array, "*batch_and_space channels"],
+    x: Shaped[AnyArray, "*batch_and_space channels"],
     window: int | Sequence[int],
     *,
     strides: int | Sequence[int] | None = None,
@@ -82,7 +82,7 @@ def max_pool(
 
 
 def avg_pool(
-    x: Shaped[Array, "*batch_and_space channels"],
+    x: Shaped[AnyArray, "*batch_and_space channels"],
     window: int | Sequence[int],
     *,
     strides: int | Sequence[int] | None = None,
@@ -134,7 +134,7 @@ def avg_pool(
 
 
 def lp_pool(
-    x: Shaped[Array, "*batch_and_space channels"],
+    x: Shaped[AnyArray, "*batch_and_space channels"],
     window: int | Sequence[int],
     *,
     p: int | float = 2,
@@ -174,7 +174,8 @@ def lp_pool(
         raise UsageError(f"{op}: p={p!r} must be a finite number, at least 1; for the limit use max_pool(abs(x), ...)")
     x, batch, axes, origins = arguments(op, x, window, strides, padding, dilation, rounding)
     wide = crop(x, axes, origins).astype(jnp.promote_types(x.dtype, jnp.float32))
-    sums = window_sums(axes, (wide * jnp.sign(wide)) ** p)  # abs(x) would have the slope 1 at 0
+    # The sign keeps the slope of |x| at 0 at 0 (JAX has it at 1), and is not in the way of even powers.
+    sums = window_sums(axes, wide ** int(p) if p % 2 == 0 else (wide * jnp.sign(wide)) ** p)
     # The root's slope at 0 is infinite; a 1 in its place keeps that out of the gradient.
     y = jnp.where(sums > 0, jnp.where(sums > 0, sums, 1) ** (1 / p), 0)
     return y.astype(x.dtype).reshape(*batch, *y.shape[1:])
@@ -182,7 +183,7 @@ def lp_pool(
 
 def arguments(
     op: str,
-    x: jax.Array,
+    x: AnyArray,
     window: int | Sequence[int],
     strides: int | Sequence[int] | None,
     padding: Padding,

@@ -11,15 +11,15 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.adaptive_pool import mix
-from cnn_jax.ops.arguments import by, check_array, check_option, per_axis, split_batch
+from cnn_jax.ops.arguments import AnyArray, by, check_array, check_option, per_axis, split_batch
 from cnn_jax.ops.pool import check_window
 
 UPSAMPLINGS = ("nearest", "bilinear", "bed_of_nails")
 
 
 def max_unpool(
-    y: Shaped[Array, "*batch_and_output channels"],
-    indices: Shaped[Array, "..."],
+    y: Shaped[AnyArray, "*batch_and_output channels"],
+    indices: Shaped[AnyArray, "..."],
     output_shape: int | Sequence[int],
     *,
     overlap: str = "set",
@@ -76,7 +76,7 @@ def max_unpool(
 
 
 def upsample(
-    x: Shaped[Array, "*batch_and_space channels"],
+    x: Shaped[AnyArray, "*batch_and_space channels"],
     scale: int | Sequence[int],
     *,
     method: str = "nearest",

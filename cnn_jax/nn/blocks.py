@@ -1,0 +1,115 @@
+"""Layers made of sequences of layers: a sum with a shortcut, and branches side by side."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Shaped
+
+from cnn_jax.errors import UsageError
+from cnn_jax.nn.normalization import dropout_key
+from cnn_jax.nn.sequence import Activations, Sequence, apply_layer
+from cnn_jax.ops.arguments import AnyArray
+
+
+class Residual(nnx.Module):
+    """The sum of a branch and a shortcut: ``branch(x) + shortcut(x)``.
+
+    Its activations are those of ``'branch/...'`` and ``'shortcut/...'``, and the sum, ``'add'``.
+
+    Args:
+      branch: Named layers.
+      shortcut: Named layers; the identity by default.
+
+    References:
+      He, Zhang, Ren and Sun, Deep residual learning for image recognition, 2016.
+
+    >>> from cnn_jax import nn
+    >>> block = Residual({"conv": nn.Conv(16, 16, (3, 3), rngs=nnx.Rngs(0))})
+    >>> output, activations = block(jnp.ones((8, 14, 14, 16)), return_activations=True)
+    >>> list(activations)
+    ['branch/conv', 'add']
+    """
+
+    def __init__(
+        self, branch: Mapping[str, Callable[..., Any]], shortcut: Mapping[str, Callable[..., Any]] | None = None
+    ) -> None:
+        self.branch = Sequence(branch)
+        self.shortcut = nnx.data(Sequence(shortcut) if shortcut else None)
+
+    def __call__(
+        self,
+        x: Shaped[AnyArray, "..."],
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
+        return_activations: bool = False,
+    ) -> Any:
+        """Applies both paths and adds them; the arguments are those of :meth:`Sequence.__call__`."""
+        options: dict[str, Any] = {"train": train, "key": dropout_key(rngs), "activations": return_activations}
+        y, activations = apply_layer("branch", self.branch, x, **options)
+        if self.shortcut is not None:
+            x, inner = apply_layer("shortcut", self.shortcut, x, **options)
+            activations |= inner
+        if x.shape != y.shape:
+            raise UsageError(
+                f"Residual: the branch makes {y.shape}, but the shortcut {x.shape}; "
+                f"give the shortcut a 1x1 convolution with the strides and features of the branch"
+            )
+        activations["add"] = total = x + y
+        return (total, activations) if return_activations else total
+
+    def layer(self, name: str) -> Callable[..., Any]:
+        """The layer that made the activation of that name."""
+        if name == "add":
+            return jnp.add
+        path, _, rest = name.partition("/")
+        if path not in ("branch", "shortcut") or getattr(self, path) is None:
+            raise UsageError(f"no layer is called {name!r} in a Residual; known: 'branch/...', 'shortcut/...', 'add'")
+        return getattr(self, path).layer(rest) if rest else getattr(self, path)
+
+
+class Parallel(Sequence):
+    """Branches that see the same input, and whose outputs are joined along the channels, in order.
+
+    Its activations are those of the branches, under their names, and the joint one, ``'concatenate'``.
+
+    Args:
+      layers: Name to branch; a branch is a layer, often a :class:`Sequence`.
+
+    References:
+      Szegedy et al., Going deeper with convolutions, 2015.
+
+    >>> from cnn_jax import nn
+    >>> rngs = nnx.Rngs(0)
+    >>> block = Parallel({"1x1": nn.Conv(16, 8, (1, 1), rngs=rngs), "5x5": nn.Conv(16, 4, (5, 5), rngs=rngs)})
+    >>> block(jnp.ones((8, 14, 14, 16))).shape
+    (8, 14, 14, 12)
+    """
+
+    def __call__(
+        self,
+        x: Shaped[AnyArray, "..."],
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
+        return_activations: bool = False,
+    ) -> Any:
+        """Applies every branch to ``x``; the arguments are those of :meth:`Sequence.__call__`."""
+        key = dropout_key(rngs)
+        outputs: list[Array] = []
+        activations = Activations()
+        for name in self.names:
+            y, inner = apply_layer(name, getattr(self, name), x, train=train, key=key, activations=return_activations)
+            outputs.append(y)
+            activations |= inner
+        shapes = {name: y.shape for name, y in zip(self.names, outputs, strict=True)}
+        if len({shape[:-1] for shape in shapes.values()}) > 1:
+            raise UsageError(f"Parallel: the branches differ in more than channels: {shapes}; pad or stride them alike")
+        activations["concatenate"] = joint = jnp.concatenate(outputs, axis=-1)
+        return (joint, activations) if return_activations else joint
+
+    def layer(self, name: str) -> Callable[..., Any]:
+        """The layer that made the activation of that name."""
+        return jnp.concatenate if name == "concatenate" else super().layer(name)
