@@ -98,7 +98,14 @@ def _one_window(x: Sequence[int], kernel: Sequence[int], geometry: Windows, grou
     return set(geometry.sliding.output) == {1} and not any(map(any, geometry.sliding.reach))
 
 
-# `direct` has already chosen its formulation by shape; what is left are the shapes that no convolution suits.
+# Milliseconds for output and both gradients, by `ops.tune` on 2 CPU cores (jax 0.10.2, float32, recommended XLA flags):
+#
+#   layer                                    direct  im2col  toeplitz   fft  winograd  winograd_f43
+#   LeNet-5 C1  128x32x32x1  * 5x5x1x6          3.5     9.7       6.4   7.9         -             -
+#   LeNet-5 C5  128x5x5x16   * 5x5x16x120       6.0     1.4       1.3   6.1         -             -
+#   ResNet-20   64x16x16x32  * 3x3x32x32       12.5    46.4      41.2  28.7      62.0          35.3
+#
+# `direct` has already chosen among formulations by shape; what is left are the layers that are no convolution at all.
 AUTO = (Rule("cpu", "im2col", "one window covers the input: the layer is a matrix product", _one_window),)
 
 
