@@ -32,9 +32,7 @@ class Residual(nnx.Module):
     ['branch/conv', 'add']
     """
 
-    def __init__(
-        self, branch: Mapping[str, Callable[..., Any]], shortcut: Mapping[str, Callable[..., Any]] | None = None
-    ) -> None:
+    def __init__(self, branch: Mapping[str, Any], shortcut: Mapping[str, Any] | None = None) -> None:
         self.branch = Sequence(branch)
         self.shortcut = nnx.data(Sequence(shortcut) if shortcut else None)
 

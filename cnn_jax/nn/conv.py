@@ -129,7 +129,7 @@ class Conv(nnx.Module):
         """Convolves ``(*batch, *space, in_features)`` to ``(*batch, *output, out_features)``."""
         bias = None if self.bias is None else self.bias[...]
         inputs, kernel, bias = promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)
-        padding, boundary = self._padding(inputs)
+        padding, boundary = self._padding()
         y = ops.conv(
             inputs,
             kernel,
@@ -149,20 +149,14 @@ class Conv(nnx.Module):
         )
         return y if bias is None else y + bias
 
-    def _padding(self, inputs: AnyArray) -> tuple[Padding, str]:
-        """Padding and boundary, with what Flax means by some names written out."""
+    def _padding(self) -> tuple[Padding, str]:
+        """Padding and boundary, with Flax's two names that mean both written out."""
+        if self.padding not in _FLAX_BOUNDARIES:
+            return self.padding, self.boundary
+        if self.boundary != "zero":
+            raise UsageError(f"Conv: padding={self.padding!r} says the boundary; leave out boundary={self.boundary!r}")
         reaches = dilated(self.kernel_size, self.kernel_dilation)
-        if self.padding in _FLAX_BOUNDARIES:
-            if self.boundary != "zero":
-                raise UsageError(
-                    f"Conv: padding={self.padding!r} says the boundary; leave out boundary={self.boundary!r}"
-                )
-            return tuple(((reach - 1) // 2, reach // 2) for reach in reaches), _FLAX_BOUNDARIES[self.padding]
-        if self.padding == "SAME" and max(self.input_dilation) > 1:
-            # In Flax this is the same size as the input before it is dilated.
-            sizes = inputs.shape[-1 - len(reaches) : -1]
-            return tuple(lax.padtype_to_pads(sizes, reaches, self.strides, "SAME")), self.boundary
-        return self.padding, self.boundary
+        return tuple(((reach - 1) // 2, reach // 2) for reach in reaches), _FLAX_BOUNDARIES[self.padding]
 
 
 class ConvTranspose(nnx.Module):

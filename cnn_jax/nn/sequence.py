@@ -42,7 +42,7 @@ class Sequence(nnx.Module):
     (5, 5, 1, 6)
     """
 
-    def __init__(self, layers: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(self, layers: Mapping[str, Any]) -> None:
         if not layers:
             raise UsageError("Sequence: layers is empty; give at least one named layer")
         for name, layer in layers.items():

@@ -61,7 +61,7 @@ def softmax_cross_entropy(
     return -jnp.where(target == 0, 0, target * log_probabilities).sum(axis=-1)
 
 
-def rbf_output(x: Shaped[AnyArray, "*batch features"], centers: Shaped[AnyArray, "classes features"]) -> Any:
+def rbf_output(x: Shaped[AnyArray, "*batch features"], centers: Shaped[AnyArray, "..."]) -> Any:
     """LeNet-5's output: the squared Euclidean distance between the features and the centre of each class.
 
     Small means likely, so that the class is the smallest. In the paper the centres are pictures of the characters,

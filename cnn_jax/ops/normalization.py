@@ -22,8 +22,8 @@ def batch_statistics(
 ) -> tuple[Shaped[Array, " channels"], Shaped[Array, " channels"]]:
     """Mean and variance of each channel over all other axes.
 
-    The variance is the mean squared distance from the mean (biased: divided by n), taken in a second pass. The fast
-    formula, mean of squares minus square of mean, loses every digit where the mean is large beside the spread.
+    The variance is biased: divided by n. Mean of squares minus square of mean, the fast formula, loses every digit
+    where the mean is large beside the spread; here both are taken of the distances from a first estimate of the mean.
 
     Args:
       x: ``(*batch, *space, C)``; the two half-precision types are summed in float32.
@@ -43,17 +43,19 @@ def batch_statistics(
         mean = values.mean(axis=tuple(range(values.ndim - 1)))
         return mean if axis_name is None else lax.pmean(mean, axis_name)
 
-    mean = average(x)
-    return mean, average(jnp.square(x - mean))
+    # Any shift gives the same result but for rounding, so no gradient needs to pass through it.
+    shift = lax.stop_gradient(average(x))
+    rest = average(x - shift)
+    return shift + rest, jnp.maximum(average(jnp.square(x - shift)) - jnp.square(rest), 0)
 
 
 def batch_norm(
     x: Shaped[AnyArray, "*batch_and_space channels"],
     *,
-    mean: Shaped[AnyArray, " channels"],
-    variance: Shaped[AnyArray, " channels"],
-    scale: Shaped[AnyArray, " channels"] | None = None,
-    bias: Shaped[AnyArray, " channels"] | None = None,
+    mean: Shaped[AnyArray, "..."],
+    variance: Shaped[AnyArray, "..."],
+    scale: Shaped[AnyArray, "..."] | None = None,
+    bias: Shaped[AnyArray, "..."] | None = None,
     epsilon: int | float = 1e-5,
 ) -> Shaped[Array, "*batch_and_space channels"]:
     """``(x - mean) / sqrt(variance + epsilon) * scale + bias``, per channel.
@@ -159,7 +161,7 @@ def local_response_norm(
         for index, span in enumerate(window, start=first)
     )
     weight = alpha if convention == "paper" else alpha / math.prod(window)
-    return _local_response_norm(axes, weight, beta, k, x)
+    return _local_response_norm(axes, float(weight), float(beta), float(k), x)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))

@@ -1,0 +1,82 @@
+"""Normalisations against their formulas in NumPy, float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from cnn_jax import ops
+
+
+def reference_lrn(x, *, size, alpha, beta, k, divided):
+    """The formula of the AlexNet paper, channel by channel, or position by position where size is a window."""
+    window = size if isinstance(size, tuple) else (size,)
+    first = x.ndim - len(window) - isinstance(size, tuple)
+    sums = np.zeros_like(x)
+    for offset in np.ndindex(window):
+        shifts = [o - n // 2 for o, n in zip(offset, window, strict=True)]
+        moved = np.square(x)
+        for axis, shift in enumerate(shifts, start=first):
+            moved = np.roll(moved, -shift, axis)
+            position = np.arange(x.shape[axis]) + shift
+            outside = (position < 0) | (position >= x.shape[axis])
+            moved = np.moveaxis(np.where(outside, 0, np.moveaxis(moved, axis, -1)), -1, axis)
+        sums += moved
+    return x / (k + alpha / (np.prod(window) if divided else 1) * sums) ** beta
+
+
+@pytest.mark.parametrize(("size", "channels"), [(5, 4), (5, 20), (2, 20), ((3, 3), 3), ((3, 2), 16)])
+@pytest.mark.parametrize("convention", ["paper", "torch"])
+def test_local_response_norm(size, channels, convention):
+    numbers = {"alpha": 0.3, "beta": 0.75, "k": 2.0}
+    norm = functools.partial(ops.local_response_norm, size=size, convention=convention, **numbers)
+    with jax.enable_x64(True):
+        x = np.random.default_rng(0).standard_normal((2, 4, 5, channels))
+        y = jax.jit(norm)(x)
+        np.testing.assert_allclose(y, reference_lrn(x, size=size, divided=convention == "torch", **numbers), rtol=1e-12)
+        check_grads(jax.jit(norm), (x,), order=1, modes=["rev"])
+
+
+def test_local_response_norm_defaults_are_those_of_the_paper():
+    x = np.full((1, 3), 100.0, np.float32)
+    np.testing.assert_allclose(ops.local_response_norm(x), 100 / (2 + 1e-4 * 3e4) ** 0.75 * np.ones((1, 3)), rtol=1e-6)
+
+
+def test_local_response_norm_in_half_precision():
+    # 300 squared is beyond float16.
+    assert np.isfinite(np.asarray(ops.local_response_norm(jnp.full((2, 8), 300, jnp.float16)))).all()
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e4, -3e4])
+def test_batch_norm_of_data_far_from_zero(mean):
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((64, 5, 4, 3)) + mean).astype(np.float32)
+    scale, bias = np.float32([1, 2, 3]), np.float32([0, 1, -1])
+    wide = x.astype(np.float64)
+    expected = (wide - wide.mean((0, 1, 2))) / np.sqrt(wide.var((0, 1, 2)) + 1e-5) * scale + bias
+    average, variance = ops.batch_statistics(x)
+    np.testing.assert_allclose(variance, wide.var((0, 1, 2)), rtol=1e-5)
+    y = ops.batch_norm(x, mean=average, variance=variance, scale=scale, bias=bias)
+    np.testing.assert_allclose(y, expected, atol=1e-5 + 4e-7 * abs(mean))  # the mean itself has 24 bits
+
+
+def test_batch_norm_gradients():
+    def norm(x, scale, bias):
+        mean, variance = ops.batch_statistics(x)
+        return ops.batch_norm(x, mean=mean, variance=variance, scale=scale, bias=bias)
+
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        arguments = rng.standard_normal((6, 3, 2)), rng.standard_normal(2), rng.standard_normal(2)
+        check_grads(jax.jit(norm), arguments, order=2, modes=["rev"])
+
+
+def test_batch_statistics_across_mapped_axes():
+    x = np.random.default_rng(0).standard_normal((4, 6, 3)).astype(np.float32) + 1e3
+    mean, variance = jax.vmap(functools.partial(ops.batch_statistics, axis_name="replicas"), axis_name="replicas")(x)
+    for one in range(4):
+        np.testing.assert_allclose(mean[one], x.mean((0, 1)), rtol=1e-6)
+        np.testing.assert_allclose(variance[one], x.var((0, 1), dtype=np.float64), rtol=1e-3)
