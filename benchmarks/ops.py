@@ -1,6 +1,6 @@
 """Convolution and pooling, layer by layer: this project, stock JAX and PyTorch, side by side in one run.
 
-    python benchmarks/ops.py [--quick] [--layers lenet_c1,resnet20_16]
+    python benchmarks/ops.py [--quick] [--layers lenet_c1,resnet20_16] [--seconds 0.2]
 
 Each contender is a process of its own, because XLA's flags and the thread pools belong to a process; they are asked in
 turn, layer by layer, so that all of them meet the same moods of the machine. What is timed:
@@ -24,7 +24,6 @@ import platform
 import statistics
 import subprocess
 import sys
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -219,7 +218,7 @@ def run(backend: str, layers: list[str], seconds: float) -> Measured:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}, and nothing is written")
-    parser.add_argument("--layers", help=f"comma-separated, of: {', '.join(LAYERS)}; nothing is written")
+    parser.add_argument("--layers", help="comma-separated: the results of these alone are renewed; by default all")
     parser.add_argument("--seconds", type=float, default=0.2, help="per measured function")
     arguments = parser.parse_args()
     layers = arguments.layers.split(",") if arguments.layers else list(QUICK if arguments.quick else LAYERS)
@@ -228,28 +227,37 @@ def main() -> None:
         parser.error(f"unknown layers {', '.join(sorted(unknown))}; known: {', '.join(LAYERS)}")
 
     load = os.getloadavg()[0]
-    backends = {backend: run(backend, layers, arguments.seconds) for backend in ["cpu", *["gpu"] * has_gpu()]}
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "flax", "torch", "numpy"))
+    backends: dict[str, Measured] = {}
+    for backend in ["cpu", *["gpu"] * has_gpu()]:
+        backends[backend] = run(backend, layers, arguments.seconds)
+        show(backends[backend])
+    if not arguments.quick:
+        write(backends, load)
+
+
+def write(backends: dict[str, Measured], load: float) -> None:
+    """Renews this machine's results by what was measured."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "torch", "numpy"))
     circumstances = {
         "date": datetime.date.today().isoformat(),
         "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
         "versions": f"Python {platform.python_version()}, {versions}",
         "XLA_FLAGS": f"`{recommended_xla_flags()}`, except where it says default flags",
-        "load of the machine before and after": f"{load:.1f}, {os.getloadavg()[0]:.1f}",
+        "load average before the run (the run itself adds to it)": f"{load:.2f}",
         "dtype": "float32",
     }
-    for measured in backends.values():
-        show(measured)
-    if layers == list(LAYERS):
-        report = {"circumstances": circumstances, "backends": {"gpu": None, **backends}}
-        report["layers"] = {name: asdict(layer) for name, layer in LAYERS.items()}
-        slug = "-".join(
-            "".join(c if c.isalnum() else " " for c in f"{processor()} {os.cpu_count()} cores").lower().split()
-        )
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"ops-{slug}.json").write_text(json.dumps(report, indent=1) + "\n")
-        (RESULTS / f"ops-{slug}.md").write_text(markdown(report))
-        print(f"written: {RESULTS / f'ops-{slug}.md'}")
+    name = "".join(c if c.isalnum() else " " for c in f"{processor()} {os.cpu_count()} cores").lower()
+    path = RESULTS / f"ops-{'-'.join(name.split())}.json"
+    earlier = json.loads(path.read_text())["backends"] if path.exists() else {}
+    merged: dict[str, Measured | None] = {}
+    for backend in ("cpu", "gpu"):
+        known = {**(earlier.get(backend) or {}), **backends.get(backend, {})}
+        merged[backend] = {layer: known[layer] for layer in LAYERS if layer in known} or None
+    report = {"circumstances": circumstances, "backends": merged}
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    path.with_suffix(".md").write_text(markdown(report))
+    print(f"written: {path} and .md")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.formulations import (
+    BLOCK,
+    BLOCKS,
     CANONICAL,
     MATMUL,
     PHASES,
@@ -153,7 +155,7 @@ def formulation(product: str, plan: Plan) -> Formulation:
     if len(plan.axes) > 2:
         return SLABS
     if plan.groups > 1:
-        return CANONICAL
+        return BLOCKS if plan.channels // plan.groups < BLOCK else CANONICAL
     if product == "kernel_gradient":
         return MATMUL if set(plan.each("window")) == {1} else CANONICAL
     # Eigen's convolution is slow where the channels fill no vector register, unless there is much to do at each tap.

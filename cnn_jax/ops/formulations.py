@@ -9,10 +9,14 @@ functions ``(plan, operand, operand) -> product``; ``cnn_jax.ops.direct`` choose
 ``CANONICAL``   three channels-last convolutions: the form that XLA's CPU backend is fast at, in a loop as well
 ``SHIFTS``      sums of shifted products, for depthwise convolution: no channel meets another, so no matrix product
 ``TILES``       one matrix product with a banded (Toeplitz) matrix per tile of a row, for very few channels
+``BLOCKS``      narrow groups merged into wider ones, with zeros between them: wasted products, but full registers
 ``PHASES``      a strided convolution as one of stride 1 over ``stride**rank`` times the channels
 ``SLABS``       an N-D convolution as a sum of 2-D ones, since XLA's CPU backend is fast only at those
 ``MATMUL``      the kernel gradient of a window of 1 as one matrix product
 ==============  =======================================================================================================
+
+``BLOCKS`` and ``TILES`` multiply inputs by zeros that stand for no connection: an infinity or NaN in the input reaches
+every output of its block or tile, not only those whose window holds it.
 """
 
 import itertools
@@ -27,6 +31,7 @@ from jax import lax
 from cnn_jax.ops.canonical import inverted, place
 from cnn_jax.ops.toeplitz import selector
 
+BLOCK = 32  # channels: what a group needs for the products to outweigh the handling
 TILE = 7  # columns: wider bands hold more zeros, narrower ones make thinner matrices
 
 
@@ -251,6 +256,31 @@ TILES = _transposed_by_jax(_tiled_product)
 
 
 # --- from one convolution to another ----------------------------------------------------------------------------------
+
+
+def _merged_groups(plan: Plan, kernel: jax.Array) -> tuple[Plan, jax.Array]:
+    """The same convolution in fewer groups, of at least ``BLOCK`` channels where there are as many."""
+    per_group = plan.channels // plan.groups
+    fitting = (n for n in range(1, plan.groups + 1) if plan.groups % n == 0 and n * per_group >= BLOCK)
+    merged = next(fitting, plan.groups)
+    split = kernel.reshape(*kernel.shape[:-1], plan.groups // merged, merged, plan.features // plan.groups)
+    diagonal = jnp.eye(merged, dtype=kernel.dtype)
+    blocks = jnp.einsum("...cbgo,gh->...hcbgo", split, diagonal, precision=lax.Precision.HIGHEST)
+    plan = plan._replace(groups=plan.groups // merged)
+    return plan, blocks.reshape(plan.shapes["kernel"])
+
+
+def _output_by_blocks(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    plan, kernel = _merged_groups(plan, kernel)
+    return _convolution(plan, x, kernel)
+
+
+def _input_gradient_by_blocks(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    plan, kernel = _merged_groups(plan, kernel)
+    return _convolution_with_inverted_kernel(plan, dy, kernel)
+
+
+BLOCKS = CANONICAL._replace(output=_output_by_blocks, input_gradient=_input_gradient_by_blocks)
 
 
 def _input_gradient_by_phase(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
