@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from cnn_jax.ops.canonical import inverted, place
@@ -326,37 +327,66 @@ def _kernel_gradient_of_one_tap(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.
 MATMUL = CANONICAL._replace(kernel_gradient=_kernel_gradient_of_one_tap)
 
 
-def _by_slabs(plan: Plan) -> tuple[Plan, Callable[[jax.Array], list[jax.Array]], Callable[[jax.Array], jax.Array]]:
-    """The 2-D plan, and how to cut ``x`` into one batch of images per outer entry of the window, and to fold ``dy``."""
-    outer, inner = plan.axes[:-2], plan.axes[-2:]
-    flat = plan._replace(axes=inner, batch=plan.batch * math.prod(axis.out for axis in outer))
+class _Slabs:
+    """An N-D convolution as 2-D ones, one per entry of the outer window; summed in loops, to hold one at a time."""
 
-    def cut(x: jax.Array) -> list[jax.Array]:
-        return [tap.reshape(flat.shapes["x"]) for tap in _taps(x, outer)]
+    def __init__(self, plan: Plan) -> None:
+        self.outer = plan.axes[:-2]
+        self.flat = plan._replace(axes=plan.axes[-2:], batch=plan.batch * math.prod(axis.out for axis in self.outer))
+        offsets = (range(0, axis.reach, axis.kernel_dilation) for axis in self.outer)
+        self.starts = np.array(list(itertools.product(*offsets)))
+        self.spans = (plan.batch, *((axis.out - 1) * axis.stride + 1 for axis in self.outer), *plan.shapes["x"][-3:])
 
-    def fold(dy: jax.Array) -> jax.Array:
-        return dy.reshape(flat.shapes["dy"])
+    def place(self, start: jax.typing.ArrayLike) -> tuple[Any, ...]:
+        """Where the slab of an entry of the window begins in the padded input."""
+        return (0, *jnp.asarray(start), 0, 0, 0)
 
-    return flat, cut, fold
+    def take(self, padded: jax.Array, start: jax.typing.ArrayLike) -> jax.Array:
+        """What all output positions find under an entry of the window, as one batch of images."""
+        slab = lax.dynamic_slice(padded, self.place(start), self.spans)
+        return slab[:, *(slice(None, None, axis.stride) for axis in self.outer)].reshape(self.flat.shapes["x"])
+
+    def add(self, padded: jax.Array, start: jax.typing.ArrayLike, slab: jax.Array) -> jax.Array:
+        """The adjoint of ``take``: adds images where they were taken from."""
+        batch, *inner = self.spans[0], *self.spans[-3:]
+        slab = slab.reshape(batch, *(axis.out for axis in self.outer), *inner)
+        gaps = [(0, 0, axis.stride - 1) for axis in self.outer]
+        slab = lax.pad(slab, jnp.zeros((), slab.dtype), [(0, 0, 0), *gaps, *[(0, 0, 0)] * 3])
+        slab = slab + lax.dynamic_slice(padded, self.place(start), self.spans)
+        return lax.dynamic_update_slice(padded, slab, self.place(start))
 
 
 def _slabs_output(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    flat, cut, _ = _by_slabs(plan)
-    kernels = kernel.reshape(-1, *flat.shapes["kernel"])
-    parts = [_convolution(flat, slab, weights) for slab, weights in zip(cut(x), kernels, strict=True)]
-    return sum(parts[1:], parts[0]).reshape(plan.shapes["dy"])
+    slabs = _Slabs(plan)
+    padded = _padded(x, slabs.outer)
+
+    def step(y: jax.Array, entry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        start, weights = entry
+        return y + _convolution(slabs.flat, slabs.take(padded, start), weights), None
+
+    entries = (jnp.asarray(slabs.starts), kernel.reshape(-1, *slabs.flat.shapes["kernel"]))
+    return lax.scan(step, jnp.zeros(slabs.flat.shapes["dy"], x.dtype), entries)[0].reshape(plan.shapes["dy"])
 
 
 def _slabs_input_gradient(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
-    flat, cut, fold = _by_slabs(plan)
-    kernels = kernel.reshape(-1, *flat.shapes["kernel"])
-    parts = [_convolution_with_inverted_kernel(flat, fold(dy), weights) for weights in kernels]
-    return jax.linear_transpose(cut, jax.ShapeDtypeStruct(plan.shapes["x"], dy.dtype))(parts)[0]
+    slabs = _Slabs(plan)
+    dy = dy.reshape(slabs.flat.shapes["dy"])
+    x = jax.ShapeDtypeStruct(plan.shapes["x"], dy.dtype)
+    padded = jax.eval_shape(lambda x: _padded(x, slabs.outer), x)
+
+    def step(gradient: jax.Array, entry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        start, weights = entry
+        return slabs.add(gradient, start, _convolution_with_inverted_kernel(slabs.flat, dy, weights)), None
+
+    entries = (jnp.asarray(slabs.starts), kernel.reshape(-1, *slabs.flat.shapes["kernel"]))
+    gradient = lax.scan(step, jnp.zeros(padded.shape, dy.dtype), entries)[0]
+    return jax.linear_transpose(lambda x: _padded(x, slabs.outer), x)(gradient)[0]
 
 
 def _slabs_kernel_gradient(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
-    flat, cut, fold = _by_slabs(plan)
-    parts = [_convolution_over_batch(flat, slab, fold(dy)) for slab in cut(x)]
+    slabs = _Slabs(plan)
+    padded, dy = _padded(x, slabs.outer), dy.reshape(slabs.flat.shapes["dy"])
+    parts = [_convolution_over_batch(slabs.flat, slabs.take(padded, start), dy) for start in slabs.starts]
     return jnp.stack(parts).reshape(plan.shapes["kernel"])
 
 
