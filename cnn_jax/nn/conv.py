@@ -14,6 +14,7 @@ from jaxtyping import Array, DTypeLike, Shaped
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
+from cnn_jax.nn.options import frozen
 from cnn_jax.ops.arguments import AnyArray, per_axis
 from cnn_jax.ops.padding import Padding, dilated
 
@@ -107,7 +108,7 @@ class Conv(nnx.Module):
         self.kernel_size = window
         self.kernel_shape = kernel_shape
         self.strides = per_axis("Conv", "strides", strides or 1, rank)
-        self.padding = padding
+        self.padding = frozen(padding)
         self.input_dilation = per_axis("Conv", "input_dilation", input_dilation or 1, rank)
         self.kernel_dilation = per_axis("Conv", "kernel_dilation", kernel_dilation or 1, rank)
         self.feature_group_count = feature_group_count
@@ -151,7 +152,7 @@ class Conv(nnx.Module):
 
     def _padding(self) -> tuple[Padding, str]:
         """Padding and boundary, with Flax's two names that mean both written out."""
-        if self.padding not in _FLAX_BOUNDARIES:
+        if not isinstance(self.padding, str) or self.padding not in _FLAX_BOUNDARIES:
             return self.padding, self.boundary
         if self.boundary != "zero":
             raise UsageError(f"Conv: padding={self.padding!r} says the boundary; leave out boundary={self.boundary!r}")
@@ -234,7 +235,7 @@ class ConvTranspose(nnx.Module):
         self.out_features = out_features
         self.kernel_size = window
         self.strides = per_axis("ConvTranspose", "strides", strides or 1, len(window))
-        self.padding = padding
+        self.padding = frozen(padding)
         self.kernel_dilation = per_axis("ConvTranspose", "kernel_dilation", kernel_dilation or 1, len(window))
         self.use_bias = use_bias
         self.mask = nnx.data(mask)

@@ -33,7 +33,7 @@ def flatten(x: Shaped[AnyArray, "batch ..."]) -> Shaped[Array, "batch features"]
     >>> flatten(jnp.ones((8, 5, 5, 16))).shape
     (8, 400)
     """
-    return jnp.reshape(x, (x.shape[0], -1))
+    return jnp.asarray(x).reshape(x.shape[0], -1)
 
 
 class RBFOutput(nnx.Module):

@@ -1,17 +1,43 @@
 """Pools and their inverses as layers: they hold options and no parameters. Global pools are functions in ``ops``."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from flax import nnx
 from jaxtyping import Array, Shaped
 
 from cnn_jax import ops
+from cnn_jax.nn.options import frozen
 from cnn_jax.ops.arguments import AnyArray, per_axis
 from cnn_jax.ops.padding import Padding
 from cnn_jax.ops.pool import check_window
 
 
-class MaxPool(nnx.Module):
+class _Pool(nnx.Module):
+    """What all pools hold: how a window slides."""
+
+    def __init__(
+        self,
+        window_shape: int | Sequence[int],
+        strides: int | Sequence[int] | None,
+        padding: Padding,
+        dilation: int | Sequence[int],
+        rounding: str,
+    ) -> None:
+        name = type(self).__name__
+        rank = check_window(name, window_shape, "window_shape")
+        self.window_shape = per_axis(name, "window_shape", window_shape, rank)
+        self.strides = self.window_shape if strides is None else per_axis(name, "strides", strides, rank)
+        self.padding = frozen(padding)
+        self.dilation = per_axis(name, "dilation", dilation, rank)
+        self.rounding = rounding
+
+    def _sliding(self) -> dict[str, Any]:
+        names = ("strides", "padding", "dilation", "rounding")
+        return {name: getattr(self, name) for name in names}
+
+
+class MaxPool(_Pool):
     """:func:`cnn_jax.ops.max_pool` as a layer.
 
     Args:
@@ -37,12 +63,7 @@ class MaxPool(nnx.Module):
         rounding: str = "floor",
         ties: str = "first",
     ) -> None:
-        rank = check_window("MaxPool", window_shape)
-        self.window_shape = per_axis("MaxPool", "window_shape", window_shape, rank)
-        self.strides = self.window_shape if strides is None else per_axis("MaxPool", "strides", strides, rank)
-        self.padding = padding
-        self.dilation = per_axis("MaxPool", "dilation", dilation, rank)
-        self.rounding = rounding
+        super().__init__(window_shape, strides, padding, dilation, rounding)
         self.ties = ties
 
     def __call__(
@@ -52,15 +73,12 @@ class MaxPool(nnx.Module):
         return ops.max_pool(
             inputs,
             self.window_shape,
-            strides=self.strides,
-            padding=self.padding,
-            dilation=self.dilation,
-            rounding=self.rounding,
+            **self._sliding(),
             ties=self.ties,
         )
 
 
-class AvgPool(nnx.Module):
+class AvgPool(_Pool):
     """:func:`cnn_jax.ops.avg_pool` as a layer.
 
     Args:
@@ -86,13 +104,8 @@ class AvgPool(nnx.Module):
         dilation: int | Sequence[int] = 1,
         rounding: str = "floor",
     ) -> None:
-        rank = check_window("AvgPool", window_shape)
-        self.window_shape = per_axis("AvgPool", "window_shape", window_shape, rank)
-        self.strides = self.window_shape if strides is None else per_axis("AvgPool", "strides", strides, rank)
-        self.padding = padding
+        super().__init__(window_shape, strides, padding, dilation, rounding)
         self.count_include_pad = count_include_pad
-        self.dilation = per_axis("AvgPool", "dilation", dilation, rank)
-        self.rounding = rounding
 
     def __call__(
         self, inputs: Shaped[AnyArray, "*batch_and_space channels"]
@@ -101,15 +114,12 @@ class AvgPool(nnx.Module):
         return ops.avg_pool(
             inputs,
             self.window_shape,
-            strides=self.strides,
-            padding=self.padding,
-            dilation=self.dilation,
-            rounding=self.rounding,
+            **self._sliding(),
             count_include_pad=self.count_include_pad,
         )
 
 
-class LpPool(nnx.Module):
+class LpPool(_Pool):
     """:func:`cnn_jax.ops.lp_pool` as a layer.
 
     Args:
@@ -135,13 +145,8 @@ class LpPool(nnx.Module):
         dilation: int | Sequence[int] = 1,
         rounding: str = "floor",
     ) -> None:
-        rank = check_window("LpPool", window_shape)
-        self.window_shape = per_axis("LpPool", "window_shape", window_shape, rank)
-        self.strides = self.window_shape if strides is None else per_axis("LpPool", "strides", strides, rank)
-        self.padding = padding
+        super().__init__(window_shape, strides, padding, dilation, rounding)
         self.p = p
-        self.dilation = per_axis("LpPool", "dilation", dilation, rank)
-        self.rounding = rounding
 
     def __call__(
         self, inputs: Shaped[AnyArray, "*batch_and_space channels"]
@@ -151,10 +156,7 @@ class LpPool(nnx.Module):
             inputs,
             self.window_shape,
             p=self.p,
-            strides=self.strides,
-            padding=self.padding,
-            dilation=self.dilation,
-            rounding=self.rounding,
+            **self._sliding(),
         )
 
 
