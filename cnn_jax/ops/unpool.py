@@ -59,11 +59,14 @@ def max_unpool(
             f"{y.shape}; use those that max_pool(..., return_indices=True) gave with it"
         )
     size = math.prod(sizes)
-    if not isinstance(indices, jax.core.Tracer) and (int(indices.min()) < 0 or int(indices.max()) >= size):
-        raise UsageError(
-            f"{op}: indices run from {int(indices.min())} to {int(indices.max())}, but a map of {by(sizes)} has "
-            f"positions 0 to {size - 1}; output_shape must be the spatial shape of what was pooled"
-        )
+    if not isinstance(indices, jax.core.Tracer):
+        known = np.asarray(indices)  # of JAX itself, these would be traced too
+        least, most = known.min(), known.max()
+        if least < 0 or most >= size:
+            raise UsageError(
+                f"{op}: indices run from {least} to {most}, but a map of {by(sizes)} has positions 0 to {size - 1}; "
+                f"output_shape must be the spatial shape of what was pooled"
+            )
     values = merged.reshape(merged.shape[0], -1, merged.shape[-1])
     places = indices.reshape(values.shape)
 
