@@ -8,6 +8,7 @@
 (1, 10)
 """
 
-from cnn_jax.models.registry import available, create
+from cnn_jax.models.registry import available, create, variant
+from cnn_jax.models.variant import Variant
 
-__all__ = ["available", "create"]
+__all__ = ["Variant", "available", "create", "variant"]

@@ -4,16 +4,17 @@ LeCun, Bottou, Bengio & Haffner, "Gradient-based learning applied to document re
 simplified as usual: full connections from S2 to C3, plain averages for subsampling, a linear output for the softmax.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import DTypeLike
 
-from cnn_jax import nn
+from cnn_jax import geometry, nn
+from cnn_jax.models.variant import Variant, scaled
 
 
 def lenet_5_modern(
@@ -27,29 +28,27 @@ def lenet_5_modern(
     conv = partial(nn.Conv, kernel_size=(5, 5), padding="VALID", dtype=dtype, rngs=rngs)
     linear = partial(nn.Linear, dtype=dtype, rngs=rngs)
 
-    def scaled(channels: int) -> int:
-        return max(1, round(channels * width))
-
+    c1, c3, c5, f6 = (scaled(channels, width) for channels in (6, 16, 120, 84))
     features: dict[str, Callable[..., Any]] = {
-        "c1": conv(input_shape[-1], scaled(6)),
+        "c1": conv(input_shape[-1], c1),
         "c1_tanh": jnp.tanh,
         "s2": nn.AvgPool((2, 2), strides=(2, 2)),
-        "c3": conv(scaled(6), scaled(16)),
+        "c3": conv(c1, c3),
         "c3_tanh": jnp.tanh,
         "s4": nn.AvgPool((2, 2), strides=(2, 2)),
-        "flatten": nn.flatten,
     }
-    (flat,) = jax.eval_shape(nn.Sequence(features), jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)).shape[1:]
+    shape = geometry.output_shape(features, input_shape)
     return nn.Sequence(
         {
             **features,
-            "c5": linear(flat, scaled(120)),
+            "flatten": nn.Flatten(shape),
+            "c5": linear(math.prod(shape), c5),
             "c5_tanh": jnp.tanh,
-            "f6": linear(scaled(120), scaled(84)),
+            "f6": linear(c5, f6),
             "f6_tanh": jnp.tanh,
-            "output": linear(scaled(84), num_classes),
+            "output": linear(f6, num_classes),
         }
     )
 
 
-VARIANTS = {"lenet_5_modern": lenet_5_modern}
+VARIANTS = {"lenet_5_modern": Variant(lenet_5_modern, (32, 32, 1), 10)}

@@ -6,7 +6,7 @@ layers too.
 
 from cnn_jax.nn.blocks import Parallel, Residual
 from cnn_jax.nn.conv import Conv, ConvTranspose
-from cnn_jax.nn.linear import Linear, RBFOutput, flatten
+from cnn_jax.nn.linear import Flatten, Linear, RBFOutput, flatten
 from cnn_jax.nn.normalization import BatchNorm, Dropout, LocalResponseNorm
 from cnn_jax.nn.pool import AdaptiveAvgPool, AvgPool, LpPool, MaxPool, MaxUnpool, Upsample
 from cnn_jax.nn.sequence import Sequence
@@ -18,6 +18,7 @@ __all__ = [
     "Conv",
     "ConvTranspose",
     "Dropout",
+    "Flatten",
     "Linear",
     "LocalResponseNorm",
     "LpPool",
