@@ -6,6 +6,7 @@ layers too.
 
 from cnn_jax.nn.blocks import Parallel, Residual
 from cnn_jax.nn.conv import Conv, ConvTranspose
+from cnn_jax.nn.lecun import Subsampling, TableConv
 from cnn_jax.nn.linear import Flatten, Linear, RBFOutput, flatten
 from cnn_jax.nn.normalization import BatchNorm, Dropout, LocalResponseNorm
 from cnn_jax.nn.pool import AdaptiveAvgPool, AvgPool, LpPool, MaxPool, MaxUnpool, Upsample
@@ -28,6 +29,8 @@ __all__ = [
     "RBFOutput",
     "Residual",
     "Sequence",
+    "Subsampling",
+    "TableConv",
     "Upsample",
     "flatten",
 ]
