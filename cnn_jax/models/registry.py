@@ -8,10 +8,16 @@ from jaxtyping import DTypeLike
 
 from cnn_jax import geometry, nn
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.models import lenet
+from cnn_jax.models import alexnet, baselines, lenet, vgg, zfnet
 from cnn_jax.models.variant import Variant
 
-_VARIANTS: dict[str, Variant] = {**lenet.VARIANTS}
+_VARIANTS: dict[str, Variant] = {
+    **baselines.VARIANTS,
+    **lenet.VARIANTS,
+    **alexnet.VARIANTS,
+    **zfnet.VARIANTS,
+    **vgg.VARIANTS,
+}
 
 
 def available() -> tuple[str, ...]:
