@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -65,15 +66,9 @@ def mlp(
     return nn.Sequence(layers)
 
 
-def mlp_two_neurons(
-    *, num_classes: int, input_shape: tuple[int, ...], width: float, dtype: DTypeLike | None, rngs: nnx.Rngs
-) -> nn.Sequence:
-    """One hidden layer of two units, whatever the width, so that every image is a point in a plane."""
-    return mlp(num_classes=num_classes, input_shape=input_shape, width=1.0, dtype=dtype, rngs=rngs, hidden_sizes=(2,))
-
-
+# Two hidden units make of every image a point in a plane.
 VARIANTS = {
     "logistic_regression": Variant(logistic_regression, (28, 28, 1), 10),
     "mlp": Variant(mlp, (28, 28, 1), 10),
-    "mlp_two_neurons": Variant(mlp_two_neurons, (28, 28, 1), 10),
+    "mlp_two_neurons": Variant(partial(mlp, hidden_sizes=(2,)), (28, 28, 1), 10),
 }

@@ -8,16 +8,11 @@ from jaxtyping import DTypeLike
 
 from cnn_jax import geometry, nn
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.models import alexnet, baselines, lenet, vgg, zfnet
+from cnn_jax.models import alexnet, baselines, lenet, neocognitron, vgg, zfnet
 from cnn_jax.models.variant import Variant
 
-_VARIANTS: dict[str, Variant] = {
-    **baselines.VARIANTS,
-    **lenet.VARIANTS,
-    **alexnet.VARIANTS,
-    **zfnet.VARIANTS,
-    **vgg.VARIANTS,
-}
+_FAMILIES = (baselines, neocognitron, lenet, alexnet, zfnet, vgg)
+_VARIANTS: dict[str, Variant] = {name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()}
 
 
 def available() -> tuple[str, ...]:
