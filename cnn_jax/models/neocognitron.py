@@ -18,7 +18,6 @@ from jax import lax
 from jaxtyping import Array, DTypeLike, Shaped
 
 from cnn_jax import geometry, nn, ops
-from cnn_jax.errors import UsageError
 from cnn_jax.models.variant import Variant, scaled
 from cnn_jax.ops.arguments import AnyArray
 
@@ -32,30 +31,28 @@ class Stage:
       s_padding: zeros around the layer below, of which an S-cell sees 5x5.
       selectivity: the paper's r. An S-cell responds to what is like its feature by more than r / (1 + r).
       reinforcement: the paper's q, the step of learning.
-      column: the size of the regions in which S-cells compete.
+      column: the size of the regions in which S-cells compete; by default all of the layer is one.
     """
 
     planes: int
     s_padding: int
     selectivity: float
     reinforcement: float
-    column: int
+    column: int | None = None
 
 
-STAGES = (Stage(24, 2, 4.0, 1.0, 5), Stage(24, 1, 1.5, 16.0, 5), Stage(24, 0, 1.5, 16.0, 2))
-GAIN = 1.0
+STAGES = (Stage(24, 2, 4.0, 1.0, 5), Stage(24, 1, 1.5, 16.0, 5), Stage(24, 0, 1.5, 16.0))
 INHIBITION = 0.5  # the paper's alpha, at which C-cells reach half of their range
 
 
-def nearness(window: Sequence[int], decay: float = 0.9) -> np.ndarray:
-    """Fixed connections, which the paper wants to decrease with the distance from the centre; they sum to 1.
+def nearness(window: Sequence[int]) -> np.ndarray:
+    """Fixed connections, of which the paper says that they decrease with the distance from the centre: by 0.9 a cell.
 
-    >>> nearness((3, 3)).sum().round(6), nearness((3, 3))[1].round(3)
-    (np.float64(1.0), array([0.111, 0.123, 0.111]))
+    >>> nearness((1, 3))
+    array([[0.9, 1. , 0.9]])
     """
-    offsets = np.meshgrid(*(np.arange(size) - (size - 1) / 2 for size in window), indexing="ij")
-    weights = decay ** np.hypot(*offsets)
-    return weights / weights.sum()
+    rows, columns = np.meshgrid(*(np.arange(size) - (size - 1) / 2 for size in window), indexing="ij")
+    return 0.9 ** np.hypot(rows, columns)
 
 
 class SCells(nnx.Module):
@@ -82,8 +79,9 @@ class SCells(nnx.Module):
         self.inhibition = nnx.Param(jnp.zeros(stage.planes))
 
     def fixed(self, in_features: int) -> np.ndarray:
-        """The connections to the V-cell, (5, 5, in_features)."""
-        return np.repeat(nearness(self.kernel_size)[..., None] / in_features, in_features, axis=-1)
+        """The connections to the V-cell, (5, 5, in_features), which sum to 1."""
+        weights = np.repeat(nearness(self.kernel_size)[..., None], in_features, axis=-1)
+        return weights / weights.sum()
 
     def inhibitory(self, inputs: Shaped[AnyArray, "batch h w planes"]) -> Shaped[Array, "batch h2 w2 1"]:
         """The V-cells: the root mean square of what S-cells of all planes see at a position."""
@@ -117,7 +115,7 @@ class CCells(nnx.Module):
 
     def __call__(self, inputs: Shaped[AnyArray, "batch h w planes"]) -> Shaped[Array, "batch h2 w2 planes"]:
         """Responses between 0 and 1 to those of S-cells."""
-        window = jnp.asarray(nearness(self.window_shape)[..., None, None] * GAIN, inputs.dtype)
+        window = jnp.asarray(nearness(self.window_shape)[..., None, None], inputs.dtype)
         kernel = jnp.broadcast_to(window, (*self.window_shape, inputs.shape[-1], 1))
         sums = ops.depthwise_conv(inputs, kernel, strides=self.strides, padding=self.padding)
         excess = jax.nn.relu((1 + sums) / (1 + sums.mean(axis=-1, keepdims=True)) - 1)
@@ -149,7 +147,7 @@ def neocognitron(
 
 
 def representatives(
-    responses: Shaped[AnyArray, "h w planes"], column: int
+    responses: Shaped[AnyArray, "h w planes"], column: int | None
 ) -> tuple[Shaped[Array, "planes 2"], Shaped[Array, "planes"]]:
     """The S-cells that learn from one image: at most one of a plane, and none that a neighbour outdoes.
 
@@ -158,24 +156,24 @@ def representatives(
 
     Args:
       responses: (height, width, planes) of S-cells to one image.
-      column: the size of the regions, of which there is one at every position.
+      column: the size of the regions, of which there is one at every position; None for the whole.
 
     Returns:
       The row and column in each plane, and whether the plane has a representative at all.
 
     >>> responses = jnp.zeros((2, 2, 3)).at[0, 1, 0].set(1.0).at[1, 1, 2].set(2.0)
-    >>> positions, found = representatives(responses, 2)
+    >>> positions, found = representatives(responses, None)
     >>> positions[2], found
     (Array([1, 1], dtype=int32), Array([False, False,  True], dtype=bool))
     """
-    height, width, planes = responses.shape
-    window = (min(column, height), min(column, width))
+    height, width = responses.shape[:2]
+    window = (min(column or height, height), min(column or width, width))
     largest = ops.max_pool(responses.max(axis=-1, keepdims=True), window, strides=1)
     around = tuple((size - 1, size - 1) for size in window)
     least = -ops.max_pool(-largest, window, strides=1, padding=around)  # the easiest column that a cell is in
-    candidates = jnp.where((responses > 0) & (responses >= least), responses, 0).reshape(-1, planes)
+    candidates = jnp.where((responses > 0) & (responses >= least), responses, 0).reshape(height * width, -1)
     flat = candidates.argmax(axis=0)
-    return jnp.stack(jnp.divmod(flat, width), axis=-1), candidates.max(axis=0) > 0
+    return jnp.stack([flat // width, flat % width], axis=-1), candidates.max(axis=0) > 0
 
 
 def reinforced(layer: SCells, below: Shaped[AnyArray, "h w planes"]) -> tuple[Array, Array]:
@@ -194,9 +192,10 @@ def reinforced(layer: SCells, below: Shaped[AnyArray, "h w planes"]) -> tuple[Ar
     positions, found = representatives(layer(below[None])[0], layer.stage.column)
     padding = layer.padding
     padded = jnp.pad(below, ((padding, padding), (padding, padding), (0, 0)))
+    size = (*layer.kernel_size, below.shape[-1])
 
     def seen(position: Array) -> Array:
-        return lax.dynamic_slice(padded, (position[0], position[1], 0), (*layer.kernel_size, below.shape[-1]))
+        return lax.dynamic_slice(padded, (position[0], position[1], 0), size)
 
     patches = jax.vmap(seen, out_axes=-1)(positions)
     shunting = layer.inhibitory(below[None])[0, positions[:, 0], positions[:, 1], 0]
@@ -206,7 +205,11 @@ def reinforced(layer: SCells, below: Shaped[AnyArray, "h w planes"]) -> tuple[Ar
 
 
 def self_organize(model: nn.Sequence, images: Shaped[AnyArray, "images h w channels"]) -> nn.Sequence:
-    """Learns without a teacher: shows the images one after the other, and reinforces all layers after each.
+    """Learns without a teacher: shows the images one after the other, all of them to each stage in turn.
+
+    The paper reinforces all stages at once, whose higher ones then spend planes on features that the lower ones give up
+    again; one after the other, from below, is what Fukushima did later ("Neocognitron: a hierarchical neural network
+    capable of visual pattern recognition", Neural Networks 1, 1988).
 
     Args:
       model: a neocognitron; it stays as it is.
@@ -217,25 +220,31 @@ def self_organize(model: nn.Sequence, images: Shaped[AnyArray, "images h w chann
 
     >>> from cnn_jax import models
     >>> model = models.create("neocognitron", width=0.2, rngs=nnx.Rngs(0))
-    >>> bars = jnp.zeros((4, 16, 16, 1)).at[:, 4:12, 7].set(1.0)
+    >>> bars = jnp.zeros((8, 16, 16, 1)).at[:, 4:12, 7].set(1.0)
     >>> bool(self_organize(model, bars)(bars[:1]).max() > 0.1)
     True
     """
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    model = nnx.clone(model)
+    below = jnp.asarray(images)
+    for name in model.names:
+        layer = getattr(model, name)
+        if isinstance(layer, SCells):
+            layer = _learned(layer, below)
+            setattr(model, name, layer)
+        below = layer(below)
+    return model
+
+
+def _learned(layer: SCells, below: Array) -> SCells:
+    """A layer after it has seen the layer below for all images, one after the other."""
+    graph, params = nnx.split(layer)
 
     def show(params: Any, image: Array) -> tuple[Any, None]:
-        network = nnx.merge(graph, params, rest)
-        _, activations = network(image[None], return_activations=True)
-        below = image
-        for name in network.names:
-            layer = getattr(network, name)
-            if isinstance(layer, SCells):
-                layer.kernel[...], layer.inhibition[...] = reinforced(layer, below)
-            below = activations[name][0]
-        return nnx.state(network, nnx.Param), None
+        layer = nnx.merge(graph, params)
+        layer.kernel[...], layer.inhibition[...] = reinforced(layer, image)
+        return nnx.state(layer), None
 
-    params, _ = lax.scan(show, params, jnp.asarray(images))
-    return nnx.merge(graph, params, rest)
+    return nnx.merge(graph, lax.scan(show, params, below)[0])
 
 
 VARIANTS = {"neocognitron": Variant(neocognitron, (16, 16, 1), 24)}

@@ -128,7 +128,7 @@ def convolutionalize(model: nn.Sequence, input_shape: Sequence[int] | None = Non
     (1, 9, 5, 10)
     """
     layers: dict[str, Any] = {}
-    window = (1, 1)
+    window: tuple[int, ...] = (1, 1)
     for name in model.names:
         layer = getattr(model, name)
         if isinstance(layer, nn.Flatten):
