@@ -8,10 +8,16 @@ from jaxtyping import DTypeLike
 
 from cnn_jax import geometry, nn
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.models import lenet
+from cnn_jax.models import airbench, googlenet, inception_resnet, lenet, resnet
 from cnn_jax.models.variant import Variant
 
-_VARIANTS: dict[str, Variant] = {**lenet.VARIANTS}
+_VARIANTS: dict[str, Variant] = {
+    **lenet.VARIANTS,
+    **googlenet.VARIANTS,
+    **inception_resnet.VARIANTS,
+    **resnet.VARIANTS,
+    **airbench.VARIANTS,
+}
 
 
 def available() -> tuple[str, ...]:
