@@ -9,6 +9,7 @@ from jaxtyping import DTypeLike
 from cnn_jax import geometry, nn
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.models import airbench, googlenet, inception_resnet, lenet, resnet
+from cnn_jax.models.keys import Keys
 from cnn_jax.models.variant import Variant
 
 _VARIANTS: dict[str, Variant] = {
@@ -90,7 +91,7 @@ def create(
     shape = chosen.input_shape if input_shape is None else _checked_shape(tuple(input_shape))
     try:
         model = chosen.builder(
-            num_classes=num_classes, input_shape=shape, width=width, dtype=dtype, rngs=rngs, **options
+            num_classes=num_classes, input_shape=shape, width=width, dtype=dtype, rngs=Keys(rngs), **options
         )
         geometry.output_shape(model, shape)
     except UsageError as error:
