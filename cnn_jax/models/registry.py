@@ -8,11 +8,25 @@ from jaxtyping import DTypeLike
 
 from cnn_jax import geometry, nn
 from cnn_jax.errors import UsageError, nearest
+<<<<<<< .merge_file_60QTQ3
 from cnn_jax.models import alexnet, baselines, lenet, neocognitron, vgg, zfnet
 from cnn_jax.models.variant import Variant
 
 _FAMILIES = (baselines, neocognitron, lenet, alexnet, zfnet, vgg)
 _VARIANTS: dict[str, Variant] = {name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()}
+=======
+from cnn_jax.models import airbench, googlenet, inception_resnet, lenet, resnet
+from cnn_jax.models.keys import Keys
+from cnn_jax.models.variant import Variant
+
+_VARIANTS: dict[str, Variant] = {
+    **lenet.VARIANTS,
+    **googlenet.VARIANTS,
+    **inception_resnet.VARIANTS,
+    **resnet.VARIANTS,
+    **airbench.VARIANTS,
+}
+>>>>>>> .merge_file_M0R15k
 
 
 def available() -> tuple[str, ...]:
@@ -85,7 +99,7 @@ def create(
     shape = chosen.input_shape if input_shape is None else _checked_shape(tuple(input_shape))
     try:
         model = chosen.builder(
-            num_classes=num_classes, input_shape=shape, width=width, dtype=dtype, rngs=rngs, **options
+            num_classes=num_classes, input_shape=shape, width=width, dtype=dtype, rngs=Keys(rngs), **options
         )
         geometry.output_shape(model, shape)
     except UsageError as error:

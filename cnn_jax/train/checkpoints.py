@@ -3,11 +3,10 @@
 import contextlib
 import dataclasses
 import errno
-import functools
+import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+import tensorstore
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
@@ -56,7 +56,6 @@ class Checkpoints:
 
         # Orbax tells of each save and folder through absl, and of each failure too, which it then raises as well.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        _drop_echoes()
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
             item_handlers={"state": ocp.StandardCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()},
@@ -150,6 +149,7 @@ class Checkpoints:
     def _read(self, step: int, template: TrainState) -> Checkpoint:
         expected = jax.eval_shape(_with_key_data, template)
         with _unreadable_is_damaged():
+            _read_arrays(self.directory / str(step) / "state")
             stored = self._manager.item_metadata(step)["state"].tree
         _check_same_network(self.directory / str(step), stored, expected)
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(expected), notes=ocp.args.JsonRestore())
@@ -180,6 +180,24 @@ def _unreadable_is_damaged() -> Iterator[None]:
         raise _DamagedError("its files are missing or cut short") from error
 
 
+def _read_arrays(folder: Path) -> None:
+    """Decodes every array, and what orbax notes of them, once, or raises.
+
+    Orbax reads all arrays at a time: when one cannot be read it raises, and those still under way print their own
+    tracebacks later, from threads and abandoned coroutines that nothing here can catch.
+    """
+    store = {"driver": "ocdbt", "base": f"file://{folder.absolute()}/"}
+    keys = tensorstore.KvStore.open(store).result().list().result()
+    arrays = [key.decode().removesuffix(".zarray") for key in keys if key.endswith(b".zarray")]
+    if not arrays:
+        raise FileNotFoundError(f"no arrays in {folder}")
+    for name in arrays:
+        specification = {"driver": "zarr", "kvstore": {**store, "path": name}, "fill_missing_data_reads": False}
+        tensorstore.open(specification).result().read().result()
+    for path in folder.glob("array_metadatas/*"):
+        json.loads(path.read_text())
+
+
 def _require_room(directory: Path, size: int) -> None:
     """Asks the disk for the room of a checkpoint, and gives it back: orbax would find out half-way, in its threads."""
     try:
@@ -203,23 +221,6 @@ def _os_errors(directory: Path) -> Iterator[None]:
             if phrase in str(error):
                 raise OSError(code, phrase, str(directory)) from error
         raise
-
-
-@functools.cache
-def _drop_echoes() -> None:
-    """Keeps orbax from printing tracebacks beside the exception that it raises.
-
-    One file that cannot be read fails several coroutines. The first failure is raised; the others, which nobody waits
-    for, would be printed by the interpreter when it collects them.
-    """
-    unraisable = sys.unraisablehook
-
-    def drop_abandoned(information: Any) -> None:
-        code = getattr(information.object, "cr_code", None)
-        if code is None or "orbax" not in code.co_filename:
-            unraisable(information)
-
-    sys.unraisablehook = drop_abandoned
 
 
 def _with_key_data(state: TrainState) -> TrainState:

@@ -77,7 +77,8 @@ def create_optimizer(
       UsageError: an unknown name, or a number out of its range.
 
     >>> optimizer = create_optimizer("sgd", 0.1, momentum=0.0)
-    >>> updates, _ = optimizer.update({"w": jax.numpy.ones(1)}, optimizer.init({"w": jax.numpy.zeros(1)}))
+    >>> params = {"w": jax.numpy.zeros(1)}
+    >>> updates, _ = optimizer.update({"w": jax.numpy.ones(1)}, optimizer.init(params), params)
     >>> float(updates["w"][0])
     -0.10000000149011612
     """

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -14,16 +14,15 @@ def environment() -> dict[str, str]:
     return {**{k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}, "COLUMNS": "200", "JAX_PLATFORMS": "cpu"}
 
 
-def launch(*arguments: str, preexec_fn: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs ``python launch.py`` to its end."""
+def launch(*arguments: str, under: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Runs ``python launch.py`` to its end, under another command if one is given."""
     return subprocess.run(
-        [sys.executable, "launch.py", *arguments],
+        [*under, sys.executable, "launch.py", *arguments],
         cwd=ROOT,
         env=environment(),
         capture_output=True,
         text=True,
         timeout=300,
-        preexec_fn=preexec_fn,
         check=False,
     )
 

@@ -1,0 +1,102 @@
+"""A checkpoint on disk: kept, or noticed to be damaged, in silence and whatever the damage."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnn_jax.errors import UsageError
+from cnn_jax.train.checkpoints import Checkpoints
+from cnn_jax.train.state import TrainState, create_state
+
+
+def state_of(step: int) -> TrainState:
+    """Three parameters of different sizes; the largest is more than one of orbax's inline values."""
+    generator = np.random.default_rng(step)
+    params = {name: jnp.asarray(generator.normal(size=(size, 16))) for name, size in (("a", 2), ("b", 50), ("c", 300))}
+    state = create_state(jax.random.key(step), params, {}, optax.trace(0.9))
+    return TrainState(jnp.asarray(step, jnp.int32), state.key, state.params, state.model_state, state.opt_state)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "checkpoints"
+    with Checkpoints(folder) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(state_of(step), score=float(step), notes={"step": step})
+    return folder
+
+
+def assert_equal(state: TrainState, expected: TrainState) -> None:
+    def numbers(tree: TrainState) -> list[np.ndarray]:
+        return [np.asarray(leaf) for leaf in (*jax.tree.leaves(tree.params), *jax.tree.leaves(tree.opt_state))]
+
+    for have, want in zip(numbers(state), numbers(expected), strict=True):
+        np.testing.assert_array_equal(have, want)
+    assert int(state.step) == int(expected.step)
+    assert bool(state.key == expected.key)
+
+
+def test_comes_back_as_it_was(saved: Path) -> None:
+    with Checkpoints(saved, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [1, 2]
+        for step in (1, 2):
+            checkpoint = checkpoints.restore(state_of(0), step=step)
+            assert checkpoint is not None
+            assert checkpoint.notes == {"step": step}
+            assert_equal(checkpoint.state, state_of(step))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    damaged = bytearray(path.read_bytes())
+    for place in range(len(damaged) // 3, len(damaged), max(1, len(damaged) // 7)):
+        damaged[place] ^= 0x5A
+    path.write_bytes(bytes(damaged))
+
+
+@pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
+def test_damage_to_any_file_of_arrays_falls_back_in_silence(
+    saved: Path,
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    files = sorted(path.relative_to(saved) for path in (saved / "2/state").rglob("*") if path.is_file())
+    assert len(files) >= 2
+    for index, file in enumerate(files):
+        folder = tmp_path / str(index)
+        shutil.copytree(saved, folder)
+        damage(folder / file)
+        caplog.clear()
+        with Checkpoints(folder) as checkpoints:
+            checkpoint = checkpoints.restore(state_of(0))
+        assert checkpoint is not None
+        if int(checkpoint.state.step) == 1:
+            (line,) = [record.getMessage() for record in caplog.records]
+            assert f"{folder / '2'} is damaged" in line
+            assert "falling back to the one of step 1" in line
+            assert not (folder / "2").exists()
+        assert_equal(checkpoint.state, state_of(int(checkpoint.state.step)))
+    assert capfd.readouterr().err == ""
+
+
+def test_all_damaged_is_one_line(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
+    for path in folder.rglob("d/*"):
+        cut(path)
+    with Checkpoints(folder) as checkpoints, pytest.raises(UsageError, match="no other is whole") as caught:
+        checkpoints.restore(state_of(0))
+    assert "\n" not in str(caught.value)
+    assert (folder / "1").exists(), "nothing is removed that may still be rescued"
+    assert (folder / "2").exists()
