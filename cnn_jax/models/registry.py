@@ -8,25 +8,34 @@ from jaxtyping import DTypeLike
 
 from cnn_jax import geometry, nn
 from cnn_jax.errors import UsageError, nearest
-<<<<<<< .merge_file_60QTQ3
-from cnn_jax.models import alexnet, baselines, lenet, neocognitron, vgg, zfnet
-from cnn_jax.models.variant import Variant
-
-_FAMILIES = (baselines, neocognitron, lenet, alexnet, zfnet, vgg)
-_VARIANTS: dict[str, Variant] = {name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()}
-=======
-from cnn_jax.models import airbench, googlenet, inception_resnet, lenet, resnet
+from cnn_jax.models import (
+    airbench,
+    alexnet,
+    baselines,
+    googlenet,
+    inception_resnet,
+    lenet,
+    neocognitron,
+    resnet,
+    vgg,
+    zfnet,
+)
 from cnn_jax.models.keys import Keys
 from cnn_jax.models.variant import Variant
 
-_VARIANTS: dict[str, Variant] = {
-    **lenet.VARIANTS,
-    **googlenet.VARIANTS,
-    **inception_resnet.VARIANTS,
-    **resnet.VARIANTS,
-    **airbench.VARIANTS,
-}
->>>>>>> .merge_file_M0R15k
+_FAMILIES = (
+    baselines,
+    neocognitron,
+    lenet,
+    alexnet,
+    zfnet,
+    vgg,
+    googlenet,
+    resnet,
+    inception_resnet,
+    airbench,
+)
+_VARIANTS: dict[str, Variant] = {name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()}
 
 
 def available() -> tuple[str, ...]:
