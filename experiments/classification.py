@@ -37,7 +37,7 @@ def default_config() -> ConfigDict:
             "experiment": "classification",
             "seed": 0,
             "input_shape": (32, 32, 1),
-            "model": {"name": "lenet_5_modern", "width": 1.0},
+            "model": {"name": "lenet_5_modern", "width": 1.0, "options": {}},
             "data": {
                 "name": "digits",
                 "train": "train",
@@ -45,6 +45,7 @@ def default_config() -> ConfigDict:
                 "test": "test",
                 "data_dir": "",  # where TFDS looks; empty for its own default
                 "resize": "bilinear",
+                "pixel_range": (),  # what black and white become, such as (-1.0, 1.0); empty: mean 0, deviation 1
             },
             "batch_size": 128,
             "epochs": 20,
@@ -59,6 +60,7 @@ def default_config() -> ConfigDict:
                 "warmup_epochs": 0.0,
                 "end_factor": 0.0,
             },
+            "loss": "cross_entropy",  # or squared_error, against targets of -1 and 1
             "label_smoothing": 0.0,
             "reference": {"accuracy": 0.0, "source": ""},  # shown beside the score; 0 for none
         }
@@ -89,6 +91,7 @@ class Classifier:
             input_shape=tuple(self.config.input_shape),
             width=self.config.model.width,
             rngs=nnx.Rngs(key),
+            **self.config.model.options,
         )
 
     def model(self, params: PyTree, model_state: PyTree) -> nn.Sequence:

@@ -93,6 +93,30 @@ class Preprocess:
         std = np.sqrt(np.maximum(total_of_squares / count - mean**2, 0))
         return dataclasses.replace(scale, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
+    @classmethod
+    def ranged(cls, input_shape: Sequence[int], low: float, high: float, *, resize: str = "none") -> "Preprocess":
+        """Brings black to ``low`` and white to ``high`` in every channel, whatever the set, as the first networks did.
+
+        Args:
+            input_shape: ``(height, width, channels)`` of the network's input.
+            low: what a pixel of 0 becomes.
+            high: what a pixel of 1 (255) becomes.
+            resize: as in the class.
+
+        Raises:
+            UsageError: when ``low`` is not below ``high``, or as in the class.
+
+        Example:
+            >>> lenet_1989 = Preprocess.ranged((1, 3, 1), -1.0, 1.0)
+            >>> lenet_1989(np.array([0, 0.5, 1], np.float32).reshape(1, 1, 3, 1)).ravel().tolist()
+            [-1.0, 0.0, 1.0]
+        """
+        if not low < high:
+            raise UsageError(f"Preprocess: the range ({low}, {high}) must rise from the value of black to that of white")
+        channels = input_shape[-1]
+        mean, std = -low / (high - low), 1 / (high - low)
+        return cls(tuple(input_shape), mean=(mean,) * channels, std=(std,) * channels, resize=resize)
+
     def __call__(self, images: Shaped[Array | np.ndarray, "..."]) -> Float32[Array, "n height width channels"]:
         """The network's input for a batch of pictures.
 

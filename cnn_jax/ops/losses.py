@@ -1,4 +1,4 @@
-"""What networks are trained to make small: softmax cross-entropy, and the output layer of LeNet-5.
+"""What networks are trained to make small: softmax cross-entropy, squared error, and the output layer of LeNet-5.
 
 Every function returns one number per example (or class); means and masks are the caller's.
 """
@@ -59,6 +59,44 @@ def softmax_cross_entropy(
     # A class that the label rules out adds nothing, even where its probability is 0 and its logarithm infinite.
     log_probabilities = jax.nn.log_softmax(logits)
     return -jnp.where(target == 0, 0, target * log_probabilities).sum(axis=-1)
+
+
+def squared_error(
+    outputs: Shaped[AnyArray, "*batch classes"],
+    labels: Shaped[AnyArray, "..."],
+    *,
+    targets: tuple[float, float] = (-1.0, 1.0),
+) -> Shaped[Array, "*batch"]:
+    """Mean squared difference between the outputs and one target for the right class, another for all wrong ones.
+
+    Args:
+      outputs: ``(*batch, K)``; the two half-precision types are computed in float32.
+      labels: Integers ``(*batch)`` in ``0..K-1``.
+      targets: Of a wrong class and of the right one; -1 and 1 are where LeCun's scaled tanh bends most.
+
+    Returns:
+      ``(*batch)``, float32 or float64: the mean over the classes.
+
+    Raises:
+      UsageError: Labels that are not integers, or of a wrong shape.
+
+    References:
+      LeCun et al., Backpropagation applied to handwritten zip code recognition, 1989.
+
+    >>> squared_error(jnp.array([[1.0, -1.0, 0.0]]), jnp.array([0])) * 3
+    Array([1.], dtype=float32)
+    """
+    op = "squared_error"
+    outputs, labels = check_array(op, "outputs", outputs), jnp.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != outputs.shape[:-1]:
+        raise UsageError(
+            f"{op}: {labels.dtype.name} labels of shape {labels.shape} do not go with outputs of shape "
+            f"{outputs.shape}; give integers of shape {outputs.shape[:-1]}"
+        )
+    outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+    wrong, right = targets
+    target = jnp.where(jax.nn.one_hot(labels, outputs.shape[-1], dtype=bool), right, wrong)
+    return jnp.square(outputs - target.astype(outputs.dtype)).mean(axis=-1)
 
 
 def rbf_output(x: Shaped[AnyArray, "*batch features"], centers: Shaped[AnyArray, "..."]) -> Any:
