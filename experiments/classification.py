@@ -25,6 +25,7 @@ from rich.table import Table
 
 from cnn_jax import data, geometry, models, nn, ops
 from cnn_jax import train as training
+from cnn_jax.data import augment
 from cnn_jax.data.pictures import find_pictures, read_picture
 from cnn_jax.errors import UsageError
 from cnn_jax.files import write_json, write_whole
@@ -45,6 +46,8 @@ def default_config() -> ConfigDict:
                 "test": "test",
                 "data_dir": "",  # where TFDS looks; empty for its own default
                 "resize": "bilinear",
+                "augment": (),  # of the training pictures, in this order: ("flip", "pad_and_crop(padding=4)")
+                "test_time": "",  # views whose predictions are averaged: mirror, ten_crop; empty for the picture alone
             },
             "batch_size": 128,
             "epochs": 20,
@@ -78,6 +81,7 @@ class Classifier:
         self.config = config
         self.preprocess = preprocess
         self.class_names = tuple(class_names)
+        augment.check_test_time(config.data.test_time)
         self.abstract_model = nnx.eval_shape(lambda: self.create(jax.random.key(0)))
         self._graph = nnx.split(self.abstract_model, nnx.Param, ...)[0]
 
@@ -122,15 +126,24 @@ class Classifier:
         losses = ops.softmax_cross_entropy(logits, batch["label"])
         return objective, (_metrics(losses, logits, batch["label"], jnp.ones_like(losses)), model_state)
 
+    def logits(self, state: training.TrainState, images: Array) -> Float[Array, "batch classes"]:
+        """The network's answer to raw images: of the views that ``config.data.test_time`` names, their average."""
+        views = augment.test_time_views(self.config.data.test_time, images, size=tuple(self.config.input_shape[:2]))
+        if views is None:
+            return self.apply(state.params, state.model_state, images)[0]
+        return augment.average_logits(
+            jax.lax.map(lambda view: self.apply(state.params, state.model_state, view)[0], views)
+        )
+
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
         """Loss and accuracy over the part of a batch where the mask is 1."""
-        logits, _ = self.apply(state.params, state.model_state, batch["image"])
+        logits = self.logits(state, batch["image"])
         losses = ops.softmax_cross_entropy(logits, batch["label"])
         return _metrics(losses, logits, batch["label"], batch["mask"])
 
     def probabilities(self, state: training.TrainState, images: np.ndarray) -> np.ndarray:
         """Class probabilities (n, classes) of raw images, computed batch by batch."""
-        forward = jax.jit(lambda images: jax.nn.softmax(self.apply(state.params, state.model_state, images)[0]))
+        forward = jax.jit(lambda images: jax.nn.softmax(self.logits(state, images)))
         indices, mask = data.padded_batches(len(images), min(len(images), 500))
         rows = np.concatenate([forward(images[batch]) for batch in np.asarray(indices)])
         return rows[np.asarray(mask).reshape(-1) > 0]
@@ -152,9 +165,12 @@ def train(config: ConfigDict, directory: Path) -> None:
     classifier = Classifier(config, preprocess, sets["train"].class_names)
     plan = make_plan(config, len(sets["train"]))
     optimizer = make_optimizer(config, plan)
+    step = training.make_step(classifier.loss, optimizer)
+    if config.data.augment:
+        step = training.augmented(step, make_augmentation(config, sets["train"], preprocess), plan.steps_per_epoch)
     task = training.Task(
         init=lambda key: classifier.init(key, optimizer),
-        step=training.make_step(classifier.loss, optimizer),
+        step=step,
         evaluate=classifier.evaluate,
         train_examples=examples(sets["train"]),
         eval_examples={role: examples(dataset) for role, dataset in sets.items() if role != "train"},
@@ -295,9 +311,23 @@ def make_optimizer(config: ConfigDict, plan: training.Plan) -> optax.GradientTra
     )
 
 
+def make_augmentation(config: ConfigDict, train_set: data.Dataset, preprocess: data.Preprocess) -> augment.Augmentation:
+    """The augmentation of a config, with what it needs to know of the training set; tried on shapes at once."""
+    colors = augment.color_covariance(train_set.images) if "color_pca" in str(config.data.augment) else None
+    augmentation = augment.Augmentation(config.data.augment, num_classes=train_set.num_classes, covariance=colors)
+    pictures = jnp.zeros((1, *train_set.image_shape), train_set.images.dtype)
+    batch = {"image": pictures, "label": jnp.zeros(1, jnp.int32), "index": jnp.zeros(1, jnp.int32)}
+    jax.eval_shape(lambda key: preprocess(augmentation(key, batch, step=0, epoch=0)["image"]), jax.random.key(0))
+    return augmentation
+
+
 def examples(dataset: data.Dataset) -> training.Batch:
     """A set as the arrays that the loop knows."""
-    return {"image": jnp.asarray(dataset.images), "label": jnp.asarray(dataset.labels)}
+    return {
+        "image": jnp.asarray(dataset.images),
+        "label": jnp.asarray(dataset.labels),
+        "index": jnp.arange(len(dataset)),
+    }
 
 
 def describe_data(sets: Mapping[str, data.Dataset], preprocess: data.Preprocess) -> dict[str, Any]:
@@ -332,7 +362,8 @@ def _load(config: ConfigDict, split: str) -> data.Dataset:
 
 
 def _metrics(losses: Array, logits: Array, labels: Array, mask: Array) -> training.Metrics:
-    correct = (logits.argmax(axis=-1) == labels).astype(losses.dtype)
+    classes = labels.argmax(axis=-1) if labels.ndim == 2 else labels  # a mixed picture's is its greater part
+    correct = (logits.argmax(axis=-1) == classes).astype(losses.dtype)
     count = mask.sum()
     return {"loss": ((losses * mask).sum(), count), "accuracy": ((correct * mask).sum(), count)}
 

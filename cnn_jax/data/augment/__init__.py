@@ -17,7 +17,7 @@ from cnn_jax.data.augment.geometric import (
 )
 from cnn_jax.data.augment.mixing import cutmix, cutout, mixup
 from cnn_jax.data.augment.pipeline import AUGMENTATIONS, Augmentation
-from cnn_jax.data.augment.test_time import average_logits, mirror, ten_crop
+from cnn_jax.data.augment.test_time import average_logits, check_test_time, mirror, ten_crop, test_time_views
 
 __all__ = [
     "AUGMENTATIONS",
@@ -26,6 +26,7 @@ __all__ = [
     "alternating_flip",
     "average_logits",
     "brightness",
+    "check_test_time",
     "color_covariance",
     "color_pca",
     "contrast",
@@ -40,4 +41,5 @@ __all__ = [
     "random_resized_crop",
     "saturation",
     "ten_crop",
+    "test_time_views",
 ]

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from cnn_jax.data.augment.arguments import check_images, check_size
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import UsageError, nearest
+
+TEST_TIME = ("mirror", "ten_crop")
 
 
 def mirror(images: Shaped[Array, "..."]) -> Float[Array, "2 batch height width channels"]:
@@ -56,6 +58,39 @@ def ten_crop(images: Shaped[Array, "..."], *, size: tuple[int, int]) -> Float[Ar
     places = [(0, 0), (0, columns), (rows, 0), (rows, columns), (rows // 2, columns // 2)]
     crops = [images[:, top : top + size[0], left : left + size[1]] for top, left in places]
     return jnp.concatenate([mirror(crop)[:, None] for crop in crops], axis=1).reshape(10, -1, *crops[0].shape[1:])
+
+
+def check_test_time(name: str) -> None:
+    """Rejects an unknown ``config.data.test_time``."""
+    if name and name not in TEST_TIME:
+        raise UsageError(f"config.data.test_time={name!r} is unknown (empty means none); {nearest(name, TEST_TIME)}")
+
+
+def test_time_views(
+    name: str, images: Shaped[Array, "..."], *, size: tuple[int, int]
+) -> Float[Array, "views batch height width channels"] | None:
+    """The views that a config names, of pictures as they are stored.
+
+    Args:
+        name: ``"mirror"``, ``"ten_crop"``, or empty for no views but the picture.
+        images: uint8 (0..255) or floating point (0..1), shape ``(batch, height, width, channels)``.
+        size: of the ten crops.
+
+    Returns:
+        The views, on the scale 0 to 1; None where there are none.
+
+    Raises:
+        UsageError: for an unknown name, or where the images do not fit.
+
+    Example:
+        >>> test_time_views("mirror", jnp.zeros((2, 8, 8, 1), jnp.uint8), size=(8, 8)).shape
+        (2, 2, 8, 8, 1)
+    """
+    check_test_time(name)
+    if not name:
+        return None
+    images = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+    return mirror(images) if name == "mirror" else ten_crop(images, size=size)
 
 
 def average_logits(logits: Float[Array, "views *batch classes"]) -> Float[Array, "*batch classes"]:
