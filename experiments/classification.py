@@ -25,9 +25,12 @@ from rich.table import Table
 
 from cnn_jax import data, geometry, models, nn, ops
 from cnn_jax import train as training
+from cnn_jax.data import augment
 from cnn_jax.data.pictures import find_pictures, read_picture
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import UsageError, nearest
 from cnn_jax.files import write_json, write_whole
+
+LOSSES = ("cross_entropy", "squared_error")
 
 
 def default_config() -> ConfigDict:
@@ -46,6 +49,8 @@ def default_config() -> ConfigDict:
                 "data_dir": "",  # where TFDS looks; empty for its own default
                 "resize": "bilinear",
                 "pixel_range": (),  # what black and white become, such as (-1.0, 1.0); empty: mean 0, deviation 1
+                "augment": (),  # of the training pictures, in this order: ("flip", "pad_and_crop(padding=4)")
+                "test_time": "",  # views whose predictions are averaged: mirror, ten_crop; empty for the picture alone
             },
             "batch_size": 128,
             "epochs": 20,
@@ -80,6 +85,11 @@ class Classifier:
         self.config = config
         self.preprocess = preprocess
         self.class_names = tuple(class_names)
+        augment.check_test_time(config.data.test_time)
+        if config.loss not in LOSSES:
+            raise UsageError(f"loss={config.loss!r} is unknown; {nearest(config.loss, LOSSES)}")
+        if config.label_smoothing and config.loss != "cross_entropy":
+            raise UsageError(f"label_smoothing={config.label_smoothing} means nothing to loss={config.loss!r}; use 0")
         self.abstract_model = nnx.eval_shape(lambda: self.create(jax.random.key(0)))
         self._graph = nnx.split(self.abstract_model, nnx.Param, ...)[0]
 
@@ -112,28 +122,42 @@ class Classifier:
         params, model_state = nnx.state(model, nnx.Param), nnx.state(model, nnx.Not(nnx.Param))
         return training.create_state(key, params, model_state, optimizer)
 
+    def losses(self, logits: Array, labels: Array, **smoothing: float) -> Float[Array, " batch"]:
+        """The config's loss, of each example."""
+        if self.config.loss == "squared_error":
+            return ops.squared_error(logits, labels)
+        return ops.softmax_cross_entropy(logits, labels, **smoothing)
+
     def loss(
         self, params: PyTree, model_state: PyTree, batch: training.Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[training.Metrics, PyTree]]:
-        """What training minimises: the mean cross-entropy of a batch with its smoothed labels.
+        """What training minimises: the mean loss of a batch with its smoothed labels.
 
-        The metrics have the plain cross-entropy, to be compared with that of the other sets.
+        The metrics have the loss without smoothing, to be compared with that of the other sets.
         """
         logits, model_state = self.apply(params, model_state, batch["image"], train=True, rngs=nnx.Rngs(key))
-        smoothing = self.config.label_smoothing
-        objective = ops.softmax_cross_entropy(logits, batch["label"], label_smoothing=smoothing).mean()
-        losses = ops.softmax_cross_entropy(logits, batch["label"])
+        objective = self.losses(logits, batch["label"], label_smoothing=self.config.label_smoothing).mean()
+        losses = self.losses(logits, batch["label"])
         return objective, (_metrics(losses, logits, batch["label"], jnp.ones_like(losses)), model_state)
+
+    def logits(self, state: training.TrainState, images: Array) -> Float[Array, "batch classes"]:
+        """The network's answer to raw images: of the views that ``config.data.test_time`` names, their average."""
+        views = augment.test_time_views(self.config.data.test_time, images, size=tuple(self.config.input_shape[:2]))
+        if views is None:
+            return self.apply(state.params, state.model_state, images)[0]
+        return augment.average_logits(
+            jax.lax.map(lambda view: self.apply(state.params, state.model_state, view)[0], views)
+        )
 
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
         """Loss and accuracy over the part of a batch where the mask is 1."""
-        logits, _ = self.apply(state.params, state.model_state, batch["image"])
-        losses = ops.softmax_cross_entropy(logits, batch["label"])
+        logits = self.logits(state, batch["image"])
+        losses = self.losses(logits, batch["label"])
         return _metrics(losses, logits, batch["label"], batch["mask"])
 
     def probabilities(self, state: training.TrainState, images: np.ndarray) -> np.ndarray:
         """Class probabilities (n, classes) of raw images, computed batch by batch."""
-        forward = jax.jit(lambda images: jax.nn.softmax(self.apply(state.params, state.model_state, images)[0]))
+        forward = jax.jit(lambda images: jax.nn.softmax(self.logits(state, images)))
         indices, mask = data.padded_batches(len(images), min(len(images), 500))
         rows = np.concatenate([forward(images[batch]) for batch in np.asarray(indices)])
         return rows[np.asarray(mask).reshape(-1) > 0]
@@ -151,13 +175,16 @@ def train(config: ConfigDict, directory: Path) -> None:
 
     started = time.perf_counter()
     sets = load_sets(config)
-    preprocess = data.Preprocess.measure(sets["train"], tuple(config.input_shape), resize=config.data.resize)
+    preprocess = make_preprocess(config, sets["train"])
     classifier = Classifier(config, preprocess, sets["train"].class_names)
     plan = make_plan(config, len(sets["train"]))
     optimizer = make_optimizer(config, plan)
+    step = training.make_step(classifier.loss, optimizer)
+    if config.data.augment:
+        step = training.augmented(step, make_augmentation(config, sets["train"], preprocess), plan.steps_per_epoch)
     task = training.Task(
         init=lambda key: classifier.init(key, optimizer),
-        step=training.make_step(classifier.loss, optimizer),
+        step=step,
         evaluate=classifier.evaluate,
         train_examples=examples(sets["train"]),
         eval_examples={role: examples(dataset) for role, dataset in sets.items() if role != "train"},
@@ -272,6 +299,16 @@ def load_run(config: ConfigDict, directory: Path, *, checkpoint: str) -> tuple[C
     return classifier, restored.state
 
 
+def make_preprocess(config: ConfigDict, train_set: data.Dataset) -> data.Preprocess:
+    """How pictures become the network's input: in the config's range of pixels, or normalised by the training set."""
+    shape, resize, pixel_range = tuple(config.input_shape), config.data.resize, tuple(config.data.pixel_range)
+    if not pixel_range:
+        return data.Preprocess.measure(train_set, shape, resize=resize)
+    if len(pixel_range) != 2:
+        raise UsageError(f"data.pixel_range={pixel_range} must be (value of black, value of white), or () for none")
+    return data.Preprocess.ranged(shape, *pixel_range, resize=resize)
+
+
 def make_plan(config: ConfigDict, num_examples: int) -> training.Plan:
     """How long a config trains on a set of this many examples."""
     return training.Plan(
@@ -298,9 +335,23 @@ def make_optimizer(config: ConfigDict, plan: training.Plan) -> optax.GradientTra
     )
 
 
+def make_augmentation(config: ConfigDict, train_set: data.Dataset, preprocess: data.Preprocess) -> augment.Augmentation:
+    """The augmentation of a config, with what it needs to know of the training set; tried on shapes at once."""
+    colors = augment.color_covariance(train_set.images) if "color_pca" in str(config.data.augment) else None
+    augmentation = augment.Augmentation(config.data.augment, num_classes=train_set.num_classes, covariance=colors)
+    pictures = jnp.zeros((1, *train_set.image_shape), train_set.images.dtype)
+    batch = {"image": pictures, "label": jnp.zeros(1, jnp.int32), "index": jnp.zeros(1, jnp.int32)}
+    jax.eval_shape(lambda key: preprocess(augmentation(key, batch, step=0, epoch=0)["image"]), jax.random.key(0))
+    return augmentation
+
+
 def examples(dataset: data.Dataset) -> training.Batch:
     """A set as the arrays that the loop knows."""
-    return {"image": jnp.asarray(dataset.images), "label": jnp.asarray(dataset.labels)}
+    return {
+        "image": jnp.asarray(dataset.images),
+        "label": jnp.asarray(dataset.labels),
+        "index": jnp.arange(len(dataset)),
+    }
 
 
 def describe_data(sets: Mapping[str, data.Dataset], preprocess: data.Preprocess) -> dict[str, Any]:
@@ -335,7 +386,8 @@ def _load(config: ConfigDict, split: str) -> data.Dataset:
 
 
 def _metrics(losses: Array, logits: Array, labels: Array, mask: Array) -> training.Metrics:
-    correct = (logits.argmax(axis=-1) == labels).astype(losses.dtype)
+    classes = labels.argmax(axis=-1) if labels.ndim == 2 else labels  # a mixed picture's is its greater part
+    correct = (logits.argmax(axis=-1) == classes).astype(losses.dtype)
     count = mask.sum()
     return {"loss": ((losses * mask).sum(), count), "accuracy": ((correct * mask).sum(), count)}
 

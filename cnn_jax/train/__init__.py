@@ -5,7 +5,7 @@ from cnn_jax.train.loop import Evaluations, Plan, Task, Trained, train
 from cnn_jax.train.optimizers import create_optimizer, learning_rate_schedule
 from cnn_jax.train.records import Records, read_records
 from cnn_jax.train.state import TrainState, create_state, digest, stream_key
-from cnn_jax.train.step import Batch, Metrics, averages, make_evaluation, make_scanned_steps, make_step
+from cnn_jax.train.step import Batch, Metrics, augmented, averages, make_evaluation, make_scanned_steps, make_step
 from cnn_jax.train.workdir import Workdir, environment
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "TrainState",
     "Trained",
     "Workdir",
+    "augmented",
     "averages",
     "create_optimizer",
     "create_state",

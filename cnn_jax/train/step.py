@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key, PyTree
 
+from cnn_jax.data.augment import Augmentation
 from cnn_jax.data.batches import batch_indices
 from cnn_jax.train.state import TrainState, stream_key
 
@@ -52,6 +53,22 @@ def make_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
         return TrainState(state.step + 1, state.key, params, model_state, opt_state), metrics
 
     return step
+
+
+def augmented(step: Step, augmentation: Augmentation, steps_per_epoch: int) -> Step:
+    """A step whose batches are augmented first, with keys from the run's ``'augment'`` stream.
+
+    Args:
+      step: what is done with the augmented batch.
+      augmentation: of a batch with ``'image'``, ``'label'`` and ``'index'``.
+      steps_per_epoch: by which the augmentation learns the epoch.
+    """
+
+    def augmented_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key, epoch = stream_key(state.key, "augment"), state.step // steps_per_epoch
+        return step(state, augmentation(key, batch, step=state.step, epoch=epoch))
+
+    return augmented_step
 
 
 def make_scanned_steps(
