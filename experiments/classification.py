@@ -26,13 +26,13 @@ from rich.table import Table
 from cnn_jax import data, geometry, models, nn, ops
 from cnn_jax import train as training
 from cnn_jax.data.pictures import find_pictures, read_picture
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import UsageError, nearest
 from cnn_jax.files import write_json, write_whole
 
 
 def default_config() -> ConfigDict:
     """Every key of a classification config, with a default that config files override."""
-    return ConfigDict(
+    config = ConfigDict(
         {
             "experiment": "classification",
             "seed": 0,
@@ -46,23 +46,13 @@ def default_config() -> ConfigDict:
                 "data_dir": "",  # where TFDS looks; empty for its own default
                 "resize": "bilinear",
             },
-            "batch_size": 128,
-            "epochs": 20,
-            "evaluate_every": 1,  # epochs
-            "steps_per_call": 100,
-            "optimizer": {
-                "name": "nesterov",
-                "learning_rate": 0.05,
-                "momentum": 0.9,
-                "weight_decay": 0.0,
-                "schedule": "cosine",
-                "warmup_epochs": 0.0,
-                "end_factor": 0.0,
-            },
+            "ensemble": 1,  # how many networks to train and average
             "label_smoothing": 0.0,
             "reference": {"accuracy": 0.0, "source": ""},  # shown beside the score; 0 for none
         }
     )
+    config.update(training.default_settings())
+    return config
 
 
 class Classifier:
@@ -80,6 +70,7 @@ class Classifier:
         self.class_names = tuple(class_names)
         self.abstract_model = nnx.eval_shape(lambda: self.create(jax.random.key(0)))
         self._graph = nnx.split(self.abstract_model, nnx.Param, ...)[0]
+        self.abstract_params = nnx.state(self.abstract_model, nnx.Param)
 
     def create(self, key: Key[Array, ""]) -> nn.Sequence:
         """The network with freshly drawn parameters."""
@@ -88,6 +79,7 @@ class Classifier:
             num_classes=len(self.class_names),
             input_shape=tuple(self.config.input_shape),
             width=self.config.model.width,
+            dtype=_dtype(self.config.dtype),
             rngs=nnx.Rngs(key),
         )
 
@@ -107,7 +99,11 @@ class Classifier:
         """The state before the first step."""
         model = self.create(training.stream_key(key, "params"))
         params, model_state = nnx.state(model, nnx.Param), nnx.state(model, nnx.Not(nnx.Param))
-        return training.create_state(key, params, model_state, optimizer)
+        return training.create_state(key, params, model_state, optimizer, ema=self.config.ema_decay > 0)
+
+    def step(self, optimizer: optax.GradientTransformation, parallel: training.Parallel) -> training.Step:
+        """One optimiser step."""
+        return training.make_step_of(self.config, self.loss, optimizer, parallel)
 
     def loss(
         self, params: PyTree, model_state: PyTree, batch: training.Batch, key: Key[Array, ""]
@@ -119,18 +115,27 @@ class Classifier:
         logits, model_state = self.apply(params, model_state, batch["image"], train=True, rngs=nnx.Rngs(key))
         smoothing = self.config.label_smoothing
         objective = ops.softmax_cross_entropy(logits, batch["label"], label_smoothing=smoothing).mean()
+        return objective, (self.metrics(logits, batch), model_state)
+
+    def logits(self, state: training.TrainState, images: Array) -> Float[Array, "batch classes"]:
+        """What the network says of raw images."""
+        return self.apply(state.params, state.model_state, images)[0]
+
+    def metrics(self, logits: Float[Array, "batch classes"], batch: training.Batch) -> training.Metrics:
+        """Loss and accuracy over the part of a batch where its mask is 1, or over all of it if it has none."""
         losses = ops.softmax_cross_entropy(logits, batch["label"])
-        return objective, (_metrics(losses, logits, batch["label"], jnp.ones_like(losses)), model_state)
+        correct = (logits.argmax(axis=-1) == batch["label"]).astype(losses.dtype)
+        mask = batch.get("mask", jnp.ones_like(losses))
+        count = mask.sum()
+        return {"loss": ((losses * mask).sum(), count), "accuracy": ((correct * mask).sum(), count)}
 
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
-        """Loss and accuracy over the part of a batch where the mask is 1."""
-        logits, _ = self.apply(state.params, state.model_state, batch["image"])
-        losses = ops.softmax_cross_entropy(logits, batch["label"])
-        return _metrics(losses, logits, batch["label"], batch["mask"])
+        """Loss and accuracy of a batch."""
+        return self.metrics(self.logits(state, batch["image"]), batch)
 
     def probabilities(self, state: training.TrainState, images: np.ndarray) -> np.ndarray:
         """Class probabilities (n, classes) of raw images, computed batch by batch."""
-        forward = jax.jit(lambda images: jax.nn.softmax(self.apply(state.params, state.model_state, images)[0]))
+        forward = jax.jit(lambda images: jax.nn.softmax(self.logits(state, images).astype(jnp.float32)))
         indices, mask = data.padded_batches(len(images), min(len(images), 500))
         rows = np.concatenate([forward(images[batch]) for batch in np.asarray(indices)])
         return rows[np.asarray(mask).reshape(-1) > 0]
@@ -141,33 +146,53 @@ class Classifier:
         (_, activations), _ = forward(images)
         return jax.device_get(activations)
 
+    def first(self, state: training.TrainState) -> training.TrainState:
+        """The state of one network, for pictures of its parameters."""
+        return state
 
-def train(config: ConfigDict, directory: Path) -> None:
-    """Trains to the end, or on from the last checkpoint, and writes ``result.json`` and ``report.html``."""
+
+def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
+    """Trains to the end, or on from the last checkpoint, and writes ``result.json`` and ``report.html``.
+
+    Args:
+      config: with the keys of :func:`default_config`.
+      directory: the run's folder.
+      profile: how many steps to trace first.
+    """
     from experiments import classification_report  # matplotlib is needed here alone, and takes its time to import
 
     started = time.perf_counter()
     sets = load_sets(config)
     preprocess = data.Preprocess.measure(sets["train"], tuple(config.input_shape), resize=config.data.resize)
-    classifier = Classifier(config, preprocess, sets["train"].class_names)
-    plan = make_plan(config, len(sets["train"]))
-    optimizer = make_optimizer(config, plan)
+    classifier = make_classifier(config, preprocess, sets["train"].class_names)
+    plan, parallel = training.make_plan(config, len(sets["train"])), training.make_parallel(config)
+    optimizer = training.make_optimizer(config, plan, classifier.abstract_params)
     task = training.Task(
         init=lambda key: classifier.init(key, optimizer),
-        step=training.make_step(classifier.loss, optimizer),
+        step=classifier.step(optimizer, parallel),
         evaluate=classifier.evaluate,
         train_examples=examples(sets["train"]),
         eval_examples={role: examples(dataset) for role, dataset in sets.items() if role != "train"},
         monitor="validation/accuracy" if "validation" in sets else "test/accuracy",
     )
-    with training.Workdir(directory, config):
-        write_json(directory / "data.json", describe_data(sets, preprocess))
-        command = f"python launch.py --workdir={directory}"
-        trained = training.train(task, plan, seed=config.seed, directory=directory, how_to_continue=command)
+    with training.open_workdir(directory, config):
+        if training.is_primary():
+            write_json(directory / "data.json", describe_data(sets, preprocess))
+        trained = training.train(
+            task,
+            plan,
+            seed=config.seed,
+            directory=directory,
+            how_to_continue=f"python launch.py --workdir={directory}",
+            parallel=parallel,
+            profile=profile,
+        )
+        if not training.is_primary():
+            return
         result = {
-            "step": plan.total_steps,
+            "step": int(trained.state.step),
             "scores": trained.scores,
-            "parameters_sha256": training.digest(trained.state.params),
+            "parameters_sha256": training.digest(training.evaluated(trained.state).params),
         }
         write_json(directory / "result.json", result)
         classification_report.write(directory, classifier, trained, sets["test"])
@@ -257,47 +282,33 @@ def load_run(config: ConfigDict, directory: Path, *, checkpoint: str) -> tuple[C
     """
     description = _read_description(directory)
     preprocess = data.Preprocess(**_tuples(description["preprocess"]))
-    classifier = Classifier(config, preprocess, description["class_names"])
-    optimizer = make_optimizer(config, make_plan(config, description["examples"]["train"]))
-    template = jax.eval_shape(lambda key: classifier.init(key, optimizer), jax.random.key(0))
+    classifier = make_classifier(config, preprocess, description["class_names"])
+    plan = training.make_plan(config, description["examples"]["train"])
+    optimizer = training.make_optimizer(config, plan, classifier.abstract_params)
+    template = training.ONE_DEVICE.abstract(lambda: classifier.init(jax.random.key(0), optimizer))
     with training.Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
         restored = checkpoints.restore(template, step=checkpoints.best_step() if checkpoint == "best" else None)
     if restored is None:
         raise UsageError(
             f"{directory} holds no complete checkpoint; train first: python launch.py --workdir={directory}"
         )
-    return classifier, restored.state
+    return classifier, training.evaluated(restored.state)
 
 
-def make_plan(config: ConfigDict, num_examples: int) -> training.Plan:
-    """How long a config trains on a set of this many examples."""
-    return training.Plan(
-        batch_size=config.batch_size,
-        num_examples=num_examples,
-        epochs=config.epochs,
-        evaluate_every=config.evaluate_every,
-        steps_per_call=config.steps_per_call,
-    )
+def make_classifier(config: ConfigDict, preprocess: data.Preprocess, class_names: Sequence[str]) -> Classifier:
+    """The network of a config, or its networks."""
+    if config.ensemble < 1:
+        raise UsageError(f"ensemble={config.ensemble} must be at least 1")
+    if config.ensemble == 1:
+        return Classifier(config, preprocess, class_names)
+    from experiments.classification_ensemble import EnsembleClassifier  # which is built upon this module
+
+    return EnsembleClassifier(config, preprocess, class_names)
 
 
-def make_optimizer(config: ConfigDict, plan: training.Plan) -> optax.GradientTransformation:
-    """The optimiser of a config, its schedule laid over the plan's steps."""
-    settings = config.optimizer
-    rate = training.learning_rate_schedule(
-        settings.schedule,
-        settings.learning_rate,
-        total_steps=plan.total_steps,
-        warmup_steps=round(settings.warmup_epochs * plan.steps_per_epoch),
-        end_factor=settings.end_factor,
-    )
-    return training.create_optimizer(
-        settings.name, rate, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
-
-
-def examples(dataset: data.Dataset) -> training.Batch:
+def examples(dataset: data.Dataset) -> training.Examples:
     """A set as the arrays that the loop knows."""
-    return {"image": jnp.asarray(dataset.images), "label": jnp.asarray(dataset.labels)}
+    return {"image": dataset.images, "label": dataset.labels}
 
 
 def describe_data(sets: Mapping[str, data.Dataset], preprocess: data.Preprocess) -> dict[str, Any]:
@@ -331,10 +342,11 @@ def _load(config: ConfigDict, split: str) -> data.Dataset:
     return data.load(config.data.name, split, data_dir=config.data.data_dir or None)
 
 
-def _metrics(losses: Array, logits: Array, labels: Array, mask: Array) -> training.Metrics:
-    correct = (logits.argmax(axis=-1) == labels).astype(losses.dtype)
-    count = mask.sum()
-    return {"loss": ((losses * mask).sum(), count), "accuracy": ((correct * mask).sum(), count)}
+def _dtype(name: str) -> jnp.dtype:
+    known = ("float32", "bfloat16", "float16")
+    if name not in known:
+        raise UsageError(f"dtype={name!r} is unknown; {nearest(name, known)}")
+    return jnp.dtype(name)
 
 
 def _print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:

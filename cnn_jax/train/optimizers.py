@@ -138,7 +138,7 @@ _OPTIMIZERS: dict[str, _Build] = {
 class LookaheadState(NamedTuple):
     """The steps since the slow weights moved, the slow weights, and the state of the optimiser inside."""
 
-    count: Int[Array, ""]
+    steps: Int[Array, ""]
     slow: PyTree
     inner: Any
 
@@ -151,15 +151,15 @@ def _lookahead(inner: optax.GradientTransformation, period: int) -> optax.Gradie
 
     def update(gradients: PyTree, state: LookaheadState, params: PyTree) -> tuple[PyTree, LookaheadState]:
         updates, inner_state = inner.update(gradients, state.inner, params)
-        count = (state.count + 1) % period
-        back = count == 0
+        steps = (state.steps + 1) % period
+        back = steps == 0
 
         def half_way(slow: Array, param: Array, step: Array) -> Array:
             return jnp.where(back, (slow + param + step) / 2, slow)
 
         slow = jax.tree.map(half_way, state.slow, params, updates)
         updates = jax.tree.map(lambda slow, param, step: jnp.where(back, slow - param, step), slow, params, updates)
-        return updates, LookaheadState(count, slow, inner_state)
+        return updates, LookaheadState(steps, slow, inner_state)
 
     return optax.GradientTransformation(init, update)
 

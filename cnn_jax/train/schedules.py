@@ -1,5 +1,6 @@
 """Learning rates as functions of the step, by name."""
 
+import itertools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -26,9 +27,9 @@ def learning_rate_schedule(
     """The learning rate as a function of the step: a linear warm-up, then the named decay until the last step.
 
     Args:
-      name: ``'constant'``; ``'cosine'`` (Loshchilov & Hutter, 2017) or ``'linear'``, down to the end factor; ``'step'``,
-        a drop at each of ``drops``; or ``'one_cycle'`` (Smith & Topin, 2018): a cosine from 1/25 of the peak up to it
-        during the warm-up (by default three tenths of the run), and a cosine down to the end factor.
+      name: ``'constant'``; ``'cosine'`` (Loshchilov & Hutter, 2017) or ``'linear'``, down to the end factor;
+        ``'step'``, a drop at each of ``drops``; or ``'one_cycle'`` (Smith & Topin, 2018): a cosine from 1/25 of the
+        peak up to it during the warm-up (by default three tenths of the run), and a cosine down to the end factor.
       peak: the highest learning rate.
       total_steps: the number of steps of the whole run, warm-up included.
       warmup_steps: the number of steps over which the rate rises, from zero except for ``'one_cycle'``.
@@ -56,7 +57,7 @@ def learning_rate_schedule(
             "'step' needs drops such as ('30 epochs', '60 epochs'), and only 'step' has them"
         )
     edges = [warmup_steps, *drops, total_steps]
-    if any(after <= before for before, after in zip(edges, edges[1:], strict=False)):
+    if any(after <= before for before, after in itertools.pairwise(edges)):
         raise UsageError(
             f"optimizer.drops at steps {tuple(drops)} must be in order, after the warm-up of {warmup_steps} steps "
             f"and before the end at {total_steps}"
