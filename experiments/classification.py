@@ -35,7 +35,7 @@ LOSSES = ("cross_entropy", "squared_error")
 
 def default_config() -> ConfigDict:
     """Every key of a classification config, with a default that config files override."""
-    return ConfigDict(
+    config = ConfigDict(
         {
             "experiment": "classification",
             "seed": 0,
@@ -52,24 +52,14 @@ def default_config() -> ConfigDict:
                 "augment": (),  # of the training pictures, in this order: ("flip", "pad_and_crop(padding=4)")
                 "test_time": "",  # views whose predictions are averaged: mirror, ten_crop; empty for the picture alone
             },
-            "batch_size": 128,
-            "epochs": 20,
-            "evaluate_every": 1,  # epochs
-            "steps_per_call": 100,
-            "optimizer": {
-                "name": "nesterov",
-                "learning_rate": 0.05,
-                "momentum": 0.9,
-                "weight_decay": 0.0,
-                "schedule": "cosine",
-                "warmup_epochs": 0.0,
-                "end_factor": 0.0,
-            },
+            "ensemble": 1,  # how many networks to train and average
             "loss": "cross_entropy",  # or squared_error, against targets of -1 and 1
             "label_smoothing": 0.0,
             "reference": {"accuracy": 0.0, "source": ""},  # shown beside the score; 0 for none
         }
     )
+    config.update(training.default_settings())
+    return config
 
 
 class Classifier:
@@ -92,6 +82,7 @@ class Classifier:
             raise UsageError(f"label_smoothing={config.label_smoothing} means nothing to loss={config.loss!r}; use 0")
         self.abstract_model = nnx.eval_shape(lambda: self.create(jax.random.key(0)))
         self._graph = nnx.split(self.abstract_model, nnx.Param, ...)[0]
+        self.abstract_params = nnx.state(self.abstract_model, nnx.Param)
 
     def create(self, key: Key[Array, ""]) -> nn.Sequence:
         """The network with freshly drawn parameters."""
@@ -100,6 +91,7 @@ class Classifier:
             num_classes=len(self.class_names),
             input_shape=tuple(self.config.input_shape),
             width=self.config.model.width,
+            dtype=_dtype(self.config.dtype),
             rngs=nnx.Rngs(key),
             **self.config.model.options,
         )
@@ -120,13 +112,17 @@ class Classifier:
         """The state before the first step."""
         model = self.create(training.stream_key(key, "params"))
         params, model_state = nnx.state(model, nnx.Param), nnx.state(model, nnx.Not(nnx.Param))
-        return training.create_state(key, params, model_state, optimizer)
+        return training.create_state(key, params, model_state, optimizer, ema=self.config.ema_decay > 0)
 
-    def losses(self, logits: Array, labels: Array, **smoothing: float) -> Float[Array, " batch"]:
+    def step(self, optimizer: optax.GradientTransformation, parallel: training.Parallel) -> training.Step:
+        """One optimiser step."""
+        return training.make_step_of(self.config, self.loss, optimizer, parallel)
+
+    def losses(self, logits: Array, labels: Array, *, label_smoothing: float = 0.0) -> Float[Array, " batch"]:
         """The config's loss, of each example."""
         if self.config.loss == "squared_error":
             return ops.squared_error(logits, labels)
-        return ops.softmax_cross_entropy(logits, labels, **smoothing)
+        return ops.softmax_cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
     def loss(
         self, params: PyTree, model_state: PyTree, batch: training.Batch, key: Key[Array, ""]
@@ -137,8 +133,7 @@ class Classifier:
         """
         logits, model_state = self.apply(params, model_state, batch["image"], train=True, rngs=nnx.Rngs(key))
         objective = self.losses(logits, batch["label"], label_smoothing=self.config.label_smoothing).mean()
-        losses = self.losses(logits, batch["label"])
-        return objective, (_metrics(losses, logits, batch["label"], jnp.ones_like(losses)), model_state)
+        return objective, (self.metrics(logits, batch), model_state)
 
     def logits(self, state: training.TrainState, images: Array) -> Float[Array, "batch classes"]:
         """The network's answer to raw images: of the views that ``config.data.test_time`` names, their average."""
@@ -149,15 +144,23 @@ class Classifier:
             jax.lax.map(lambda view: self.apply(state.params, state.model_state, view)[0], views)
         )
 
+    def metrics(self, logits: Float[Array, "batch classes"], batch: training.Batch) -> training.Metrics:
+        """Loss and accuracy over the part of a batch where its mask is 1, or over all of it if it has none."""
+        labels = batch["label"]
+        losses = self.losses(logits, labels)
+        classes = labels.argmax(axis=-1) if labels.ndim == 2 else labels  # a mixed picture's is its greater part
+        correct = (logits.argmax(axis=-1) == classes).astype(losses.dtype)
+        mask = batch.get("mask", jnp.ones_like(losses))
+        count = mask.sum()
+        return {"loss": ((losses * mask).sum(), count), "accuracy": ((correct * mask).sum(), count)}
+
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
-        """Loss and accuracy over the part of a batch where the mask is 1."""
-        logits = self.logits(state, batch["image"])
-        losses = self.losses(logits, batch["label"])
-        return _metrics(losses, logits, batch["label"], batch["mask"])
+        """Loss and accuracy of a batch."""
+        return self.metrics(self.logits(state, batch["image"]), batch)
 
     def probabilities(self, state: training.TrainState, images: np.ndarray) -> np.ndarray:
         """Class probabilities (n, classes) of raw images, computed batch by batch."""
-        forward = jax.jit(lambda images: jax.nn.softmax(self.logits(state, images)))
+        forward = jax.jit(lambda images: jax.nn.softmax(self.logits(state, images).astype(jnp.float32)))
         indices, mask = data.padded_batches(len(images), min(len(images), 500))
         rows = np.concatenate([forward(images[batch]) for batch in np.asarray(indices)])
         return rows[np.asarray(mask).reshape(-1) > 0]
@@ -168,18 +171,28 @@ class Classifier:
         (_, activations), _ = forward(images)
         return jax.device_get(activations)
 
+    def first(self, state: training.TrainState) -> training.TrainState:
+        """The state of one network, for pictures of its parameters."""
+        return state
 
-def train(config: ConfigDict, directory: Path) -> None:
-    """Trains to the end, or on from the last checkpoint, and writes ``result.json`` and ``report.html``."""
+
+def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
+    """Trains to the end, or on from the last checkpoint, and writes ``result.json`` and ``report.html``.
+
+    Args:
+      config: with the keys of :func:`default_config`.
+      directory: the run's folder.
+      profile: how many steps to trace first.
+    """
     from experiments import classification_report  # matplotlib is needed here alone, and takes its time to import
 
     started = time.perf_counter()
     sets = load_sets(config)
     preprocess = make_preprocess(config, sets["train"])
-    classifier = Classifier(config, preprocess, sets["train"].class_names)
-    plan = make_plan(config, len(sets["train"]))
-    optimizer = make_optimizer(config, plan)
-    step = training.make_step(classifier.loss, optimizer)
+    classifier = make_classifier(config, preprocess, sets["train"].class_names)
+    plan, parallel = training.make_plan(config, len(sets["train"])), training.make_parallel(config)
+    optimizer = training.make_optimizer(config, plan, classifier.abstract_params)
+    step = classifier.step(optimizer, parallel)
     if config.data.augment:
         step = training.augmented(step, make_augmentation(config, sets["train"], preprocess), plan.steps_per_epoch)
     task = training.Task(
@@ -190,14 +203,24 @@ def train(config: ConfigDict, directory: Path) -> None:
         eval_examples={role: examples(dataset) for role, dataset in sets.items() if role != "train"},
         monitor="validation/accuracy" if "validation" in sets else "test/accuracy",
     )
-    with training.Workdir(directory, config):
-        write_json(directory / "data.json", describe_data(sets, preprocess))
-        command = f"python launch.py --workdir={directory}"
-        trained = training.train(task, plan, seed=config.seed, directory=directory, how_to_continue=command)
+    with training.open_workdir(directory, config):
+        if training.is_primary():
+            write_json(directory / "data.json", describe_data(sets, preprocess))
+        trained = training.train(
+            task,
+            plan,
+            seed=config.seed,
+            directory=directory,
+            how_to_continue=f"python launch.py --workdir={directory}",
+            parallel=parallel,
+            profile=profile,
+        )
+        if not training.is_primary():
+            return
         result = {
-            "step": plan.total_steps,
+            "step": int(trained.state.step),
             "scores": trained.scores,
-            "parameters_sha256": training.digest(trained.state.params),
+            "parameters_sha256": training.digest(training.evaluated(trained.state).params),
         }
         write_json(directory / "result.json", result)
         classification_report.write(directory, classifier, trained, sets["test"])
@@ -287,16 +310,28 @@ def load_run(config: ConfigDict, directory: Path, *, checkpoint: str) -> tuple[C
     """
     description = _read_description(directory)
     preprocess = data.Preprocess(**_tuples(description["preprocess"]))
-    classifier = Classifier(config, preprocess, description["class_names"])
-    optimizer = make_optimizer(config, make_plan(config, description["examples"]["train"]))
-    template = jax.eval_shape(lambda key: classifier.init(key, optimizer), jax.random.key(0))
+    classifier = make_classifier(config, preprocess, description["class_names"])
+    plan = training.make_plan(config, description["examples"]["train"])
+    optimizer = training.make_optimizer(config, plan, classifier.abstract_params)
+    template = training.ONE_DEVICE.abstract(lambda: classifier.init(jax.random.key(0), optimizer))
     with training.Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
         restored = checkpoints.restore(template, step=checkpoints.best_step() if checkpoint == "best" else None)
     if restored is None:
         raise UsageError(
             f"{directory} holds no complete checkpoint; train first: python launch.py --workdir={directory}"
         )
-    return classifier, restored.state
+    return classifier, training.evaluated(restored.state)
+
+
+def make_classifier(config: ConfigDict, preprocess: data.Preprocess, class_names: Sequence[str]) -> Classifier:
+    """The network of a config, or its networks."""
+    if config.ensemble < 1:
+        raise UsageError(f"ensemble={config.ensemble} must be at least 1")
+    if config.ensemble == 1:
+        return Classifier(config, preprocess, class_names)
+    from experiments.classification_ensemble import EnsembleClassifier  # which is built upon this module
+
+    return EnsembleClassifier(config, preprocess, class_names)
 
 
 def make_preprocess(config: ConfigDict, train_set: data.Dataset) -> data.Preprocess:
@@ -309,32 +344,6 @@ def make_preprocess(config: ConfigDict, train_set: data.Dataset) -> data.Preproc
     return data.Preprocess.ranged(shape, *pixel_range, resize=resize)
 
 
-def make_plan(config: ConfigDict, num_examples: int) -> training.Plan:
-    """How long a config trains on a set of this many examples."""
-    return training.Plan(
-        batch_size=config.batch_size,
-        num_examples=num_examples,
-        epochs=config.epochs,
-        evaluate_every=config.evaluate_every,
-        steps_per_call=config.steps_per_call,
-    )
-
-
-def make_optimizer(config: ConfigDict, plan: training.Plan) -> optax.GradientTransformation:
-    """The optimiser of a config, its schedule laid over the plan's steps."""
-    settings = config.optimizer
-    rate = training.learning_rate_schedule(
-        settings.schedule,
-        settings.learning_rate,
-        total_steps=plan.total_steps,
-        warmup_steps=round(settings.warmup_epochs * plan.steps_per_epoch),
-        end_factor=settings.end_factor,
-    )
-    return training.create_optimizer(
-        settings.name, rate, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
-
-
 def make_augmentation(config: ConfigDict, train_set: data.Dataset, preprocess: data.Preprocess) -> augment.Augmentation:
     """The augmentation of a config, with what it needs to know of the training set; tried on shapes at once."""
     colors = augment.color_covariance(train_set.images) if "color_pca" in str(config.data.augment) else None
@@ -345,13 +354,10 @@ def make_augmentation(config: ConfigDict, train_set: data.Dataset, preprocess: d
     return augmentation
 
 
-def examples(dataset: data.Dataset) -> training.Batch:
+def examples(dataset: data.Dataset) -> training.Examples:
     """A set as the arrays that the loop knows."""
-    return {
-        "image": jnp.asarray(dataset.images),
-        "label": jnp.asarray(dataset.labels),
-        "index": jnp.arange(len(dataset)),
-    }
+    index = np.arange(len(dataset), dtype=np.int32)
+    return {"image": dataset.images, "label": dataset.labels, "index": index}
 
 
 def describe_data(sets: Mapping[str, data.Dataset], preprocess: data.Preprocess) -> dict[str, Any]:
@@ -385,11 +391,11 @@ def _load(config: ConfigDict, split: str) -> data.Dataset:
     return data.load(config.data.name, split, data_dir=config.data.data_dir or None)
 
 
-def _metrics(losses: Array, logits: Array, labels: Array, mask: Array) -> training.Metrics:
-    classes = labels.argmax(axis=-1) if labels.ndim == 2 else labels  # a mixed picture's is its greater part
-    correct = (logits.argmax(axis=-1) == classes).astype(losses.dtype)
-    count = mask.sum()
-    return {"loss": ((losses * mask).sum(), count), "accuracy": ((correct * mask).sum(), count)}
+def _dtype(name: str) -> jnp.dtype:
+    known = ("float32", "bfloat16", "float16")
+    if name not in known:
+        raise UsageError(f"dtype={name!r} is unknown; {nearest(name, known)}")
+    return jnp.dtype(name)
 
 
 def _print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
