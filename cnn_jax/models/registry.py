@@ -31,8 +31,8 @@ _FAMILIES = (
     zfnet,
     vgg,
     googlenet,
-    resnet,
     inception_resnet,
+    resnet,
     airbench,
 )
 _VARIANTS: dict[str, Variant] = {name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()}
