@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, Shaped
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from cnn_jax.data.augment.arguments import check_images, check_range, draw_positions, example_keys
 from cnn_jax.errors import UsageError
@@ -140,7 +140,7 @@ def _own_weights(
     chances = jax.vmap(jax.random.uniform)(example_keys(key, len(images)))
     # The inverse of the distribution function as a table: jax.random.beta's loop takes seconds to compile.
     grid = np.linspace(0, 1, BETA_TABLE)
-    return jnp.interp(chances, jnp.asarray(grid), jnp.asarray(beta.ppf(grid, alpha, alpha)))
+    return jnp.interp(chances, jnp.asarray(grid), jnp.asarray(betaincinv(alpha, alpha, grid)))
 
 
 def _mixed(weights: Array, values: Array) -> Array:
