@@ -2,9 +2,10 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int32, Shaped
 
 from cnn_jax.errors import UsageError
 
@@ -21,6 +22,7 @@ class Dataset:
         images: uint8 (0..255) or float32 (0..1), shape ``(n, height, width, channels)``.
         labels: int32 class numbers, shape ``(n,)``.
         class_names: one name per class; their number is the number of classes, whether all occur or not.
+        report: what was found on disk, in a few lines for the user; may be empty.
 
     Raises:
         UsageError: when there is no picture, or shapes, dtypes and labels do not fit each other.
@@ -36,6 +38,7 @@ class Dataset:
     images: Shaped[np.ndarray, "..."]
     labels: Shaped[np.ndarray, "..."]
     class_names: tuple[str, ...]
+    report: str = ""
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -74,6 +77,21 @@ class Dataset:
         """``(height, width, channels)`` of one picture."""
         _, height, width, channels = self.images.shape
         return height, width, channels
+
+    @property
+    def num_bytes(self) -> int:
+        """What the pictures take in memory."""
+        return self.images.nbytes
+
+    def take(
+        self, indices: Sequence[int]
+    ) -> tuple[Shaped[np.ndarray, "n height width channels"], Int32[np.ndarray, " n"]]:
+        """Some examples: their pictures and labels."""
+        return self.images[np.asarray(indices)], self.labels[np.asarray(indices)]
+
+    def to_memory(self) -> "Dataset":
+        """Itself; :class:`~cnn_jax.data.Records` are read."""
+        return self
 
     def fingerprint(self) -> str:
         """A hash of the contents (pictures, labels, class names), the same on every machine and in every process.
