@@ -6,6 +6,7 @@ trained run shows of itself is in :mod:`experiments.classification_report`.
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 import time
@@ -23,6 +24,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from ml_collections import ConfigDict
 from rich.table import Table
 
+from cnn_jax import config as configs
 from cnn_jax import data, geometry, models, nn, ops
 from cnn_jax import train as training
 from cnn_jax.data import augment
@@ -41,12 +43,19 @@ def default_config() -> ConfigDict:
             "experiment": "classification",
             "seed": 0,
             "input_shape": (32, 32, 1),
-            "model": {"name": "lenet_5_modern", "width": 1.0, "options": {}},
+            "model": {
+                "name": "lenet_5_modern",
+                "width": 1.0,
+                "options": {},  # of the network, see models.variant(name).options()
+                "features_from": "",  # folder of a run whose network, but for the output layer, is where to start
+            },
             "data": {
                 "name": "digits",
                 "train": "train",
                 "validation": "validation",  # chooses the best checkpoint; empty for none
                 "test": "test",
+                "classes": (),  # the numbers of those to tell apart; empty for all
+                "train_part": (),  # (start, stop) of the training examples of these classes; empty for all
                 "data_dir": "",  # where TFDS looks; empty for its own default
                 "resize": "bilinear",
                 "pixel_range": (),  # what black and white become, such as (-1.0, 1.0); empty: mean 0, deviation 1
@@ -115,6 +124,26 @@ class Classifier:
         params, model_state = nnx.state(model, nnx.Param), nnx.state(model, nnx.Not(nnx.Param))
         return training.create_state(key, params, model_state, optimizer, ema=self.config.ema_decay > 0)
 
+    def with_features(self, state: training.TrainState, source: training.TrainState) -> training.TrainState:
+        """A state that starts from what another network has learned, all but its output layer.
+
+        Raises:
+          UsageError: the other network is not the same up to its output layer.
+        """
+        head = "/".join(models.output_layer(self.abstract_model))
+        own, learned = (dict(nnx.to_flat_state(tree.params)) for tree in (state, source))
+        for path, value in own.items():
+            name = "/".join(map(str, path))
+            if name.startswith(f"{head}/"):
+                learned[path] = value
+            elif path not in learned or learned[path].shape != value.shape:
+                raise UsageError(
+                    f"model.features_from={self.config.model.features_from}: it has no parameter {name} of shape "
+                    f"{value.shape}; choose a run of {self.config.model.name} of the same width"
+                )
+        params = nnx.from_flat_state({path: learned[path] for path in own})
+        return dataclasses.replace(state, params=params, model_state=source.model_state)
+
     def step(self, optimizer: optax.GradientTransformation, parallel: training.Parallel) -> training.Step:
         """One optimiser step."""
         return training.make_step_of(self.config, self.loss, optimizer, parallel)
@@ -177,27 +206,35 @@ class Classifier:
         return state
 
 
-def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
+def train(config: ConfigDict, directory: Path, *, profile: int = 0, report: bool = True) -> None:
     """Trains to the end, or on from the last checkpoint, and writes ``result.json`` and ``report.html``.
 
     Args:
       config: with the keys of :func:`default_config`.
       directory: the run's folder.
       profile: how many steps to trace first.
+      report: whether to write ``report.html``, too.
     """
-    from experiments import classification_report  # matplotlib is needed here alone, and takes its time to import
-
     started = time.perf_counter()
     sets = load_sets(config)
-    preprocess = make_preprocess(config, sets["train"])
+    source = None
+    if config.model.features_from:
+        path = Path(config.model.features_from)
+        source = load_run(configs.read_run_config(path), path, checkpoint="latest")
+    preprocess = source[0].preprocess if source else make_preprocess(config, sets["train"])
     classifier = make_classifier(config, preprocess, sets["train"].class_names)
     plan, parallel = training.make_plan(config, len(sets["train"])), training.make_parallel(config)
     optimizer = training.make_optimizer(config, plan, classifier.abstract_params)
     step = classifier.step(optimizer, parallel)
     if config.data.augment:
         step = training.augmented(step, make_augmentation(config, sets["train"], preprocess), plan.steps_per_epoch)
+
+    def init(key: Key[Array, ""]) -> training.TrainState:
+        state = classifier.init(key, optimizer)
+        return classifier.with_features(state, source[1]) if source else state
+
     task = training.Task(
-        init=lambda key: classifier.init(key, optimizer),
+        init=init,
         step=step,
         evaluate=classifier.evaluate,
         train_examples=examples(sets["train"]),
@@ -224,10 +261,13 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
             "parameters_sha256": training.digest(training.evaluated(trained.state).params),
         }
         write_json(directory / "result.json", result)
-        classification_report.write(directory, classifier, trained, sets["test"])
+        if report:
+            from experiments import classification_report  # matplotlib is needed here alone, and slow to import
+
+            classification_report.write(directory, classifier, trained, sets["test"])
     accuracy = trained.scores["test/accuracy"]
     print(f"test accuracy {accuracy:.2%}, error {1 - accuracy:.2%}, in {time.perf_counter() - started:.1f} s")
-    print(f"the run is in {directory}; open {directory / 'report.html'}")
+    print(f"the run is in {directory}" + (f"; open {directory / 'report.html'}" if report else ""))
 
 
 def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str) -> None:
@@ -306,7 +346,10 @@ def summary(config: ConfigDict, *, output: str | None = None) -> None:
 def load_sets(config: ConfigDict) -> dict[str, data.Dataset]:
     """The sets that a config names, by their role: train, test, and validation if there is one."""
     roles = ("train", "validation", "test") if config.data.validation else ("train", "test")
-    return {role: _load(config, config.data[role]) for role in roles}
+    sets = {role: _load(config, config.data[role]) for role in roles}
+    if config.data.train_part:
+        sets["train"] = sets["train"].part(*config.data.train_part)
+    return sets
 
 
 def load_run(config: ConfigDict, directory: Path, *, checkpoint: str) -> tuple[Classifier, training.TrainState]:
@@ -399,8 +442,12 @@ def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
+_read = functools.lru_cache(maxsize=4)(data.load)  # a series of runs reads each set once
+
+
 def _load(config: ConfigDict, split: str) -> data.Dataset:
-    return data.load(config.data.name, split, data_dir=config.data.data_dir or None)
+    dataset = _read(config.data.name, split, data_dir=config.data.data_dir or None)
+    return dataset.of_classes(config.data.classes) if config.data.classes else dataset
 
 
 def _dtype(name: str) -> jnp.dtype:

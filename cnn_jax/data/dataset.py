@@ -93,6 +93,44 @@ class Dataset:
         """Itself; :class:`~cnn_jax.data.Records` are read."""
         return self
 
+    def of_classes(self, classes: Sequence[int]) -> "Dataset":
+        """The pictures of some classes alone, numbered anew in the given order.
+
+        Raises:
+            UsageError: when a class does not exist, or none of its pictures are there.
+
+        Example:
+            >>> three = Dataset("three", "train", np.zeros((3, 8, 8, 1), np.uint8), np.arange(3, dtype=np.int32), "abc")
+            >>> two = three.of_classes((2, 0))
+            >>> two.class_names, two.labels.tolist()
+            (('c', 'a'), [1, 0])
+        """
+        for number in classes:
+            if not 0 <= number < self.num_classes:
+                raise UsageError(f"Dataset {self.name!r}: class {number} is not one of 0 to {self.num_classes - 1}")
+        chosen = np.isin(self.labels, classes)
+        new_numbers = np.full(self.num_classes, -1, np.int32)
+        new_numbers[list(classes)] = np.arange(len(classes))
+        names = tuple(self.class_names[number] for number in classes)
+        return Dataset(self.name, self.split, self.images[chosen], new_numbers[self.labels[chosen]], names)
+
+    def part(self, start: int, stop: int) -> "Dataset":
+        """The pictures from ``start`` up to ``stop``, in the order in which they are stored.
+
+        Raises:
+            UsageError: when there are not so many.
+
+        Example:
+            >>> two = Dataset("two", "train", np.zeros((2, 8, 8, 1), np.uint8), np.zeros(2, np.int32), ("0",))
+            >>> len(two.part(1, 2))
+            1
+        """
+        if not 0 <= start < stop <= len(self):
+            raise UsageError(
+                f"Dataset {self.name!r}: there are no pictures {start} to {stop} among the {len(self)} of {self.split!r}"
+            )
+        return dataclasses.replace(self, images=self.images[start:stop], labels=self.labels[start:stop])
+
     def fingerprint(self) -> str:
         """A hash of the contents (pictures, labels, class names), the same on every machine and in every process.
 

@@ -9,7 +9,7 @@
 """
 
 from cnn_jax.models.registry import available, create, variant
-from cnn_jax.models.surgery import convolutionalize, replace_head, trainable
+from cnn_jax.models.surgery import convolutionalize, output_layer, replace_head, trainable
 from cnn_jax.models.variant import Variant
 
-__all__ = ["Variant", "available", "convolutionalize", "create", "replace_head", "trainable", "variant"]
+__all__ = ["Variant", "available", "convolutionalize", "create", "output_layer", "replace_head", "trainable", "variant"]

@@ -1,6 +1,7 @@
 """Changing networks that there are: another output layer, frozen layers, full connections turned into convolutions."""
 
 import fnmatch
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,7 +36,8 @@ def replace_head(
     if num_classes < 1:
         raise UsageError(f"num_classes={num_classes} must be at least 1")
     model = nnx.clone(model)
-    parent, name = _head(model)
+    *parents, name = output_layer(model)
+    parent = functools.reduce(getattr, parents, model)
     old = getattr(parent, name)
     if isinstance(old, nn.RBFOutput):
         setattr(parent, name, nn.RBFOutput(class_codes(num_classes, rngs)))
@@ -56,15 +58,23 @@ def replace_head(
     return model
 
 
-def _head(parent: nn.Sequence) -> tuple[nn.Sequence, str]:
-    """The last layer that makes scores of features, as the sequence that holds it and its name there."""
-    for name in reversed(parent.names):
-        layer = getattr(parent, name)
+def output_layer(model: nn.Sequence) -> tuple[str, ...]:
+    """The path to the last layer that makes scores of features, from the network down.
+
+    Raises:
+      UsageError: there is none.
+
+    >>> from cnn_jax import models
+    >>> output_layer(models.create("lenet_5_modern", rngs=nnx.Rngs(0)))
+    ('output',)
+    """
+    for name in reversed(model.names):
+        layer = getattr(model, name)
         if isinstance(layer, nn.Linear | nn.Conv | nn.RBFOutput):
-            return parent, name
+            return (name,)
         if isinstance(layer, nn.Sequence):
-            return _head(layer)
-    raise UsageError(f"replace_head: none of the layers {', '.join(parent.names)} has a kernel")
+            return (name, *output_layer(layer))
+    raise UsageError(f"output_layer: none of the layers {', '.join(model.names)} has a kernel")
 
 
 def trainable(model: nnx.Module, patterns: str | Sequence[str]) -> Callable[..., bool]:
