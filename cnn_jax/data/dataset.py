@@ -127,7 +127,7 @@ class Dataset:
         """
         if not 0 <= start < stop <= len(self):
             raise UsageError(
-                f"Dataset {self.name!r}: there are no pictures {start} to {stop} among the {len(self)} of {self.split!r}"
+                f"Dataset {self.name!r}: no pictures {start} to {stop} are among the {len(self)} of {self.split!r}"
             )
         return dataclasses.replace(self, images=self.images[start:stop], labels=self.labels[start:stop])
 
