@@ -51,7 +51,7 @@ def fetch(name: str) -> Path:
         reason = str(error).partition("\n")[0].rstrip(". ")
         raise UsageError(
             f"weights: cannot fetch {name!r} from the Hugging Face hub ({type(error).__name__}: {reason}); "
-            f"try again with a network, {by_hand}"
+            f"check the name and the network, {by_hand}"
         ) from error
     # Not every repository has one, and the weights can do without.
     with contextlib.suppress(OSError, EntryNotFoundError, HfHubHTTPError):
