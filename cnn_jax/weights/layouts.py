@@ -77,9 +77,10 @@ def entries(model: nnx.Module, layout: str) -> list[Entry]:
     Raises:
       UsageError: an unknown layout, or a network that the layout does not have.
 
-    >>> model = nn.Sequence({"conv": nn.Conv(3, 8, (5, 5), rngs=nnx.Rngs(0)), "flatten": nn.Flatten((4, 4, 8))})
-    >>> [(entry.name, entry.shape) for entry in entries(model, "torchvision")]
-    [('features.0.weight', (8, 3, 5, 5)), ('features.0.bias', (8,))]
+    >>> from cnn_jax import models
+    >>> model = nnx.eval_shape(lambda: models.create("alexnet_torchvision", rngs=nnx.Rngs(0)))
+    >>> [(entry.name, entry.shape) for entry in entries(model, "torchvision")][:2]
+    [('features.0.weight', (64, 3, 11, 11)), ('features.0.bias', (64,))]
     """
     if layout not in LAYOUTS:
         raise UsageError(f"weights: layout={layout!r} is unknown; {nearest(layout, LAYOUTS)}")

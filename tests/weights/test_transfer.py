@@ -11,7 +11,8 @@ from flax import nnx
 
 from cnn_jax import models, nn, weights
 from cnn_jax.errors import UsageError
-from cnn_jax.weights.layouts import paths
+from cnn_jax.weights.about import IMAGENET_MEAN, IMAGENET_STD
+from cnn_jax.weights.layouts import entries, paths
 from tests.weights.networks import VGG, abstract, drawn
 
 
@@ -87,7 +88,6 @@ def test_what_is_known_comes_along(tmp_path):
     ("name", "options", "mean"),
     [
         ("vgg_a", {"num_classes": 1000, **VGG}, (0.485, 0.456, 0.406)),
-        ("googlenet_torchvision", {}, (0.5, 0.5, 0.5)),
         ("vgg_a", {"num_classes": 10, **VGG}, None),
         ("vgg_a", {"num_classes": 1000, "input_shape": (32, 32, 1), "width": 1 / 64}, None),
     ],
@@ -97,7 +97,17 @@ def test_normalisation_of_imagenet(tmp_path, name, options, mean):
     weights.save(drawn(model), tmp_path / "x.safetensors", layout="torchvision")
     about = weights.load(model, tmp_path / "x.safetensors").about
     assert about.mean == mean
-    assert about.std == {0.485: (0.229, 0.224, 0.225), 0.5: (0.5,) * 3}.get(mean and mean[0])
+    assert about.std == (mean and (0.229, 0.224, 0.225))
+
+
+def test_googlenets_normalisation_is_what_torchvision_makes_of_its_inputs():
+    """Its ``transform_input``: x * (std / 0.5) + (mean - 0.5) / 0.5, of inputs normalised as for ImageNet."""
+    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
+    pixels = np.random.default_rng(0).uniform(size=(4, 4, 3))
+    theirs = (pixels - mean) / std * (std / 0.5) + (mean - 0.5) / 0.5
+    model = abstract("googlenet_torchvision")
+    about = weights.load(model, {entry.name: np.zeros(entry.shape) for entry in entries(model, "torchvision")}).about
+    np.testing.assert_allclose((pixels - np.array(about.mean)) / np.array(about.std), theirs, rtol=1e-6)
 
 
 def test_config_of_timm_beside_the_weights(tmp_path):
