@@ -4,9 +4,10 @@
                               [-- --config.ema_decay=0.99 ...]
 
 The same command is started again and again; each time it is killed after a random wait, half of the times while a
-checkpoint is being written. The run is as long as it must be for that. In the end the final parameters (``result.json``),
-every line of scores (``metrics.jsonl``) and the best checkpoint must have the same bits as those of a run that nobody
-disturbed; a difference is an error. What follows ``--`` is added to the command, so that any config can be tortured.
+checkpoint is being written. A run that is done leaves the rest of the kills to another one. In the end the final
+parameters (``result.json``), all lines of scores (``metrics.jsonl``) and the best checkpoint must have the same bits as
+those of a run that nobody disturbed; a difference is an error. What follows ``--`` is added to the command, so that any
+config can be tortured.
 """
 
 import argparse
@@ -26,7 +27,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 # Everything that could go wrong in a continued run: averaged weights, dropout-like randomness, a patience that counts.
-DEFAULT_OVERRIDES = ("--config.ema_decay=0.99", "--config.optimizer.name=adamw", "--config.optimizer.learning_rate=0.002")
+DEFAULT_OVERRIDES = (
+    "--config.ema_decay=0.99",
+    "--config.optimizer.name=adamw",
+    "--config.optimizer.learning_rate=0.002",
+)
 
 
 def start(command: list[str]) -> subprocess.Popen[bytes]:
