@@ -8,20 +8,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
-import numpy as np
 from jaxtyping import Array, Key
 
-from cnn_jax.errors import Interrupted, UsageError
+from cnn_jax.errors import Interrupted
 from cnn_jax.report.progress import Progress
 from cnn_jax.train.checkpoints import Checkpoint, Checkpoints
 from cnn_jax.train.evaluation import Evaluations, check_monitor, of_split, score
 from cnn_jax.train.interruption import StopRequest
+from cnn_jax.train.nonfinite import count_skipped, nans_located, require_finite
 from cnn_jax.train.parallel import ONE_DEVICE, Parallel, agreed
 from cnn_jax.train.plan import Best, Plan
 from cnn_jax.train.profile import profile_steps
 from cnn_jax.train.records import open_records
 from cnn_jax.train.state import TrainState
-from cnn_jax.train.step import Evaluate, Examples, Metrics, Step, averages, make_scanned_steps
+from cnn_jax.train.step import Evaluate, Examples, Step, averages, make_scanned_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +111,11 @@ def train(
             while not plan.ends_at(step, best):
                 started = time.perf_counter()
                 count = plan.call_length(step)
-                state, metrics = steps(state, examples, count)
-                skipped += _count_skipped(metrics)
-                _require_finite(metrics, step, skipped - plan.max_skipped, checkpoints)
+                with nans_located(step):
+                    state, metrics = steps(state, examples, count)
+                skipped += count_skipped(metrics)
+                limits = {"first_step": step, "skipped": skipped, "most": plan.max_skipped}
+                require_finite(metrics, **limits, checkpoints=checkpoints)
                 step += count
                 speed = count * plan.batch_size / (time.perf_counter() - started)
                 epoch, train_scores = step / plan.steps_per_epoch, averages(metrics)
@@ -138,25 +140,3 @@ def train(
             if step < plan.total_steps:
                 progress.log(f"stopped at step {step}: {task.monitor} has not improved since step {best.step}")
     return Trained(parallel.on_one_device(state), scores)
-
-
-def _count_skipped(metrics: Metrics) -> int:
-    return int(np.asarray(metrics["skipped"][0]).sum()) if "skipped" in metrics else 0
-
-
-def _require_finite(metrics: Metrics, first_step: int, too_many_skipped: int, checkpoints: Checkpoints) -> None:
-    losses = np.asarray(metrics["loss"][0])
-    if np.isfinite(losses).all() and too_many_skipped <= 0:
-        return
-    checkpoints.wait()
-    kept = checkpoints.steps()
-    where = f"the checkpoint of step {kept[-1]} is kept" if kept else "no checkpoint had been saved yet"
-    mend = f"{where}; lower config.optimizer.learning_rate"
-    if too_many_skipped > 0:
-        step = first_step + len(losses)
-        raise UsageError(
-            f"by step {step}, {too_many_skipped} more steps were skipped for a loss or gradient that is not finite "
-            f"than config.max_skipped allows; {mend}"
-        )
-    step = first_step + int(np.argmin(np.isfinite(losses))) + 1
-    raise UsageError(f"the loss is {losses[step - first_step - 1]} at step {step}; {mend}")

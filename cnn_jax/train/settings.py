@@ -49,7 +49,7 @@ def default_settings() -> ConfigDict:
             "shard_parameters": False,
             "on_nonfinite": "stop",  # or 'skip'
             "max_skipped": 10,
-            "debug_nans": False,
+            "debug_nans": False,  # find the line of code that makes the first NaN; slow
         }
     )
 
@@ -75,7 +75,7 @@ def make_plan(config: ConfigDict, num_examples: int) -> Plan:
         num_examples=num_examples,
         total_steps=steps(config.duration or f"{config.epochs} epochs", "duration"),
         evaluate_every=steps(config.evaluate_every, "evaluate_every"),
-        steps_per_call=config.steps_per_call,
+        steps_per_call=1 if config.debug_nans else config.steps_per_call,
         patience=steps(config.early_stopping, "early_stopping") if config.early_stopping else 0,
         max_skipped=config.max_skipped if config.on_nonfinite == "skip" else 0,
     )

@@ -186,6 +186,12 @@ def make_scanned_steps(
             rows = parallel.split(rows)
             return step(state, {name: jnp.take(array, rows, axis=0) for name, array in examples.items()})
 
+        if jax.debug_nans.value:  # JAX says which line made a NaN, but not within a loop
+            metrics = []
+            for rows in indices:
+                state, one = body(state, rows)
+                metrics.append(one)
+            return state, jax.tree.map(lambda *values: jnp.stack(values), *metrics)
         return jax.lax.scan(body, state, indices)
 
     return parallel.compile_steps(steps)

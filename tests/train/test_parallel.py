@@ -40,39 +40,44 @@ def half_way_on_eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("shard_parameters", [False, True])
-def test_eight_devices_learn_what_one_learns(shard_parameters: bool, alone: train.Trained, tmp_path: Path) -> None:
-    """With batch statistics and dropout: both are those of the whole batch."""
-    parallel = train.Parallel(num_devices=8, shard_parameters=shard_parameters)
-    together = small_network.run(tmp_path, parallel)
+def test_eight_devices_learn_what_one_learns(half_way_on_eight: Path, alone: train.Trained, tmp_path: Path) -> None:
+    """The batch statistics, too, are those of the whole batch."""
+    shutil.copytree(half_way_on_eight, tmp_path / "run")
+    together = small_network.run(tmp_path / "run", EIGHT)
     assert_same(together, alone)
     assert together.scores["test/loss"] == pytest.approx(alone.scores["test/loss"], rel=1e-3)
 
 
+def test_parameters_in_parts_learn_the_same_and_stay_in_parts(alone: train.Trained) -> None:
+    parallel = train.Parallel(num_devices=8, shard_parameters=True)
+    task = small_network.task(parallel)
+    state = parallel.initialize(lambda: task.init(jax.random.key(0)))
+    steps = train.make_scanned_steps(
+        task.step, batch_size=small_network.BATCH, num_examples=small_network.N, parallel=parallel
+    )
+    examples = parallel.replicate(small_network.examples())
+    for _ in range(2):
+        state, _ = steps(state, examples, 3)
+    kernels = [leaf for leaf in jax.tree.leaves((state.params, state.opt_state)) if leaf.shape == (128, 1)]
+    assert len(kernels) == 3, "the kernel and Adam's two moments"
+    for kernel in kernels:
+        assert {shard.data.shape for shard in kernel.addressable_shards} == {(16, 1)}
+    assert_same(train.Trained(parallel.on_one_device(state), {}), alone)
+
+
 def test_pmap_learns_what_jit_learns_without_batch_statistics(tmp_path: Path) -> None:
-    plain = {"batch_norm": False, "dropout": False}
-    by_jit = small_network.run(tmp_path / "jit", EIGHT, **plain)
-    by_pmap = small_network.run(tmp_path / "pmap", train.Parallel("pmap", num_devices=8), **plain)
+    by_jit = small_network.run(tmp_path / "jit", train.ONE_DEVICE, batch_norm=False)
+    by_pmap = small_network.run(tmp_path / "pmap", train.Parallel("pmap", num_devices=8), batch_norm=False)
     assert_same(by_pmap, by_jit)
     assert by_pmap.scores["test/loss"] == pytest.approx(by_jit.scores["test/loss"], rel=1e-3)
 
 
-def test_parameters_are_kept_in_parts() -> None:
-    parallel = train.Parallel(num_devices=8, shard_parameters=True)
-    state = parallel.initialize(lambda: small_network.task(parallel).init(jax.random.key(0)))
-    kernel = state.params["output"]["kernel"][...]
-    assert kernel.shape == (128, 1)
-    assert {shard.data.shape for shard in kernel.addressable_shards} == {(16, 1)}
-    steps = train.make_scanned_steps(
-        small_network.task(parallel).step,
-        batch_size=small_network.BATCH,
-        num_examples=small_network.N,
-        parallel=parallel,
-    )
-    state, _ = steps(state, parallel.replicate(small_network.examples()), 3)
-    moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == (128, 1)]
-    for array in [state.params["output"]["kernel"][...], *moments]:
-        assert {shard.data.shape for shard in array.addressable_shards} == {(16, 1)}
+def test_random_numbers_do_not_depend_on_the_number_of_devices() -> None:
+    def draw(key: jax.Array) -> jax.Array:
+        return EIGHT.split(jax.random.uniform(EIGHT.local_key(key), (16, 3)))
+
+    key = jax.random.key(5)
+    np.testing.assert_array_equal(jax.jit(draw)(key), jax.random.uniform(key, (16, 3)))
 
 
 def test_checkpoint_of_eight_devices_continues_on_one(
@@ -88,12 +93,13 @@ def test_two_processes_learn_what_one_learns(half_way_on_eight: Path, alone: tra
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}  # the second run is the first one's programs
     command = [sys.executable, "-m", "tests.train.one_of_several_processes", str(port), str(PROCESSES)]
     running = [
         subprocess.Popen(
             [*command, str(number), str(tmp_path)],
             cwd=ROOT,
-            env={**environment, "JAX_PLATFORMS": "cpu"},
+            env={**environment, "JAX_PLATFORMS": "cpu", **cache},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -101,12 +107,12 @@ def test_two_processes_learn_what_one_learns(half_way_on_eight: Path, alone: tra
         for number in range(PROCESSES)
     ]
     try:
-        printed = [process.communicate(timeout=240)[0] for process in running]
+        printed = [process.communicate(timeout=300)[0] for process in running]
     finally:
         for process in running:
             process.kill()
     assert [process.returncode for process in running] == [0] * PROCESSES, "\n".join(printed)
-    for name in ("fresh", "parts", "of_eight"):
+    for name in ("fresh", "of_eight"):
         for number in range(PROCESSES):
             assert_same(dict(np.load(tmp_path / f"{name}-{number}.npz")), alone)
         rows = train.read_records(tmp_path / name)

@@ -1,0 +1,58 @@
+"""What happens when the loss stops being a number: the run ends with a line that says where and what to do."""
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+
+import numpy as np
+
+from cnn_jax.errors import UsageError
+from cnn_jax.train.checkpoints import Checkpoints
+from cnn_jax.train.step import Metrics
+
+_MEND = "lower config.optimizer.learning_rate"
+
+
+def count_skipped(metrics: Metrics) -> int:
+    """How many of a call's steps were skipped."""
+    return int(np.asarray(metrics["skipped"][0]).sum()) if "skipped" in metrics else 0
+
+
+def require_finite(metrics: Metrics, *, first_step: int, skipped: int, most: int, checkpoints: Checkpoints) -> None:
+    """Ends the run if a loss is not finite, or too many steps were skipped.
+
+    Args:
+      metrics: of the steps of one call.
+      first_step: the number of steps before them.
+      skipped: how many steps of the run were skipped so far.
+      most: how many may be.
+      checkpoints: of the run; they are kept.
+
+    Raises:
+      UsageError: the run must end.
+    """
+    losses = np.asarray(metrics["loss"][0])
+    if np.isfinite(losses).all() and skipped <= most:
+        return
+    checkpoints.wait()
+    kept = checkpoints.steps()
+    where = f"the checkpoint of step {kept[-1]} is kept" if kept else "no checkpoint had been saved yet"
+    if skipped > most:
+        raise UsageError(
+            f"{skipped} steps up to step {first_step + len(losses)} had a loss or gradient that is not finite and were "
+            f"skipped, and max_skipped={most}; {where}; {_MEND}"
+        )
+    step = first_step + int(np.argmin(np.isfinite(losses))) + 1
+    raise UsageError(f"the loss is {losses[step - first_step - 1]} at step {step}; {where}; {_MEND}")
+
+
+@contextlib.contextmanager
+def nans_located(step: int) -> Iterator[None]:
+    """With ``jax_debug_nans``: says in one line which line of code made the first NaN, in the step after ``step``."""
+    try:
+        yield
+    except FloatingPointError as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if "site-packages" not in frame.filename]
+        code = f"{own[-1].filename}:{own[-1].lineno}, in {own[-1].name}: {own[-1].line}"
+        raise UsageError(f"in step {step + 1}: {error}, at {code}; --debug shows how it came there") from error
