@@ -106,11 +106,10 @@ def torture(
 def outcome(workdir: Path) -> dict[str, object]:
     """What must not depend on kills: the result, every line of scores, and the arrays of the best checkpoint."""
     from cnn_jax import config as configs
+    from cnn_jax import train
     from experiments import classification
 
     _, best = classification.load_run(configs.read_run_config(workdir), workdir, checkpoint="best")
-    from cnn_jax import train
-
     return {
         "result.json": json.loads((workdir / "result.json").read_text()),
         "metrics.jsonl": (workdir / "metrics.jsonl").read_text(),

@@ -39,8 +39,8 @@ def require_finite(metrics: Metrics, *, first_step: int, skipped: int, most: int
     where = f"the checkpoint of step {kept[-1]} is kept" if kept else "no checkpoint had been saved yet"
     if skipped > most:
         raise UsageError(
-            f"{skipped} steps up to step {first_step + len(losses)} had a loss or gradient that is not finite and were "
-            f"skipped, and max_skipped={most}; {where}; {_MEND}"
+            f"{skipped} of the first {first_step + len(losses)} steps were skipped, because their loss or gradient was "
+            f"not finite, and max_skipped={most}; {where}; {_MEND}"
         )
     step = first_step + int(np.argmin(np.isfinite(losses))) + 1
     raise UsageError(f"the loss is {losses[step - first_step - 1]} at step {step}; {where}; {_MEND}")

@@ -51,6 +51,11 @@ def config_file(folder: Path, text: str) -> str:
         ([SMOKE, "--config.optimizer.name=sdg"], ["'sdg'", "'sgd'"]),
         ([SMOKE, "--config.optimizer.schedule=cosin"], ["'cosin'", "'cosine'"]),
         ([SMOKE, "--config.optimizer.warmup=9 epochs"], ["warm-up", "360"]),
+        ([SMOKE, "--config.early_stopping=5"], ["early_stopping='5'", "'5 epochs'"]),
+        ([SMOKE, "--config.freeze=('c2/*',)"], ["'c2/*'", "'c1'"]),
+        ([SMOKE, "--config.parallel=pmp"], ["'pmp'", "'pmap'"]),
+        ([SMOKE, "--config.accumulate=5"], ["accumulate=5", "batch_size=32"]),
+        ([SMOKE, "--num_processes=2"], ["--coordinator_address and --process_id"]),
         ([SMOKE, "--config.batch_size=0"], ["batch_size=0", "1"]),
         ([SMOKE, "--config.batch_size=5000"], ["batch_size=5000", "training examples"]),
         ([SMOKE, "--config.input_shape=(12, 12, 1)"], ["12x12x1", "'c3'", "5x5", "4x4"]),
@@ -73,6 +78,23 @@ def test_mistake_on_the_command_line(arguments: list[str], expected: list[str], 
     for part in expected:
         assert part in line
     assert not (workdir / "checkpoints").exists(), "something was begun"
+
+
+def test_batch_that_does_not_split_over_the_devices(tmp_path: Path) -> None:
+    simulated = ["env", "XLA_FLAGS=--xla_force_host_platform_device_count=3"]
+    line = rejected(SMOKE, f"--workdir={tmp_path / 'run'}", under=simulated)
+    assert "batch_size=32 does not split over 3 devices; use 30 or 33" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_first_nan_is_traced_to_its_line(tmp_path: Path) -> None:
+    nans = ["--config.debug_nans", "--config.optimizer.learning_rate=nan", "--config.optimizer.schedule=constant"]
+    done = launch(SMOKE, f"--workdir={tmp_path / 'run'}", *nans)
+    assert done.returncode == 2
+    line = done.stderr.splitlines()[-1]
+    assert "in step 1: invalid value (nan)" in line
+    assert "cnn_jax/train/step.py" in line
+    assert "optimizer.update" in line
 
 
 def test_config_file_without_get_config(tmp_path: Path) -> None:

@@ -8,20 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.kill import is_saving, outcome
 from tests.launch.process import start, train
 
-LONGER = "--config.epochs=12"
+# Long enough to be killed, and with much to lose: two moments a parameter, averaged weights, a count of bad epochs.
+LONGER = (
+    "--config.epochs=12",
+    "--config.optimizer.name=adamw",
+    "--config.optimizer.learning_rate=0.002",
+    "--config.ema_decay=0.99",
+    "--config.early_stopping=11 epochs",
+)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    train(workdir, LONGER)
+    train(workdir, *LONGER)
     return workdir
-
-
-def outcome(workdir: Path) -> tuple[bytes, bytes]:
-    return (workdir / "result.json").read_bytes(), (workdir / "metrics.jsonl").read_bytes()
 
 
 def wait_for_lines(workdir: Path, count: int) -> None:
@@ -34,25 +38,27 @@ def wait_for_lines(workdir: Path, count: int) -> None:
 
 
 def test_the_same_command_gives_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
-    train(tmp_path / "run", LONGER)
+    train(tmp_path / "run", *LONGER)
     assert outcome(tmp_path / "run") == outcome(undisturbed)
 
 
 def test_another_seed_gives_other_bits(undisturbed: Path, tmp_path: Path) -> None:
-    train(tmp_path / "run", LONGER, "--config.seed=1")
+    train(tmp_path / "run", *LONGER, "--config.seed=1")
     assert outcome(tmp_path / "run") != outcome(undisturbed)
 
 
 def test_killed_runs_continue_to_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     for lines in (2, 12, 25):
-        process = start("--config=configs/lenet5_digits.py:smoke", f"--workdir={workdir}", LONGER)
+        process = start("--config=configs/lenet5_digits.py:smoke", f"--workdir={workdir}", *LONGER)
         wait_for_lines(workdir, lines)
+        while lines == 12 and not is_saving(workdir):
+            assert process.poll() is None, "it had ended before it was seen saving"
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
         assert not (workdir / "result.json").exists(), "it had ended before it could be killed"
-    train(workdir, LONGER)
+    train(workdir, *LONGER)
     assert outcome(workdir) == outcome(undisturbed)
     left = [path.name for path in (workdir / "checkpoints").iterdir()]
     assert all(name.isdigit() for name in left), f"remains of a killed save: {left}"
@@ -63,7 +69,7 @@ def test_stopped_runs_save_and_continue_to_the_same_bits(
     number: signal.Signals, code: int, undisturbed: Path, tmp_path: Path
 ) -> None:
     workdir = tmp_path / "run"
-    process = start("--config=configs/lenet5_digits.py:smoke", f"--workdir={workdir}", LONGER)
+    process = start("--config=configs/lenet5_digits.py:smoke", f"--workdir={workdir}", *LONGER)
     wait_for_lines(workdir, 4)
     process.send_signal(number)
     printed, _ = process.communicate(timeout=60)

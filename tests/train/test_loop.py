@@ -1,5 +1,8 @@
 """The plan's arithmetic, and the loop on a task that is not a network at all."""
 
+import gzip
+import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -15,10 +18,10 @@ from tests.train.test_step import evaluate, loss, problem
 OPTIMIZER = optax.sgd(0.05)
 
 
-def task(monitor: str = "test/loss") -> train.Task:
+def task(monitor: str = "test/loss", optimizer=OPTIMIZER, loss=loss, **options) -> train.Task:
     return train.Task(
-        init=lambda key: train.create_state(key, {"w": jnp.zeros(3)}, {"seen": jnp.int32(0)}, OPTIMIZER),
-        step=train.make_step(loss, OPTIMIZER),
+        init=lambda key: train.create_state(key, {"w": jnp.zeros(3)}, {"seen": jnp.int32(0)}, optimizer),
+        step=train.make_step(loss, optimizer, **options),
         evaluate=evaluate,
         train_examples=problem(),
         eval_examples={"test": problem()},
@@ -26,9 +29,11 @@ def task(monitor: str = "test/loss") -> train.Task:
     )
 
 
-def run(directory: Path, *, epochs: int, **options) -> train.Trained:
-    plan = train.Plan(batch_size=4, num_examples=23, total_steps=5 * epochs, evaluate_every=5, steps_per_call=2)
-    return train.train(task(**options), plan, seed=0, directory=directory, how_to_continue="again")
+def run(directory: Path, *, epochs: int, patience: int = 0, profile: int = 0, **options) -> train.Trained:
+    plan = train.Plan(
+        batch_size=4, num_examples=23, total_steps=5 * epochs, evaluate_every=5, steps_per_call=2, patience=patience
+    )
+    return train.train(task(**options), plan, seed=0, directory=directory, how_to_continue="again", profile=profile)
 
 
 def test_calls_cover_every_epoch_exactly() -> None:
@@ -105,3 +110,39 @@ def test_unknown_monitor_names_the_real_ones(tmp_path: Path) -> None:
         run(tmp_path, epochs=1, monitor="tset/loss")
     with pytest.raises(UsageError, match="did you mean 'test/loss'"):
         run(tmp_path, epochs=1, monitor="test/los")
+
+
+def test_stops_when_patience_ends_and_so_does_a_continued_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A learning rate of 0 leaves every evaluation as good as the first, at step 5."""
+    options = {"epochs": 9, "patience": 10, "optimizer": optax.sgd(0.0)}
+    trained = run(tmp_path, **options)
+    assert int(trained.state.step) == 15
+    assert "test/loss has not improved since step 5" in capsys.readouterr().out
+    whole = (tmp_path / "metrics.jsonl").read_bytes()
+    assert int(run(tmp_path, **options).state.step) == 15, "a finished run is left as it is"
+    shutil.rmtree(tmp_path / "checkpoints" / "15")
+    again = run(tmp_path, **options)
+    assert "continuing from step 10" in capsys.readouterr().out
+    assert int(again.state.step) == 15
+    assert (tmp_path / "metrics.jsonl").read_bytes() == whole
+
+
+def test_run_ends_when_more_steps_are_skipped_than_may_be(tmp_path: Path) -> None:
+    def broken(params, model_state, batch, key):
+        value, (metrics, model_state) = loss(params, model_state, batch, key)
+        return jnp.inf * value, (metrics, model_state)
+
+    with pytest.raises(UsageError, match=r"^1 of the first 1 steps .* max_skipped=0; no checkpoint"):
+        run(tmp_path, epochs=2, loss=broken, on_nonfinite="skip")
+
+
+def test_profile_leaves_a_trace_and_the_run_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = run(tmp_path / "plain", epochs=1)
+    traced = run(tmp_path / "traced", epochs=1, profile=2)
+    assert train.digest(traced.state) == train.digest(plain.state)
+    (trace,) = (tmp_path / "traced" / "profile").rglob("perfetto_trace.json.gz")
+    assert f"traced 2 steps: open {trace}" in capsys.readouterr().out
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    assert any("while" in event.get("name", "") for event in events), "the loop over the steps"
