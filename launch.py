@@ -28,16 +28,24 @@ _MODE = flags.DEFINE_enum(
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ["latest", "best"], "For eval and predict: which checkpoint.")
 _IMAGES = flags.DEFINE_list("images", [], "For predict: pictures, and folders of pictures, separated by commas.")
 _OUTPUT = flags.DEFINE_string("output", None, "For predict: a .csv file to write as well.")
+_PROFILE = flags.DEFINE_integer("profile", 0, "For train: trace so many steps first, and say where the trace is.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One run in several processes, found through the scheduler.")
+_COORDINATOR = flags.DEFINE_string("coordinator_address", None, "Several processes: host:port of the first of them.")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Several processes: the number of this one, from 0.")
 flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
 def main() -> None:
     """Hands the config to its experiment."""
+    command_line.join_processes(
+        _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, scheduler=_DISTRIBUTED.value, workdir=_WORKDIR.value
+    )
     config, workdir = command_line.config_and_workdir(_CONFIG.value, _WORKDIR.value, _MODE.value)
     experiment = command_line.experiment(config)
     match _MODE.value:
         case "train":
-            experiment.train(config, workdir)
+            experiment.train(config, workdir, profile=_PROFILE.value)
         case "eval":
             experiment.evaluate(config, workdir, checkpoint=_CHECKPOINT.value)
         case "predict":

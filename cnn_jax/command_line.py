@@ -50,6 +50,44 @@ def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
     return 0
 
 
+def join_processes(
+    coordinator_address: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    *,
+    scheduler: bool,
+    workdir: str | None,
+) -> None:
+    """Makes this process one of several that train together, if the flags say so; only the first one prints.
+
+    Args:
+      coordinator_address: ``host:port`` of the first process.
+      num_processes: how many there are.
+      process_id: which one this is.
+      scheduler: let JAX find these three in the scheduler's environment (Slurm, Open MPI, Kubernetes, cloud TPUs).
+      workdir: the run's folder, which all processes must be given, and see.
+
+    Raises:
+      UsageError: flags that do not go together, or the other processes are not found.
+    """
+    given = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
+    missing = [f"--{name}" for name, value in given.items() if value is None]
+    if len(missing) == 3 and not scheduler:
+        return
+    if missing and not scheduler:
+        raise UsageError(f"{' and '.join(missing)} must be given too, or --distributed alone to ask the scheduler")
+    if workdir is None:
+        raise UsageError("several processes need --workdir=<a folder that all of them see>")
+    import jax
+
+    try:
+        jax.distributed.initialize(coordinator_address, num_processes, process_id)
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"the processes do not find each other: {' '.join(str(error).split())}") from error
+    if jax.process_index() > 0:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process lives
+
+
 def experiment(config: ConfigDict) -> ModuleType:
     """The module of ``experiments/`` that a config names."""
     folder = Path(__file__).parents[1] / "experiments"

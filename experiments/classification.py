@@ -5,9 +5,7 @@ trained run shows of itself is in :mod:`experiments.classification_report`.
 """
 
 import csv
-import dataclasses
 import io
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,13 +25,24 @@ from cnn_jax import data, geometry, models, nn, ops
 from cnn_jax import train as training
 from cnn_jax.data import augment
 from cnn_jax.data.pictures import find_pictures, read_picture
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import UsageError, nearest
 from cnn_jax.files import write_json, write_whole
+from experiments.classification_data import (
+    check_same_data,
+    describe_data,
+    examples,
+    load_sets,
+    load_splits,
+    make_augmentation,
+    open_split,
+    preprocess_of,
+    read_description,
+)
 
 
 def default_config() -> ConfigDict:
     """Every key of a classification config, with a default that config files override."""
-    return ConfigDict(
+    config = ConfigDict(
         {
             "experiment": "classification",
             "seed": 0,
@@ -45,27 +54,21 @@ def default_config() -> ConfigDict:
                 "validation": "validation",  # chooses the best checkpoint; empty for none
                 "test": "test",
                 "data_dir": "",  # where TFDS looks; empty for its own default
-                "resize": "bilinear",
+                "size": (),  # (height, width) to which pictures of different sizes are read; empty for input_shape's
+                "framing": "crop",  # how: crop, fit, stretch
+                "loading": "auto",  # memory; stream, from disk by worker processes; or auto, by the memory there is
+                "workers": -1,  # that read a stream; -1 for one for each core, 0 for threads instead
+                "resize": "bilinear",  # how pictures reach input_shape: also pad, crop, none
                 "augment": (),  # of the training pictures, in this order: ("flip", "pad_and_crop(padding=4)")
                 "test_time": "",  # views whose predictions are averaged: mirror, ten_crop; empty for the picture alone
             },
-            "batch_size": 128,
-            "epochs": 20,
-            "evaluate_every": 1,  # epochs
-            "steps_per_call": 100,
-            "optimizer": {
-                "name": "nesterov",
-                "learning_rate": 0.05,
-                "momentum": 0.9,
-                "weight_decay": 0.0,
-                "schedule": "cosine",
-                "warmup_epochs": 0.0,
-                "end_factor": 0.0,
-            },
+            "ensemble": 1,  # how many networks to train and average
             "label_smoothing": 0.0,
             "reference": {"accuracy": 0.0, "source": ""},  # shown beside the score; 0 for none
         }
     )
+    config.update(training.default_settings())
+    return config
 
 
 class Classifier:
@@ -84,6 +87,7 @@ class Classifier:
         augment.check_test_time(config.data.test_time)
         self.abstract_model = nnx.eval_shape(lambda: self.create(jax.random.key(0)))
         self._graph = nnx.split(self.abstract_model, nnx.Param, ...)[0]
+        self.abstract_params = nnx.state(self.abstract_model, nnx.Param)
 
     def create(self, key: Key[Array, ""]) -> nn.Sequence:
         """The network with freshly drawn parameters."""
@@ -92,6 +96,7 @@ class Classifier:
             num_classes=len(self.class_names),
             input_shape=tuple(self.config.input_shape),
             width=self.config.model.width,
+            dtype=_dtype(self.config.dtype),
             rngs=nnx.Rngs(key),
         )
 
@@ -111,7 +116,11 @@ class Classifier:
         """The state before the first step."""
         model = self.create(training.stream_key(key, "params"))
         params, model_state = nnx.state(model, nnx.Param), nnx.state(model, nnx.Not(nnx.Param))
-        return training.create_state(key, params, model_state, optimizer)
+        return training.create_state(key, params, model_state, optimizer, ema=self.config.ema_decay > 0)
+
+    def step(self, optimizer: optax.GradientTransformation, parallel: training.Parallel) -> training.Step:
+        """One optimiser step."""
+        return training.make_step_of(self.config, self.loss, optimizer, parallel)
 
     def loss(
         self, params: PyTree, model_state: PyTree, batch: training.Batch, key: Key[Array, ""]
@@ -123,8 +132,17 @@ class Classifier:
         logits, model_state = self.apply(params, model_state, batch["image"], train=True, rngs=nnx.Rngs(key))
         smoothing = self.config.label_smoothing
         objective = ops.softmax_cross_entropy(logits, batch["label"], label_smoothing=smoothing).mean()
+        return objective, (self.metrics(logits, batch), model_state)
+
+    def metrics(self, logits: Float[Array, "batch classes"], batch: training.Batch) -> training.Metrics:
+        """Loss and accuracy over the part of a batch where its mask is 1, or over all of it if it has none."""
         losses = ops.softmax_cross_entropy(logits, batch["label"])
-        return objective, (_metrics(losses, logits, batch["label"], jnp.ones_like(losses)), model_state)
+        label = batch["label"]
+        classes = label.argmax(axis=-1) if label.ndim == 2 else label  # a mixed picture's is its greater part
+        correct = (logits.argmax(axis=-1) == classes).astype(losses.dtype)
+        mask = batch.get("mask", jnp.ones_like(losses))
+        count = mask.sum()
+        return {"loss": ((losses * mask).sum(), count), "accuracy": ((correct * mask).sum(), count)}
 
     def logits(self, state: training.TrainState, images: Array) -> Float[Array, "batch classes"]:
         """The network's answer to raw images: of the views that ``config.data.test_time`` names, their average."""
@@ -136,14 +154,12 @@ class Classifier:
         )
 
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
-        """Loss and accuracy over the part of a batch where the mask is 1."""
-        logits = self.logits(state, batch["image"])
-        losses = ops.softmax_cross_entropy(logits, batch["label"])
-        return _metrics(losses, logits, batch["label"], batch["mask"])
+        """Loss and accuracy of a batch."""
+        return self.metrics(self.logits(state, batch["image"]), batch)
 
     def probabilities(self, state: training.TrainState, images: np.ndarray) -> np.ndarray:
         """Class probabilities (n, classes) of raw images, computed batch by batch."""
-        forward = jax.jit(lambda images: jax.nn.softmax(self.logits(state, images)))
+        forward = jax.jit(lambda images: jax.nn.softmax(self.logits(state, images).astype(jnp.float32)))
         indices, mask = data.padded_batches(len(images), min(len(images), 500))
         rows = np.concatenate([forward(images[batch]) for batch in np.asarray(indices)])
         return rows[np.asarray(mask).reshape(-1) > 0]
@@ -154,39 +170,61 @@ class Classifier:
         (_, activations), _ = forward(images)
         return jax.device_get(activations)
 
+    def first(self, state: training.TrainState) -> training.TrainState:
+        """The state of one network, for pictures of its parameters."""
+        return state
 
-def train(config: ConfigDict, directory: Path) -> None:
-    """Trains to the end, or on from the last checkpoint, and writes ``result.json`` and ``report.html``."""
+
+def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
+    """Trains to the end, or on from the last checkpoint, and writes ``result.json`` and ``report.html``.
+
+    Args:
+      config: with the keys of :func:`default_config`.
+      directory: the run's folder.
+      profile: how many steps to trace first.
+    """
     from experiments import classification_report  # matplotlib is needed here alone, and takes its time to import
 
     started = time.perf_counter()
-    sets = load_sets(config)
+    sets = load_sets(config, directory)
     preprocess = data.Preprocess.measure(sets["train"], tuple(config.input_shape), resize=config.data.resize)
-    classifier = Classifier(config, preprocess, sets["train"].class_names)
-    plan = make_plan(config, len(sets["train"]))
-    optimizer = make_optimizer(config, plan)
-    step = training.make_step(classifier.loss, optimizer)
+    classifier = make_classifier(config, preprocess, sets["train"].class_names)
+    plan, parallel = training.make_plan(config, len(sets["train"])), training.make_parallel(config)
+    optimizer = training.make_optimizer(config, plan, classifier.abstract_params)
+    step = classifier.step(optimizer, parallel)
     if config.data.augment:
-        step = training.augmented(step, make_augmentation(config, sets["train"], preprocess), plan.steps_per_epoch)
+        augmentation = make_augmentation(config, sets["train"], preprocess)
+        step = training.augmented(step, augmentation, steps_per_epoch=plan.steps_per_epoch, parallel=parallel)
     task = training.Task(
         init=lambda key: classifier.init(key, optimizer),
         step=step,
         evaluate=classifier.evaluate,
-        train_examples=examples(sets["train"]),
-        eval_examples={role: examples(dataset) for role, dataset in sets.items() if role != "train"},
+        train_examples=examples(config, sets["train"]),
+        eval_examples={role: examples(config, found) for role, found in sets.items() if role != "train"},
         monitor="validation/accuracy" if "validation" in sets else "test/accuracy",
     )
-    with training.Workdir(directory, config):
-        write_json(directory / "data.json", describe_data(sets, preprocess))
-        command = f"python launch.py --workdir={directory}"
-        trained = training.train(task, plan, seed=config.seed, directory=directory, how_to_continue=command)
+    with training.open_workdir(directory, config):
+        check_same_data(directory, sets)
+        if training.is_primary():
+            write_json(directory / "data.json", describe_data(config, sets, preprocess))
+        trained = training.train(
+            task,
+            plan,
+            seed=config.seed,
+            directory=directory,
+            how_to_continue=f"python launch.py --workdir={directory}",
+            parallel=parallel,
+            profile=profile,
+        )
+        if not training.is_primary():
+            return
         result = {
-            "step": plan.total_steps,
+            "step": int(trained.state.step),
             "scores": trained.scores,
-            "parameters_sha256": training.digest(trained.state.params),
+            "parameters_sha256": training.digest(training.evaluated(trained.state).params),
         }
         write_json(directory / "result.json", result)
-        classification_report.write(directory, classifier, trained, sets["test"])
+        classification_report.write(directory, classifier, trained, data.sample(sets["test"]))
     accuracy = trained.scores["test/accuracy"]
     print(f"test accuracy {accuracy:.2%}, error {1 - accuracy:.2%}, in {time.perf_counter() - started:.1f} s")
     print(f"the run is in {directory}; open {directory / 'report.html'}")
@@ -194,9 +232,10 @@ def train(config: ConfigDict, directory: Path) -> None:
 
 def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str) -> None:
     """Prints the scores of a checkpoint on the full test set."""
-    test_set = _load(config, config.data.test)
+    (test_set,) = load_splits(config, [config.data.test])
     classifier, state = load_run(config, directory, checkpoint=checkpoint)
-    score = training.Evaluations(classifier.evaluate, {"test": examples(test_set)}, batch_size=config.batch_size)
+    test_examples = {"test": examples(config, test_set)}
+    score = training.Evaluations(classifier.evaluate, test_examples, batch_size=config.batch_size)
     scores = score(state)
     accuracy = scores["test/accuracy"]
     _print_table(
@@ -221,9 +260,13 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         raise UsageError(f"--output={output} must end in .csv")
     paths = find_pictures(images)
     classifier, state = load_run(config, directory, checkpoint=checkpoint)
-    description = _read_description(directory)
+    description = read_description(directory)
     height, width, channels = description["image_shape"]
-    framed = {"ink_extent": description["ink_extent"], "invert": "auto" if description["ink_extent"] else False}
+    framed = {
+        "ink_extent": description["ink_extent"],
+        "invert": "auto" if description["ink_extent"] else False,
+        "resize": description["framing"],
+    }
     pictures = [read_picture(path, height=height, width=width, channels=channels, **framed) for path in paths]
     probabilities = classifier.probabilities(state, np.stack([picture.pixels for picture in pictures]))
     rows = []
@@ -247,17 +290,11 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
 def summary(config: ConfigDict) -> None:
     """Prints the network's table."""
     shape = tuple(config.input_shape)
-    class_names = _load(config, config.data.test).class_names
+    class_names = open_split(config, config.data.test).class_names
     as_is = data.Preprocess(shape, mean=(0.0,) * shape[-1], std=(1.0,) * shape[-1])
     classifier = Classifier(config, as_is, class_names)
     title = f"{config.model.name}, input {'x'.join(map(str, shape))}, {len(class_names)} classes"
     rich.print(geometry.format_table(geometry.trace(classifier.abstract_model, shape), title=title))
-
-
-def load_sets(config: ConfigDict) -> dict[str, data.Dataset]:
-    """The sets that a config names, by their role: train, test, and validation if there is one."""
-    roles = ("train", "validation", "test") if config.data.validation else ("train", "test")
-    return {role: _load(config, config.data[role]) for role in roles}
 
 
 def load_run(config: ConfigDict, directory: Path, *, checkpoint: str) -> tuple[Classifier, training.TrainState]:
@@ -271,101 +308,37 @@ def load_run(config: ConfigDict, directory: Path, *, checkpoint: str) -> tuple[C
     Raises:
       UsageError: the folder holds no checkpoint, or a damaged one, or one of another network.
     """
-    description = _read_description(directory)
-    preprocess = data.Preprocess(**_tuples(description["preprocess"]))
-    classifier = Classifier(config, preprocess, description["class_names"])
-    optimizer = make_optimizer(config, make_plan(config, description["examples"]["train"]))
-    template = jax.eval_shape(lambda key: classifier.init(key, optimizer), jax.random.key(0))
+    description = read_description(directory)
+    preprocess = preprocess_of(description)
+    classifier = make_classifier(config, preprocess, description["class_names"])
+    plan = training.make_plan(config, description["examples"]["train"])
+    optimizer = training.make_optimizer(config, plan, classifier.abstract_params)
+    template = training.ONE_DEVICE.abstract(lambda: classifier.init(jax.random.key(0), optimizer))
     with training.Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
         restored = checkpoints.restore(template, step=checkpoints.best_step() if checkpoint == "best" else None)
     if restored is None:
         raise UsageError(
             f"{directory} holds no complete checkpoint; train first: python launch.py --workdir={directory}"
         )
-    return classifier, restored.state
+    return classifier, training.evaluated(restored.state)
 
 
-def make_plan(config: ConfigDict, num_examples: int) -> training.Plan:
-    """How long a config trains on a set of this many examples."""
-    return training.Plan(
-        batch_size=config.batch_size,
-        num_examples=num_examples,
-        epochs=config.epochs,
-        evaluate_every=config.evaluate_every,
-        steps_per_call=config.steps_per_call,
-    )
+def make_classifier(config: ConfigDict, preprocess: data.Preprocess, class_names: Sequence[str]) -> Classifier:
+    """The network of a config, or its networks."""
+    if config.ensemble < 1:
+        raise UsageError(f"ensemble={config.ensemble} must be at least 1")
+    if config.ensemble == 1:
+        return Classifier(config, preprocess, class_names)
+    from experiments.classification_ensemble import EnsembleClassifier  # which is built upon this module
+
+    return EnsembleClassifier(config, preprocess, class_names)
 
 
-def make_optimizer(config: ConfigDict, plan: training.Plan) -> optax.GradientTransformation:
-    """The optimiser of a config, its schedule laid over the plan's steps."""
-    settings = config.optimizer
-    rate = training.learning_rate_schedule(
-        settings.schedule,
-        settings.learning_rate,
-        total_steps=plan.total_steps,
-        warmup_steps=round(settings.warmup_epochs * plan.steps_per_epoch),
-        end_factor=settings.end_factor,
-    )
-    return training.create_optimizer(
-        settings.name, rate, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
-
-
-def make_augmentation(config: ConfigDict, train_set: data.Dataset, preprocess: data.Preprocess) -> augment.Augmentation:
-    """The augmentation of a config, with what it needs to know of the training set; tried on shapes at once."""
-    colors = augment.color_covariance(train_set.images) if "color_pca" in str(config.data.augment) else None
-    augmentation = augment.Augmentation(config.data.augment, num_classes=train_set.num_classes, covariance=colors)
-    pictures = jnp.zeros((1, *train_set.image_shape), train_set.images.dtype)
-    batch = {"image": pictures, "label": jnp.zeros(1, jnp.int32), "index": jnp.zeros(1, jnp.int32)}
-    jax.eval_shape(lambda key: preprocess(augmentation(key, batch, step=0, epoch=0)["image"]), jax.random.key(0))
-    return augmentation
-
-
-def examples(dataset: data.Dataset) -> training.Batch:
-    """A set as the arrays that the loop knows."""
-    return {
-        "image": jnp.asarray(dataset.images),
-        "label": jnp.asarray(dataset.labels),
-        "index": jnp.arange(len(dataset)),
-    }
-
-
-def describe_data(sets: Mapping[str, data.Dataset], preprocess: data.Preprocess) -> dict[str, Any]:
-    """What a run must remember of its data to be used without it, as JSON values (``data.json``)."""
-    train_set = sets["train"]
-    return {
-        "name": train_set.name,
-        "image_shape": list(train_set.image_shape),
-        "class_names": list(train_set.class_names),
-        "ink_extent": data.measure_ink_extent(train_set.images),
-        "examples": {role: len(dataset) for role, dataset in sets.items()},
-        "fingerprints": {role: dataset.fingerprint() for role, dataset in sets.items()},
-        "preprocess": dataclasses.asdict(preprocess),
-    }
-
-
-def _read_description(directory: Path) -> dict[str, Any]:
-    path = directory / "data.json"
-    if not path.is_file():
-        raise UsageError(
-            f"{directory} holds no trained run: there is no {path}; train first, or name another --workdir"
-        )
-    return json.loads(path.read_text())
-
-
-def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-
-
-def _load(config: ConfigDict, split: str) -> data.Dataset:
-    return data.load(config.data.name, split, data_dir=config.data.data_dir or None)
-
-
-def _metrics(losses: Array, logits: Array, labels: Array, mask: Array) -> training.Metrics:
-    classes = labels.argmax(axis=-1) if labels.ndim == 2 else labels  # a mixed picture's is its greater part
-    correct = (logits.argmax(axis=-1) == classes).astype(losses.dtype)
-    count = mask.sum()
-    return {"loss": ((losses * mask).sum(), count), "accuracy": ((correct * mask).sum(), count)}
+def _dtype(name: str) -> jnp.dtype:
+    known = ("float32", "bfloat16", "float16")
+    if name not in known:
+        raise UsageError(f"dtype={name!r} is unknown; {nearest(name, known)}")
+    return jnp.dtype(name)
 
 
 def _print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:

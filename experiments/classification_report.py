@@ -29,13 +29,15 @@ def write(directory: Path, classifier: "Classifier", trained: training.Trained, 
       The page's path.
     """
     config = classifier.config
-    probabilities = classifier.probabilities(trained.state, test_set.images)
+    state = training.evaluated(trained.state)
+    probabilities = classifier.probabilities(state, test_set.images)
     predictions = probabilities.argmax(axis=-1)
     sections = [
         _learning_curves(directory),
         _confusion(test_set, predictions),
-        *_first_filters(classifier, trained.state),
-        _feature_maps(classifier, trained.state, test_set, predictions),
+        *_members(trained),
+        *_first_filters(classifier, classifier.first(state)),
+        _feature_maps(classifier, state, test_set, predictions),
         _mistakes(test_set, predictions, probabilities),
         _network(classifier),
         Section("Config", code=configs.to_json(config)),
@@ -88,6 +90,19 @@ def _confusion(test_set: data.Dataset, predictions: np.ndarray) -> Section:
         alt="How often each true class was predicted as each class on the test set",
         caption="Rows are the true classes, columns the predicted ones.",
     )
+
+
+def _members(trained: training.Trained) -> list[Section]:
+    """The score of each network of an ensemble, and of them together; nothing for a single one."""
+    prefix = "test/accuracy_"
+    each = {name.removeprefix(prefix): score for name, score in trained.scores.items() if name.startswith(prefix)}
+    if not each:
+        return []
+    named = {f"network {number}": score for number, score in each.items()}
+    named |= {"mean of the networks": float(np.mean(list(each.values())))}
+    named |= {"averaged prediction": trained.scores["test/accuracy"]}
+    rows = [[name, f"{score:.2%}", f"{1 - score:.2%}"] for name, score in named.items()]
+    return [Section("Ensemble", table=Table(["", "test accuracy", "test error"], rows))]
 
 
 def _first_filters(classifier: "Classifier", state: training.TrainState) -> list[Section]:

@@ -1,7 +1,7 @@
 """Batches from disk while the device computes: worker processes read, decode and resize; grain keeps them in order.
 
-What a batch holds is a function of the run's key and the step, the same as for a set in memory; so a stream can begin at
-any step, and there is no position to save.
+What a batch holds is a function of the run's key and the step, the same as for a set in memory; so a stream can begin
+at any step, and there is no position to save.
 """
 
 import collections
@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import grain
@@ -21,13 +21,14 @@ from absl import flags
 from jaxtyping import Array, Key
 
 from cnn_jax.data.batches import HostOrder, padded_batches
-from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.records import Records
 from cnn_jax.errors import UsageError
 
 BUFFERED = 4  # batches that each worker keeps ready
 ON_DEVICE = 2  # batches on their way to the device
 MEMORY_PART = 0.25  # of what is free, for all sets together
+
+WHOLE = slice(None)
 
 HostBatch = dict[str, np.ndarray]
 
@@ -43,7 +44,7 @@ class Stream:
             start under ``if __name__ == "__main__":``.
     """
 
-    dataset: Dataset | Records
+    dataset: Records
     workers: int = -1
 
     def __post_init__(self) -> None:
@@ -54,7 +55,13 @@ class Stream:
         return len(self.dataset)
 
     def training_batches(
-        self, key: Key[Array, ""], *, batch_size: int, first_step: int, last_step: int
+        self,
+        key: Key[Array, ""],
+        *,
+        batch_size: int,
+        first_step: int,
+        last_step: int,
+        rows: slice = WHOLE,
     ) -> Iterator[HostBatch]:
         """The batches of the steps ``first_step`` to ``last_step - 1``, those of :func:`batch_indices`.
 
@@ -63,17 +70,23 @@ class Stream:
             batch_size: examples per step.
             first_step: counted from 0 over the whole run.
             last_step: of the whole run.
+            rows: the part of each batch that this process reads.
 
         Returns:
             Dicts with ``'image'``, ``'label'`` and ``'index'``. Close the iterator (``.close()``) to end the workers.
         """
         order = HostOrder.of(key, last_step, num_examples=len(self), batch_size=batch_size)
-        return self._run(_TrainingBatch(self.dataset, order), first_step, last_step)
+        return self._run(_TrainingBatch(self.dataset, order, rows), first_step, last_step)
 
-    def evaluation_batches(self, batch_size: int) -> Iterator[HostBatch]:
-        """Every example once, in order: dicts with ``'image'``, ``'label'`` and ``'mask'``, 0 for the last's padding."""
+    def evaluation_batches(self, batch_size: int, *, rows: slice = WHOLE) -> Iterator[HostBatch]:
+        """Every example once, in order: dicts with ``'image'``, ``'label'`` and ``'mask'``, 0 for the last's padding.
+
+        Args:
+            batch_size: examples per batch.
+            rows: the part of each batch that this process reads.
+        """
         indices, mask = padded_batches(len(self), batch_size)
-        return self._run(_EvaluationBatch(self.dataset, indices, mask), 0, len(indices))
+        return self._run(_EvaluationBatch(self.dataset, indices[:, rows], mask[:, rows]), 0, len(indices))
 
     def _run(self, make_batch: Any, first: int, last: int) -> Iterator[HostBatch]:
         workers = (os.cpu_count() or 1) if self.workers == -1 else self.workers
@@ -112,47 +125,50 @@ def _settle_worker(_index: int, _count: int) -> None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _TrainingBatch:
-    dataset: Dataset | Records
+    dataset: Records
     order: HostOrder
+    rows: slice
 
     def __call__(self, step: int) -> HostBatch:
-        indices = self.order.batch(step)
-        images, labels = self.dataset.take(indices)
+        indices = self.order.batch(step)[self.rows]
+        images, labels = self.dataset.take(indices.tolist())
         return {"image": images, "label": labels, "index": indices}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _EvaluationBatch:
-    dataset: Dataset | Records
+    dataset: Records
     indices: np.ndarray
     mask: np.ndarray
 
     def __call__(self, number: int) -> HostBatch:
-        images, labels = self.dataset.take(self.indices[number])
+        images, labels = self.dataset.take(self.indices[number].tolist())
         return {"image": images, "label": labels, "mask": self.mask[number]}
 
 
-def on_device(batches: Iterator[HostBatch], *, sharding: Any = None) -> Iterator[dict[str, Array]]:
+def sent_ahead(
+    batches: Iterator[HostBatch], place: Callable[[HostBatch], Any] = jax.device_put
+) -> Generator[Any, None, None]:
     """The batches, sent to the device before they are asked for.
 
     Args:
-        batches: from a :class:`Stream`.
-        sharding: where their arrays go; None for the default device.
+        batches: from a :class:`Stream`, which is closed with this one.
+        place: sends a batch.
 
     Example:
-        >>> [batch["label"].tolist() for batch in on_device(iter([{"label": np.arange(2)}, {"label": np.arange(1)}]))]
+        >>> [batch["label"].tolist() for batch in sent_ahead(iter([{"label": np.arange(2)}, {"label": np.arange(1)}]))]
         [[0, 1], [0]]
     """
-    waiting: collections.deque[dict[str, Array]] = collections.deque()
+    waiting: collections.deque[Any] = collections.deque()
     try:
         for batch in batches:
-            waiting.append(jax.device_put(batch, sharding))
+            waiting.append(place(batch))
             if len(waiting) > ON_DEVICE:
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()
     finally:
-        if hasattr(batches, "close"):
+        if isinstance(batches, Generator):
             batches.close()
 
 

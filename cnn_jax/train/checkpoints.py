@@ -20,6 +20,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from cnn_jax.errors import UsageError
+from cnn_jax.train.parallel import agreed, is_primary
 from cnn_jax.train.state import TrainState, digest
 
 _LATEST_KEPT = 2  # the newest, and the one to fall back on when the newest turns out damaged
@@ -117,7 +118,8 @@ class Checkpoints:
         """Reads one checkpoint, or the newest that is whole.
 
         Args:
-          template: a state, or its ``jax.eval_shape``, with the structure, shapes and dtypes to expect.
+          template: a state, or the shapes of one, with the structure, shapes and dtypes to expect, and the shardings
+            to give the arrays, wherever they were saved from.
           step: which checkpoint; by default the newest, and if that is damaged the one before it, with a warning.
 
         Returns:
@@ -147,7 +149,7 @@ class Checkpoints:
         return None
 
     def _read(self, step: int, template: TrainState) -> Checkpoint:
-        expected = jax.eval_shape(_with_key_data, template)
+        expected = _expected(template)
         with _unreadable_is_damaged():
             _read_arrays(self.directory / str(step) / "state")
             stored = self._manager.item_metadata(step)["state"].tree
@@ -162,8 +164,9 @@ class Checkpoints:
 
     def _discard(self, steps: list[int]) -> None:
         if steps and not self._read_only:
-            for step in steps:  # by hand: orbax's own delete reads the damaged files first
+            for step in steps if is_primary() else ():  # by hand: orbax's own delete reads the damaged files first
                 shutil.rmtree(self.directory / str(step))
+            agreed(0)  # waits until they are gone
             self._manager.reload()
 
 
@@ -225,6 +228,18 @@ def _os_errors(directory: Path) -> Iterator[None]:
 
 def _with_key_data(state: TrainState) -> TrainState:
     return dataclasses.replace(state, key=jax.random.key_data(state.key))
+
+
+def _expected(template: TrainState) -> TrainState:
+    """What orbax is to read: shapes and shardings of the template, with the key as plain numbers."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding or here)
+
+    key = placed(jax.eval_shape(jax.random.key_data, template.key), getattr(template.key, "sharding", None))
+    shapes = jax.tree.map(lambda leaf: placed(leaf, getattr(leaf, "sharding", None)), template)
+    return dataclasses.replace(shapes, key=key)
 
 
 def _with_typed_key(state: TrainState) -> TrainState:

@@ -1,80 +1,57 @@
-"""Optimisers and learning-rate schedules by name: a thin, checked face over optax."""
+"""Optimisers by name, and what may be put around any of them: a thin, checked face over optax.
 
-from collections.abc import Callable
+Not here, because they are no matter of the update: gradient accumulation and the moving average of the weights, both
+in :func:`cnn_jax.train.step.make_step`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, Int, PyTree
+from optax import contrib
 
 from cnn_jax.errors import UsageError, nearest
-
-# Each turns a gradient into a direction; decay, learning rate and sign are added by `create_optimizer`.
-_DIRECTIONS: dict[str, Callable[[float], optax.GradientTransformation]] = {
-    "sgd": lambda momentum: optax.trace(momentum),
-    "nesterov": lambda momentum: optax.trace(momentum, nesterov=True),
-    "adam": lambda momentum: optax.scale_by_adam(b1=momentum),
-    "rmsprop": lambda momentum: optax.chain(optax.scale_by_rms(), optax.trace(momentum)),
-    "adagrad": lambda momentum: optax.scale_by_rss(),
-}
-_L2_PENALTY = ("sgd", "nesterov")  # for these the decay is part of the gradient; for the adaptive ones it is decoupled
-_SCHEDULES = ("constant", "cosine", "linear")
-
-
-def learning_rate_schedule(
-    name: str, peak: float, *, total_steps: int, warmup_steps: int = 0, end_factor: float = 0.0
-) -> optax.Schedule:
-    """The learning rate as a function of the step: a linear warm-up, then the named decay until the last step.
-
-    Args:
-      name: ``'constant'``, ``'cosine'`` (Loshchilov & Hutter, 2017) or ``'linear'``.
-      peak: the learning rate after the warm-up.
-      total_steps: the number of steps of the whole run, warm-up included.
-      warmup_steps: the number of steps over which the rate rises from zero.
-      end_factor: the last learning rate as a fraction of the peak.
-
-    Raises:
-      UsageError: an unknown name, or a warm-up that is longer than the run.
-
-    >>> rate = learning_rate_schedule("linear", 1.0, total_steps=10, warmup_steps=2)
-    >>> [float(rate(step)) for step in (0, 1, 2, 6, 10)]
-    [0.0, 0.5, 1.0, 0.5, 0.0]
-    """
-    if name not in _SCHEDULES:
-        raise UsageError(f"optimizer.schedule={name!r} is unknown; {nearest(name, _SCHEDULES)}")
-    if not 0 <= warmup_steps < total_steps:
-        raise UsageError(
-            f"the warm-up of {warmup_steps} steps does not fit a run of {total_steps}; shorten optimizer.warmup_epochs"
-        )
-    decay_steps = total_steps - warmup_steps
-    decay = {
-        "constant": optax.constant_schedule(peak),
-        "cosine": optax.cosine_decay_schedule(peak, decay_steps, alpha=end_factor),
-        "linear": optax.linear_schedule(peak, peak * end_factor, decay_steps),
-    }[name]
-    if warmup_steps == 0:
-        return decay
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), decay], [warmup_steps])
-
-
-def decayed(params: PyTree) -> PyTree:
-    """Which parameters weight decay may touch: kernels, but neither biases nor the scales of norms (rank < 2)."""
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+from cnn_jax.train.parameters import matching, parameter_names
 
 
 def create_optimizer(
-    name: str, learning_rate: optax.ScalarOrSchedule, *, momentum: float = 0.9, weight_decay: float = 0.0
+    name: str,
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
+    lookahead: int = 0,
+    freeze: Sequence[str] = (),
+    params: PyTree | None = None,
 ) -> optax.GradientTransformation:
-    """An optimiser by name, whose state always has the same structure for one name.
+    """An optimiser by name, whose state always has the same structure for one set of options.
 
     Args:
-      name: ``'sgd'`` (with momentum), ``'nesterov'``, ``'adam'``, ``'rmsprop'`` or ``'adagrad'``.
+      name: ``'sgd'`` (with momentum), ``'nesterov'``, ``'adagrad'``, ``'rmsprop'``, ``'adam'``, ``'adamw'``, ``'lars'``
+        or ``'muon'``.
       learning_rate: a number or a schedule.
-      momentum: the momentum of SGD and RMSprop, Adam's first decay rate; Adagrad has none.
-      weight_decay: a pull on the kernels towards zero, biases and norms spared. For SGD it is added to the gradient
-        (the classical L2 penalty); for the adaptive ones it is decoupled (AdamW: Loshchilov & Hutter, 2019).
+      momentum: of SGD, RMSprop, LARS and Muon; Adam's first decay rate; Adagrad has none.
+      weight_decay: a pull on the kernels towards zero, biases and norms spared. It is added to the gradient (the
+        classical L2 penalty), except for AdamW and Muon, which shrink the kernels by it themselves.
+      clip_norm: the most that the gradient may measure, over all parameters together; 0 for no limit.
+      lookahead: every so many steps the parameters go back half of the way they have come since; 0 for never.
+      freeze: patterns of the names of parameters that stay as they are: ``'c1/*'``, ``'*/bias'``, or ``'c1'`` for all
+        that is in it.
+      params: the parameters, or their shapes; needed to check the patterns.
 
     Raises:
-      UsageError: an unknown name, or a number out of its range.
+      UsageError: an unknown name, a number out of its range, or a pattern that no parameter matches.
+
+    References:
+      Duchi et al., Adaptive subgradient methods, 2011 (Adagrad). Tieleman and Hinton, lecture 6.5, 2012 (RMSprop).
+      Kingma and Ba, Adam, 2015. Loshchilov and Hutter, Decoupled weight decay regularization, 2019 (AdamW). You et al.,
+      Large batch training of convolutional networks, 2017 (LARS). Jordan et al., Muon, 2024, with the scale of Liu et
+      al., Muon is scalable for LLM training, 2025, so that AdamW's learning rates fit it. Pascanu et al., On the
+      difficulty of training recurrent neural networks, 2013 (clipping). Zhang et al., Lookahead optimizer, 2019.
 
     >>> optimizer = create_optimizer("sgd", 0.1, momentum=0.0)
     >>> params = {"w": jax.numpy.zeros(1)}
@@ -82,13 +59,123 @@ def create_optimizer(
     >>> float(updates["w"][0])
     -0.10000000149011612
     """
-    if name not in _DIRECTIONS:
-        raise UsageError(f"optimizer.name={name!r} is unknown; {nearest(name, _DIRECTIONS)}")
+    if name not in _OPTIMIZERS:
+        raise UsageError(f"optimizer.name={name!r} is unknown; {nearest(name, _OPTIMIZERS)}")
     if not 0 <= momentum < 1:
         raise UsageError(f"optimizer.momentum={momentum} must be at least 0 and below 1")
-    if weight_decay < 0:
-        raise UsageError(f"optimizer.weight_decay={weight_decay} must not be negative")
-    decay = optax.add_decayed_weights(weight_decay, mask=decayed)
-    direction = _DIRECTIONS[name](momentum)
-    parts = (decay, direction) if name in _L2_PENALTY else (direction, decay)
-    return optax.chain(*parts, optax.scale_by_learning_rate(learning_rate))
+    for option, value in (("weight_decay", weight_decay), ("clip_norm", clip_norm), ("lookahead", lookahead)):
+        if value < 0:
+            raise UsageError(f"optimizer.{option}={value} must not be negative")
+    optimizer = _OPTIMIZERS[name](learning_rate, momentum, weight_decay)
+    if clip_norm:
+        optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+    if lookahead:
+        optimizer = _lookahead(optimizer, lookahead)
+    return _frozen(optimizer, freeze, params) if freeze else optimizer
+
+
+def decayed(params: PyTree) -> PyTree:
+    """Which parameters weight decay may touch: kernels, but neither biases nor the scales of norms (rank < 2)."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+# --- by name ----------------------------------------------------------------------------------------------------------
+
+_Build = Callable[[optax.ScalarOrSchedule, float, float], optax.GradientTransformation]
+
+
+def _with_penalty(direction: Callable[[float], optax.GradientTransformation]) -> _Build:
+    def build(rate: optax.ScalarOrSchedule, momentum: float, decay: float) -> optax.GradientTransformation:
+        penalty = optax.add_decayed_weights(decay, mask=decayed)
+        return optax.chain(penalty, direction(momentum), optax.scale_by_learning_rate(rate))
+
+    return build
+
+
+def _adamw(rate: optax.ScalarOrSchedule, momentum: float, decay: float) -> optax.GradientTransformation:
+    return optax.adamw(rate, b1=momentum, weight_decay=decay, mask=decayed)
+
+
+def _lars(rate: optax.ScalarOrSchedule, momentum: float, decay: float) -> optax.GradientTransformation:
+    return optax.lars(rate, decay, decayed, trust_ratio_mask=decayed, momentum=momentum)
+
+
+def _muon(rate: optax.ScalarOrSchedule, momentum: float, decay: float) -> optax.GradientTransformation:
+    """Kernels by Muon, as matrices from everything that is summed over to the output channels; the rest by Adam."""
+
+    def matrices(params: PyTree) -> PyTree:
+        def axes(leaf: Array) -> contrib.MuonDimensionNumbers | None:
+            return contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1) if leaf.ndim > 1 else None
+
+        return jax.tree.map(axes, params)
+
+    return contrib.muon(
+        rate,
+        beta=momentum,
+        weight_decay=decay,
+        muon_weight_dimension_numbers=matrices,
+        consistent_rms=0.2,
+    )
+
+
+_OPTIMIZERS: dict[str, _Build] = {
+    "sgd": _with_penalty(lambda momentum: optax.trace(momentum)),
+    "nesterov": _with_penalty(lambda momentum: optax.trace(momentum, nesterov=True)),
+    "adagrad": _with_penalty(lambda momentum: optax.scale_by_rss(initial_accumulator_value=0.0, eps=1e-10)),
+    "rmsprop": _with_penalty(
+        lambda momentum: optax.chain(optax.scale_by_rms(eps_in_sqrt=False), optax.trace(momentum))
+    ),
+    "adam": _with_penalty(lambda momentum: optax.scale_by_adam(b1=momentum)),
+    "adamw": _adamw,
+    "lars": _lars,
+    "muon": _muon,
+}
+
+
+# --- around any of them -----------------------------------------------------------------------------------------------
+
+
+class LookaheadState(NamedTuple):
+    """The steps since the slow weights moved, the slow weights, and the state of the optimiser inside."""
+
+    steps: Int[Array, ""]
+    slow: PyTree
+    inner: Any
+
+
+def _lookahead(inner: optax.GradientTransformation, period: int) -> optax.GradientTransformation:
+    """Lookahead with slow weights in its own state: optax's makes pairs of all parameters instead."""
+
+    def init(params: PyTree) -> LookaheadState:
+        return LookaheadState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params), inner.init(params))
+
+    def update(gradients: PyTree, state: LookaheadState, params: PyTree) -> tuple[PyTree, LookaheadState]:
+        updates, inner_state = inner.update(gradients, state.inner, params)
+        steps = (state.steps + 1) % period
+        back = steps == 0
+
+        def half_way(slow: Array, param: Array, step: Array) -> Array:
+            return jnp.where(back, (slow + param + step) / 2, slow)
+
+        slow = jax.tree.map(half_way, state.slow, params, updates)
+        updates = jax.tree.map(lambda slow, param, step: jnp.where(back, slow - param, step), slow, params, updates)
+        return updates, LookaheadState(steps, slow, inner_state)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _frozen(
+    optimizer: optax.GradientTransformation, patterns: Sequence[str], params: PyTree | None
+) -> optax.GradientTransformation:
+    names = jax.tree.leaves(parameter_names(params))
+    for pattern in patterns:
+        if not any(matching(name, [pattern]) for name in names):
+            groups = {name.rpartition("/")[0] for name in names}
+            raise UsageError(f"freeze={pattern!r} matches no parameter; {nearest(pattern, {*names, *groups})}")
+    if all(matching(name, patterns) for name in names):
+        raise UsageError(f"freeze={tuple(patterns)} matches every parameter: nothing would be trained")
+
+    def labels(params: PyTree) -> PyTree:
+        return jax.tree.map(lambda name: "frozen" if matching(name, patterns) else "trained", parameter_names(params))
+
+    return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)

@@ -1,9 +1,13 @@
 """What a run writes down while it learns: ``metrics.jsonl``, continued without a seam after a kill, and TensorBoard."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from cnn_jax.train.parallel import is_primary
 
 
 class Records:
@@ -52,6 +56,28 @@ class Records:
     def write_speed(self, *, step: int, examples_per_second: float) -> None:
         """Adds the speed to TensorBoard alone, since it differs from run to run."""
         self._events.add_scalar("speed/examples_per_second", examples_per_second, step)
+
+
+class NoRecords:
+    """What processes other than the first write of the scores: nothing, since the first writes them once."""
+
+    length = 0
+
+    def write(self, **_: object) -> None:
+        """Writes nothing."""
+
+    def write_speed(self, **_: object) -> None:
+        """Writes nothing."""
+
+
+@contextlib.contextmanager
+def open_records(directory: Path, *, length: int = 0, step: int = 0) -> Iterator[Records | NoRecords]:
+    """The :class:`Records` of a run, in the process that writes them."""
+    if not is_primary():
+        yield NoRecords()
+        return
+    with Records(directory, length=length, step=step) as records:
+        yield records
 
 
 def read_records(directory: Path) -> list[dict[str, Any]]:

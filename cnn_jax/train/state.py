@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Array, Int, Key, PyTree
 
 
@@ -22,6 +23,8 @@ class TrainState:
       params: the trained parameters (an ``nnx.State``, or any pytree).
       model_state: what the network keeps besides them, such as batch statistics.
       opt_state: the optimiser's state.
+      ema: an exponential moving average of the parameters and of what the network keeps, as the pair
+        ``(params, model_state)``; None if none is kept.
     """
 
     step: Any  # no array types here: JAX builds the same class of shapes, tracers and shardings, too
@@ -29,17 +32,42 @@ class TrainState:
     params: PyTree
     model_state: PyTree
     opt_state: PyTree
+    ema: PyTree = None
 
 
-def create_state(key: Key[Array, ""], params: PyTree, model_state: PyTree, optimizer: Any) -> TrainState:
+def create_state(
+    key: Key[Array, ""], params: PyTree, model_state: PyTree, optimizer: Any, *, ema: bool = False
+) -> TrainState:
     """The state before the first step.
+
+    Args:
+      key: the run's root key.
+      params: the parameters.
+      model_state: what the network keeps besides them.
+      optimizer: an optax optimiser.
+      ema: whether to keep a moving average of both.
 
     >>> import optax
     >>> state = create_state(jax.random.key(0), {"w": jnp.ones(3)}, {}, optax.sgd(0.1))
     >>> int(state.step)
     0
     """
-    return TrainState(jnp.zeros((), jnp.int32), key, params, model_state, optimizer.init(params))
+    average = jax.tree.map(jnp.copy, (params, model_state)) if ema else None
+    return TrainState(jnp.zeros((), jnp.int32), key, params, model_state, optimizer.init(params), average)
+
+
+def evaluated(state: TrainState) -> TrainState:
+    """The state as it is evaluated and used: with the moving average, where one is kept, in place of the last weights.
+
+    >>> import optax
+    >>> state = create_state(jax.random.key(0), {"w": jnp.ones(3)}, {}, optax.sgd(0.1), ema=True)
+    >>> evaluated(state).params is state.ema[0]
+    True
+    """
+    if state.ema is None:
+        return state
+    params, model_state = state.ema
+    return dataclasses.replace(state, params=params, model_state=model_state)
 
 
 def stream_key(root: Key[Array, ""], stream: str, step: int | Int[Array, ""] = 0) -> Key[Array, ""]:
@@ -71,6 +99,8 @@ def digest(tree: PyTree) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
+        if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+            leaf = multihost_utils.process_allgather(leaf, tiled=True)
         array = np.asarray(leaf)
         total.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
         total.update(np.ascontiguousarray(array).tobytes())

@@ -1,10 +1,13 @@
 """The directory of one run: whose it is, what made it, and that only one process writes in it."""
 
+import contextlib
 import fcntl
 import os
 import platform
 import subprocess
 import sys
+import zlib
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +18,7 @@ from ml_collections import ConfigDict
 from cnn_jax import config as configs
 from cnn_jax.errors import UsageError
 from cnn_jax.files import write_json, write_whole
+from cnn_jax.train.parallel import agreed, is_primary
 
 _PACKAGES = ("cnn_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
@@ -59,6 +63,28 @@ class Workdir:
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
+
+
+@contextlib.contextmanager
+def open_workdir(path: Path, config: ConfigDict) -> Iterator[None]:
+    """The :class:`Workdir` of a run, opened by the first process while the others wait for it.
+
+    Raises:
+      UsageError: as the class; in every process, since one alone would leave the others waiting.
+    """
+    failure: UsageError | None = None
+    with contextlib.ExitStack() as opened:
+        if is_primary():
+            try:
+                opened.enter_context(Workdir(path, config))
+            except UsageError as error:
+                failure = error
+        if agreed(failure is not None):
+            raise failure or UsageError(f"process 0 could not open --workdir={path}; see its message")
+        fingerprint = zlib.crc32(configs.to_json(config).encode()) >> 1
+        if agreed(fingerprint) != -agreed(-fingerprint):
+            raise UsageError("the processes were started with different configs; give all of them the same flags")
+        yield
 
 
 def environment() -> dict[str, Any]:

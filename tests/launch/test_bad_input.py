@@ -50,7 +50,7 @@ def config_file(folder: Path, text: str) -> str:
         ([SMOKE, "--config.model.name=lenet_5_moden"], ["'lenet_5_moden'", "'lenet_5_modern'"]),
         ([SMOKE, "--config.optimizer.name=sdg"], ["'sdg'", "'sgd'"]),
         ([SMOKE, "--config.optimizer.schedule=cosin"], ["'cosin'", "'cosine'"]),
-        ([SMOKE, "--config.optimizer.warmup_epochs=9."], ["warm-up", "360"]),
+        ([SMOKE, "--config.optimizer.warmup=9 epochs"], ["warm-up", "360"]),
         ([SMOKE, "--config.batch_size=0"], ["batch_size=0", "1"]),
         ([SMOKE, "--config.batch_size=5000"], ["batch_size=5000", "training examples"]),
         ([SMOKE, "--config.input_shape=(12, 12, 1)"], ["12x12x1", "'c3'", "5x5", "4x4"]),
@@ -143,7 +143,7 @@ def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path: Path) 
     run = tmp_path / "run"
     # The smoke variant reaches its warm-up's height, and the infinite rate, only in the second of its two epochs.
     rate = ["--config.optimizer.learning_rate=1e38", "--config.optimizer.schedule=constant"]
-    line = rejected(SMOKE, f"--workdir={run}", *rate, "--config.optimizer.warmup_epochs=1.9")
+    line = rejected(SMOKE, f"--workdir={run}", *rate, "--config.optimizer.warmup=1.9 epochs")
     assert "the loss is" in line
     assert "step" in line
     assert "learning_rate" in line

@@ -27,13 +27,20 @@ def task(monitor: str = "test/loss") -> train.Task:
 
 
 def run(directory: Path, *, epochs: int, **options) -> train.Trained:
-    plan = train.Plan(batch_size=4, num_examples=23, epochs=epochs, steps_per_call=2)
+    plan = train.Plan(batch_size=4, num_examples=23, total_steps=5 * epochs, evaluate_every=5, steps_per_call=2)
     return train.train(task(**options), plan, seed=0, directory=directory, how_to_continue="again")
 
 
 def test_calls_cover_every_epoch_exactly() -> None:
     for examples, batch, most in [(23, 4, 2), (100, 10, 100), (467, 1, 100), (1000, 10, 30), (60, 5, 7)]:
-        plan = train.Plan(batch_size=batch, num_examples=examples, epochs=3, steps_per_call=most)
+        steps = examples // batch
+        plan = train.Plan(
+            batch_size=batch,
+            num_examples=examples,
+            total_steps=3 * steps,
+            evaluate_every=2 * steps,
+            steps_per_call=most,
+        )
         step, ends = 0, []
         while step < plan.total_steps:
             length = plan.call_length(step)
@@ -45,14 +52,23 @@ def test_calls_cover_every_epoch_exactly() -> None:
         assert len({b - a for a, b in zip([0, *ends], ends, strict=False)}) <= 2, "more lengths to compile than needed"
 
 
-def test_evaluates_after_every_nth_epoch_and_at_the_end() -> None:
-    plan = train.Plan(batch_size=10, num_examples=50, epochs=7, evaluate_every=3)
-    assert [step for step in range(1, 36) if plan.evaluates_at(step)] == [15, 30, 35]
+def test_evaluates_every_so_often_and_at_the_end() -> None:
+    plan = train.Plan(batch_size=10, num_examples=50, total_steps=35, evaluate_every=15)
+    assert [step for step in range(36) if plan.evaluates_at(step)] == [15, 30, 35]
 
 
-@pytest.mark.parametrize("name", ["batch_size", "epochs", "evaluate_every", "steps_per_call"])
+def test_calls_end_at_evaluations_within_an_epoch() -> None:
+    plan = train.Plan(batch_size=1, num_examples=12, total_steps=20, evaluate_every=5, steps_per_call=6)
+    step, ends = 0, []
+    while step < 20:
+        step += plan.call_length(step)
+        ends.append(step)
+    assert ends == [5, 10, 12, 15, 20]
+
+
+@pytest.mark.parametrize("name", ["batch_size", "total_steps", "evaluate_every", "steps_per_call"])
 def test_plan_rejects_what_is_below_one(name: str) -> None:
-    good = {"batch_size": 1, "epochs": 1, "evaluate_every": 1, "steps_per_call": 1}
+    good = {"batch_size": 1, "total_steps": 1, "evaluate_every": 1, "steps_per_call": 1}
     with pytest.raises(UsageError, match=f"{name}=0"):
         train.Plan(num_examples=10, **{**good, name: 0})
 

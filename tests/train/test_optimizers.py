@@ -1,62 +1,135 @@
-"""Each optimiser against its textbook formula in a NumPy loop; the schedules against their closed forms."""
+"""Each optimiser against its paper's formula in a NumPy loop; the schedules against their closed forms."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from cnn_jax.errors import UsageError
 from cnn_jax.train import create_optimizer, learning_rate_schedule
 
 RATE, MOMENTUM, DECAY, STEPS = 0.1, 0.8, 0.01, 5
+NAMES = ["sgd", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lars", "muon"]
+SHAPES = {"kernel": (2, 2, 3, 4), "bias": (4,)}
 
 
-def gradients() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(STEPS, 2, 3))
+def draw(seed: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return {name: generator.normal(size=shape) for name, shape in SHAPES.items()}
 
 
-def textbook(name: str, weight_decay: float) -> np.ndarray:
-    """The parameters after STEPS steps from ones, in float64."""
-    w = np.ones((2, 3))
-    m, v = np.zeros_like(w), np.zeros_like(w)
-    for t, g in enumerate(gradients(), start=1):
+def newton_schulz(matrix: np.ndarray) -> np.ndarray:
+    x = matrix / np.linalg.norm(matrix)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x
+
+
+class Textbook:
+    """One parameter under one rule, in float64."""
+
+    def __init__(self, name: str, weight_decay: float) -> None:
+        self.name, self.decay, self.t, self.m, self.v = name, weight_decay, 0, 0.0, 0.0
+
+    def step(self, w: np.ndarray, g: np.ndarray) -> np.ndarray:
+        self.t += 1
+        name, kernel = self.name, w.ndim > 1
+        decay = self.decay if kernel else 0.0
+        if name not in ("adamw", "muon"):
+            g = g + decay * w
+            decay = 0.0
         if name in ("sgd", "nesterov"):
-            g = g + weight_decay * w
-            m = MOMENTUM * m + g
-            direction = g + MOMENTUM * m if name == "nesterov" else m
-        elif name == "adam":
-            m, v = MOMENTUM * m + (1 - MOMENTUM) * g, 0.999 * v + 0.001 * g * g
-            direction = (m / (1 - MOMENTUM**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8) + weight_decay * w
-        elif name == "rmsprop":
-            v = 0.9 * v + 0.1 * g * g
-            m = MOMENTUM * m + g / np.sqrt(v + 1e-8)
-            direction = m + weight_decay * w
+            self.m = MOMENTUM * self.m + g
+            direction = g + MOMENTUM * self.m if name == "nesterov" else self.m
         elif name == "adagrad":
-            v = v + g * g
-            direction = g / np.sqrt(v + 0.1 + 1e-7) + weight_decay * w
-        w = w - RATE * direction
-    return w
+            self.v = self.v + g * g
+            direction = g / (np.sqrt(self.v) + 1e-10)
+        elif name == "rmsprop":
+            self.v = 0.9 * self.v + 0.1 * g * g
+            self.m = MOMENTUM * self.m + g / (np.sqrt(self.v) + 1e-8)
+            direction = self.m
+        elif name in ("adam", "adamw"):
+            direction = self.adam(g, MOMENTUM)
+        elif name == "lars":
+            ratio = 0.001 * np.linalg.norm(w) / np.linalg.norm(g) if kernel else 1.0
+            self.m = MOMENTUM * self.m + ratio * g
+            direction = self.m
+        elif kernel:
+            self.m = MOMENTUM * self.m + (1 - MOMENTUM) * g
+            nesterov = MOMENTUM * self.m / (1 - MOMENTUM ** (self.t + 1))
+            nesterov = nesterov + (1 - MOMENTUM) * g / (1 - MOMENTUM**self.t)
+            matrix = nesterov.reshape(-1, w.shape[-1])
+            direction = newton_schulz(matrix.T).T.reshape(w.shape) * 0.2 * np.sqrt(max(matrix.shape))
+        else:
+            direction = self.adam(g, 0.9, nesterov=True)
+        return w - RATE * (direction + decay * w)
+
+    def adam(self, g: np.ndarray, b1: float, *, nesterov: bool = False) -> np.ndarray:
+        self.m, self.v = b1 * self.m + (1 - b1) * g, 0.999 * self.v + 0.001 * g * g
+        m = self.m / (1 - b1**self.t)
+        if nesterov:
+            m = b1 * self.m / (1 - b1 ** (self.t + 1)) + (1 - b1) * g / (1 - b1**self.t)
+        return m / (np.sqrt(self.v / (1 - 0.999**self.t)) + 1e-8)
+
+
+def walk(optimizer: optax.GradientTransformation, steps: int = STEPS) -> list[dict[str, np.ndarray]]:
+    """The parameters after each step."""
+
+    @jax.jit
+    def step(params, state, gradient):
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = jax.tree.map(jnp.asarray, draw(100))
+    state, path = optimizer.init(params), []
+    for seed in range(steps):
+        params, state = step(params, state, jax.tree.map(jnp.asarray, draw(seed)))
+        path.append(jax.device_get(params))
+    return path
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, DECAY])
-@pytest.mark.parametrize("name", ["sgd", "nesterov", "adam", "rmsprop", "adagrad"])
+@pytest.mark.parametrize("name", NAMES)
 def test_steps_follow_the_textbook(name: str, weight_decay: float) -> None:
     with jax.enable_x64(True):
-        optimizer = create_optimizer(name, RATE, momentum=MOMENTUM, weight_decay=weight_decay)
-        params = jnp.ones((2, 3))
-        state = optimizer.init(params)
-        for gradient in gradients():
-            updates, state = optimizer.update(jnp.asarray(gradient), state, params)
-            params = params + updates
-    np.testing.assert_allclose(params, textbook(name, weight_decay), rtol=1e-6)
+        params = walk(create_optimizer(name, RATE, momentum=MOMENTUM, weight_decay=weight_decay))[-1]
+    for parameter, start in draw(100).items():
+        rule, w = Textbook(name, weight_decay), start
+        for seed in range(STEPS):
+            w = rule.step(w, draw(seed)[parameter])
+        np.testing.assert_allclose(params[parameter], w, rtol=1e-6, atol=1e-9, err_msg=parameter)
 
 
-def test_weight_decay_spares_biases() -> None:
-    optimizer = create_optimizer("sgd", 1.0, momentum=0.0, weight_decay=0.5)
-    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
-    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
-    np.testing.assert_allclose(updates["kernel"], -0.5)
-    np.testing.assert_allclose(updates["bias"], 0.0)
+def test_gradients_are_clipped_by_their_common_norm() -> None:
+    first = walk(create_optimizer("sgd", 1.0, momentum=0.0, clip_norm=0.5), steps=1)[0]
+    moved = np.concatenate([(draw(100)[name] - first[name]).ravel() for name in SHAPES])
+    gradient = np.concatenate([draw(0)[name].ravel() for name in SHAPES])
+    np.testing.assert_allclose(moved, 0.5 * gradient / np.linalg.norm(gradient), atol=1e-6)
+
+
+def test_lookahead_goes_half_the_way_back_every_third_step() -> None:
+    path = walk(create_optimizer("sgd", RATE, momentum=0.0, lookahead=3), steps=7)
+    fast = slow = draw(100)["kernel"]
+    for step in range(7):
+        fast = fast - RATE * draw(step)["kernel"]
+        if step % 3 == 2:
+            fast = slow = (slow + fast) / 2
+        np.testing.assert_allclose(path[step]["kernel"], fast, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["nesterov", "muon"])
+def test_frozen_parameters_stay_and_the_others_learn_as_if_alone(name: str) -> None:
+    shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, draw(100)))
+    free = walk(create_optimizer(name, RATE, weight_decay=DECAY))[-1]
+    held = walk(create_optimizer(name, RATE, weight_decay=DECAY, freeze=["b*"], params=shapes))[-1]
+    np.testing.assert_array_equal(held["bias"], draw(100)["bias"].astype(np.float32))
+    np.testing.assert_allclose(held["kernel"], free["kernel"], rtol=1e-6)
+
+
+def cosine(start: float, end: float):
+    return lambda part: end + (start - end) * (1 + np.cos(np.pi * part)) / 2
 
 
 @pytest.mark.parametrize(
@@ -64,28 +137,46 @@ def test_weight_decay_spares_biases() -> None:
     [
         ("constant", lambda part: 1.0),
         ("linear", lambda part: 1 + part * (0.1 - 1)),
-        ("cosine", lambda part: 0.1 + 0.9 * (1 + np.cos(np.pi * part)) / 2),
+        ("cosine", cosine(1.0, 0.1)),
+        ("one_cycle", cosine(1.0, 0.1)),
     ],
 )
 def test_schedules_follow_their_closed_forms(name: str, decay) -> None:
     schedule = learning_rate_schedule(name, 2.0, total_steps=110, warmup_steps=10, end_factor=0.1)
+    rise = cosine(1 / 25, 1.0) if name == "one_cycle" else lambda part: part
     for step in range(10):
-        assert schedule(step) == pytest.approx(2.0 * step / 10)
+        assert schedule(step) == pytest.approx(2.0 * rise(step / 10), rel=1e-5)
     for step in range(10, 111, 10):
         assert schedule(step) == pytest.approx(2.0 * decay((step - 10) / 100), rel=1e-5)
+
+
+def test_step_schedule_drops_where_it_says() -> None:
+    schedule = learning_rate_schedule("step", 1.0, total_steps=90, warmup_steps=5, drops=(30, 60), drop_factor=0.5)
+    rates = {0: 0.0, 4: 0.8, 5: 1.0, 29: 1.0, 30: 0.5, 59: 0.5, 60: 0.25, 89: 0.25}
+    assert {step: round(float(schedule(step)), 6) for step in rates} == rates
+
+
+FREEZABLE = {"c1": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "output": {"kernel": jnp.ones((2, 2))}}
 
 
 @pytest.mark.parametrize(
     ("call", "parts"),
     [
-        (lambda: create_optimizer("admw", 0.1), ["'admw'", "'adam'"]),
+        (lambda: create_optimizer("adm", 0.1), ["'adm'", "'adam'"]),
         (lambda: create_optimizer("sgd", 0.1, momentum=1.0), ["momentum=1.0"]),
         (lambda: create_optimizer("sgd", 0.1, weight_decay=-0.1), ["weight_decay=-0.1"]),
+        (lambda: create_optimizer("sgd", 0.1, clip_norm=-1.0), ["clip_norm=-1.0"]),
+        (lambda: create_optimizer("sgd", 0.1, freeze=["c2/*"], params=FREEZABLE), ["'c2/*'", "'c1'"]),
+        (lambda: create_optimizer("sgd", 0.1, freeze=["*"], params=FREEZABLE), ["every parameter"]),
         (lambda: learning_rate_schedule("cosin", 0.1, total_steps=3), ["'cosin'", "'cosine'"]),
         (lambda: learning_rate_schedule("cosine", 0.1, total_steps=3, warmup_steps=3), ["warm-up of 3", "run of 3"]),
+        (lambda: learning_rate_schedule("step", 0.1, total_steps=9), ["'step'", "drops=()"]),
+        (lambda: learning_rate_schedule("cosine", 0.1, total_steps=9, drops=(3,)), ["'cosine'", "drops=(3,)"]),
+        (lambda: learning_rate_schedule("step", 0.1, total_steps=9, drops=(6, 3)), ["(6, 3)", "in order"]),
+        (lambda: learning_rate_schedule("step", 0.1, total_steps=9, drops=(3, 9)), ["(3, 9)", "the end at 9"]),
     ],
 )
 def test_mistakes_are_named(call, parts: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
         call()
-    assert all(part in str(caught.value) for part in parts)
+    assert all(part in str(caught.value) for part in parts), caught.value

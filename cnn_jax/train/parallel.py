@@ -1,0 +1,205 @@
+"""One run on many devices, and in many processes: who holds what, and where sums over the batch are taken.
+
+The loop and the step are written once, for one device, and call :class:`Parallel` at the few places where devices
+matter. With ``mode='jit'`` a mesh has all devices on one axis, ``'data'``; every array has a ``NamedSharding`` over it,
+and XLA derives the communication from two of them: batches are split, parameters are whole on each device. All sums
+and means, those of batch normalisation among them, are over the whole batch, and random numbers do not depend on the
+number of devices. With ``mode='pmap'`` each device runs the step on its part of the batch, and gradients are averaged:
+the older way, small enough to be read at one sitting, with statistics and random numbers of each device's own.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Key, PyTree, Shaped
+
+from cnn_jax.errors import UsageError, nearest
+
+_AXIS = "data"
+_MODES = ("jit", "pmap")
+_T = TypeVar("_T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parallel:
+    """Which devices a run uses, and how.
+
+    Attributes:
+      mode: ``'jit'`` or ``'pmap'``, see above; they end with the same parameters, to rounding, where neither batch
+        statistics nor random numbers enter. ``'pmap'`` is for one process.
+      num_devices: how many devices, the first ones; None for all, of all processes.
+      shard_parameters: keep each array of the parameters and of the optimiser in parts, one a device, along its longest
+        axis that divides, and gather it where it is used (FSDP: Zhao et al., 2023); for ``'jit'``.
+
+    Raises:
+      UsageError: an unknown mode, or options that do not go with it.
+    """
+
+    mode: str = "jit"
+    num_devices: int | None = None
+    shard_parameters: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in _MODES:
+            raise UsageError(f"parallel={self.mode!r} is unknown; {nearest(self.mode, _MODES)}")
+        if self.mode == "pmap" and self.shard_parameters:
+            raise UsageError("parallel='pmap' keeps parameters whole; for shard_parameters=True use parallel='jit'")
+        if self.mode == "pmap" and jax.process_count() > 1:
+            raise UsageError(f"parallel='pmap' is for one process, not {jax.process_count()}; use parallel='jit'")
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        """All devices in a row."""
+        return Mesh(np.array(jax.devices()[: self.num_devices]), (_AXIS,), axis_types=(AxisType.Auto,))
+
+    def check_batch(self, batch_size: int) -> None:
+        """Rejects a batch that does not split over the devices, naming the nearest that do."""
+        devices = self.mesh.size
+        if batch_size % devices:
+            below = batch_size // devices * devices
+            choice = f"{below} or {below + devices}" if below else f"{devices}"
+            raise UsageError(f"batch_size={batch_size} does not split over {devices} devices; use {choice}")
+
+    # --- inside compiled programs -------------------------------------------------------------------------------------
+
+    def split(self, rows: Shaped[Array, "batch ..."]) -> Shaped[Array, "part ..."]:
+        """The batch that a device sees: for ``'jit'`` the whole one, divided; for ``'pmap'`` its part."""
+        if self.mode == "pmap":
+            return rows.reshape(self.mesh.size, -1, *rows.shape[1:])[jax.lax.axis_index(_AXIS)]
+        return jax.lax.with_sharding_constraint(rows, self._sharding(_AXIS))
+
+    def local_key(self, key: Key[Array, ""]) -> Key[Array, ""]:
+        """The key of a device: for ``'pmap'`` each draws its own numbers."""
+        return jax.random.fold_in(key, jax.lax.axis_index(_AXIS)) if self.mode == "pmap" else key
+
+    def mean(self, tree: PyTree) -> PyTree:
+        """The means over the devices; whole numbers, such as counts, are left alone."""
+        if self.mode == "jit":
+            return tree
+        return jax.tree.map(
+            lambda leaf: jax.lax.pmean(leaf, _AXIS) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf, tree
+        )
+
+    def sum(self, tree: PyTree) -> PyTree:
+        """The sums over the devices."""
+        return tree if self.mode == "jit" else jax.lax.psum(tree, _AXIS)
+
+    def first_example(self, part: int) -> int | Array:
+        """The number, within the whole batch, of the first example that :meth:`split` leaves to a device."""
+        return jax.lax.axis_index(_AXIS) * part if self.mode == "pmap" else 0
+
+    # --- compiling ----------------------------------------------------------------------------------------------------
+
+    def compile_steps(self, steps: Callable[[_T, PyTree, int], tuple[_T, PyTree]]) -> Any:
+        """Compiles ``steps(state, examples, count)``; ``count`` is static, the state stays where it is."""
+        if self.mode == "pmap":
+            return self._mapped(steps, arguments=3, static=(3,))
+
+        def pinned(state: _T, examples: PyTree, count: int) -> tuple[_T, PyTree]:
+            state, metrics = steps(state, examples, count)
+            return jax.lax.with_sharding_constraint(state, self.shardings(state)), metrics
+
+        return jax.jit(pinned, static_argnames="count", donate_argnames="state")
+
+    def compile_evaluation(self, evaluation: Callable[..., PyTree]) -> Any:
+        """Compiles ``evaluation(state, examples, indices, mask)``."""
+        return self._mapped(evaluation, arguments=4) if self.mode == "pmap" else jax.jit(evaluation)
+
+    def _mapped(self, function: Callable[..., Any], *, arguments: int, static: tuple[int, ...] = ()) -> Any:
+        """``jax.pmap`` of a function whose arguments and results are the same on all devices."""
+        mapped = jax.pmap(
+            lambda _, *given: function(*given),
+            axis_name=_AXIS,
+            in_axes=(0, *[None] * arguments),
+            out_axes=None,
+            static_broadcasted_argnums=static,
+            devices=self.mesh.devices.tolist(),
+        )
+        return functools.partial(mapped, np.arange(self.mesh.size))
+
+    # --- arrays on devices --------------------------------------------------------------------------------------------
+
+    def shardings(self, state: PyTree) -> PyTree:
+        """Where each array of a state is: whole on every device, or in parts."""
+
+        def sharding(leaf: Any) -> NamedSharding:
+            axes = [axis for axis, size in enumerate(leaf.shape) if size and size % self.mesh.size == 0]
+            if not self.shard_parameters or not axes:
+                return self._sharding()
+            longest = max(axes, key=lambda axis: leaf.shape[axis])
+            return self._sharding(*[None] * longest, _AXIS)
+
+        return jax.tree.map(sharding, state)
+
+    def initialize(self, init: Callable[[], _T]) -> _T:
+        """The result of ``init()``, computed on the devices that are to hold it."""
+        return jax.jit(init, out_shardings=self.shardings(jax.eval_shape(init)))()
+
+    def abstract(self, init: Callable[[], _T]) -> _T:
+        """Shapes, dtypes and shardings of what :meth:`initialize` gives."""
+        shapes = jax.eval_shape(init)
+        return jax.tree.map(
+            lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+            shapes,
+            self.shardings(shapes),
+        )
+
+    def replicate(self, arrays: PyTree) -> PyTree:
+        """Arrays of the host, of which every process has the same, whole on every device."""
+
+        def place(array: Any) -> Array:
+            if jax.process_count() == 1:
+                return jax.device_put(array, self._sharding())
+            host = np.asarray(array)
+            return jax.make_array_from_callback(host.shape, self._sharding(), lambda index: host[index])
+
+        return jax.tree.map(place, arrays)
+
+    def rows_of_process(self, batch_size: int) -> slice:
+        """Which rows of a batch this process gives to :meth:`place_batch`: those of its devices."""
+        part = batch_size // jax.process_count()
+        return slice(jax.process_index() * part, (jax.process_index() + 1) * part)
+
+    def place_batch(self, rows: PyTree) -> PyTree:
+        """A batch, of which every process has its own rows, where :meth:`split` wants it."""
+        if self.mode == "pmap":
+            return self.replicate(rows)
+        if jax.process_count() == 1:
+            return jax.device_put(rows, self._sharding(_AXIS))
+        return jax.tree.map(lambda own: jax.make_array_from_process_local_data(self._sharding(_AXIS), own), rows)
+
+    def on_one_device(self, tree: _T) -> _T:
+        """A copy on this process's first device, for what follows training; every process must call it."""
+        if self.mesh.size == 1:
+            return tree
+        whole = jax.jit(lambda tree: tree, out_shardings=self._sharding())(tree)
+        here = jax.local_devices()[0]
+        return jax.tree.map(lambda leaf: jax.device_put(leaf.addressable_data(0), here), whole)
+
+    def _sharding(self, *axes: str | None) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(*axes))
+
+
+ONE_DEVICE = Parallel(num_devices=1)
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+def is_primary() -> bool:
+    """Whether this process is the one that writes what is written once."""
+    return jax.process_index() == 0
+
+
+def agreed(number: int) -> int:
+    """The largest of the numbers that the processes call this with."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.int32(number)).max())

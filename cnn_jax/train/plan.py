@@ -1,0 +1,88 @@
+"""How long to train and how often to look, as arithmetic on steps: nothing of it has to be saved."""
+
+import dataclasses
+
+from cnn_jax.data.batches import steps_per_epoch
+from cnn_jax.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long to train and how often to look, in steps.
+
+    Attributes:
+      batch_size: examples a step.
+      num_examples: examples in the training set; a last, smaller batch of an epoch is left out.
+      total_steps: steps in the whole run.
+      evaluate_every: steps between evaluations; the end is always evaluated, and each evaluation saves a checkpoint.
+      steps_per_call: the most steps in one compiled call; scores are recorded and signals answered between calls.
+      patience: training ends at an evaluation that comes so many steps after the best one; 0 for never.
+      max_skipped: the most steps that may be skipped because their loss or gradient was not finite.
+    """
+
+    batch_size: int
+    num_examples: int
+    total_steps: int
+    evaluate_every: int
+    steps_per_call: int = 100
+    patience: int = 0
+    max_skipped: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "total_steps", "evaluate_every", "steps_per_call"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("patience", "max_skipped"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name}={getattr(self, name)} must not be negative")
+        steps_per_epoch(self.num_examples, self.batch_size)  # rejects a batch larger than the set
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in one pass."""
+        return steps_per_epoch(self.num_examples, self.batch_size)
+
+    def call_length(self, step: int) -> int:
+        """How many steps the call that starts at ``step`` makes.
+
+        The calls of an epoch are of one length where a divisor near ``steps_per_call`` exists, since each length is
+        compiled once, and end with the epoch, an evaluation and the run. They depend on the step alone, so a continued
+        run makes the same ones.
+
+        >>> plan = Plan(batch_size=10, num_examples=4000, total_steps=400, evaluate_every=400, steps_per_call=90)
+        >>> plan.call_length(0), dataclasses.replace(plan, num_examples=4010, total_steps=401).call_length(400)
+        (80, 1)
+        """
+        divisors = (d for d in range(self.steps_per_call, 0, -1) if self.steps_per_epoch % d == 0)
+        length = next(divisors)
+        if length < self.steps_per_call / 4:
+            length = self.steps_per_call
+        of_epoch, of_evaluation = (n - step % n for n in (self.steps_per_epoch, self.evaluate_every))
+        return min(length, of_epoch, of_evaluation, self.total_steps - step)
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether the loop evaluates and saves after ``step`` steps."""
+        return step == self.total_steps or (step > 0 and step % self.evaluate_every == 0)
+
+    def ends_at(self, step: int, best: "Best") -> bool:
+        """Whether the run is over after ``step`` steps: all are made, or the patience is at its end."""
+        impatient = self.patience > 0 and self.evaluates_at(step) and step - best.step >= self.patience
+        return step >= self.total_steps or impatient
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The best evaluation so far, as the checkpoints carry it.
+
+    >>> best = Best().after(10, 0.5).after(20, 0.7).after(30, 0.7)
+    >>> best
+    Best(step=20, score=0.7)
+    """
+
+    step: int = 0
+    score: float | None = None
+
+    def after(self, step: int, score: float) -> "Best":
+        """The best, now that the evaluation at ``step`` gave ``score``; of equal ones the first."""
+        better = score == score and (self.score is None or score > self.score)  # NaN is never the best
+        return Best(step, score) if better else self

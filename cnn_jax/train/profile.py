@@ -1,0 +1,36 @@
+"""A trace of some steps of a run, to see where the time goes."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.train.state import TrainState
+from cnn_jax.train.step import Batch
+
+
+def profile_steps(steps: Any, state: TrainState, examples: Batch, count: int, directory: Path) -> str:
+    """Traces ``count`` steps that are no part of the run: they are made on a copy of the state, and thrown away.
+
+    They are made twice, the first time to compile them.
+
+    Args:
+      steps: compiled, ``steps(state, examples, count)``; it may donate the state.
+      state: to start from.
+      examples: to learn from.
+      count: how many steps.
+      directory: where the trace is put.
+
+    Returns:
+      A line that says where it is and what opens it.
+    """
+    jax.block_until_ready(steps(jax.tree.map(jnp.copy, state), examples, count))
+    copy = jax.block_until_ready(jax.tree.map(jnp.copy, state))
+    with jax.profiler.trace(str(directory), create_perfetto_trace=True):
+        jax.block_until_ready(steps(copy, examples, count))
+    newest = max(directory.rglob("perfetto_trace.json.gz"), key=lambda path: path.stat().st_mtime)
+    return (
+        f"traced {count} steps: open {newest} in https://ui.perfetto.dev, "
+        f"or run: tensorboard --logdir={directory}  (with tensorboard-plugin-profile)"
+    )

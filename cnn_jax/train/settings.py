@@ -1,0 +1,141 @@
+"""The keys of a config that say how to train, the same for every experiment, and what is made of them."""
+
+import jax
+import optax
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from cnn_jax.errors import UsageError
+from cnn_jax.train.durations import duration_in_steps
+from cnn_jax.train.optimizers import create_optimizer
+from cnn_jax.train.parallel import Parallel
+from cnn_jax.train.plan import Plan
+from cnn_jax.train.schedules import learning_rate_schedule
+from cnn_jax.train.step import Loss, Step, make_step
+
+
+def default_settings() -> ConfigDict:
+    """Every key, with its default. A duration is a text such as ``'500 steps'``, ``'5 epochs'``, ``'10_000 examples'``.
+
+    >>> default_settings().optimizer.name
+    'nesterov'
+    """
+    return ConfigDict(
+        {
+            "batch_size": 128,
+            "accumulate": 1,  # in how many parts the gradient of a batch is computed, to save memory
+            "epochs": 20,
+            "duration": "",  # of the run, instead of epochs
+            "evaluate_every": "1 epoch",
+            "early_stopping": "",  # a duration without improvement after which the run ends; empty for never
+            "steps_per_call": 100,
+            "optimizer": {
+                "name": "nesterov",
+                "learning_rate": 0.05,
+                "momentum": 0.9,
+                "weight_decay": 0.0,
+                "clip_norm": 0.0,  # 0 for no limit
+                "lookahead": 0,  # steps between returns; 0 for none
+                "schedule": "cosine",
+                "warmup": "0 steps",
+                "end_factor": 0.0,
+                "drops": (),  # durations from the start, for the schedule 'step'
+                "drop_factor": 0.1,
+            },
+            "freeze": (),  # patterns of parameter names, such as 'c1/*'
+            "ema_decay": 0.0,  # of the averaged weights that are evaluated; 0 for none
+            "dtype": "float32",  # what the network computes in; parameters and statistics are float32
+            "parallel": "jit",  # or 'pmap'
+            "shard_parameters": False,
+            "on_nonfinite": "stop",  # or 'skip'
+            "max_skipped": 10,
+            "debug_nans": False,
+        }
+    )
+
+
+def make_plan(config: ConfigDict, num_examples: int) -> Plan:
+    """How long a config trains on a set of this many examples, and how often it looks.
+
+    >>> config = default_settings()
+    >>> config.duration, config.early_stopping = "500 steps", "2 epochs"
+    >>> plan = make_plan(config, 12800)
+    >>> plan.total_steps, plan.evaluate_every, plan.patience
+    (500, 100, 200)
+    """
+    epoch = Plan(batch_size=config.batch_size, num_examples=num_examples, total_steps=1, evaluate_every=1)
+    for name in ("epochs", "batch_size", "accumulate"):
+        if config[name] < 1:
+            raise UsageError(f"{name}={config[name]} must be at least 1")
+    if config.batch_size % config.accumulate:
+        raise UsageError(f"accumulate={config.accumulate} does not divide batch_size={config.batch_size}")
+    steps = _Steps(epoch)
+    return Plan(
+        batch_size=config.batch_size,
+        num_examples=num_examples,
+        total_steps=steps(config.duration or f"{config.epochs} epochs", "duration"),
+        evaluate_every=steps(config.evaluate_every, "evaluate_every"),
+        steps_per_call=config.steps_per_call,
+        patience=steps(config.early_stopping, "early_stopping") if config.early_stopping else 0,
+        max_skipped=config.max_skipped if config.on_nonfinite == "skip" else 0,
+    )
+
+
+def make_optimizer(config: ConfigDict, plan: Plan, params: PyTree) -> optax.GradientTransformation:
+    """The optimiser of a config, its schedule laid over the plan's steps.
+
+    Args:
+      config: with the keys of :func:`default_settings`.
+      plan: of the run.
+      params: the parameters, or their shapes.
+    """
+    settings, steps = config.optimizer, _Steps(plan)
+    rate = learning_rate_schedule(
+        settings.schedule,
+        settings.learning_rate,
+        total_steps=plan.total_steps,
+        warmup_steps=steps(settings.warmup, "optimizer.warmup"),
+        end_factor=settings.end_factor,
+        drops=[steps(drop, "optimizer.drops") for drop in settings.drops],
+        drop_factor=settings.drop_factor,
+    )
+    return create_optimizer(
+        settings.name,
+        rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
+        lookahead=settings.lookahead,
+        freeze=config.freeze,
+        params=params,
+    )
+
+
+def make_parallel(config: ConfigDict) -> Parallel:
+    """The devices of a config: all of them, over which its batch must split. Sets JAX's search for NaNs, too."""
+    jax.config.update("jax_debug_nans", config.debug_nans)
+    parallel = Parallel(config.parallel, shard_parameters=config.shard_parameters)
+    parallel.check_batch(config.batch_size)
+    return parallel
+
+
+def make_step_of(config: ConfigDict, loss: Loss, optimizer: optax.GradientTransformation, parallel: Parallel) -> Step:
+    """The optimiser step of a config."""
+    return make_step(
+        loss,
+        optimizer,
+        accumulate=config.accumulate,
+        ema_decay=config.ema_decay,
+        on_nonfinite=config.on_nonfinite,
+        parallel=parallel,
+    )
+
+
+class _Steps:
+    """Durations of a config in the steps of a plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._options = {"steps_per_epoch": plan.steps_per_epoch, "batch_size": plan.batch_size}
+
+    def __call__(self, text: str, name: str) -> int:
+        return duration_in_steps(text, name, **self._options)

@@ -1,0 +1,22 @@
+"""One process of several: trains the small network, and goes on from a checkpoint that eight devices left.
+
+python -m tests.train.one_of_several_processes <port> <processes> <number> <folder>
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+if __name__ == "__main__":
+    port, processes, number = map(int, sys.argv[1:4])
+    jax.distributed.initialize(f"localhost:{port}", processes, number)
+
+    from cnn_jax import train
+    from tests.train import small_network
+
+    folder = Path(sys.argv[4])
+    for name in ("fresh", "of_eight"):
+        trained = small_network.run(folder / name, train.Parallel(shard_parameters=True))
+        np.savez(folder / f"{name}-{number}.npz", loss=trained.scores["test/loss"], **small_network.numbers(trained))
