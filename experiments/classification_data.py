@@ -1,4 +1,4 @@
-"""The data of a classification run: the sets that its config names, their augmentation, and what the run notes of them."""
+"""The data of a classification run: the sets that its config names, their augmentation, what is noted of them."""
 
 import dataclasses
 import json
@@ -39,12 +39,12 @@ def load_splits(config: ConfigDict, splits: Sequence[str], *, directory: Path | 
       splits: split expressions.
       directory: of a run that is perhaps continued: it goes on as it began, since the order of its sums hangs on it.
     """
-    description = None if directory is None else _description(directory)
+    begun = _description(directory) if directory is not None else None
     sets = [open_split(config, split) for split in splits]
     for report in dict.fromkeys(found.report for found in sets if found.report):
         print(report, flush=True)
     num_bytes = sum(found.num_bytes for found in sets)
-    loading = data.choose_loading(config.data.loading, num_bytes) if description is None else description["loading"]
+    loading = begun["loading"] if begun else data.choose_loading(config.data.loading, num_bytes)
     return [found.to_memory() if loading == "memory" else data.as_records(found) for found in sets]
 
 
@@ -109,8 +109,8 @@ def check_same_data(directory: Path, sets: Mapping[str, PictureSet]) -> None:
             changed.append(f"{role}: {counts}, fingerprint {then} -> {now}")
     if changed:
         raise UsageError(
-            f"--workdir={directory} was begun with other data ({'; '.join(changed)}); bring the old data back, or train "
-            "anew with another --workdir"
+            f"--workdir={directory} was begun with other data ({'; '.join(changed)}); bring the old data back, or "
+            "train anew with another --workdir"
         )
 
 
@@ -131,10 +131,9 @@ def read_description(directory: Path) -> dict[str, Any]:
 
 def preprocess_of(description: Mapping[str, Any]) -> data.Preprocess:
     """The preprocessing that a run noted."""
-    fields = description["preprocess"]
-    return data.Preprocess(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    )
+    noted = description["preprocess"]
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in noted.items()}
+    return data.Preprocess(**fields)
 
 
 def _description(directory: Path) -> dict[str, Any] | None:
