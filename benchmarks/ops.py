@@ -16,24 +16,21 @@ Results go to ``benchmarks/results/ops-<machine>.md`` and ``.json``.
 """
 
 import argparse
-import datetime
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import record
 from op_contenders import CONTENDERS, LAYERS
 
 from cnn_jax.xla import apply_recommended_flags, recommended_xla_flags
 
-RESULTS = Path(__file__).parent / "results"
 QUICK = ("lenet_c1", "resnet20_32", "depthwise_3x3", "max_3_s2")
 NAMES = {
     "output": "forward",
@@ -173,7 +170,7 @@ def markdown(report: dict[str, Any]) -> str:
             text_table(measured),
         ]
         for header, body in tables:
-            lines += ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *body)] + [""]
+            lines += record.table(header, body)
     return "\n".join(lines)
 
 
@@ -193,15 +190,6 @@ def show(measured: Measured) -> None:
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
-
-
-def processor() -> str:
-    """The processor's own name, as far as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def has_gpu() -> bool:
@@ -244,27 +232,19 @@ def main() -> None:
 
 def write(backends: dict[str, Measured], load: float) -> None:
     """Renews this machine's results by what was measured."""
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "torch", "numpy"))
     circumstances = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
-        "versions": f"Python {platform.python_version()}, {versions}",
+        **record.circumstances(("jax", "jaxlib", "torch", "numpy")),
         "XLA_FLAGS": f"`{recommended_xla_flags()}`, except where it says default flags",
         "load average before the run (the run itself adds to it)": f"{load:.2f}",
         "dtype": "float32",
     }
-    name = "".join(c if c.isalnum() else " " for c in f"{processor()} {os.cpu_count()} cores").lower()
-    path = RESULTS / f"ops-{'-'.join(name.split())}.json"
+    path = record.path_of("ops")
     earlier = json.loads(path.read_text())["backends"] if path.exists() else {}
     merged: dict[str, Measured | None] = {}
     for backend in ("cpu", "gpu"):
         known = {**(earlier.get(backend) or {}), **backends.get(backend, {})}
         merged[backend] = {layer: known[layer] for layer in LAYERS if layer in known} or None
-    report = {"circumstances": circumstances, "backends": merged}
-    RESULTS.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    path.with_suffix(".md").write_text(markdown(report))
-    print(f"written: {path} and .md")
+    record.write("ops", {"circumstances": circumstances, "backends": merged}, markdown)
 
 
 if __name__ == "__main__":

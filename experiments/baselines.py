@@ -23,6 +23,7 @@ from cnn_jax.files import write_json
 from cnn_jax.report.figures import errors
 from cnn_jax.report.page import Headline, Page, Section, Table
 from experiments import classification, series
+from experiments.classification_data import load_splits, open_split
 
 _SERIES_KEYS = ("networks", "methods", "published", "few")
 # In the order of cost; the support vector machine's settings are those that scikit-learn users reach 98.6 % with.
@@ -101,8 +102,8 @@ def _flattened(group: ConfigDict, prefix: str = "") -> dict[str, Any]:
 def _parameters(run: ConfigDict) -> int:
     channels = run.input_shape[-1]
     as_is = data.Preprocess(tuple(run.input_shape), mean=(0.0,) * channels, std=(1.0,) * channels)
-    names = data.load(run.data.name, "test[:1]", data_dir=run.data.data_dir or None).class_names
-    return geometry.parameter_count(classification.Classifier(run, as_is, names).abstract_model)
+    class_names = open_split(run, run.data.test).class_names
+    return geometry.parameter_count(classification.Classifier(run, as_is, class_names).abstract_model)
 
 
 def _method(config: ConfigDict, title: str, path: Path) -> dict[str, Any]:
@@ -110,10 +111,11 @@ def _method(config: ConfigDict, title: str, path: Path) -> dict[str, Any]:
     if path.is_file():
         return json.loads(path.read_text())
     print(f"\n{title} on {config.data.name}")
-    sets = classification.load_sets(config)
-    pixels = {role: dataset.images.reshape(len(dataset), -1) / np.float32(255) for role, dataset in sets.items()}
-    fitted = METHODS[title]().fit(pixels["train"], sets["train"].labels)
-    accuracy = float(fitted.score(pixels["test"], sets["test"].labels))
+    train_set, test_set = load_splits(config, [config.data.train, config.data.test])
+    if not isinstance(train_set, data.Dataset) or not isinstance(test_set, data.Dataset):
+        raise UsageError(f"{title} needs its examples in memory; set data.loading='memory'")
+    seen, unseen = (found.images.reshape(len(found), -1) / np.float32(255) for found in (train_set, test_set))
+    accuracy = float(METHODS[title]().fit(seen, train_set.labels).score(unseen, test_set.labels))
     result = {"error": 1 - accuracy, "parameters": 0}
     write_json(path, result)
     return result

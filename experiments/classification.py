@@ -6,9 +6,7 @@ trained run shows of itself is in :mod:`experiments.classification_report`.
 
 import csv
 import dataclasses
-import functools
 import io
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +30,18 @@ from cnn_jax.data.pictures import find_pictures, read_picture
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.files import write_json, write_whole
 from cnn_jax.report import summary as network_summary
+from experiments.classification_data import (
+    check_same_data,
+    describe_data,
+    examples,
+    load_sets,
+    load_splits,
+    make_augmentation,
+    make_preprocess,
+    open_split,
+    preprocess_of,
+    read_description,
+)
 
 LOSSES = ("cross_entropy", "squared_error")
 
@@ -57,7 +67,11 @@ def default_config() -> ConfigDict:
                 "classes": (),  # the numbers of those to tell apart; empty for all
                 "train_part": (),  # (start, stop) of the training examples of these classes; empty for all
                 "data_dir": "",  # where TFDS looks; empty for its own default
-                "resize": "bilinear",
+                "size": (),  # (height, width) to which pictures of different sizes are read; empty for input_shape's
+                "framing": "crop",  # how: crop, fit, stretch
+                "loading": "auto",  # memory; stream, from disk by worker processes; or auto, by the memory there is
+                "workers": -1,  # that read a stream; -1 for one for each core, 0 for threads instead
+                "resize": "bilinear",  # how pictures reach input_shape: also pad, crop, none
                 "pixel_range": (),  # what black and white become, such as (-1.0, 1.0); empty: mean 0, deviation 1
                 "augment": (),  # of the training pictures, in this order: ("flip", "pad_and_crop(padding=4)")
                 "test_time": "",  # views whose predictions are averaged: mirror, ten_crop; empty for the picture alone
@@ -165,6 +179,16 @@ class Classifier:
         objective = self.losses(logits, batch["label"], label_smoothing=self.config.label_smoothing).mean()
         return objective, (self.metrics(logits, batch), model_state)
 
+    def metrics(self, logits: Float[Array, "batch classes"], batch: training.Batch) -> training.Metrics:
+        """Loss and accuracy over the part of a batch where its mask is 1, or over all of it if it has none."""
+        label = batch["label"]
+        losses = self.losses(logits, label)
+        classes = label.argmax(axis=-1) if label.ndim == 2 else label  # a mixed picture's is its greater part
+        correct = (logits.argmax(axis=-1) == classes).astype(losses.dtype)
+        mask = batch.get("mask", jnp.ones_like(losses))
+        count = mask.sum()
+        return {"loss": ((losses * mask).sum(), count), "accuracy": ((correct * mask).sum(), count)}
+
     def logits(self, state: training.TrainState, images: Array) -> Float[Array, "batch classes"]:
         """The network's answer to raw images: of the views that ``config.data.test_time`` names, their average."""
         views = augment.test_time_views(self.config.data.test_time, images, size=tuple(self.config.input_shape[:2]))
@@ -173,16 +197,6 @@ class Classifier:
         return augment.average_logits(
             jax.lax.map(lambda view: self.apply(state.params, state.model_state, view)[0], views)
         )
-
-    def metrics(self, logits: Float[Array, "batch classes"], batch: training.Batch) -> training.Metrics:
-        """Loss and accuracy over the part of a batch where its mask is 1, or over all of it if it has none."""
-        labels = batch["label"]
-        losses = self.losses(logits, labels)
-        classes = labels.argmax(axis=-1) if labels.ndim == 2 else labels  # a mixed picture's is its greater part
-        correct = (logits.argmax(axis=-1) == classes).astype(losses.dtype)
-        mask = batch.get("mask", jnp.ones_like(losses))
-        count = mask.sum()
-        return {"loss": ((losses * mask).sum(), count), "accuracy": ((correct * mask).sum(), count)}
 
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
         """Loss and accuracy of a batch."""
@@ -216,7 +230,7 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0, report: bool
       report: whether to write ``report.html``, too.
     """
     started = time.perf_counter()
-    sets = load_sets(config)
+    sets = load_sets(config, directory)
     source = None
     if config.model.features_from:
         path = Path(config.model.features_from)
@@ -227,7 +241,8 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0, report: bool
     optimizer = training.make_optimizer(config, plan, classifier.abstract_params)
     step = classifier.step(optimizer, parallel)
     if config.data.augment:
-        step = training.augmented(step, make_augmentation(config, sets["train"], preprocess), plan.steps_per_epoch)
+        augmentation = make_augmentation(config, sets["train"], preprocess)
+        step = training.augmented(step, augmentation, steps_per_epoch=plan.steps_per_epoch, parallel=parallel)
 
     def init(key: Key[Array, ""]) -> training.TrainState:
         state = classifier.init(key, optimizer)
@@ -237,13 +252,14 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0, report: bool
         init=init,
         step=step,
         evaluate=classifier.evaluate,
-        train_examples=examples(sets["train"]),
-        eval_examples={role: examples(dataset) for role, dataset in sets.items() if role != "train"},
+        train_examples=examples(config, sets["train"]),
+        eval_examples={role: examples(config, found) for role, found in sets.items() if role != "train"},
         monitor="validation/accuracy" if "validation" in sets else "test/accuracy",
     )
     with training.open_workdir(directory, config):
+        check_same_data(directory, sets)
         if training.is_primary():
-            write_json(directory / "data.json", describe_data(sets, preprocess))
+            write_json(directory / "data.json", describe_data(config, sets, preprocess))
         trained = training.train(
             task,
             plan,
@@ -264,7 +280,7 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0, report: bool
         if report:
             from experiments import classification_report  # matplotlib is needed here alone, and slow to import
 
-            classification_report.write(directory, classifier, trained, sets["test"])
+            classification_report.write(directory, classifier, trained, data.sample(sets["test"]))
     accuracy = trained.scores["test/accuracy"]
     print(f"test accuracy {accuracy:.2%}, error {1 - accuracy:.2%}, in {time.perf_counter() - started:.1f} s")
     print(f"the run is in {directory}" + (f"; open {directory / 'report.html'}" if report else ""))
@@ -272,9 +288,10 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0, report: bool
 
 def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str) -> None:
     """Prints the scores of a checkpoint on the full test set."""
-    test_set = _load(config, config.data.test)
+    (test_set,) = load_splits(config, [config.data.test])
     classifier, state = load_run(config, directory, checkpoint=checkpoint)
-    score = training.Evaluations(classifier.evaluate, {"test": examples(test_set)}, batch_size=config.batch_size)
+    test_examples = {"test": examples(config, test_set)}
+    score = training.Evaluations(classifier.evaluate, test_examples, batch_size=config.batch_size)
     scores = score(state)
     accuracy = scores["test/accuracy"]
     _print_table(
@@ -299,9 +316,13 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         raise UsageError(f"--output={output} must end in .csv")
     paths = find_pictures(images)
     classifier, state = load_run(config, directory, checkpoint=checkpoint)
-    description = _read_description(directory)
+    description = read_description(directory)
     height, width, channels = description["image_shape"]
-    framed = {"ink_extent": description["ink_extent"], "invert": "auto" if description["ink_extent"] else False}
+    framed = {
+        "ink_extent": description["ink_extent"],
+        "invert": "auto" if description["ink_extent"] else False,
+        "resize": description["framing"],
+    }
     pictures = [read_picture(path, height=height, width=width, channels=channels, **framed) for path in paths]
     probabilities = classifier.probabilities(state, np.stack([picture.pixels for picture in pictures]))
     rows = []
@@ -332,7 +353,7 @@ def summary(config: ConfigDict, *, output: str | None = None) -> None:
     if output is not None:
         network_summary.check_path(output)
     shape = tuple(config.input_shape)
-    class_names = _load(config, config.data.test).class_names
+    class_names = open_split(config, config.data.test).class_names
     as_is = data.Preprocess(shape, mean=(0.0,) * shape[-1], std=(1.0,) * shape[-1])
     classifier = Classifier(config, as_is, class_names)
     title = f"{config.model.name}, input {'x'.join(map(str, shape))}, {len(class_names)} classes"
@@ -341,15 +362,6 @@ def summary(config: ConfigDict, *, output: str | None = None) -> None:
     if output is not None:
         network_summary.write(output, rows, title=title, input_shape=shape)
         print(f"wrote {output}")
-
-
-def load_sets(config: ConfigDict) -> dict[str, data.Dataset]:
-    """The sets that a config names, by their role: train, test, and validation if there is one."""
-    roles = ("train", "validation", "test") if config.data.validation else ("train", "test")
-    sets = {role: _load(config, config.data[role]) for role in roles}
-    if config.data.train_part:
-        sets["train"] = sets["train"].part(*config.data.train_part)
-    return sets
 
 
 def load_run(config: ConfigDict, directory: Path, *, checkpoint: str) -> tuple[Classifier, training.TrainState]:
@@ -363,8 +375,8 @@ def load_run(config: ConfigDict, directory: Path, *, checkpoint: str) -> tuple[C
     Raises:
       UsageError: the folder holds no checkpoint, or a damaged one, or one of another network.
     """
-    description = _read_description(directory)
-    preprocess = data.Preprocess(**_tuples(description["preprocess"]))
+    description = read_description(directory)
+    preprocess = preprocess_of(description)
     classifier = make_classifier(config, preprocess, description["class_names"])
     plan = training.make_plan(config, description["examples"]["train"])
     optimizer = training.make_optimizer(config, plan, classifier.abstract_params)
@@ -387,67 +399,6 @@ def make_classifier(config: ConfigDict, preprocess: data.Preprocess, class_names
     from experiments.classification_ensemble import EnsembleClassifier  # which is built upon this module
 
     return EnsembleClassifier(config, preprocess, class_names)
-
-
-def make_preprocess(config: ConfigDict, train_set: data.Dataset) -> data.Preprocess:
-    """How pictures become the network's input: in the config's range of pixels, or normalised by the training set."""
-    shape, resize, pixel_range = tuple(config.input_shape), config.data.resize, tuple(config.data.pixel_range)
-    if not pixel_range:
-        return data.Preprocess.measure(train_set, shape, resize=resize)
-    if len(pixel_range) != 2:
-        raise UsageError(f"data.pixel_range={pixel_range} must be (value of black, value of white), or () for none")
-    return data.Preprocess.ranged(shape, *pixel_range, resize=resize)
-
-
-def make_augmentation(config: ConfigDict, train_set: data.Dataset, preprocess: data.Preprocess) -> augment.Augmentation:
-    """The augmentation of a config, with what it needs to know of the training set; tried on shapes at once."""
-    colors = augment.color_covariance(train_set.images) if "color_pca" in str(config.data.augment) else None
-    augmentation = augment.Augmentation(config.data.augment, num_classes=train_set.num_classes, covariance=colors)
-    pictures = jnp.zeros((1, *train_set.image_shape), train_set.images.dtype)
-    batch = {"image": pictures, "label": jnp.zeros(1, jnp.int32), "index": jnp.zeros(1, jnp.int32)}
-    jax.eval_shape(lambda key: preprocess(augmentation(key, batch, step=0, epoch=0)["image"]), jax.random.key(0))
-    return augmentation
-
-
-def examples(dataset: data.Dataset) -> training.Examples:
-    """A set as the arrays that the loop knows."""
-    index = np.arange(len(dataset), dtype=np.int32)
-    return {"image": dataset.images, "label": dataset.labels, "index": index}
-
-
-def describe_data(sets: Mapping[str, data.Dataset], preprocess: data.Preprocess) -> dict[str, Any]:
-    """What a run must remember of its data to be used without it, as JSON values (``data.json``)."""
-    train_set = sets["train"]
-    return {
-        "name": train_set.name,
-        "image_shape": list(train_set.image_shape),
-        "class_names": list(train_set.class_names),
-        "ink_extent": data.measure_ink_extent(train_set.images),
-        "examples": {role: len(dataset) for role, dataset in sets.items()},
-        "fingerprints": {role: dataset.fingerprint() for role, dataset in sets.items()},
-        "preprocess": dataclasses.asdict(preprocess),
-    }
-
-
-def _read_description(directory: Path) -> dict[str, Any]:
-    path = directory / "data.json"
-    if not path.is_file():
-        raise UsageError(
-            f"{directory} holds no trained run: there is no {path}; train first, or name another --workdir"
-        )
-    return json.loads(path.read_text())
-
-
-def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-
-
-_read = functools.lru_cache(maxsize=4)(data.load)  # a series of runs reads each set once
-
-
-def _load(config: ConfigDict, split: str) -> data.Dataset:
-    dataset = _read(config.data.name, split, data_dir=config.data.data_dir or None)
-    return dataset.of_classes(config.data.classes) if config.data.classes else dataset
 
 
 def _dtype(name: str) -> jnp.dtype:

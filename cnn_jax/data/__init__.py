@@ -5,8 +5,9 @@ from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.ink import measure_ink_extent
 from cnn_jax.data.pictures import Picture, find_pictures, read_picture
 from cnn_jax.data.preprocess import Preprocess
-from cnn_jax.data.records import Records
+from cnn_jax.data.records import Records, as_records, sample
 from cnn_jax.data.sources import SOURCES, load, open_set
+from cnn_jax.data.stream import Stream, choose_loading
 
 __all__ = [
     "SOURCES",
@@ -14,7 +15,10 @@ __all__ = [
     "Picture",
     "Preprocess",
     "Records",
+    "Stream",
+    "as_records",
     "batch_indices",
+    "choose_loading",
     "epoch_order",
     "find_pictures",
     "load",
@@ -22,5 +26,6 @@ __all__ = [
     "open_set",
     "padded_batches",
     "read_picture",
+    "sample",
     "steps_per_epoch",
 ]

@@ -5,6 +5,9 @@ not fill a last batch are left out of that epoch (others in every epoch). Evalua
 the last batch is padded and a mask tells the padding.
 """
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +17,8 @@ from cnn_jax.errors import UsageError
 
 FEISTEL_ROUNDS = 8
 MIN_HALF_BITS = 4  # fewer would leave too few different permutations of a handful of examples
+
+Numbers = Any  # uint32 arrays of JAX or NumPy
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -95,15 +100,10 @@ def _shuffled(key: Key[Array, ""], positions: Integer[Array, " n"], num_examples
     Sorting random numbers, as ``jax.random.permutation`` does, takes 37 ms for MNIST on one CPU core: as much as
     several training steps, for a batch of which a permutation of all examples is not needed.
     """
-    half_bits = max(MIN_HALF_BITS, -(-(num_examples - 1).bit_length() // 2))
-    low_half = jnp.uint32(2**half_bits - 1)
-    round_keys = jax.random.bits(key, (FEISTEL_ROUNDS,), jnp.uint32)
+    round_keys = _round_keys(key)
 
     def permute(numbers: Array) -> Array:
-        left, right = numbers >> half_bits, numbers & low_half
-        for round_key in round_keys:
-            left, right = right, left ^ (_hashed(right ^ round_key) & low_half)
-        return left << half_bits | right
+        return _permuted(numbers, round_keys, num_examples)
 
     def outside(numbers: Array) -> Array:
         return numbers >= num_examples
@@ -116,11 +116,64 @@ def _shuffled(key: Key[Array, ""], positions: Integer[Array, " n"], num_examples
     return examples.astype(jnp.int32)
 
 
-def _hashed(numbers: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+def _round_keys(key: Key[Array, ""]) -> UInt32[Array, " rounds"]:
+    return jax.random.bits(key, (FEISTEL_ROUNDS,), jnp.uint32)
+
+
+def _permuted(numbers: Numbers, round_keys: Numbers, num_examples: int) -> Numbers:
+    """One pass through the network, of JAX's arrays or of NumPy's: the same integers in both."""
+    half_bits = max(MIN_HALF_BITS, -(-(num_examples - 1).bit_length() // 2))
+    low_half = np.uint32(2**half_bits - 1)
+    left, right = numbers >> half_bits, numbers & low_half
+    for round_key in round_keys:
+        left, right = right, left ^ (_hashed(right ^ round_key) & low_half)
+    return left << half_bits | right
+
+
+def _hashed(numbers: Numbers) -> Numbers:
     """The finaliser of MurmurHash3 (Appleby 2011): every bit of the result depends on every bit of the number."""
-    numbers = (numbers ^ numbers >> 16) * jnp.uint32(0x85EBCA6B)
-    numbers = (numbers ^ numbers >> 13) * jnp.uint32(0xC2B2AE35)
+    numbers = (numbers ^ numbers >> 16) * np.uint32(0x85EBCA6B)
+    numbers = (numbers ^ numbers >> 13) * np.uint32(0xC2B2AE35)
     return numbers ^ numbers >> 16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HostOrder:
+    """The batches of :func:`batch_indices` in NumPy, for worker processes, which must not touch a device.
+
+    Args:
+        key: the run's key for the order of examples.
+        num_steps: of the whole run.
+        num_examples: size of the training set.
+        batch_size: examples per step.
+
+    Example:
+        >>> order = HostOrder.of(jax.random.key(0), 100, num_examples=1297, batch_size=64)
+        >>> on_device = batch_indices(jax.random.key(0), 33, 1, num_examples=1297, batch_size=64)[0]
+        >>> bool((order.batch(33) == on_device).all())
+        True
+    """
+
+    round_keys: UInt32[np.ndarray, "epochs rounds"]
+    num_examples: int
+    batch_size: int
+
+    @classmethod
+    def of(cls, key: Key[Array, ""], num_steps: int, *, num_examples: int, batch_size: int) -> "HostOrder":
+        """The order of a run of ``num_steps``."""
+        epochs = -(-num_steps // steps_per_epoch(num_examples, batch_size))
+        keys = jax.vmap(lambda epoch: _round_keys(jax.random.fold_in(key, epoch)))(jnp.arange(epochs))
+        return cls(np.asarray(keys), num_examples, batch_size)
+
+    def batch(self, step: int) -> Int32[np.ndarray, " batch"]:
+        """The examples of one step."""
+        length = steps_per_epoch(self.num_examples, self.batch_size)
+        first = step % length * self.batch_size
+        round_keys = self.round_keys[step // length]
+        examples = _permuted(np.arange(first, first + self.batch_size, dtype=np.uint32), round_keys, self.num_examples)
+        while (outside := examples >= self.num_examples).any():
+            examples[outside] = _permuted(examples[outside], round_keys, self.num_examples)
+        return examples.astype(np.int32)
 
 
 def padded_batches(

@@ -79,6 +79,11 @@ class Dataset:
         return height, width, channels
 
     @property
+    def dtype(self) -> str:
+        """Of the pixels."""
+        return self.images.dtype.name
+
+    @property
     def num_bytes(self) -> int:
         """What the pictures take in memory."""
         return self.images.nbytes

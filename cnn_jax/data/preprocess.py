@@ -10,10 +10,12 @@ import numpy as np
 from jaxtyping import Array, Float32, Shaped
 
 from cnn_jax.data.dataset import IMAGE_DTYPES, Dataset
+from cnn_jax.data.records import Records, sample
 from cnn_jax.errors import UsageError, nearest
 
 RESIZE_METHODS = ("nearest", "bilinear", "bicubic", "lanczos3")
 MEASURED_AT_ONCE = 1024
+MEASURED_AT_MOST = 10_000  # of a set that is left on disk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Preprocess:
             raise UsageError(f"Preprocess: std={self.std} must be positive; a channel that never changes has no std")
 
     @classmethod
-    def measure(cls, dataset: Dataset, input_shape: Sequence[int], *, resize: str = "none") -> "Preprocess":
+    def measure(cls, dataset: Dataset | Records, input_shape: Sequence[int], *, resize: str = "none") -> "Preprocess":
         """Takes mean and std per channel from a training set, as the network sees it: after scaling and resizing.
 
         Args:
@@ -84,6 +86,7 @@ class Preprocess:
         """
         channels = input_shape[-1]
         scale = cls(tuple(input_shape), mean=(0.0,) * channels, std=(1.0,) * channels, resize=resize)
+        dataset = sample(dataset, most=MEASURED_AT_MOST)
         total, total_of_squares = np.zeros(channels), np.zeros(channels)
         for start in range(0, len(dataset), MEASURED_AT_ONCE):
             pixels = np.asarray(scale(dataset.images[start : start + MEASURED_AT_ONCE]), np.float64)

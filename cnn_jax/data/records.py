@@ -17,7 +17,8 @@ from rich.progress import Progress
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.pictures import resize_picture
 
-READ_AT_ONCE = 512
+READ_AT_ONCE = 64
+SAMPLED = 2000  # of a set on disk, where its statistics or its looks are wanted
 PROGRESS_AFTER_SECONDS = 2.0
 
 Reader = Callable[[Sequence[int]], list[tuple[Image.Image | np.ndarray, int]]]
@@ -101,6 +102,55 @@ class Records:
     def fingerprint(self) -> str:
         """A hash of :attr:`identity`."""
         return hashlib.sha256(repr((self.identity, self.image_shape, self.class_names)).encode()).hexdigest()[:16]
+
+
+def as_records(dataset: Dataset | Records) -> Records:
+    """A set in memory as if it were on disk, to be streamed all the same; one on disk as it is."""
+    if isinstance(dataset, Records):
+        return dataset
+    return Records(
+        dataset.name,
+        dataset.split,
+        _MemoryReader(dataset),
+        len(dataset),
+        dataset.image_shape,
+        dataset.class_names,
+        identity=dataset.fingerprint(),
+        dtype=dataset.dtype,
+        report=dataset.report,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _MemoryReader:
+    dataset: Dataset
+
+    def __call__(self, indices: Sequence[int]) -> list[tuple[Image.Image | np.ndarray, int]]:
+        images, labels = self.dataset.take(indices)
+        return list(zip(images, labels.tolist(), strict=True))
+
+
+def sample(found: Dataset | Records, *, most: int = SAMPLED) -> Dataset:
+    """Some examples in memory, spread evenly over a set that is left on disk; all of one that is in memory.
+
+    Example:
+        >>> from cnn_jax import data
+        >>> len(sample(as_records(data.load("digits", "train")), most=100))
+        100
+    """
+    if isinstance(found, Dataset):
+        return found
+    chosen = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
+    return dataclasses.replace(found, reader=_PartReader(found.reader, chosen), count=len(chosen)).to_memory()
+
+
+@dataclasses.dataclass(frozen=True)
+class _PartReader:
+    reader: Reader
+    chosen: np.ndarray
+
+    def __call__(self, indices: Sequence[int]) -> list[tuple[Image.Image | np.ndarray, int]]:
+        return self.reader(self.chosen[np.asarray(indices)].tolist())
 
 
 def in_threads(function: Callable[[int], int], arguments: Sequence[int]) -> Iterator[int]:

@@ -7,6 +7,7 @@ expressions are TFDS's for all of them: ``"train"``, ``"train[:90%]"``, ``"train
 
 from collections.abc import Callable
 from os import PathLike
+from typing import Any
 
 from cnn_jax.data.arrays import load_digits, load_npz
 from cnn_jax.data.dataset import Dataset
@@ -63,7 +64,7 @@ def open_set(
     if framing not in RESIZES:
         raise UsageError(f"data set {name!r}: unknown framing={framing!r}; {nearest(framing, RESIZES)}")
     prefix, _, path = name.partition(":")
-    options = {"data_dir": data_dir, "image_shape": image_shape, "framing": framing}
+    options: dict[str, Any] = {"data_dir": data_dir, "image_shape": image_shape, "framing": framing}
     return SOURCES[prefix](path, split, **options) if prefix in SOURCES else open_tfds(name, split, **options)
 
 

@@ -1,14 +1,16 @@
 """Scores of a state on whole sets, and which of them a run is judged by."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 
 from cnn_jax.data.batches import padded_batches
+from cnn_jax.data.stream import Stream
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.train.feed import make_streamed_evaluation
 from cnn_jax.train.parallel import ONE_DEVICE, Parallel
 from cnn_jax.train.state import TrainState, evaluated
-from cnn_jax.train.step import Evaluate, Examples, averages, make_evaluation
+from cnn_jax.train.step import Evaluate, Examples, Metrics, averages, make_evaluation
 
 
 class Evaluations:
@@ -18,7 +20,7 @@ class Evaluations:
 
     Args:
       evaluate: the metrics of one batch that has a ``'mask'``.
-      examples: split -> examples.
+      examples: split -> examples, or a stream of them.
       batch_size: examples a batch; the last one is padded and masked, so that the averages are exact.
       parallel: the devices.
     """
@@ -26,24 +28,29 @@ class Evaluations:
     def __init__(
         self,
         evaluate: Evaluate,
-        examples: Mapping[str, Examples],
+        examples: Mapping[str, Examples | Stream],
         *,
         batch_size: int,
         parallel: Parallel = ONE_DEVICE,
     ) -> None:
-        self._compiled = make_evaluation(evaluate, parallel=parallel)
-        self._splits = {
-            split: parallel.replicate((arrays, *map(jnp.asarray, padded_batches(_length(arrays), batch_size))))
-            for split, arrays in examples.items()
-        }
+        in_memory = make_evaluation(evaluate, parallel=parallel)
+
+        def scorer(examples: Examples | Stream) -> Callable[[TrainState], Metrics]:
+            if isinstance(examples, Stream):
+                return make_streamed_evaluation(evaluate, examples, batch_size=batch_size, parallel=parallel)
+            batches = map(jnp.asarray, padded_batches(_length(examples), batch_size))
+            arguments = parallel.replicate((examples, *batches))
+            return lambda state: in_memory(state, *arguments)
+
+        self._scorers = {split: scorer(examples) for split, examples in examples.items()}
 
     def __call__(self, state: TrainState) -> dict[str, float]:
         """The scores of one state."""
         state = evaluated(state)
         return {
             f"{split}/{name}": value
-            for split, arguments in self._splits.items()
-            for name, value in averages(self._compiled(state, *arguments)).items()
+            for split, metrics in self._scorers.items()
+            for name, value in averages(metrics(state)).items()
         }
 
 
@@ -56,7 +63,7 @@ def of_split(scores: Mapping[str, float], split: str) -> dict[str, float]:
     return {name.removeprefix(f"{split}/"): value for name, value in scores.items() if name.startswith(f"{split}/")}
 
 
-def check_monitor(monitor: str, splits: Mapping[str, Examples]) -> None:
+def check_monitor(monitor: str, splits: Mapping[str, Examples | Stream]) -> None:
     """Rejects a monitor, ``'split/metric'``, of a split that is not scored."""
     split = monitor.partition("/")[0]
     if split not in splits:

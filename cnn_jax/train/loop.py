@@ -1,19 +1,23 @@
 """The one training loop, for every task: it knows steps, scores, checkpoints and signals, and not what is learned."""
 
+import contextlib
 import dataclasses
 import math
 import signal as signals
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from jaxtyping import Array, Key
 
+from cnn_jax.data.stream import Stream
 from cnn_jax.errors import Interrupted
 from cnn_jax.report.progress import Progress
 from cnn_jax.train.checkpoints import Checkpoint, Checkpoints
 from cnn_jax.train.evaluation import Evaluations, check_monitor, of_split, score
+from cnn_jax.train.feed import Feed, make_streamed_steps
 from cnn_jax.train.interruption import StopRequest
 from cnn_jax.train.nonfinite import count_skipped, nans_located, require_finite
 from cnn_jax.train.parallel import ONE_DEVICE, Parallel, agreed
@@ -32,16 +36,16 @@ class Task:
       init: the state before the first step, from the run's root key.
       step: one optimiser step, ``step(state, batch) -> (state, metrics)``; a metric named ``'loss'`` must stay finite.
       evaluate: the metrics of one batch that has a ``'mask'``, ``evaluate(state, batch) -> metrics``.
-      train_examples: what is learned from.
-      eval_examples: split -> examples, scored whenever the loop evaluates.
+      train_examples: what is learned from: arrays, or a stream of them from disk.
+      eval_examples: split -> examples or stream, scored whenever the loop evaluates.
       monitor: ``'split/metric'``, by which the best checkpoint is chosen; higher is better, except for a loss.
     """
 
     init: Callable[[Key[Array, ""]], TrainState]
     step: Step
     evaluate: Evaluate
-    train_examples: Examples
-    eval_examples: Mapping[str, Examples]
+    train_examples: Examples | Stream
+    eval_examples: Mapping[str, Examples | Stream]
     monitor: str
 
 
@@ -86,14 +90,13 @@ def train(
     check_monitor(task.monitor, task.eval_examples)
     parallel.check_batch(plan.batch_size)
     evaluate = Evaluations(task.evaluate, task.eval_examples, batch_size=plan.batch_size, parallel=parallel)
-    steps = make_scanned_steps(task.step, batch_size=plan.batch_size, num_examples=plan.num_examples, parallel=parallel)
     with Checkpoints(directory / "checkpoints") as checkpoints, StopRequest() as stop:
         checkpoint = checkpoints.restore(parallel.abstract(init)) or Checkpoint(parallel.initialize(init), {})
         state, notes = checkpoint.state, checkpoint.notes
         step, scores, skipped = int(state.step), notes.get("scores", {}), notes.get("skipped", 0)
         best = Best(**notes.get("best", {}))
-        examples = parallel.replicate(task.train_examples)
         with (
+            _steps_and_examples(task, plan, parallel, seed) as (steps, examples),
             open_records(directory, length=notes.get("metrics_length", 0), step=step) as records,
             Progress(plan.total_steps, steps_per_epoch=plan.steps_per_epoch, start_step=step) as progress,
         ):
@@ -140,3 +143,16 @@ def train(
             if step < plan.total_steps:
                 progress.log(f"stopped at step {step}: {task.monitor} has not improved since step {best.step}")
     return Trained(parallel.on_one_device(state), scores)
+
+
+@contextlib.contextmanager
+def _steps_and_examples(task: Task, plan: Plan, parallel: Parallel, seed: int) -> Iterator[tuple[Any, Any]]:
+    """The compiled ``steps(state, examples, count)``, and their examples: on the devices, or fed from a stream."""
+    size = plan.batch_size
+    if isinstance(task.train_examples, Stream):
+        key, total_steps = jax.random.key(seed), plan.total_steps
+        with Feed(task.train_examples, key, batch_size=size, total_steps=total_steps, parallel=parallel) as feed:
+            yield make_streamed_steps(task.step, parallel=parallel), feed
+    else:
+        steps = make_scanned_steps(task.step, batch_size=size, num_examples=plan.num_examples, parallel=parallel)
+        yield steps, parallel.replicate(task.train_examples)

@@ -91,6 +91,10 @@ class Parallel:
         """The sums over the devices."""
         return tree if self.mode == "jit" else jax.lax.psum(tree, _AXIS)
 
+    def first_example(self, part: int) -> int | Array:
+        """The number, within the whole batch, of the first example that :meth:`split` leaves to a device."""
+        return jax.lax.axis_index(_AXIS) * part if self.mode == "pmap" else 0
+
     # --- compiling ----------------------------------------------------------------------------------------------------
 
     def compile_steps(self, steps: Callable[[_T, PyTree, int], tuple[_T, PyTree]]) -> Any:
@@ -157,6 +161,19 @@ class Parallel:
             return jax.make_array_from_callback(host.shape, self._sharding(), lambda index: host[index])
 
         return jax.tree.map(place, arrays)
+
+    def rows_of_process(self, batch_size: int) -> slice:
+        """Which rows of a batch this process gives to :meth:`place_batch`: those of its devices."""
+        part = batch_size // jax.process_count()
+        return slice(jax.process_index() * part, (jax.process_index() + 1) * part)
+
+    def place_batch(self, rows: PyTree) -> PyTree:
+        """A batch, of which every process has its own rows, where :meth:`split` wants it."""
+        if self.mode == "pmap":
+            return self.replicate(rows)
+        if jax.process_count() == 1:
+            return jax.device_put(rows, self._sharding(_AXIS))
+        return jax.tree.map(lambda own: jax.make_array_from_process_local_data(self._sharding(_AXIS), own), rows)
 
     def on_one_device(self, tree: _T) -> _T:
         """A copy on this process's first device, for what follows training; every process must call it."""

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int32, Key, Shaped
+from jaxtyping import Array, Int32, Integer, Key, Shaped
 
 from cnn_jax.errors import UsageError, nearest
 
@@ -49,16 +49,17 @@ def check_mode(augmentation: str, mode: str) -> None:
         raise UsageError(f"{augmentation}: unknown mode={mode!r}; {nearest(mode, MODES)}")
 
 
-def example_keys(key: Key[Array, "..."], count: int) -> Key[Array, " {count}"]:
+def example_keys(key: Key[Array, "..."], count: int, *, first: int | Integer[Array, ""] = 0) -> Key[Array, " {count}"]:
     """One key for each example: its address in the batch.
 
     Example ``i`` gets ``fold_in(key, i)``, whatever the number of examples, so that a batch cut over devices by
-    ``jax.jit`` and an undivided one get the same numbers. Where each device sees only its part (``pmap``), give the
-    keys of that part: ``example_keys(key, whole_batch)[start:stop]``.
+    ``jax.jit`` and an undivided one get the same numbers. Where each device sees only its part (``pmap``), say which:
+    ``example_keys(key, part, first=start)``.
 
     Args:
         key: one key, or one for each example, which is returned as it is.
         count: examples in the batch.
+        first: the first example's number.
 
     Returns:
         ``count`` keys.
@@ -72,7 +73,7 @@ def example_keys(key: Key[Array, "..."], count: int) -> Key[Array, " {count}"]:
         (True, True)
     """
     if key.ndim == 0:
-        return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
     if key.shape != (count,):
         raise UsageError(f"augment: {key.shape} keys for {count} examples; give one key, or one for each example")
     return key

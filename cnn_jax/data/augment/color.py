@@ -73,10 +73,11 @@ def color_covariance(images: Shaped[np.ndarray, "n height width channels"]) -> t
         >>> color_covariance(np.array([[[[0, 0]], [[255, 0]]]], np.uint8))
         ((0.25, 0.0), (0.0, 0.0))
     """
-    count, total, products = 0, 0.0, 0.0
+    channels = images.shape[-1]
+    count, total, products = 0, np.zeros(channels), np.zeros((channels, channels))
     for start in range(0, len(images), 256):  # float64 copies of a whole set would not fit
         part = images[start : start + 256]
-        pixels = part.reshape(-1, part.shape[-1]) / np.float64(255 if part.dtype == np.uint8 else 1)
+        pixels = part.reshape(-1, channels) / np.float64(255 if part.dtype == np.uint8 else 1)
         count, total, products = count + len(pixels), total + pixels.sum(axis=0), products + pixels.T @ pixels
     mean = total / count
     covariance = products / count - np.outer(mean, mean)

@@ -92,6 +92,7 @@ class Augmentation:
         *,
         step: int | Integer[Array, ""],
         epoch: int | Integer[Array, ""],
+        first: int | Integer[Array, ""] = 0,
     ) -> dict[str, Any]:
         """The batch, augmented.
 
@@ -101,12 +102,13 @@ class Augmentation:
                 number in its data set, where an augmentation wants it.
             step: of the run.
             epoch: of the run.
+            first: the number of the first example, where this is a part of a step's batch.
         """
         images, labels = jnp.asarray(batch["image"]), jnp.asarray(batch["label"])
         images = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
         if self.mixes:
             labels = jax.nn.one_hot(labels, self._num_classes)
-        keys = example_keys(jax.random.fold_in(key, step), len(images))
+        keys = example_keys(jax.random.fold_in(key, step), len(images), first=first)
         for place, (name, options) in enumerate(zip(self.names, self._options, strict=True)):
             function, parameters = AUGMENTATIONS[name], _parameters(name)
             own_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, place)

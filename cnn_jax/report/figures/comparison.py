@@ -1,6 +1,7 @@
 """Figures that set several runs side by side: errors of methods, and a score over a quantity for several ways."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -53,7 +54,7 @@ def errors(rows: Sequence[tuple[str, float, float | None]]) -> Figure:
 
 
 @styled
-def spreads(series: Mapping[str, Mapping[float, Spread]], *, x_label: str, y_label: str, log_x: bool = True) -> Figure:
+def spreads(series: Mapping[str, Mapping[Any, Spread]], *, x_label: str, y_label: str, log_x: bool = True) -> Figure:
     """A score over a quantity, one line for each way, with a band of one standard deviation.
 
     Args:

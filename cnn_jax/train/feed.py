@@ -1,0 +1,123 @@
+"""What comes before a step: batches from disk instead of from the device's memory, and their augmentation."""
+
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Key
+
+from cnn_jax.data.augment import Augmentation
+from cnn_jax.data.stream import HostBatch, Stream, sent_ahead
+from cnn_jax.train.parallel import ONE_DEVICE, Parallel
+from cnn_jax.train.state import TrainState, stream_key
+from cnn_jax.train.step import Batch, Evaluate, Metrics, Step
+
+
+def augmented(step: Step, augmentation: Augmentation, *, steps_per_epoch: int, parallel: Parallel = ONE_DEVICE) -> Step:
+    """A step whose batches are augmented first, with keys from the run's ``'augment'`` stream.
+
+    Args:
+      step: what is done with the augmented batch.
+      augmentation: of a batch with ``'image'``, ``'label'`` and ``'index'``.
+      steps_per_epoch: by which the augmentation learns the epoch.
+      parallel: the devices.
+    """
+
+    def augmented_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key, epoch = stream_key(state.key, "augment"), state.step // steps_per_epoch
+        first = parallel.first_example(len(batch["image"]))
+        return step(state, augmentation(key, batch, step=state.step, epoch=epoch, first=first))
+
+    return augmented_step
+
+
+class Feed:
+    """The training batches of a run from a stream, on the devices; a context manager, which ends the workers.
+
+    Args:
+      stream: what is learned from.
+      key: the run's root key.
+      batch_size: examples a step, of all processes together; each reads its own.
+      total_steps: of the run.
+      parallel: the devices.
+    """
+
+    def __init__(
+        self, stream: Stream, key: Key[Array, ""], *, batch_size: int, total_steps: int, parallel: Parallel
+    ) -> None:
+        self._stream, self._order_key, self._parallel = stream, stream_key(key, "order"), parallel
+        self._batch_size, self._total_steps = batch_size, total_steps
+        self._batches: Generator[Any, None, None] | None = None
+        self._next_step = 0
+
+    def __enter__(self) -> "Feed":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step; reading ahead goes on from there."""
+        if self._batches is None or step != self._next_step:
+            self._close()
+            batches = self._stream.training_batches(
+                self._order_key,
+                batch_size=self._batch_size,
+                first_step=step,
+                last_step=self._total_steps,
+                rows=self._parallel.rows_of_process(self._batch_size),
+            )
+            self._batches = sent_ahead(batches, self._parallel.place_batch)
+        self._next_step = step + 1
+        return next(self._batches)
+
+    def _close(self) -> None:
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+
+def make_streamed_steps(
+    step: Step, *, parallel: Parallel
+) -> Callable[[TrainState, Feed, int], tuple[TrainState, Metrics]]:
+    """Many steps with batches from a stream: ``steps(state, feed, count) -> (state, metrics)``.
+
+    Returns:
+      A function like that of :func:`~cnn_jax.train.step.make_scanned_steps`, which calls one compiled step; the
+      state is donated.
+    """
+
+    def one_step(state: TrainState, batch: Batch, _count: int) -> tuple[TrainState, Metrics]:
+        return step(state, {name: parallel.split(array) for name, array in batch.items()})
+
+    compiled = parallel.compile_steps(one_step)
+
+    def steps(state: TrainState, feed: Feed, count: int) -> tuple[TrainState, Metrics]:
+        first, metrics = int(state.step), []
+        for number in range(first, first + count):
+            state, of_step = compiled(state, feed.batch(number), 1)
+            metrics.append(of_step)
+        return state, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(metrics))
+
+    return steps
+
+
+def make_streamed_evaluation(
+    evaluate: Evaluate, stream: Stream, *, batch_size: int, parallel: Parallel
+) -> Callable[[TrainState], Metrics]:
+    """Exact evaluation on a stream: the metrics of a state, summed over all batches."""
+
+    def of_batch(state: TrainState, batch: Batch, _indices: Array, mask: Array) -> Metrics:
+        parts = {name: parallel.split(array) for name, array in {**batch, "mask": mask}.items()}
+        return parallel.sum(evaluate(state, parts))
+
+    compiled = parallel.compile_evaluation(of_batch)
+
+    def evaluation(state: TrainState) -> Metrics:
+        batches: Iterator[HostBatch] = stream.evaluation_batches(batch_size, rows=parallel.rows_of_process(batch_size))
+        placed = sent_ahead(batches, parallel.place_batch)
+        metrics = [compiled(state, batch, np.zeros(1, np.int32), batch.pop("mask")) for batch in placed]
+        return jax.tree.map(lambda *values: np.sum(values, axis=0), *jax.device_get(metrics))
+
+    return evaluation

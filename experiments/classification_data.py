@@ -1,0 +1,178 @@
+"""The data of a classification run: the sets that its config names, their augmentation, what is noted of them."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from cnn_jax import data
+from cnn_jax import train as training
+from cnn_jax.data import augment
+from cnn_jax.errors import UsageError
+
+PictureSet = data.Dataset | data.Records
+
+# A series of runs opens and reads each set once.
+_open = functools.lru_cache(maxsize=8)(data.open_set)
+
+
+@functools.lru_cache(maxsize=8)
+def _in_memory(found: PictureSet) -> data.Dataset:
+    return found.to_memory()
+
+
+def open_split(config: ConfigDict, split: str) -> PictureSet:
+    """One split of a config's data."""
+    height, width = config.data.size or config.input_shape[:2]
+    return _open(
+        config.data.name,
+        split,
+        data_dir=config.data.data_dir or None,
+        image_shape=(height, width, config.input_shape[-1]),
+        framing=config.data.framing,
+    )
+
+
+def load_splits(config: ConfigDict, splits: Sequence[str], *, directory: Path | None = None) -> list[PictureSet]:
+    """Some splits of a config's data: in memory, or, where ``config.data.loading`` has it so, left on disk.
+
+    Args:
+      config: of the run.
+      splits: split expressions.
+      directory: of a run that is perhaps continued: it goes on as it began, since the order of its sums hangs on it.
+    """
+    begun = _description(directory) if directory is not None else None
+    sets = [open_split(config, split) for split in splits]
+    for report in dict.fromkeys(found.report for found in sets if found.report):
+        print(report, flush=True)
+    num_bytes = sum(found.num_bytes for found in sets)
+    loading = begun["loading"] if begun else data.choose_loading(config.data.loading, num_bytes)
+    if loading == "memory":
+        loaded = [_in_memory(found) for found in sets]
+        return [found.of_classes(config.data.classes) if config.data.classes else found for found in loaded]
+    if config.data.classes:
+        raise UsageError(f"data.classes={config.data.classes} needs the set in memory; set data.loading='memory'")
+    return [data.as_records(found) for found in sets]
+
+
+def load_sets(config: ConfigDict, directory: Path) -> dict[str, PictureSet]:
+    """The sets that a config names, by their role: train, test, and validation if there is one."""
+    roles = ("train", "validation", "test") if config.data.validation else ("train", "test")
+    sets = dict(
+        zip(roles, load_splits(config, [config.data[role] for role in roles], directory=directory), strict=True)
+    )
+    if config.data.train_part:
+        if isinstance(sets["train"], data.Records):
+            raise UsageError(
+                f"data.train_part={config.data.train_part} needs the set in memory; set data.loading='memory', "
+                "or name the part in data.train, such as train[:1000]"
+            )
+        sets["train"] = sets["train"].part(*config.data.train_part)
+    return sets
+
+
+def examples(config: ConfigDict, found: PictureSet) -> training.Examples | data.Stream:
+    """A set as the loop knows it: arrays, or a stream of them."""
+    if isinstance(found, data.Records):
+        return data.Stream(found, workers=config.data.workers)
+    return {"image": found.images, "label": found.labels, "index": np.arange(len(found), dtype=np.int32)}
+
+
+def make_preprocess(config: ConfigDict, train_set: PictureSet) -> data.Preprocess:
+    """How pictures become the network's input: in the config's range of pixels, or normalised by the training set."""
+    shape, resize, pixel_range = tuple(config.input_shape), config.data.resize, tuple(config.data.pixel_range)
+    if not pixel_range:
+        return data.Preprocess.measure(train_set, shape, resize=resize)
+    if len(pixel_range) != 2:
+        raise UsageError(f"data.pixel_range={pixel_range} must be (value of black, value of white), or () for none")
+    return data.Preprocess.ranged(shape, *pixel_range, resize=resize)
+
+
+def make_augmentation(config: ConfigDict, train_set: PictureSet, preprocess: data.Preprocess) -> augment.Augmentation:
+    """The augmentation of a config, with what it needs to know of the training set; tried on shapes at once."""
+    wants_colors = any(call.startswith("color_pca") for call in config.data.augment)
+    colors = augment.color_covariance(data.sample(train_set).images) if wants_colors else None
+    augmentation = augment.Augmentation(config.data.augment, num_classes=train_set.num_classes, covariance=colors)
+    pictures = jnp.zeros((1, *train_set.image_shape), train_set.dtype)
+    batch = {"image": pictures, "label": jnp.zeros(1, jnp.int32), "index": jnp.zeros(1, jnp.int32)}
+    jax.eval_shape(lambda key: preprocess(augmentation(key, batch, step=0, epoch=0)["image"]), jax.random.key(0))
+    return augmentation
+
+
+def describe_data(config: ConfigDict, sets: Mapping[str, PictureSet], preprocess: data.Preprocess) -> dict[str, Any]:
+    """What a run must remember of its data to be used without it, as JSON values (``data.json``)."""
+    train_set = sets["train"]
+    return {
+        "name": train_set.name,
+        "image_shape": list(train_set.image_shape),
+        "class_names": list(train_set.class_names),
+        "framing": config.data.framing if train_set.report else "fit",
+        "ink_extent": data.measure_ink_extent(data.sample(train_set).images),
+        "loading": "stream" if isinstance(train_set, data.Records) else "memory",
+        "examples": {role: len(found) for role, found in sets.items()},
+        "fingerprints": {role: found.fingerprint() for role, found in sets.items()},
+        "preprocess": dataclasses.asdict(preprocess),
+    }
+
+
+def check_same_data(directory: Path, sets: Mapping[str, PictureSet]) -> None:
+    """Refuses to continue a run with other data than it was begun with.
+
+    Raises:
+      UsageError: the data have changed; it says how.
+    """
+    before = _description(directory)
+    if before is None:
+        return
+    changed = []
+    old, new = set(before["class_names"]), set(sets["train"].class_names)
+    if old != new:
+        changed.append(f"classes added: {_listed(new - old)}, gone: {_listed(old - new)}")
+    for role, found in sets.items():
+        then, now = before["fingerprints"].get(role), found.fingerprint()
+        if then != now:
+            counts = f"{before['examples'].get(role, 0):,} -> {len(found):,} pictures"
+            changed.append(f"{role}: {counts}, fingerprint {then} -> {now}")
+    if changed:
+        raise UsageError(
+            f"--workdir={directory} was begun with other data ({'; '.join(changed)}); bring the old data back, or "
+            "train anew with another --workdir"
+        )
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """The ``data.json`` of a run.
+
+    Raises:
+      UsageError: there is none.
+    """
+    description = _description(directory)
+    if description is None:
+        raise UsageError(
+            f"{directory} holds no trained run: there is no {directory / 'data.json'}; train first, or name another "
+            "--workdir"
+        )
+    return description
+
+
+def preprocess_of(description: Mapping[str, Any]) -> data.Preprocess:
+    """The preprocessing that a run noted."""
+    noted = description["preprocess"]
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in noted.items()}
+    return data.Preprocess(**fields)
+
+
+def _description(directory: Path) -> dict[str, Any] | None:
+    path = directory / "data.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

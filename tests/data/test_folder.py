@@ -1,0 +1,255 @@
+"""Folders of pictures and npz files, written here, against what was written."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_jax import data
+from cnn_jax.data.folder import scan_folder
+from cnn_jax.errors import UsageError
+
+RANDOM = np.random.default_rng(0)
+SHAPE = (12, 12, 3)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def colour(value: tuple[int, int, int], size: tuple[int, int] = (20, 16)) -> Image.Image:
+    return Image.new("RGB", size, value)
+
+
+def write(folder, name: str, image: Image.Image, **options) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+
+
+def class_folders(folder, count: int = 20):
+    """Two classes; the red value of a picture is its number."""
+    for name in ("bee", "ant"):
+        for number in range(count):
+            write(folder, f"{name}/deep/{number}.png", colour((number, 0, 200 if name == "bee" else 100)))
+    return folder
+
+
+def test_classes_are_subfolders_and_parts_are_disjoint_stratified_and_mixed(tmp_path):
+    folder = class_folders(tmp_path / "pets")
+    parts = {part: data.load(f"folder:{folder}", part, image_shape=SHAPE) for part in ("train", "validation", "test")}
+    assert parts["train"].class_names == ("ant", "bee")
+    seen = []
+    for part, each_class in (("train", 16), ("validation", 2), ("test", 2)):
+        assert np.bincount(parts[part].labels).tolist() == [each_class, each_class]
+        assert set(parts[part].images[parts[part].labels == 1, 0, 0, 2]) == {200}
+        seen += list(zip(parts[part].labels.tolist(), parts[part].images[:, 0, 0, 0].tolist(), strict=True))
+    assert sorted(seen) == [(label, number) for label in range(2) for number in range(20)]
+    assert (np.diff(parts["train"].labels) != 0).sum() > 5, "the order is not mixed"
+    sliced = data.load(f"folder:{folder}", "train[:25%]", image_shape=SHAPE)
+    np.testing.assert_array_equal(sliced.images, parts["train"].images[:8])
+
+
+def test_parts_in_folders_of_their_own(tmp_path):
+    for part, count in (("train", 3), ("val", 2), ("test", 1)):
+        for name in ("ant", "bee"):
+            for number in range(count):
+                write(tmp_path / "set", f"{part}/{name}/{number}.jpg", colour((9, 9, 9)))
+    for split, size in (("train", 6), ("validation", 4), ("test", 2), ("train+test", 8)):
+        assert len(data.open_set(f"folder:{tmp_path / 'set'}", split, image_shape=SHAPE)) == size
+
+
+def test_every_kind_of_picture_arrives_upright_and_in_colour(tmp_path):
+    folder = tmp_path / "kinds"
+    left_red = Image.fromarray(np.array([[[255, 0, 0]] * 8 + [[0, 0, 255]] * 8] * 16, np.uint8))
+    write(folder, "a/0_plain.png", left_red)
+    write(folder, "a/1_lossless.webp", left_red, lossless=True)
+    write(folder, "a/2_palette.png", left_red.convert("P", palette=Image.Palette.ADAPTIVE))
+    write(folder, "a/3_opaque_alpha.png", left_red.convert("RGBA"))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: the file's top is the picture's right side
+    write(
+        folder, "a/4_turned.jpg", left_red.transpose(Image.Transpose.ROTATE_90), exif=exif, quality=100, subsampling=0
+    )
+    write(folder, "a/5_grey.png", Image.new("L", (16, 16), 77))
+    write(folder, "a/6_clear.png", Image.new("RGBA", (16, 16), (0, 0, 0, 0)))
+    found = data.open_set(f"folder:{folder}", "all", image_shape=(16, 16, 3))
+    names = [path[4:] if path[3] == "_" else path for path in found.reader.paths]
+    images = dict(zip(found.reader.paths, found.to_memory().images, strict=True))
+    assert len(names) == 7
+    for path in ("a/0_plain.png", "a/1_lossless.webp", "a/2_palette.png", "a/3_opaque_alpha.png", "a/4_turned.jpg"):
+        np.testing.assert_allclose(images[path].astype(int), np.asarray(left_red).astype(int), atol=3, err_msg=path)
+    assert (images["a/5_grey.png"] == 77).all()
+    assert len(np.unique(images["a/6_clear.png"])) == 1
+    grey = data.load(f"folder:{folder}", "all", image_shape=(16, 16, 1))
+    assert grey.images.shape == (7, 16, 16, 1)
+
+
+@pytest.mark.parametrize(("framing", "box"), [("crop", (5, 0, 15, 10)), ("stretch", (0, 0, 20, 10))])
+def test_framing_is_pillows_resize_of_a_box(tmp_path, framing, box):
+    picture = Image.fromarray(RANDOM.integers(0, 256, (10, 20, 3), np.uint8))
+    write(tmp_path / "set", "a/0.png", picture)
+    found = data.load(f"folder:{tmp_path / 'set'}", "train", image_shape=(5, 5, 3), framing=framing)
+    expected = np.asarray(picture.resize((5, 5), Image.Resampling.BILINEAR, box=box))
+    np.testing.assert_allclose(found.images[0].astype(int), expected.astype(int), atol=1)
+
+
+def test_a_large_photograph_decoded_smaller_looks_the_same(tmp_path):
+    smooth = Image.fromarray(RANDOM.integers(0, 256, (6, 8, 3), np.uint8)).resize(
+        (1600, 1200), Image.Resampling.BICUBIC
+    )
+    write(tmp_path / "set", "a/0.jpg", smooth, quality=95)
+    found = data.load(f"folder:{tmp_path / 'set'}", "train", image_shape=(30, 40, 3))
+    expected = np.asarray(smooth.resize((40, 30), Image.Resampling.BILINEAR))
+    assert np.abs(found.images[0].astype(int) - expected.astype(int)).max() <= 6
+
+
+def test_broken_files_are_listed_and_left_out(tmp_path):
+    folder = class_folders(tmp_path / "pets", 4)
+    whole = folder / "ant/whole.jpg"
+    Image.fromarray(RANDOM.integers(0, 256, (64, 64, 3), np.uint8)).save(whole)
+    (folder / "ant/cut.jpg").write_bytes(whole.read_bytes()[:2000])
+    (folder / "bee/letter.png").write_text("Dear network,")
+    found = data.open_set(f"folder:{folder}", "all", image_shape=SHAPE)
+    assert len(found) == 9
+    assert "9 pictures, 2 classes" in found.report
+    assert "ant 5, bee 4" in found.report
+    assert "2 broken, left out" in found.report
+    assert "ant/cut.jpg: cannot be read" in found.report
+    assert "bee/letter.png: cannot be read" in found.report
+    assert "from 20x16 to 64x64" in found.report
+
+
+def test_only_changed_files_are_looked_at_again_and_change_the_fingerprint(tmp_path, monkeypatch):
+    folder = class_folders(tmp_path / "pets", 4)
+    looked_at = []
+    from cnn_jax.data import folder as module
+
+    check = module._checked
+    monkeypatch.setattr(module, "_checked", lambda path: looked_at.append(path.name) or check(path))
+    before = data.open_set(f"folder:{folder}", "all", image_shape=SHAPE).fingerprint()
+    assert len(looked_at) == 8
+    assert data.open_set(f"folder:{folder}", "all", image_shape=SHAPE).fingerprint() == before
+    assert len(looked_at) == 8
+    write(folder, "ant/deep/0.png", colour((255, 255, 255), size=(21, 16)))
+    assert data.open_set(f"folder:{folder}", "all", image_shape=SHAPE).fingerprint() != before
+    assert looked_at[8:] == ["0.png"]
+
+
+def test_a_file_that_goes_missing_while_it_is_read(tmp_path):
+    found = data.open_set(f"folder:{class_folders(tmp_path / 'pets')}", "train", image_shape=SHAPE)
+    shutil.rmtree(tmp_path / "pets")
+    with pytest.raises(UsageError, match="cannot be read any more: No such file"):
+        found.take([0])
+
+
+def make_nothing(folder):
+    folder.mkdir()
+
+
+def make_flat(folder):
+    write(folder, "1.png", colour((1, 1, 1)))
+
+
+def make_empty_classes(folder):
+    (folder / "ant").mkdir(parents=True)
+
+
+def make_stranger(folder):
+    write(folder, "train/ant/1.png", colour((1, 1, 1)))
+    write(folder, "extra/ant/1.png", colour((1, 1, 1)))
+
+
+def make_unknown_class(folder):
+    write(folder, "train/ant/1.png", colour((1, 1, 1)))
+    write(folder, "test/bee/1.png", colour((1, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("make", "split", "complaint"),
+    [
+        (lambda folder: None, "train", "there is no folder"),
+        (make_nothing, "train", "has no subfolders; put the pictures of each class"),
+        (make_flat, "train", "has no subfolders; put the pictures of each class"),
+        (make_empty_classes, "train", "no pictures in its 1 class folders"),
+        (make_stranger, "train", "has 'train' beside 'extra'"),
+        (make_unknown_class, "train", "class 'bee' is in 'test', but not in 'train'"),
+        (class_folders, "tset", "no split 'tset'"),
+    ],
+)
+def test_bad_folders_get_one_line(tmp_path, make, split, complaint):
+    make(tmp_path / "set")
+    with pytest.raises(UsageError) as caught:
+        data.open_set(f"folder:{tmp_path / 'set'}", split, image_shape=SHAPE)
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="give image_shape="):
+        data.load(f"folder:{tmp_path / 'set'}", split)
+
+
+def test_an_index_that_is_spoilt_is_made_anew(tmp_path):
+    folder = class_folders(tmp_path / "pets", 3)
+    scan_folder(folder)
+    (index,) = (tmp_path / "cache").rglob("*.json")
+    index.write_text(index.read_text()[:50])
+    assert len(scan_folder(folder).files) == 6
+
+
+class TestNpz:
+    images = RANDOM.integers(0, 256, (40, 5, 4), np.uint8)
+    labels = np.repeat(np.arange(2), 20)
+
+    def save(self, tmp_path, **arrays) -> str:
+        np.savez(tmp_path / "set.npz", **arrays)
+        return f"npz:{tmp_path / 'set.npz'}"
+
+    def test_pairs_without_parts_are_split_by_class(self, tmp_path):
+        name = self.save(tmp_path, x=self.images, y=self.labels)
+        parts = [data.load(name, part) for part in ("train", "validation", "test")]
+        assert [np.bincount(part.labels).tolist() for part in parts] == [[16, 16], [2, 2], [2, 2]]
+        rows = np.concatenate([part.images for part in parts]).reshape(40, -1)
+        np.testing.assert_array_equal(np.unique(rows, axis=0), np.unique(self.images.reshape(40, -1), axis=0))
+
+    def test_pairs_with_parts_keep_their_order(self, tmp_path):
+        name = self.save(
+            tmp_path,
+            x_train=self.images[:30],
+            y_train=self.labels[:30],
+            x_test=self.images[30:],
+            y_test=self.labels[30:],
+        )
+        np.testing.assert_array_equal(data.load(name, "train").images[..., 0], self.images[:30])
+        np.testing.assert_array_equal(data.load(name, "test").labels, self.labels[30:])
+
+    def test_names_and_floats(self, tmp_path):
+        floats = self.images[..., None].repeat(3, axis=-1) / 255.0
+        names = np.array(["ant", "bee"])[self.labels]
+        found = data.load(self.save(tmp_path, images=floats, labels=names), "all")
+        assert found.class_names == ("ant", "bee")
+        assert found.image_shape == (5, 4, 3)
+        assert found.images.dtype == np.float32
+
+    @pytest.mark.parametrize(
+        ("arrays", "complaint"),
+        [
+            ({"pictures": images}, "holds pictures; give it images and labels"),
+            ({"x": images[:, None].repeat(3, axis=1), "y": labels}, "channels must be last"),
+            ({"x": images.astype(float), "y": labels}, "float64 pictures from 0 to 255; give integers from 0 to 255"),
+            ({"x": images, "y": labels[:5]}, "40 pictures, but 5 labels"),
+            ({"x": images, "y": labels / 1}, "float64 labels; give whole numbers from 0, or names"),
+        ],
+    )
+    def test_bad_arrays_get_one_line(self, tmp_path, arrays, complaint):
+        with pytest.raises(UsageError) as caught:
+            data.load(self.save(tmp_path, **arrays), "train")
+        assert complaint in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_files_that_are_none(self, tmp_path):
+        with pytest.raises(UsageError, match="there is no file"):
+            data.load(f"npz:{tmp_path / 'no.npz'}", "train")
+        (tmp_path / "text.npz").write_text("x")
+        with pytest.raises(UsageError, match=r"no readable \.npz file"):
+            data.load(f"npz:{tmp_path / 'text.npz'}", "train")
