@@ -1,6 +1,7 @@
 """Layers of the first LeNets that later networks do without: partial connections, unit biases, trained subsampling."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -35,7 +36,8 @@ class TableConv(nnx.Module):
       bias_space: The spatial sizes of the output, to give every unit a bias of its own; by default the units of a
         channel share one.
       dtype: What to compute in; by default what the input and the parameters promote to.
-      kernel_init: Draws the kernel of each output channel, ``(*kernel_size, channels that it sees, 1)``.
+      kernel_init: Draws the kernels of the output channels that see equally many, as those of a full convolution:
+        ``(*kernel_size, channels that they see, such outputs)``.
       bias_init: Draws the bias, ``(*bias_space, out_features)``.
       rngs: The source of randomness for them.
 
@@ -75,8 +77,12 @@ class TableConv(nnx.Module):
                     f"name at least one of 0 to {in_features - 1}, each once"
                 )
         window = tuple(kernel_size)
-        kernels = [kernel_init(rngs.params(), (*window, len(inputs), 1), jnp.float32)[..., 0] for inputs in table]
-        self.kernel = nnx.Param(jnp.concatenate(kernels, axis=-1))
+        counts = [len(inputs) for inputs in table]
+        drawn = {
+            count: iter(jnp.moveaxis(kernel_init(rngs.params(), (*window, count, number), jnp.float32), -1, 0))
+            for count, number in sorted(Counter(counts).items())
+        }
+        self.kernel = nnx.Param(jnp.concatenate([next(drawn[count]) for count in counts], axis=-1))
         self.bias = nnx.Param(bias_init(rngs.params(), (*bias_space, len(table)), jnp.float32))
         self.in_features = in_features
         self.out_features = len(table)

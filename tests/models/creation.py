@@ -1,0 +1,23 @@
+"""Networks for tests, without a compilation for every parameter and every test."""
+
+import functools
+
+import jax
+from flax import nnx
+
+from cnn_jax import models
+
+
+def create(name: str, **options) -> nnx.Module:
+    """As :func:`cnn_jax.models.create`; the parameters of all calls with the same options are the same."""
+    return nnx.merge(*_drawn(name, **options))
+
+
+@functools.cache
+def _drawn(name: str, **options):
+    def build(key):
+        return models.create(name, rngs=nnx.Rngs(key), **options)
+
+    graph, _ = nnx.split(nnx.eval_shape(lambda: build(jax.random.key(0))))
+    draw = jax.jit(lambda key: nnx.state(build(key)), compiler_options={"xla_backend_optimization_level": 0})
+    return graph, draw(jax.random.key(0))

@@ -1,0 +1,128 @@
+"""The neocognitron's cells against its paper's formulas in loops, its rule of learning, and what it learns of digits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from sklearn.datasets import load_digits
+
+from cnn_jax.models import neocognitron as paper
+from tests.models.creation import create
+
+RANDOM = np.random.default_rng(0)
+
+
+def s_cells(planes_below: int, stage: paper.Stage) -> paper.SCells:
+    layer = paper.SCells(planes_below, stage, rngs=nnx.Rngs(0))
+    layer.kernel[...] = jnp.asarray(RANDOM.uniform(size=layer.kernel.shape), jnp.float32)
+    layer.inhibition[...] = jnp.asarray(RANDOM.uniform(size=stage.planes), jnp.float32) * 5
+    return layer
+
+
+def test_s_cells_are_the_papers_formula() -> None:
+    stage, below = paper.Stage(3, 1, 1.5, 16.0, 5), RANDOM.uniform(size=(7, 6, 2))
+    layer = s_cells(2, stage)
+    a, b, c = np.asarray(layer.kernel[...]), np.asarray(layer.inhibition[...]), layer.fixed(2)
+    padded = np.pad(below, ((1, 1), (1, 1), (0, 0)))
+    expected = np.empty((5, 4, 3))
+    for i in range(5):
+        for j in range(4):
+            u = padded[i : i + 5, j : j + 5]
+            v = np.sqrt((c * u**2).sum())
+            for k in range(3):
+                ratio = (1 + (a[..., k] * u).sum()) / (1 + 2 * 1.5 / 2.5 * b[k] * v)
+                expected[i, j, k] = 1.5 * max(0, ratio - 1)
+    np.testing.assert_allclose(layer(jnp.asarray(below[None], jnp.float32))[0], expected, rtol=1e-4, atol=1e-5)
+    assert (expected == 0).any()
+    assert (expected > 0).any()
+    assert c.sum() == pytest.approx(1)
+    assert (np.diff(c[2, 2:, 0]) < 0).all()
+
+
+def test_c_cells_are_the_papers_formula() -> None:
+    below = RANDOM.uniform(size=(6, 7, 3)) * (RANDOM.uniform(size=(6, 7, 3)) > 0.7)
+    d = paper.nearness((3, 2))
+    expected = np.empty((2, 3, 3))
+    for i in range(2):
+        for j in range(3):
+            sums = (d[..., None] * below[2 * i : 2 * i + 3, 2 * j : 2 * j + 2]).sum((0, 1))
+            excess = np.maximum(0, (1 + sums) / (1 + sums.mean()) - 1)
+            expected[i, j] = excess / (0.5 + excess)
+    layer = paper.CCells((3, 2), strides=2)
+    np.testing.assert_allclose(layer(jnp.asarray(below[None], jnp.float32))[0], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("column", [2, 3, None])
+def test_representatives_are_those_of_the_loop(column) -> None:
+    responses = np.maximum(0, RANDOM.normal(size=(6, 5, 8)))
+    high, wide = (column or 6), (column or 5)
+    candidates: dict[int, tuple[float, tuple[int, int]]] = {}
+    for i in range(6 - high + 1):
+        for j in range(5 - wide + 1):
+            region = responses[i : i + high, j : j + wide]
+            row, place, plane = np.unravel_index(region.argmax(), region.shape)
+            found = (region.max(), (i + row, j + place))
+            candidates[plane] = max(candidates.get(plane, found), found)
+    positions, found = paper.representatives(jnp.asarray(responses, jnp.float32), column)
+    assert set(np.flatnonzero(found)) == set(candidates)
+    for plane, (_, place) in candidates.items():
+        assert tuple(np.asarray(positions[plane])) == place
+
+
+def test_silent_planes_do_not_learn() -> None:
+    _, found = paper.representatives(jnp.zeros((4, 4, 3)), 2)
+    assert not found.any()
+
+
+def test_a_reinforced_cell_responds_to_what_it_saw_and_to_little_else() -> None:
+    """The more a pattern was shown, the nearer its response comes to 1; that to another falls to 0."""
+    layer = paper.SCells(1, paper.Stage(4, 2, 4.0, 1.0, 5), rngs=nnx.Rngs(0))
+    upright = np.zeros((16, 16, 1), np.float32)
+    upright[4:12, 7] = 1
+    patterns = jnp.asarray(np.stack([upright, upright.swapaxes(0, 1)]))
+    kernel, inhibition = layer.kernel[...], layer.inhibition[...]
+    layer.kernel[...], layer.inhibition[...] = paper.reinforced(layer, patterns[0])
+    (plane,) = np.flatnonzero(np.asarray(inhibition != layer.inhibition[...]))
+    others = [index for index in range(4) if index != plane]
+    np.testing.assert_array_equal(layer.kernel[..., others], kernel[..., others])
+    assert (layer.kernel[..., plane] > kernel[..., plane]).any()
+    for _ in range(200):
+        layer.kernel[...], layer.inhibition[...] = jax.jit(paper.reinforced)(layer, patterns[0])
+    own, other = layer(patterns)[..., plane].max(axis=(1, 2))
+    assert 0.9 < own < 1.01
+    assert other == 0
+
+
+def test_it_learns_real_digits_wherever_they_are() -> None:
+    """Shown five digits at random places, it comes to have a plane for each, which answers at every place."""
+    images, labels = load_digits(return_X_y=True)
+    first = [images[labels == digit][0].reshape(8, 8) for digit in range(5)]
+    large = jax.image.resize(jnp.asarray(np.stack(first)), (5, 12, 12), "linear") > 8
+    shifts = [(down, right) for down in range(5) for right in range(5)]
+
+    def placed(digit: int, down: int, right: int) -> np.ndarray:
+        return np.pad(large[digit], ((down, 4 - down), (right, 4 - right)))[..., None].astype(np.float32)
+
+    order = np.random.default_rng(0).integers(25, size=(20, 5))
+    shown = np.stack([placed(digit, *shifts[row[digit]]) for row in order for digit in range(5)])
+    everywhere = np.stack([placed(digit, *shift) for digit in range(5) for shift in shifts])
+
+    @jax.jit
+    def respond(shown, everywhere):
+        learned = paper.self_organize(create("neocognitron"), shown)
+        return learned(everywhere), nnx.state(learned)
+
+    output, state = respond(shown, everywhere)
+    winners = np.asarray(output.argmax(axis=-1)).reshape(5, 25)
+    assert (output.max(axis=-1) > 0.1).all()
+    assert (winners == winners[:, :1]).all(), winners
+    assert len(set(winners[:, 0])) == 5, winners
+    assert all((leaf >= 0).all() for leaf in jax.tree.leaves(state))
+
+
+def test_gradients_are_finite_where_nothing_is_seen() -> None:
+    model = create("neocognitron")
+    x = jnp.zeros((1, 16, 16, 1)).at[0, 4:9, 7].set(1.0)
+    gradient = jax.jit(jax.grad(lambda x: model(x).sum()))(x)
+    assert jnp.isfinite(gradient).all()

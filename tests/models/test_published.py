@@ -1,0 +1,139 @@
+"""Parameters, multiply-adds, sizes and connections of the networks against what was published. Nothing is allocated.
+
+Where a paper gives no total, the number follows from its table of layers, as noted beside it.
+"""
+
+import functools
+import math
+
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from cnn_jax import geometry, models, nn
+from tests.models.creation import create
+
+# name: parameters, multiply-adds
+TOTALS = {
+    "logistic_regression": (7_850, 7_840),
+    "mlp_two_neurons": (784 * 2 + 2 + 2 * 10 + 10, 784 * 2 + 2 * 10),
+    "mlp": (784 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10, 784 * 300 + 300 * 100 + 100 * 10),
+    "lenet_1989": (9_760, 64_660 - 1_000),  # of the connections, one per unit is its bias
+    "lenet_1": (2_578, 98_442 - 10 - 2304 - 768 - 2880 - 960),  # without biases and subsampling
+    "lenet_5_modern": (61_706, 416_520),
+    "alexnet": (60_965_224, 724_406_816),
+    "alexnet_ungrouped": (62_378_344, 1_135_256_096),
+    "alexnet_torchvision": (61_100_840, 714_188_480),
+    "alexnet_batch_norm": (25_678_184 + 2_752, None),
+    "zfnet": (62_357_608, 1_168_032_896),
+    "vgg_a": (132_863_336, None),
+    "vgg_a_lrn": (132_863_336, None),
+    "vgg_b": (133_047_848, None),
+    "vgg_c": (133_047_848 + 256 * 256 + 256 + 2 * (512 * 512 + 512), None),  # B and three convolutions of 1x1
+    "vgg_d": (138_357_544, 15_470_264_320),
+    "vgg_e": (143_667_240, None),
+    "vgg_a_bn": (132_868_840, None),
+    "vgg_a_lrn_bn": (132_868_840, None),
+    "vgg_b_bn": (133_053_736, None),
+    "vgg_d_bn": (138_365_992, 15_470_264_320),
+    "vgg_e_bn": (143_678_248, None),
+}
+# From each size that the paper's figure or table has to the next.
+SIZES = {
+    "lenet_1989": [16, 8, 4],
+    "lenet_1": [28, 24, 12, 8, 4],
+    "lenet_5": [32, 28, 14, 10, 5, 1],
+    "lenet_5_modern": [32, 28, 14, 10, 5],
+    "alexnet": [227, 55, 27, 27, 13, 13, 13, 13, 6],
+    "alexnet_torchvision": [224, 55, 27, 27, 13, 13, 13, 13, 6],
+    "alexnet_batch_norm": [224, 54, 26, 22, 10, 8, 6, 4, 1],
+    "zfnet": [224, 110, 55, 26, 13, 13, 13, 13, 6],
+    "zfnet_wide": [224, 110, 55, 26, 13, 13, 13, 13, 6],
+    "vgg_a_lrn": [224, 112, 56, 28, 14, 7],
+    "vgg_e_bn": [224, 112, 56, 28, 14, 7],
+    "neocognitron": [16, 16, 10, 8, 6, 2, 1],
+}
+
+
+@functools.cache
+def table(name: str) -> list[geometry.Row]:
+    model = nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0)))
+    return geometry.trace(model, models.variant(name).input_shape)
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_totals(name: str) -> None:
+    total = geometry.total(table(name))
+    parameters, multiply_adds = TOTALS[name]
+    assert total.parameters == parameters
+    assert multiply_adds in (None, total.multiply_adds)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes(name: str) -> None:
+    first, *expected = SIZES[name]
+    assert models.variant(name).input_shape[:2] == (first, first)
+    halving = name.startswith("vgg")  # its convolutions keep the size, and are not in the list
+    sized = [row for row in table(name) if row.kernel_size and (not halving or row.kind == "MaxPool")]
+    found = [row.output_shape[0] for row in sized]
+    assert [row.output_shape[0] for row in sized] == [row.output_shape[1] for row in sized]
+    assert found == expected[-len(found) :]
+    assert len(found) == len(expected)
+
+
+@pytest.mark.parametrize("name", [*TOTALS, *SIZES])
+def test_the_default_is_the_published_task(name: str) -> None:
+    imagenet = name.startswith(("alexnet", "zfnet", "vgg"))
+    outputs = 24 if name == "neocognitron" else 1000 if imagenet else 10
+    assert table(name)[-1].output_shape == (outputs,)
+
+
+def test_lenet_5_has_60000_trained_parameters() -> None:
+    parameters = {row.name: row.parameters for row in table("lenet_5") if row.parameters}
+    assert parameters == {"c1": 156, "s2": 12, "c3": 1_516, "s4": 32, "c5": 48_120, "f6": 10_164}
+
+
+def test_lenet_1989_has_1256_units() -> None:
+    rows = {row.name: row for row in table("lenet_1989")}
+    units = 16 * 16 + sum(math.prod(rows[name].output_shape) for name in ("h1", "h2", "h3", "output"))
+    assert units == 1_256
+    assert [rows[name].parameters for name in ("h1", "h2", "h3", "output")] == [1_068, 2_592, 5_790, 310]
+
+
+CONNECTIONS = {
+    "lenet_1989": {"h1": 19_968, "h2": 38_592, "h3": 5_790, "output": 310},
+    "lenet_1": {"h1": 59_904, "h2": 2_880, "h3": 32_768, "h4": 960, "output": 1_930},
+    "lenet_5": {"c1": 122_304, "s2": 5_880, "c3": 151_600, "s4": 2_000, "c5": 48_120, "f6": 10_164, "output": 840},
+}
+TOTAL_CONNECTIONS = {"lenet_1989": 64_660, "lenet_1": 98_442, "lenet_5": 340_908}
+
+
+@pytest.mark.parametrize("name", CONNECTIONS)
+def test_connections(name: str) -> None:
+    """If all weights and everything below is 1, a unit's value is the number of its connections."""
+    model = create(name)
+    shapes = {row.name: row.output_shape for row in table(name)}
+    shape, counts = models.variant(name).input_shape, {}
+    for layer_name in model.names:
+        layer = model.layer(layer_name)
+        if layer_name in CONNECTIONS[name]:
+            for attribute in ("kernel", "coefficient", "bias"):
+                if hasattr(layer, attribute):
+                    getattr(layer, attribute)[...] = jnp.ones_like(getattr(layer, attribute)[...])
+            if isinstance(layer, nn.TableConv) and layer.boundary == "constant":
+                layer.boundary_value = 1.0
+            if isinstance(layer, nn.RBFOutput):
+                layer.centers[...] = jnp.zeros_like(layer.centers[...])
+            counts[layer_name] = int(layer(jnp.ones((1, *shape))).sum())
+        shape = shapes[layer_name]
+    assert counts == CONNECTIONS[name]
+    assert sum(counts.values()) == TOTAL_CONNECTIONS[name]
+
+
+def test_width_scales_hidden_channels_and_keeps_groups_whole() -> None:
+    model = nnx.eval_shape(lambda: models.create("alexnet", width=0.3, num_classes=5, rngs=nnx.Rngs(0)))
+    shapes = {row.name: row.output_shape[-1] for row in geometry.trace(model, (227, 227, 3))}
+    assert [shapes[name] for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")] == [
+        *(28, 76, 116, 116, 76),  # 28.8, 76.8 and 115.2, to the nearest even number
+        *(1229, 1229, 5),
+    ]
