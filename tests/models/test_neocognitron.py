@@ -1,4 +1,4 @@
-"""The neocognitron's cells against its paper's formulas in loops, its rule of learning, and what it learns of digits."""
+"""Neocognitron's cells against its paper's formulas in loops, its rule of learning, and what it learns of digits."""
 
 import jax
 import jax.numpy as jnp
