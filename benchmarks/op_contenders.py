@@ -89,8 +89,8 @@ def operands(layer: Layer) -> dict[str, np.ndarray]:
     return {role: generator.standard_normal(shape, np.float32) for role, shape in shapes.items()}
 
 
-def jax_products(layer: Layer, who: str) -> dict[str, tuple[Callable, tuple[str, ...]]]:
-    """Per product a traceable function and the roles of its arguments, for ``ours`` or ``stock``."""
+def jax_products(layer: Layer, who: str, method: str = "auto") -> dict[str, tuple[Callable, tuple[str, ...]]]:
+    """Per product a traceable function and the roles of its arguments, for ``ours`` (by a method) or ``stock``."""
     import jax
     import jax.numpy as jnp
     from jax import lax
@@ -127,6 +127,7 @@ def jax_products(layer: Layer, who: str) -> dict[str, tuple[Callable, tuple[str,
             padding=padding,
             kernel_dilation=(layer.dilation,) * layer.rank,
             feature_group_count=layer.groups,
+            method="direct" if who == "stock" else method,
             derivatives="jax" if who == "stock" else "custom",
         )
 
@@ -185,12 +186,17 @@ def measure_jax(layer: Layer, *, who: str, loops: bool, seconds: float) -> Itera
             return one
         return median_ms(lambda: jax.block_until_ready(compiled(STEPS, arguments)), 2 * seconds) / STEPS
 
+    def footprint(function: Callable, *arguments: Any) -> int:
+        memory = jax.jit(function).lower(*arguments).compile().memory_analysis()
+        return memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+
     arrays = {role: jax.device_put(array) for role, array in operands(layer).items()}
     for product, (function, roles) in jax_products(layer, who).items():
         arguments = [arrays[role] for role in roles]
         if product == "training" and loops:
-            memory = jax.jit(function).lower(*arguments).compile().memory_analysis()
-            yield "bytes", memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+            yield "bytes", footprint(function, *arguments)
+            if who == "ours":  # a pool has no methods: the same again
+                yield "bytes of direct", footprint(jax_products(layer, who, "direct")[product][0], *arguments)
         if product == "training" and not layer.pool:
             continue
         yield product, timed(function, *arguments)

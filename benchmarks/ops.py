@@ -92,7 +92,10 @@ RATIOS = {
     "ours, loop / alone": ("ours in a loop", "ours, shifted"),
     "stock, loop / alone": ("stock in a loop", "stock, shifted"),
 }
-MEMORY = "memory, ours / stock"
+MEMORY = {  # title: whose memory ours is compared with
+    "memory, ours / stock": ("stock", "bytes"),
+    "memory, auto / direct": ("ours", "bytes of direct"),
+}
 
 
 def rows(measured: Measured) -> list[Row]:
@@ -118,7 +121,10 @@ def summary(measured: Measured) -> dict[str, dict[str, float]]:
         values = {
             ratio: [cells[above] / cells[below] for _, cells in layers] for ratio, (above, below) in RATIOS.items()
         }
-        values[MEMORY] = [measured[name]["ours"]["bytes"] / measured[name]["stock"]["bytes"] for name, _ in layers]
+        values |= {
+            ratio: [measured[name]["ours"]["bytes"] / measured[name][who][what] for name, _ in layers]
+            for ratio, (who, what) in MEMORY.items()
+        }
         for ratio, numbers in values.items():
             if numbers:
                 mean = math.exp(statistics.fmean(map(math.log, numbers)))
@@ -128,14 +134,15 @@ def summary(measured: Measured) -> dict[str, dict[str, float]]:
 
 def text_table(measured: Measured) -> tuple[list[str], list[list[str]]]:
     """Header and rows, as text; memory is that of the whole layer."""
-    header = ["layer", "milliseconds", *COLUMNS, *RATIOS, "MB", MEMORY]
+    header = ["layer", "milliseconds", *COLUMNS, *RATIOS, "MB", *MEMORY]
     body = []
     for name, product, cells in rows(measured):
         ratios = [f"{cells[above] / cells[below]:.2f}" for above, below in RATIOS.values()]
-        memory = ["", ""]
+        memory = [""] * (1 + len(MEMORY))
         if product in ("all three", NAMES["training"]):
-            ours, stock = (measured[name][who]["bytes"] for who in ("ours", "stock"))
-            memory = [f"{ours / 1e6:.1f}", f"{ours / stock:.2f}"]
+            ours = measured[name]["ours"]["bytes"]
+            others = (measured[name][who][what] for who, what in MEMORY.values())
+            memory = [f"{ours / 1e6:.1f}", *(f"{ours / other:.2f}" for other in others)]
         body.append([name, product, *(f"{value:.2f}" for value in cells.values()), *ratios, *memory])
     return header, body
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from cnn_jax.xla import recommended_xla_flags
 
 if TYPE_CHECKING:
-    from cnn_jax import data, filters, geometry, models, nn, ops, report, train
+    from cnn_jax import data, filters, geometry, models, nn, ops, report, train, weights
 
 __version__ = "0.1.0"
-__all__ = ["data", "filters", "geometry", "models", "nn", "ops", "recommended_xla_flags", "report", "train"]
+__all__ = ["data", "filters", "geometry", "models", "nn", "ops", "recommended_xla_flags", "report", "train", "weights"]
 
 
 def __getattr__(name: str) -> ModuleType:

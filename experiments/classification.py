@@ -6,6 +6,7 @@ trained run shows of itself is in :mod:`experiments.classification_report`.
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 import time
@@ -23,11 +24,16 @@ from jaxtyping import Array, Float, Key, PyTree
 from ml_collections import ConfigDict
 from rich.table import Table
 
+from cnn_jax import config as configs
 from cnn_jax import data, geometry, models, nn, ops
 from cnn_jax import train as training
+from cnn_jax.data import augment
 from cnn_jax.data.pictures import find_pictures, read_picture
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.files import write_json, write_whole
+from cnn_jax.report import summary as network_summary
+
+LOSSES = ("cross_entropy", "squared_error")
 
 
 def default_config() -> ConfigDict:
@@ -37,16 +43,27 @@ def default_config() -> ConfigDict:
             "experiment": "classification",
             "seed": 0,
             "input_shape": (32, 32, 1),
-            "model": {"name": "lenet_5_modern", "width": 1.0},
+            "model": {
+                "name": "lenet_5_modern",
+                "width": 1.0,
+                "options": {},  # of the network, see models.variant(name).options()
+                "features_from": "",  # folder of a run whose network, but for the output layer, is where to start
+            },
             "data": {
                 "name": "digits",
                 "train": "train",
                 "validation": "validation",  # chooses the best checkpoint; empty for none
                 "test": "test",
+                "classes": (),  # the numbers of those to tell apart; empty for all
+                "train_part": (),  # (start, stop) of the training examples of these classes; empty for all
                 "data_dir": "",  # where TFDS looks; empty for its own default
                 "resize": "bilinear",
+                "pixel_range": (),  # what black and white become, such as (-1.0, 1.0); empty: mean 0, deviation 1
+                "augment": (),  # of the training pictures, in this order: ("flip", "pad_and_crop(padding=4)")
+                "test_time": "",  # views whose predictions are averaged: mirror, ten_crop; empty for the picture alone
             },
             "ensemble": 1,  # how many networks to train and average
+            "loss": "cross_entropy",  # or squared_error, against targets of -1 and 1
             "label_smoothing": 0.0,
             "reference": {"accuracy": 0.0, "source": ""},  # shown beside the score; 0 for none
         }
@@ -68,6 +85,11 @@ class Classifier:
         self.config = config
         self.preprocess = preprocess
         self.class_names = tuple(class_names)
+        augment.check_test_time(config.data.test_time)
+        if config.loss not in LOSSES:
+            raise UsageError(f"loss={config.loss!r} is unknown; {nearest(config.loss, LOSSES)}")
+        if config.label_smoothing and config.loss != "cross_entropy":
+            raise UsageError(f"label_smoothing={config.label_smoothing} means nothing to loss={config.loss!r}; use 0")
         self.abstract_model = nnx.eval_shape(lambda: self.create(jax.random.key(0)))
         self._graph = nnx.split(self.abstract_model, nnx.Param, ...)[0]
         self.abstract_params = nnx.state(self.abstract_model, nnx.Param)
@@ -81,6 +103,7 @@ class Classifier:
             width=self.config.model.width,
             dtype=_dtype(self.config.dtype),
             rngs=nnx.Rngs(key),
+            **self.config.model.options,
         )
 
     def model(self, params: PyTree, model_state: PyTree) -> nn.Sequence:
@@ -101,30 +124,62 @@ class Classifier:
         params, model_state = nnx.state(model, nnx.Param), nnx.state(model, nnx.Not(nnx.Param))
         return training.create_state(key, params, model_state, optimizer, ema=self.config.ema_decay > 0)
 
+    def with_features(self, state: training.TrainState, source: training.TrainState) -> training.TrainState:
+        """A state that starts from what another network has learned, all but its output layer.
+
+        Raises:
+          UsageError: the other network is not the same up to its output layer.
+        """
+        head = "/".join(models.output_layer(self.abstract_model))
+        own, learned = (dict(nnx.to_flat_state(tree.params)) for tree in (state, source))
+        for path, value in own.items():
+            name = "/".join(map(str, path))
+            if name.startswith(f"{head}/"):
+                learned[path] = value
+            elif path not in learned or learned[path].shape != value.shape:
+                raise UsageError(
+                    f"model.features_from={self.config.model.features_from}: it has no parameter {name} of shape "
+                    f"{value.shape}; choose a run of {self.config.model.name} of the same width"
+                )
+        params = nnx.from_flat_state({path: learned[path] for path in own})
+        return dataclasses.replace(state, params=params, model_state=source.model_state)
+
     def step(self, optimizer: optax.GradientTransformation, parallel: training.Parallel) -> training.Step:
         """One optimiser step."""
         return training.make_step_of(self.config, self.loss, optimizer, parallel)
 
+    def losses(self, logits: Array, labels: Array, *, label_smoothing: float = 0.0) -> Float[Array, " batch"]:
+        """The config's loss, of each example."""
+        if self.config.loss == "squared_error":
+            return ops.squared_error(logits, labels)
+        return ops.softmax_cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
     def loss(
         self, params: PyTree, model_state: PyTree, batch: training.Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[training.Metrics, PyTree]]:
-        """What training minimises: the mean cross-entropy of a batch with its smoothed labels.
+        """What training minimises: the mean loss of a batch with its smoothed labels.
 
-        The metrics have the plain cross-entropy, to be compared with that of the other sets.
+        The metrics have the loss without smoothing, to be compared with that of the other sets.
         """
         logits, model_state = self.apply(params, model_state, batch["image"], train=True, rngs=nnx.Rngs(key))
-        smoothing = self.config.label_smoothing
-        objective = ops.softmax_cross_entropy(logits, batch["label"], label_smoothing=smoothing).mean()
+        objective = self.losses(logits, batch["label"], label_smoothing=self.config.label_smoothing).mean()
         return objective, (self.metrics(logits, batch), model_state)
 
     def logits(self, state: training.TrainState, images: Array) -> Float[Array, "batch classes"]:
-        """What the network says of raw images."""
-        return self.apply(state.params, state.model_state, images)[0]
+        """The network's answer to raw images: of the views that ``config.data.test_time`` names, their average."""
+        views = augment.test_time_views(self.config.data.test_time, images, size=tuple(self.config.input_shape[:2]))
+        if views is None:
+            return self.apply(state.params, state.model_state, images)[0]
+        return augment.average_logits(
+            jax.lax.map(lambda view: self.apply(state.params, state.model_state, view)[0], views)
+        )
 
     def metrics(self, logits: Float[Array, "batch classes"], batch: training.Batch) -> training.Metrics:
         """Loss and accuracy over the part of a batch where its mask is 1, or over all of it if it has none."""
-        losses = ops.softmax_cross_entropy(logits, batch["label"])
-        correct = (logits.argmax(axis=-1) == batch["label"]).astype(losses.dtype)
+        labels = batch["label"]
+        losses = self.losses(logits, labels)
+        classes = labels.argmax(axis=-1) if labels.ndim == 2 else labels  # a mixed picture's is its greater part
+        correct = (logits.argmax(axis=-1) == classes).astype(losses.dtype)
         mask = batch.get("mask", jnp.ones_like(losses))
         count = mask.sum()
         return {"loss": ((losses * mask).sum(), count), "accuracy": ((correct * mask).sum(), count)}
@@ -151,25 +206,36 @@ class Classifier:
         return state
 
 
-def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
+def train(config: ConfigDict, directory: Path, *, profile: int = 0, report: bool = True) -> None:
     """Trains to the end, or on from the last checkpoint, and writes ``result.json`` and ``report.html``.
 
     Args:
       config: with the keys of :func:`default_config`.
       directory: the run's folder.
       profile: how many steps to trace first.
+      report: whether to write ``report.html``, too.
     """
-    from experiments import classification_report  # matplotlib is needed here alone, and takes its time to import
-
     started = time.perf_counter()
     sets = load_sets(config)
-    preprocess = data.Preprocess.measure(sets["train"], tuple(config.input_shape), resize=config.data.resize)
+    source = None
+    if config.model.features_from:
+        path = Path(config.model.features_from)
+        source = load_run(configs.read_run_config(path), path, checkpoint="latest")
+    preprocess = source[0].preprocess if source else make_preprocess(config, sets["train"])
     classifier = make_classifier(config, preprocess, sets["train"].class_names)
     plan, parallel = training.make_plan(config, len(sets["train"])), training.make_parallel(config)
     optimizer = training.make_optimizer(config, plan, classifier.abstract_params)
+    step = classifier.step(optimizer, parallel)
+    if config.data.augment:
+        step = training.augmented(step, make_augmentation(config, sets["train"], preprocess), plan.steps_per_epoch)
+
+    def init(key: Key[Array, ""]) -> training.TrainState:
+        state = classifier.init(key, optimizer)
+        return classifier.with_features(state, source[1]) if source else state
+
     task = training.Task(
-        init=lambda key: classifier.init(key, optimizer),
-        step=classifier.step(optimizer, parallel),
+        init=init,
+        step=step,
         evaluate=classifier.evaluate,
         train_examples=examples(sets["train"]),
         eval_examples={role: examples(dataset) for role, dataset in sets.items() if role != "train"},
@@ -195,10 +261,13 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
             "parameters_sha256": training.digest(training.evaluated(trained.state).params),
         }
         write_json(directory / "result.json", result)
-        classification_report.write(directory, classifier, trained, sets["test"])
+        if report:
+            from experiments import classification_report  # matplotlib is needed here alone, and slow to import
+
+            classification_report.write(directory, classifier, trained, sets["test"])
     accuracy = trained.scores["test/accuracy"]
     print(f"test accuracy {accuracy:.2%}, error {1 - accuracy:.2%}, in {time.perf_counter() - started:.1f} s")
-    print(f"the run is in {directory}; open {directory / 'report.html'}")
+    print(f"the run is in {directory}" + (f"; open {directory / 'report.html'}" if report else ""))
 
 
 def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str) -> None:
@@ -253,20 +322,34 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         print(f"wrote {output}")
 
 
-def summary(config: ConfigDict) -> None:
-    """Prints the network's table."""
+def summary(config: ConfigDict, *, output: str | None = None) -> None:
+    """Prints the network's table.
+
+    Args:
+      config: names the network.
+      output: a file to write it to as well, see :func:`cnn_jax.report.summary.write`.
+    """
+    if output is not None:
+        network_summary.check_path(output)
     shape = tuple(config.input_shape)
     class_names = _load(config, config.data.test).class_names
     as_is = data.Preprocess(shape, mean=(0.0,) * shape[-1], std=(1.0,) * shape[-1])
     classifier = Classifier(config, as_is, class_names)
     title = f"{config.model.name}, input {'x'.join(map(str, shape))}, {len(class_names)} classes"
-    rich.print(geometry.format_table(geometry.trace(classifier.abstract_model, shape), title=title))
+    rows = geometry.trace(classifier.abstract_model, shape)
+    geometry.print_table(rows, title=title)
+    if output is not None:
+        network_summary.write(output, rows, title=title, input_shape=shape)
+        print(f"wrote {output}")
 
 
 def load_sets(config: ConfigDict) -> dict[str, data.Dataset]:
     """The sets that a config names, by their role: train, test, and validation if there is one."""
     roles = ("train", "validation", "test") if config.data.validation else ("train", "test")
-    return {role: _load(config, config.data[role]) for role in roles}
+    sets = {role: _load(config, config.data[role]) for role in roles}
+    if config.data.train_part:
+        sets["train"] = sets["train"].part(*config.data.train_part)
+    return sets
 
 
 def load_run(config: ConfigDict, directory: Path, *, checkpoint: str) -> tuple[Classifier, training.TrainState]:
@@ -306,9 +389,30 @@ def make_classifier(config: ConfigDict, preprocess: data.Preprocess, class_names
     return EnsembleClassifier(config, preprocess, class_names)
 
 
+def make_preprocess(config: ConfigDict, train_set: data.Dataset) -> data.Preprocess:
+    """How pictures become the network's input: in the config's range of pixels, or normalised by the training set."""
+    shape, resize, pixel_range = tuple(config.input_shape), config.data.resize, tuple(config.data.pixel_range)
+    if not pixel_range:
+        return data.Preprocess.measure(train_set, shape, resize=resize)
+    if len(pixel_range) != 2:
+        raise UsageError(f"data.pixel_range={pixel_range} must be (value of black, value of white), or () for none")
+    return data.Preprocess.ranged(shape, *pixel_range, resize=resize)
+
+
+def make_augmentation(config: ConfigDict, train_set: data.Dataset, preprocess: data.Preprocess) -> augment.Augmentation:
+    """The augmentation of a config, with what it needs to know of the training set; tried on shapes at once."""
+    colors = augment.color_covariance(train_set.images) if "color_pca" in str(config.data.augment) else None
+    augmentation = augment.Augmentation(config.data.augment, num_classes=train_set.num_classes, covariance=colors)
+    pictures = jnp.zeros((1, *train_set.image_shape), train_set.images.dtype)
+    batch = {"image": pictures, "label": jnp.zeros(1, jnp.int32), "index": jnp.zeros(1, jnp.int32)}
+    jax.eval_shape(lambda key: preprocess(augmentation(key, batch, step=0, epoch=0)["image"]), jax.random.key(0))
+    return augmentation
+
+
 def examples(dataset: data.Dataset) -> training.Examples:
     """A set as the arrays that the loop knows."""
-    return {"image": dataset.images, "label": dataset.labels}
+    index = np.arange(len(dataset), dtype=np.int32)
+    return {"image": dataset.images, "label": dataset.labels, "index": index}
 
 
 def describe_data(sets: Mapping[str, data.Dataset], preprocess: data.Preprocess) -> dict[str, Any]:
@@ -338,8 +442,12 @@ def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
+_read = functools.lru_cache(maxsize=4)(data.load)  # a series of runs reads each set once
+
+
 def _load(config: ConfigDict, split: str) -> data.Dataset:
-    return data.load(config.data.name, split, data_dir=config.data.data_dir or None)
+    dataset = _read(config.data.name, split, data_dir=config.data.data_dir or None)
+    return dataset.of_classes(config.data.classes) if config.data.classes else dataset
 
 
 def _dtype(name: str) -> jnp.dtype:

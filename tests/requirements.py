@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from cnn_jax.data.sources import tfds_builder
+from cnn_jax.data.tfds import tfds_builder
 
 PREPARED_SETS_ARE_REQUIRED = os.environ.get("CNN_JAX_REQUIRE_DATA") == "1"
 

@@ -16,7 +16,7 @@ LAYERS = [
     {"cnn_jax.nn"},
     {"cnn_jax.models"},
     {"cnn_jax.data", "cnn_jax.report"},
-    {"cnn_jax.train"},
+    {"cnn_jax.train", "cnn_jax.weights"},
     {"cnn_jax.command_line"},
     {"experiments"},
     {"configs"},

@@ -5,17 +5,21 @@ from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.ink import measure_ink_extent
 from cnn_jax.data.pictures import Picture, find_pictures, read_picture
 from cnn_jax.data.preprocess import Preprocess
-from cnn_jax.data.sources import load
+from cnn_jax.data.records import Records
+from cnn_jax.data.sources import SOURCES, load, open_set
 
 __all__ = [
+    "SOURCES",
     "Dataset",
     "Picture",
     "Preprocess",
+    "Records",
     "batch_indices",
     "epoch_order",
     "find_pictures",
     "load",
     "measure_ink_extent",
+    "open_set",
     "padded_batches",
     "read_picture",
     "steps_per_epoch",

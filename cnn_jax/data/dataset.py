@@ -2,9 +2,10 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int32, Shaped
 
 from cnn_jax.errors import UsageError
 
@@ -21,6 +22,7 @@ class Dataset:
         images: uint8 (0..255) or float32 (0..1), shape ``(n, height, width, channels)``.
         labels: int32 class numbers, shape ``(n,)``.
         class_names: one name per class; their number is the number of classes, whether all occur or not.
+        report: what was found on disk, in a few lines for the user; may be empty.
 
     Raises:
         UsageError: when there is no picture, or shapes, dtypes and labels do not fit each other.
@@ -36,6 +38,7 @@ class Dataset:
     images: Shaped[np.ndarray, "..."]
     labels: Shaped[np.ndarray, "..."]
     class_names: tuple[str, ...]
+    report: str = ""
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -74,6 +77,59 @@ class Dataset:
         """``(height, width, channels)`` of one picture."""
         _, height, width, channels = self.images.shape
         return height, width, channels
+
+    @property
+    def num_bytes(self) -> int:
+        """What the pictures take in memory."""
+        return self.images.nbytes
+
+    def take(
+        self, indices: Sequence[int]
+    ) -> tuple[Shaped[np.ndarray, "n height width channels"], Int32[np.ndarray, " n"]]:
+        """Some examples: their pictures and labels."""
+        return self.images[np.asarray(indices)], self.labels[np.asarray(indices)]
+
+    def to_memory(self) -> "Dataset":
+        """Itself; :class:`~cnn_jax.data.Records` are read."""
+        return self
+
+    def of_classes(self, classes: Sequence[int]) -> "Dataset":
+        """The pictures of some classes alone, numbered anew in the given order.
+
+        Raises:
+            UsageError: when a class does not exist, or none of its pictures are there.
+
+        Example:
+            >>> three = Dataset("three", "train", np.zeros((3, 8, 8, 1), np.uint8), np.arange(3, dtype=np.int32), "abc")
+            >>> two = three.of_classes((2, 0))
+            >>> two.class_names, two.labels.tolist()
+            (('c', 'a'), [1, 0])
+        """
+        for number in classes:
+            if not 0 <= number < self.num_classes:
+                raise UsageError(f"Dataset {self.name!r}: class {number} is not one of 0 to {self.num_classes - 1}")
+        chosen = np.isin(self.labels, classes)
+        new_numbers = np.full(self.num_classes, -1, np.int32)
+        new_numbers[list(classes)] = np.arange(len(classes))
+        names = tuple(self.class_names[number] for number in classes)
+        return Dataset(self.name, self.split, self.images[chosen], new_numbers[self.labels[chosen]], names)
+
+    def part(self, start: int, stop: int) -> "Dataset":
+        """The pictures from ``start`` up to ``stop``, in the order in which they are stored.
+
+        Raises:
+            UsageError: when there are not so many.
+
+        Example:
+            >>> two = Dataset("two", "train", np.zeros((2, 8, 8, 1), np.uint8), np.zeros(2, np.int32), ("0",))
+            >>> len(two.part(1, 2))
+            1
+        """
+        if not 0 <= start < stop <= len(self):
+            raise UsageError(
+                f"Dataset {self.name!r}: no pictures {start} to {stop} are among the {len(self)} of {self.split!r}"
+            )
+        return dataclasses.replace(self, images=self.images[start:stop], labels=self.labels[start:stop])
 
     def fingerprint(self) -> str:
         """A hash of the contents (pictures, labels, class names), the same on every machine and in every process.

@@ -4,6 +4,7 @@ Any size; grey, colour, palette, transparency, 1 to 16 bits; turned as the camer
 What had to be assumed is returned as text beside the pixels, so that a surprising prediction can be understood.
 """
 
+import io
 import warnings
 from collections.abc import Iterable
 from os import PathLike
@@ -109,7 +110,7 @@ def read_picture(
     if ink_extent is not None and not 0 < ink_extent <= 1:
         raise UsageError(f"read_picture: ink_extent={ink_extent} must be in (0, 1]; it is a part of the frame's side")
     assumed: list[str] = []
-    image = _without_transparency(_eight_bits(_open(Path(path), assumed), path), assumed)
+    image = _without_transparency(_eight_bits(_open(path, assumed), path), assumed)
     if channels == 1 and image.mode == "RGB" and not _is_grey(image):
         assumed.append("colour taken as grey")
     image = image.convert("L" if channels == 1 else "RGB")
@@ -127,19 +128,46 @@ def read_picture(
     return Picture(pixels.reshape(height, width, channels), "; ".join(assumed))
 
 
+def decode_picture(content: bytes, path: str | PathLike[str], *, channels: int, least: int = 0) -> Image.Image:
+    """A picture as a training set has it: upright, 8 bits, grey or colour, of its own size.
+
+    Args:
+        content: of the file.
+        path: its name, for messages.
+        channels: 1 for grey, 3 for colour.
+        least: a JPEG much larger than this is decoded at 1/2, 1/4 or 1/8, both its sides still twice this at least, as
+            ``Image.thumbnail`` does; 0 for never.
+
+    Returns:
+        A Pillow picture of mode ``L`` or ``RGB``; transparent parts are white, or black where what is visible is light.
+
+    Raises:
+        UsageError: when it is no picture or is cut short.
+    """
+    image = _without_transparency(_eight_bits(_open(path, [], content, least), path), [])
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def resize_picture(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:
+    """Brings a picture to ``(width, height)``; ``resize`` as in :func:`read_picture`."""
+    return _resized(image, size, resize, [])
+
+
 def _is_visible_picture(file: Path, *, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
     return not hidden and file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()
 
 
-def _open(path: Path, assumed: list[str]) -> Image.Image:
+def _open(path: str | PathLike[str], assumed: list[str], content: bytes | None = None, least: int = 0) -> Image.Image:
     """The decoded first frame, upright."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large pictures, or damaged metadata beside intact pixels
-            with Image.open(path) as image:
+            with Image.open(path if content is None else io.BytesIO(content)) as image:
                 if getattr(image, "n_frames", 1) > 1:
                     assumed.append(f"first of {image.n_frames} frames")  # type: ignore[attr-defined]
+                if least:
+                    image.draft("", (2 * least, 2 * least))  # no other mode; only JPEG heeds it
                 image.load()
                 return ImageOps.exif_transpose(image)
     except FileNotFoundError as error:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn_jax.data.sources import tfds_builder
+from cnn_jax.data.tfds import tfds_builder
 from cnn_jax.errors import EXIT_CODE, UsageError
 
 NEEDED_TO_PREPARE = ("tensorflow", "importlib_resources")

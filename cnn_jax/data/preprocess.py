@@ -27,8 +27,9 @@ class Preprocess:
         mean: per channel, on the scale 0..1.
         std: per channel, on the scale 0..1.
         resize: how other sizes reach ``input_shape``: ``"pad"`` with zeros on all sides, an odd one at the bottom and
-            right (MNIST's 28x28 to LeNet-5's 32x32); or a method of ``jax.image.resize``, antialiased: ``"nearest"``,
-            ``"bilinear"``, ``"bicubic"``, ``"lanczos3"``; or ``"none"``: other sizes are an error.
+            right (MNIST's 28x28 to LeNet-5's 32x32); ``"crop"`` to the middle; a method of ``jax.image.resize``,
+            antialiased: ``"nearest"``, ``"bilinear"``, ``"bicubic"``, ``"lanczos3"``; or ``"none"``: other sizes are
+            an error.
 
     Raises:
         UsageError: when the fields do not fit each other, or a call's pictures cannot be brought to ``input_shape``.
@@ -46,7 +47,7 @@ class Preprocess:
     resize: str = "none"
 
     def __post_init__(self) -> None:
-        known = ("none", "pad", *RESIZE_METHODS)
+        known = ("none", "pad", "crop", *RESIZE_METHODS)
         if self.resize not in known:
             raise UsageError(f"Preprocess: unknown resize={self.resize!r}; {nearest(self.resize, known)}")
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
@@ -93,6 +94,32 @@ class Preprocess:
         std = np.sqrt(np.maximum(total_of_squares / count - mean**2, 0))
         return dataclasses.replace(scale, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
+    @classmethod
+    def ranged(cls, input_shape: Sequence[int], low: float, high: float, *, resize: str = "none") -> "Preprocess":
+        """Brings black to ``low`` and white to ``high`` in every channel, whatever the set, as the first networks did.
+
+        Args:
+            input_shape: ``(height, width, channels)`` of the network's input.
+            low: what a pixel of 0 becomes.
+            high: what a pixel of 1 (255) becomes.
+            resize: as in the class.
+
+        Raises:
+            UsageError: when ``low`` is not below ``high``, or as in the class.
+
+        Example:
+            >>> lenet_1989 = Preprocess.ranged((1, 3, 1), -1.0, 1.0)
+            >>> lenet_1989(np.array([0, 0.5, 1], np.float32).reshape(1, 1, 3, 1)).ravel().tolist()
+            [-1.0, 0.0, 1.0]
+        """
+        if not low < high:
+            raise UsageError(
+                f"Preprocess: the range ({low}, {high}) must rise from the value of black to that of white"
+            )
+        channels = input_shape[-1]
+        mean, std = -low / (high - low), 1 / (high - low)
+        return cls(tuple(input_shape), mean=(mean,) * channels, std=(std,) * channels, resize=resize)
+
     def __call__(self, images: Shaped[Array | np.ndarray, "..."]) -> Float32[Array, "n height width channels"]:
         """The network's input for a batch of pictures.
 
@@ -123,7 +150,10 @@ class Preprocess:
         if self.resize in RESIZE_METHODS:
             return jax.image.resize(pixels, (len(pixels), *self.input_shape), self.resize)
         missing = [after - before for before, after in zip(sizes, wanted, strict=True)]
-        if self.resize == "none" or min(missing) < 0:
+        if self.resize == "crop" and max(missing) <= 0:
+            top, left = (-pixel // 2 for pixel in missing)
+            return pixels[:, top : top + wanted[0], left : left + wanted[1]]
+        if self.resize != "pad" or min(missing) < 0:
             raise UsageError(
                 f"Preprocess: pictures of {sizes[0]}x{sizes[1]} do not become {wanted[0]}x{wanted[1]} with "
                 f"resize={self.resize!r}; use resize='bilinear'" + (" or 'pad'" if min(missing) >= 0 else "")

@@ -8,6 +8,8 @@
 (1, 10)
 """
 
-from cnn_jax.models.registry import available, create
+from cnn_jax.models.registry import available, create, variant
+from cnn_jax.models.surgery import convolutionalize, output_layer, replace_head, trainable
+from cnn_jax.models.variant import Variant
 
-__all__ = ["available", "create"]
+__all__ = ["Variant", "available", "convolutionalize", "create", "output_layer", "replace_head", "trainable", "variant"]

@@ -1,4 +1,6 @@
-"""Layers after the convolutions: flattening, matrix products, LeNet-5's radial basis functions."""
+"""Layers after the convolutions: flattening, matrix products, LeNet-5's radial basis functions, a fixed factor."""
+
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from flax import nnx
@@ -36,6 +38,41 @@ def flatten(x: Shaped[AnyArray, "batch ..."]) -> Shaped[Array, "batch features"]
     return jnp.asarray(x).reshape(x.shape[0], -1)
 
 
+class Flatten(nnx.Module):
+    """:func:`flatten` for one shape only, the one that the ``Linear`` after it was made for.
+
+    Args:
+      input_shape: of one input, without the batch axis.
+
+    Raises:
+      UsageError: At a call, inputs of another shape.
+
+    >>> Flatten((5, 5, 16))(jnp.ones((8, 5, 5, 16))).shape
+    (8, 400)
+    >>> Flatten((28, 28, 1))(jnp.ones((8, 1, 28, 28)))
+    Traceback (most recent call last):
+    cnn_jax.errors.UsageError: Flatten: inputs of shape (8, 1, 28, 28) are not (batch, 28, 28, 1), ...
+    """
+
+    def __init__(self, input_shape: Sequence[int]) -> None:
+        self.input_shape = tuple(input_shape)
+
+    def __call__(self, inputs: Shaped[AnyArray, "..."]) -> Shaped[Array, "batch features"]:
+        """Makes one axis of all but the first."""
+        if inputs.shape[1:] != self.input_shape:
+            expected = ", ".join(map(str, self.input_shape))
+            channels_first = inputs.shape[1:] == (self.input_shape[-1], *self.input_shape[:-1])
+            raise UsageError(
+                f"Flatten: inputs of shape {inputs.shape} are not (batch, {expected}), which the next layer is for; "
+                + (
+                    "they look channels-first, use jnp.moveaxis(x, 1, -1)"
+                    if channels_first
+                    else "make the network for your input_shape"
+                )
+            )
+        return flatten(inputs)
+
+
 class RBFOutput(nnx.Module):
     """LeNet-5's output layer: the squared distance of the features to a fixed centre of each class.
 
@@ -55,3 +92,21 @@ class RBFOutput(nnx.Module):
     def __call__(self, inputs: Shaped[AnyArray, "*batch features"]) -> Shaped[Array, "*batch classes"]:
         """Maps ``(*batch, features)`` to distances ``(*batch, classes)``; the nearest class has the smallest."""
         return ops.rbf_output(inputs, self.centers[...])
+
+
+class Scale(nnx.Module):
+    """Multiplies by a fixed number, which is not trained.
+
+    Args:
+      factor: The number.
+
+    >>> Scale(0.5)(jnp.ones(2))
+    Array([0.5, 0.5], dtype=float32)
+    """
+
+    def __init__(self, factor: float | int) -> None:
+        self.factor = factor
+
+    def __call__(self, inputs: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
+        """Multiplies all entries."""
+        return jnp.asarray(inputs) * self.factor

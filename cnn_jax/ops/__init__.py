@@ -12,7 +12,7 @@ from cnn_jax.ops.conv_transpose import conv_transpose
 from cnn_jax.ops.depthwise import depthwise_conv, separable_conv
 from cnn_jax.ops.dropout import dropout, spatial_dropout
 from cnn_jax.ops.im2col import col2im, im2col
-from cnn_jax.ops.losses import rbf_output, softmax_cross_entropy
+from cnn_jax.ops.losses import rbf_output, softmax_cross_entropy, squared_error
 from cnn_jax.ops.methods import METHODS
 from cnn_jax.ops.normalization import batch_norm, batch_statistics, local_response_norm
 from cnn_jax.ops.padding import pad
@@ -49,6 +49,7 @@ __all__ = [
     "separable_conv",
     "softmax_cross_entropy",
     "spatial_dropout",
+    "squared_error",
     "toeplitz_matrix",
     "tune",
     "upsample",

@@ -1,4 +1,4 @@
-"""What networks are trained to make small: softmax cross-entropy, and the output layer of LeNet-5.
+"""What networks are trained to make small: softmax cross-entropy, squared error, and the output layer of LeNet-5.
 
 Every function returns one number per example (or class); means and masks are the caller's.
 """
@@ -38,27 +38,44 @@ def softmax_cross_entropy(
     Array([1.], dtype=float32)
     """
     op = "softmax_cross_entropy"
-    logits, labels = check_array(op, "logits", logits), jnp.asarray(labels)
     if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing < 1:
         raise UsageError(f"{op}: label_smoothing={label_smoothing!r} must be at least 0 and less than 1")
-    if logits.ndim < 1:
-        raise UsageError(f"{op}: logits must have an axis of classes, got a scalar")
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    classes = logits.shape[-1]
-    whole = jnp.issubdtype(labels.dtype, jnp.integer)
-    expected = logits.shape[:-1] if whole else logits.shape
-    if labels.shape != expected or labels.dtype == bool:
-        kind = "integer" if whole else labels.dtype.name
-        raise UsageError(
-            f"{op}: {kind} labels of shape {labels.shape} do not go with logits of shape {logits.shape}; "
-            f"give integers of shape {logits.shape[:-1]} or floating-point distributions of shape {logits.shape}"
-        )
-    target = jax.nn.one_hot(labels, classes, dtype=logits.dtype) if whole else labels.astype(logits.dtype)
+    logits, target = _with_distributions(op, "logits", logits, labels)
     if label_smoothing:
-        target = (1 - label_smoothing) * target + label_smoothing / classes
+        target = (1 - label_smoothing) * target + label_smoothing / logits.shape[-1]
     # A class that the label rules out adds nothing, even where its probability is 0 and its logarithm infinite.
     log_probabilities = jax.nn.log_softmax(logits)
     return -jnp.where(target == 0, 0, target * log_probabilities).sum(axis=-1)
+
+
+def squared_error(
+    outputs: Shaped[AnyArray, "*batch classes"],
+    labels: Shaped[AnyArray, "..."],
+    *,
+    targets: tuple[float, float] = (-1.0, 1.0),
+) -> Shaped[Array, "*batch"]:
+    """Mean squared difference between the outputs and one target for the right class, another for all wrong ones.
+
+    Args:
+      outputs: ``(*batch, K)``; the two half-precision types are computed in float32.
+      labels: Integers ``(*batch)`` in ``0..K-1``, or distributions ``(*batch, K)``, whose targets lie in between.
+      targets: Of a wrong class and of the right one; -1 and 1 are where LeCun's scaled tanh bends most.
+
+    Returns:
+      ``(*batch)``, float32 or float64: the mean over the classes.
+
+    Raises:
+      UsageError: Labels of a wrong shape.
+
+    References:
+      LeCun et al., Backpropagation applied to handwritten zip code recognition, 1989.
+
+    >>> squared_error(jnp.array([[1.0, -1.0, 0.0]]), jnp.array([0])) * 3
+    Array([1.], dtype=float32)
+    """
+    outputs, distribution = _with_distributions("squared_error", "outputs", outputs, labels)
+    wrong, right = targets
+    return jnp.square(outputs - (wrong + (right - wrong) * distribution)).mean(axis=-1)
 
 
 def rbf_output(x: Shaped[AnyArray, "*batch features"], centers: Shaped[AnyArray, "..."]) -> Any:
@@ -92,3 +109,22 @@ def rbf_output(x: Shaped[AnyArray, "*batch features"], centers: Shaped[AnyArray,
         )
     # Differences, not |x|² - 2 x c + |c|²: that loses all digits next to a centre.
     return jnp.square(x[..., None, :] - centers).sum(axis=-1)
+
+
+def _with_distributions(op: str, name: str, outputs: AnyArray, labels: AnyArray) -> tuple[jax.Array, jax.Array]:
+    """Checks both; gives the outputs in at least float32, and the labels as distributions of the same type."""
+    outputs, labels = check_array(op, name, outputs), jnp.asarray(labels)
+    if outputs.ndim < 1:
+        raise UsageError(f"{op}: {name} must have an axis of classes, got a scalar")
+    outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+    whole = jnp.issubdtype(labels.dtype, jnp.integer)
+    expected = outputs.shape[:-1] if whole else outputs.shape
+    if labels.shape != expected or labels.dtype == bool:
+        kind = "integer" if whole else labels.dtype.name
+        raise UsageError(
+            f"{op}: {kind} labels of shape {labels.shape} do not go with {name} of shape {outputs.shape}; "
+            f"give integers of shape {outputs.shape[:-1]} or floating-point distributions of shape {outputs.shape}"
+        )
+    if whole:
+        return outputs, jax.nn.one_hot(labels, outputs.shape[-1], dtype=outputs.dtype)
+    return outputs, labels.astype(outputs.dtype)

@@ -12,7 +12,17 @@ from cnn_jax.train.records import Records, read_records
 from cnn_jax.train.schedules import learning_rate_schedule
 from cnn_jax.train.settings import default_settings, make_optimizer, make_parallel, make_plan, make_step_of
 from cnn_jax.train.state import TrainState, create_state, digest, evaluated, stream_key
-from cnn_jax.train.step import Batch, Examples, Metrics, Step, averages, make_evaluation, make_scanned_steps, make_step
+from cnn_jax.train.step import (
+    Batch,
+    Examples,
+    Metrics,
+    Step,
+    augmented,
+    averages,
+    make_evaluation,
+    make_scanned_steps,
+    make_step,
+)
 from cnn_jax.train.workdir import Workdir, environment, open_workdir
 
 __all__ = [
@@ -33,6 +43,7 @@ __all__ = [
     "Trained",
     "Workdir",
     "agreed",
+    "augmented",
     "averages",
     "create_optimizer",
     "create_state",

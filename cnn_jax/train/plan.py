@@ -46,18 +46,18 @@ class Plan:
         """How many steps the call that starts at ``step`` makes.
 
         The calls of an epoch are of one length where a divisor near ``steps_per_call`` exists, since each length is
-        compiled once, and end with the epoch, an evaluation and the run. They depend on the step alone, so a continued
-        run makes the same ones.
+        compiled once, and end with the epoch (unless it is of a few steps only, and the evaluations further apart), an
+        evaluation and the run. They depend on the step alone, so a continued run makes the same ones.
 
         >>> plan = Plan(batch_size=10, num_examples=4000, total_steps=400, evaluate_every=400, steps_per_call=90)
         >>> plan.call_length(0), dataclasses.replace(plan, num_examples=4010, total_steps=401).call_length(400)
         (80, 1)
         """
-        divisors = (d for d in range(self.steps_per_call, 0, -1) if self.steps_per_epoch % d == 0)
-        length = next(divisors)
+        epoch = self.evaluate_every if self.steps_per_epoch < self.steps_per_call / 4 else self.steps_per_epoch
+        length = next(d for d in range(self.steps_per_call, 0, -1) if epoch % d == 0)
         if length < self.steps_per_call / 4:
             length = self.steps_per_call
-        of_epoch, of_evaluation = (n - step % n for n in (self.steps_per_epoch, self.evaluate_every))
+        of_epoch, of_evaluation = (n - step % n for n in (epoch, self.evaluate_every))
         return min(length, of_epoch, of_evaluation, self.total_steps - step)
 
     def evaluates_at(self, step: int) -> bool:

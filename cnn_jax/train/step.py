@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int, Key, PyTree
 
+from cnn_jax.data.augment import Augmentation
 from cnn_jax.data.batches import batch_indices
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.train.parallel import ONE_DEVICE, Parallel
@@ -90,6 +91,22 @@ def make_step(
         return _unless_finite(state, gradients, new, metrics) if on_nonfinite == "skip" else (new, metrics)
 
     return step
+
+
+def augmented(step: Step, augmentation: Augmentation, steps_per_epoch: int) -> Step:
+    """A step whose batches are augmented first, with keys from the run's ``'augment'`` stream.
+
+    Args:
+      step: what is done with the augmented batch.
+      augmentation: of a batch with ``'image'``, ``'label'`` and ``'index'``.
+      steps_per_epoch: by which the augmentation learns the epoch.
+    """
+
+    def augmented_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key, epoch = stream_key(state.key, "augment"), state.step // steps_per_epoch
+        return step(state, augmentation(key, batch, step=state.step, epoch=epoch))
+
+    return augmented_step
 
 
 def _accumulated(gradient: Gradient, parts: int) -> Gradient:

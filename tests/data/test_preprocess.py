@@ -62,6 +62,11 @@ def test_measures_what_the_network_sees(monkeypatch, shape, resize, expected):
     np.testing.assert_allclose(preprocess.std, expected.std(axis=(0, 1, 2)), rtol=1e-5)
 
 
+def test_crop_takes_the_middle():
+    np.testing.assert_array_equal(plain((5, 8, 3), "crop")(IMAGES), plain((8, 8, 3))(IMAGES)[:, 1:6])
+    np.testing.assert_array_equal(plain((4, 2, 3), "crop")(IMAGES), plain((8, 8, 3))(IMAGES)[:, 2:6, 3:5])
+
+
 @pytest.mark.parametrize(
     ("call", "complaint"),
     [
@@ -73,6 +78,7 @@ def test_measures_what_the_network_sees(monkeypatch, shape, resize, expected):
         (lambda: plain((8, 8, 3))(IMAGES.astype(np.int32)), "images are int32"),
         (lambda: plain((8, 8, 1))(IMAGES), "images have 3 channels, the network's input has 1"),
         (lambda: plain((9, 9, 3))(IMAGES), "8x8 do not become 9x9 with resize='none'; use resize='bilinear' or 'pad'"),
+        (lambda: plain((9, 7, 3), "crop")(IMAGES), "8x8 do not become 9x7 with resize='crop'; use resize='bilinear'"),
         (lambda: plain((9, 7, 3), "pad")(IMAGES), "8x8 do not become 9x7 with resize='pad'; use resize='bilinear'"),
     ],
 )

@@ -121,8 +121,8 @@ class TestTfds:
         pty = pytest.importorskip("pty")
         self.write(tmp_path)
         code = (
-            "from cnn_jax.data import sources; sources.PROGRESS_AFTER_SECONDS = 0;"
-            f"sources.load('made', 'train', data_dir={str(tmp_path)!r})"
+            "from cnn_jax.data import load, records; records.PROGRESS_AFTER_SECONDS = 0;"
+            f"load('made', 'train', data_dir={str(tmp_path)!r})"
         )
         terminal, end = pty.openpty()
         with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=end) as process:

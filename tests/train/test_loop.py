@@ -53,7 +53,10 @@ def test_calls_cover_every_epoch_exactly() -> None:
             step += length
             ends.append(step)
         assert step == 3 * (examples // batch)
-        assert {epoch * (examples // batch) for epoch in (1, 2, 3)} <= set(ends), "a call crosses the end of an epoch"
+        if steps >= most / 4:
+            assert {steps, 2 * steps, 3 * steps} <= set(ends), "a call crosses the end of an epoch"
+        else:
+            assert ends == [2 * steps, 3 * steps], "calls are shorter than they may be"
         assert len({b - a for a, b in zip([0, *ends], ends, strict=False)}) <= 2, "more lengths to compile than needed"
 
 

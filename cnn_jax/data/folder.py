@@ -1,0 +1,253 @@
+"""A folder of the user's own pictures as a data set: ``folder:path``, or ``python -m cnn_jax.data.folder path``.
+
+One subfolder per class, pictures in it to any depth; or such folders in ``train``, ``val`` and ``test``. Every file is
+decoded once to see that it is whole; what was found is kept in the user's cache folder, and only files of another size
+or time of change are looked at again.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cnn_jax.data.arrays import PARTS
+from cnn_jax.data.pictures import decode_picture, find_pictures
+from cnn_jax.data.records import Records, in_threads, showing_progress
+from cnn_jax.data.splits import members_of_split, mixed_order, stratified_parts
+from cnn_jax.errors import EXIT_CODE, UsageError
+from cnn_jax.files import write_whole
+
+SHOWN_BROKEN = 10
+CHECKED_AT_ONCE = 64
+INDEX_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A picture file as it was found.
+
+    Attributes:
+        path: relative to the folder, with ``/``.
+        part: ``"train"``, ``"validation"``, ``"test"``, or empty in a folder without parts.
+        class_name: its class.
+        hash: of its content.
+        width: upright.
+        height: upright.
+        error: why it cannot be read; empty for a good one.
+    """
+
+    path: str
+    part: str
+    class_name: str
+    hash: str
+    width: int
+    height: int
+    error: str
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderContents:
+    """What :func:`scan_folder` found; its text is the report for the user."""
+
+    root: Path
+    class_names: tuple[str, ...]
+    files: tuple[File, ...]
+    broken: tuple[File, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.root}: {len(self.files):,} pictures, {len(self.class_names)} classes"]
+        for part in dict.fromkeys(file.part for file in self.files):
+            counts = Counter(file.class_name for file in self.files if file.part == part)
+            listed = ", ".join(f"{name} {counts[name]:,}" for name in self.class_names[:20])
+            more = f" and {len(self.class_names) - 20} more" if len(self.class_names) > 20 else ""
+            lines.append(f"  {part or 'by class'}: {listed}{more}")
+        widths, heights = [file.width for file in self.files], [file.height for file in self.files]
+        lines.append(
+            f"  sizes from {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}, "
+            f"median {statistics.median_low(widths)}x{statistics.median_low(heights)}"
+        )
+        if self.broken:
+            lines.append(f"  {len(self.broken)} broken, left out:")
+            lines += [f"    {file.path}: {file.error}" for file in self.broken[:SHOWN_BROKEN]]
+            if len(self.broken) > SHOWN_BROKEN:
+                lines.append(f"    and {len(self.broken) - SHOWN_BROKEN} more")
+        return "\n".join(lines)
+
+
+def open_folder(path: str, split: str, *, image_shape: tuple[int, int, int] | None, framing: str = "crop") -> Records:
+    """A split of a folder of pictures.
+
+    Args:
+        path: of the folder.
+        split: a split expression. Without folders ``train``, ``val``, ``test`` the classes are split 80, 10, 10 %.
+        image_shape: ``(height, width, channels)`` of the pictures; 1 channel takes them as grey.
+        framing: as in :class:`~cnn_jax.data.Records`.
+
+    Returns:
+        The split, in an order that is mixed by file name, so that a slice of it is a random sample.
+
+    Raises:
+        UsageError: when the folder is not like that, or has no such split.
+    """
+    name = f"folder:{path}"
+    if image_shape is None or image_shape[-1] not in (1, 3):
+        raise UsageError(f"data set {name!r}: give image_shape=(height, width, 1 or 3) to bring the pictures to")
+    contents = scan_folder(path)
+    labels = [contents.class_names.index(file.class_name) for file in contents.files]
+    paths = [file.path for file in contents.files]
+    if contents.files[0].part:
+        order = mixed_order(paths)
+        parts = np.array([file.part for file in contents.files])[order]
+        members = {part: order[parts == part] for part in dict.fromkeys(PARTS.values())}
+    else:
+        members = stratified_parts(labels, paths)
+    chosen = [int(example) for example in members_of_split(name, split, members)]
+    reader = FolderReader(
+        str(contents.root), tuple(paths[e] for e in chosen), tuple(labels[e] for e in chosen), image_shape
+    )
+    identity = repr([(contents.files[e].path, contents.files[e].hash) for e in chosen])
+    return Records(
+        name, split, reader, len(chosen), image_shape, contents.class_names, identity, framing, report=str(contents)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderReader:
+    """Reads examples from picture files; see :data:`~cnn_jax.data.records.Reader`."""
+
+    root: str
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+    image_shape: tuple[int, int, int]
+
+    def __call__(self, indices: Sequence[int]) -> list[tuple[Image.Image | np.ndarray, int]]:
+        """Pictures and labels."""
+        height, width, channels = self.image_shape
+        examples: list[tuple[Image.Image | np.ndarray, int]] = []
+        for index in indices:
+            path = os.path.join(self.root, self.paths[index])
+            try:
+                with open(path, "rb") as file:
+                    content = file.read()
+            except OSError as error:
+                raise UsageError(f"{path}: cannot be read any more: {error.strerror}") from error
+            picture = decode_picture(content, path, channels=channels, least=max(height, width))
+            examples.append((picture, self.labels[index]))
+        return examples
+
+
+def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
+    """Looks at every picture of a folder of classes, or of parts of classes.
+
+    Raises:
+        UsageError: when there are no classes in it, or no good picture.
+    """
+    root = Path(path).expanduser().absolute()
+    if not str(path) or not root.is_dir():
+        raise UsageError(f"data set 'folder:{path}': there is no folder {root}")
+    folders = _class_folders(root)
+    index_file = _cache_folder() / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
+    known = _read_index(index_file)
+    listed: list[tuple[str, str, str]] = []
+    for (part, class_name), folder in folders.items():
+        try:
+            found = find_pictures([folder])
+        except UsageError:
+            found = []  # a class may be empty
+        listed += [(file.relative_to(root).as_posix(), part, class_name) for file in found]
+    seen: dict[str, list] = {}
+
+    def check(start: int) -> int:
+        chosen = listed[start : start + CHECKED_AT_ONCE]
+        for relative, _, _ in chosen:
+            status = (root / relative).stat()
+            stamp = [status.st_size, status.st_mtime_ns]
+            old = known.get(relative)
+            seen[relative] = old if old and old[:2] == stamp else [*stamp, *_checked(root / relative)]
+        return len(chosen)
+
+    with showing_progress(f"checking the pictures of {root.name}", len(listed)) as advance:
+        for count in in_threads(check, range(0, len(listed), CHECKED_AT_ONCE)):
+            advance(count)
+    if seen != known:
+        index_file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(index_file, json.dumps({"version": INDEX_VERSION, "folder": str(root), "files": seen}))
+    files = [File(relative, part, class_name, *seen[relative][2:]) for relative, part, class_name in listed]
+    good, broken = [file for file in files if not file.error], [file for file in files if file.error]
+    if not good:
+        raise UsageError(f"data set 'folder:{path}': no pictures in its {len(folders)} class folders")
+    class_names = tuple(sorted({name for _, name in folders}))
+    return FolderContents(root, class_names, tuple(good), tuple(broken))
+
+
+def _class_folders(root: Path) -> dict[tuple[str, str], Path]:
+    """The folder of each (part, class)."""
+    inside = _subfolders(root)
+    if not inside:
+        raise UsageError(
+            f"data set 'folder:{root}': has no subfolders; put the pictures of each class in one of its own"
+        )
+    if "train" not in {folder.name.lower() for folder in inside}:
+        return {("", folder.name): folder for folder in inside}
+    unknown = [folder.name for folder in inside if folder.name.lower() not in PARTS]
+    if unknown:
+        raise UsageError(
+            f"data set 'folder:{root}': has 'train' beside {', '.join(map(repr, unknown[:5]))}; beside it may only be "
+            "'val' and 'test', each with one subfolder per class"
+        )
+    folders = {(PARTS[part.name.lower()], folder.name): folder for part in inside for folder in _subfolders(part)}
+    trained = {name for part, name in folders if part == "train"}
+    for part, name in folders:
+        if name not in trained:
+            raise UsageError(f"data set 'folder:{root}': class {name!r} is in {part!r}, but not in 'train'")
+    if not folders:
+        raise UsageError(f"data set 'folder:{root}': 'train' has no subfolders; make one for each class")
+    return folders
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _checked(path: Path) -> tuple[str, int, int, str]:
+    """Hash, width, height and error of a file, all of it decoded (a JPEG at an eighth: half of the time)."""
+    content = path.read_bytes()
+    hashed = hashlib.blake2b(content, digest_size=8).hexdigest()
+    try:
+        decode_picture(content, path, channels=3, least=1)
+        with Image.open(path) as image:
+            width, height = image.size
+            if image.getexif().get(0x0112, 1) >= 5:  # EXIF's orientation: on its side
+                width, height = height, width
+    except UsageError as error:
+        return hashed, 0, 0, str(error).removeprefix(f"{path}: ")
+    return hashed, width, height, ""
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnn_jax" / "folders"
+
+
+def _read_index(file: Path) -> dict[str, list]:
+    try:
+        index = json.loads(file.read_text())
+        return index["files"] if index["version"] == INDEX_VERSION else {}
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or spoilt
+        return {}
+
+
+if __name__ == "__main__":
+    try:
+        for argument in sys.argv[1:]:
+            print(scan_folder(argument))
+    except UsageError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        sys.exit(EXIT_CODE)

@@ -1,0 +1,195 @@
+"""Changing networks that there are: another output layer, frozen layers, full connections turned into convolutions."""
+
+import fnmatch
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.nn.initializers import Initializer, lecun_normal, zeros
+
+from cnn_jax import geometry, nn, ops
+from cnn_jax.errors import UsageError, nearest
+from cnn_jax.models.lenet import class_codes
+
+
+def replace_head(
+    model: nn.Sequence, num_classes: int, *, rngs: nnx.Rngs, kernel_init: Initializer | None = None
+) -> nn.Sequence:
+    """A copy of a network with a new output layer, for other classes; all else keeps its parameters.
+
+    Args:
+      model: its last layer with a kernel is replaced, or the fixed codes of LeNet-5.
+      num_classes: the number of outputs.
+      rngs: draws the parameters of the new layer.
+      kernel_init: draws the kernel; by default ``lecun_normal``. Biases are zero.
+
+    Raises:
+      UsageError: fewer than one class, or a network without such a layer.
+
+    >>> from cnn_jax import models
+    >>> model = models.create("lenet_5_modern", rngs=nnx.Rngs(0))
+    >>> replace_head(model, 26, rngs=nnx.Rngs(1)).output.kernel.shape
+    (84, 26)
+    """
+    if num_classes < 1:
+        raise UsageError(f"num_classes={num_classes} must be at least 1")
+    model = nnx.clone(model)
+    *parents, name = output_layer(model)
+    parent = functools.reduce(getattr, parents, model)
+    old = getattr(parent, name)
+    if isinstance(old, nn.RBFOutput):
+        setattr(parent, name, nn.RBFOutput(class_codes(num_classes, rngs)))
+        return model
+    options: dict[str, Any] = {
+        "use_bias": old.bias is not None,
+        "dtype": old.dtype,
+        "kernel_init": kernel_init or lecun_normal(),
+        "rngs": rngs,
+    }
+    if isinstance(old, nn.Linear):
+        new: nnx.Module = nn.Linear(old.in_features, num_classes, **options)
+    else:
+        new = nn.Conv(
+            old.in_features, num_classes, old.kernel_size, strides=old.strides, padding=old.padding, **options
+        )
+    setattr(parent, name, new)
+    return model
+
+
+def output_layer(model: nn.Sequence) -> tuple[str, ...]:
+    """The path to the last layer that makes scores of features, from the network down.
+
+    Raises:
+      UsageError: there is none.
+
+    >>> from cnn_jax import models
+    >>> output_layer(models.create("lenet_5_modern", rngs=nnx.Rngs(0)))
+    ('output',)
+    """
+    for name in reversed(model.names):
+        layer = getattr(model, name)
+        if isinstance(layer, nn.Linear | nn.Conv | nn.RBFOutput):
+            return (name,)
+        if isinstance(layer, nn.Sequence):
+            return (name, *output_layer(layer))
+    raise UsageError(f"output_layer: none of the layers {', '.join(model.names)} has a kernel")
+
+
+def trainable(model: nnx.Module, patterns: str | Sequence[str]) -> Callable[..., bool]:
+    """The parameters that some patterns name, as a filter for ``nnx.split`` and ``nnx.state``: train these alone.
+
+    What the filter leaves out goes to the rest of the state: it is not differentiated, and optimisers know nothing of
+    it. (``optax.masked`` would leave gradients of the others in the updates.)
+
+    Args:
+      model: has the parameters.
+      patterns: of paths such as ``'fc8/kernel'``; ``*`` stands for anything, and a name for all below it: ``'fc8'``,
+        ``'conv5_*'``, ``'*/bias'``.
+
+    Raises:
+      UsageError: a pattern that names no parameter.
+
+    >>> from cnn_jax import models
+    >>> model = models.create("lenet_5_modern", rngs=nnx.Rngs(0))
+    >>> graph, trained, frozen = nnx.split(model, trainable(model, ["f6", "output/*"]), ...)
+    >>> list(trained)
+    ['f6', 'output']
+    """
+    patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))]
+    for pattern in patterns:
+        if not any(_matches(path, (pattern,)) for path in paths):
+            layers = {path.rpartition("/")[0] for path in paths}
+            raise UsageError(f"trainable: pattern {pattern!r} names no parameter; {nearest(pattern, layers)}")
+    return nnx.All(nnx.Param, lambda path, value: _matches("/".join(map(str, path)), patterns))
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"{pattern}/*") for pattern in patterns)
+
+
+def convolutionalize(model: nn.Sequence, input_shape: Sequence[int] | None = None) -> nn.Sequence:
+    """A network with its full connections as convolutions, so that it slides over larger images in one pass.
+
+    On images of the size that it was made for, it gives the same outputs, (batch, 1, 1, classes). On larger images it
+    gives (batch, rows, columns, classes), as if the network had been applied to a window that moves by the product of
+    all strides. Where a network pads, the padding of inner windows is what the image has there and not zeros.
+
+    Args:
+      model: its layers before the first full connection can be anything that slides.
+      input_shape: of the images that the model was made for; needed if it has a global or adaptive pool, which then
+        gets the window that it has on these images.
+
+    Returns:
+      A model that shares the parameters, with layers of the same names but ``flatten``.
+
+    Raises:
+      UsageError: a layer that depends on the position, or a missing ``input_shape``.
+
+    References:
+      Sermanet et al., OverFeat: integrated recognition, localization and detection using convolutional networks, 2014.
+
+    >>> import jax.numpy as jnp
+    >>> from cnn_jax import models
+    >>> model = models.create("lenet_5_modern", rngs=nnx.Rngs(0))
+    >>> convolutionalize(model)(jnp.zeros((1, 64, 48, 1))).shape
+    (1, 9, 5, 10)
+    """
+    layers: dict[str, Any] = {}
+    window: tuple[int, ...] = (1, 1)
+    for name in model.names:
+        layer = getattr(model, name)
+        if isinstance(layer, nn.Flatten):
+            window = layer.input_shape[:-1]
+        elif isinstance(layer, nn.Linear):
+            layers[name] = _as_convolution(layer, window)
+            window = (1, 1)
+        elif layer is ops.global_avg_pool or isinstance(layer, nn.AdaptiveAvgPool):
+            if input_shape is None:
+                raise UsageError(
+                    f"convolutionalize: layer {name!r} pools whatever it is given; "
+                    f"say for which images the network was made by input_shape=(height, width, channels)"
+                )
+            layers |= _as_sliding_pool(name, layer, geometry.output_shape(layers, input_shape)[:-1])
+        elif isinstance(layer, nn.TableConv) and layer.bias.ndim > 1:
+            raise UsageError(f"convolutionalize: layer {name!r} has a bias for every position, so it cannot slide")
+        else:
+            layers[name] = layer
+    return nn.Sequence(layers)
+
+
+def _as_convolution(layer: nn.Linear, window: tuple[int, ...]) -> nn.Conv:
+    """The convolution that does to a map of the window's size what the layer does to the flattened map."""
+    return nn.Conv(
+        layer.in_features // (window[0] * window[1]),
+        layer.out_features,
+        window,
+        padding="VALID",
+        use_bias=layer.bias is not None,
+        dtype=layer.dtype,
+        kernel_init=_given(layer.kernel),
+        bias_init=_given(layer.bias) if layer.bias is not None else zeros,
+        rngs=nnx.Rngs(0),  # nothing is drawn
+    )
+
+
+def _given(param: nnx.Variable) -> Initializer:
+    """An initialiser that draws nothing, but reshapes what there is."""
+
+    def init(key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None) -> jax.Array:
+        return param[...].reshape(shape)
+
+    return init
+
+
+def _as_sliding_pool(name: str, layer: Any, sizes: tuple[int, ...]) -> dict[str, nnx.Module]:
+    if layer is ops.global_avg_pool:
+        return {name: nn.AvgPool(sizes, strides=1)}
+    if layer.output_size != sizes:
+        raise UsageError(
+            f"convolutionalize: layer {name!r} brings maps of {sizes} to {layer.output_size}; only a network whose "
+            f"maps have that size already can slide"
+        )
+    return {}

@@ -1,0 +1,92 @@
+"""Figures that set several runs side by side: errors of methods, and a score over a quantity for several ways."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
+
+from cnn_jax.errors import UsageError
+from cnn_jax.report.figures.style import BLUE, GREY, INK, OTHERS, VERMILLION, WIDTH, styled, tint
+
+Spread = tuple[float, float]
+"""A mean and a standard deviation."""
+
+
+@styled
+def errors(rows: Sequence[tuple[str, float, float | None]]) -> Figure:
+    """The error of each method as a bar, and what was published for it as a mark, on a logarithmic axis.
+
+    Args:
+      rows: from the top down: the method, its error, and the published error or None; shares of 1.
+
+    Raises:
+      UsageError: no rows, or an error that is not positive, which has no place on a logarithmic axis.
+
+    Example:
+      >>> errors([("linear", 0.08, 0.12), ("LeNet-5", 0.009, 0.0095)]).axes[0].get_xscale()
+      'log'
+    """
+    if not rows:
+        raise UsageError("errors: no rows; give at least one (method, error, published error)")
+    for name, error, published in rows:
+        if error <= 0 or (published is not None and published <= 0):
+            raise UsageError(f"errors: {name!r} has error {error}, published {published}; both must be positive")
+    numbers = [number for _, *pair in rows for number in pair if number is not None]
+    low = min(numbers) / 1.6
+    figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for place, (_, error, published) in enumerate(rows):
+        axes.barh(place, error - low, left=low, height=0.55, color=tint(BLUE, 0.75))
+        axes.text(error * 1.04, place, f"{error:.2%}", va="center_baseline", size=9, color=INK)
+        if published is not None:
+            axes.plot([published] * 2, [place - 0.38, place + 0.38], color=VERMILLION, linewidth=2.2)
+    axes.set_xscale("log")
+    axes.set_xlim(low, max(numbers) * 2.2)
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows], color=INK)
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(axis="x")
+    axes.set_xlabel("test error (bar: measured; mark: published)")
+    return figure
+
+
+@styled
+def spreads(series: Mapping[str, Mapping[float, Spread]], *, x_label: str, y_label: str, log_x: bool = True) -> Figure:
+    """A score over a quantity, one line for each way, with a band of one standard deviation.
+
+    Args:
+      series: way -> quantity -> (mean, standard deviation), the scores as shares of 1.
+      x_label: what the quantity is.
+      y_label: what the score is.
+      log_x: whether the quantity's axis is logarithmic.
+
+    Raises:
+      UsageError: no series, or one without points.
+
+    Example:
+      >>> series = {"kept": {10: (0.5, 0.02), 100: (0.8, 0.01)}, "scratch": {10: (0.3, 0.05), 100: (0.7, 0.02)}}
+      >>> len(spreads(series, x_label="examples", y_label="test accuracy").axes[0].lines)
+      2
+    """
+    if not series or not all(series.values()):
+        raise UsageError("spreads: series needs at least one line, each with at least one point")
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for colour, (name, points) in zip((BLUE, VERMILLION, GREY, *OTHERS) * len(series), series.items(), strict=False):
+        x = np.array(sorted(points))
+        means, deviations = np.array([points[value] for value in x]).T
+        axes.plot(x, means, color=colour, marker="o", markersize=4, label=name)
+        axes.fill_between(x, means - deviations, means + deviations, color=tint(colour, 0.2), linewidth=0)
+    if log_x:
+        axes.set_xscale("log")
+    ticks = sorted({value for points in series.values() for value in points})
+    axes.set_xticks(ticks, [f"{value:,g}" for value in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(axis="y")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.legend(loc="best", labelcolor="linecolor", handlelength=0)
+    return figure

@@ -1,0 +1,95 @@
+"""What is known about weights besides their numbers: the network, the normalisation of its inputs, its classes."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cnn_jax.errors import UsageError
+
+_KEY = "cnn_jax"  # of the metadata of a safetensors file, which maps texts to texts
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What weights are of, and what they expect.
+
+    Attributes:
+      architecture: the network's name, one of ``models.available()``; None if unknown.
+      options: the keywords of ``models.create`` that are not the defaults: ``num_classes``, ``input_shape``, ``width``
+        and the network's own. JSON values.
+      mean: what is subtracted from each channel of inputs between 0 and 1; None if unknown.
+      std: what each channel is divided by after that; None if unknown.
+      class_names: of the outputs, in order; None if unknown.
+
+    Raises:
+      UsageError: mean and std that do not go together, or options that are no JSON.
+
+    >>> about = About("resnet_50", {"stride": "v1.5"}, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    >>> from cnn_jax import data
+    >>> data.Preprocess((224, 224, 3), mean=about.mean, std=about.std, resize="bilinear").std
+    (0.229, 0.224, 0.225)
+    """
+
+    architecture: str | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        channels = [None if values is None else len(values) for values in (self.mean, self.std)]
+        if channels[0] != channels[1]:
+            raise UsageError(f"About: mean={self.mean} and std={self.std} must have one value per channel each")
+        if self.std is not None and min(self.std, default=0) <= 0:
+            raise UsageError(f"About: std={self.std} must be positive")
+        try:
+            json.dumps(dict(self.options))
+        except TypeError as error:
+            raise UsageError(f"About: options={dict(self.options)} are kept as JSON, but: {error}") from error
+
+    def to_metadata(self) -> dict[str, str]:
+        """As the metadata of a safetensors file.
+
+        >>> About("vgg_d").to_metadata()
+        {'cnn_jax': '{"architecture": "vgg_d"}'}
+        """
+        known = {name: value for name, value in dataclasses.asdict(self).items() if value}
+        return {_KEY: json.dumps(known)}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> "About":
+        """The inverse of :meth:`to_metadata`; of other metadata, nothing.
+
+        >>> About.from_metadata(About("vgg_d", {"input_shape": (64, 64, 3)}).to_metadata()).options
+        {'input_shape': (64, 64, 3)}
+        """
+        try:
+            return cls(**_tuples(json.loads(metadata.get(_KEY, "{}"))))
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"About: the metadata {metadata[_KEY]!r} is not of this version ({error})") from error
+
+    @classmethod
+    def from_timm(cls, config: Mapping[str, Any]) -> "About":
+        """What the ``config.json`` beside timm's weights says of inputs and classes.
+
+        >>> config = {"pretrained_cfg": {"mean": [0.5], "std": [0.5]}, "label_names": ["cat", "dog"]}
+        >>> About.from_timm(config).class_names
+        ('cat', 'dog')
+        """
+        pretrained = config.get("pretrained_cfg", config)
+        names = config.get("label_names") or pretrained.get("label_names")
+        if isinstance(names, Mapping):  # from the number of an output to its name, which may leave some out
+            names = [names.get(str(index), "") for index in range(1 + max(map(int, names)))]
+        given = {"mean": pretrained.get("mean"), "std": pretrained.get("std"), "class_names": names}
+        return cls(**{name: _tuples(value) for name, value in given.items() if value})
+
+
+def _tuples(value: Any) -> Any:
+    """A JSON value with its lists made tuples."""
+    if isinstance(value, Mapping):
+        return {name: _tuples(entry) for name, entry in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value

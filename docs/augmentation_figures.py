@@ -1,0 +1,91 @@
+"""Draws the pictures of augmentation.md: ``python docs/augmentation_figures.py``, from the root of a clone."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from cnn_jax.data import augment
+
+IMAGES = Path(__file__).parent / "images"
+SIDE = 192
+VIEWS = 5
+SHOWN = {
+    "flip": "flip",
+    "alternating_flip": "alternating_flip",
+    "pad_and_crop": "pad_and_crop(padding=24, mode='mirror')",
+    "random_resized_crop": "random_resized_crop(scale=(0.1, 1.0))",
+    "affine": "affine(rotation=20, scale=(0.8, 1.2), squeeze=0.15, shear=0.2)",
+    "elastic": "elastic(alpha=150, sigma=8, mode='mirror')",
+    "brightness": "brightness",
+    "contrast": "contrast(strength=0.7)",
+    "saturation": "saturation(strength=0.9)",
+    "color_pca": "color_pca(std=1.0)",
+    "cutout": "cutout(size=80, fill=0.5)",
+    "mixup": "mixup(alpha=1.0)",
+    "cutmix": "cutmix",
+}
+
+
+def photographs() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's temple and flower, cut square and scaled to 0..1."""
+    temple, flower = load_sample_images().images
+
+    def square(pixels: np.ndarray, left: int) -> np.ndarray:
+        side = pixels.shape[0]
+        image = Image.fromarray(pixels[:, left : left + side])
+        return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), np.float32) / 255
+
+    return square(temple, 0), square(flower, 120)
+
+
+def row(name: str, pictures: list[np.ndarray], titles: list[str]) -> None:
+    """Saves pictures side by side, a title above each."""
+    figure, axes = plt.subplots(1, len(pictures), figsize=(1.6 * len(pictures), 1.86), layout="constrained")
+    for axis, picture, title in zip(axes, pictures, titles, strict=True):
+        axis.imshow(np.clip(picture, 0, 1))
+        axis.set_title(title, fontsize=9)
+        axis.axis("off")
+    figure.savefig(IMAGES / f"augment_{name}.webp", dpi=120, pil_kwargs={"quality": 82})
+    plt.close(figure)
+
+
+def views(call: str, picture: np.ndarray, other: np.ndarray) -> tuple[list[np.ndarray], list[str]]:
+    """What five examples of a batch become, and what is to be said of each."""
+    covariance = augment.color_covariance(np.stack([picture, other]))
+    augmentation = augment.Augmentation([call], num_classes=2, covariance=covariance)
+    batch_of = [other if augmentation.mixes and place % 2 else picture for place in range(VIEWS + 1)]
+    labels = [int(augmentation.mixes and place % 2) for place in range(VIEWS + 1)]
+    batch = {"image": jnp.array(batch_of), "label": jnp.array(labels), "index": jnp.arange(VIEWS + 1)}
+    if call == "alternating_flip":  # the same picture in successive epochs
+        results = [augmentation(jax.random.key(1), batch, step=0, epoch=epoch)["image"][0] for epoch in range(VIEWS)]
+        return [np.asarray(result) for result in results], [f"epoch {epoch}" for epoch in range(VIEWS)]
+    result = augmentation(jax.random.key(4), batch, step=0, epoch=0)
+    titles = [""] * VIEWS
+    if augmentation.mixes:
+        titles = [f"{100 * float(weight):.0f} % temple" for weight in result["label"][:VIEWS, 0]]
+    return list(np.asarray(result["image"][:VIEWS])), titles
+
+
+def main() -> None:
+    """Draws all of them."""
+    IMAGES.mkdir(exist_ok=True)
+    temple, flower = photographs()
+    for name, call in SHOWN.items():
+        pictures, titles = views(call, temple, flower)
+        row(name, [temple, *pictures], ["picture", *titles])
+    places = ["top left", "top right", "bottom left", "bottom right", "centre"]
+    crops = augment.ten_crop(jnp.array(temple)[None], size=(128, 128))[:, 0]
+    row("ten_crop", [temple, *np.asarray(crops[:5])], ["picture", *places])
+    row("mirror", [temple, temple[:, ::-1]], ["picture", "mirrored"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""What is to be beaten: simple classifiers, old networks and methods of other kinds, on one set, in one table.
+
+The networks are trained as classification runs, each in a folder of its own; nearest neighbours and the support vector
+machine are scikit-learn's, on the raw pixels.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import SVC
+
+from cnn_jax import config as configs
+from cnn_jax import data, geometry
+from cnn_jax import train as training
+from cnn_jax.errors import UsageError, nearest
+from cnn_jax.files import write_json
+from cnn_jax.report.figures import errors
+from cnn_jax.report.page import Headline, Page, Section, Table
+from experiments import classification, series
+
+_SERIES_KEYS = ("networks", "methods", "published", "few")
+# In the order of cost; the support vector machine's settings are those that scikit-learn users reach 98.6 % with.
+METHODS: dict[str, Callable[[], Any]] = {
+    "k-nearest neighbours": lambda: KNeighborsClassifier(n_neighbors=3),
+    "support vector machine": lambda: SVC(C=5.0, gamma=0.05, cache_size=1000),
+}
+
+
+def default_config() -> ConfigDict:
+    """Every key: those of classification, shared by all networks, and what is different for each."""
+    config = classification.default_config()
+    config.experiment = "baselines"
+    with config.unlocked():
+        config.networks = {}  # title -> changes to the config, keys with dots written as nested groups
+        config.methods = tuple(METHODS)
+        config.published = {}  # title -> the published test error, a share of 1
+        config.few = 1000  # training examples of the logistic regression whose training accuracy is asked; 0 for none
+    return config
+
+
+def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
+    """Runs what has not been run yet, and writes ``result.json`` and ``report.html``."""
+    for title in config.methods:
+        if title not in METHODS:
+            raise UsageError(f"methods={title!r} is unknown; {nearest(title, METHODS)}")
+    started = time.perf_counter()
+    with training.open_workdir(directory, config):
+        results: dict[str, dict[str, Any]] = {}
+        for title in config.networks:
+            run = network_run(config, title)
+            folder = directory / title.replace(" ", "-")
+            accuracy = series.finished(run, folder)["scores"]["test/accuracy"]
+            results[title] = {"error": 1 - accuracy, "parameters": _parameters(run)}
+        for title in config.methods:
+            results[title] = _method(config, title, directory / f"{title.replace(' ', '-')}.json")
+        few = _few(config, directory / "logistic-regression-of-few") if config.few else None
+        write_json(directory / "result.json", {"results": results, "training_accuracy_of_few": few})
+        _write_report(config, directory, results, few)
+    for title, result in results.items():
+        print(f"{title:28} {result['error']:7.2%} test error")
+    print(f"in {time.perf_counter() - started:.1f} s; the runs are in {directory}; open {directory / 'report.html'}")
+
+
+def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str) -> None:
+    """Raises a UsageError: a series of runs has no checkpoint of its own."""
+    raise series.refusal("eval", directory)
+
+
+def predict(config: ConfigDict, directory: Path, **options: Any) -> None:
+    """Raises a UsageError: a series of runs is no network."""
+    raise series.refusal("predict", directory)
+
+
+def summary(config: ConfigDict, **options: Any) -> None:
+    """Prints the tables of the networks."""
+    for title in config.networks:
+        classification.summary(network_run(config, title), **options)
+
+
+def network_run(config: ConfigDict, title: str) -> ConfigDict:
+    """The run of one network."""
+    return series.variation(config, _flattened(config.networks[title]), without=_SERIES_KEYS)
+
+
+def _flattened(group: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in group.items():
+        if isinstance(value, ConfigDict) and not prefix.startswith("model.options"):
+            flat |= _flattened(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _parameters(run: ConfigDict) -> int:
+    channels = run.input_shape[-1]
+    as_is = data.Preprocess(tuple(run.input_shape), mean=(0.0,) * channels, std=(1.0,) * channels)
+    names = data.load(run.data.name, "test[:1]", data_dir=run.data.data_dir or None).class_names
+    return geometry.parameter_count(classification.Classifier(run, as_is, names).abstract_model)
+
+
+def _method(config: ConfigDict, title: str, path: Path) -> dict[str, Any]:
+    """The error of one of scikit-learn's methods; kept in a file, so that a continued series does not repeat it."""
+    if path.is_file():
+        return json.loads(path.read_text())
+    print(f"\n{title} on {config.data.name}")
+    sets = classification.load_sets(config)
+    pixels = {role: dataset.images.reshape(len(dataset), -1) / np.float32(255) for role, dataset in sets.items()}
+    fitted = METHODS[title]().fit(pixels["train"], sets["train"].labels)
+    accuracy = float(fitted.score(pixels["test"], sets["test"].labels))
+    result = {"error": 1 - accuracy, "parameters": 0}
+    write_json(path, result)
+    return result
+
+
+def _few(config: ConfigDict, directory: Path) -> float:
+    """The training accuracy that logistic regression reaches on few examples."""
+    few = {
+        "model.name": "logistic_regression",
+        "data.train_part": (0, config.few),
+        "data.validation": f"{config.data.train}[:{config.few}]",
+        "batch_size": min(config.batch_size, config.few),
+        "duration": "5000 steps",
+        "evaluate_every": "5000 steps",
+        "optimizer.schedule": "constant",
+        "optimizer.weight_decay": 0.0,
+    }
+    run = series.variation(config, few, without=_SERIES_KEYS)
+    return series.finished(run, directory)["scores"]["validation/accuracy"]
+
+
+def _write_report(config: ConfigDict, directory: Path, results: dict[str, dict[str, Any]], few: float | None) -> None:
+    published = config.published
+    best = min(results, key=lambda title: results[title]["error"])
+    rows = [
+        [
+            title,
+            f"{result['parameters']:,}" if result["parameters"] else "",
+            f"{result['error']:.2%}",
+            f"{published[title]:.2%}" if title in published else "",
+        ]
+        for title, result in results.items()
+    ]
+    sections = [
+        Section(
+            "Test errors",
+            figure=errors([(title, result["error"], published.get(title)) for title, result in results.items()]),
+            alt="Test error of each method, beside the published one",
+            table=Table(["method", "parameters", "test error", "published"], rows),
+        ),
+    ]
+    if few is not None:
+        sections.append(
+            Section(
+                "Two questions",
+                text="How many parameters has logistic regression for 28x28 pixels and ten classes? "
+                f"784 x 10 + 10 = {784 * 10 + 10:,}, as the table counts it.\n\n"
+                f"Which training accuracy does it reach on {config.few:,} digits? {few:.1%}: with {784 * 10 + 10:,} "
+                f"parameters, {config.few:,} points are separated by planes.",
+            )
+        )
+    page = Page(
+        title=f"Baselines on {config.data.name}",
+        subtitle=f"{len(results)} methods, seed {config.seed}",
+        headlines=[
+            Headline(f"test error of {best}", f"{results[best]['error']:.2%}"),
+            *([Headline(f"training accuracy on {config.few:,}, logistic regression", f"{few:.1%}")] if few else []),
+        ],
+        sections=[
+            *sections,
+            Section("Config", code=configs.to_json(config)),
+            Section("How to reproduce", code=f"python launch.py --workdir={directory}"),
+        ],
+        footer=f"Written by cnn_jax. Each network's run is in a folder of its own within {directory.name}.",
+    )
+    page.write(directory)

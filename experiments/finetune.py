@@ -1,0 +1,168 @@
+"""Keeping the features: train on one set, train only the output layer on few examples of another, against from scratch.
+
+For every number of examples and every seed there are two runs on the target: ``kept`` starts from the features learned
+on the source and trains its output layer alone, ``scratch`` trains everything. One figure shows their scores.
+"""
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+from ml_collections import ConfigDict
+
+from cnn_jax import config as configs
+from cnn_jax import models
+from cnn_jax import train as training
+from cnn_jax.errors import UsageError
+from cnn_jax.files import write_json
+from cnn_jax.report.figures import spreads
+from cnn_jax.report.page import Headline, Page, Section, Table
+from experiments import classification, series
+
+Scores = dict[str, dict[int, list[float]]]
+"""Way -> number of examples -> test accuracy for each seed."""
+
+_SERIES_KEYS = ("source", "examples", "seeds")
+_TITLES = {"kept": "features kept", "scratch": "from scratch"}
+
+
+def default_config() -> ConfigDict:
+    """Every key: those of classification, which describe the target, and what is different on the source."""
+    config = classification.default_config()
+    config.experiment = "finetune"
+    with config.unlocked():
+        config.source = {
+            "name": "mnist",
+            "train": "train",
+            "validation": "",
+            "test": "test",
+            "classes": (),
+            "batch_size": 128,
+            "duration": "5 epochs",
+            "evaluate_every": "1 epoch",
+        }
+        config.examples = (10, 100, 1000)  # of the target's training set
+        config.seeds = 3
+    return config
+
+
+def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
+    """Runs what has not been run yet, and writes ``result.json`` and ``report.html``."""
+    if config.seeds < 1:
+        raise UsageError(f"seeds={config.seeds} must be at least 1")
+    started = time.perf_counter()
+    with training.open_workdir(directory, config):
+        source = series.finished(source_run(config), directory / "source")["scores"]["test/accuracy"]
+        scores: Scores = {way: {count: [] for count in config.examples} for way in _TITLES}
+        for count in config.examples:
+            for number in range(config.seeds):
+                for way, by_count in scores.items():
+                    run = target_run(config, way, count=count, number=number, source=directory / "source")
+                    result = series.finished(run, directory / f"{way}-{count}-{number}")
+                    by_count[count].append(result["scores"]["test/accuracy"])
+        write_json(directory / "result.json", {"source": source, "scores": scores})
+        _write_report(config, directory, source, scores)
+    print(f"\n{1 + 2 * len(config.examples) * config.seeds} runs in {time.perf_counter() - started:.1f} s")
+    for count in config.examples:
+        print(f"{count:>8,} examples: {', '.join(f'{_TITLES[way]} {_spread(scores[way][count])}' for way in scores)}")
+    print(f"the runs are in {directory}; open {directory / 'report.html'}")
+
+
+def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str) -> None:
+    """Raises a UsageError: a series of runs has no checkpoint of its own."""
+    raise series.refusal("eval", directory)
+
+
+def predict(config: ConfigDict, directory: Path, **options: Any) -> None:
+    """Raises a UsageError: a series of runs is no network."""
+    raise series.refusal("predict", directory)
+
+
+def summary(config: ConfigDict, **options: Any) -> None:
+    """Prints the network's table."""
+    classification.summary(source_run(config), **options)
+
+
+def source_run(config: ConfigDict) -> ConfigDict:
+    """The run that the features are from."""
+    source = config.source
+    data = {f"data.{key}": source[key] for key in ("name", "train", "validation", "test", "classes")}
+    rest = {key: source[key] for key in ("batch_size", "duration", "evaluate_every")}
+    return series.variation(config, {**data, **rest}, without=_SERIES_KEYS)
+
+
+def target_run(config: ConfigDict, way: str, *, count: int, number: int, source: Path) -> ConfigDict:
+    """One run on ``count`` examples of the target: others for every ``number``, the same for both ways."""
+    changes: dict[str, Any] = {
+        "seed": config.seed + number,
+        "data.train_part": (number * count, (number + 1) * count),
+        "batch_size": min(config.batch_size, count),
+    }
+    if way == "kept":
+        changes |= {"model.features_from": str(source), "freeze": _feature_layers(config)}
+    return series.variation(config, changes, without=_SERIES_KEYS)
+
+
+def _feature_layers(config: ConfigDict) -> tuple[str, ...]:
+    """The names of all layers with parameters but the output layer."""
+    model = nnx.eval_shape(
+        lambda: models.create(
+            config.model.name, input_shape=config.input_shape, rngs=nnx.Rngs(0), **config.model.options
+        )
+    )
+    head = models.output_layer(model)
+    paths = (path for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param)))
+    return tuple(dict.fromkeys("/".join(map(str, path[:-1])) for path in paths if path[: len(head)] != head))
+
+
+def _spread(accuracies: list[float]) -> str:
+    deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+    return f"{statistics.fmean(accuracies):.2%} ± {100 * deviation:.2f}"
+
+
+def _write_report(config: ConfigDict, directory: Path, source: float, scores: Scores) -> None:
+    lines = {
+        _TITLES[way]: {
+            count: (statistics.fmean(row), statistics.stdev(row) if len(row) > 1 else 0.0)
+            for count, row in by_count.items()
+        }
+        for way, by_count in scores.items()
+    }
+    few, many = config.examples[0], config.examples[-1]
+    page = Page(
+        title=f"Features of {_described(config.source)}, used for {_described(config.data)}",
+        subtitle=f"{config.model.name}; {config.seeds} runs for each number of examples, each with other examples",
+        headlines=[
+            Headline(
+                f"test accuracy, features kept, {count:,} examples",
+                f"{lines[_TITLES['kept']][count][0]:.2%}",
+                reference=f"{lines[_TITLES['scratch']][count][0]:.2%}",
+                reference_source="from scratch",
+            )
+            for count in dict.fromkeys((few, many))
+        ],
+        sections=[
+            Section(
+                "Kept features against training from scratch",
+                text="Both ways see the same examples. One trains the output layer alone, on features that it has from "
+                f"the source, where the network reached {source:.2%}. The other trains every parameter.",
+                figure=spreads(lines, x_label="training examples", y_label="test accuracy"),
+                alt="Test accuracy over the number of training examples, with kept features and from scratch",
+                caption="The band is one standard deviation over the runs.",
+                table=Table(
+                    ["examples", *(_TITLES[way] for way in scores)],
+                    [[count, *(_spread(scores[way][count]) for way in scores)] for count in config.examples],
+                ),
+            ),
+            Section("Config", code=configs.to_json(config)),
+            Section("How to reproduce", code=f"python launch.py --workdir={directory}"),
+        ],
+        footer=f"Written by cnn_jax. Each run is in a folder of its own within {directory.name}.",
+    )
+    page.write(directory)
+
+
+def _described(data: ConfigDict) -> str:
+    return data.name + (f", classes {', '.join(map(str, data.classes))}" if data.classes else "")

@@ -1,0 +1,46 @@
+"""Several classification runs that make one experiment: each in a folder of its own, an ordinary run without a page.
+
+``python launch.py --workdir=<that folder>`` writes its page.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cnn_jax.errors import UsageError
+from experiments import classification
+
+
+def variation(config: ConfigDict, changes: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> ConfigDict:
+    """The classification config of one run of a series.
+
+    Args:
+      config: of the series.
+      changes: key to value, with dots for keys within groups: ``{"optimizer.learning_rate": 0.1}``.
+      without: the keys that belong to the series alone.
+
+    >>> config = classification.default_config()
+    >>> variation(config, {"model.name": "mlp"}).model.name, config.model.name
+    ('mlp', 'lenet_5_modern')
+    """
+    fields = {key: value for key, value in config.to_dict().items() if key not in without}
+    run = ConfigDict({**fields, "experiment": "classification"})
+    run.update_from_flattened_dict(dict(changes))
+    return run
+
+
+def finished(config: ConfigDict, directory: Path) -> dict[str, Any]:
+    """The result of a run, which is trained to its end first, unless it has been; killed, it continues."""
+    path = directory / "result.json"
+    if not path.is_file():
+        print(f"\n{directory.name}: {config.model.name} on {config.data.name}, {config.data.train}")
+        classification.train(config, directory, report=False)
+    return json.loads(path.read_text())
+
+
+def refusal(mode: str, directory: Path) -> UsageError:
+    """The error for a mode that is for a single run."""
+    return UsageError(f"--mode={mode} is for one run: give one of the folders in {directory} as --workdir")

@@ -1,0 +1,221 @@
+"""Loading and saving without PyTorch."""
+
+import json
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import nnx
+
+from cnn_jax import models, nn, weights
+from cnn_jax.errors import UsageError
+from cnn_jax.weights.about import IMAGENET_MEAN, IMAGENET_STD
+from cnn_jax.weights.layouts import entries, paths
+from tests.weights.networks import VGG, abstract, drawn
+
+
+def tensors(model):
+    return {path: np.asarray(leaf) for path, leaf in paths(nnx.state(model)).items()}
+
+
+def same(one, other):
+    one, other = tensors(one), tensors(other)
+    assert one.keys() == other.keys()
+    for path, array in one.items():
+        assert array.dtype == other[path].dtype
+        np.testing.assert_array_equal(array, other[path], err_msg=path)
+
+
+@pytest.fixture(autouse=True)
+def no_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+
+@pytest.mark.parametrize("layout", weights.LAYOUTS)
+def test_round_trip(tmp_path, layout):
+    model = drawn(abstract("vgg_a_bn", num_classes=5, **VGG))
+    path = tmp_path / "x.safetensors"
+    weights.save(model, path, layout=layout)
+    loaded = weights.load(abstract("vgg_a_bn", num_classes=5, **VGG), path)
+    assert loaded.layout == layout
+    assert loaded.about == weights.About()
+    same(loaded.model, model)
+
+
+@pytest.mark.parametrize("name", ["lenet_5", "lenet_1989", "airbench"])
+def test_any_network_of_ours(tmp_path, name):
+    """Fixed codes, tables of connections and scales too."""
+    model = drawn(abstract(name, width=0.25))
+    weights.save(model, tmp_path / "x.safetensors", about=weights.About(name, {"width": 0.25}))
+    same(weights.create(tmp_path / "x.safetensors").model, model)
+
+
+def test_masks_come_along(tmp_path):
+    mask = np.array([[True, False], [False, True]])
+    model = nn.Sequence({"conv": nn.Conv(2, 2, (3, 3), mask=mask, rngs=nnx.Rngs(0))})
+    weights.save(model, tmp_path / "x.safetensors")
+    loaded = weights.load(nnx.eval_shape(lambda: model), tmp_path / "x.safetensors").model
+    np.testing.assert_array_equal(loaded.conv.mask, mask)
+    assert loaded.conv.mask.dtype == bool
+
+
+def test_types_of_numbers(tmp_path):
+    model = nn.Sequence({"fc": nn.Linear(2, 3, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))})
+    weights.save(model, tmp_path / "x.safetensors")
+    same(weights.load(model, tmp_path / "x.safetensors").model, model)
+    wide = nn.Sequence({"fc": nn.Linear(2, 3, rngs=nnx.Rngs(1))})
+    kernel = weights.load(wide, tmp_path / "x.safetensors").model.fc.kernel[...]
+    assert kernel.dtype == jnp.float32
+    np.testing.assert_array_equal(kernel, model.fc.kernel[...].astype(jnp.float32))
+
+
+def test_what_is_known_comes_along(tmp_path):
+    about = weights.About(
+        "vgg_a", {"num_classes": 3, **VGG}, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), class_names=("cat", "dog", "owl")
+    )
+    model = drawn(abstract("vgg_a", num_classes=3, **VGG))
+    for layout in weights.LAYOUTS:
+        weights.save(model, tmp_path / "x.safetensors", layout=layout, about=about)
+        loaded = weights.create(tmp_path / "x.safetensors", dtype=jnp.bfloat16)
+        assert loaded.about == about
+        same(loaded.model, model)
+        assert loaded.model.fc8.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "mean"),
+    [
+        ("vgg_a", {"num_classes": 1000, **VGG}, (0.485, 0.456, 0.406)),
+        ("vgg_a", {"num_classes": 10, **VGG}, None),
+        ("vgg_a", {"num_classes": 1000, "input_shape": (32, 32, 1), "width": 1 / 64}, None),
+    ],
+)
+def test_normalisation_of_imagenet(tmp_path, name, options, mean):
+    model = abstract(name, **options)
+    weights.save(drawn(model), tmp_path / "x.safetensors", layout="torchvision")
+    about = weights.load(model, tmp_path / "x.safetensors").about
+    assert about.mean == mean
+    assert about.std == (mean and (0.229, 0.224, 0.225))
+
+
+def test_googlenets_normalisation_is_what_torchvision_makes_of_its_inputs():
+    """Its ``transform_input``: x * (std / 0.5) + (mean - 0.5) / 0.5, of inputs normalised as for ImageNet."""
+    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
+    pixels = np.random.default_rng(0).uniform(size=(4, 4, 3))
+    theirs = (pixels - mean) / std * (std / 0.5) + (mean - 0.5) / 0.5
+    model = abstract("googlenet_torchvision")
+    about = weights.load(model, {entry.name: np.zeros(entry.shape) for entry in entries(model, "torchvision")}).about
+    np.testing.assert_allclose((pixels - np.array(about.mean)) / np.array(about.std), theirs, rtol=1e-6)
+
+
+def test_config_of_timm_beside_the_weights(tmp_path):
+    model = abstract("vgg_a", num_classes=3, **VGG)
+    weights.save(drawn(model), tmp_path / "model.safetensors", layout="timm")
+    config = {"architecture": "vgg11", "pretrained_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1]}}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "label_names": {"0": "cat", "2": "owl"}}))
+    about = weights.load(model, tmp_path).about  # a folder, as the hub has it
+    assert (about.mean, about.std, about.class_names) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1), ("cat", "", "owl"))
+    (tmp_path / "config.json").write_text("[")
+    with pytest.raises(UsageError, match=r"config\.json beside the weights is not as timm writes it"):
+        weights.load(model, tmp_path)
+
+
+def test_what_does_not_fit_is_a_table_and_changes_nothing():
+    model = drawn(abstract("vgg_a", num_classes=3, **VGG))
+    before = tensors(model)
+    changed = {path: array + 1 for path, array in before.items()}
+    changed["conv9_1/kernel"] = changed.pop("conv1_1/kernel")
+    changed["fc6/bias"] = np.ones((2, 2))
+    with pytest.raises(UsageError) as error:
+        weights.load(model, changed)
+    lines = str(error.value).splitlines()
+    assert lines[0] == (
+        "weights: the state dict does not fit the model: 1 missing, 1 too many, 1 misshapen of 22 tensors; "
+        "create the network that they are of"
+    )
+    assert lines[1:] == [
+        "  tensor          in the file   in the model",
+        "  conv1_1/kernel  -             (3, 3, 3, 1)",
+        "  conv9_1/kernel  (3, 3, 3, 1)  -",
+        "  fc6/bias        (2, 2)        (64,)",
+    ]
+    same(model, drawn(abstract("vgg_a", num_classes=3, **VGG)))
+
+
+@pytest.mark.parametrize("layout", ["cnn_jax", "torchvision"])
+def test_another_number_of_classes_has_a_mend(tmp_path, layout):
+    weights.save(drawn(abstract("vgg_a", num_classes=3, **VGG)), tmp_path / "x.safetensors", layout=layout)
+    with pytest.raises(
+        UsageError, match=r"2 misshapen of 22 tensors; create the network with num_classes=3, load, and"
+    ):
+        weights.load(abstract("vgg_a", num_classes=4, **VGG), tmp_path / "x.safetensors")
+
+
+def test_another_variant_is_an_error(tmp_path):
+    weights.save(drawn(abstract("vgg_a", **VGG)), tmp_path / "x.safetensors", layout="torchvision")
+    with pytest.raises(UsageError, match="86 missing, 6 too many, 8 misshapen of 102 tensors") as error:
+        weights.load(abstract("vgg_e_bn", **VGG), tmp_path / "x.safetensors")
+    assert str(error.value).splitlines()[-1].startswith("  and ")
+    assert len(str(error.value).splitlines()) == 43
+
+
+def test_the_model_given_stays_as_it_was():
+    model = drawn(abstract("vgg_a", num_classes=3, **VGG))
+    before = tensors(model)
+    loaded = weights.load(model, {path: array + 1 for path, array in before.items()}).model
+    assert loaded is not model
+    for path, array in tensors(model).items():
+        np.testing.assert_array_equal(array, before[path])
+        np.testing.assert_allclose(tensors(loaded)[path], before[path] + 1, rtol=1e-6)
+
+
+def test_needs_pytorch_for_its_files(tmp_path):
+    model = drawn(abstract("vgg_a", num_classes=3, **VGG))
+    (tmp_path / "x.pth").touch()
+    line = r"^weights: .* needs PyTorch: pip install 'cnn_jax\[parity\]', or use .safetensors, which does not$"
+    with pytest.raises(UsageError, match=line):
+        weights.load(model, tmp_path / "x.pth")
+    with pytest.raises(UsageError, match=line):
+        weights.save(model, tmp_path / "y.pth", layout="torchvision")
+    with pytest.raises(UsageError, match=line):
+        weights.to_torch(model)
+    assert not (tmp_path / "y.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model, path: weights.save(model, path / "x.npz"), r"must end in one of \.safetensors, \.pth"),
+        (lambda model, path: weights.save(model, path / "x.pth"), r"give layout='torchvision', or save \.safetensors"),
+        (lambda model, path: weights.save(model, path / "x.safetensors", layout="tim"), r"did you mean 'timm'\?"),
+        (
+            lambda model, path: weights.save(model, path / "x.safetensors", about=weights.About("vgg_dd")),
+            "did you mean 'vgg_d'",
+        ),
+        (lambda model, path: weights.to_torch(model, layout="cnn_jax"), r"layout='torchvision' or 'timm'"),
+        (lambda model, path: weights.load(model, path / "none.safetensors"), "there is no file"),
+        (lambda model, path: weights.load(model, "vgg16"), r"there is no file 'vgg16', and it is no name on the hub"),
+        (lambda model, path: weights.load(model, path / "README"), "must end in one of"),
+        (lambda model, path: weights.load(model, path / "cut.safetensors"), "is no whole safetensors file"),
+        (lambda model, path: weights.load(model, path), "is no whole safetensors file"),
+        (lambda model, path: weights.load(model, {"a": 1.0}), "must map names to tensors, but 'a' is none"),
+        (lambda model, path: weights.create(path / "other.safetensors"), "does not say which network it is of"),
+        (lambda model, path: weights.create(path / "newer.safetensors"), "is not of this version"),
+        (lambda model, path: weights.About(mean=(0.5,)), "must have one value per channel each"),
+        (lambda model, path: weights.About(mean=(0.5,), std=(0.0,)), "must be positive"),
+        (lambda model, path: weights.About(options={"norm": nn.BatchNorm}), "are kept as JSON"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, call, message):
+    model = models.create("mlp_two_neurons", rngs=nnx.Rngs(0))
+    whole = safetensors.numpy.save({"a": np.ones(100)})
+    (tmp_path / "cut.safetensors").write_bytes(whole[:200])
+    (tmp_path / "other.safetensors").write_bytes(whole)
+    newer = {"cnn_jax": '{"licence": "MIT"}'}
+    (tmp_path / "newer.safetensors").write_bytes(safetensors.numpy.save({"a": np.ones(1)}, metadata=newer))
+    (tmp_path / "README").touch()
+    with pytest.raises(UsageError, match=message) as error:
+        call(model, tmp_path)
+    assert "\n" not in str(error.value)
