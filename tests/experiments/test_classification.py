@@ -68,7 +68,11 @@ def test_ensemble_averages_the_probabilities_of_its_members() -> None:
 
 @pytest.mark.parametrize(
     ("overrides", "parts"),
-    [({"dtype": "bfloat"}, ["'bfloat'", "'bfloat16'"]), ({"ensemble": 0}, ["ensemble=0"])],
+    [
+        ({"dtype": "bfloat"}, ["'bfloat'", "'bfloat16'"]),
+        ({"ensemble": 0}, ["ensemble=0"]),
+        ({"ensemble": 2, "loss": "squared_error"}, ["ensemble=2", "'squared_error'"]),
+    ],
     ids=str,
 )
 def test_mistakes_are_named(overrides: dict, parts: list[str]) -> None:

@@ -1,0 +1,51 @@
+"""Where benchmarks leave their results: ``results/<benchmark>-<machine>.md`` and ``.json``, with the circumstances."""
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def processor() -> str:
+    """The processor's own name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def circumstances(packages: Sequence[str]) -> dict[str, str]:
+    """Date, machine, and the versions of Python and some packages."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        "versions": f"Python {platform.python_version()}, {versions}",
+    }
+
+
+def path_of(benchmark: str) -> Path:
+    """The JSON file of a benchmark on this machine."""
+    name = "".join(c if c.isalnum() else " " for c in f"{processor()} {os.cpu_count()} cores").lower()
+    return RESULTS / f"{benchmark}-{'-'.join(name.split())}.json"
+
+
+def write(benchmark: str, report: dict[str, Any], markdown: Callable[[dict[str, Any]], str]) -> None:
+    """Writes a report as JSON, and as the page that ``markdown`` makes of it."""
+    RESULTS.mkdir(exist_ok=True)
+    path = path_of(benchmark)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    path.with_suffix(".md").write_text(markdown(report))
+    print(f"written: {path} and .md")
+
+
+def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table, and an empty one behind it."""
+    return ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *body)] + [""]
