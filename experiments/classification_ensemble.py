@@ -4,15 +4,18 @@ Krizhevsky, Sutskever & Hinton, "ImageNet classification with deep convolutional
 predictions of seven networks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
+from ml_collections import ConfigDict
 
+from cnn_jax import data
 from cnn_jax import train as training
+from cnn_jax.data import augment
+from cnn_jax.errors import UsageError
 from experiments.classification import Classifier
 
 
@@ -21,6 +24,14 @@ class EnsembleClassifier(Classifier):
 
     Its logits are the logarithms of the members' averaged probabilities.
     """
+
+    def __init__(self, config: ConfigDict, preprocess: data.Preprocess, class_names: Sequence[str]) -> None:
+        super().__init__(config, preprocess, class_names)
+        if config.loss != "cross_entropy":
+            raise UsageError(
+                f"ensemble={config.ensemble} averages probabilities, which loss={config.loss!r} does not make; "
+                "use loss='cross_entropy'"
+            )
 
     def init(self, key: Key[Array, ""], optimizer: optax.GradientTransformation) -> training.TrainState:
         """The members' states before the first step, stacked."""
@@ -38,12 +49,12 @@ class EnsembleClassifier(Classifier):
 
     def logits(self, state: training.TrainState, images: Array) -> Float[Array, "batch classes"]:
         """The logarithm of the averaged probabilities."""
-        return _average(self.member_logits(state, images))
+        return augment.average_logits(self.member_logits(state, images))
 
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
         """Loss and accuracy of the average, and the accuracy of each member, ``accuracy_1`` and so on."""
         each = self.member_logits(state, batch["image"])
-        metrics = self.metrics(_average(each), batch)
+        metrics = self.metrics(augment.average_logits(each), batch)
         accuracies = jax.vmap(lambda logits: self.metrics(logits, batch)["accuracy"][0])(each)
         count = metrics["accuracy"][1]
         return metrics | {f"accuracy_{number}": (right, count) for number, right in enumerate(accuracies, start=1)}
@@ -55,7 +66,3 @@ class EnsembleClassifier(Classifier):
     def first(self, state: training.TrainState) -> training.TrainState:
         """The first member's state."""
         return training.member(state, 0)
-
-
-def _average(each: Float[Array, "members batch classes"]) -> Float[Array, "batch classes"]:
-    return jax.nn.logsumexp(jax.nn.log_softmax(each.astype(jnp.float32)), axis=0) - jnp.log(len(each))
