@@ -6,7 +6,7 @@ Needs MNIST prepared for tensorflow_datasets: python -m cnn_jax.data.prepare mni
 
 Command:  python launch.py --config=configs/finetune_mnist_halves.py
 Time:     4 minutes on 2 CPU cores (AMD EPYC), 19 runs
-Expected: with 1,000 examples, features kept 95.00 % ± 1.00 test accuracy (mean ± std over 3 seeds)
+Expected: with 1,000 examples, kept 94.60 % ± 0.42 and scratch 96.51 % ± 0.03 (mean ± std over 3 seeds, in one command)
 """
 
 from ml_collections import ConfigDict

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from cnn_jax.errors import UsageError
-from cnn_jax.report.figures.style import BLUE, GREY, INK, OTHERS, VERMILLION, WIDTH, styled, tint
+from cnn_jax.report.figures.style import BLUE, GREY, HAIRLINE, INK, OTHERS, VERMILLION, WIDTH, styled, tint
 
 Spread = tuple[float, float]
 """A mean and a standard deviation."""
@@ -16,7 +16,7 @@ Spread = tuple[float, float]
 
 @styled
 def errors(rows: Sequence[tuple[str, float, float | None]]) -> Figure:
-    """The error of each method as a bar, and what was published for it as a mark, on a logarithmic axis.
+    """The error of each method as a dot, and what was published for it as a mark, on a logarithmic axis.
 
     Args:
       rows: from the top down: the method, its error, and the published error or None; shares of 1.
@@ -34,22 +34,24 @@ def errors(rows: Sequence[tuple[str, float, float | None]]) -> Figure:
         if error <= 0 or (published is not None and published <= 0):
             raise UsageError(f"errors: {name!r} has error {error}, published {published}; both must be positive")
     numbers = [number for _, *pair in rows for number in pair if number is not None]
-    low = min(numbers) / 1.6
     figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, (_, error, published) in enumerate(rows):
-        axes.barh(place, error - low, left=low, height=0.55, color=tint(BLUE, 0.75))
-        axes.text(error * 1.04, place, f"{error:.2%}", va="center_baseline", size=9, color=INK)
+        axes.axhline(place, color=HAIRLINE, linewidth=0.6)
         if published is not None:
-            axes.plot([published] * 2, [place - 0.38, place + 0.38], color=VERMILLION, linewidth=2.2)
+            axes.plot([published] * 2, [place - 0.3, place + 0.3], color=VERMILLION, linewidth=2.2)
+        axes.plot(error, place, "o", color=BLUE, markersize=7)
+        axes.text(1.02, place, f"{error:.2%}", transform=axes.get_yaxis_transform(), va="center_baseline", color=INK)
     axes.set_xscale("log")
-    axes.set_xlim(low, max(numbers) * 2.2)
+    axes.set_xlim(min(numbers) / 1.4, max(numbers) * 1.4)
+    axes.set_ylim(-0.5, len(rows) - 0.5)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows], color=INK)
     axes.invert_yaxis()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="x")
-    axes.set_xlabel("test error (bar: measured; mark: published)")
+    axes.set_xlabel("test error (dot: measured, mark: published)")
     return figure
 
 
