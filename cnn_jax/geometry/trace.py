@@ -1,17 +1,33 @@
-"""The table of a network: each layer's output shape, kernel, parameters and multiply-adds, computed and not run."""
+"""The table of a network: what each layer makes, sees, holds and costs; computed from shapes, and not run.
+
+Layers describe themselves: see :mod:`cnn_jax.geometry.windows` for windows. A module made of named layers has a method
+``flow(x, *, visit, join)``, which sends ``x`` the way that an array goes: ``visit(name, layer, x)`` is what becomes of
+it in a layer, ``join(name, paths)`` where paths meet. Of a module that has neither, the table shows shapes and counts,
+and no receptive field, there and behind it.
+"""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from rich import box
-from rich.table import Table
 
-HEADINGS = ("layer", "kind", "output", "kernel", "strides", "padding", "parameters", "MACs")
+from cnn_jax.geometry.counts import connections, multiply_adds, parameter_count
+from cnn_jax.geometry.positions import keeps_positions
+from cnn_jax.geometry.receptive_field import (
+    Flow,
+    ReceptiveField,
+    adaptive_steps,
+    join_flows,
+    whole_steps,
+)
+from cnn_jax.geometry.windows import window_of
+from cnn_jax.ops.padding import Padding
+
+Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,111 +35,144 @@ class Row:
     """One layer of a network, for one input.
 
     Attributes:
-      name: the layer's name among the network's activations.
-      kind: what it does, such as ``'Conv'``.
-      output_shape: without the batch axis.
-      kernel_size: the window of a convolution or pool; None for other layers.
-      strides: its strides, likewise.
-      padding: its padding, likewise.
-      parameters: the number of trained numbers.
-      multiply_adds: multiplications of a kernel with its input, for one example; biases are not counted.
+      name: The layer's name among the network's activations.
+      kind: What it does, such as ``'Conv'``.
+      output_shape: Without the batch axis.
+      kernel_size: The window of a convolution or pool; None for other layers.
+      strides: Its strides, likewise.
+      padding: Its padding, likewise.
+      receptive_field: Of one unit, and None where it cannot be told. Units without spatial axes see all of the map
+        before them; those of a flattened map see what the map's units do.
+      parameters: The number of trained numbers.
+      multiply_adds: Multiplications of weights with inputs, for one example; biases are not counted.
+      connections: As LeCun counts them, see :func:`cnn_jax.geometry.counts.connections`.
+      activation_bytes: The size of the output of one example.
     """
 
     name: str
     kind: str
-    output_shape: tuple[int, ...]
-    kernel_size: tuple[int, ...] | None
-    strides: tuple[int, ...] | None
-    padding: str | None
-    parameters: int
-    multiply_adds: int
+    output_shape: Shape
+    kernel_size: Shape | None = None
+    strides: Shape | None = None
+    padding: Padding | None = None
+    receptive_field: ReceptiveField | None = None
+    parameters: int = 0
+    multiply_adds: int = 0
+    connections: int = 0
+    activation_bytes: int = 0
 
 
-def trace(model: Any, input_shape: tuple[int, ...]) -> list[Row]:
+def trace(model: Any, input_shape: Sequence[int], *, train: bool = False) -> list[Row]:
     """The rows of a network's table, one for each of its activations, in order.
 
     Args:
-      model: called as ``model(x, return_activations=True)``, with ``model.layer(name)`` for the layer of an activation;
+      model: Called as ``model(x, return_activations=True)``, with ``model.layer(name)`` for the layer of an activation;
         it may be one of ``nnx.eval_shape``, so that nothing is allocated.
-      input_shape: of one input, channels last.
+      input_shape: Of one input, channels last.
+      train: Trace what is run in training, auxiliary heads included.
 
     >>> from cnn_jax import models
     >>> model = models.create("lenet_5_modern", num_classes=10, input_shape=(32, 32, 1), rngs=nnx.Rngs(0))
-    >>> [(row.output_shape, row.parameters, row.multiply_adds) for row in trace(model, (32, 32, 1)) if row.name == "c3"]
-    [((10, 10, 16), 2416, 240000)]
+    >>> [row] = [row for row in trace(model, (32, 32, 1)) if row.name == "c3"]
+    >>> row.output_shape, row.parameters, row.multiply_adds, row.receptive_field.size
+    ((10, 10, 16), 2416, 240000, (14, 14))
     """
     x = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
     graph, state = nnx.split(model)
-    _, activations = jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x, return_activations=True), state, x)
-    return [_row(name, model.layer(name), tuple(activation.shape[1:])) for name, activation in activations.items()]
 
+    def run(state: Any, x: jax.Array, key: jax.Array) -> Any:
+        options = {"train": True, "rngs": key} if train else {}
+        return nnx.merge(graph, state)(x, return_activations=True, **options)[1]
 
-def parameter_count(model: Any) -> int:
-    """The number of trained numbers in a module.
-
-    >>> parameter_count(nnx.Linear(28 * 28, 10, rngs=nnx.Rngs(0)))
-    7850
-    """
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    activations = jax.eval_shape(run, state, x, key)
+    fields = _fields(model, tuple(input_shape), {name: one.shape[1:] for name, one in activations.items()})
+    return [_row(name, model.layer(name), one, fields.get(name)) for name, one in activations.items()]
 
 
 def total(rows: Sequence[Row]) -> Row:
     """The last line of a table: the sums of its columns.
 
-    >>> total([Row("c1", "Conv", (28, 28, 6), (5, 5), (1, 1), "VALID", 156, 117600)]).parameters
+    >>> total([Row("c1", "Conv", (28, 28, 6), parameters=156), Row("c1_tanh", "tanh", (28, 28, 6))]).parameters
     156
     """
-    parameters, multiply_adds = (sum(getattr(row, name) for row in rows) for name in ("parameters", "multiply_adds"))
-    return Row("total", "", (), None, None, None, parameters, multiply_adds)
+    names = ("parameters", "multiply_adds", "connections", "activation_bytes")
+    return Row("total", "", (), **{name: sum(getattr(row, name) for row in rows) for name in names})
 
 
-def format_table(rows: Sequence[Row], *, title: str) -> Table:
-    """The rows as a table for the terminal, with totals below.
-
-    >>> format_table([], title="empty").row_count
-    0
-    """
-    table = Table(title=title, title_justify="left", show_footer=True, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading, footer in zip(HEADINGS, cells(total(rows)), strict=True):
-        text = heading in ("layer", "kind", "padding")
-        table.add_column(heading, footer, justify="left" if text else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*cells(row))
-    return table
-
-
-def cells(row: Row) -> tuple[str, ...]:
-    """A row as texts in the order of :data:`HEADINGS`, blank where there is nothing to say.
-
-    >>> cells(Row("s2", "AvgPool", (14, 14, 6), (2, 2), (2, 2), "VALID", 0, 0))
-    ('s2', 'AvgPool', '14x14x6', '2x2', '2x2', 'VALID', '', '')
-    """
-
-    def times(sizes: tuple[int, ...] | None) -> str:
-        return "x".join(map(str, sizes)) if sizes else ""
-
-    numbers = (f"{number:,}" if number else "" for number in (row.parameters, row.multiply_adds))
-    shapes = (times(row.output_shape), times(row.kernel_size), times(row.strides))
-    return (row.name, row.kind, *shapes, row.padding or "", *numbers)
-
-
-def _row(name: str, layer: Any, output_shape: tuple[int, ...]) -> Row:
-    is_module = isinstance(layer, nnx.Module)
-    window = getattr(layer, "kernel_size", None) or getattr(layer, "window_shape", None)
-    kernel = getattr(layer, "kernel", None)
+def _row(name: str, layer: Any, activation: jax.ShapeDtypeStruct, field: ReceptiveField | None) -> Row:
+    shape = tuple(activation.shape[1:])
+    window = window_of(layer)
+    sliding = window.over(len(window.kernel_size) if isinstance(window.kernel_size, Sequence) else 1) if window else {}
     return Row(
         name=name,
-        kind=type(layer).__name__ if is_module else getattr(layer, "__name__", str(layer)),
-        output_shape=output_shape,
-        kernel_size=tuple(window) if window else None,
-        strides=_per_axis(layer.strides, len(window)) if window else None,
-        padding=str(layer.padding) if window else None,
-        parameters=parameter_count(layer) if is_module else 0,
-        multiply_adds=kernel.size * math.prod(output_shape[:-1]) if kernel is not None else 0,
+        kind=getattr(layer, "__name__", type(layer).__name__),
+        output_shape=shape,
+        kernel_size=sliding.get("kernel_size"),
+        # Those of a transposed convolution are what spreads its input.
+        strides=tuple(map(max, zip(sliding["strides"], sliding["input_dilation"], strict=True))) if sliding else None,
+        padding=getattr(layer, "padding", window.padding) if window else None,
+        receptive_field=field,
+        parameters=parameter_count(layer),
+        multiply_adds=multiply_adds(layer, shape),
+        connections=connections(layer, shape),
+        activation_bytes=math.prod(shape) * activation.dtype.itemsize,
     )
 
 
-def _per_axis(strides: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
-    if strides is None:
-        return (1,) * rank
-    return (strides,) * rank if isinstance(strides, int) else tuple(strides)
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """The units at one place of a network: their shape, and what they see."""
+
+    shape: Shape | None
+    flow: Flow
+
+    def behind(self, shape: Shape | None, flow: Flow | None = None) -> "_Place":
+        return _Place(shape, flow or Flow(None, None))
+
+
+def _fields(model: Any, input_shape: Shape, shapes: Mapping[str, Shape]) -> dict[str, ReceptiveField | None]:
+    """The field of every activation."""
+    space = input_shape[:-1]
+    found: dict[str, ReceptiveField | None] = {}
+
+    def visitor(prefix: str) -> dict[str, Callable[..., _Place]]:
+        def visit(name: str, layer: Any, place: _Place) -> _Place:
+            path = prefix + name
+            if hasattr(layer, "flow"):
+                return layer.flow(place, **visitor(f"{path}/"))
+            place = _behind(layer, place, shapes.get(path))
+            found[path] = place.flow.field
+            return place
+
+        def join(name: str, paths: Sequence[_Place]) -> _Place:
+            flow = join_flows([path.flow for path in paths])
+            found[prefix + name] = flow.field
+            return _Place(shapes.get(prefix + name), flow)
+
+        return {"visit": visit, "join": join}
+
+    if hasattr(model, "flow"):
+        model.flow(_Place(input_shape, Flow(ReceptiveField.of_input(len(space)), space)), **visitor(""))
+    return found
+
+
+def _behind(layer: Any, place: _Place, shape: Shape | None) -> _Place:
+    """What is known behind a layer; its output has the shape, which is None for one that is not run."""
+    before, flow = place.shape, place.flow
+    if before is None or shape is None or flow.field is None or flow.sizes is None:
+        return place.behind(shape)
+    rank = len(before) - 1
+    field, window = flow.field, window_of(layer)
+    if window is not None and rank and window.rank in (None, rank):
+        return place.behind(shape, flow.slid(window, rank))
+    output_size = getattr(layer, "output_size", None)
+    if output_size is not None and rank and len(output_size) == rank:
+        return place.behind(shape, Flow(field.through(adaptive_steps(flow.sizes, output_size)), shape[:-1]))
+    if len(shape) == 1 and rank and math.prod(shape) == math.prod(before):  # flattened: the same units in a row
+        return place.behind(shape, flow)
+    if callable(layer) and keeps_positions(layer, before, mixing_channels=rank > 0):
+        return place.behind(shape, flow)
+    if math.prod(shape[:-1]) == 1:  # one unit, or a row of them, for all positions
+        return place.behind(shape, Flow(field.through(whole_steps(flow.sizes)), (1,) * len(flow.sizes)))
+    return place.behind(shape)

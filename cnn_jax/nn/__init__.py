@@ -4,16 +4,17 @@ Networks are made of named layers, :class:`Sequence`; functions, such as ``jnp.t
 layers too.
 """
 
-from cnn_jax.nn.blocks import Parallel, Residual
+from cnn_jax.nn.blocks import Auxiliary, Parallel, Residual
 from cnn_jax.nn.conv import Conv, ConvTranspose
 from cnn_jax.nn.lecun import Subsampling, TableConv
-from cnn_jax.nn.linear import Flatten, Linear, RBFOutput, flatten
+from cnn_jax.nn.linear import Flatten, Linear, RBFOutput, Scale, flatten
 from cnn_jax.nn.normalization import BatchNorm, Dropout, LocalResponseNorm
 from cnn_jax.nn.pool import AdaptiveAvgPool, AvgPool, LpPool, MaxPool, MaxUnpool, Upsample
 from cnn_jax.nn.sequence import Sequence
 
 __all__ = [
     "AdaptiveAvgPool",
+    "Auxiliary",
     "AvgPool",
     "BatchNorm",
     "Conv",
@@ -28,6 +29,7 @@ __all__ = [
     "Parallel",
     "RBFOutput",
     "Residual",
+    "Scale",
     "Sequence",
     "Subsampling",
     "TableConv",

@@ -1,4 +1,4 @@
-"""Layers made of sequences of layers: a sum with a shortcut, and branches side by side."""
+"""Layers made of sequences of layers: a sum with a shortcut, branches side by side, a head on the side."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
 from cnn_jax.nn.normalization import dropout_key
-from cnn_jax.nn.sequence import Activations, Sequence, apply_layer
+from cnn_jax.nn.sequence import Activations, Join, Sequence, Visit, apply_layer
 from cnn_jax.ops.arguments import AnyArray
 
 
@@ -57,6 +57,11 @@ class Residual(nnx.Module):
             )
         activations["add"] = total = x + y
         return (total, activations) if return_activations else total
+
+    def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
+        """Sends anything the way that an array goes; see :meth:`Sequence.flow`."""
+        branch = visit("branch", self.branch, x)
+        return join("add", [branch, x if self.shortcut is None else visit("shortcut", self.shortcut, x)])
 
     def layer(self, name: str) -> Callable[..., Any]:
         """The layer that made the activation of that name."""
@@ -108,6 +113,54 @@ class Parallel(Sequence):
         activations["concatenate"] = joint = jnp.concatenate(outputs, axis=-1)
         return (joint, activations) if return_activations else joint
 
+    def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
+        """Sends anything the way that an array goes; see :meth:`Sequence.flow`."""
+        return join("concatenate", [visit(name, getattr(self, name), x) for name in self.names])
+
     def layer(self, name: str) -> Callable[..., Any]:
         """The layer that made the activation of that name."""
         return jnp.concatenate if name == "concatenate" else super().layer(name)
+
+
+class Auxiliary(Sequence):
+    """Layers on the side, for training only: what comes in goes on unchanged, and they look at it.
+
+    What they make is found among the activations, under their names, when the network is called with ``train=True`` and
+    ``return_activations=True``; otherwise they are not run at all.
+
+    Args:
+      layers: Name to layer, in order.
+
+    References:
+      Szegedy et al., Going deeper with convolutions, 2015: the auxiliary classifiers.
+
+    >>> from cnn_jax import nn, ops
+    >>> head = Auxiliary({"pool": ops.global_avg_pool, "logits": nn.Linear(16, 10, rngs=nnx.Rngs(0))})
+    >>> model = Sequence({"aux": head, "relu": ops.relu})
+    >>> x = jnp.ones((8, 14, 14, 16))
+    >>> list(model(x, return_activations=True)[1])
+    ['relu']
+    >>> list(model(x, train=True, return_activations=True)[1])
+    ['aux/pool', 'aux/logits', 'relu']
+    """
+
+    def __call__(
+        self,
+        x: Shaped[AnyArray, "..."],
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
+        return_activations: bool = False,
+    ) -> Any:
+        """Returns ``x``; the arguments are those of :meth:`Sequence.__call__`."""
+        if not return_activations:
+            return x
+        if not train:
+            return x, Activations()
+        _, activations = super().__call__(x, train=True, rngs=rngs, return_activations=True)
+        return x, activations
+
+    def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
+        """Sends anything the way that an array goes; see :meth:`Sequence.flow`."""
+        super().flow(x, visit=visit, join=join)
+        return x

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from flax.nnx.nn.dtypes import promote_dtype
 from flax.nnx.nn.linear import default_bias_init, default_kernel_init
@@ -14,6 +16,7 @@ from jaxtyping import Array, DTypeLike, Shaped
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
+from cnn_jax.geometry import Window
 from cnn_jax.nn.options import frozen
 from cnn_jax.ops.arguments import AnyArray, per_axis
 from cnn_jax.ops.padding import Padding, dilated
@@ -114,6 +117,8 @@ class Conv(nnx.Module):
         self.feature_group_count = feature_group_count
         self.use_bias = use_bias
         self.mask = nnx.data(mask)
+        # Known also where nnx.eval_shape leaves only the shape of the mask.
+        self.mask_entries = int((np.broadcast_to(mask, kernel_shape) != 0).sum()) if _is_known(mask) else None
         self.dtype = dtype
         self.param_dtype = param_dtype
         self.precision = precision
@@ -158,6 +163,10 @@ class Conv(nnx.Module):
             raise UsageError(f"Conv: padding={self.padding!r} says the boundary; leave out boundary={self.boundary!r}")
         reaches = dilated(self.kernel_size, self.kernel_dilation)
         return tuple(((reach - 1) // 2, reach // 2) for reach in reaches), _FLAX_BOUNDARIES[self.padding]
+
+
+def _is_known(mask: Shaped[AnyArray, "..."] | None) -> bool:
+    return mask is not None and not isinstance(mask, jax.core.Tracer)
 
 
 class ConvTranspose(nnx.Module):
@@ -239,6 +248,7 @@ class ConvTranspose(nnx.Module):
         self.kernel_dilation = per_axis("ConvTranspose", "kernel_dilation", kernel_dilation or 1, len(window))
         self.use_bias = use_bias
         self.mask = nnx.data(mask)
+        self.mask_entries = int((np.broadcast_to(mask, self.kernel.shape) != 0).sum()) if _is_known(mask) else None
         self.method = method
         self.derivatives = derivatives
         self.dtype = dtype
@@ -266,6 +276,11 @@ class ConvTranspose(nnx.Module):
             precision=self.precision,
         )
         return y if bias is None else y + bias
+
+    @property
+    def window(self) -> Window:
+        """How this layer looks at its input: the strides spread that out."""
+        return Window(self.kernel_size, 1, self._padding(), self.kernel_dilation, self.strides)
 
     def _padding(self) -> Padding:
         """What Flax means by the names, in numbers."""

@@ -1,4 +1,4 @@
-"""Layers after the convolutions: flattening, matrix products, LeNet-5's radial basis functions."""
+"""Layers after the convolutions: flattening, matrix products, LeNet-5's radial basis functions, a fixed factor."""
 
 from collections.abc import Sequence
 
@@ -92,3 +92,21 @@ class RBFOutput(nnx.Module):
     def __call__(self, inputs: Shaped[AnyArray, "*batch features"]) -> Shaped[Array, "*batch classes"]:
         """Maps ``(*batch, features)`` to distances ``(*batch, classes)``; the nearest class has the smallest."""
         return ops.rbf_output(inputs, self.centers[...])
+
+
+class Scale(nnx.Module):
+    """Multiplies by a fixed number, which is not trained.
+
+    Args:
+      factor: The number.
+
+    >>> Scale(0.5)(jnp.ones(2))
+    Array([0.5, 0.5], dtype=float32)
+    """
+
+    def __init__(self, factor: float | int) -> None:
+        self.factor = factor
+
+    def __call__(self, inputs: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
+        """Multiplies all entries."""
+        return jnp.asarray(inputs) * self.factor

@@ -10,6 +10,7 @@ from jaxtyping import Array, DTypeLike, Shaped
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
+from cnn_jax.geometry import Window
 from cnn_jax.ops.arguments import AnyArray
 from cnn_jax.ops.dropout import check_rate
 
@@ -126,6 +127,13 @@ class LocalResponseNorm(nnx.Module):
         self.beta = beta
         self.k = k
         self.convention = convention
+
+    @property
+    def window(self) -> Window | None:
+        """The window of neighbouring positions; None across channels."""
+        if isinstance(self.size, int):
+            return None
+        return Window(self.size, padding=tuple((span // 2, (span - 1) // 2) for span in self.size))
 
     def __call__(
         self, inputs: Shaped[AnyArray, "*batch_and_space channels"]

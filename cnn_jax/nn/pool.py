@@ -7,6 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Shaped
 
 from cnn_jax import ops
+from cnn_jax.geometry import Window
 from cnn_jax.nn.options import frozen
 from cnn_jax.ops.arguments import AnyArray, per_axis
 from cnn_jax.ops.padding import Padding
@@ -224,6 +225,20 @@ class Upsample(nnx.Module):
         self.scale = per_axis("Upsample", "scale", scale, check_window("Upsample", scale, "scale"))
         self.method = method
         self.align_corners = align_corners
+
+    @property
+    def window(self) -> Window | None:
+        """That of the transposed convolution which does the same; none does where corners are aligned."""
+        if self.align_corners:
+            return None
+        reaches = {"nearest": self.scale, "bed_of_nails": (1,) * len(self.scale)}
+        kernel = reaches.get(self.method, tuple(2 * scale - scale % 2 for scale in self.scale))
+        gaps = tuple(scale - 2 + span for scale, span in zip(self.scale, kernel, strict=True))
+        if self.method == "bed_of_nails":  # the first position of each block
+            padding = tuple((0, gap) for gap in gaps)
+        else:
+            padding = tuple((-(-gap // 2), gap // 2) for gap in gaps)
+        return Window(kernel, padding=padding, input_dilation=self.scale)
 
     def __call__(
         self, inputs: Shaped[AnyArray, "*batch_and_space channels"]

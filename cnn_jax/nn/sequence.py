@@ -15,6 +15,8 @@ from cnn_jax.nn.normalization import dropout_key
 from cnn_jax.ops.arguments import AnyArray
 
 Activations = OrderedDict[str, Array]  # JAX would sort the names of a plain dict wherever it passes one on
+Visit = Callable[[str, Any, Any], Any]
+Join = Callable[[str, list[Any]], Any]
 
 
 class Sequence(nnx.Module):
@@ -85,6 +87,21 @@ class Sequence(nnx.Module):
             x, inner = apply_layer(name, getattr(self, name), x, train=train, key=key, activations=return_activations)
             activations |= inner
         return (x, activations) if return_activations else x
+
+    def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
+        """Sends anything the way that an array goes; so ``cnn_jax.geometry`` follows a receptive field.
+
+        Args:
+          x: What enters.
+          visit: ``visit(name, layer, x)`` is what becomes of it in a layer.
+          join: ``join(name, paths)`` is what becomes of several where paths meet.
+
+        Returns:
+          What leaves.
+        """
+        for name in self.names:
+            x = visit(name, getattr(self, name), x)
+        return x
 
     def layer(self, name: str) -> Callable[..., Any]:
         """The layer that made the activation of that name.

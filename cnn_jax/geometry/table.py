@@ -1,0 +1,184 @@
+"""A network's table in every form that it is wanted in: for the terminal, and as CSV, Markdown and JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cnn_jax.geometry.receptive_field import ReceptiveField
+from cnn_jax.geometry.trace import Row, total
+
+HEADINGS = (
+    "layer",
+    "kind",
+    "output",
+    "kernel",
+    "strides",
+    "padding",
+    "field",
+    "jump",
+    "centre",
+    "parameters",
+    "MACs",
+    "connections",
+    "memory",
+)
+_TEXT = ("layer", "kind", "padding")
+# What a narrow terminal does without, first the first.
+_DISPENSABLE = ("centre", "memory", "connections", "padding", "jump", "kind", "field", "strides", "kernel")
+
+LEGEND = (
+    "field: the size of a unit's receptive field, in input positions; jump: from one unit's field to the next; centre: "
+    "of the first. MACs: multiplications of weights with inputs, for one example; biases are not counted. connections: "
+    "those and the biases', as LeCun counts them. memory: of the outputs of one example."
+)
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row as texts in the order of :data:`HEADINGS`, blank where there is nothing to say.
+
+    >>> cells(Row("s2", "AvgPool", (14, 14, 6), (2, 2), (2, 2), "VALID", activation_bytes=4704))
+    ('s2', 'AvgPool', '14x14x6', '2x2', '2x2', 'VALID', '', '', '', '', '', '', '4.6 KiB')
+    """
+    counts = (row.parameters, row.multiply_adds, row.connections)
+    return (
+        row.name,
+        row.kind,
+        *(_times(sizes) for sizes in (row.output_shape, row.kernel_size, row.strides)),
+        _padding(row.padding),
+        *_field(row.receptive_field, alone=len(row.output_shape) == 1),
+        *(f"{count:,}" if count else "" for count in counts),
+        _memory(row.activation_bytes),
+    )
+
+
+def format_table(rows: Sequence[Row], *, title: str, width: int | None = None) -> Table:
+    """The rows as a table for the terminal, with totals below.
+
+    Args:
+      rows: Of :func:`cnn_jax.geometry.trace`.
+      title: Stands above.
+      width: How wide the table may be; columns that do not fit are left out, and named below it.
+
+    >>> format_table([], title="empty").row_count
+    0
+    """
+    lines = [cells(row) for row in rows]
+    footers = cells(total(rows))
+    widths = {
+        heading: max(map(len, column)) + 1 for heading, *column in zip(HEADINGS, HEADINGS, footers, *lines, strict=True)
+    }
+    left_out: list[str] = []
+    for heading in _DISPENSABLE:
+        if width is None or sum(widths.values()) + 1 <= width:
+            break
+        del widths[heading]
+        left_out.append(heading)
+    shown = [index for index, heading in enumerate(HEADINGS) if heading in widths]
+    caption = f"left out for want of room: {', '.join(left_out)}" if left_out else None
+    table = Table(title=title, caption=caption, show_footer=True, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.title_justify = table.caption_justify = "left"
+    for index in shown:
+        justify = "left" if HEADINGS[index] in _TEXT else "right"
+        table.add_column(HEADINGS[index], footers[index], justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for line in lines:
+        table.add_row(*(line[index] for index in shown))
+    return table
+
+
+def print_table(rows: Sequence[Row], *, title: str) -> None:
+    """Prints the table to the terminal, as wide as that is; all of it where the output goes elsewhere."""
+    console = Console()
+    if console.is_terminal:
+        console.print(format_table(rows, title=title, width=console.width))
+    else:
+        Console(width=10_000).print(format_table(rows, title=title))
+
+
+def to_markdown(rows: Sequence[Row], *, title: str) -> str:
+    """The table in Markdown, under its title."""
+    lines = [HEADINGS, tuple("---" if heading in _TEXT else "---:" for heading in HEADINGS)]
+    lines += [cells(row) for row in rows]
+    lines += [tuple(f"**{cell}**" if cell else "" for cell in cells(total(rows)))]
+    return f"## {title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{LEGEND}\n"
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The table as comma-separated values, without totals, with one number in a cell where it can be.
+
+    >>> print(to_csv([Row("s2", "AvgPool", (14, 14, 6), (2, 2), (2, 2), "VALID")]).splitlines()[1])
+    s2,AvgPool,14x14x6,2x2,2x2,VALID,,,,0,0,0,0
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for row in rows:
+        record = _record(row)
+        if not text.tell():
+            writer.writerow(record)
+        writer.writerow("x".join(map(str, value)) if isinstance(value, list) else value for value in record.values())
+    return text.getvalue()
+
+
+def to_json(rows: Sequence[Row], *, title: str) -> str:
+    """The table as JSON: the title, the rows, and their totals."""
+    sums = {name: value for name, value in _record(total(rows)).items() if isinstance(value, int)}
+    document = {"title": title, "layers": [_record(row) for row in rows], "total": sums}
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _record(row: Row) -> dict[str, Any]:
+    """A row as plain values."""
+    field = row.receptive_field
+    numbers = {name: field and getattr(field, name) for name in ("size", "jump", "first_centre")}
+    return {
+        "layer": row.name,
+        "kind": row.kind,
+        "output_shape": list(row.output_shape),
+        "kernel_size": row.kernel_size and list(row.kernel_size),
+        "strides": row.strides and list(row.strides),
+        "padding": None if row.padding is None else _padding(row.padding),
+        **{
+            f"receptive_field_{name}": values and [float(n) if isinstance(n, Fraction) else n for n in values]
+            for name, values in numbers.items()
+        },
+        "parameters": row.parameters,
+        "multiply_adds": row.multiply_adds,
+        "connections": row.connections,
+        "activation_bytes": row.activation_bytes,
+    }
+
+
+def _times(sizes: Sequence[int] | None) -> str:
+    return "x".join(map(str, sizes)) if sizes else ""
+
+
+def _padding(padding: Any) -> str:
+    """The padding as briefly as it can be said: a name, or a number where all sides have the same."""
+    if padding is None:
+        return ""
+    if isinstance(padding, str | int):
+        return str(padding)
+    sides = {side for entry in padding for side in (entry if isinstance(entry, tuple | list) else (entry,))}
+    return str(sides.pop()) if len(sides) == 1 else str(tuple(padding)).replace(" ", "")
+
+
+def _field(field: ReceptiveField | None, *, alone: bool) -> tuple[str, str, str]:
+    if field is None:
+        return "", "", ""
+    size, jump, centre = field.texts()
+    return size, "" if alone else jump, centre  # a single unit has no neighbour
+
+
+def _memory(size: int) -> str:
+    if not size:
+        return ""
+    for unit, scale in {"MiB": 2**20, "KiB": 2**10}.items():
+        if size >= scale:
+            return f"{size / scale:,.1f} {unit}"
+    return f"{size} B"
