@@ -8,10 +8,32 @@ from jaxtyping import DTypeLike
 
 from cnn_jax import geometry, nn
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.models import alexnet, baselines, lenet, neocognitron, vgg, zfnet
+from cnn_jax.models import (
+    airbench,
+    alexnet,
+    baselines,
+    googlenet,
+    inception_resnet,
+    lenet,
+    neocognitron,
+    resnet,
+    vgg,
+    zfnet,
+)
 from cnn_jax.models.variant import Variant
 
-_FAMILIES = (baselines, neocognitron, lenet, alexnet, zfnet, vgg)
+_FAMILIES = (
+    baselines,
+    neocognitron,
+    lenet,
+    alexnet,
+    zfnet,
+    vgg,
+    googlenet,
+    inception_resnet,
+    resnet,
+    airbench,
+)
 _VARIANTS: dict[str, Variant] = {name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()}
 
 
