@@ -20,6 +20,7 @@ from cnn_jax.models import (
     vgg,
     zfnet,
 )
+from cnn_jax.models.keys import Keys
 from cnn_jax.models.variant import Variant
 
 _FAMILIES = (
@@ -107,7 +108,7 @@ def create(
     shape = chosen.input_shape if input_shape is None else _checked_shape(tuple(input_shape))
     try:
         model = chosen.builder(
-            num_classes=num_classes, input_shape=shape, width=width, dtype=dtype, rngs=rngs, **options
+            num_classes=num_classes, input_shape=shape, width=width, dtype=dtype, rngs=Keys(rngs), **options
         )
         geometry.output_shape(model, shape)
     except UsageError as error:
