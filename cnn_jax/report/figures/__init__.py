@@ -1,10 +1,11 @@
-"""The figures of a report: learning curves, confusion matrix, filters, feature maps, mistakes.
+"""The figures of a report: learning curves, confusion matrix, filters, feature maps, mistakes, the network itself.
 
 Each function takes plain data and returns a :class:`matplotlib.figure.Figure` that belongs to no window: save it with
 ``figure.savefig("curves.png", dpi=200)``, put it on a page (:mod:`cnn_jax.report.page`), or return it in a notebook.
 """
 
+from cnn_jax.report.figures.network import network
 from cnn_jax.report.figures.pictures import feature_maps, filters, mistakes
 from cnn_jax.report.figures.scores import confusion_matrix, learning_curves
 
-__all__ = ["confusion_matrix", "feature_maps", "filters", "learning_curves", "mistakes"]
+__all__ = ["confusion_matrix", "feature_maps", "filters", "learning_curves", "mistakes", "network"]

@@ -1,0 +1,150 @@
+"""A picture of a network: its maps as blocks, to scale, from the input down to the output."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from os.path import commonprefix
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+
+from cnn_jax.errors import UsageError
+from cnn_jax.geometry import Row
+from cnn_jax.report.figures.style import BLUE, GREY, INK, MARGIN, VERMILLION, WIDTH, fitted, place, styled, tint, write
+
+_NAMES, _SHAPES = 1.42, 1.02  # inches, of the columns of text left and right
+_TALLEST, _SLANT, _LINE, _GAP = 0.9, 0.36, 0.34, 0.1
+_COLOURS = {"input": GREY, "weights": BLUE, "pool": VERMILLION}
+_TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Block:
+    """What is drawn as one: a layer, a block of layers, or equal ones in a row."""
+
+    names: tuple[str, ...]
+    role: str
+    shape: tuple[int, ...]
+    window: str
+    parameters: int
+
+
+@styled
+def network(rows: Sequence[Row], input_shape: Sequence[int]) -> Figure:
+    """A network's maps as blocks: as high, wide and long as their heights, widths and channels.
+
+    Layers that leave shapes as they are (activations, normalisations, dropout) are not drawn, what is inside a block of
+    layers is drawn as the block's output, and equal neighbours are drawn once.
+
+    Args:
+      rows: Of :func:`cnn_jax.geometry.trace`.
+      input_shape: Of one input, channels last, with one or two spatial axes.
+
+    Returns:
+      One axes a block, the input first.
+
+    Raises:
+      UsageError: Inputs with more than two spatial axes.
+
+    Example:
+      >>> conv = Row("c1", "Conv", (28, 28, 6), (5, 5), (1, 1), "VALID", parameters=156)
+      >>> len(network([conv], (32, 32, 1)).axes)
+      2
+    """
+    if not 2 <= len(input_shape) <= 3:
+        raise UsageError(
+            f"network: input_shape={tuple(input_shape)} has {len(input_shape) - 1} spatial axes; pictures are for 1 or 2"
+        )
+    blocks = [_Block(("input",), "input", tuple(input_shape), "", 0), *_merged(_blocks(rows))]
+    solids = [_sides(block.shape) for block in blocks]
+    longest = max(math.sqrt(channels) + _SLANT * math.sqrt(width) for _, width, channels in solids)
+    tallest = max(math.sqrt(height) + _SLANT * math.sqrt(width) for height, width, _ in solids)
+    room = WIDTH - _NAMES - _SHAPES - 2 * MARGIN
+    scale = min(room / longest, _TALLEST / tallest)
+    heights = [
+        max(_LINE, scale * (math.sqrt(height) + _SLANT * math.sqrt(width))) + _GAP for height, width, _ in solids
+    ]
+
+    figure = Figure(figsize=(WIDTH, sum(heights) + 0.62))
+    top = 0.06
+    for block, sides, height in zip(blocks, solids, heights, strict=True):
+        axes = place(figure, MARGIN + _NAMES, top, room, height - _GAP)
+        _draw(axes, sides, room / scale, (height - _GAP) / scale, _COLOURS[block.role])
+        _describe(figure, block, top + (height - _GAP - _LINE) / 2)
+        top += height
+    _legend(figure, top + 0.06)
+    return figure
+
+
+def _blocks(rows: Sequence[Row]) -> Iterator[_Block]:
+    """The layers that make something new, and the modules that layers are in."""
+    for name, group in groupby(rows, key=lambda row: row.name.partition("/")[0]):
+        inside = list(group)
+        last = inside[-1]
+        parameters = sum(row.parameters for row in inside)
+        working = [row for row in inside if row.multiply_adds or row.kernel_size or "pool" in row.kind.lower()]
+        if len(working) == 1:
+            role = "weights" if working[0].multiply_adds else "pool"
+            yield _Block((name,), role, last.output_shape, _window(working[0]), parameters)
+        elif working:
+            yield _Block((name,), "weights", last.output_shape, "", parameters)
+
+
+def _merged(blocks: Iterator[_Block]) -> Iterator[_Block]:
+    for _, group in groupby(blocks, key=lambda block: (block.role, block.shape, block.window)):
+        same = list(group)
+        names = tuple(name for block in same for name in block.names)
+        yield dataclasses.replace(same[0], names=names, parameters=sum(block.parameters for block in same))
+
+
+def _window(row: Row) -> str:
+    if not row.kernel_size:
+        return "fully connected" if row.multiply_adds else "whole map"
+    strides = row.strides or ()
+    step = "" if set(strides) <= {1} else f", stride {strides[0] if len(set(strides)) == 1 else strides}"
+    return _TIMES.join(map(str, row.kernel_size)) + step
+
+
+def _sides(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Height, width and channels of what stands for a shape."""
+    *space, channels = shape
+    height, width = (1, 1) if not space else (space[0], 1) if len(space) == 1 else space
+    return height, width, channels
+
+
+def _draw(axes: Axes, sides: tuple[int, int, int], room: float, high: float, colour: str) -> None:
+    """A block in oblique projection; axes are as many units wide and high as the last numbers say."""
+    height, depth, length = (math.sqrt(side) for side in sides)
+    slant = _SLANT * depth
+    left, bottom = (room - length - slant) / 2, (high - height - slant) / 2
+    front = [(0, 0), (length, 0), (length, height), (0, height)]
+    lid = [(0, height), (length, height), (length + slant, height + slant), (slant, height + slant)]
+    end = [(length, 0), (length + slant, slant), (length + slant, height + slant), (length, height)]
+    for corners, share in ((front, 0.55), (lid, 0.25), (end, 0.8)):
+        points = [(left + x, bottom + y) for x, y in corners]
+        axes.add_patch(Polygon(points, facecolor=tint(colour, share), edgecolor="white", linewidth=0.4))
+    axes.set_xlim(0, room)
+    axes.set_ylim(0, high)
+
+
+def _describe(figure: Figure, block: _Block, top: float) -> None:
+    first, *rest = block.names
+    name = first if not rest else f"{first} \N{EN DASH} {rest[-1].removeprefix(commonprefix(block.names))}"
+    write(figure, MARGIN, top, fitted(name, 72 * _NAMES - 4, size=9, weight="bold"), size=9, weight="bold")
+    if block.window:
+        below = f"{len(block.names)} {_TIMES} {block.window}" if rest else block.window
+    else:
+        below = f"{len(block.names)} blocks" if rest else "block" if block.role == "weights" else ""
+    write(figure, MARGIN, top + 0.17, below, color=GREY, size=8)
+    right = WIDTH - MARGIN
+    write(figure, right, top, _TIMES.join(map(str, block.shape)), align="right", size=9, color=INK)
+    if block.parameters:
+        write(figure, right, top + 0.17, f"{block.parameters:,}", align="right", color=GREY, size=8)
+
+
+def _legend(figure: Figure, top: float) -> None:
+    write(figure, MARGIN, top, "weights, with their number", color=BLUE, size=8)
+    write(figure, MARGIN + 1.7, top, "pools", color=VERMILLION, size=8)
+    write(figure, MARGIN, top + 0.19, "sides as the square roots of height, width and channels", color=GREY, size=8)
