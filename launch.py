@@ -27,7 +27,9 @@ _MODE = flags.DEFINE_enum(
 )
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ["latest", "best"], "For eval and predict: which checkpoint.")
 _IMAGES = flags.DEFINE_list("images", [], "For predict: pictures, and folders of pictures, separated by commas.")
-_OUTPUT = flags.DEFINE_string("output", None, "For predict: a .csv file to write as well.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "A file to write as well. For predict: .csv. For summary: .csv, .md, .json, or .png for a picture."
+)
 flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
@@ -45,7 +47,7 @@ def main() -> None:
                 config, workdir, images=_IMAGES.value, output=_OUTPUT.value, checkpoint=_CHECKPOINT.value
             )
         case "summary":
-            experiment.summary(config)
+            experiment.summary(config, output=_OUTPUT.value)
 
 
 if __name__ == "__main__":

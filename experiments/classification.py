@@ -28,6 +28,7 @@ from cnn_jax import train as training
 from cnn_jax.data.pictures import find_pictures, read_picture
 from cnn_jax.errors import UsageError
 from cnn_jax.files import write_json, write_whole
+from cnn_jax.report import summary as network_summary
 
 
 def default_config() -> ConfigDict:
@@ -228,14 +229,25 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         print(f"wrote {output}")
 
 
-def summary(config: ConfigDict) -> None:
-    """Prints the network's table."""
+def summary(config: ConfigDict, *, output: str | None = None) -> None:
+    """Prints the network's table.
+
+    Args:
+      config: names the network.
+      output: a file to write it to as well, see :func:`cnn_jax.report.summary.write`.
+    """
+    if output is not None:
+        network_summary.check_path(output)
     shape = tuple(config.input_shape)
     class_names = _load(config, config.data.test).class_names
     as_is = data.Preprocess(shape, mean=(0.0,) * shape[-1], std=(1.0,) * shape[-1])
     classifier = Classifier(config, as_is, class_names)
     title = f"{config.model.name}, input {'x'.join(map(str, shape))}, {len(class_names)} classes"
-    rich.print(geometry.format_table(geometry.trace(classifier.abstract_model, shape), title=title))
+    rows = geometry.trace(classifier.abstract_model, shape)
+    geometry.print_table(rows, title=title)
+    if output is not None:
+        network_summary.write(output, rows, title=title, input_shape=shape)
+        print(f"wrote {output}")
 
 
 def load_sets(config: ConfigDict) -> dict[str, data.Dataset]:

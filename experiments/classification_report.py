@@ -137,7 +137,7 @@ def _network(classifier: "Classifier") -> Section:
     rows = geometry.trace(classifier.abstract_model, tuple(classifier.config.input_shape))
     return Section(
         "Network",
-        text="MACs are multiplications of a kernel with its input for one image; biases are not counted.",
+        text=geometry.LEGEND,
         table=Table(geometry.HEADINGS, [geometry.cells(row) for row in [*rows, geometry.total(rows)]]),
     )
 

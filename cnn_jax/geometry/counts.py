@@ -36,7 +36,8 @@ def parameter_count(layers: Any) -> int:
     if not isinstance(layers, nnx.Module):
         return 0
     total = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layers, nnx.Param)))
-    masked = [module for _, module in nnx.iter_modules(layers) if getattr(module, "mask", None) is not None]
+    modules: list[Any] = [module for _, module in nnx.iter_modules(layers)]
+    masked = [module for module in modules if getattr(module, "mask", None) is not None]
     return total - sum(module.kernel.size - kernel_entries(module) for module in masked)
 
 

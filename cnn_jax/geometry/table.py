@@ -72,7 +72,7 @@ def format_table(rows: Sequence[Row], *, title: str, width: int | None = None) -
     lines = [cells(row) for row in rows]
     footers = cells(total(rows))
     widths = {
-        heading: max(map(len, column)) + 1 for heading, *column in zip(HEADINGS, HEADINGS, footers, *lines, strict=True)
+        heading: max(map(len, column)) + 2 for heading, *column in zip(HEADINGS, HEADINGS, footers, *lines, strict=True)
     }
     left_out: list[str] = []
     for heading in _DISPENSABLE:

@@ -18,16 +18,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import variance_scaling, zeros
+from jax.nn.initializers import zeros
 from jaxtyping import Array, DTypeLike, Float, Shaped
 
 from cnn_jax import geometry, nn
 from cnn_jax.errors import UsageError
+from cnn_jax.models.initializers import torch_kernel
 from cnn_jax.models.variant import Variant, scaled
 from cnn_jax.ops.arguments import AnyArray
 
 _PATCH = 2  # the window of the whitening layer
-_torch_init = variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def airbench(
@@ -51,9 +51,9 @@ def airbench(
       rngs: Draws the parameters.
     """
     channels = 2 * input_shape[-1] * _PATCH**2
-    conv = partial(nn.Conv, kernel_init=_torch_init, dtype=dtype, rngs=rngs)
+    conv = partial(nn.Conv, kernel_init=torch_kernel, dtype=dtype, rngs=rngs)
     whiten = conv(input_shape[-1], channels, (_PATCH, _PATCH), padding="VALID", bias_init=zeros)
-    whiten.kernel = nnx.Variable(whiten.kernel[...])
+    whiten.kernel = nnx.Variable(whiten.kernel[...])  # type: ignore[assignment]
     layers: dict[str, Callable[..., Any]] = {"whiten": whiten, "whiten_gelu": gelu}
     for place, features in enumerate((64, 256, 256), start=1):
         features = scaled(features, width)
@@ -78,7 +78,7 @@ def airbench(
             **layers,
             "flatten": nn.Flatten(shape),
             "fc": nn.Linear(
-                math.prod(shape), num_classes, use_bias=False, kernel_init=_torch_init, dtype=dtype, rngs=rngs
+                math.prod(shape), num_classes, use_bias=False, kernel_init=torch_kernel, dtype=dtype, rngs=rngs
             ),
             "scale": nn.Scale(1 / 9),
         }
@@ -94,7 +94,7 @@ def gelu(x: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
     return jax.nn.gelu(x, approximate=False)
 
 
-def dirac(key: Shaped[AnyArray, "..."], shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Shaped[Array, "..."]:
+def dirac(key: Shaped[Array, "..."], shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Shaped[Array, "..."]:
     """Draws a kernel whose first filters pass on one channel each, as many as there are; the others are random.
 
     Args:
@@ -111,7 +111,7 @@ def dirac(key: Shaped[AnyArray, "..."], shape: Sequence[int], dtype: DTypeLike =
     identity = jnp.zeros((*window, in_features, passing), dtype)
     middle = tuple(size // 2 for size in window)
     identity = identity.at[middle].set(jnp.eye(in_features, passing, dtype=dtype))
-    return _torch_init(key, tuple(shape), dtype).at[..., :passing].set(identity)
+    return torch_kernel(key, tuple(shape), dtype).at[..., :passing].set(identity)
 
 
 def whitening_kernel(

@@ -8,8 +8,8 @@ Layers: ``conv1``, ``maxpool1``, ``conv2`` (the paper's reduction), ``conv3``, `
 ``inception3a/3x3/conv/conv``, ``inception3a/pool/project/conv``, ..., and ``inception3a/concatenate``.
 
 The auxiliary classifiers are ``aux1`` and ``aux2``. They are run in training only, and found among the activations of
-``model(x, train=True, rngs=key, return_activations=True)``, where :data:`AUXILIARY_LOGITS` name their outputs. The paper
-adds their losses with weight 0.3.
+``model(x, train=True, rngs=key, return_activations=True)``, where :data:`AUXILIARY_LOGITS` name their outputs; the
+paper adds their losses with weight 0.3.
 """
 
 import dataclasses

@@ -21,6 +21,7 @@ from jaxtyping import Array, DTypeLike, Shaped
 
 from cnn_jax import nn, ops
 from cnn_jax.errors import UsageError
+from cnn_jax.models.initializers import torch_kernel
 from cnn_jax.models.variant import Variant, scaled
 from cnn_jax.ops.arguments import AnyArray, check_option
 
@@ -119,7 +120,7 @@ def resnet(
             channels = features
     if preactivation:
         layers |= {"bn_last": norm(channels), "relu_last": ops.relu}
-    output = partial(nn.Linear, kernel_init=variance_scaling(1 / 3, "fan_in", "uniform"), dtype=dtype, rngs=rngs)
+    output = partial(nn.Linear, kernel_init=torch_kernel, dtype=dtype, rngs=rngs)
     return nn.Sequence({**layers, "avgpool": ops.global_avg_pool, "fc": output(channels, num_classes)})
 
 

@@ -118,7 +118,7 @@ class Conv(nnx.Module):
         self.use_bias = use_bias
         self.mask = nnx.data(mask)
         # Known also where nnx.eval_shape leaves only the shape of the mask.
-        self.mask_entries = int((np.broadcast_to(mask, kernel_shape) != 0).sum()) if _is_known(mask) else None
+        self.mask_entries = _entries(mask, kernel_shape)
         self.dtype = dtype
         self.param_dtype = param_dtype
         self.precision = precision
@@ -165,8 +165,11 @@ class Conv(nnx.Module):
         return tuple(((reach - 1) // 2, reach // 2) for reach in reaches), _FLAX_BOUNDARIES[self.padding]
 
 
-def _is_known(mask: Shaped[AnyArray, "..."] | None) -> bool:
-    return mask is not None and not isinstance(mask, jax.core.Tracer)
+def _entries(mask: Shaped[AnyArray, "..."] | None, kernel_shape: tuple[int, ...]) -> int | None:
+    """How many entries of a kernel a mask lets through; None without a mask, or for one that is being traced."""
+    if mask is None or isinstance(mask, jax.core.Tracer):
+        return None
+    return int(np.count_nonzero(np.broadcast_to(np.asarray(mask), kernel_shape)))
 
 
 class ConvTranspose(nnx.Module):
@@ -248,7 +251,7 @@ class ConvTranspose(nnx.Module):
         self.kernel_dilation = per_axis("ConvTranspose", "kernel_dilation", kernel_dilation or 1, len(window))
         self.use_bias = use_bias
         self.mask = nnx.data(mask)
-        self.mask_entries = int((np.broadcast_to(mask, self.kernel.shape) != 0).sum()) if _is_known(mask) else None
+        self.mask_entries = _entries(mask, self.kernel.shape)
         self.method = method
         self.derivatives = derivatives
         self.dtype = dtype

@@ -3,8 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from itertools import groupby
-from os.path import commonprefix
+from itertools import groupby, takewhile
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -55,7 +54,7 @@ def network(rows: Sequence[Row], input_shape: Sequence[int]) -> Figure:
     """
     if not 2 <= len(input_shape) <= 3:
         raise UsageError(
-            f"network: input_shape={tuple(input_shape)} has {len(input_shape) - 1} spatial axes; pictures are for 1 or 2"
+            f"network: input_shape={tuple(input_shape)} has {len(input_shape) - 1} spatial axes; it must have 1 or 2"
         )
     blocks = [_Block(("input",), "input", tuple(input_shape), "", 0), *_merged(_blocks(rows))]
     solids = [_sides(block.shape) for block in blocks]
@@ -131,7 +130,10 @@ def _draw(axes: Axes, sides: tuple[int, int, int], room: float, high: float, col
 
 def _describe(figure: Figure, block: _Block, top: float) -> None:
     first, *rest = block.names
-    name = first if not rest else f"{first} \N{EN DASH} {rest[-1].removeprefix(commonprefix(block.names))}"
+    name = first
+    if rest:  # conv1_1 - 2
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, rest[-1], strict=False)))
+        name = f"{first} \N{EN DASH} {rest[-1][shared:]}"
     write(figure, MARGIN, top, fitted(name, 72 * _NAMES - 4, size=9, weight="bold"), size=9, weight="bold")
     if block.window:
         below = f"{len(block.names)} {_TIMES} {block.window}" if rest else block.window
