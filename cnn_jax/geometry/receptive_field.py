@@ -132,6 +132,12 @@ class ReceptiveField:
         """The field behind a layer, given along each axis."""
         return ReceptiveField(tuple(axis.through(step) for axis, step in zip(self.axes, layer, strict=True)))
 
+    def of_all(self, sizes: Sequence[int]) -> "ReceptiveField":
+        """The field of a unit that sees all positions of the map, whose sizes these are."""
+        # Its neighbours, if it had any, would see the same: whole turns of what repeats.
+        fields = zip(self.axes, sizes, strict=True)
+        return self.through([AxisField((0,), (size - 1,), len(axis.starts)) for axis, size in fields])
+
     def hull(self, other: "ReceptiveField") -> "ReceptiveField | None":
         """The smallest field with both in it; None where the two drift apart from unit to unit."""
         axes = [axis.hull(another) for axis, another in zip(self.axes, other.axes, strict=True)]
@@ -190,11 +196,6 @@ def adaptive_field(sizes: Sequence[int], output_size: Sequence[int]) -> list[Axi
             )
         )
     return fields
-
-
-def whole_field(sizes: Sequence[int]) -> list[AxisField]:
-    """The field of a layer that sees all positions: as that of a window as large as the map."""
-    return [AxisField((0,), (size - 1,), 1) for size in sizes]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,6 @@ from cnn_jax.geometry.receptive_field import (
     ReceptiveField,
     adaptive_field,
     join_flows,
-    whole_field,
 )
 from cnn_jax.geometry.windows import window_of
 from cnn_jax.ops.padding import Padding
@@ -174,5 +173,5 @@ def _behind(layer: Any, place: _Place, shape: Shape | None) -> _Place:
     if callable(layer) and keeps_positions(layer, before, mixing_channels=rank > 0):
         return place.behind(shape, flow)
     if math.prod(shape[:-1]) == 1:  # one unit, or a row of them, for all positions
-        return place.behind(shape, Flow(field.through(whole_field(flow.sizes)), (1,) * len(flow.sizes)))
+        return place.behind(shape, Flow(field.of_all(flow.sizes), (1,) * len(flow.sizes)))
     return place.behind(shape)

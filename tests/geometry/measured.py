@@ -30,7 +30,7 @@ def transparent(abstract: nnx.Module) -> nnx.Module:
             *window, channels, _ = leaf.shape
             size = channels * np.prod(window) ** 0.75
             return (generator.uniform(0.8, 1.2, leaf.shape) / size).astype(leaf.dtype)
-        return np.full(leaf.shape, 0.0 if names & {"bias", "mean"} else 1.0, leaf.dtype)
+        return np.full(leaf.shape, 0.0 if names & {"bias", "inhibition", "mean"} else 1.0, leaf.dtype)
 
     return nnx.merge(graph, jax.tree_util.tree_map_with_path(filled, state))
 
