@@ -15,9 +15,9 @@ SECOND = Row("conv1_2", "Conv", (32, 16, 8), (3, 3), (1, 1), "SAME", parameters=
 RELU = Row("conv1_1_relu", "relu", (32, 16, 8))
 POOL = Row("pool1", "MaxPool", (16, 8, 8), (2, 2), (2, 2), "VALID")
 INSIDE = [
-    Row("block/branch/conv", "Conv", (16, 8, 32), (3, 3), (1, 1), "SAME", parameters=2304, multiply_adds=1),
-    Row("block/shortcut/conv", "Conv", (16, 8, 32), (1, 1), (1, 1), "SAME", parameters=256, multiply_adds=1),
-    Row("block/add", "add", (16, 8, 32)),
+    Row("layer1_0/branch/conv", "Conv", (16, 8, 32), (3, 3), (1, 1), "SAME", parameters=2304, multiply_adds=1),
+    Row("layer1_0/shortcut/conv", "Conv", (16, 8, 32), (1, 1), (1, 1), "SAME", parameters=256, multiply_adds=1),
+    Row("layer1_0/add", "add", (16, 8, 32)),
 ]
 GLOBAL = Row("avgpool", "global_avg_pool", (32,))
 OUTPUT = Row("fc", "Linear", (10,), parameters=330, multiply_adds=320)
@@ -43,7 +43,7 @@ def extents(figure: Figure) -> list[tuple[float, float]]:
 
 def test_what_makes_no_new_shape_is_not_drawn_and_equal_neighbours_once() -> None:
     figure = network(ROWS, (32, 16, 3))
-    names = ["input", "conv1_1 – 2", "pool1", "block", "avgpool", "fc"]
+    names = ["input", "conv1_1 \N{EN DASH} 2", "pool1", "layer1_0", "avgpool", "fc"]
     assert [text for text in texts(figure) if text in names] == names
     assert len(figure.axes) == len(names)
 
@@ -58,8 +58,10 @@ def test_sides_are_square_roots_on_one_scale() -> None:
 
 def test_windows_shapes_and_parameters_are_written() -> None:
     found = texts(network(ROWS, (32, 16, 3)))
-    for text in ("2 × 3×3", "664", "2×2, stride 2", "16×8×8", "block", "2,560", "whole map", "fully connected", "330"):
+    windows = ("2 x 3x3", "2x2, stride 2", "16x8x8", "block", "whole map", "fully connected")
+    for text in (*(text.replace("x", "\N{MULTIPLICATION SIGN}", 3) for text in windows[:3]), *windows[3:]):
         assert text in found, text
+    assert {"664", "2,560", "330"} <= set(found)
 
 
 def test_everything_is_inside_the_picture() -> None:
