@@ -59,9 +59,9 @@ def kernel_entries(layer: Any) -> int:
     mask = getattr(layer, "mask", None)
     if mask is None:
         return int(weights.size)
-    entries = getattr(layer, "mask_entries", None)  # of a layer whose arrays are abstract
-    if entries is None and not isinstance(mask, jax.ShapeDtypeStruct | jax.core.Tracer):
-        entries = np.count_nonzero(np.broadcast_to(np.asarray(mask), weights.shape))
+    if not isinstance(mask, jax.ShapeDtypeStruct | jax.core.Tracer):
+        return int(np.count_nonzero(np.broadcast_to(np.asarray(mask), weights.shape)))
+    entries = getattr(layer, "mask_entries", None)  # counted by the layer when it was made
     if entries is None:
         raise UsageError(
             f"the entries of a mask of shape {mask.shape} are not known under nnx.eval_shape; give it as a NumPy array"

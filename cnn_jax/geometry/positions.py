@@ -59,6 +59,8 @@ def keeps_positions(layer: Callable[..., Any], shape: Sequence[int], *, mixing_c
         closed = jax.make_jaxpr(lambda state, x: (layer if graph is None else nnx.merge(graph, state))(x))(state, x)
     except Exception:  # whatever a stranger's layer raises for this input, nothing is known of it
         return False
+    if [output.shape[:-1] for output in closed.out_avals] != [x.shape[:-1]]:
+        return False
     marked = [False] * (len(closed.jaxpr.invars) - 1) + [True]
     return _follow(closed.jaxpr, marked, lead=len(shape) + (not mixing_channels)) is not None
 

@@ -1,6 +1,6 @@
 """Receptive fields: which part of the input a unit can see, how far apart neighbours look, and where the first does.
 
-A field is followed layer by layer: each layer is a :class:`Step` along each axis, a sum takes the hull of its paths, a
+A field is followed layer by layer: a layer is itself a field in its own input, a sum takes the hull of its paths, and a
 layer that sees all of its input the hull of all positions. Fields are those of the formulas and may stick out of the
 image, where a unit sees padding.
 
@@ -9,9 +9,10 @@ References:
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry.positions import keeps_positions
@@ -22,71 +23,179 @@ from cnn_jax.ops.arguments import per_axis
 Number = int | Fraction
 
 
-class Step(NamedTuple):
-    """What one layer does along one axis, in units of its input positions."""
+@dataclasses.dataclass(frozen=True)
+class AxisField:
+    """The fields of a row of units along one axis.
 
-    span: Number
-    """How far apart the outermost inputs of one output are."""
-    stride: Number
-    """How far apart neighbouring outputs look."""
-    shift: Number
-    """Where the first output looks."""
+    They repeat: those of units ``0`` to ``n - 1`` are written down, and unit ``i + n`` sees what unit ``i`` does,
+    ``advance`` positions on. Behind convolutions and pools ``n`` is 1; behind transposed ones it is not.
+
+    Attributes:
+      starts: The first position that each of the ``n`` units sees.
+      stops: The last; one less than the first for a unit that sees nothing.
+      advance: Positions in ``n`` units.
+    """
+
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+    advance: int
+
+    def interval(self, unit: int) -> tuple[int, int]:
+        """The first and last position that a unit sees.
+
+        >>> AxisField((-1,), (1,), 2).interval(5)
+        (9, 11)
+        """
+        turns, phase = divmod(unit, len(self.starts))
+        return self.starts[phase] + turns * self.advance, self.stops[phase] + turns * self.advance
+
+    def through(self, layer: "AxisField") -> "AxisField":
+        """The field behind a layer whose units have the field ``layer`` in what this one is the field of."""
+        period = len(self.starts) // math.gcd(len(self.starts), layer.advance) * len(layer.starts)
+        advance = period // len(layer.starts) * layer.advance * self.advance // len(self.starts)
+        return self._repeating([self._hull_of(*layer.interval(unit)) for unit in range(period)], advance)
+
+    def _hull_of(self, first: int, last: int) -> tuple[int, int]:
+        """What some units in a row see together."""
+        intervals = [self.interval(unit) for unit in range(first, last + 1)]
+        seen = [(start, stop) for start, stop in intervals if start <= stop]
+        if not seen:
+            start, _ = self.interval(first)
+            return start, start - 1
+        return min(start for start, _ in seen), max(stop for _, stop in seen)
+
+    def hull(self, other: "AxisField") -> "AxisField | None":
+        """The smallest fields that hold both; None where the two drift apart from unit to unit."""
+        if self.jump != other.jump:
+            return None
+        period = math.lcm(len(self.starts), len(other.starts))
+        pairs = [(self.interval(unit), other.interval(unit)) for unit in range(period)]
+        hulls = [(min(a[0], b[0]), max(a[1], b[1])) for a, b in pairs]
+        return self._repeating(hulls, period // len(self.starts) * self.advance)
+
+    @classmethod
+    def _repeating(cls, intervals: Sequence[tuple[int, int]], advance: int) -> "AxisField":
+        starts, stops = zip(*intervals, strict=True)
+        return cls(starts, stops, advance)
+
+    @property
+    def jump(self) -> Number:
+        """How many positions lie between the fields of neighbouring units, on average."""
+        return _plain(Fraction(self.advance, len(self.starts)))
 
 
 @dataclasses.dataclass(frozen=True)
 class ReceptiveField:
-    """The field of a layer's units, one number per spatial axis; whole numbers, or fractions after transposed layers.
+    """The fields of a layer's units, in positions of the network's input.
 
     Attributes:
-      size: How many input positions the unit with the largest field can see.
-      jump: How many input positions lie between the fields of neighbouring units.
-      first_centre: The middle of the first unit's field: 0 is the first input position, and -0.5 its edge.
+      axes: Along each spatial axis.
 
-    >>> receptive_field([(5, 1), (2, 2), (5, 1)]).texts()
-    ('14', '2', '6.5')
+    >>> field = receptive_field([(5, 1), (2, 2), (5, 1)])
+    >>> field.size, field.jump, field.first_centre, field.interval((3,))
+    ((14,), (2,), (Fraction(13, 2),), ((6, 19),))
     """
 
-    size: tuple[Number, ...]
-    jump: tuple[Number, ...]
-    first_centre: tuple[Number, ...]
+    axes: tuple[AxisField, ...]
 
     @classmethod
     def of_input(cls, rank: int) -> "ReceptiveField":
         """That of the input itself: each position sees itself."""
-        return cls((1,) * rank, (1,) * rank, (0,) * rank)
+        return cls((AxisField((0,), (0,), 1),) * rank)
 
-    def through(self, steps: Sequence[Step]) -> "ReceptiveField":
-        """The field behind a layer."""
-        axes = zip(self.size, self.jump, self.first_centre, steps, strict=True)
-        new = [
-            (size + step.span * jump, jump * step.stride, centre + step.shift * jump)
-            for size, jump, centre, step in axes
-        ]
-        size, jump, centre = zip(*new, strict=True) if new else ((), (), ())
-        return ReceptiveField(_plain(size), _plain(jump), _plain(centre))
+    @property
+    def size(self) -> tuple[int, ...]:
+        """How many positions the unit with the largest field sees, along each axis."""
+        return tuple(
+            max(stop - start + 1 for start, stop in zip(axis.starts, axis.stops, strict=True)) for axis in self.axes
+        )
+
+    @property
+    def jump(self) -> tuple[Number, ...]:
+        """How many positions lie between the fields of neighbouring units; a fraction where layers enlarge maps."""
+        return tuple(axis.jump for axis in self.axes)
+
+    @property
+    def first_centre(self) -> tuple[Number, ...]:
+        """The middle of the first unit's field: 0 is the first position of the input, and -1/2 its edge."""
+        return tuple(_plain(Fraction(axis.starts[0] + axis.stops[0], 2)) for axis in self.axes)
+
+    def interval(self, unit: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """The first and last position that a unit sees along each axis; outside of the image it sees padding.
+
+        Args:
+          unit: Its position in the map, one int per axis.
+        """
+        return tuple(axis.interval(place) for axis, place in zip(self.axes, unit, strict=True))
+
+    def through(self, layer: Sequence[AxisField]) -> "ReceptiveField":
+        """The field behind a layer, given along each axis."""
+        return ReceptiveField(tuple(axis.through(step) for axis, step in zip(self.axes, layer, strict=True)))
+
+    def of_all(self, sizes: Sequence[int]) -> "ReceptiveField":
+        """The field of a unit that sees all positions of the map, whose sizes these are."""
+        # Its neighbours, if it had any, would see the same: whole turns of what repeats.
+        fields = zip(self.axes, sizes, strict=True)
+        return self.through([AxisField((0,), (size - 1,), len(axis.starts)) for axis, size in fields])
 
     def hull(self, other: "ReceptiveField") -> "ReceptiveField | None":
         """The smallest field with both in it; None where the two drift apart from unit to unit."""
-        if self.jump != other.jump:
-            return None
-        low = [min(pair) for pair in zip(self._edges(-1), other._edges(-1), strict=True)]
-        high = [max(pair) for pair in zip(self._edges(1), other._edges(1), strict=True)]
-        sizes = [last - first + 1 for first, last in zip(low, high, strict=True)]
-        centres = [Fraction(first + last) / 2 for first, last in zip(low, high, strict=True)]
-        return ReceptiveField(_plain(sizes), self.jump, _plain(centres))
-
-    def _edges(self, side: int) -> list[Number]:
-        return [
-            centre + side * Fraction(size - 1) / 2 for size, centre in zip(self.size, self.first_centre, strict=True)
-        ]
+        axes = [axis.hull(another) for axis, another in zip(self.axes, other.axes, strict=True)]
+        joined = tuple(axis for axis in axes if axis is not None)
+        return ReceptiveField(joined) if len(joined) == len(axes) else None
 
     def texts(self) -> tuple[str, str, str]:
         """Size, jump and first centre as texts; one number where all axes have the same.
 
-        >>> ReceptiveField((3, 5), (2, 2), (1, Fraction(1, 2))).texts()
-        ('3x5', '2', '1x0.5')
+        >>> receptive_field([((3, 5), 2)]).texts()
+        ('3x5', '2', '1x2')
         """
         return _joined(self.size), _joined(self.jump), _joined(self.first_centre)
+
+
+def window_field(window: Window, sizes: Sequence[int] | None, rank: int) -> list[AxisField]:
+    """The field of a window in the map that it slides over, whose sizes only some paddings need.
+
+    >>> window_field(Window(3, strides=2, padding=1), None, 1)
+    [AxisField(starts=(-1,), stops=(1,), advance=2)]
+    >>> window_field(Window(4, padding=2, input_dilation=2), None, 1)  # a transposed convolution of stride 2
+    [AxisField(starts=(-1, 0), stops=(0, 1), advance=1)]
+    """
+    axes = zip(*window.over(rank).values(), window.pads(sizes, rank), strict=True)
+    return [_axis_field(*numbers, low) for *numbers, (low, _) in axes]
+
+
+def _axis_field(kernel: int, stride: int, dilation: int, spread: int, low: int) -> AxisField:
+    """Of an input with ``spread - 1`` zeros between neighbours, a window sees every ``spread``-th position."""
+    period = spread // math.gcd(spread, stride)
+    starts, stops = [], []
+    for unit in range(period):
+        first = unit * stride - low
+        places = [first + tap * dilation for tap in range(kernel)]
+        inputs = [place // spread for place in places if place % spread == 0]
+        starts.append(inputs[0] if inputs else -(-first // spread))
+        stops.append(inputs[-1] if inputs else starts[-1] - 1)
+    return AxisField(tuple(starts), tuple(stops), stride * period // spread)
+
+
+def adaptive_field(sizes: Sequence[int], output_size: Sequence[int]) -> list[AxisField]:
+    """The field of a pool that is given its output size.
+
+    >>> adaptive_field((12,), (6,)), adaptive_field((5,), (2,))
+    ([AxisField(starts=(0,), stops=(1,), advance=2)], [AxisField(starts=(0, 2), stops=(2, 4), advance=5)])
+    """
+    fields = []
+    for size, outputs in zip(sizes, output_size, strict=True):
+        starts, stops = adaptive_windows(size, outputs)
+        period = outputs // math.gcd(size, outputs)
+        fields.append(
+            AxisField(
+                tuple(int(start) for start in starts[:period]),
+                tuple(int(stop) - 1 for stop in stops[:period]),
+                size * period // outputs,
+            )
+        )
+    return fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,52 +217,8 @@ class Flow:
 
     def slid(self, window: Window, rank: int) -> "Flow":
         """Behind a layer with a window."""
-        steps = window_steps(window, self.sizes, rank)
         sizes = None if self.sizes is None else window.output_size(self.sizes)
-        return Flow(self.field and self.field.through(steps), sizes)
-
-
-def window_steps(window: Window, sizes: Sequence[int] | None, rank: int) -> list[Step]:
-    """The steps of a sliding window.
-
-    >>> window_steps(Window(3, strides=2, padding=1), None, 1)
-    [Step(span=2, stride=2, shift=0)]
-    >>> window_steps(Window(4, padding=2, input_dilation=2), None, 1)  # a transposed convolution of stride 2
-    [Step(span=1, stride=Fraction(1, 2), shift=Fraction(-1, 4))]
-    """
-    numbers = window.over(rank)
-    axes = zip(*numbers.values(), window.pads(sizes, rank), strict=True)
-    return [
-        Step(
-            *_plain(
-                (
-                    _span(kernel, stride, low, dilation, spread),
-                    Fraction(stride, spread),
-                    (Fraction((kernel - 1) * dilation, 2) - low) / spread,
-                )
-            )
-        )
-        for kernel, stride, dilation, spread, (low, _) in axes
-    ]
-
-
-def adaptive_steps(sizes: Sequence[int], output_size: Sequence[int]) -> list[Step]:
-    """The steps of pools that are given their output size; where it does not divide, those of the largest window.
-
-    >>> adaptive_steps((12, 13), (6, 6))
-    [Step(span=1, stride=2, shift=Fraction(1, 2)), Step(span=2, stride=Fraction(13, 6), shift=Fraction(7, 12))]
-    """
-    steps = []
-    for size, outputs in zip(sizes, output_size, strict=True):
-        starts, stops = adaptive_windows(size, outputs)
-        stride = Fraction(size, outputs)
-        steps.append(Step(*_plain((int((stops - starts).max()) - 1, stride, (stride - 1) / 2))))
-    return steps
-
-
-def whole_steps(sizes: Sequence[int]) -> list[Step]:
-    """The steps of a layer that sees all positions: as a window as large as the map."""
-    return [Step(*_plain((size - 1, 1, Fraction(size - 1, 2)))) for size in sizes]
+        return Flow(self.field and self.field.through(window_field(window, self.sizes, rank)), sizes)
 
 
 def receptive_field(layers: Any, input_size: PerAxis | None = None) -> ReceptiveField:
@@ -262,22 +327,12 @@ def _rank(entries: Sequence[Any]) -> int | None:
     return found[0] if found else None
 
 
-def _span(kernel: int, stride: int, low: int, dilation: int, spread: int) -> int:
-    """How far apart the outermost inputs under a window are, for the output that sees most."""
-    largest = 0
-    for phase in range(spread):  # of a spread-out input, only every ``spread``-th position is not a zero
-        places = (phase * stride - low + tap * dilation for tap in range(kernel))
-        inputs = [place // spread for place in places if place % spread == 0]
-        largest = max(largest, inputs[-1] - inputs[0] if inputs else 0)
-    return largest
-
-
 def _name(layer: Any) -> str:
     return getattr(layer, "__name__", type(layer).__name__)
 
 
-def _plain(numbers: Sequence[Number]) -> tuple[Number, ...]:
-    return tuple(int(number) if number == int(number) else Fraction(number) for number in numbers)
+def _plain(number: Fraction) -> Number:
+    return int(number) if number.denominator == 1 else number
 
 
 def _joined(numbers: Sequence[Number]) -> str:

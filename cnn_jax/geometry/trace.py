@@ -20,9 +20,8 @@ from cnn_jax.geometry.positions import keeps_positions
 from cnn_jax.geometry.receptive_field import (
     Flow,
     ReceptiveField,
-    adaptive_steps,
+    adaptive_field,
     join_flows,
-    whole_steps,
 )
 from cnn_jax.geometry.windows import window_of
 from cnn_jax.ops.padding import Padding
@@ -168,11 +167,11 @@ def _behind(layer: Any, place: _Place, shape: Shape | None) -> _Place:
         return place.behind(shape, flow.slid(window, rank))
     output_size = getattr(layer, "output_size", None)
     if output_size is not None and rank and len(output_size) == rank:
-        return place.behind(shape, Flow(field.through(adaptive_steps(flow.sizes, output_size)), shape[:-1]))
+        return place.behind(shape, Flow(field.through(adaptive_field(flow.sizes, output_size)), shape[:-1]))
     if len(shape) == 1 and rank and math.prod(shape) == math.prod(before):  # flattened: the same units in a row
         return place.behind(shape, flow)
     if callable(layer) and keeps_positions(layer, before, mixing_channels=rank > 0):
         return place.behind(shape, flow)
     if math.prod(shape[:-1]) == 1:  # one unit, or a row of them, for all positions
-        return place.behind(shape, Flow(field.through(whole_steps(flow.sizes)), (1,) * len(flow.sizes)))
+        return place.behind(shape, Flow(field.of_all(flow.sizes), (1,) * len(flow.sizes)))
     return place.behind(shape)

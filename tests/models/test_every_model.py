@@ -18,12 +18,17 @@ from cnn_jax import models, ops
 he_normal = jax.nn.initializers.he_normal()  # the papers' Gaussian of 0.01 is too small for few channels
 # What makes a network small, by the beginning of its name; the longest that fits is meant.
 SMALL = {
+    "airbench": {"width": 1 / 8},
     "alexnet": {"width": 1 / 16, "input_shape": (67, 67, 3), "kernel_init": he_normal},
     "alexnet_batch_norm": {"width": 1 / 16, "input_shape": (195, 195, 3)},
+    "googlenet": {"width": 1 / 16, "input_shape": (64, 64, 3), "auxiliary_heads": False},
+    "inception_naive": {"width": 1 / 16, "input_shape": (64, 64, 3), "auxiliary_heads": False},
+    "inception_resnet": {"width": 1 / 16, "input_shape": (96, 96, 3)},
     "lenet": {},
     "logistic_regression": {"input_shape": (8, 8, 1)},
     "mlp": {"input_shape": (8, 8, 1)},
     "neocognitron": {"width": 1 / 3},
+    "resnet": {"width": 1 / 4, "input_shape": (32, 32, 3)},
     "vgg": {"width": 1 / 16, "input_shape": (32, 32, 3), "kernel_init": he_normal},
     "zfnet": {"width": 1 / 16, "input_shape": (64, 64, 3), "kernel_init": he_normal},
 }
@@ -38,6 +43,9 @@ LEARNING = {
 COMPILED = ("alexnet", "lenet_1989", "lenet_5", "logistic_regression", "mlp_two_neurons", "vgg_a_bn")
 # Their outputs are bounded and their gradients vanish; they learn by a rule of their own, which has tests of its own.
 NOT_BY_GRADIENTS = ("neocognitron",)
+
+# Longer relatives of others; they are traced in the slow run, and not compiled, which takes many minutes.
+DEEP = ("resnet_32", "resnet_44", "resnet_56", "resnet_101", "resnet_110", "resnet_152")
 
 
 def entry(table: dict, name: str):
@@ -89,7 +97,14 @@ def program(name: str):
     return run, x, y
 
 
-@pytest.mark.parametrize("name", [name for name in models.available() if name not in COMPILED])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in DEEP else ())
+        for name in models.available()
+        if name not in COMPILED
+    ],
+)
 def test_forward_and_backward_can_be_traced(name: str) -> None:
     _, (graph, params, rest), loss, x, _ = task(name)
     gradients, statistics = jax.eval_shape(jax.grad(loss, has_aux=True), params, rest, jax.random.key(0))
@@ -104,7 +119,7 @@ def test_forward_and_backward_can_be_traced(name: str) -> None:
     [
         pytest.param(name, marks=() if name in COMPILED else pytest.mark.slow)
         for name in models.available()
-        if name not in NOT_BY_GRADIENTS
+        if name not in NOT_BY_GRADIENTS + DEEP
     ],
 )
 def test_learns_32_images_by_heart(name: str) -> None:
