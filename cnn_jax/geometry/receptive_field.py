@@ -162,7 +162,7 @@ def window_field(window: Window, sizes: Sequence[int] | None, rank: int) -> list
     [AxisField(starts=(-1, 0), stops=(0, 1), advance=1)]
     """
     axes = zip(*window.over(rank).values(), window.pads(sizes, rank), strict=True)
-    return [_axis_field(*numbers, low) for *numbers, (low, _) in axes]
+    return [_axis_field(kernel, stride, dilation, spread, low) for kernel, stride, dilation, spread, (low, _) in axes]
 
 
 def _axis_field(kernel: int, stride: int, dilation: int, spread: int, low: int) -> AxisField:
