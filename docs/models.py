@@ -20,10 +20,10 @@ Every network is made by `models.create(name, ...)`. The tables are computed fro
 `python -m docs.models`; `launch.py --mode=summary` prints that of a config with every layer, and writes it as CSV,
 Markdown, JSON or a picture.
 
-Here a row is a layer with a window, weights or another shape than the one before, or a block of layers as one. *field* is
-the size of a unit's receptive field in the image, *jump* the distance from one unit's field to the next; *MACs* are
-multiplications of weights with inputs for one image, biases not counted. Fields are those of the formulas, so they may be
-larger than the image.
+Here a row is a layer with a window, weights or another shape than the one before, or a block of layers as one. *field*
+is the size of a unit's receptive field in the image, *jump* the distance from one unit's field to the next; *MACs* are
+multiplications of weights with inputs for one image, biases not counted. Fields are those of the formulas, so they may
+be larger than the image.
 """
 
 # Title, what there is to say, the names of the networks.
@@ -41,8 +41,9 @@ FAMILIES: list[tuple[str, str, tuple[str, ...]]] = [
     (
         "LeNet",
         """\
-torchvision has none. `lenet_1989` and `lenet_5` keep what later versions drop: partial connections, a bias for every unit
-(1989), trained subsampling and an output of distances to fixed codes (1998). `lenet_5_modern` is the one that is taught.""",
+torchvision has none. `lenet_1989` and `lenet_5` keep what later versions drop: partial connections, a bias for every
+unit (1989), trained subsampling and an output of distances to fixed codes (1998). `lenet_5_modern` is the one that is
+taught.""",
         ("lenet_1989", "lenet_1", "lenet_5", "lenet_5_modern"),
     ),
     (
@@ -58,16 +59,16 @@ torchvision has none. `lenet_1989` and `lenet_5` keep what later versions drop: 
     (
         "ZFNet",
         """\
-torchvision has none. Pools take partial last windows (`rounding='ceil'`): without them the second would make 12x12 maps,
-and the paper has 13x13. `zfnet_wide` has the wider last convolutions that the paper tries in a table.""",
+torchvision has none. Pools take partial last windows (`rounding='ceil'`): without them the second would make 12x12
+maps, and the paper has 13x13. `zfnet_wide` has the wider last convolutions that the paper tries in a table.""",
         ("zfnet", "zfnet_wide"),
     ),
     (
         "VGG",
         """\
 A, B, D and E are torchvision's `vgg11`, `vgg13`, `vgg16` and `vgg19`, with and without batch normalisation, and take
-their weights. torchvision has an adaptive pool to 7x7 before the full connections, which does nothing to 224x224 images;
-here another image size makes another first full connection instead. torchvision has neither A-LRN nor C.""",
+their weights. torchvision has an adaptive pool to 7x7 before the full connections, which does nothing to 224x224
+images; here another image size makes another first full connection instead. torchvision has neither A-LRN nor C.""",
         tuple(f"vgg_{letter}{bn}" for letter in ("a", "a_lrn", "b", "c", "d", "e") for bn in ("", "_bn")),
     ),
     (
@@ -77,18 +78,18 @@ here another image size makes another first full connection instead. torchvision
 - `googlenet_torchvision` is torchvision's, and takes its weights: 3x3 in the branch called 5x5 (a slip that its weights
   made permanent), batch normalisation with epsilon 0.001 and no biases, a fourth pool of 2x2, heads that average to 4x4
   whatever the image's size.
-- `inception_naive` is GoogLeNet of the blocks that the paper begins with, without 1x1 reductions: each pool passes on all
-  its channels, which add up from block to block. It is there to compare costs.
+- `inception_naive` is GoogLeNet of the blocks that the paper begins with, without 1x1 reductions: each pool passes on
+  all its channels, which add up from block to block. It is there to compare costs.
 
-Tables are of inference. The two auxiliary heads, which are run in training only, have 6,379,728 parameters more (6,379,984
-in torchvision's). torchvision returns their logits from a call in training; here they are among the activations.""",
+Tables are of inference. The two auxiliary heads, which are run in training only, have 6,379,728 parameters more
+(6,379,984 in torchvision's). torchvision returns their logits from a call in training; here they are among the
+activations.""",
         ("googlenet", "googlenet_torchvision", "inception_naive"),
     ),
     (
         "Inception-ResNet",
         """\
-`inception_resnet_v1` is built from the figures of Szegedy et al. 2016. torchvision has none; timm has the larger v2, whose
-figures contradict each other in the numbers of channels.""",
+`inception_resnet_v1` is built from the figures of Szegedy et al. 2016. torchvision has none; timm has the larger v2.""",
         ("inception_resnet_v1",),
     ),
     (
@@ -101,7 +102,7 @@ figures contradict each other in the numbers of channels.""",
   ResNet-50 and deeper need `stride='v1.5'`.
 - `shortcut='projection'` (the paper's option B) or `'identity'` with zeros for new channels (A). The default is B for
   ImageNet, as in torchvision, and A for CIFAR, which torchvision does not have.
-- `preactivation=True` is the network of the second paper, `zero_init_residual=True` is torchvision's option of that name.
+- `preactivation=True` is the network of the second paper, `zero_init_residual=True` torchvision's option of that name.
 - The first pool is padded by one on each side, as in torchvision and the authors' Torch code; their Caffe models have a
   partial last window instead. Sizes are the same.""",
         tuple(f"resnet_{depth}" for depth in (18, 34, 50, 101, 152, 20, 32, 44, 56, 110)),
@@ -132,15 +133,8 @@ def section(title: str, text: str, names: tuple[str, ...]) -> str:
     lines = [f"## {title}", "", text, "", *overview(tables), ""]
     for name, found in tables.items():
         shape = "x".join(map(str, models.variant(name).input_shape))
-        lines += [
-            "<details>",
-            f"<summary><code>{name}</code>, {shape}</summary>",
-            "",
-            *layers(found),
-            "",
-            "</details>",
-            "",
-        ]
+        lines += ["<details>", f"<summary><code>{name}</code>, {shape}</summary>", "", *layers(found), ""]
+        lines += ["</details>", ""]
     return "\n".join(lines)
 
 
