@@ -89,7 +89,8 @@ activations.""",
     (
         "Inception-ResNet",
         """\
-`inception_resnet_v1` is built from the figures of Szegedy et al. 2016. torchvision has none; timm has the larger v2.""",
+`inception_resnet_v1` is built from the figures of Szegedy et al. 2016. torchvision has none; timm has the larger
+v2.""",
         ("inception_resnet_v1",),
     ),
     (
