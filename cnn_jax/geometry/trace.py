@@ -9,6 +9,7 @@ and no receptive field, there and behind it.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import jax
@@ -97,6 +98,47 @@ def total(rows: Sequence[Row]) -> Row:
     """
     names = ("parameters", "multiply_adds", "connections", "activation_bytes")
     return Row("total", "", (), **{name: sum(getattr(row, name) for row in rows) for name in names})
+
+
+def blocks(rows: Sequence[Row]) -> list[Row]:
+    """A shorter table: one row for each block of layers, and none for layers that only change values.
+
+    A block is a module at the top of the network with others inside; its row has its last layer's output and field, the
+    sums of its counts, and the window of its only layer that has one, if there is a single one. Of the rest, rows
+    remain that have a window, weights or parameters, or make another shape.
+
+    Args:
+      rows: Of :func:`trace`.
+
+    >>> conv = Row("block/conv", "Conv", (28, 28, 6), (5, 5), (1, 1), "VALID", parameters=156, multiply_adds=117_600)
+    >>> relu = Row("block/relu", "relu", (28, 28, 6))
+    >>> [(row.name, row.kind, row.kernel_size, row.parameters) for row in blocks([conv, relu])]
+    [('block', 'block', (5, 5), 156)]
+    """
+    found: list[Row] = []
+    shape: Shape | None = None
+    for name, group in groupby(rows, key=lambda row: row.name.partition("/")[0]):
+        inside = list(group)
+        last = inside[-1]
+        if last.name != name:
+            windows = [row for row in inside if row.kernel_size]
+            shown = windows[0] if len(windows) == 1 else last
+            found.append(
+                dataclasses.replace(
+                    total(inside),
+                    name=name,
+                    kind="block",
+                    output_shape=last.output_shape,
+                    receptive_field=last.receptive_field,
+                    kernel_size=shown.kernel_size,
+                    strides=shown.strides,
+                    padding=shown.padding,
+                )
+            )
+        elif last.kernel_size or last.multiply_adds or last.parameters or last.output_shape != shape:
+            found.append(last)
+        shape = last.output_shape
+    return found
 
 
 def _row(name: str, layer: Any, activation: jax.ShapeDtypeStruct, field: ReceptiveField | None) -> Row:

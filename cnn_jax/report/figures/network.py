@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
 from cnn_jax.errors import UsageError
-from cnn_jax.geometry import Row
+from cnn_jax.geometry import Row, blocks
 from cnn_jax.report.figures.style import BLUE, GREY, INK, MARGIN, VERMILLION, WIDTH, fitted, place, styled, tint, write
 
 _NAMES, _SHAPES = 1.42, 1.02  # inches, of the columns of text left and right
@@ -56,8 +56,8 @@ def network(rows: Sequence[Row], input_shape: Sequence[int]) -> Figure:
         raise UsageError(
             f"network: input_shape={tuple(input_shape)} has {len(input_shape) - 1} spatial axes; it must have 1 or 2"
         )
-    blocks = [_Block(("input",), "input", tuple(input_shape), "", 0), *_merged(_blocks(rows))]
-    solids = [_sides(block.shape) for block in blocks]
+    drawn = [_Block(("input",), "input", tuple(input_shape), "", 0), *_merged(_drawn(rows))]
+    solids = [_sides(block.shape) for block in drawn]
     longest = max(math.sqrt(channels) + _SLANT * math.sqrt(width) for _, width, channels in solids)
     tallest = max(math.sqrt(height) + _SLANT * math.sqrt(width) for height, width, _ in solids)
     room = WIDTH - _NAMES - _SHAPES - 2 * MARGIN
@@ -68,7 +68,7 @@ def network(rows: Sequence[Row], input_shape: Sequence[int]) -> Figure:
 
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.62))
     top = 0.06
-    for block, sides, height in zip(blocks, solids, heights, strict=True):
+    for block, sides, height in zip(drawn, solids, heights, strict=True):
         axes = place(figure, MARGIN + _NAMES, top, room, height - _GAP)
         _draw(axes, sides, room / scale, (height - _GAP) / scale, _COLOURS[block.role])
         _describe(figure, block, top + (height - _GAP - _LINE) / 2)
@@ -77,18 +77,12 @@ def network(rows: Sequence[Row], input_shape: Sequence[int]) -> Figure:
     return figure
 
 
-def _blocks(rows: Sequence[Row]) -> Iterator[_Block]:
-    """The layers that make something new, and the modules that layers are in."""
-    for name, group in groupby(rows, key=lambda row: row.name.partition("/")[0]):
-        inside = list(group)
-        last = inside[-1]
-        parameters = sum(row.parameters for row in inside)
-        working = [row for row in inside if row.multiply_adds or row.kernel_size or "pool" in row.kind.lower()]
-        if len(working) == 1:
-            role = "weights" if working[0].multiply_adds else "pool"
-            yield _Block((name,), role, last.output_shape, _window(working[0]), parameters)
-        elif working:
-            yield _Block((name,), "weights", last.output_shape, "", parameters)
+def _drawn(rows: Sequence[Row]) -> Iterator[_Block]:
+    """The blocks and layers that make something new out of their input, and do not only write it in a row."""
+    for row in blocks(rows):
+        if row.multiply_adds or row.kernel_size or "pool" in row.kind.lower():
+            role = "weights" if row.multiply_adds else "pool"
+            yield _Block((row.name,), role, row.output_shape, _window(row), row.parameters)
 
 
 def _merged(blocks: Iterator[_Block]) -> Iterator[_Block]:
@@ -100,6 +94,8 @@ def _merged(blocks: Iterator[_Block]) -> Iterator[_Block]:
 
 def _window(row: Row) -> str:
     if not row.kernel_size:
+        if row.kind == "block":
+            return ""
         return "fully connected" if row.multiply_adds else "whole map"
     strides = row.strides or ()
     step = "" if set(strides) <= {1} else f", stride {strides[0] if len(set(strides)) == 1 else strides}"
