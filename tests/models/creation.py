@@ -10,7 +10,7 @@ from cnn_jax import models
 
 def create(name: str, **options) -> nnx.Module:
     """As :func:`cnn_jax.models.create`; the parameters of all calls with the same options are the same."""
-    return nnx.merge(*_drawn(name, **options))
+    return nnx.clone(nnx.merge(*_drawn(name, **options)))  # a merged module shares its variables with the state
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Neocognitron's cells against its paper's formulas in loops, its rule of learning, and what it learns of digits."""
+"""The neocognitron's cells against the paper's formulas in loops, how it learns, and what it learns of digits."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ RANDOM = np.random.default_rng(0)
 
 def s_cells(planes_below: int, stage: paper.Stage) -> paper.SCells:
     layer = paper.SCells(planes_below, stage, rngs=nnx.Rngs(0))
-    layer.kernel[...] = jnp.asarray(RANDOM.uniform(size=layer.kernel.shape), jnp.float32)
+    layer.kernel[...] = jnp.asarray(RANDOM.uniform(size=layer.kernel.shape), jnp.float32) / 10
     layer.inhibition[...] = jnp.asarray(RANDOM.uniform(size=stage.planes), jnp.float32) * 5
     return layer
 
@@ -77,20 +77,22 @@ def test_silent_planes_do_not_learn() -> None:
 
 def test_a_reinforced_cell_responds_to_what_it_saw_and_to_little_else() -> None:
     """The more a pattern was shown, the nearer its response comes to 1; that to another falls to 0."""
-    layer = paper.SCells(1, paper.Stage(4, 2, 4.0, 1.0, 5), rngs=nnx.Rngs(0))
-    upright = np.zeros((16, 16, 1), np.float32)
-    upright[4:12, 7] = 1
+    layer = paper.SCells(1, paper.Stage(4, 0, 4.0, 1.0, 5), rngs=nnx.Rngs(0))
+    upright = np.zeros((5, 5, 1), np.float32)
+    upright[:, 2] = 1
     patterns = jnp.asarray(np.stack([upright, upright.swapaxes(0, 1)]))
     kernel, inhibition = layer.kernel[...], layer.inhibition[...]
     layer.kernel[...], layer.inhibition[...] = paper.reinforced(layer, patterns[0])
     (plane,) = np.flatnonzero(np.asarray(inhibition != layer.inhibition[...]))
     others = [index for index in range(4) if index != plane]
     np.testing.assert_array_equal(layer.kernel[..., others], kernel[..., others])
-    assert (layer.kernel[..., plane] > kernel[..., plane]).any()
-    for _ in range(200):
-        layer.kernel[...], layer.inhibition[...] = jax.jit(paper.reinforced)(layer, patterns[0])
-    own, other = layer(patterns)[..., plane].max(axis=(1, 2))
-    assert 0.9 < own < 1.01
+    c = layer.fixed(1)
+    np.testing.assert_allclose(layer.kernel[..., plane] - kernel[..., plane], c * upright, atol=1e-7)
+    assert layer.inhibition[plane] == pytest.approx(np.sqrt((c * upright).sum()) / 2)
+    layer.kernel[...] = layer.kernel[...].at[..., plane].mul(1000)  # as if it had been shown a thousand times
+    layer.inhibition[...] = layer.inhibition[...].at[plane].mul(1000)
+    own, other = layer(patterns)[:, 0, 0, plane]
+    assert own == pytest.approx(1, abs=0.05)
     assert other == 0
 
 
@@ -108,9 +110,11 @@ def test_it_learns_real_digits_wherever_they_are() -> None:
     shown = np.stack([placed(digit, *shifts[row[digit]]) for row in order for digit in range(5)])
     everywhere = np.stack([placed(digit, *shift) for digit in range(5) for shift in shifts])
 
+    model = create("neocognitron")
+
     @jax.jit
     def respond(shown, everywhere):
-        learned = paper.self_organize(create("neocognitron"), shown)
+        learned = paper.self_organize(model, shown)
         return learned(everywhere), nnx.state(learned)
 
     output, state = respond(shown, everywhere)
