@@ -105,7 +105,8 @@ class Dataset:
             UsageError: when a class does not exist, or none of its pictures are there.
 
         Example:
-            >>> three = Dataset("three", "train", np.zeros((3, 8, 8, 1), np.uint8), np.arange(3, dtype=np.int32), "abc")
+            >>> images, labels = np.zeros((3, 8, 8, 1), np.uint8), np.arange(3, dtype=np.int32)
+            >>> three = Dataset("three", "train", images, labels, ("a", "b", "c"))
             >>> two = three.of_classes((2, 0))
             >>> two.class_names, two.labels.tolist()
             (('c', 'a'), [1, 0])

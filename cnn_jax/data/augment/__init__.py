@@ -17,7 +17,7 @@ from cnn_jax.data.augment.geometric import (
 )
 from cnn_jax.data.augment.mixing import cutmix, cutout, mixup
 from cnn_jax.data.augment.pipeline import AUGMENTATIONS, Augmentation
-from cnn_jax.data.augment.test_time import average_logits, check_test_time, mirror, ten_crop, test_time_views
+from cnn_jax.data.augment.views import average_logits, check_test_time, mirror, ten_crop, test_time_views
 
 __all__ = [
     "AUGMENTATIONS",
