@@ -5,7 +5,7 @@ From 10, 100 and 1,000 examples of the second half, against training the whole n
 Needs MNIST prepared for tensorflow_datasets: python -m cnn_jax.data.prepare mnist
 
 Command:  python launch.py --config=configs/finetune_mnist_halves.py
-Time:     4 minutes on 2 CPU cores (AMD EPYC), 19 runs
+Time:     12 minutes on 2 CPU cores (AMD EPYC) that had other work too, 19 runs
 Expected: with 1,000 examples, kept 94.60 % ± 0.42 and scratch 96.51 % ± 0.03 (mean ± std over 3 seeds, in one command)
 """
 
