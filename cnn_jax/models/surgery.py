@@ -1,6 +1,5 @@
 """Changing networks that there are: another output layer, frozen layers, full connections turned into convolutions."""
 
-import fnmatch
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from jax.nn.initializers import Initializer, lecun_normal, zeros
 from cnn_jax import geometry, nn, ops
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.models.lenet import class_codes
+from cnn_jax.nn.parameters import matching
 
 
 def replace_head(
@@ -100,14 +100,10 @@ def trainable(model: nnx.Module, patterns: str | Sequence[str]) -> Callable[...,
     patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
     paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))]
     for pattern in patterns:
-        if not any(_matches(path, (pattern,)) for path in paths):
+        if not any(matching(path, [pattern]) for path in paths):
             layers = {path.rpartition("/")[0] for path in paths}
             raise UsageError(f"trainable: pattern {pattern!r} names no parameter; {nearest(pattern, layers)}")
-    return nnx.All(nnx.Param, lambda path, value: _matches("/".join(map(str, path)), patterns))
-
-
-def _matches(path: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"{pattern}/*") for pattern in patterns)
+    return nnx.All(nnx.Param, lambda path, value: matching("/".join(map(str, path)), patterns))
 
 
 def convolutionalize(model: nn.Sequence, input_shape: Sequence[int] | None = None) -> nn.Sequence:

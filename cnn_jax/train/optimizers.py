@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, PyTree
 from optax import contrib
 
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.train.parameters import matching, parameter_names
+from cnn_jax.nn.parameters import matching, parameter_names
 
 
 def create_optimizer(
