@@ -6,8 +6,9 @@ accuracy it reaches on 1,000 digits.
 Needs MNIST prepared for tensorflow_datasets: python -m cnn_jax.data.prepare mnist
 
 Command:  python launch.py --config=configs/baselines_mnist.py
-Time:     15 minutes on 2 CPU cores (AMD EPYC), reading the data and compiling included
-Expected: test accuracy of LeNet-5 99.00 % ± 0.05 (mean ± std over 3 seeds: --config.seed=0 to 2)
+Time:     20 minutes on 2 CPU cores as estimated from its parts (the support vector machine has not been timed)
+Expected: the linear row 92.56 % ± 0.04 test accuracy (mean ± std over 3 seeds: --config.seed=0 to 2), 7.4 % error;
+          seed 0: perceptron 1.8 %, LeNet-1 1.9 % error; the other rows have not been measured
 """
 
 from ml_collections import ConfigDict
@@ -33,7 +34,12 @@ def get_config(variant: str = "") -> ConfigDict:
         "two neurons": {"model": {"name": "mlp_two_neurons"}},
         "300-100 perceptron": {"model": {"name": "mlp"}},
         "LeNet-1": {"model": {"name": "lenet_1"}},
-        "LeNet-5": {"model": {"name": "lenet_5"}, "input_shape": (32, 32, 1), "data": {"pixel_range": (-0.1, 1.175)}},
+        "LeNet-5": {
+            "model": {"name": "lenet_5"},
+            "input_shape": (32, 32, 1),
+            "data": {"pixel_range": (-0.1, 1.175)},
+            "optimizer": {"learning_rate": 0.002},  # its loss is a distance of up to hundreds
+        },
         "LeNet-5, modern": {"model": {"name": "lenet_5_modern"}, "input_shape": (32, 32, 1)},
     }
     # Figure 9 of the paper, and its sections III.C.

@@ -139,6 +139,7 @@ def _few(config: ConfigDict, directory: Path) -> float:
 
 def _write_report(config: ConfigDict, directory: Path, results: dict[str, dict[str, Any]], few: float | None) -> None:
     published = config.published
+    results = dict(sorted(results.items(), key=lambda item: -item[1]["error"]))
     best = min(results, key=lambda title: results[title]["error"])
     rows = [
         [
