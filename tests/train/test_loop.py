@@ -145,4 +145,4 @@ def test_profile_leaves_a_trace_and_the_run_alone(tmp_path: Path, capsys: pytest
     (trace,) = (tmp_path / "traced" / "profile").rglob("perfetto_trace.json.gz")
     assert f"traced 2 steps: open {trace}" in capsys.readouterr().out
     events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
-    assert any("while" in event.get("name", "") for event in events), "the loop over the steps"
+    assert any("fusion" in event.get("name", "") for event in events), "what the compiled steps are made of"
