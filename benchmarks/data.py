@@ -9,9 +9,9 @@
   workers, with Pillow, as torchvision does it.
 
 What is timed is whole batches, ready on the device as normalised float32: ``in memory`` inside one compiled scan,
-``stream`` through :class:`cnn_jax.data.Stream`. PyTorch: a ``Dataset`` of single examples, the default collation, and
-the number of workers that is faster, 0 or one for each core; and, for what is in memory, the better way that few write:
-whole batches by index of one tensor. Every number is a median of runs. Results go to
+``stream`` through :class:`cnn_jax.data.Stream`. PyTorch: a ``Dataset`` of single examples and the default collation,
+without workers and with one for each core; and, for what is in memory, the better way that few write: whole batches by
+index of one tensor. Every number is a median of runs. Results go to
 ``benchmarks/results/data-<machine>.md`` and ``.json``.
 """
 
@@ -78,13 +78,13 @@ def ours_in_memory(images: Any, labels: Any, augment_calls: tuple[str, ...], bat
     def epoch(key: Any, first: Any) -> Any:
         rows = data.batch_indices(key, first, count, num_examples=len(images), batch_size=batch_size)
 
-        def body(total: Any, step_and_rows: Any) -> tuple[Any, None]:
+        def body(_: Any, step_and_rows: Any) -> tuple[Any, None]:
             step, rows = step_and_rows
             batch = {name: jnp.take(array, rows, axis=0) for name, array in examples.items()}
-            # The whole batch must be computed, and the next one must wait for it.
-            return total + jax.lax.optimization_barrier(prepare(key, batch, step)).mean(), None
+            return prepare(key, batch, step), None  # carried, so that XLA must compute each batch as a whole
 
-        return jax.lax.scan(body, jnp.zeros(()), (first + jnp.arange(count), rows))[0]
+        batch = jnp.zeros((batch_size, *images.shape[1:]))
+        return jax.lax.scan(body, batch, (first + jnp.arange(count), rows))[0]
 
     key = jax.random.key(0)
     jax.block_until_ready(epoch(key, 0))
@@ -191,9 +191,9 @@ def torch_loader(dataset: Any, batch_size: int, seconds: float, workers: int) ->
     """Images a second through a DataLoader."""
     import torch
 
-    options = {"persistent_workers": True, "prefetch_factor": 4} if workers else {}
+    options = {"persistent_workers": True, "prefetch_factor": 4, "multiprocessing_context": "spawn"}
     loader = torch.utils.data.DataLoader(
-        dataset, batch_size, shuffle=True, drop_last=True, num_workers=workers, **options
+        dataset, batch_size, shuffle=True, drop_last=True, num_workers=workers, **(options if workers else {})
     )
 
     def forever() -> Iterator[Any]:
@@ -205,7 +205,7 @@ def torch_loader(dataset: Any, batch_size: int, seconds: float, workers: int) ->
 
 
 def torch_tensor(images: Any, labels: Any, batch_size: int, seconds: float) -> float:
-    """Images a second by index of one tensor of all pictures, a batch at a time; one flip and one shift for a batch."""
+    """Images a second by index of one tensor of all pictures; one shift for a whole batch."""
     import torch
 
     pictures, classes = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)

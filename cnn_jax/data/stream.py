@@ -90,7 +90,7 @@ class Stream:
 
     def _run(self, make_batch: Any, first: int, last: int) -> Iterator[HostBatch]:
         workers = (os.cpu_count() or 1) if self.workers == -1 else self.workers
-        workers = min(workers, last - first)
+        workers = min(workers, (last - first) // BUFFERED)  # a process takes seconds to start: threads for a few
         threads = 1 if workers else os.cpu_count() or 1
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
         batches = grain.MapDataset.range(first, last).map(make_batch).to_iter_dataset(options)
