@@ -8,7 +8,7 @@ import csv
 import dataclasses
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +220,23 @@ class Classifier:
         return state
 
 
-def train(config: ConfigDict, directory: Path, *, profile: int = 0, report: bool = True) -> None:
+def monitor(config: ConfigDict) -> str:
+    """The score that a run is judged by: chooses its best checkpoint, and the best of a sweep.
+
+    >>> monitor(default_config())
+    'validation/accuracy'
+    """
+    return "validation/accuracy" if config.data.validation else "test/accuracy"
+
+
+def train(
+    config: ConfigDict,
+    directory: Path,
+    *,
+    profile: int = 0,
+    report: bool = True,
+    on_evaluation: Callable[[int, Mapping[str, float]], None] | None = None,
+) -> None:
     """Trains to the end, or on from the last checkpoint, and writes ``result.json`` and ``report.html``.
 
     Args:
@@ -228,6 +244,7 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0, report: bool
       directory: the run's folder.
       profile: how many steps to trace first.
       report: whether to write ``report.html``, too.
+      on_evaluation: see :func:`cnn_jax.train.train`.
     """
     started = time.perf_counter()
     sets = load_sets(config, directory)
@@ -254,7 +271,7 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0, report: bool
         evaluate=classifier.evaluate,
         train_examples=examples(config, sets["train"]),
         eval_examples={role: examples(config, found) for role, found in sets.items() if role != "train"},
-        monitor="validation/accuracy" if "validation" in sets else "test/accuracy",
+        monitor=monitor(config),
     )
     with training.open_workdir(directory, config):
         check_same_data(directory, sets)
@@ -268,6 +285,7 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0, report: bool
             how_to_continue=f"python launch.py --workdir={directory}",
             parallel=parallel,
             profile=profile,
+            on_evaluation=on_evaluation,
         )
         if not training.is_primary():
             return

@@ -17,6 +17,7 @@ LAYERS = [
     {"cnn_jax.models"},
     {"cnn_jax.data", "cnn_jax.report"},
     {"cnn_jax.train", "cnn_jax.weights"},
+    {"cnn_jax.sweep"},
     {"cnn_jax.command_line"},
     {"experiments"},
     {"configs"},

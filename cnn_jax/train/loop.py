@@ -66,6 +66,7 @@ def train(
     how_to_continue: str,
     parallel: Parallel = ONE_DEVICE,
     profile: int = 0,
+    on_evaluation: Callable[[int, Mapping[str, float]], None] | None = None,
 ) -> Trained:
     """Trains from the newest checkpoint in ``directory``, or from the start, to the end of the plan.
 
@@ -77,6 +78,8 @@ def train(
       how_to_continue: the command that continues the run, shown when it is interrupted.
       parallel: the devices; several processes must all call this, with the same arguments.
       profile: how many steps to trace into ``profile/`` before the first; 0 for none.
+      on_evaluation: told the number of each evaluation, from 1, and its scores, once saved; what it raises ends
+        the run, which can be continued.
 
     Raises:
       Interrupted: SIGTERM or Ctrl-C came, to any of the processes; the state is saved.
@@ -130,6 +133,8 @@ def train(
                     for split in task.eval_examples:
                         records.write(step=step, epoch=epoch, split=split, scores=of_split(scores, split))
                     save()
+                    if on_evaluation is not None:
+                        on_evaluation(-(-step // plan.evaluate_every), scores)
                 progress.update(step=step, scores={**train_scores, **scores}, examples_per_second=speed)
                 signal = agreed(stop.signal or 0)
                 if signal and not plan.ends_at(step, best):

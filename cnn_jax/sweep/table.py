@@ -1,0 +1,144 @@
+"""The result of a sweep as a table: ``sweep.csv``, a line a trial."""
+
+import ast
+import csv
+import dataclasses
+import io
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnn_jax.errors import UsageError
+from cnn_jax.files import write_whole
+from cnn_jax.sweep.trial import State
+
+_FIELDS = ("number", "point", "state", "score", "mean", "std", "seconds", "reason")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One trial.
+
+    Attributes:
+      number: the trial's.
+      point: which values it has; the trials of one point differ in their seed alone.
+      state: of the trial.
+      score: its metric; None while there is none.
+      mean: of the scores of the complete trials of its point; None while there are none.
+      std: their deviation (n - 1); 0 for one trial.
+      seconds: it took.
+      reason: why it was pruned or failed.
+      overrides: dotted key -> value.
+    """
+
+    number: int
+    point: int
+    state: State
+    score: float | None = None
+    mean: float | None = None
+    std: float | None = None
+    seconds: float = 0.0
+    reason: str = ""
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def with_spreads(rows: Sequence[Row]) -> list[Row]:
+    """Fills in the mean and deviation of each point.
+
+    >>> rows = with_spreads([Row(0, 0, "complete", 0.5), Row(1, 0, "complete", 0.7), Row(2, 1, "running")])
+    >>> [round(rows[0].mean, 3), round(rows[0].std, 3), rows[2].mean]
+    [0.6, 0.141, None]
+    """
+    scores: dict[int, list[float]] = {}
+    for row in rows:
+        if row.state == "complete" and row.score is not None:
+            scores.setdefault(row.point, []).append(row.score)
+
+    def filled(row: Row) -> Row:
+        of_point = scores.get(row.point)
+        if not of_point:
+            return row
+        deviation = statistics.stdev(of_point) if len(of_point) > 1 else 0.0
+        return dataclasses.replace(row, mean=statistics.fmean(of_point), std=deviation)
+
+    return [filled(row) for row in rows]
+
+
+def best_row(rows: Sequence[Row], *, minimize: bool = False) -> Row | None:
+    """The best trial of the point with the best mean, among the points that no failure or pruning cut short.
+
+    >>> best_row(with_spreads([Row(0, 0, "complete", 0.9), Row(1, 1, "complete", 0.95)])).number
+    1
+    """
+    cut_short = {row.point for row in rows if row.state != "complete"}
+    whole = [row for row in rows if row.state == "complete" and row.point not in cut_short]
+    whole = whole or [row for row in rows if row.state == "complete"]
+
+    def key(row: Row) -> tuple[float, ...]:
+        scores = [-math.inf if value is None or math.isnan(value) else value for value in (row.mean, row.score)]
+        return *(-score if minimize and score > -math.inf else score for score in scores), -row.number
+
+    return max(whole, key=key, default=None)
+
+
+def write_table(directory: Path, rows: Sequence[Row]) -> None:
+    """Writes ``sweep.csv``: the fields of :class:`Row`, then a column for each key that is swept over."""
+    keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*_FIELDS, *keys])
+    for row in rows:
+        fields = ["" if (value := getattr(row, name)) is None else value for name in _FIELDS]
+        writer.writerow([*fields, *(_cell(row.overrides[key]) if key in row.overrides else "" for key in keys)])
+    write_whole(directory / "sweep.csv", out.getvalue())
+
+
+def read_table(directory: Path) -> list[Row]:
+    """The rows of a sweep's ``sweep.csv``, by number.
+
+    Raises:
+      UsageError: the folder holds no sweep.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> rows = with_spreads([Row(0, 0, "complete", 0.5, seconds=2.5, overrides={"epochs": 3, "optimizer.name": "sgd"})])
+    >>> write_table(folder, rows)
+    >>> read_table(folder) == rows
+    True
+    """
+    path = directory / "sweep.csv"
+    if not path.is_file():
+        raise UsageError(f"{directory} holds no table of a sweep ({path.name})")
+    with path.open(newline="") as file:
+        return [_row(cells) for cells in csv.DictReader(file)]
+
+
+def _row(cells: Mapping[str, str]) -> Row:
+    def number(name: str) -> float | None:
+        return float(cells[name]) if cells[name] else None
+
+    return Row(
+        number=int(cells["number"]),
+        point=int(cells["point"]),
+        state=cells["state"],  # type: ignore[arg-type]
+        score=number("score"),
+        mean=number("mean"),
+        std=number("std"),
+        seconds=float(cells["seconds"]),
+        reason=cells["reason"],
+        overrides={key: _value(text) for key, text in cells.items() if key not in _FIELDS and text},
+    )
+
+
+def _cell(value: Any) -> str:
+    """A value as text that :func:`_value` reads back: as in Python, but words without quotes."""
+    return value if isinstance(value, str) and value and _value(value) == value else repr(value)
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,85 @@
+"""What a sweep is made of: trials, which are ordinary runs with some keys of the config changed, and their outcomes."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from ml_collections import ConfigDict
+
+State = Literal["waiting", "running", "complete", "pruned", "failed"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One run of a sweep.
+
+    Attributes:
+      number: from 0, in the order in which trials were proposed.
+      point: the values that are tried, from 0; the runs of one point differ in their seed alone.
+      overrides: dotted key -> value, the seed included where a point has several runs.
+      config: the sweep's config with the overrides in it.
+      workdir: the run's folder, ``<sweep>/trials/<number>``; what it holds is an ordinary run.
+    """
+
+    number: int
+    overrides: Mapping[str, Any]
+    config: ConfigDict
+    workdir: Path
+    point: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a trial.
+
+    Attributes:
+      number: the trial's.
+      state: ``'failed'`` for one that raised, diverged, or ended its process time and again.
+      score: the sweep's metric at the last evaluation; for a pruned trial at the one that ended it. None if it failed.
+      reason: one line on why it failed or was pruned; empty for a complete one.
+      seconds: how long the process that ended it spent on it.
+    """
+
+    number: int
+    state: Literal["complete", "pruned", "failed"]
+    score: float | None = None
+    reason: str = ""
+    seconds: float = 0.0
+
+
+class Report(Protocol):
+    """What a runner is given to tell of an evaluation while a trial trains; the answer is whether to stop it there."""
+
+    def __call__(self, trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
+        """Takes the scores (``'split/metric' -> value``) of a trial's evaluation number 1, 2, 3..."""
+        ...
+
+
+class Train(Protocol):
+    """How an experiment trains one run: to the end, or on from its last checkpoint, with ``result.json`` at the end.
+
+    ``on_evaluation(evaluation, scores)`` is called when evaluation number 1, 2, 3... has been scored and saved. It may
+    raise, which ends the run there; it can be continued. ``result.json`` has ``"scores"``, ``'split/metric' -> value``.
+    """
+
+    def __call__(self, config: ConfigDict, directory: Path, *, on_evaluation: "OnEvaluation") -> None:
+        """Trains."""
+        ...
+
+
+class OnEvaluation(Protocol):
+    """Called by a run after each evaluation."""
+
+    def __call__(self, evaluation: int, scores: Mapping[str, float]) -> None:
+        """May raise to end the run."""
+        ...
+
+
+def trial_directory(sweep: Path, number: int) -> Path:
+    """The folder of one run of a sweep.
+
+    >>> trial_directory(Path("runs/sweep"), 7).as_posix()
+    'runs/sweep/trials/0007'
+    """
+    return sweep / "trials" / f"{number:04d}"
