@@ -1,6 +1,7 @@
 """Trains, evaluates and uses networks.
 
 python launch.py --config=configs/lenet5_digits.py
+python launch.py --config=configs/lenet5_digits.py --mode=sweep --sweep='optimizer.learning_rate=log(1e-3,1)'
 python launch.py --mode=predict --workdir=runs/lenet5_digits-20260101-120000 --images=a.png,folder/
 """
 
@@ -11,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from cnn_jax import command_line, xla
+from cnn_jax.sweep import flags as sweep_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment: a file such as configs/lenet5_digits.py, with ':variant' behind it if wanted."
@@ -21,9 +23,10 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "eval", "predict", "summary"],
+    ["train", "eval", "predict", "summary", "sweep", "sweep-worker"],
     "train: learn, evaluate, write the report. eval: score a checkpoint on the full test set. "
-    "predict: class and probabilities of your own pictures. summary: the network's table.",
+    "predict: class and probabilities of your own pictures. summary: the network's table. "
+    "sweep: the config with many values; continues, or shows, that in --workdir. sweep-worker: help a sweep elsewhere.",
 )
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ["latest", "best"], "For eval and predict: which checkpoint.")
 _IMAGES = flags.DEFINE_list("images", [], "For predict: pictures, and folders of pictures, separated by commas.")
@@ -35,11 +38,15 @@ _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One run in several proce
 _COORDINATOR = flags.DEFINE_string("coordinator_address", None, "Several processes: host:port of the first of them.")
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many.")
 _PROCESS = flags.DEFINE_integer("process_id", None, "Several processes: the number of this one, from 0.")
+flags.adopt_module_key_flags(sweep_flags)
 flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
 def main() -> None:
-    """Hands the config to its experiment."""
+    """Hands the config to its experiment, or to a sweep."""
+    if _MODE.value.startswith("sweep"):
+        command_line.sweep(_CONFIG.value, _WORKDIR.value, worker=_MODE.value == "sweep-worker")
+        return
     command_line.join_processes(
         _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, scheduler=_DISTRIBUTED.value, workdir=_WORKDIR.value
     )

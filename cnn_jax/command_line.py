@@ -4,7 +4,6 @@ Exit codes: 0 done; 2 a mistake, with a line that says how to mend it; 130 or 14
 saved and to be continued; 1 a fault of the program's own, with its traceback.
 """
 
-import errno
 import importlib
 import os
 import sys
@@ -18,10 +17,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from cnn_jax import config as configs
-from cnn_jax.errors import EXIT_CODE, Interrupted, UsageError, nearest
-
-# What the user's disk and rights refuse, as opposed to a fault of the program.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+from cnn_jax.errors import DISK_ERRORS, EXIT_CODE, Interrupted, UsageError, nearest
 
 
 def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
@@ -42,7 +38,7 @@ def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _say("interrupted", 130)
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if error.errno not in DISK_ERRORS:
             raise
         where = f" ({error.filename})" if error.filename else ""
         mend = "make room or use another --workdir, and run the same command again; saved checkpoints are intact"
@@ -116,9 +112,26 @@ def config_and_workdir(config: ConfigDict | None, workdir: str | None, mode: str
     if workdir is None:
         if mode in ("eval", "predict"):
             raise UsageError(f"--mode={mode} needs --workdir=<folder of a trained run>")
-        name = Path(str(path).partition(":")[0]).stem
-        workdir = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        workdir = _new_workdir(path)
     return config, Path(workdir)
+
+
+def sweep(config: ConfigDict | None, workdir: str | None, *, worker: bool) -> None:
+    """Begins, continues or shows a sweep, or takes part in one as a worker, see :mod:`cnn_jax.sweep.command`."""
+    from cnn_jax.sweep import command  # brings in Optuna
+
+    if worker:
+        command.sweep_worker(Path(workdir) if workdir else None)
+        return
+    path = config_flags.get_config_filename(flags.FLAGS["config"]) if config is not None else None
+    if config is None and workdir is None:
+        raise UsageError("which sweep? give --config=configs/<name>.py, or --workdir=<folder of an earlier sweep>")
+    command.sweep(config, path, Path(workdir or _new_workdir(path, "sweep-")), experiment)
+
+
+def _new_workdir(path: str | None, kind: str = "") -> str:
+    name = Path(str(path).partition(":")[0]).stem
+    return f"runs/{name}-{kind}{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _keep_compiled_programs() -> None:

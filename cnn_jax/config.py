@@ -6,7 +6,7 @@ Must not import jax: flags are read before it starts.
 import json
 import runpy
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +63,52 @@ def from_json(text: str) -> ConfigDict:
     >>> from_json('{"a": [2, 3]}').a
     (2, 3)
     """
+    return ConfigDict(with_tuples(json.loads(text)))
 
-    def tuples(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: tuples(inner) for key, inner in value.items()}
-        return tuple(tuples(inner) for inner in value) if isinstance(value, list) else value
 
-    return ConfigDict(tuples(json.loads(text)))
+def with_tuples(value: Any) -> Any:
+    """JSON values with tuples in place of lists.
+
+    >>> with_tuples({"shape": [3, [4]]})
+    {'shape': (3, (4,))}
+    """
+    if isinstance(value, dict):
+        return {key: with_tuples(inner) for key, inner in value.items()}
+    return tuple(with_tuples(inner) for inner in value) if isinstance(value, list) else value
+
+
+def override(config: ConfigDict, changes: Mapping[str, Any], *, where: str = "") -> ConfigDict:
+    """A copy of a config in which some keys have other values, of the types that the config has.
+
+    Args:
+      config: stays as it is.
+      changes: dotted key -> value.
+      where: what the line of an error begins with.
+
+    Raises:
+      UsageError: an unknown key, a group, or a value of another type.
+
+    >>> config = ConfigDict({"seed": 0, "optimizer": {"learning_rate": 0.1}})
+    >>> override(config, {"optimizer.learning_rate": 1}).optimizer.learning_rate
+    1.0
+    >>> override(config, {"optimizer.learning_rat": 1})
+    Traceback (most recent call last):
+    cnn_jax.errors.UsageError: optimizer.learning_rat: the config has no such key; did you mean 'optimizer.learn...'?
+    """
+    known = flatten(config)
+    changed = config.copy_and_resolve_references()
+    for key, value in changes.items():
+        if key not in known:
+            raise UsageError(where + _unknown_key(key, known))
+        default = known[key]
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        elif isinstance(default, tuple) and isinstance(value, list):
+            value = tuple(value)
+        if type(value) is not type(default) and default is not None:
+            raise UsageError(f"{where}{key}={value!r}: {_expected(default)}")
+        changed.update_from_flattened_dict({key: value})
+    return changed
 
 
 def read_run_config(workdir: Path) -> ConfigDict:
@@ -166,12 +205,10 @@ def _diagnosis(arguments: Sequence[str], error: Exception) -> str:
             if not key.startswith("config."):
                 continue
             key = key.removeprefix("config.")
-            if key not in keys and not any(known.startswith(f"{key}.") for known in keys):
-                return f"--config.{key}: the config has no such key; {nearest(key, keys)}"
             if key not in keys:
-                return f"--config.{key}={value}: {key} is a group; set one of its keys: {_listed(keys, key)}"
+                return f"--config.{_unknown_key(key, keys, value)}"
             if f"--config.{key}=" in str(error) or isinstance(error, TypeError):
-                return f"--config.{key}={value}: expected {_type_name(keys[key])}, like the default {keys[key]!r}"
+                return f"--config.{key}={value}: {_expected(keys[key])}"
     return _one_line(error) if isinstance(error, flags.Error) else f"{type(error).__name__}: {_one_line(error)}"
 
 
@@ -180,13 +217,18 @@ def _one_line(error: Exception) -> str:
     return text if isinstance(error, flags.Error) else f"{type(error).__name__}: {text}"
 
 
-def _listed(keys: Iterable[str], group: str) -> str:
-    return ", ".join(key for key in keys if key.startswith(f"{group}."))
+def _unknown_key(key: str, keys: Iterable[str], value: str | None = None) -> str:
+    of_group = [known for known in keys if known.startswith(f"{key}.")]
+    if of_group:
+        given = key if value is None else f"{key}={value}"
+        return f"{given}: {key} is a group; set one of its keys: {', '.join(of_group)}"
+    return f"{key}: the config has no such key; {nearest(key, keys)}"
 
 
-def _type_name(value: Any) -> str:
+def _expected(default: Any) -> str:
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a tuple"}
-    return names.get(type(value), f"a {type(value).__name__}")
+    name = names.get(type(default), f"a {type(default).__name__}")
+    return f"expected {name}, like the default {default!r}"
 
 
 def _nearest_flags(name: str) -> str:

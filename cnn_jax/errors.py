@@ -6,9 +6,13 @@ library users catch it as the ``ValueError`` that it is.
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 EXIT_CODE = 2
+
+# What the user's disk and rights refuse, as opposed to a fault of the program.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class UsageError(ValueError):

@@ -76,7 +76,7 @@ def best_row(rows: Sequence[Row], *, minimize: bool = False) -> Row | None:
     whole = [row for row in rows if row.state == "complete" and row.point not in cut_short]
     whole = whole or [row for row in rows if row.state == "complete"]
 
-    def key(row: Row) -> tuple[float, ...]:
+    def key(row: Row) -> tuple[float | int, ...]:
         scores = [-math.inf if value is None or math.isnan(value) else value for value in (row.mean, row.score)]
         return *(-score if minimize and score > -math.inf else score for score in scores), -row.number
 

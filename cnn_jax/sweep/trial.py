@@ -1,7 +1,7 @@
 """What a sweep is made of: trials, which are ordinary runs with some keys of the config changed, and their outcomes."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -56,23 +56,46 @@ class Report(Protocol):
         ...
 
 
-class Train(Protocol):
-    """How an experiment trains one run: to the end, or on from its last checkpoint, with ``result.json`` at the end.
-
-    ``on_evaluation(evaluation, scores)`` is called when evaluation number 1, 2, 3... has been scored and saved. It may
-    raise, which ends the run there; it can be continued. ``result.json`` has ``"scores"``, ``'split/metric' -> value``.
-    """
-
-    def __call__(self, config: ConfigDict, directory: Path, *, on_evaluation: "OnEvaluation") -> None:
-        """Trains."""
-        ...
-
-
 class OnEvaluation(Protocol):
     """Called by a run after each evaluation."""
 
     def __call__(self, evaluation: int, scores: Mapping[str, float]) -> None:
         """May raise to end the run."""
+        ...
+
+
+class Train(Protocol):
+    """How an experiment trains one run: to the end, or on from its last checkpoint, with ``result.json`` at the end.
+
+    ``on_evaluation(evaluation, scores)`` is called when evaluation number 1, 2, 3... has been scored and saved. It may
+    raise, which ends the run there; it can be continued. ``result.json`` has ``"scores"``, ``'split/metric' -> value``.
+    ``report`` asks for ``report.html``.
+    """
+
+    def __call__(self, config: ConfigDict, directory: Path, *, report: bool, on_evaluation: OnEvaluation) -> None:
+        """Trains."""
+        ...
+
+
+class Runner(Protocol):
+    """What runs trials that were claimed for it, and yields the outcome of each as soon as it is known.
+
+    What ends the worker and not the trial it lets through: ``Interrupted``, ``KeyboardInterrupt``, a full disk,
+    ``LeaseLost`` from ``report``.
+    """
+
+    def __call__(
+        self, trials: Sequence[Trial], *, train: Train, report: Report, metric: str, reports: bool
+    ) -> Iterator[Outcome]:
+        """Runs trials.
+
+        Args:
+          trials: to be run.
+          train: trains one of them.
+          report: to be told of each evaluation; says whether to stop the trial there, as pruned.
+          metric: ``'split/metric'``, the score of an outcome.
+          reports: whether the runs are to have a ``report.html``.
+        """
         ...
 
 

@@ -5,6 +5,7 @@ from cnn_jax.train.durations import duration_in_steps
 from cnn_jax.train.ensemble import ensemble_init, ensemble_step, member, over_members
 from cnn_jax.train.evaluation import Evaluations
 from cnn_jax.train.feed import augmented
+from cnn_jax.train.interruption import StopRequest
 from cnn_jax.train.loop import Task, Trained, train
 from cnn_jax.train.optimizers import create_optimizer
 from cnn_jax.train.parallel import ONE_DEVICE, Parallel, agreed, is_primary
@@ -14,7 +15,7 @@ from cnn_jax.train.schedules import learning_rate_schedule
 from cnn_jax.train.settings import default_settings, make_optimizer, make_parallel, make_plan, make_step_of
 from cnn_jax.train.state import TrainState, create_state, digest, evaluated, stream_key
 from cnn_jax.train.step import Batch, Examples, Metrics, Step, averages, make_evaluation, make_scanned_steps, make_step
-from cnn_jax.train.workdir import Workdir, environment, open_workdir
+from cnn_jax.train.workdir import InUseError, Workdir, environment, open_workdir
 
 __all__ = [
     "ONE_DEVICE",
@@ -24,11 +25,13 @@ __all__ = [
     "Checkpoints",
     "Evaluations",
     "Examples",
+    "InUseError",
     "Metrics",
     "Parallel",
     "Plan",
     "Records",
     "Step",
+    "StopRequest",
     "Task",
     "TrainState",
     "Trained",

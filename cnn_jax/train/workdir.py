@@ -23,6 +23,10 @@ from cnn_jax.train.parallel import agreed, is_primary
 _PACKAGES = ("cnn_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
 
+class InUseError(UsageError):
+    """Another process trains in the folder."""
+
+
 class Workdir:
     """A run directory, open for one writer; a context manager.
 
@@ -130,7 +134,7 @@ def _lock(path: Path) -> IO[str]:
         file.seek(0)
         owner = file.read().strip() or "unknown"
         file.close()
-        raise UsageError(
+        raise InUseError(
             f"--workdir={path} is in use by another process (pid {owner}); wait for it or choose another folder"
         ) from None
     file.truncate(0)

@@ -1,0 +1,197 @@
+"""``launch.py --mode=sweep`` and ``--mode=sweep-worker``: from flags to a sweep."""
+
+import dataclasses
+import fcntl
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from ml_collections import ConfigDict
+
+from cnn_jax import config as configs
+from cnn_jax.errors import UsageError
+from cnn_jax.sweep import engines, flags, notation, space
+from cnn_jax.sweep.alone import one_line
+from cnn_jax.sweep.driver import FINISHED, drive, show, write_results
+from cnn_jax.sweep.local import LocalWorkers, Workers, default_workers
+from cnn_jax.sweep.settings import FILE, Place, Sweep, read_sweep_file, without_password, write_sweep_file
+from cnn_jax.sweep.store import Store, sweeps_in
+from cnn_jax.sweep.worker import work
+
+_TRIALS = 50  # of an infinite space, if nobody says how many
+
+
+def sweep(
+    config: ConfigDict | None, file: str | None, directory: Path, experiment: Callable[[ConfigDict], ModuleType]
+) -> None:
+    """Begins the sweep of a config, or continues that of a folder, or shows it if it is finished.
+
+    Args:
+      config: what trials have in common; None to continue.
+      file: the config's, whose ``get_hyper`` says what to try unless ``--sweep`` does.
+      directory: the sweep's folder.
+      experiment: the module that a config is for.
+
+    Raises:
+      UsageError: flags, space and config do not go together; nothing has been started.
+      Interrupted: by a signal; everything is saved.
+    """
+    storage = flags.STORAGE.value or ""
+    if (directory / FILE).exists():
+        place, known = read_sweep_file(directory, storage=storage)
+        if config is not None:
+            _check_same(known, _described(config, file, experiment), directory)
+        store = Store(place, known)
+        if flags.TRIALS.value and flags.TRIALS.value > store.sweep.points and store.sweep.engine != "grid":
+            store.extend(flags.TRIALS.value)
+            write_sweep_file(place, store.sweep)
+    elif config is None:
+        raise UsageError(f"--workdir={directory} holds no sweep (no {FILE}); begin one with --config")
+    else:
+        described = _described(config, file, experiment)
+        store = _begin(Place(directory, storage), described)
+    rows = store.rows()
+    if sum(row.state in FINISHED for row in rows) < store.sweep.trials:
+        print(
+            f"{store.sweep.trials} trials, engine {store.sweep.engine}; to continue: --mode=sweep --workdir={directory}"
+        )
+        rows = drive(store, _workers(store))
+    else:
+        write_results(store.sweep, directory, rows)
+    show(store.sweep, directory, rows)
+
+
+def sweep_worker(directory: Path | None) -> None:
+    """Takes part in a sweep that was begun elsewhere, until it is finished.
+
+    Args:
+      directory: the sweep's folder; not needed where ``--storage`` names a database with a single sweep.
+
+    Raises:
+      UsageError: no such sweep, or its folder is not seen from here.
+    """
+    storage = flags.STORAGE.value
+    if storage:
+        places = sweeps_in(storage)
+        if directory is not None:
+            places = [place for place in places if place.directory == directory.absolute()]
+        if len(places) != 1:
+            known = ", ".join(f"--workdir={place.directory}" for place in sweeps_in(storage)) or "none"
+            raise UsageError(f"which sweep of {without_password(storage)}? it has {known}")
+        place = places[0]
+    elif directory is not None:
+        place, _ = read_sweep_file(directory)
+    else:
+        raise UsageError("--mode=sweep-worker needs --storage=<URL of the sweep's database>, or --workdir=<its folder>")
+    if not place.directory.is_dir():
+        raise UsageError(
+            f"the sweep's folder {place.directory} is not seen from here; workers need the same file system"
+        )
+    store = Store(place)
+    print(f"working on {place.directory}")
+    print(f"finished {work(store)} trials")
+
+
+def _begin(place: Place, described: Sweep) -> Store:
+    """A new sweep; of two processes that begin one in the same folder, the second takes part in that of the first."""
+    try:
+        place.directory.mkdir(parents=True, exist_ok=True)
+        lock = open(place.directory / ".lock", "a")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UsageError(f"--workdir={place.directory} cannot be written ({error.strerror})") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (place.directory / "config.json").exists():
+            raise UsageError(f"--workdir={place.directory} holds a run that is no sweep; choose another --workdir")
+        store = Store(place, described)
+        if not (place.directory / FILE).exists():
+            write_sweep_file(place, store.sweep)
+    return store
+
+
+def _described(config: ConfigDict, file: str | None, experiment: Callable[[ConfigDict], ModuleType]) -> Sweep:
+    """The sweep that the flags describe."""
+    part = _space(file)
+    space.check(part, config)
+    engine = flags.ENGINE.value or ("grid" if space.is_finite(part) else "sobol")
+    engines.check(engine, flags.PRUNER.value)
+    module = experiment(config)
+    if not hasattr(module, "monitor"):
+        raise UsageError(f"--mode=sweep is for experiments of single runs; {config.experiment} is a series of its own")
+    swept = {name for leaf, _ in space.leaves(part) if not isinstance(leaf, space.When) for name in space.names(leaf)}
+    for name, value in (("seeds", flags.SEEDS.value), ("trials", flags.TRIALS.value), ("workers", flags.WORKERS.value)):
+        if value is not None and value < 1:
+            raise UsageError(f"--{name}={value} must be at least 1")
+    if flags.SEEDS.value > 1 and "seed" in swept:
+        raise UsageError(f"--seeds={flags.SEEDS.value} and a sweep over seed exclude each other; leave one out")
+    if engine == "grid":
+        points = len(space.grid(part, configs.flatten(config)))
+        points = min(points, flags.TRIALS.value or points)
+    else:
+        points = flags.TRIALS.value or _TRIALS
+    workers = flags.BATCH.value if flags.RUNNER.value == "vectorized" else flags.WORKERS.value or default_workers()
+    return Sweep(
+        config=config,
+        space=part,
+        train=f"{module.__name__}:train",
+        metric=flags.METRIC.value or module.monitor(config),
+        points=points,
+        engine=engine,
+        pruner=flags.PRUNER.value,
+        seeds=flags.SEEDS.value,
+        ahead=flags.AHEAD.value
+        or (workers if flags.RUNNER.value == "vectorized" else 1 if workers == 1 else 2 * workers),
+        reports=flags.REPORTS.value,
+    )
+
+
+def _space(file: str | None) -> space.Part:
+    if flags.SWEEP.value is not None:
+        return notation.parse(flags.SWEEP.value)
+    path = (file or "").partition(":")[0]
+    try:
+        get_hyper = runpy.run_path(path).get("get_hyper")
+        part = get_hyper(space) if get_hyper else None
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"--config={file}: get_hyper(hyper) raised {one_line(error)}") from error
+    if part is None:
+        raise UsageError(
+            f"--mode=sweep: what is to be tried? give --sweep='key=values; ...' ({notation.HELP}), "
+            f"or {path} a function get_hyper(hyper)"
+        )
+    if isinstance(part, list | tuple):
+        part = space.sweep(part) if all(isinstance(row, dict) for row in part) else space.product(part)
+    if not isinstance(part, space.Part):
+        raise UsageError(f"--config={file}: get_hyper(hyper) returned {part!r}, and no hyper.product(...) or the like")
+    return part
+
+
+def _check_same(known: Sweep, described: Sweep, directory: Path) -> None:
+    """Rejects the flags of another sweep than the folder's; another number of trials or workers makes no other one."""
+    same = dataclasses.replace(described, points=known.points, ahead=known.ahead, reports=known.reports).to_json()
+    before = known.to_json()
+    differing = configs.differences(known.config, described.config)
+    differing += [
+        f"{key}: {before[key]!r} -> {same[key]!r}"
+        for key in before
+        if key not in ("config", "space") and before[key] != same[key]
+    ]
+    if space.from_json(before["space"]) != described.space:
+        differing.append("what is tried")
+    if differing:
+        raise UsageError(
+            f"--workdir={directory} holds another sweep ({'; '.join(differing)}); choose another --workdir, or "
+            f"continue it: python {Path(sys.argv[0]).name} --mode=sweep --workdir={directory}"
+        )
+
+
+def _workers(store: Store) -> Workers:
+    count = flags.WORKERS.value or default_workers()
+    match flags.RUNNER.value:
+        case "vectorized":
+            return LocalWorkers(store.place, 1, kind="vectorized", batch=flags.BATCH.value)
+    return LocalWorkers(store.place, count)

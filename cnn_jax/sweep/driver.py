@@ -1,0 +1,133 @@
+"""A sweep from its beginning to its results: looks on while workers work, and writes down what came out."""
+
+import pprint
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import rich
+from rich.table import Table
+
+from cnn_jax.errors import Interrupted, UsageError
+from cnn_jax.files import write_whole
+from cnn_jax.report.formatting import format_duration, format_score
+from cnn_jax.sweep.live import View, values
+from cnn_jax.sweep.local import Workers
+from cnn_jax.sweep.settings import Sweep
+from cnn_jax.sweep.store import Store
+from cnn_jax.sweep.table import Row, best_row, write_table
+from cnn_jax.train import StopRequest
+
+_LOOK_SECONDS = 0.25
+_WRITE_SECONDS = 10.0  # between two versions of the table of a sweep that runs
+_SHOWN = 10  # rows of the table in the terminal
+FINISHED = ("complete", "pruned", "failed")
+
+
+def drive(store: Store, workers: Workers) -> list[Row]:
+    """Has workers run a sweep to its end, showing how it goes, and writes its results.
+
+    Raises:
+      Interrupted: SIGTERM or Ctrl-C; all that ran is saved, and the sweep can be continued.
+      UsageError: the first trials failed for one and the same reason, or the workers cannot work.
+    """
+    directory = store.place.directory
+    rows = store.rows()
+    written = time.monotonic()
+    try:
+        with StopRequest() as stop, View(store.sweep, rows) as view, workers:
+            while True:
+                rows = store.rows()
+                view.update(rows, store.running())
+                finished = sum(row.state in FINISHED for row in rows)
+                failure = store.failure()
+                if failure or finished == store.sweep.trials:
+                    break
+                if stop.signal:
+                    line = f"stopped by {stop.signal.name} after {finished} of {store.sweep.trials} trials, all saved"
+                    raise Interrupted(stop.signal, f"{line}; to continue: {how_to_continue(directory)}")
+                workers.tend(finished)
+                if time.monotonic() - written > _WRITE_SECONDS:
+                    write_table(directory, rows)
+                    written = time.monotonic()
+                time.sleep(_LOOK_SECONDS)
+    finally:
+        write_results(store.sweep, directory, store.rows())
+    if failure:
+        raise UsageError(
+            f"the first trials all failed for one reason: {failure}; "
+            f"mend it, and begin again in another --workdir (their logs are in {directory / 'trials'})"
+        )
+    return rows
+
+
+def how_to_continue(directory: Path) -> str:
+    """The command."""
+    return f"python launch.py --mode=sweep --workdir={directory}"
+
+
+def write_results(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> None:
+    """Writes ``sweep.csv`` and, when a trial is complete, ``best.py``."""
+    write_table(directory, rows)
+    best = best_row(rows, minimize=sweep.minimize)
+    if best is not None:
+        write_whole(directory / "best.py", _config_file(sweep, directory, best, rows))
+
+
+def show(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> None:
+    """Prints the best trials, and where everything is."""
+    best = best_row(rows, minimize=sweep.minimize)
+    counts = {state: sum(row.state == state for row in rows) for state in FINISHED}
+    counted = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    if best is None:
+        print(f"no trial is complete ({counted or 'none has run'}); {directory / 'sweep.csv'} says why")
+        return
+    keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
+    table = Table(title=f"{directory}: {counted}", title_justify="left")
+    for column in ("trial", sweep.metric, *(["mean ± std"] if sweep.seeds > 1 else []), "time", *keys):
+        table.add_column(column, overflow="fold")
+    for row in _ranked(sweep, rows)[:_SHOWN]:
+        spread = [_spread(sweep, row)] if sweep.seeds > 1 else []
+        cells = [values({"": row.overrides[key]})[1:] if key in row.overrides else "" for key in keys]
+        score = format_score(sweep.metric, row.score or 0.0)
+        table.add_row(str(row.number), score, *spread, format_duration(row.seconds), *cells)
+    rich.print(table)
+    print(f"the best is trial {best.number}; its config: python launch.py --config={directory / 'best.py'}")
+    print(f"the sweep is in {directory}; all trials: {directory / 'sweep.csv'}")
+
+
+def _ranked(sweep: Sweep, rows: Sequence[Row]) -> list[Row]:
+    complete = [row for row in rows if row.state == "complete" and row.mean is not None and row.score is not None]
+    return sorted(complete, key=lambda row: (row.mean, row.score), reverse=not sweep.minimize)
+
+
+def _spread(sweep: Sweep, row: Row) -> str:
+    return f"{format_score(sweep.metric, row.mean or 0.0)} ± {format_score(sweep.metric, row.std or 0.0)}"
+
+
+def _config_file(sweep: Sweep, directory: Path, best: Row, rows: Sequence[Row]) -> str:
+    """The best trial's config as a file for ``--config``."""
+    from cnn_jax import config as configs
+
+    complete = sum(row.state == "complete" for row in rows)
+    config = configs.override(sweep.config, best.overrides)
+    score = _spread(sweep, best) if sweep.seeds > 1 else format_score(sweep.metric, best.score or 0.0)
+    changed = "\n".join(f"  {key} = {value!r}" for key, value in best.overrides.items())
+    body = pprint.pformat(config.to_dict(), width=112, sort_dicts=False)
+    return f'''"""Trial {best.number} of {len(rows)}, the best of the {complete} complete ones: {sweep.metric} {score}.
+
+What it has of its own:
+{changed}
+
+Command:  python launch.py --config={directory / "best.py"}
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The trial's config."""
+    return ConfigDict(
+        {body.replace(chr(10), chr(10) + " " * 8)}
+    )
+'''

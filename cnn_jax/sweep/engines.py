@@ -1,0 +1,204 @@
+"""Which values come next: grids, quasi-random sequences and Optuna's samplers that learn, and who is pruned.
+
+What is proposed as point ``n`` is a function of the sweep's seed, of ``n``, and of the results of the points before
+``n - ahead``. So the same sweep proposes the same points again, however many workers it has, whichever of them finishes
+first, and whatever was killed on the way.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cnn_jax import config as configs
+from cnn_jax.errors import UsageError, nearest
+from cnn_jax.sweep import space
+from cnn_jax.sweep.settings import Sweep
+
+if TYPE_CHECKING:
+    import optuna
+
+ENGINES = {
+    "grid": "every combination",
+    "sobol": "a scrambled Sobol sequence, which fills a space more evenly than independent draws",
+    "halton": "a scrambled Halton sequence",
+    "random": "the same as sobol",
+    "tpe": "tree-structured Parzen estimator (Bergstra et al., 2011)",
+    "cmaes": "covariance matrix adaptation (Hansen and Ostermeier, 2001)",
+    "gp": "Gaussian process and expected improvement; needs PyTorch",
+}
+PRUNERS = {
+    "none": "every trial runs to its end",
+    "halving": "asynchronous successive halving (Li et al., 2018): of four, one goes on after 1, 4, 16... evaluations",
+    "hyperband": "several such rules of different patience side by side (Li et al., 2017), by thirds",
+}
+_SEQUENCES = {"sobol": "sobol", "random": "sobol", "halton": "halton"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """A point: its overrides, and what Optuna keeps of it."""
+
+    overrides: dict[str, Any]
+    params: dict[str, Any]
+    distributions: dict[str, "optuna.distributions.BaseDistribution"]
+    system_attrs: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def require(module: str, install: str) -> Any:
+    """Imports a module that not every installation has.
+
+    Raises:
+      UsageError: it is missing.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(f"this needs {module}: {install}") from error
+
+
+def load_optuna() -> Any:
+    """Optuna, silent but for warnings."""
+    optuna = require("optuna", "pip install 'cnn_jax[sweep]'")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def learns(engine: str) -> bool:
+    """Whether an engine looks at results."""
+    return engine in ("tpe", "cmaes", "gp")
+
+
+def check(engine: str, pruner: str) -> None:
+    """Raises a ``UsageError`` for an unknown engine or pruner, or one whose package is missing."""
+    if engine not in ENGINES:
+        raise UsageError(f"--engine={engine} is unknown; {nearest(engine, ENGINES)}")
+    if pruner not in PRUNERS:
+        raise UsageError(f"--pruner={pruner} is unknown; {nearest(pruner, PRUNERS)}")
+    load_optuna()
+    if engine == "cmaes":
+        require("cmaes", "pip install 'cnn_jax[sweep]'")
+    if engine == "gp":
+        require("torch", "pip install torch")
+
+
+def make_pruner(name: str) -> "optuna.pruners.BasePruner":
+    """One of :data:`PRUNERS`, which counts evaluations."""
+    pruners = load_optuna().pruners
+    match name:
+        case "halving":
+            return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=4)
+        case "hyperband":
+            return pruners.HyperbandPruner(min_resource=1, reduction_factor=3)
+    return pruners.NopPruner()
+
+
+class Engine:
+    """The points of a sweep, one after the other."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self._base = configs.flatten(sweep.config)
+        self._drawn: list[Proposal] = []
+
+    def propose(self, number: int, before: Sequence["optuna.trial.FrozenTrial"]) -> Proposal | None:
+        """The point of a number.
+
+        Args:
+          number: from 0.
+          before: all points before it, in order.
+
+        Returns:
+          None if a result that it depends on is not known yet.
+        """
+        if self.sweep.engine == "grid":
+            return self._of_grid(number)
+        if not learns(self.sweep.engine):
+            return self._of_sequence(number)
+        known = max(number - self.sweep.ahead + 1, 0)
+        if not all(point.state.is_finished() for point in before[:known]):
+            return None
+        return self._learned(number, [*before[:known], *map(_hidden, before[known:])])
+
+    @functools.cached_property
+    def _grid(self) -> list[dict[str, Any]]:
+        return space.grid(self.sweep.space, self._base)
+
+    @functools.cached_property
+    def _choices(self) -> dict[str, list[Any]]:
+        """The values of each key in the grid, as Optuna can keep them."""
+        keys = dict.fromkeys(key for point in self._grid for key in point)
+        return {key: list(dict.fromkeys(_single(p[key]) for p in self._grid if key in p)) for key in keys}
+
+    def _of_grid(self, number: int) -> Proposal:
+        categorical = load_optuna().distributions.CategoricalDistribution
+        point = self._grid[number]
+        params = {key: _single(value) for key, value in point.items()}
+        return Proposal(point, params, {key: categorical(self._choices[key]) for key in params})
+
+    @functools.cached_property
+    def _sequence(self) -> "optuna.Study":
+        optuna = load_optuna()
+        with _quiet():
+            sampler = optuna.samplers.QMCSampler(
+                qmc_type=_SEQUENCES[self.sweep.engine],
+                scramble=True,
+                seed=self.sweep.seed,
+                independent_sampler=optuna.samplers.RandomSampler(seed=self.sweep.seed),
+                warn_independent_sampling=False,
+            )
+        return optuna.create_study(sampler=sampler)
+
+    def _of_sequence(self, number: int) -> Proposal:
+        while len(self._drawn) <= number:
+            trial = self._sequence.ask()
+            overrides = space.suggest(self.sweep.space, trial, self._base, everything=True)
+            self._drawn.append(Proposal(overrides, trial.params, trial.distributions))
+            self._sequence.tell(trial, 0.0)  # it learns nothing from that
+        return self._drawn[number]
+
+    def _learned(self, number: int, before: Sequence["optuna.trial.FrozenTrial"]) -> Proposal:
+        optuna = load_optuna()
+        seed = int(np.random.SeedSequence([self.sweep.seed, number]).generate_state(1)[0] >> 1)
+        with _quiet():
+            sampler = self._sampler(optuna, seed)
+            study = optuna.create_study(direction=self.sweep.direction, sampler=sampler)
+            for point in before:
+                study.add_trial(point)
+            trial = study.ask()
+            overrides = space.suggest(self.sweep.space, trial, self._base)
+        system_attrs = study.get_trials(deepcopy=False)[-1].system_attrs
+        return Proposal(overrides, trial.params, trial.distributions, dict(system_attrs))
+
+    def _sampler(self, optuna: Any, seed: int) -> "optuna.samplers.BaseSampler":
+        samplers = optuna.samplers
+        match self.sweep.engine:
+            case "tpe":
+                return samplers.TPESampler(seed=seed)
+            case "cmaes":
+                return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+
+
+def _hidden(point: "optuna.trial.FrozenTrial") -> "optuna.trial.FrozenTrial":
+    """A point as it was before anything was known of it."""
+    optuna = load_optuna()
+    kept = {"params": point.params, "distributions": point.distributions, "system_attrs": point.system_attrs}
+    return optuna.create_trial(state=optuna.trial.TrialState.RUNNING, **kept)
+
+
+def _single(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str) else repr(value)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Within it, Optuna does not warn that parts of it are experimental."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,152 @@
+"""Who works on what: leases in the sweep's database, which end when their owner does.
+
+Taking one is a single conditional update, so of two processes that try at once one has it, on any database. A lease
+that is not given back ends with its owner: on the same machine as soon as the process is gone; on another when its
+heartbeat has not been heard for a while, by the listener's own clock, so that clocks need not agree.
+"""
+
+import os
+import platform
+import time
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import sqlalchemy as sql
+
+BEAT_SECONDS = 5.0
+GRACE_SECONDS = 40.0  # without a heartbeat, until an owner elsewhere is taken for dead
+
+_METADATA = sql.MetaData()
+_TABLE = sql.Table(
+    "cnn_jax_leases",
+    _METADATA,
+    sql.Column("study", sql.String(512), primary_key=True),
+    sql.Column("name", sql.String(64), primary_key=True),
+    sql.Column("owner", sql.String(256), nullable=False),  # empty: given back
+    sql.Column("beat", sql.Integer, nullable=False),
+)
+
+
+class _Seen(NamedTuple):
+    owner: str
+    beat: int
+    since: float
+
+
+class Leases:
+    """The leases of one study, for one process.
+
+    Args:
+      engine: of the database.
+      study: whose.
+      owner: this process, as :func:`this_process` names it.
+    """
+
+    def __init__(self, engine: sql.Engine, study: str, *, owner: str = "") -> None:
+        self.owner = owner or this_process()
+        self._engine, self._study = engine, study
+        self._seen: dict[str, _Seen] = {}
+        _METADATA.create_all(engine)
+
+    def free(self, names: Iterable[str]) -> list[str]:
+        """Those of some leases that nobody who lives holds, this process included."""
+        found = {row.name: row for row in self._rows()}
+        return [name for name in names if name not in found or self._is_free(found[name])]
+
+    def take(self, name: str) -> bool:
+        """Takes a lease, if it is free; whether this process has it now."""
+        with self._engine.begin() as connection:
+            row = connection.execute(sql.select(_TABLE).where(self._at(name))).one_or_none()
+        if row is None:
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(
+                        sql.insert(_TABLE).values(study=self._study, name=name, owner=self.owner, beat=0)
+                    )
+            except sql.exc.IntegrityError:
+                return False
+            return True
+        if not self._is_free(row):
+            return row.owner == self.owner
+        as_read = sql.and_(self._at(name), _TABLE.c.owner == row.owner, _TABLE.c.beat == row.beat)
+        with self._engine.begin() as connection:
+            change = sql.update(_TABLE).where(as_read).values(owner=self.owner, beat=row.beat + 1)
+            return connection.execute(change).rowcount == 1
+
+    def beat(self) -> set[str]:
+        """Says that this process lives; returns the leases that it holds."""
+        own = sql.and_(_TABLE.c.study == self._study, _TABLE.c.owner == self.owner)
+        with self._engine.begin() as connection:
+            connection.execute(sql.update(_TABLE).where(own).values(beat=_TABLE.c.beat + 1))
+            return set(connection.execute(sql.select(_TABLE.c.name).where(own)).scalars())
+
+    def holds(self, name: str) -> bool:
+        """Whether this process has a lease."""
+        with self._engine.begin() as connection:
+            owner = connection.execute(sql.select(_TABLE.c.owner).where(self._at(name))).scalar_one_or_none()
+        return owner == self.owner
+
+    def give_back(self, name: str) -> None:
+        """Frees a lease, if this process has it."""
+        own = sql.and_(self._at(name), _TABLE.c.owner == self.owner)
+        with self._engine.begin() as connection:
+            connection.execute(sql.update(_TABLE).where(own).values(owner="", beat=_TABLE.c.beat + 1))
+
+    def _at(self, name: str) -> sql.ColumnElement[bool]:
+        return sql.and_(_TABLE.c.study == self._study, _TABLE.c.name == name)
+
+    def _rows(self) -> list[sql.Row]:
+        with self._engine.begin() as connection:
+            return list(
+                connection.execute(sql.select(_TABLE).where(_TABLE.c.study == self._study, _TABLE.c.owner != ""))
+            )
+
+    def _is_free(self, row: sql.Row) -> bool:
+        if not row.owner:
+            return True
+        if row.owner == self.owner:
+            return False
+        host, _, process = row.owner.rpartition("/")
+        if host == this_process().rpartition("/")[0]:
+            return not _lives(process)
+        seen = self._seen.get(row.name)
+        if seen is None or (seen.owner, seen.beat) != (row.owner, row.beat):
+            self._seen[row.name] = _Seen(row.owner, row.beat, time.monotonic())
+            return False
+        return time.monotonic() - seen.since > GRACE_SECONDS
+
+
+def this_process() -> str:
+    """A name of this process that no other process anywhere has or will have: machine, then process and its start."""
+    return f"{_machine()}/{os.getpid()}:{_started(os.getpid())}"
+
+
+def _machine() -> str:
+    """This machine since it was started, and the container, where process numbers mean something."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{platform.node()}:{boot}:{os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux
+        return f"{platform.node()}:{uuid.getnode():x}"
+
+
+def _started(pid: int) -> str | None:
+    """When a process was started, in ticks since the machine was; None if there is none, or a dead one not reaped."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return None
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        return "unknown"
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _lives(process: str) -> bool:
+    pid, _, started = process.partition(":")
+    return _started(int(pid)) == started

@@ -1,0 +1,169 @@
+"""Workers on this machine: processes that share its cores or its GPUs, stay warm, and are replaced when they die."""
+
+import contextlib
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from cnn_jax.errors import UsageError
+from cnn_jax.sweep.settings import Place
+from cnn_jax.sweep.worker import STORAGE_VARIABLE
+
+_MOST_DEATHS = 3  # of each worker, while no trial is finished
+_STOP_SECONDS = 60.0  # for workers to save what they are at
+_MOST_WORKERS = 8  # on cores, if nobody says how many
+
+
+class Workers(Protocol):
+    """Those who run the trials of a sweep, as a context manager; leaving it ends them, with what they are at saved."""
+
+    def __enter__(self) -> "Workers":
+        """Starts them."""
+        ...
+
+    def __exit__(self, *error: object) -> None:
+        """Ends them."""
+        ...
+
+    def tend(self, finished: int) -> None:
+        """Replaces those that have died; ``finished`` trials are.
+
+        Raises:
+          UsageError: they die as fast as they are replaced.
+        """
+        ...
+
+
+def gpus(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them; JAX is not started to find out.
+
+    >>> gpus({"CUDA_VISIBLE_DEVICES": "2,3"}), gpus({"JAX_PLATFORMS": "cpu"})
+    (['2', '3'], [])
+    """
+    if environ.get("JAX_PLATFORMS", "").startswith("cpu"):
+        return []
+    if "CUDA_VISIBLE_DEVICES" in environ:
+        return [device for device in environ["CUDA_VISIBLE_DEVICES"].split(",") if device not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return [str(number) for number, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]
+
+
+def cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def default_workers() -> int:
+    """One for each GPU; without one, one for each core, but eight at most."""
+    return len(gpus()) or min(len(cores()), _MOST_WORKERS)
+
+
+def shares(items: Sequence[int], count: int) -> list[list[int]]:
+    """Cores in as many parts as there are workers; all for each if they are fewer.
+
+    >>> shares([0, 1, 2, 3, 4], 2), shares([0, 1], 3)
+    ([[0, 1], [2, 3, 4]], [[0, 1], [0, 1], [0, 1]])
+    """
+    if count > len(items):
+        return [list(items)] * count
+    ends = [round(k * len(items) / count) for k in range(count + 1)]
+    return [list(items[start:end]) for start, end in itertools.pairwise(ends)]
+
+
+class LocalWorkers:
+    """Worker processes on this machine.
+
+    Args:
+      place: of the sweep.
+      count: how many.
+      kind: what they do with what they claim, see :func:`cnn_jax.sweep.worker.work`.
+      batch: how many trials each claims together.
+    """
+
+    def __init__(self, place: Place, count: int, *, kind: str = "alone", batch: int = 1) -> None:
+        self._place, self._options = place, [f"--kind={kind}", f"--batch={batch}"]
+        self._cores, self._gpus = shares(cores(), count), gpus()
+        self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
+        self._deaths, self._finished = 0, -1
+
+    def __enter__(self) -> "LocalWorkers":
+        (self._place.directory / "workers").mkdir(parents=True, exist_ok=True)
+        for number in range(len(self._processes)):
+            self._start(number)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        alive = [process for process in self._processes if process is not None and process.poll() is None]
+        for process in alive:
+            process.terminate()
+        end = time.monotonic() + _STOP_SECONDS
+        # Whoever does not wait for them loses nothing: their trials go on from the last checkpoint.
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            for process in alive:
+                process.wait(max(end - time.monotonic(), 0.1))
+        for started in filter(None, self._processes):
+            started.kill()
+            started.wait()
+            if started.stdin is not None:
+                started.stdin.close()
+
+    def tend(self, finished: int) -> None:
+        """Replaces workers that have died."""
+        if finished > self._finished:
+            self._deaths, self._finished = 0, finished
+        for number, process in enumerate(self._processes):
+            code = 0 if process is None else process.poll()
+            if process is None or code is None or code == 0:
+                continue
+            self._deaths += 1
+            if self._deaths >= _MOST_DEATHS * len(self._processes):
+                raise UsageError(f"the workers end as soon as they begin (exit code {code}): {self._last_line(number)}")
+            self._start(number)
+
+    def _start(self, number: int) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path]))}
+        if self._place.storage:
+            environment[STORAGE_VARIABLE] = self._place.storage
+        if self._gpus:
+            of_each = -(-len(self._processes) // len(self._gpus))
+            if len(self._processes) > 1:
+                environment["CUDA_VISIBLE_DEVICES"] = self._gpus[number % len(self._gpus)]
+            if of_each > 1:
+                environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / of_each:.2f}")
+        command = [sys.executable, "-m", "cnn_jax.sweep.worker", str(self._place.directory), *self._options]
+        own = cores()
+        with open(self._log(number), "ab") as log:
+            try:
+                _bind(self._cores[number])  # which the new process inherits before it counts them
+                self._processes[number] = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=subprocess.PIPE,  # whose end tells it that this process is gone
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # so that Ctrl-C is for this process alone, which then ends it in order
+                )
+            finally:
+                _bind(own)
+
+    def _log(self, number: int) -> Path:
+        return self._place.directory / "workers" / f"{number}.log"
+
+    def _last_line(self, number: int) -> str:
+        lines = self._log(number).read_text(errors="replace").strip().splitlines()
+        return f"{lines[-1] if lines else 'nothing was printed'}; see {self._log(number)}"
+
+
+def _bind(to: Sequence[int]) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, to)

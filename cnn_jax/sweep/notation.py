@@ -1,0 +1,67 @@
+"""Spaces as a line of text, for ``--sweep='optimizer.learning_rate=log(1e-3,1); seed=0..4'``."""
+
+import ast
+import re
+from collections.abc import Callable
+from typing import Any
+
+from cnn_jax.errors import UsageError, nearest
+from cnn_jax.sweep import space
+
+HELP = "key=0.1,0.01 (these values), 0..4 (whole numbers), uniform(0,1), log(1e-3,1), int(8,512), logint(8,512)"
+
+_RANGES: dict[str, Callable[..., space.Part]] = {
+    "uniform": space.uniform,
+    "log": space.log_uniform,
+    "int": space.integers,
+    "logint": lambda name, low, high: space.integers(name, low, high, log=True),
+}
+
+
+def parse(text: str) -> space.Part:
+    """The product of the keys of a text, which are separated by semicolons.
+
+    Raises:
+      UsageError: the text cannot be read.
+
+    >>> parse("optimizer.learning_rate=log(1e-3,1); seed=0..4").parts[0]
+    Range(name='optimizer.learning_rate', low=0.001, high=1.0, log=True, whole=False)
+    >>> space.grid(parse("optimizer.name=sgd,adam; nesterov=True"))
+    [{'optimizer.name': 'sgd', 'nesterov': True}, {'optimizer.name': 'adam', 'nesterov': True}]
+    """
+    parts = [_part(piece.strip()) for piece in text.split(";") if piece.strip()]
+    if not parts:
+        raise UsageError(f"--sweep={text!r} is empty; write {HELP}")
+    return space.product(parts)
+
+
+def _part(text: str) -> space.Part:
+    name, equals, values = (piece.strip() for piece in text.partition("="))
+    if not (name and equals and values):
+        raise UsageError(f"--sweep: {text!r} is not of the form key=values; write {HELP}")
+    if whole := re.fullmatch(r"(-?\d+)\s*\.\.\s*(-?\d+)", values):
+        return space.integers(name, int(whole[1]), int(whole[2]))
+    if call := re.fullmatch(r"(\w+)\s*\((.*)\)", values):
+        if call[1] not in _RANGES:
+            raise UsageError(f"--sweep: {text!r}: there is no range {call[1]!r}; {nearest(call[1], _RANGES)}")
+        ends = _values(call[2])
+        if len(ends) != 2 or not all(isinstance(end, int | float) for end in ends):
+            raise UsageError(f"--sweep: {text!r}: {call[1]} needs two numbers, such as {call[1]}(1,10)")
+        return _RANGES[call[1]](name, *ends)
+    return space.sweep(name, _values(values))
+
+
+def _values(text: str) -> list[Any]:
+    """Values separated by commas: Python's, or words, which need no quotes."""
+    try:
+        found = ast.literal_eval(f"[{text}]")
+    except (ValueError, SyntaxError):
+        return [_word(piece.strip()) for piece in text.split(",")]
+    return found[0] if len(found) == 1 and isinstance(found[0], list) else found
+
+
+def _word(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,142 @@
+"""What a sweep is, as it is kept in ``sweep.json`` and in its storage: enough for any worker anywhere to take part."""
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from ml_collections import ConfigDict
+
+from cnn_jax import config as configs
+from cnn_jax.errors import UsageError
+from cnn_jax.files import write_json
+from cnn_jax.sweep import space
+from cnn_jax.sweep.trial import Train
+
+FILE = "sweep.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What is tried, and how.
+
+    Attributes:
+      config: what all trials have in common.
+      space: what they differ in.
+      train: the function that trains one, as ``module:name``; see :class:`cnn_jax.sweep.trial.Train`.
+      metric: ``'split/metric'``, what is compared; higher is better but for a loss or an error.
+      points: how many points are tried.
+      engine: one of :data:`cnn_jax.sweep.engines.ENGINES`.
+      pruner: one of :data:`cnn_jax.sweep.engines.PRUNERS`.
+      seeds: the runs of each point; their seeds are ``config.seed``, and those after it.
+      ahead: how many points may be begun before the result of the first of them is known to an engine that learns.
+      reports: whether each trial has a ``report.html``.
+    """
+
+    config: ConfigDict
+    space: space.Part
+    train: str
+    metric: str
+    points: int
+    engine: str = "sobol"
+    pruner: str = "none"
+    seeds: int = 1
+    ahead: int = 1
+    reports: bool = True
+
+    @property
+    def seed(self) -> int:
+        """Of the engine."""
+        return self.config.get("seed", 0)
+
+    @property
+    def direction(self) -> Literal["minimize", "maximize"]:
+        """Which scores are better."""
+        return "minimize" if self.metric.endswith(("loss", "error")) else "maximize"
+
+    @property
+    def minimize(self) -> bool:
+        """Whether lower is better."""
+        return self.direction == "minimize"
+
+    @property
+    def trials(self) -> int:
+        """How many runs there are."""
+        return self.points * self.seeds
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**fields, "config": json.loads(configs.to_json(self.config)), "space": space.to_json(self.space)}
+
+    @staticmethod
+    def from_json(fields: dict[str, Any]) -> "Sweep":
+        """What :meth:`to_json` wrote."""
+        config = configs.from_json(json.dumps(fields["config"]))
+        return Sweep(**{**fields, "config": config, "space": space.from_json(fields["space"])})
+
+    def load_train(self) -> Train:
+        """The function that trains one trial."""
+        module, _, name = self.train.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a sweep is: its folder, and the database of its trials.
+
+    Attributes:
+      directory: the folder.
+      storage: the URL of a database; empty for SQLite in the folder.
+    """
+
+    directory: Path
+    storage: str = ""
+
+    @property
+    def url(self) -> str:
+        """Of the database."""
+        return self.storage or f"sqlite:///{(self.directory / 'sweep.db').absolute()}"
+
+    @property
+    def study(self) -> str:
+        """The sweep's name in the database."""
+        return str(self.directory.absolute()) if self.storage else "sweep"
+
+
+def write_sweep_file(place: Place, sweep: Sweep) -> None:
+    """Writes ``sweep.json``; a password in the URL is left out."""
+    write_json(place.directory / FILE, {"storage": without_password(place.storage), **sweep.to_json()})
+
+
+def read_sweep_file(directory: Path, *, storage: str = "") -> tuple[Place, Sweep]:
+    """The sweep of a folder.
+
+    Args:
+      directory: the folder.
+      storage: the URL of its database, where it has one with a password.
+
+    Raises:
+      UsageError: the folder holds no sweep, or its database must be named.
+    """
+    path = directory / FILE
+    if not path.is_file():
+        raise UsageError(f"--workdir={directory} holds no sweep (no {FILE}); begin one with --config and --mode=sweep")
+    fields = json.loads(path.read_text())
+    known = fields.pop("storage")
+    if "***" in known and not storage:
+        raise UsageError(f"--workdir={directory}: give its database again, with the password: --storage={known}")
+    return Place(directory, storage or known), Sweep.from_json(fields)
+
+
+def without_password(url: str) -> str:
+    """A URL to be shown and kept.
+
+    >>> without_password("postgresql+psycopg://me:secret@host/sweeps")
+    'postgresql+psycopg://me:***@host/sweeps'
+    """
+    scheme, separator, rest = url.partition("://")
+    login, at, host = rest.rpartition("@")
+    user, colon, _ = login.partition(":")
+    return f"{scheme}{separator}{user}{colon}{'***' if colon else ''}{at}{host}"

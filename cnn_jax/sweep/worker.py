@@ -1,0 +1,102 @@
+"""A worker: claims trials, runs them, says what became of them, and so on until there is nothing left to do.
+
+``python -m cnn_jax.sweep.worker`` is the process that the runners start on this machine; ``launch.py
+--mode=sweep-worker`` is the one that people start, on any machine that sees the storage and the folder.
+"""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from cnn_jax.errors import EXIT_CODE, Interrupted, UsageError
+from cnn_jax.sweep.alone import run_alone
+from cnn_jax.sweep.settings import Place
+from cnn_jax.sweep.store import LeaseLost, Store
+from cnn_jax.sweep.trial import Runner
+from cnn_jax.train import InUseError, StopRequest
+
+STORAGE_VARIABLE = "CNN_JAX_SWEEP_STORAGE"  # the URL for a worker; on its command line everybody could read it
+KINDS = ("alone", "vectorized")
+_WAIT_SECONDS = 0.2  # until it is asked again whether there is something to do
+
+
+def work(store: Store, *, kind: str = "alone", batch: int = 1, most: int | None = None) -> int:
+    """Runs trials until there is nothing left to do.
+
+    Args:
+      store: whose trials.
+      kind: one of :data:`KINDS`: each trial on its own, or all that were claimed together in one program.
+      batch: how many trials are claimed together.
+      most: return after so many, however many are left.
+
+    Returns:
+      How many trials it has finished.
+
+    Raises:
+      Interrupted: SIGTERM or Ctrl-C; the trial that was running is saved, and left to others.
+      OSError: the disk is full.
+    """
+    run, train, finished = _runner(kind), store.sweep.load_train(), 0
+    metric, reports = store.sweep.metric, store.sweep.reports
+    with store.alive(), StopRequest() as stop:
+        while most is None or finished < most:
+            if stop.signal:
+                raise Interrupted(stop.signal, f"stopped by {stop.signal.name}; another worker can go on")
+            trials = store.claim(batch if most is None else min(batch, most - finished))
+            if trials is None:
+                break
+            if not trials:
+                time.sleep(_WAIT_SECONDS)
+                continue
+            unfinished = {trial.number: trial for trial in trials}
+            try:
+                for outcome in run(trials, train=train, report=store.report, metric=metric, reports=reports):
+                    store.finish(outcome)
+                    del unfinished[outcome.number]
+                    finished += 1
+            except (InUseError, LeaseLost):  # another worker lives, and is at it
+                time.sleep(_WAIT_SECONDS)
+            finally:
+                for trial in unfinished.values():
+                    store.give_back(trial)
+    return finished
+
+
+def _runner(kind: str) -> Runner:
+    if kind == "alone":
+        return run_alone
+    return importlib.import_module("cnn_jax.sweep.vectorized").run_vectorized
+
+
+def main() -> int:
+    """The process that a runner starts; it ends, saved, when its standard input does, which is when the runner has."""
+    parser = argparse.ArgumentParser(description="A worker of a sweep, as the runners start it.")
+    parser.add_argument("directory", type=Path, help="the sweep's folder")
+    parser.add_argument("--kind", choices=KINDS, default="alone")
+    parser.add_argument("--batch", type=int, default=1, help="how many trials are claimed together")
+    arguments = parser.parse_args()
+    threading.Thread(target=_end_with_the_runner, daemon=True).start()
+    try:
+        store = Store(Place(arguments.directory, os.environ.get(STORAGE_VARIABLE, "")))
+        work(store, kind=arguments.kind, batch=arguments.batch)
+    except UsageError as error:
+        print(f"worker: {error}", file=sys.stderr)
+        return EXIT_CODE
+    except Interrupted as error:
+        return error.exit_code
+    return 0
+
+
+def _end_with_the_runner() -> None:
+    while sys.stdin.buffer.read(1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

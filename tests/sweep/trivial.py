@@ -1,0 +1,55 @@
+"""A training that costs nothing: for tests of sweeps that are not about training."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cnn_jax.files import write_json
+from cnn_jax.train import StopRequest  # noqa: F401
+
+
+def default_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            "experiment": "trivial",
+            "seed": 0,
+            "rate": 0.1,
+            "other": 0.5,
+            "kind": "a",
+            "evaluations": 1,
+            "pause": 0.0,  # seconds, before each evaluation
+            "raises": "",
+        }
+    )
+
+
+def score(config: ConfigDict) -> float:
+    """Best at rate 0.3, other 0.7."""
+    return 1.0 - (config.rate - 0.3) ** 2 - (config.other - 0.7) ** 2 + 0.001 * config.seed
+
+
+def train(config: ConfigDict, directory: Path, *, report: bool = True, on_evaluation: Any) -> None:
+    """Goes on from the evaluation after the last that ``metrics.jsonl`` has."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(config.to_dict()))
+    with open(directory / "metrics.jsonl", "a") as metrics, open(directory / "starts.txt", "a") as starts:
+        starts.write(f"{os.getpid()}\n")
+        done = len((directory / "metrics.jsonl").read_text().splitlines())
+        for evaluation in range(done + 1, config.evaluations + 1):
+            time.sleep(config.pause)
+            if config.raises:
+                raise ValueError(config.raises)
+            value = score(config) * evaluation / config.evaluations
+            metrics.write(json.dumps({"evaluation": evaluation, "accuracy": value}) + "\n")
+            metrics.flush()
+            if evaluation < config.evaluations:
+                on_evaluation(evaluation, {"validation/accuracy": value})
+    write_json(directory / "result.json", {"scores": {"validation/accuracy": score(config)}})
+    if report:
+        (directory / "report.html").write_text("")
