@@ -29,10 +29,13 @@ _TABLE = sql.Table(
 )
 
 
-class _Seen(NamedTuple):
+class _Lease(NamedTuple):
+    name: str
     owner: str
     beat: int
-    since: float
+
+
+_COLUMNS = sql.select(*(_TABLE.c[field] for field in _Lease._fields))
 
 
 class Leases:
@@ -47,18 +50,20 @@ class Leases:
     def __init__(self, engine: sql.Engine, study: str, *, owner: str = "") -> None:
         self.owner = owner or this_process()
         self._engine, self._study = engine, study
-        self._seen: dict[str, _Seen] = {}
+        self._heard: dict[str, tuple[_Lease, float]] = {}  # the last of each, and since when it is so
         _METADATA.create_all(engine)
 
     def free(self, names: Iterable[str]) -> list[str]:
         """Those of some leases that nobody who lives holds, this process included."""
-        found = {row.name: row for row in self._rows()}
+        held = sql.and_(_TABLE.c.study == self._study, _TABLE.c.owner != "")
+        with self._engine.begin() as connection:
+            found = {row.name: _Lease(*row) for row in connection.execute(_COLUMNS.where(held))}
         return [name for name in names if name not in found or self._is_free(found[name])]
 
     def take(self, name: str) -> bool:
         """Takes a lease, if it is free; whether this process has it now."""
         with self._engine.begin() as connection:
-            row = connection.execute(sql.select(_TABLE).where(self._at(name))).one_or_none()
+            row = connection.execute(_COLUMNS.where(self._at(name))).one_or_none()
         if row is None:
             try:
                 with self._engine.begin() as connection:
@@ -68,11 +73,12 @@ class Leases:
             except sql.exc.IntegrityError:
                 return False
             return True
-        if not self._is_free(row):
-            return row.owner == self.owner
-        as_read = sql.and_(self._at(name), _TABLE.c.owner == row.owner, _TABLE.c.beat == row.beat)
+        lease = _Lease(*row)
+        if not self._is_free(lease):
+            return lease.owner == self.owner
+        as_read = sql.and_(self._at(name), _TABLE.c.owner == lease.owner, _TABLE.c.beat == lease.beat)
         with self._engine.begin() as connection:
-            change = sql.update(_TABLE).where(as_read).values(owner=self.owner, beat=row.beat + 1)
+            change = sql.update(_TABLE).where(as_read).values(owner=self.owner, beat=lease.beat + 1)
             return connection.execute(change).rowcount == 1
 
     def beat(self) -> set[str]:
@@ -97,25 +103,19 @@ class Leases:
     def _at(self, name: str) -> sql.ColumnElement[bool]:
         return sql.and_(_TABLE.c.study == self._study, _TABLE.c.name == name)
 
-    def _rows(self) -> list[sql.Row]:
-        with self._engine.begin() as connection:
-            return list(
-                connection.execute(sql.select(_TABLE).where(_TABLE.c.study == self._study, _TABLE.c.owner != ""))
-            )
-
-    def _is_free(self, row: sql.Row) -> bool:
-        if not row.owner:
+    def _is_free(self, lease: _Lease) -> bool:
+        if not lease.owner:
             return True
-        if row.owner == self.owner:
+        if lease.owner == self.owner:
             return False
-        host, _, process = row.owner.rpartition("/")
-        if host == this_process().rpartition("/")[0]:
+        machine, _, process = lease.owner.rpartition("/")
+        if machine == _machine():
             return not _lives(process)
-        seen = self._seen.get(row.name)
-        if seen is None or (seen.owner, seen.beat) != (row.owner, row.beat):
-            self._seen[row.name] = _Seen(row.owner, row.beat, time.monotonic())
+        heard, since = self._heard.get(lease.name, (None, 0.0))
+        if heard != lease:
+            self._heard[lease.name] = lease, time.monotonic()
             return False
-        return time.monotonic() - seen.since > GRACE_SECONDS
+        return time.monotonic() - since > GRACE_SECONDS
 
 
 def this_process() -> str:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cnn_jax.errors import UsageError
 from cnn_jax.sweep.settings import Place
@@ -20,6 +20,7 @@ _STOP_SECONDS = 60.0  # for workers to save what they are at
 _MOST_WORKERS = 8  # on cores, if nobody says how many
 
 
+@runtime_checkable
 class Workers(Protocol):
     """Those who run the trials of a sweep, as a context manager; leaving it ends them, with what they are at saved."""
 

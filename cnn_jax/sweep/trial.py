@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from ml_collections import ConfigDict
 
@@ -48,6 +48,7 @@ class Outcome:
     seconds: float = 0.0
 
 
+@runtime_checkable
 class Report(Protocol):
     """What a runner is given to tell of an evaluation while a trial trains; the answer is whether to stop it there."""
 
@@ -56,6 +57,7 @@ class Report(Protocol):
         ...
 
 
+@runtime_checkable
 class OnEvaluation(Protocol):
     """Called by a run after each evaluation."""
 
@@ -64,6 +66,7 @@ class OnEvaluation(Protocol):
         ...
 
 
+@runtime_checkable
 class Train(Protocol):
     """How an experiment trains one run: to the end, or on from its last checkpoint, with ``result.json`` at the end.
 
@@ -77,6 +80,7 @@ class Train(Protocol):
         ...
 
 
+@runtime_checkable
 class Runner(Protocol):
     """What runs trials that were claimed for it, and yields the outcome of each as soon as it is known.
 

@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from ml_collections import ConfigDict
