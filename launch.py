@@ -42,7 +42,7 @@ flags.adopt_module_key_flags(sweep_flags)
 flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
-def main() -> None:
+def main(added_xla_flags: list[str]) -> None:
     """Hands the config to its experiment, or to a sweep."""
     if _MODE.value.startswith("sweep"):
         command_line.sweep(_CONFIG.value, _WORKDIR.value, worker=_MODE.value == "sweep-worker")
@@ -54,6 +54,7 @@ def main() -> None:
     experiment = command_line.experiment(config)
     match _MODE.value:
         case "train":
+            print(xla.in_words(added_xla_flags))
             experiment.train(config, workdir, profile=_PROFILE.value)
         case "eval":
             experiment.evaluate(config, workdir, checkpoint=_CHECKPOINT.value)
@@ -66,5 +67,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    xla.apply_recommended_flags(os.environ)  # before anything imports jax
-    sys.exit(command_line.run(main, sys.argv))
+    added = xla.apply_recommended_flags(os.environ)  # before anything imports jax
+    sys.exit(command_line.run(lambda: main(added), sys.argv))

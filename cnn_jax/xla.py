@@ -10,7 +10,7 @@ This module must not import jax.
 """
 
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from importlib import metadata
 
 # An unknown flag aborts the process, so each entry names the jaxlib versions it was tried on: [first, last).
@@ -58,3 +58,15 @@ def apply_recommended_flags(environ: MutableMapping[str, str] = os.environ) -> l
     if added:
         environ["XLA_FLAGS"] = " ".join([*present.split(), *added])
     return added
+
+
+def in_words(added: list[str], environ: Mapping[str, str] = os.environ) -> str:
+    """What :func:`apply_recommended_flags` did, as a line for the log.
+
+    >>> in_words([], {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"})
+    'XLA flags: --xla_cpu_enable_fast_math=true, all from the environment'
+    """
+    present = environ.get("XLA_FLAGS", "")
+    if added:
+        return f"XLA flags: {present}; {' '.join(added)} chosen for jaxlib {metadata.version('jaxlib')}"
+    return f"XLA flags: {present}, all from the environment" if present else "XLA flags: none"

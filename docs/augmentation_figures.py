@@ -21,6 +21,7 @@ SHOWN = {
     "flip": "flip",
     "alternating_flip": "alternating_flip",
     "pad_and_crop": "pad_and_crop(padding=24, mode='mirror')",
+    "random_crop": "random_crop(size=(128, 128), sides=(128, 256))",
     "random_resized_crop": "random_resized_crop(scale=(0.1, 1.0))",
     "affine": "affine(rotation=20, scale=(0.8, 1.2), squeeze=0.15, shear=0.2)",
     "elastic": "elastic(alpha=150, sigma=8, mode='mirror')",

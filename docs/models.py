@@ -109,6 +109,11 @@ v2.""",
         tuple(f"resnet_{depth}" for depth in (18, 34, 50, 101, 152, 20, 32, 44, 56, 110)),
     ),
     (
+        "Small",
+        "No paper's: three convolutions for small pictures and few cores. torchvision has none.",
+        ("small_cnn",),
+    ),
+    (
         "airbench",
         """\
 The CIFAR-10 speed network, after KellerJordan/cifar10-airbench (airbench94). The 288 weights of its whitening layer are

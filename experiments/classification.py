@@ -29,6 +29,7 @@ from cnn_jax.data import augment
 from cnn_jax.data.pictures import find_pictures, read_picture
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.files import write_json, write_whole
+from cnn_jax.models.airbench import whitening_kernel
 from cnn_jax.report import summary as network_summary
 from experiments.classification_data import (
     check_same_data,
@@ -58,6 +59,7 @@ def default_config() -> ConfigDict:
                 "width": 1.0,
                 "options": {},  # of the network, see models.variant(name).options()
                 "features_from": "",  # folder of a run whose network, but for the output layer, is where to start
+                "whiten": 0,  # training pictures from which the kernel of a layer 'whiten' is computed; 0 for none
             },
             "data": {
                 "name": "digits",
@@ -79,6 +81,8 @@ def default_config() -> ConfigDict:
             "ensemble": 1,  # how many networks to train and average
             "loss": "cross_entropy",  # or squared_error, against targets of -1 and 1
             "label_smoothing": 0.0,
+            "auxiliary_weight": 0.3,  # of the loss of each auxiliary head, in networks that have such
+            "top_k": 0,  # the score of having the class among so many, such as 5, beside the accuracy; 0 for none
             "reference": {"accuracy": 0.0, "source": ""},  # shown beside the score; 0 for none
         }
     )
@@ -104,6 +108,10 @@ class Classifier:
             raise UsageError(f"loss={config.loss!r} is unknown; {nearest(config.loss, LOSSES)}")
         if config.label_smoothing and config.loss != "cross_entropy":
             raise UsageError(f"label_smoothing={config.label_smoothing} means nothing to loss={config.loss!r}; use 0")
+        if not 0 <= config.top_k < len(self.class_names):
+            raise UsageError(
+                f"top_k={config.top_k} says nothing of {len(self.class_names)} classes; use less, 0 for none"
+            )
         self.abstract_model = nnx.eval_shape(lambda: self.create(jax.random.key(0)))
         self._graph = nnx.split(self.abstract_model, nnx.Param, ...)[0]
         self.abstract_params = nnx.state(self.abstract_model, nnx.Param)
@@ -158,6 +166,25 @@ class Classifier:
         params = nnx.from_flat_state({path: learned[path] for path in own})
         return dataclasses.replace(state, params=params, model_state=source.model_state)
 
+    def whitened(
+        self, state: training.TrainState, kernel: Float[Array, "height width channels features"]
+    ) -> training.TrainState:
+        """A state whose layer ``whiten`` has this kernel.
+
+        Raises:
+          UsageError: the network has no such layer.
+        """
+        path = ("whiten", "kernel")
+        flat = dict(nnx.to_flat_state(state.model_state))
+        if path not in flat:
+            raise UsageError(
+                f"model.whiten={self.config.model.whiten}: {self.config.model.name} has no layer 'whiten'; use 0"
+            )
+        flat[path] = flat[path].replace(jnp.broadcast_to(kernel, flat[path].shape))
+        model_state = nnx.from_flat_state(flat)
+        ema = None if state.ema is None else (state.ema[0], model_state)
+        return dataclasses.replace(state, model_state=model_state, ema=ema)
+
     def step(self, optimizer: optax.GradientTransformation, parallel: training.Parallel) -> training.Step:
         """One optimiser step."""
         return training.make_step_of(self.config, self.loss, optimizer, parallel)
@@ -175,19 +202,37 @@ class Classifier:
 
         The metrics have the loss without smoothing, to be compared with that of the other sets.
         """
-        logits, model_state = self.apply(params, model_state, batch["image"], train=True, rngs=nnx.Rngs(key))
-        objective = self.losses(logits, batch["label"], label_smoothing=self.config.label_smoothing).mean()
-        return objective, (self.metrics(logits, batch), model_state)
+        options: dict[str, Any] = {"train": True, "rngs": nnx.Rngs(key), "return_activations": True}
+        (logits, activations), model_state = self.apply(params, model_state, batch["image"], **options)
+        smoothing = self.config.label_smoothing
+
+        def objective(logits: Array) -> Array:
+            return self.losses(logits, batch["label"], label_smoothing=smoothing).mean()
+
+        auxiliary = sum(objective(activations[head]) for head in self.auxiliary_heads)
+        total = objective(logits) + self.config.auxiliary_weight * auxiliary
+        return total, (self.metrics(logits, batch), model_state)
+
+    @property
+    def auxiliary_heads(self) -> list[str]:
+        """The activations that are logits of auxiliary classifiers."""
+        layers = ((name, getattr(self.abstract_model, name)) for name in self.abstract_model.names)
+        return [f"{name}/{layer.names[-1]}" for name, layer in layers if isinstance(layer, nn.Auxiliary)]
 
     def metrics(self, logits: Float[Array, "batch classes"], batch: training.Batch) -> training.Metrics:
-        """Loss and accuracy over the part of a batch where its mask is 1, or over all of it if it has none."""
+        """Loss, accuracy and top-k accuracy over the part of a batch where its mask is 1, over all if it has none."""
         label = batch["label"]
         losses = self.losses(logits, label)
         classes = label.argmax(axis=-1) if label.ndim == 2 else label  # a mixed picture's is its greater part
         correct = (logits.argmax(axis=-1) == classes).astype(losses.dtype)
         mask = batch.get("mask", jnp.ones_like(losses))
         count = mask.sum()
-        return {"loss": ((losses * mask).sum(), count), "accuracy": ((correct * mask).sum(), count)}
+        metrics = {"loss": ((losses * mask).sum(), count), "accuracy": ((correct * mask).sum(), count)}
+        if self.config.top_k:
+            own = jnp.take_along_axis(logits, classes[:, None], axis=-1)
+            among = (logits > own).sum(axis=-1) < self.config.top_k
+            metrics[f"top_{self.config.top_k}_accuracy"] = ((among * mask).sum(), count)
+        return metrics
 
     def logits(self, state: training.TrainState, images: Array) -> Float[Array, "batch classes"]:
         """The network's answer to raw images: of the views that ``config.data.test_time`` names, their average."""
@@ -261,8 +306,15 @@ def train(
         augmentation = make_augmentation(config, sets["train"], preprocess)
         step = training.augmented(step, augmentation, steps_per_epoch=plan.steps_per_epoch, parallel=parallel)
 
+    whitening = None
+    if config.model.whiten:
+        some = data.sample(sets["train"], most=config.model.whiten).images[: config.model.whiten]
+        whitening = whitening_kernel(preprocess(some))
+
     def init(key: Key[Array, ""]) -> training.TrainState:
         state = classifier.init(key, optimizer)
+        if whitening is not None:
+            state = classifier.whitened(state, whitening)
         return classifier.with_features(state, source[1]) if source else state
 
     task = training.Task(

@@ -12,6 +12,7 @@ from typing import Any
 from cnn_jax.data.arrays import load_digits, load_npz
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.folder import open_folder
+from cnn_jax.data.photographs import open_photographs
 from cnn_jax.data.pictures import RESIZES
 from cnn_jax.data.records import Records
 from cnn_jax.data.tfds import open_tfds
@@ -21,6 +22,9 @@ Source = Callable[..., Dataset | Records]
 
 SOURCES: dict[str, Source] = {
     "digits": lambda _path, split, **_: load_digits(split),
+    "photographs": lambda _path, split, *, image_shape, framing, **_: open_photographs(
+        split, image_shape=image_shape, framing=framing
+    ),
     "npz": lambda path, split, **_: load_npz(path, split),
     "folder": lambda path, split, *, image_shape, framing, **_: open_folder(
         path, split, image_shape=image_shape, framing=framing
@@ -41,9 +45,10 @@ def open_set(
     """One split of a data set, left on disk where it is there as files.
 
     Args:
-        name: ``"digits"``; ``"folder:path"``: pictures in one subfolder per class, or such folders in ``train``,
-            ``val`` and ``test``; ``"npz:path"``: NumPy arrays; or the name of a TFDS set of labelled pictures, with its
-            configuration and version where wanted: ``"mnist"``, ``"cifar10:3.0.2"``, ``"cifar10_corrupted/fog_1"``.
+        name: ``"digits"``; ``"photographs"``, two of them in pieces; ``"folder:path"``: pictures in one subfolder per
+            class, or such folders in ``train``, ``val`` and ``test``; ``"npz:path"``: NumPy arrays; or the name of a
+            TFDS set of labelled pictures, with its configuration and version where wanted: ``"mnist"``,
+            ``"cifar10:3.0.2"``, ``"cifar10_corrupted/fog_1"``.
         split: a TFDS split expression. ``digits`` has ``train`` (1,297), ``validation`` (200) and ``test`` (300); where
             a source has no parts, ``train``, ``validation`` and ``test`` are 80, 10 and 10 % of each class.
         data_dir: where TFDS keeps its sets; by default ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.

@@ -17,6 +17,7 @@ from cnn_jax.models import (
     lenet,
     neocognitron,
     resnet,
+    small_cnn,
     vgg,
     zfnet,
 )
@@ -33,6 +34,7 @@ _FAMILIES = (
     googlenet,
     inception_resnet,
     resnet,
+    small_cnn,
     airbench,
 )
 _VARIANTS: dict[str, Variant] = {name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()}

@@ -145,7 +145,11 @@ def train(
                     line = f"stopped by {name} at step {step}, saved; to continue: {how_to_continue}"
                     raise Interrupted(signal, line)
             checkpoints.wait()
-            if step < plan.total_steps:
+            if plan.reached(best):
+                progress.log(
+                    f"stopped at step {step}: {task.monitor} has reached the target, {scores[task.monitor]:.4g}"
+                )
+            elif step < plan.total_steps:
                 progress.log(f"stopped at step {step}: {task.monitor} has not improved since step {best.step}")
     return Trained(parallel.on_one_device(state), scores)
 

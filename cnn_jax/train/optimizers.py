@@ -25,6 +25,7 @@ def create_optimizer(
     weight_decay: float = 0.0,
     clip_norm: float = 0.0,
     lookahead: int = 0,
+    rate_factors: Sequence[tuple[str, float]] = (),
     freeze: Sequence[str] = (),
     params: PyTree | None = None,
 ) -> optax.GradientTransformation:
@@ -39,6 +40,8 @@ def create_optimizer(
         classical L2 penalty), except for AdamW and Muon, which shrink the kernels by it themselves.
       clip_norm: the most that the gradient may measure, over all parameters together; 0 for no limit.
       lookahead: every so many steps the parameters go back half of the way they have come since; 0 for never.
+      rate_factors: pairs of a pattern, as in ``freeze``, and what multiplies the updates of the parameters that match
+        it, in SGD as if it multiplied their learning rate; of several patterns the first that matches counts.
       freeze: patterns of the names of parameters that stay as they are: ``'c1/*'``, ``'*/bias'``, or ``'c1'`` for all
         that is in it.
       params: the parameters, or their shapes; needed to check the patterns.
@@ -69,6 +72,8 @@ def create_optimizer(
     optimizer = _OPTIMIZERS[name](learning_rate, momentum, weight_decay)
     if clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+    if rate_factors:
+        optimizer = optax.chain(optimizer, _scaled(rate_factors, params))
     if lookahead:
         optimizer = _lookahead(optimizer, lookahead)
     return _frozen(optimizer, freeze, params) if freeze else optimizer
@@ -164,14 +169,31 @@ def _lookahead(inner: optax.GradientTransformation, period: int) -> optax.Gradie
     return optax.GradientTransformation(init, update)
 
 
-def _frozen(
-    optimizer: optax.GradientTransformation, patterns: Sequence[str], params: PyTree | None
-) -> optax.GradientTransformation:
+def _names_checked(option: str, patterns: Sequence[str], params: PyTree | None) -> list[str]:
+    """The names of all parameters, of which each pattern must match some."""
     names = jax.tree.leaves(parameter_names(params))
     for pattern in patterns:
         if not any(matching(name, [pattern]) for name in names):
             groups = {name.rpartition("/")[0] for name in names}
-            raise UsageError(f"freeze={pattern!r} matches no parameter; {nearest(pattern, {*names, *groups})}")
+            raise UsageError(f"{option}={pattern!r} matches no parameter; {nearest(pattern, {*names, *groups})}")
+    return names
+
+
+def _scaled(factors: Sequence[tuple[str, float]], params: PyTree | None) -> optax.GradientTransformation:
+    _names_checked("optimizer.rate_factors", [pattern for pattern, _ in factors], params)
+
+    def factor(name: str) -> float:
+        return next((factor for pattern, factor in factors if matching(name, [pattern])), 1.0)
+
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(lambda name, update: factor(name) * update, parameter_names(updates), updates)
+    )
+
+
+def _frozen(
+    optimizer: optax.GradientTransformation, patterns: Sequence[str], params: PyTree | None
+) -> optax.GradientTransformation:
+    names = _names_checked("freeze", patterns, params)
     if all(matching(name, patterns) for name in names):
         raise UsageError(f"freeze={tuple(patterns)} matches every parameter: nothing would be trained")
 

@@ -17,6 +17,7 @@ class Plan:
       evaluate_every: steps between evaluations; the end is always evaluated, and each evaluation saves a checkpoint.
       steps_per_call: the most steps in one compiled call; scores are recorded and signals answered between calls.
       patience: training ends at an evaluation that comes so many steps after the best one; 0 for never.
+      target: training ends at an evaluation whose score is at least this; None for never.
       max_skipped: the most steps that may be skipped because their loss or gradient was not finite.
     """
 
@@ -26,6 +27,7 @@ class Plan:
     evaluate_every: int
     steps_per_call: int = 100
     patience: int = 0
+    target: float | None = None
     max_skipped: int = 0
 
     def __post_init__(self) -> None:
@@ -65,9 +67,13 @@ class Plan:
         return step == self.total_steps or (step > 0 and step % self.evaluate_every == 0)
 
     def ends_at(self, step: int, best: "Best") -> bool:
-        """Whether the run is over after ``step`` steps: all are made, or the patience is at its end."""
+        """Whether the run is over after ``step`` steps: all are made, or the target is reached, or patience ends."""
         impatient = self.patience > 0 and self.evaluates_at(step) and step - best.step >= self.patience
-        return step >= self.total_steps or impatient
+        return step >= self.total_steps or impatient or self.reached(best)
+
+    def reached(self, best: "Best") -> bool:
+        """Whether the best evaluation is good enough to end the run."""
+        return self.target is not None and best.score is not None and best.score >= self.target
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,7 @@ def default_settings() -> ConfigDict:
             "duration": "",  # of the run, instead of epochs
             "evaluate_every": "1 epoch",
             "early_stopping": "",  # a duration without improvement after which the run ends; empty for never
+            "target": 0.0,  # the accuracy at which the run ends, such as 0.99; 0 for none
             "steps_per_call": 100,
             "optimizer": {
                 "name": "nesterov",
@@ -41,6 +42,7 @@ def default_settings() -> ConfigDict:
                 "end_factor": 0.0,
                 "drops": (),  # durations from the start, for the schedule 'step'
                 "drop_factor": 0.1,
+                "rate_factors": (),  # (pattern of parameter names, factor): (("*/bias", 2.0),) for twice the rate
             },
             "freeze": (),  # patterns of parameter names, such as 'c1/*'
             "ema_decay": 0.0,  # of the averaged weights that are evaluated; 0 for none
@@ -77,6 +79,7 @@ def make_plan(config: ConfigDict, num_examples: int) -> Plan:
         evaluate_every=steps(config.evaluate_every, "evaluate_every"),
         steps_per_call=1 if config.debug_nans else config.steps_per_call,
         patience=steps(config.early_stopping, "early_stopping") if config.early_stopping else 0,
+        target=config.target or None,
         max_skipped=config.max_skipped if config.on_nonfinite == "skip" else 0,
     )
 
@@ -106,6 +109,7 @@ def make_optimizer(config: ConfigDict, plan: Plan, params: PyTree) -> optax.Grad
         weight_decay=settings.weight_decay,
         clip_norm=settings.clip_norm,
         lookahead=settings.lookahead,
+        rate_factors=settings.rate_factors,
         freeze=config.freeze,
         params=params,
     )

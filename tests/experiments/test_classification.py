@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from ml_collections import ConfigDict
 
-from cnn_jax import data, train
+from cnn_jax import data, nn, train
 from cnn_jax.errors import UsageError
 from experiments import classification
 
@@ -66,11 +67,55 @@ def test_ensemble_averages_the_probabilities_of_its_members() -> None:
     assert metrics == pytest.approx(expected, rel=1e-5)
 
 
+def test_top_k_counts_the_classes_that_are_among_the_first() -> None:
+    classifier = classification.make_classifier(config(top_k=2), PREPROCESS, ("a", "b", "c"))
+    logits = jnp.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [1.0, 1.0, 0.0]])
+    metrics = classifier.metrics(logits, {"label": jnp.array([0, 1, 2, 1]), "mask": jnp.array([1, 1, 1, 0])})
+    assert [float(number) for number in metrics["top_2_accuracy"]] == [2, 3]
+
+
+class WithAHead(classification.Classifier):
+    """A linear network with a linear head on the side."""
+
+    def create(self, key: jax.Array) -> nn.Sequence:
+        rngs = nnx.Rngs(key)
+        head = nn.Auxiliary({"flatten": nn.flatten, "logits": nn.Linear(784, 3, rngs=rngs)})
+        return nn.Sequence({"aux": head, "flatten": nn.flatten, "output": nn.Linear(784, 3, rngs=rngs)})
+
+
+def test_auxiliary_heads_add_their_losses_with_their_weight() -> None:
+    classifier = WithAHead(config(auxiliary_weight=0.25), PREPROCESS, ("a", "b", "c"))
+    assert classifier.auxiliary_heads == ["aux/logits"]
+    state = classifier.init(jax.random.key(0), train.create_optimizer("sgd", 0.1))
+    total, _ = classifier.loss(state.params, state.model_state, batch(), jax.random.key(0))
+    pixels = np.asarray(PREPROCESS(batch()["image"])).reshape(6, -1)
+    losses = []
+    for layer in (state.params["output"], state.params["aux"]["logits"]):
+        logits = pixels @ np.asarray(layer["kernel"][...])
+        chosen = logits[np.arange(6), np.asarray(batch()["label"])]
+        losses.append((np.log(np.exp(logits).sum(axis=1)) - chosen).mean())
+    assert float(total) == pytest.approx(losses[0] + 0.25 * losses[1], rel=1e-5)
+
+
+def test_whitening_is_in_the_state_and_in_its_average() -> None:
+    settings = config(input_shape=(32, 32, 3), ema_decay=0.9, model={"name": "airbench", "width": 1 / 16})
+    classifier = classification.Classifier(settings, PREPROCESS, ("a", "b"))
+    kernel = jnp.ones((2, 2, 3, 24))
+    optimizer = train.create_optimizer("sgd", 0.1)
+    state = jax.eval_shape(lambda: classifier.whitened(classifier.init(jax.random.key(0), optimizer), kernel))
+    template = jax.eval_shape(lambda: classifier.init(jax.random.key(0), optimizer))
+    assert jax.tree.structure(state) == jax.tree.structure(template)
+    made = jax.jit(lambda: classifier.whitened(classifier.init(jax.random.key(0), optimizer), kernel))()
+    for kept in (made.model_state, made.ema[1]):
+        np.testing.assert_array_equal(kept["whiten"]["kernel"][...], kernel)
+
+
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
         ({"dtype": "bfloat"}, ["'bfloat'", "'bfloat16'"]),
         ({"ensemble": 0}, ["ensemble=0"]),
+        ({"top_k": 2}, ["top_k=2", "2 classes"]),
         ({"ensemble": 2, "loss": "squared_error"}, ["ensemble=2", "'squared_error'"]),
     ],
     ids=str,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,7 @@ def test_training_a_finished_run_again_changes_nothing(trained: Path) -> None:
     done = launch(f"--workdir={trained}")
     assert done.returncode == 0, done.stderr
     assert {name: (trained / name).read_bytes() for name in before} == before
+    assert re.search(r"XLA flags: (none|--\S+.* chosen for jaxlib \d)", done.stdout), "the log says what was chosen"
 
 
 def test_launch_is_short() -> None:

@@ -29,6 +29,7 @@ SMALL = {
     "mlp": {"input_shape": (8, 8, 1)},
     "neocognitron": {"width": 1 / 3},
     "resnet": {"width": 1 / 4, "input_shape": (32, 32, 3)},
+    "small_cnn": {"width": 1 / 4},
     "vgg": {"width": 1 / 16, "input_shape": (32, 32, 3), "kernel_init": he_normal},
     "zfnet": {"width": 1 / 16, "input_shape": (64, 64, 3), "kernel_init": he_normal},
 }

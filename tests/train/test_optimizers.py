@@ -119,6 +119,15 @@ def test_lookahead_goes_half_the_way_back_every_third_step() -> None:
         np.testing.assert_allclose(path[step]["kernel"], fast, rtol=1e-4, atol=1e-6)
 
 
+def test_rate_factors_are_learning_rates_of_their_own() -> None:
+    shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, draw(100)))
+    factors = [("bias", 3.0), ("*", 0.5)]  # of several that match, the first counts
+    own = walk(create_optimizer("nesterov", RATE, weight_decay=DECAY, rate_factors=factors, params=shapes))[-1]
+    for name, factor in (("bias", 3.0), ("kernel", 0.5)):
+        alone = walk(create_optimizer("nesterov", factor * RATE, weight_decay=DECAY))[-1]
+        np.testing.assert_allclose(own[name], alone[name], rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["nesterov", "muon"])
 def test_frozen_parameters_stay_and_the_others_learn_as_if_alone(name: str) -> None:
     shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, draw(100)))
@@ -167,6 +176,7 @@ FREEZABLE = {"c1": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "output": 
         (lambda: create_optimizer("sgd", 0.1, weight_decay=-0.1), ["weight_decay=-0.1"]),
         (lambda: create_optimizer("sgd", 0.1, clip_norm=-1.0), ["clip_norm=-1.0"]),
         (lambda: create_optimizer("sgd", 0.1, freeze=["c2/*"], params=FREEZABLE), ["'c2/*'", "'c1'"]),
+        (lambda: create_optimizer("sgd", 0.1, rate_factors=[("c2", 2.0)], params=FREEZABLE), ["'c2'", "'c1'"]),
         (lambda: create_optimizer("sgd", 0.1, freeze=["*"], params=FREEZABLE), ["every parameter"]),
         (lambda: learning_rate_schedule("cosin", 0.1, total_steps=3), ["'cosin'", "'cosine'"]),
         (lambda: learning_rate_schedule("cosine", 0.1, total_steps=3, warmup_steps=3), ["warm-up of 3", "run of 3"]),

@@ -13,6 +13,7 @@ from cnn_jax.data.augment.geometric import (
     elastic,
     flip,
     pad_and_crop,
+    random_crop,
     random_resized_crop,
 )
 from cnn_jax.data.augment.mixing import cutmix, cutout, mixup
@@ -38,6 +39,7 @@ __all__ = [
     "mirror",
     "mixup",
     "pad_and_crop",
+    "random_crop",
     "random_resized_crop",
     "saturation",
     "ten_crop",

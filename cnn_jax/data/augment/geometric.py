@@ -126,6 +126,62 @@ def pad_and_crop(
     return _computed_once(jax.vmap(crop)(example_keys(key, len(images)), padded))
 
 
+def random_crop(
+    key: Key[Array, "..."],
+    images: Shaped[Array, "..."],
+    *,
+    size: tuple[int, int],
+    sides: tuple[int | float, int | float] | None = None,
+) -> Float[Array, "batch height width channels"]:
+    """Cuts a window of a fixed size out of a random place, perhaps after scaling the picture to a random size.
+
+    AlexNet's 224 of 256 pixels; with ``sides=(256, 512)`` VGG's scale jittering (Simonyan and Zisserman 2015, section
+    3.1), with ``sides=(256, 480)`` the ResNets'.
+
+    Args:
+        key: one key, or one for each example.
+        images: floating point, shape ``(batch, height, width, channels)``.
+        size: ``(height, width)`` of the window.
+        sides: least and most length, in pixels, that the picture's shorter side is scaled to, uniformly; by default
+            the picture stays as it is and the window's corner is on a pixel.
+
+    Returns:
+        The windows, shape ``(batch, *size, channels)``.
+
+    Raises:
+        UsageError: when images or options do not fit, or the window is larger than the picture.
+
+    Example:
+        >>> random_crop(jax.random.key(0), jnp.ones((2, 36, 48, 3)), size=(32, 32)).shape
+        (2, 32, 32, 3)
+    """
+    check_images("random_crop", images)
+    check_size("random_crop", size)
+    _, height, width, channels = images.shape
+    if sides is not None:
+        check_interval("random_crop", "sides", sides, 0, float("inf"))
+    least = 1.0 if sides is None else sides[0] / min(height, width)
+    if size[0] > least * height or size[1] > least * width:
+        raise UsageError(
+            f"random_crop: a window of {size[0]}x{size[1]} does not fit a picture of {least * height:g}x"
+            f"{least * width:g}; read pictures larger (config.data.size)" + ("" if sides is None else " or raise sides")
+        )
+
+    def corner_on_a_pixel(key: Array, image: Array) -> Array:
+        top, left = draw_positions(key, (height - size[0] + 1, width - size[1] + 1))
+        return jax.lax.dynamic_slice(image, (top, left, 0), (*size, channels))
+
+    def scaled(key: Array, image: Array) -> Array:
+        assert sides is not None
+        draws = jax.random.uniform(key, (3,))
+        scale = (sides[0] + draws[2] * (sides[1] - sides[0])) / min(height, width)
+        window = jnp.array(size) / scale
+        return _window(image, draws[:2] * (jnp.array((height, width)) - window), window, size)
+
+    crop = corner_on_a_pixel if sides is None else scaled
+    return _computed_once(jax.vmap(crop)(example_keys(key, len(images)), images))
+
+
 def random_resized_crop(
     key: Key[Array, "..."],
     images: Shaped[Array, "..."],

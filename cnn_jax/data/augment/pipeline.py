@@ -20,6 +20,7 @@ AUGMENTATIONS: dict[str, Callable[..., Any]] = {
         geometric.flip,
         geometric.alternating_flip,
         geometric.pad_and_crop,
+        geometric.random_crop,
         geometric.random_resized_crop,
         geometric.affine,
         geometric.elastic,

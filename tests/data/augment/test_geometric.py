@@ -69,6 +69,33 @@ class TestPadAndCrop:
         assert stats.chisquare(matches.sum(axis=1)).pvalue > 1e-3
 
 
+class TestRandomCrop:
+    def test_windows_are_at_all_pixels_equally_often(self):
+        images = charted(12, 14, count=400)
+        crops = np.asarray(jax.jit(partial(augment.random_crop, size=(10, 11)))(KEY, images))
+        tops, lefts = crops[:, 0, 0, 0].astype(int), crops[:, 0, 0, 1].astype(int)
+        for crop, image, top, left in zip(crops, images, tops, lefts, strict=True):
+            np.testing.assert_array_equal(crop, image[top : top + 10, left : left + 11])
+        counts = np.bincount(4 * tops + lefts, minlength=12)
+        assert stats.chisquare(counts).pvalue > 1e-3
+
+    def test_sides_are_uniform_and_pixels_are_pillows(self):
+        images = charted(40, 60, count=200)
+        crop = jax.jit(partial(augment.random_crop, size=(32, 48), sides=(48, 80)))
+        crops = np.asarray(crop(KEY, images))
+        steps = (crops[:, 24, 24, 0] - crops[:, 8, 24, 0]) / 16  # pixels of the picture for one of the window
+        np.testing.assert_allclose((crops[:, 16, 32, 1] - crops[:, 16, 16, 1]) / 16, steps, atol=1e-4)
+        assert stats.kstest(40 / steps, stats.uniform(48, 32).cdf).pvalue > 1e-3
+        tops = crops[:, 8, 24, 0] + 0.5 - 8.5 * steps
+        lefts = crops[:, 16, 16, 1] + 0.5 - 16.5 * steps
+        places = np.concatenate([tops / (40 - 32 * steps), lefts / (60 - 48 * steps)])
+        assert stats.kstest(places, stats.uniform(0, 1).cdf).pvalue > 1e-3
+        for i in range(10):
+            box = (max(lefts[i], 0), max(tops[i], 0), lefts[i] + 48 * steps[i], tops[i] + 32 * steps[i])
+            expected = Image.fromarray(images[i, ..., 3]).resize((48, 32), Image.Resampling.BILINEAR, box=box)
+            np.testing.assert_allclose(crops[i, ..., 3], np.asarray(expected), atol=1e-3)
+
+
 class TestRandomResizedCrop:
     def test_windows_have_the_areas_and_aspects_and_pixels_that_pillow_has(self):
         scale, ratio, size = (0.25, 0.5), (0.8, 1.25), (64, 48)  # always an enlargement, so that ramps stay ramps
@@ -185,6 +212,8 @@ class TestElastic:
         (lambda x: augment.flip(jax.random.split(KEY, 3), x), "(3,) keys for 2 examples"),
         (lambda x: augment.pad_and_crop(KEY, x, padding=8), "padding=8 must be a whole number from 0 to 7"),
         (lambda x: augment.pad_and_crop(KEY, x, mode="mirrored"), "did you mean 'mirror'?"),
+        (lambda x: augment.random_crop(KEY, x, size=(9, 8)), "a window of 9x8 does not fit a picture of 8x8; read"),
+        (lambda x: augment.random_crop(KEY, x, size=(8, 8), sides=(7, 9)), "a picture of 7x7; read pictures larger"),
         (
             lambda x: augment.random_resized_crop(KEY, x, size=(0, 3)),
             "size=(0, 3) must be (height, width), both positive",

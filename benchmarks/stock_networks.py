@@ -1,0 +1,82 @@
+"""This project's networks with every layer exchanged for Flax's own: what a user of ``flax.nnx`` would write."""
+
+from typing import Any
+
+import jax
+from flax import nnx
+
+from cnn_jax import nn, ops
+
+
+def exchanged(layer: Any) -> Any:
+    """A layer of ours as Flax's own, and a sequence with all of its layers exchanged; the structure stays."""
+    if isinstance(layer, nn.Residual):
+        layer.branch, layer.shortcut = exchanged(layer.branch), exchanged(layer.shortcut)
+    elif isinstance(layer, nn.Sequence):
+        for name in layer.names:
+            setattr(layer, name, exchanged(getattr(layer, name)))
+    elif isinstance(layer, nn.Conv):
+        return stock_conv(layer)
+    elif isinstance(layer, nn.BatchNorm):
+        return BatchNorm(layer)
+    elif isinstance(layer, nn.MaxPool | nn.AvgPool):
+        return Pool(layer)
+    elif layer is ops.relu:
+        return jax.nn.relu
+    elif layer is ops.global_avg_pool:
+        return lambda x: x.mean(axis=(1, 2))
+    return layer
+
+
+def stock_padding(layer: Any) -> Any:
+    """The padding of a window as Flax takes it; rounding up is one more row and column."""
+    padding = layer.padding
+    if padding == "HALF":
+        return tuple((size // 2, size // 2) for size in layer.kernel_size)
+    if isinstance(padding, int):
+        padding = ((padding, padding),) * len(layer.strides)
+    if getattr(layer, "rounding", "floor") == "ceil":
+        assert padding == "VALID"
+        return tuple((0, stride - 1) for stride in layer.strides)
+    return padding
+
+
+def stock_conv(layer: Any) -> Any:
+    """``nnx.Conv`` with the parameters of ours."""
+    conv = nnx.Conv(
+        layer.in_features,
+        layer.out_features,
+        layer.kernel_size,
+        layer.strides,
+        padding=stock_padding(layer),
+        feature_group_count=layer.feature_group_count,
+        use_bias=layer.use_bias,
+        dtype=layer.dtype,
+        rngs=nnx.Rngs(0),
+    )
+    conv.kernel, conv.bias = layer.kernel, layer.bias
+    return conv
+
+
+class Pool(nnx.Module):
+    """``nnx.max_pool`` or ``nnx.avg_pool`` with the window of ours."""
+
+    def __init__(self, layer: nn.MaxPool | nn.AvgPool) -> None:
+        self.pool = nnx.max_pool if isinstance(layer, nn.MaxPool) else nnx.avg_pool
+        self.window_shape, self.strides, self.padding = layer.window_shape, layer.strides, stock_padding(layer)
+
+    def __call__(self, x: Any) -> Any:
+        """Pools ``(batch, height, width, channels)``."""
+        return self.pool(x, self.window_shape, self.strides, self.padding)
+
+
+class BatchNorm(nnx.Module):
+    """``nnx.BatchNorm`` with the options of ours, told at the call whether it is trained."""
+
+    def __init__(self, layer: nn.BatchNorm) -> None:
+        options = {"momentum": layer.momentum, "epsilon": layer.epsilon, "dtype": layer.dtype}
+        self.norm = nnx.BatchNorm(layer.num_features, rngs=nnx.Rngs(0), **options)
+
+    def __call__(self, x: Any, *, train: bool = False) -> Any:
+        """Normalises by the batch if ``train``, else by the running statistics."""
+        return self.norm(x, use_running_average=not train)

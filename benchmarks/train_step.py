@@ -1,0 +1,278 @@
+"""One training step of whole networks: this project, stock Flax and PyTorch, side by side in one run.
+
+    python benchmarks/train_step.py [--quick] [--networks lenet_5,resnet_20] [--seconds 3]
+
+Each contender is a process of its own, because XLA's flags and the thread pools belong to a process; they are asked in
+turn, network by network, so that all of them meet the same moods of the machine. One step is the forward and backward
+pass of a batch that is on the device already, and SGD with momentum; auxiliary heads and dropout included. Columns:
+
+* ours: ``train.make_step``, one compiled step a call, with the XLA flags that ``launch.py`` sets;
+* ours in a loop: the same steps inside a compiled loop, as ``launch.py`` runs them;
+* stock Flax, and that in a loop: the same network of ``nnx.Conv``, ``nnx.BatchNorm``, ``nnx.max_pool``, with JAX's
+  default flags. Its loops can take minutes a step; what takes more than ``--limit`` seconds, compiling included, is
+  not measured, and networks that are not among ``--stock-loops`` are not tried;
+* PyTorch: eager, in the better of its contiguous and channels-last layouts; ``torch.compile`` in that layout.
+
+Every time is a median. Compile times are of programs that no cache has. On a CPU all compute in float32; on a GPU in
+bfloat16 with float32 parameters, with larger batches. Results go to ``benchmarks/results/train_step-<machine>.md`` and
+``.json``.
+"""
+
+import argparse
+import json
+import math
+import os
+import queue
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+import record
+from ops import has_gpu
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from train_step_contenders import NETWORKS
+
+from cnn_jax.xla import apply_recommended_flags, recommended_xla_flags
+
+QUICK = ("lenet_5", "resnet_20")
+STOCK_LOOPS = "lenet_5,resnet_20,alexnet"
+COLUMNS = {  # title: contender, what it is asked
+    "ours": ("ours", "step"),
+    "ours in a loop": ("ours", "loop"),
+    "stock Flax": ("stock", "step"),
+    "stock Flax in a loop": ("stock", "loop"),
+    "PyTorch eager": ("PyTorch", "eager"),
+    "torch.compile": ("PyTorch", "compiled"),
+}
+RATIOS = {  # title: whose time is divided by whose; the least where there are several
+    "best PyTorch / ours": (("PyTorch eager", "torch.compile"), ("ours", "ours in a loop")),
+    "torch.compile / ours": (("torch.compile",), ("ours", "ours in a loop")),
+    "stock Flax / ours": (("stock Flax",), ("ours", "ours in a loop")),
+    "stock Flax / ours, both in a loop": (("stock Flax in a loop",), ("ours in a loop",)),
+}
+
+Cell = dict[str, Any]  # milliseconds, batch, perhaps compile (seconds) and layout; or only a note
+Measured = dict[str, dict[str, Cell]]  # network -> column -> cell
+
+
+class Contender:
+    """A process that measures what it is asked for; started anew where it did not answer in time."""
+
+    def __init__(self, name: str, backend: str, seconds: float) -> None:
+        self._name = name
+        self._environment = {**os.environ, "JAX_PLATFORMS": {"gpu": "cuda"}.get(backend, backend)}
+        self._environment["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+        self._environment["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()
+        self._environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+        if name == "ours":
+            apply_recommended_flags(self._environment)
+        self._command = [sys.executable, str(Path(__file__).with_name("train_step_contenders.py")), name, str(seconds)]
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, network: str, what: str, *, limit: float) -> Cell:
+        """A time, or a note why there is none."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            self._answers: queue.Queue[str] = queue.Queue()
+            threading.Thread(target=self._read, args=(self._process, self._answers), daemon=True).start()
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{network} {what}\n")
+        self._process.stdin.flush()
+        try:
+            answer = self._answers.get(timeout=limit)
+        except queue.Empty:
+            self.close()
+            return {"note": f"over {limit:.0f} s"}
+        if not answer:
+            self.close()
+            return {"note": "failed"}  # its message is above; the others go on
+        return json.loads(answer)
+
+    @staticmethod
+    def _read(process: "subprocess.Popen[str]", answers: "queue.Queue[str]") -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            answers.put(line)
+        answers.put("")
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def run(
+    backend: str, networks: Sequence[str], stock_loops: Sequence[str], seconds: float, limit: float
+) -> Iterator[Measured]:
+    """Asks every contender about every network, in turn; yields all that is known after each network."""
+    contenders = {name: Contender(name, backend, seconds) for name in ("ours", "stock", "PyTorch")}
+    measured: Measured = {}
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(backend, total=len(networks) * len(COLUMNS))
+        for name in networks:
+            measured[name] = {}
+            for title, (who, what) in COLUMNS.items():
+                progress.update(task, description=f"{backend}: {NETWORKS[name].title}, {title}")
+                if title == "stock Flax in a loop" and name not in stock_loops:
+                    measured[name][title] = {"note": "not tried"}
+                else:
+                    wait = limit if title == "stock Flax in a loop" else 600
+                    measured[name][title] = contenders[who].ask(name, what, limit=wait)
+                progress.advance(task)
+                cell = measured[name][title]
+                progress.console.print(f"{NETWORKS[name].title:10} {title:22} {shown(cell)}")
+            yield measured
+    for contender in contenders.values():
+        contender.close()
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def shown(cell: Cell) -> str:
+    """Milliseconds a step and images a second."""
+    if "milliseconds" not in cell:
+        return cell["note"]
+    rate = 1e3 * cell["batch"] / cell["milliseconds"]
+    return f"{cell['milliseconds']:,.1f} ms, {rate:,.{0 if rate > 100 else 1}f}/s"
+
+
+def ratio(cells: dict[str, Cell], above: Sequence[str], below: Sequence[str]) -> float | None:
+    """The least time of some columns over the least of others; None where one side was not measured."""
+    sides = [
+        [cells[title]["milliseconds"] for title in titles if "milliseconds" in cells.get(title, {})]
+        for titles in (above, below)
+    ]
+    return min(sides[0]) / min(sides[1]) if all(sides) else None
+
+
+def summary(measured: Measured) -> dict[str, dict[str, float]]:
+    """Geometric mean and extremes of every ratio, and of how many networks."""
+    result = {}
+    for title, (above, below) in RATIOS.items():
+        found = [value for cells in measured.values() if (value := ratio(cells, above, below)) is not None]
+        if found:
+            mean = math.exp(statistics.fmean(map(math.log, found)))
+            result[title] = {
+                "geometric mean": mean,
+                "least": min(found),
+                "most": max(found),
+                "networks": float(len(found)),
+            }
+    return result
+
+
+def tables(measured: Measured) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and rows of each table, as text."""
+    times, ratios, compiling = [], [], []
+    for name, cells in measured.items():
+        batch = max(cell.get("batch", 0) for cell in cells.values())
+        label = f"{NETWORKS[name].title} b{batch}"
+        times.append([label, *(shown(cells[title]) for title in COLUMNS), cells["PyTorch eager"].get("layout", "")])
+        values = [ratio(cells, above, below) for above, below in RATIOS.values()]
+        ratios.append([label, *("" if value is None else f"{value:.2f}" for value in values)])
+        compiled = [cells[title].get("compile") for title in ("ours", "ours in a loop", "stock Flax", "torch.compile")]
+        compiling.append([label, *("" if seconds is None else f"{seconds:.1f}" for seconds in compiled)])
+    overall = [
+        [title, *(f"{numbers[key]:.2f}" for key in ("geometric mean", "least", "most")), f"{numbers['networks']:.0f}"]
+        for title, numbers in summary(measured).items()
+    ]
+    return [
+        ("Over the networks", ["ratio of times", "geometric mean", "least", "most", "networks"], overall),
+        ("Ratios of times", ["network", *RATIOS], ratios),
+        ("A step", ["network", *COLUMNS, "PyTorch's layout"], times),
+        (
+            "Compiling, seconds",
+            ["network", "ours", "ours in a loop", "stock Flax", "torch.compile, both passes"],
+            compiling,
+        ),
+    ]
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as a page."""
+    lines = ["# A training step of whole networks", ""]
+    lines += [f"- {name}: {value}" for name, value in report["circumstances"].items()]
+    lines += [
+        "",
+        "Written by `python benchmarks/train_step.py`, whose docstring says what is timed. Ratios above 1 are in our",
+        'favour; "ours" in them is the faster of one step a call and steps in a loop, "best PyTorch" likewise.',
+        "",
+    ]
+    for backend, measured in report["backends"].items():
+        lines += [f"## {backend.upper()}", ""]
+        if measured is None:
+            lines += ["Not measured: this machine has none that JAX can use.", ""]
+            continue
+        for title, header, body in tables(measured):
+            lines += [f"### {title}", "", *record.table(header, body)]
+    return "\n".join(lines)
+
+
+def show(measured: Measured) -> None:
+    """Prints the tables."""
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    for title, header, body in tables(measured):
+        table = Table(*header, title=title, title_justify="left")
+        for cells in body:
+            table.add_row(*cells)
+        console.print(table)
+
+
+def write(backends: dict[str, Measured], load: float) -> None:
+    """Renews this machine's results by what was measured."""
+    circumstances = {
+        **record.circumstances(("jax", "jaxlib", "flax", "optax", "torch", "numpy")),
+        "XLA_FLAGS of ours": f"`{recommended_xla_flags()}`",
+        "load average before the run (the run itself adds to it)": f"{load:.2f}",
+        "dtype": "float32 on the CPU, bfloat16 on a GPU",
+    }
+    path = record.path_of("train_step")
+    earlier = json.loads(path.read_text())["backends"] if path.exists() else {}
+    merged: dict[str, Measured | None] = {}
+    for backend in ("cpu", "gpu"):
+        known = {**(earlier.get(backend) or {}), **backends.get(backend, {})}
+        merged[backend] = {name: known[name] for name in NETWORKS if name in known} or None
+    record.write("train_step", {"circumstances": circumstances, "backends": merged}, markdown)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}, and nothing is written")
+    parser.add_argument("--networks", help="comma-separated: the results of these alone are renewed; by default all")
+    parser.add_argument("--seconds", type=float, default=3.0, help="per measured step")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds for stock Flax in a loop")
+    parser.add_argument("--stock-loops", default=STOCK_LOOPS, help="networks that stock Flax is tried with in a loop")
+    arguments = parser.parse_args()
+    networks = arguments.networks.split(",") if arguments.networks else list(QUICK if arguments.quick else NETWORKS)
+    stock_loops = arguments.stock_loops.split(",") if arguments.stock_loops else []
+    unknown = {*networks, *stock_loops} - {*NETWORKS}
+    if unknown:
+        parser.error(f"unknown networks {', '.join(sorted(unknown))}; known: {', '.join(NETWORKS)}")
+    load = os.getloadavg()[0]
+    backends: dict[str, Measured] = {}
+    seconds = min(arguments.seconds, 0.5) if arguments.quick else arguments.seconds
+    for backend in ["cpu", *["gpu"] * has_gpu()]:
+        for measured in run(backend, networks, stock_loops, seconds, arguments.limit):
+            backends[backend] = measured
+            if not arguments.quick:
+                write(backends, load)
+        show(backends[backend])
+
+
+if __name__ == "__main__":
+    main()

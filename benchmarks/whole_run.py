@@ -1,0 +1,114 @@
+"""LeNet-5 to 99 % on MNIST, from the command to the result: ``launch.py`` against a plain PyTorch script.
+
+    python benchmarks/whole_run.py [--runs 3]
+
+Both are started as a user starts them, and timed until they have ended: imports, reading, compiling, training and
+testing after every epoch, until 99 % of the test digits are right. Same network, batches, optimiser and schedule;
+what ``launch.py`` does besides, checkpoints and its report, is in its time. Its first start, which compiles, and later
+ones, whose programs are in the cache, are told apart. PyTorch indexes its batches from one tensor, or has them from a
+DataLoader. Runs of all kinds take turns; every time is a median. MNIST must be prepared
+(``python -m cnn_jax.data.prepare mnist``). Results go to ``benchmarks/results/whole_run-<machine>.md`` and ``.json``.
+"""
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+import record
+
+from cnn_jax import data
+
+ROOT = Path(__file__).parents[1]
+OURS = (
+    "--config=configs/lenet5_mnist.py",
+    "--config.data.train=train",
+    "--config.data.validation=",
+    "--config.target=0.99",
+    "--config.batch_size=128",
+    "--config.optimizer.learning_rate=0.1",
+)
+
+
+def write_npz(path: Path) -> None:
+    """MNIST as the PyTorch script reads it."""
+    arrays = {}
+    for part in ("train", "test"):
+        found = data.load("mnist", part)
+        arrays |= {f"images_{part}": found.images, f"labels_{part}": found.labels}
+    np.savez(path, **arrays)
+
+
+def timed(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    """Seconds of a command, and what it says of its end."""
+    begun = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - begun
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    accuracy = re.findall(r"test accuracy (\d+\.\d+) ?%", done.stdout)[-1]
+    epochs = max(float(epoch) for epoch in re.findall(r"^epoch (\d+)", done.stdout, re.M))
+    return {"seconds": seconds, "accuracy": float(accuracy), "epochs": epochs}
+
+
+def measure(runs: int) -> dict[str, list[dict[str, Any]]]:
+    """The runs of each kind, one of each in turn."""
+    with tempfile.TemporaryDirectory() as scratch:
+        npz = Path(scratch, "mnist.npz")
+        write_npz(npz)
+        environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+        torch = [sys.executable, "benchmarks/torch_lenet.py", str(npz)]
+        kinds: dict[str, list[dict[str, Any]]] = {}
+        for number in track(range(runs), console=Console(stderr=True)):
+            own = environment | {"JAX_COMPILATION_CACHE_DIR": str(Path(scratch, f"cache{number}"))}
+            for kind in ("launch.py, first start", "launch.py, started before"):
+                workdir = f"--workdir={scratch}/{kind.replace(' ', '-')}{number}"
+                kinds.setdefault(kind, []).append(timed([sys.executable, "launch.py", *OURS, workdir], own))
+            kinds.setdefault("PyTorch, one tensor", []).append(timed(torch, environment))
+            kinds.setdefault("PyTorch, DataLoader", []).append(timed([*torch, "--loader"], environment))
+    return kinds
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as a page."""
+    lines = ["# LeNet-5 to 99 % on MNIST, from the command to the result", ""]
+    lines += [f"- {name}: {value}" for name, value in report["circumstances"].items()]
+    lines += ["", "Written by `python benchmarks/whole_run.py`, whose docstring says what is timed.", ""]
+    medians = {kind: statistics.median(run["seconds"] for run in runs) for kind, runs in report["runs"].items()}
+    body = []
+    for kind, runs in report["runs"].items():
+        epochs, accuracies = ([run[key] for run in runs] for key in ("epochs", "accuracy"))
+        others = (f"{medians[kind] / medians[peer]:.2f}" for peer in ("PyTorch, one tensor", "PyTorch, DataLoader"))
+        seconds = f"{medians[kind]:.1f}"
+        spread = f"{min(run['seconds'] for run in runs):.1f} to {max(run['seconds'] for run in runs):.1f}"
+        body.append([kind, seconds, spread, f"{statistics.median(epochs):g}", f"{min(accuracies):.2f} %", *others])
+    header = ["", "seconds", "of runs", "epochs", "least accuracy", "of PyTorch, one tensor", "of PyTorch, DataLoader"]
+    return "\n".join(lines + record.table(header, body))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=int, default=3, help="of each kind")
+    arguments = parser.parse_args()
+    load = os.getloadavg()[0]
+    circumstances = record.circumstances(("jax", "jaxlib", "torch", "numpy"))
+    circumstances["load average before the run (the run itself adds to it)"] = f"{load:.2f}"
+    report = {"circumstances": circumstances, "runs": measure(arguments.runs)}
+    print(markdown(report))
+    record.write("whole_run", report, markdown)
+
+
+if __name__ == "__main__":
+    main()
