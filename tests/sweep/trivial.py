@@ -9,7 +9,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnn_jax.files import write_json
-from cnn_jax.train import StopRequest  # noqa: F401
 
 
 def default_config() -> ConfigDict:
@@ -36,8 +35,9 @@ def train(config: ConfigDict, directory: Path, *, report: bool = True, on_evalua
     """Goes on from the evaluation after the last that ``metrics.jsonl`` has."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config.to_dict()))
-    with open(directory / "metrics.jsonl", "a") as metrics, open(directory / "starts.txt", "a") as starts:
+    with open(directory / "starts.txt", "a") as starts:
         starts.write(f"{os.getpid()}\n")
+    with open(directory / "metrics.jsonl", "a", buffering=1) as metrics:
         done = len((directory / "metrics.jsonl").read_text().splitlines())
         for evaluation in range(done + 1, config.evaluations + 1):
             time.sleep(config.pause)
@@ -45,7 +45,6 @@ def train(config: ConfigDict, directory: Path, *, report: bool = True, on_evalua
                 raise ValueError(config.raises)
             value = score(config) * evaluation / config.evaluations
             metrics.write(json.dumps({"evaluation": evaluation, "accuracy": value}) + "\n")
-            metrics.flush()
             if evaluation < config.evaluations:
                 on_evaluation(evaluation, {"validation/accuracy": value})
     write_json(directory / "result.json", {"scores": {"validation/accuracy": score(config)}})

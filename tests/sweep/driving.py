@@ -1,0 +1,73 @@
+"""A driver of a sweep in a process of its own: ``python -m tests.sweep.driving FOLDER WORKERS``."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cnn_jax.errors import Interrupted, UsageError
+from cnn_jax.sweep import space
+from cnn_jax.sweep.driver import drive
+from cnn_jax.sweep.local import LocalWorkers
+from cnn_jax.sweep.settings import Place, Sweep, read_sweep_file, write_sweep_file
+from cnn_jax.sweep.store import Store
+from tests.launch.process import ROOT, environment
+from tests.sweep import trivial
+
+
+def begin(directory: Path, *, storage: str = "", **options: Any) -> Store:
+    """A sweep of the trivial training, which nobody works on yet."""
+    config = trivial.default_config()
+    config.update(options.pop("config", {}))
+    part = options.pop("space", space.uniform("rate", 0.0, 1.0))
+    described = Sweep(config, part, train="tests.sweep.trivial:train", metric="validation/accuracy", **options)
+    place = Place(directory, storage)
+    write_sweep_file(place, described)
+    return Store(place, described)
+
+
+def driver(directory: Path, workers: int = 2) -> subprocess.Popen[str]:
+    """Starts a driver, whose workers have a session of their own each."""
+    command = [sys.executable, "-m", "tests.sweep.driving", str(directory), str(workers)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+
+def until(condition: Callable[[], Any], *, seconds: float = 120.0) -> Any:
+    """What a condition gives, as soon as it is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not come true")
+
+
+def starts(directory: Path, number: int) -> list[int]:
+    """The processes that began, or went on with, a trial."""
+    path = directory / "trials" / f"{number:04d}" / "starts.txt"
+    return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def evaluations(directory: Path, number: int) -> list[str]:
+    """The lines of a trial's records."""
+    path = directory / "trials" / f"{number:04d}" / "metrics.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def main() -> int:
+    directory, workers = Path(sys.argv[1]), int(sys.argv[2])
+    place, _ = read_sweep_file(directory)
+    try:
+        drive(Store(place), LocalWorkers(place, workers))
+    except (Interrupted, UsageError) as error:
+        print(error)
+        return error.exit_code if isinstance(error, Interrupted) else 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Real processes, really killed: every trial is finished or run again from where it was, and is once in the results."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+from cnn_jax.sweep.store import Store
+from cnn_jax.sweep.table import read_table
+from tests.sweep import trivial
+from tests.sweep.driving import begin, driver, evaluations, starts, until
+
+
+def check_complete(directory: Path, store: Store, *, count: int) -> None:
+    """Every trial is in the table once, with its own score, and made each of its evaluations once."""
+    rows = read_table(directory)
+    assert [row.number for row in rows] == list(range(count))
+    assert [row.state for row in rows] == ["complete"] * count
+    config = trivial.default_config()
+    for row in rows:
+        config.rate = row.overrides["rate"]
+        assert row.score == trivial.score(config)
+        found = [json.loads(line)["evaluation"] for line in evaluations(directory, row.number)]
+        assert found == list(range(1, store.sweep.config.evaluations + 1))
+
+
+def begun(directory: Path) -> int | None:
+    """A trial that is in the midst of its evaluations; not the first, so that None and 0 need not be told apart."""
+    return next((trial for trial in range(1, 9) if 0 < len(evaluations(directory, trial)) < 5), None)
+
+
+def test_kill_a_worker_and_then_the_driver(tmp_path: Path) -> None:
+    store = begin(tmp_path, points=9, config={"evaluations": 10, "pause": 0.15})
+    with driver(tmp_path) as first:
+        number = until(lambda: begun(tmp_path))
+        (victim,) = starts(tmp_path, number)
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: len(starts(tmp_path, number)) == 2)  # the other worker, or the one in its place, goes on
+        until(lambda: begun(tmp_path))
+        workers = {pid for trial in range(9) for pid in starts(tmp_path, trial)} - {victim}
+        first.kill()
+    until(lambda: not any(_lives(pid) for pid in workers))  # nobody works for a driver that is gone
+    assert "running" not in {row.state for row in store.rows()}
+    with driver(tmp_path) as second:
+        output = second.communicate()[0]
+    assert second.returncode == 0, output
+    check_complete(tmp_path, store, count=9)
+
+
+def test_two_drivers_share_the_work(tmp_path: Path) -> None:
+    store = begin(tmp_path, points=8, config={"evaluations": 4, "pause": 0.1})
+    with driver(tmp_path, workers=1) as first, driver(tmp_path, workers=1) as second:
+        outputs = [process.communicate()[0] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], outputs
+    check_complete(tmp_path, store, count=8)
+    begun = [starts(tmp_path, number) for number in range(8)]
+    assert all(len(pids) == 1 for pids in begun)
+    assert len({pids[0] for pids in begun}) == 2, "one of them did everything"
+    assert outputs[0].count("trial ") == outputs[1].count("trial ") == 8  # both show all
+
+
+def test_ctrl_c_stops_in_order_and_the_sweep_continues(tmp_path: Path) -> None:
+    store = begin(tmp_path, points=4, config={"evaluations": 5, "pause": 0.1})
+    with driver(tmp_path) as process:
+        until(lambda: evaluations(tmp_path, 1))
+        process.send_signal(signal.SIGINT)
+        output = process.communicate()[0]
+    assert process.returncode == 130, output
+    assert f"to continue: python launch.py --mode=sweep --workdir={tmp_path}" in output
+    assert (tmp_path / "sweep.csv").exists()
+    assert {row.state for row in store.rows()} <= {"complete", "waiting"}
+    with driver(tmp_path) as again:
+        output = again.communicate()[0]
+    assert again.returncode == 0, output
+    check_complete(tmp_path, store, count=4)
+
+
+def test_workers_that_cannot_work_are_not_started_for_ever(tmp_path: Path) -> None:
+    store = begin(tmp_path, points=4)
+    fields = {**store.sweep.to_json(), "train": "no.such.module:train"}
+    store._study.set_user_attr("sweep", fields)
+    with driver(tmp_path, workers=1) as process:
+        output = process.communicate()[0]
+    assert process.returncode == 2
+    assert "No module named 'no'" in output
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,0 +1,283 @@
+"""The trials of a sweep: claimed once, finished once, never lost, and pruned and stopped by the rules."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from cnn_jax.errors import UsageError
+from cnn_jax.sweep import space
+from cnn_jax.sweep.leases import Leases
+from cnn_jax.sweep.settings import Place, Sweep, read_sweep_file, write_sweep_file
+from cnn_jax.sweep.store import LeaseLost, Store
+from cnn_jax.sweep.trial import Outcome
+from cnn_jax.sweep.worker import work
+from tests.sweep import trivial
+
+METRIC = "validation/accuracy"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def described(**options: Any) -> Sweep:
+    part = options.pop("space", space.uniform("rate", 0.0, 1.0))
+    config = trivial.default_config()
+    config.update(options.pop("config", {}))
+    return Sweep(config, part, train="tests.sweep.trivial:train", metric=METRIC, **{"points": 4, **options})
+
+
+def other(store: Store, owner: str = "elsewhere/1:1") -> Store:
+    """The same sweep as another process sees it."""
+    second = Store(store.place)
+    second._leases = Leases(second._storage.engine, store.place.study, owner=owner)
+    return second
+
+
+def test_two_workers_never_have_the_same_trial(place: Place) -> None:
+    first = Store(place, described(points=6))
+    second = other(first)
+    claimed = [store.claim() for store in (first, second, first, second)]
+    assert [trial.number for trials in claimed for trial in trials or ()] == [0, 1, 2, 3]
+    assert [trial.number for trial in first.claim(most=5) or ()] == [4, 5]
+    assert second.claim() == []
+
+
+def test_trial_is_an_ordinary_run_with_the_values_in_its_config(place: Place) -> None:
+    store = Store(place, described(space=space.sweep("rate", [0.25]), engine="grid", points=1, seeds=2))
+    trials = store.claim(most=2)
+    assert trials is not None
+    assert [trial.config.seed for trial in trials] == [0, 1]
+    assert [trial.overrides for trial in trials] == [{"rate": 0.25, "seed": 0}, {"rate": 0.25, "seed": 1}]
+    assert [trial.workdir for trial in trials] == [place.directory / "trials/0000", place.directory / "trials/0001"]
+    assert [trial.point for trial in trials] == [0, 0]
+
+
+def test_outcome_counts_once_and_only_from_who_has_the_trial(place: Place) -> None:
+    store = Store(place, described())
+    (trial,) = store.claim() or ()
+    assert not other(store).finish(Outcome(0, "complete", 0.1))
+    assert store.finish(Outcome(0, "complete", 0.5, seconds=2.0))
+    assert not store.finish(Outcome(0, "complete", 0.9))
+    (row,) = store.rows()
+    assert (row.state, row.score, row.mean, row.std, row.seconds) == ("complete", 0.5, 0.5, 0.0, 2.0)
+    with pytest.raises(LeaseLost):
+        store.report(trial, 1, {METRIC: 0.0})
+
+
+def test_trial_of_a_process_that_was_killed_is_claimed_again(place: Place) -> None:
+    Store(place, described())
+    program = (
+        "import sys, time; from pathlib import Path; from cnn_jax.sweep.store import Store;"
+        "from cnn_jax.sweep.settings import Place; store = Store(Place(Path(sys.argv[1])));"
+        "print(store.claim()[0].number, flush=True); time.sleep(100)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(place.directory)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"0\n"
+        store = Store(place)
+        assert [row.state for row in store.rows()] == ["running"]
+        assert [trial.number for trial in store.claim() or ()] == [1]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert [row.state for row in store.rows()] == ["waiting", "running"]
+    assert [trial.number for trial in store.claim() or ()] == [0]
+
+
+def test_owner_elsewhere_is_dead_when_its_heart_has_not_been_heard(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(place, described())
+    elsewhere = other(store)
+    assert [trial.number for trial in elsewhere.claim() or ()] == [0]
+    now = 1000.0
+    monkeypatch.setattr("cnn_jax.sweep.leases.time.monotonic", lambda: now)
+    assert store.rows()[0].state == "running"
+    now += 39
+    assert store.rows()[0].state == "running"
+    elsewhere._leases.beat()
+    now += 39
+    assert store.rows()[0].state == "running"
+    now += 39
+    assert store.rows()[0].state == "running", "it was heard 39 seconds ago"
+    now += 2
+    assert store.rows()[0].state == "waiting"
+    (trial,) = store.claim() or ()
+    assert trial.number == 0
+    with pytest.raises(LeaseLost):
+        elsewhere.report(trial, 1, {METRIC: 0.5})
+    assert not elsewhere.finish(Outcome(0, "complete", 0.5))
+
+
+def test_trial_that_is_given_back_waits(place: Place) -> None:
+    store = Store(place, described())
+    (trial,) = store.claim() or ()
+    store.give_back(trial)
+    assert [row.state for row in store.rows()] == ["waiting"]
+    assert [trial.number for trial in other(store).claim() or ()] == [0]
+
+
+def test_trial_on_which_workers_die_again_and_again_fails(place: Place) -> None:
+    store = Store(place, described(points=1))
+    store.claim()
+    for death in range(3):
+        dead = other(store, owner=f"elsewhere/{death}:1")
+        monkey = Leases(store._storage.engine, place.study, owner=store._leases.owner)
+        monkey.give_back("trial 0")  # as if its owner were gone
+        claimed = dead.claim()
+        if death < 2:
+            assert [trial.number for trial in claimed or ()] == [0]
+            dead._leases.give_back("trial 0")
+    assert claimed == []
+    assert store.claim() is None
+    (row,) = store.rows()
+    assert row.state == "failed"
+    assert "3 times at the same place" in row.reason
+
+
+@pytest.mark.parametrize("engine", ["sobol", "grid", "tpe", "cmaes"])
+def test_worker_runs_a_sweep_to_its_end(engine: str, place: Place) -> None:
+    part = space.product(space.integers("seed", 0, 2), space.sweep("kind", ["a", "b"]))
+    store = Store(place, described(space=part, engine=engine, points=5))
+    assert work(store) == 5
+    rows = store.rows()
+    assert [row.state for row in rows] == ["complete"] * 5
+    assert store.claim() is None
+    config = trivial.default_config()
+    for row in rows:
+        config.seed = row.overrides["seed"]
+        assert row.score == trivial.score(config)
+
+
+def test_points_have_the_mean_and_deviation_of_their_runs(place: Place) -> None:
+    store = Store(place, described(points=2, seeds=3))
+    assert work(store) == 6
+    for row in store.rows():
+        own = [other.score for other in store.rows() if other.point == row.point]
+        assert row.mean == pytest.approx(sum(own) / 3)
+        assert row.std == pytest.approx(0.001)  # of x, x + 0.001, x + 0.002
+
+
+def test_point_of_which_only_some_runs_were_added_is_completed(place: Place) -> None:
+    store = Store(place, described(points=2, seeds=3, engine="tpe"))
+    add = store._study.add_trial
+    calls = iter([add, add])
+    store._study.add_trial = lambda trial: next(calls, _die)(trial)  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        store.claim()
+    again = Store(place)
+    assert work(again) == 6
+    rows = again.rows()
+    assert [row.point for row in rows] == [0, 0, 0, 1, 1, 1]
+    assert [row.overrides["seed"] for row in rows] == [0, 1, 2] * 2
+    assert len({row.overrides["rate"] for row in rows[:3]}) == 1
+
+
+def _die(_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_successive_halving_prunes_the_worse_ones_and_all_runs_of_a_point(place: Place) -> None:
+    grid = space.sweep("rate", [0.3, 0.35, 0.9, 0.32, 1.0, 0.95])  # the best is 0.3
+    store = Store(
+        place, described(space=grid, engine="grid", points=6, seeds=2, pruner="halving", config={"evaluations": 5})
+    )
+    work(store)
+    states = {row.overrides["rate"]: set() for row in store.rows()}
+    for row in store.rows():
+        states[row.overrides["rate"]].add(row.state)
+    assert states == {
+        0.3: {"complete"},
+        0.35: {"pruned"},
+        0.9: {"pruned"},
+        0.32: {"pruned"},
+        1.0: {"pruned"},
+        0.95: {"pruned"},
+    }
+    assert not (place.directory / "trials/0002/result.json").exists()
+    assert "pruned at evaluation 1" in store.rows()[2].reason
+
+
+def test_hyperband_prunes_once_it_knows_how_long_runs_are(place: Place) -> None:
+    store = Store(place, described(points=12, pruner="hyperband", config={"evaluations": 9}))
+    work(store)
+    rows = store.rows()
+    assert rows[0].state == "complete"
+    assert 0 < sum(row.state == "pruned" for row in rows) < 12
+    best = max(rows, key=lambda row: -abs(row.overrides["rate"] - 0.3))
+    assert best.state == "complete"
+
+
+def test_three_failures_alike_at_the_start_end_the_sweep(place: Place) -> None:
+    store = Store(place, described(points=50, config={"raises": "no such\ndata set"}))
+    work(store)
+    assert [(row.state, row.reason) for row in store.rows()] == [("failed", "ValueError: no such data set")] * 3
+    assert store.failure() == "ValueError: no such data set"
+    assert "raise ValueError" in (place.directory / "trials/0000/log.txt").read_text()
+
+
+def test_failure_in_between_ends_nothing(place: Place) -> None:
+    part = space.sweep("raises", ["", "a", "b", "c", "c", "c", ""])
+    store = Store(place, described(space=part, engine="grid", points=7))
+    work(store)
+    assert [row.state for row in store.rows()] == ["complete", *["failed"] * 5, "complete"]
+    assert store.failure() is None
+
+
+def test_metric_that_the_run_does_not_have(place: Place) -> None:
+    sweep = Sweep(**{**vars(described(points=3)), "metric": "validation/acuracy"})
+    store = Store(place, sweep)
+    work(store)
+    assert "validation/acuracy" in (store.failure() or "")
+
+
+def test_sweep_can_be_read_by_optunas_own_tools(place: Place) -> None:
+    work(Store(place, described(points=3)))
+    study = optuna.load_study(study_name="sweep", storage=place.url)
+    assert [set(trial.params) for trial in study.trials] == [{"rate"}] * 3
+    assert study.best_value == max(trial.value for trial in study.trials)
+
+
+def test_sweep_file_keeps_everything_but_the_password(tmp_path: Path) -> None:
+    sweep = described(
+        space=space.product(space.sweep("rate", [0.1]), space.when("kind", "a", space.integers("seed", 0, 1)))
+    )
+    write_sweep_file(Place(tmp_path, "postgresql://me:secret@host/db"), sweep)
+    assert "secret" not in (tmp_path / "sweep.json").read_text()
+    with pytest.raises(UsageError, match="--storage=postgresql"):
+        read_sweep_file(tmp_path)
+    place, read = read_sweep_file(tmp_path, storage="postgresql://me:secret@host/db")
+    assert place.url == "postgresql://me:secret@host/db"
+    assert read.to_json() == sweep.to_json()
+
+
+def test_storage_that_cannot_be_opened(tmp_path: Path) -> None:
+    for url in (f"sqlite:///{tmp_path}/missing/sweep.db", "postgres", "nosuchdb://host/db"):
+        with pytest.raises(UsageError) as found:
+            Store(Place(tmp_path, url), described())
+        assert "\n" not in str(found.value)
+        assert url in str(found.value)
+
+
+def test_worker_that_is_asked_to_stop_leaves_its_trial(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(place, described(points=3))
+    train: Callable[..., None] = trivial.train
+
+    def stopped(*arguments: Any, **options: Any) -> None:
+        train(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(trivial, "train", stopped)
+    with pytest.raises(Exception, match="SIGTERM"):
+        work(store)
+    assert [row.state for row in store.rows()] == ["complete"]
+    monkeypatch.undo()
+    assert work(store) == 2
