@@ -33,7 +33,9 @@ _IMAGES = flags.DEFINE_list("images", [], "For predict: pictures, and folders of
 _OUTPUT = flags.DEFINE_string(
     "output", None, "A file to write as well. For predict: .csv. For summary: .csv, .md, .json, or .png for a picture."
 )
-_PROFILE = flags.DEFINE_integer("profile", 0, "For train: trace so many steps first, and say where the trace is.")
+_PROFILE = flags.DEFINE_integer(
+    "profile", 0, "For train: trace so many steps first, and say where the trace is.", lower_bound=0
+)
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One run in several processes, found through the scheduler.")
 _COORDINATOR = flags.DEFINE_string("coordinator_address", None, "Several processes: host:port of the first of them.")
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many.")

@@ -1,13 +1,17 @@
 """Kills a training run at random instants until it is done, and compares what it leaves with an undisturbed run.
 
-    python benchmarks/kill.py [--kills 50] [--seed 0] [--signal KILL] [--config configs/lenet5_digits.py:smoke]
-                              [-- --config.ema_decay=0.99 ...]
+    python benchmarks/kill.py [--kills 50] [--seed 0] [--signal KILL] [--config FILE [-- --config.ema_decay=0.99 ...]]
 
 The same command is started again and again; each time it is killed after a random wait, half of the times while a
 checkpoint is being written. A run that is done leaves the rest of the kills to another one. In the end the final
-parameters (``result.json``), all lines of scores (``metrics.jsonl``) and the best checkpoint must have the same bits as
-those of a run that nobody disturbed; a difference is an error. What follows ``--`` is added to the command, so that any
-config can be tortured.
+parameters (``result.json``), all lines of scores (``metrics.jsonl``), the last and the best checkpoint must have the
+same bits as those of a run that nobody disturbed; a difference is an error.
+
+Two runs are tortured, with half of the kills each: the digits in memory, and the same digits as a folder of pictures
+that worker processes stream, both with all that could go wrong in a continued run: augmentation, dropout, averaged
+weights, two moments a parameter, a patience that counts (:func:`get_config`). ``--config`` names another config, and
+what follows ``--`` is added to the command. From 50 kills on, the record goes to
+``benchmarks/results/kill-<machine>.md`` and ``.json``.
 """
 
 import argparse
@@ -22,16 +26,47 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-# Everything that could go wrong in a continued run: averaged weights, dropout-like randomness, a patience that counts.
-DEFAULT_OVERRIDES = (
-    "--config.ema_decay=0.99",
-    "--config.optimizer.name=adamw",
-    "--config.optimizer.learning_rate=0.002",
-)
+RECORDED = 50  # kills, from which on the result is worth keeping
+AT_MOST_SECONDS = 600  # any one process
+
+
+def get_config(folder: str = "") -> Any:
+    """What is tortured, a config for launch.py: ``--config=benchmarks/kill.py``, digits in memory.
+
+    With a folder from :func:`write_digits`, ``--config=benchmarks/kill.py:folder``, pictures streamed from it.
+    """
+    from configs.lenet5_digits import get_config as digits
+
+    config = digits("smoke")
+    config.epochs = 12
+    config.model.options.dropout_rate = 0.2
+    config.data.augment = ("affine(rotation=10, translation=0.1)", "cutout(size=2)")
+    config.optimizer.name, config.optimizer.learning_rate = "adamw", 0.002
+    config.ema_decay = 0.99
+    config.early_stopping = "11 epochs"
+    if folder:
+        config.data.name, config.data.size = f"folder:{folder}", (8, 8)
+        config.data.loading, config.data.workers = "stream", 1
+    return config
+
+
+def write_digits(folder: Path, count: int) -> Path:
+    """The first of scikit-learn's digits as PNG files, in one folder a class."""
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for number in range(count):
+        path = folder / str(digits.target[number]) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.rint(digits.images[number] * (255 / 16)).astype(np.uint8)).save(path)
+    return folder
 
 
 def start(command: list[str]) -> subprocess.Popen[bytes]:
@@ -40,9 +75,18 @@ def start(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
+def end(process: subprocess.Popen[bytes]) -> bytes:
+    """Waits until the process and its workers have ended; what they printed."""
+    try:
+        return process.communicate(timeout=AT_MOST_SECONDS)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise SystemExit(f"{' '.join(process.args)} hangs") from None  # type: ignore[arg-type]
+
+
 def finish(process: subprocess.Popen[bytes]) -> None:
     """Waits for the end of a run that must not fail."""
-    printed, _ = process.communicate()
+    printed = end(process)
     if process.returncode:
         raise SystemExit(f"the run failed with exit code {process.returncode}:\n{printed.decode()}")
 
@@ -65,7 +109,7 @@ def kill_at(
     running = process.poll() is None
     if running:
         process.send_signal(number)
-    process.communicate()
+    end(process)
     return running, saving
 
 
@@ -104,31 +148,28 @@ def torture(
 
 
 def outcome(workdir: Path) -> dict[str, object]:
-    """What must not depend on kills: the result, every line of scores, and the arrays of the best checkpoint."""
+    """What must not depend on kills: the result, every line of scores, the arrays of the last and best checkpoint."""
     from cnn_jax import config as configs
     from cnn_jax import train
     from experiments import classification
 
-    _, best = classification.load_run(configs.read_run_config(workdir), workdir, checkpoint="best")
+    config = configs.read_run_config(workdir)
+    states = {name: classification.load_run(config, workdir, checkpoint=name)[1] for name in ("latest", "best")}
     return {
         "result.json": json.loads((workdir / "result.json").read_text()),
         "metrics.jsonl": (workdir / "metrics.jsonl").read_text(),
-        "best checkpoint": (int(best.step), train.digest(best)),
+        **{f"{name} checkpoint": (int(state.step), train.digest(state)) for name, state in states.items()},
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0, help="of the instants")
-    parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
-    parser.add_argument("--config", default="configs/lenet5_digits.py:smoke")
-    parser.add_argument("overrides", nargs="*", default=DEFAULT_OVERRIDES, help="more flags of launch.py, behind --")
-    arguments = parser.parse_args()
+def survive(
+    command: list[str], folder: Path, *, kills: int, number: signal.Signals, chance: random.Random
+) -> dict[str, int]:
+    """Tortures runs of one command until there were so many kills; how many, and over how many runs.
 
-    chance = random.Random(arguments.seed)
-    folder = Path(tempfile.mkdtemp(prefix="kill-"))
-    command = [sys.executable, "launch.py", f"--config={arguments.config}", *arguments.overrides]
+    Raises:
+      SystemExit: a run ended with other bits.
+    """
     undisturbed = folder / "undisturbed"
     finish(start([*command, f"--workdir={undisturbed}"]))  # compiles, which the next one need not
     shutil.rmtree(undisturbed)
@@ -136,26 +177,66 @@ def main() -> None:
     finish(start([*command, f"--workdir={undisturbed}"]))
     seconds = time.monotonic() - begun
     expected = outcome(undisturbed)
-
-    left, saving, runs = arguments.kills, 0, 0
-    while left > 0:  # a run that is done cannot be killed any more: the rest of the kills goes to another one
-        workdir = folder / f"run-{runs}"
-        counts = torture(
-            [*command, f"--workdir={workdir}"],
-            workdir,
-            kills=left,
-            number=signal.Signals[f"SIG{arguments.signal}"],
-            chance=chance,
-            seconds=seconds,
-        )
-        left, saving, runs = left - counts["kills"], saving + counts["during a save"], runs + 1
+    total = {"kills": 0, "during a save": 0, "runs": 0}
+    while total["kills"] < kills:  # a run that is done cannot be killed any more: the rest goes to another one
+        workdir = folder / f"run-{total['runs']}"
+        options: dict[str, Any] = {"kills": kills - total["kills"], "number": number, "chance": chance}
+        counts = torture([*command, f"--workdir={workdir}"], workdir, seconds=seconds, **options)
         have = outcome(workdir)
         for name, value in expected.items():
             if have[name] != value:
                 raise SystemExit(f"{name} of {workdir} differs from that of {undisturbed}")
-        print(f"run {runs}: {counts['kills']} kills, {counts['during a save']} of them during a save; same bits")
+        total = {"runs": total["runs"] + 1, **{name: total[name] + counts[name] for name in counts}}
+        print(f"{counts['kills']} kills, {counts['during a save']} of them during a save: same bits", flush=True)
+    return total
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as a page."""
+    import record
+
+    lines = ["# Runs that are killed", ""]
+    lines += [f"- {name}: {value}" for name, value in report["circumstances"].items()]
+    lines += ["", "Written by `python benchmarks/kill.py`, whose docstring says what is done. Every run ended with the"]
+    lines += ["same parameters, scores, last and best checkpoint as an undisturbed one, bit for bit.", ""]
+    body = [[name, *map(str, counts.values())] for name, counts in report["survived"].items()]
+    header = ["data", *next(iter(report["survived"].values()))]
+    return "\n".join([*lines, *record.table(header, body)])
+
+
+def main() -> None:
+    import record
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0, help="of the instants")
+    parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
+    parser.add_argument("--config", help="another one than the two of this file")
+    parser.add_argument("overrides", nargs="*", help="more flags of launch.py, behind --")
+    arguments = parser.parse_args()
+
+    folder = Path(tempfile.mkdtemp(prefix="kill-"))
+    pictures = write_digits(folder / "pictures", 500)
+    configs = {"in memory": __file__, "streamed from a folder": f"{__file__}:{pictures}"}
+    if arguments.config:
+        configs = {arguments.config: arguments.config}
+    chance, survived = random.Random(arguments.seed), {}
+    for number, (name, config) in enumerate(configs.items()):
+        kills = arguments.kills // len(configs) + (number < arguments.kills % len(configs))
+        print(f"{name}:", flush=True)
+        survived[name] = survive(
+            [sys.executable, "launch.py", f"--config={config}", *arguments.overrides],
+            folder / str(number),
+            kills=kills,
+            number=signal.Signals[f"SIG{arguments.signal}"],
+            chance=chance,
+        )
     shutil.rmtree(folder)
-    print(f"{arguments.kills} kills ({saving} during a save) over {runs} runs: every run ended with the same bits")
+    print(f"{arguments.kills} kills by SIG{arguments.signal}: every run ended with the same bits")
+    if arguments.kills >= RECORDED:
+        circumstances = record.circumstances(("jax", "jaxlib", "flax", "orbax-checkpoint", "grain", "numpy"))
+        circumstances |= {"signal": f"SIG{arguments.signal}", "command": " ".join(["python", *sys.argv])}
+        record.write("kill", {"circumstances": circumstances, "survived": survived}, markdown)
 
 
 if __name__ == "__main__":

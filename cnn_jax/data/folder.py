@@ -168,10 +168,13 @@ def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
     def check(start: int) -> int:
         chosen = listed[start : start + CHECKED_AT_ONCE]
         for relative, _, _ in chosen:
-            status = (root / relative).stat()
-            stamp = [status.st_size, status.st_mtime_ns]
-            old = known.get(relative)
-            seen[relative] = old if old and old[:2] == stamp else [*stamp, *_checked(root / relative)]
+            try:
+                status = (root / relative).stat()
+                stamp = [status.st_size, status.st_mtime_ns]
+                old = known.get(relative)
+                seen[relative] = old if old and old[:2] == stamp else [*stamp, *_checked(root / relative)]
+            except OSError as error:  # without the right to read it, or removed since it was listed
+                seen[relative] = [0, 0, "", 0, 0, f"cannot be read: {error.strerror}"]
         return len(chosen)
 
     with showing_progress(f"checking the pictures of {root.name}", len(listed)) as advance:

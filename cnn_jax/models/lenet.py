@@ -136,9 +136,18 @@ def lenet_5(
 
 
 def lenet_5_modern(
-    *, num_classes: int, input_shape: tuple[int, ...], width: float, dtype: DTypeLike | None, rngs: nnx.Rngs
+    *,
+    num_classes: int,
+    input_shape: tuple[int, ...],
+    width: float,
+    dtype: DTypeLike | None,
+    rngs: nnx.Rngs,
+    dropout_rate: float = 0.0,
 ) -> nn.Sequence:
     """LeNet-5 with full connections, plain tanh and averages, and a linear output for the softmax: 61,706 parameters.
+
+    Options:
+      dropout_rate: the probability of dropping a unit of F6; without it, 0, there is no such layer.
 
     Initialised with LeCun's later rule, a standard deviation of one over the root of the fan-in, which keeps tanh out
     of saturation (LeCun, Bottou, Orr & Müller, "Efficient BackProp", 1998).
@@ -163,6 +172,7 @@ def lenet_5_modern(
             "c5_tanh": jnp.tanh,
             "f6": linear(c5, f6),
             "f6_tanh": jnp.tanh,
+            **({"f6_dropout": nn.Dropout(dropout_rate)} if dropout_rate else {}),
             "output": linear(f6, num_classes),
         }
     )

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -41,7 +42,7 @@ class Checkpoints:
 
     Saving returns as soon as the state is copied and goes on in the background; a checkpoint appears under its name
     only when it is complete, and the remains of a killed save are removed when the directory is next opened for
-    writing. Each carries the SHA-256 of its arrays, so that one damaged on disk is noticed and not used.
+    writing. Each carries the SHA-256 of all that is in it, so that one damaged on disk is noticed and not used.
 
     Args:
       directory: the folder, made if it is missing.
@@ -57,7 +58,7 @@ class Checkpoints:
 
         # Orbax tells of each save and folder through absl, and of each failure too, which it then raises as well.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             directory.absolute(),
             item_handlers={"state": ocp.StandardCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
@@ -95,7 +96,7 @@ class Checkpoints:
                 int(state.step),
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(arrays),
-                    notes=ocp.args.JsonSave({**notes, "digest": digest(arrays)}),
+                    notes=ocp.args.JsonSave({**notes, "digest": _digest(arrays, score, notes)}),
                 ),
                 metrics={"score": score},
                 force=True,
@@ -158,8 +159,9 @@ class Checkpoints:
         with _unreadable_is_damaged():
             restored = self._manager.restore(step, args=arguments)
         notes = restored["notes"]
-        if digest(restored["state"]) != notes.pop("digest", None):
-            raise _DamagedError("its arrays do not have the recorded SHA-256")
+        score = (self._manager.metrics(step) or {}).get("score")
+        if notes.pop("digest", None) != _digest(restored["state"], score, notes):
+            raise _DamagedError("its contents do not have the recorded SHA-256")
         return Checkpoint(_with_typed_key(restored["state"]), notes)
 
     def _discard(self, steps: list[int]) -> None:
@@ -170,8 +172,23 @@ class Checkpoints:
             self._manager.reload()
 
 
+class _Manager(ocp.CheckpointManager):
+    """Takes a score that cannot be read for one that is missing: orbax reads all scores when it opens the folder."""
+
+    def metrics(self, step: int) -> Any:
+        try:
+            return super().metrics(step)
+        except ValueError:
+            return None
+
+
 class _DamagedError(Exception):
     """A checkpoint that cannot be read or does not match its SHA-256."""
+
+
+def _digest(arrays: PyTree, score: float | None, notes: dict[str, Any]) -> str:
+    beside = json.dumps([score, notes], sort_keys=True)
+    return hashlib.sha256(f"{digest(arrays)} {beside}".encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from cnn_jax.train.checkpoints import Checkpoint, Checkpoints
 from cnn_jax.train.evaluation import Evaluations, check_monitor, of_split, score
 from cnn_jax.train.feed import Feed, make_streamed_steps
 from cnn_jax.train.interruption import StopRequest
-from cnn_jax.train.nonfinite import count_skipped, nans_located, require_finite
+from cnn_jax.train.nonfinite import count_skipped, nans_located, require_finite, require_finite_scores
 from cnn_jax.train.parallel import ONE_DEVICE, Parallel, agreed
 from cnn_jax.train.plan import Best, Plan
 from cnn_jax.train.profile import profile_steps
@@ -111,7 +111,8 @@ def train(
                 checkpoints.save(state, score=known, notes={"metrics_length": records.length, **notes})
 
             if profile:
-                progress.log(profile_steps(steps, state, examples, profile, directory / "profile"))
+                count = min(profile, plan.total_steps - step)  # a stream has no more
+                progress.log(profile_steps(steps, state, examples, count, directory / "profile"))
             if step and not plan.ends_at(step, best):
                 progress.log(f"continuing from step {step} of {plan.total_steps}")
             while not plan.ends_at(step, best):
@@ -129,6 +130,7 @@ def train(
                 records.write_speed(step=step, examples_per_second=speed)
                 if plan.evaluates_at(step):
                     scores = evaluate(state)
+                    require_finite_scores(scores, step=step, checkpoints=checkpoints)
                     best = best.after(step, score(scores, task.monitor))
                     for split in task.eval_examples:
                         records.write(step=step, epoch=epoch, split=split, scores=of_split(scores, split))

@@ -1,8 +1,9 @@
 """What happens when the loss stops being a number: the run ends with a line that says where and what to do."""
 
 import contextlib
+import math
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -34,9 +35,7 @@ def require_finite(metrics: Metrics, *, first_step: int, skipped: int, most: int
     losses = np.asarray(metrics["loss"][0])
     if np.isfinite(losses).all() and skipped <= most:
         return
-    checkpoints.wait()
-    kept = checkpoints.steps()
-    where = f"the checkpoint of step {kept[-1]} is kept" if kept else "no checkpoint had been saved yet"
+    where = _what_is_kept(checkpoints)
     if skipped > most:
         raise UsageError(
             f"{skipped} of the first {first_step + len(losses)} steps were skipped, because their loss or gradient was "
@@ -44,6 +43,25 @@ def require_finite(metrics: Metrics, *, first_step: int, skipped: int, most: int
         )
     step = first_step + int(np.argmin(np.isfinite(losses))) + 1
     raise UsageError(f"the loss is {losses[step - first_step - 1]} at step {step}; {where}; {_MEND}")
+
+
+def require_finite_scores(scores: Mapping[str, float], *, step: int, checkpoints: Checkpoints) -> None:
+    """Ends the run, before such a state is saved, if a loss of an evaluation is not finite.
+
+    It is not when the last step before the evaluation spoilt the weights, which its own loss does not tell.
+
+    Raises:
+      UsageError: the run must end.
+    """
+    for name, value in scores.items():
+        if name.endswith("/loss") and not math.isfinite(value):
+            raise UsageError(f"the {name} is {value} after step {step}; {_what_is_kept(checkpoints)}; {_MEND}")
+
+
+def _what_is_kept(checkpoints: Checkpoints) -> str:
+    checkpoints.wait()
+    kept = checkpoints.steps()
+    return f"the checkpoint of step {kept[-1]} is kept" if kept else "no checkpoint had been saved yet"
 
 
 @contextlib.contextmanager

@@ -16,6 +16,8 @@ from optax import contrib
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.nn.parameters import matching, parameter_names
 
+_LOOKAHEAD_PERIOD = 5  # as in the paper's experiments
+
 
 def create_optimizer(
     name: str,
@@ -33,7 +35,7 @@ def create_optimizer(
 
     Args:
       name: ``'sgd'`` (with momentum), ``'nesterov'``, ``'adagrad'``, ``'rmsprop'``, ``'adam'``, ``'adamw'``, ``'lars'``
-        or ``'muon'``.
+        or ``'muon'``; or ``'lookahead'``: SGD with momentum, and ``lookahead=5`` if none is given.
       learning_rate: a number or a schedule.
       momentum: of SGD, RMSprop, LARS and Muon; Adam's first decay rate; Adagrad has none.
       weight_decay: a pull on the kernels towards zero, biases and norms spared. It is added to the gradient (the
@@ -62,8 +64,10 @@ def create_optimizer(
     >>> float(updates["w"][0])
     -0.10000000149011612
     """
+    if name == "lookahead":
+        name, lookahead = "sgd", lookahead or _LOOKAHEAD_PERIOD
     if name not in _OPTIMIZERS:
-        raise UsageError(f"optimizer.name={name!r} is unknown; {nearest(name, _OPTIMIZERS)}")
+        raise UsageError(f"optimizer.name={name!r} is unknown; {nearest(name, [*_OPTIMIZERS, 'lookahead'])}")
     if not 0 <= momentum < 1:
         raise UsageError(f"optimizer.momentum={momentum} must be at least 0 and below 1")
     for option, value in (("weight_decay", weight_decay), ("clip_norm", clip_norm), ("lookahead", lookahead)):

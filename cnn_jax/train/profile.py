@@ -19,12 +19,14 @@ def profile_steps(steps: Any, state: TrainState, examples: Batch, count: int, di
       steps: compiled, ``steps(state, examples, count)``; it may donate the state.
       state: to start from.
       examples: to learn from.
-      count: how many steps.
+      count: how many steps; without any left nothing is traced.
       directory: where the trace is put.
 
     Returns:
       A line that says where it is and what opens it.
     """
+    if count < 1:
+        return "nothing is left to trace: all steps are made; trace another run, or one with more epochs"
     jax.block_until_ready(steps(jax.tree.map(jnp.copy, state), examples, count))
     copy = jax.block_until_ready(jax.tree.map(jnp.copy, state))
     with jax.profiler.trace(str(directory), create_perfetto_trace=True):

@@ -122,6 +122,23 @@ def test_broken_files_are_listed_and_left_out(tmp_path):
     assert "from 20x16 to 64x64" in found.report
 
 
+def test_a_file_that_may_not_be_read_is_broken(tmp_path, monkeypatch):
+    folder = class_folders(tmp_path / "pets", 3)
+    from cnn_jax.data import folder as module
+
+    check = module._checked
+
+    def refused(path):  # root may read everything, so no real file shows this
+        if path.name == "1.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return check(path)
+
+    monkeypatch.setattr(module, "_checked", refused)
+    report = str(scan_folder(folder))
+    assert "4 pictures" in report
+    assert "ant/deep/1.png: cannot be read: Permission denied" in report
+
+
 def test_only_changed_files_are_looked_at_again_and_change_the_fingerprint(tmp_path, monkeypatch):
     folder = class_folders(tmp_path / "pets", 4)
     looked_at = []

@@ -1,9 +1,10 @@
 """Running ``launch.py`` as its users do: as a process of its own."""
 
+import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,17 @@ def start(*arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+@contextlib.contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """What :func:`start` starts, for the ``with`` block, at whose end it is ended by force."""
+    process = start(*arguments)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
 
 
 def train(workdir: Path, *arguments: str, config: str = "configs/lenet5_digits.py:smoke") -> None:

@@ -1,36 +1,47 @@
 """``launch.py`` started several times, as one run."""
 
+import contextlib
 import json
 import socket
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.launch.process import start
+from tests.launch.process import started
 
 PROCESSES = 2
 
 
-def together(workdir: Path, *arguments: str) -> list[tuple[int, str]]:
-    """Exit code and output of each process."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    flags = [f"--workdir={workdir}", f"--coordinator_address={address}", f"--num_processes={PROCESSES}", *arguments]
-    running = [
-        start("--config=configs/lenet5_digits.py:smoke", *flags, f"--process_id={number}")
-        for number in range(PROCESSES)
-    ]
-    try:
-        printed = [process.communicate(timeout=300)[0] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    return [(process.returncode, text) for process, text in zip(running, printed, strict=True)]
+def free_port(ports: range = range(1)) -> int:
+    """One of some ports; by default any."""
+    for port in ports:
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("localhost", port))
+            return free.getsockname()[1]
+    raise OSError("all ports are in use")
 
 
-def test_two_processes_score_what_one_does_and_write_once(trained: Path, tmp_path: Path) -> None:
-    (first, printed), (second, silent) = together(tmp_path / "run")
+def together(*arguments: str, each: Callable[[int], Sequence[str]]) -> list[tuple[int, str]]:
+    """Exit code and output of each process, to which ``each`` gives flags of its own."""
+    with contextlib.ExitStack() as running:
+        processes = [
+            running.enter_context(started("--config=configs/lenet5_digits.py:smoke", *arguments, *each(number)))
+            for number in range(PROCESSES)
+        ]
+        printed = [process.communicate(timeout=300)[0] for process in processes]
+    return [(process.returncode, text) for process, text in zip(processes, printed, strict=True)]
+
+
+def test_two_processes_that_stream_score_what_one_does_and_write_once(trained: Path, tmp_path: Path) -> None:
+    """Each reads its half of every batch."""
+    address = f"--coordinator_address=localhost:{free_port()}"
+    (first, printed), (second, silent) = together(
+        f"--workdir={tmp_path / 'run'}",
+        "--config.data.loading=stream",
+        "--config.data.workers=0",
+        each=lambda number: [address, f"--num_processes={PROCESSES}", f"--process_id={number}"],
+    )
     assert (first, second) == (0, 0), printed + silent
     assert "test accuracy" in printed
     assert "accuracy" not in silent
@@ -40,9 +51,18 @@ def test_two_processes_score_what_one_does_and_write_once(trained: Path, tmp_pat
     assert lines[0] == lines[1]
 
 
-def test_a_mistake_ends_all_of_them(trained: Path) -> None:
+def test_a_mistake_ends_all_of_them_found_through_the_scheduler(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (trained / "config.json").read_bytes()
-    (first, printed), (second, other) = together(trained, "--config.seed=3")
+    monkeypatch.setenv("SLURM_JOB_ID", str(free_port(range(61440, 65536)) - 61440))  # JAX makes the port of it
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "localhost")
+    monkeypatch.setenv("SLURM_NTASKS", str(PROCESSES))
+
+    def each(number: int) -> list[str]:
+        for name in ("SLURM_PROCID", "SLURM_LOCALID"):
+            monkeypatch.setenv(name, str(number))
+        return ["--distributed"]
+
+    (first, printed), (second, other) = together(f"--workdir={trained}", "--config.seed=3", each=each)
     assert (first, second) == (2, 2), printed + other
     assert "seed: 0 -> 3" in printed
     assert "process 0 could not open" in other

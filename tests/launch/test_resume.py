@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped and repeated end with the same bits."""
+"""Runs that are killed, stopped and repeated end with the same bits: in memory, and streamed from a folder."""
 
 import json
 import re
@@ -8,23 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kill import is_saving, outcome
-from tests.launch.process import start, train
+from benchmarks.kill import is_saving, outcome, write_digits
+from tests.launch.process import launch, started, train
 
-# Long enough to be killed, and with much to lose: two moments a parameter, averaged weights, a count of bad epochs.
-LONGER = (
-    "--config.epochs=12",
-    "--config.optimizer.name=adamw",
-    "--config.optimizer.learning_rate=0.002",
-    "--config.ema_decay=0.99",
-    "--config.early_stopping=11 epochs",
-)
+# Long enough to be killed, and with much to lose: augmentation, dropout, moments, averaged weights, a patience.
+TORTURED = "benchmarks/kill.py"
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    train(workdir, *LONGER)
+    train(workdir, config=TORTURED)
     return workdir
 
 
@@ -37,31 +31,52 @@ def wait_for_lines(workdir: Path, count: int) -> None:
         time.sleep(0.002)
 
 
+def killed(workdir: Path, *, config: str, lines: int, saving: bool = False) -> None:
+    """Starts or continues the run, and kills it when it has written so many lines, or next saves."""
+    with started(f"--config={config}", f"--workdir={workdir}") as process:
+        wait_for_lines(workdir, lines)
+        while saving and not is_saving(workdir):
+            assert process.poll() is None, "it had ended before it was seen saving"
+        process.kill()
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert not (workdir / "result.json").exists(), "it had ended before it could be killed"
+
+
 def test_the_same_command_gives_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
-    train(tmp_path / "run", *LONGER)
+    train(tmp_path / "run", config=TORTURED)
     assert outcome(tmp_path / "run") == outcome(undisturbed)
 
 
 def test_another_seed_gives_other_bits(undisturbed: Path, tmp_path: Path) -> None:
-    train(tmp_path / "run", *LONGER, "--config.seed=1")
+    train(tmp_path / "run", "--config.seed=1", config=TORTURED)
     assert outcome(tmp_path / "run") != outcome(undisturbed)
 
 
 def test_killed_runs_continue_to_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     for lines in (2, 12, 25):
-        process = start("--config=configs/lenet5_digits.py:smoke", f"--workdir={workdir}", *LONGER)
-        wait_for_lines(workdir, lines)
-        while lines == 12 and not is_saving(workdir):
-            assert process.poll() is None, "it had ended before it was seen saving"
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        assert not (workdir / "result.json").exists(), "it had ended before it could be killed"
-    train(workdir, *LONGER)
+        killed(workdir, config=TORTURED, lines=lines, saving=lines == 12)
+    train(workdir, config=TORTURED)
     assert outcome(workdir) == outcome(undisturbed)
     left = [path.name for path in (workdir / "checkpoints").iterdir()]
     assert all(name.isdigit() for name in left), f"remains of a killed save: {left}"
+
+
+def test_killed_streams_of_pictures_continue_to_the_same_bits_but_not_with_another_picture(tmp_path: Path) -> None:
+    folder, workdir = write_digits(tmp_path / "pictures", 330), tmp_path / "run"
+    config = f"{TORTURED}:{folder}"
+    train(tmp_path / "undisturbed", config=config)
+    for lines in (2, 20):
+        killed(workdir, config=config, lines=lines, saving=lines == 20)
+    new = folder / "3" / "new.png"
+    new.write_bytes(next(folder.glob("3/*.png")).read_bytes())
+    refused = launch(f"--workdir={workdir}")
+    assert refused.returncode == 2
+    assert re.search(r"begun with other data \((train|validation|test): (\d+) -> (\d+) pictures", refused.stderr)
+    new.unlink()
+    train(workdir, config=config)
+    assert outcome(workdir) == outcome(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -69,35 +84,29 @@ def test_stopped_runs_save_and_continue_to_the_same_bits(
     number: signal.Signals, code: int, undisturbed: Path, tmp_path: Path
 ) -> None:
     workdir = tmp_path / "run"
-    process = start("--config=configs/lenet5_digits.py:smoke", f"--workdir={workdir}", *LONGER)
-    wait_for_lines(workdir, 4)
-    process.send_signal(number)
-    printed, _ = process.communicate(timeout=60)
+    with started(f"--config={TORTURED}", f"--workdir={workdir}") as process:
+        wait_for_lines(workdir, 4)
+        process.send_signal(number)
+        printed, _ = process.communicate(timeout=60)
     assert process.returncode == code, printed
     assert "Traceback" not in printed
     (command,) = re.findall(r"to continue: (python launch.py .*)", printed)
     assert f"--workdir={workdir}" in command
     step = int(re.findall(r"at step (\d+)", printed)[0])
     assert (workdir / "checkpoints" / str(step)).is_dir()
-    done = start(*command.split()[2:])
-    printed, _ = done.communicate(timeout=300)
-    assert done.returncode == 0, printed
-    assert f"continuing from step {step}" in printed
+    done = launch(*command.split()[2:])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"continuing from step {step}" in done.stdout
     assert outcome(workdir) == outcome(undisturbed)
 
 
 def test_a_second_process_in_the_workdir_is_refused(tmp_path: Path) -> None:
-    workdir = tmp_path / "run"
-    first = start("--config=configs/lenet5_digits.py:smoke", f"--workdir={workdir}", "--config.epochs=500")
-    try:
-        wait_for_lines(workdir, 1)
-        second = start("--config=configs/lenet5_digits.py:smoke", f"--workdir={workdir}", "--config.epochs=500")
-        printed, _ = second.communicate(timeout=60)
-        assert second.returncode == 2
-        assert f"in use by another process (pid {first.pid})" in printed
-    finally:
-        first.kill()
-        first.communicate()
+    arguments = ["--config=configs/lenet5_digits.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.epochs=500"]
+    with started(*arguments) as first:
+        wait_for_lines(tmp_path / "run", 1)
+        second = launch(*arguments)
+    assert second.returncode == 2
+    assert f"in use by another process (pid {first.pid})" in second.stderr
 
 
 def test_metrics_lines_are_whole(undisturbed: Path) -> None:

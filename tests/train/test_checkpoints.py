@@ -64,15 +64,15 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
-def test_damage_to_any_file_of_arrays_falls_back_in_silence(
+def test_damage_to_any_file_falls_back_in_silence(
     saved: Path,
     tmp_path: Path,
     damage: Callable[[Path], None],
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    files = sorted(path.relative_to(saved) for path in (saved / "2/state").rglob("*") if path.is_file())
-    assert len(files) >= 2
+    files = sorted(path.relative_to(saved) for path in (saved / "2").rglob("*") if path.is_file())
+    assert {str(file) for file in files} >= {"2/metrics/metrics", "2/notes/metadata", "2/state/manifest.ocdbt"}
     for index, file in enumerate(files):
         folder = tmp_path / str(index)
         shutil.copytree(saved, folder)
@@ -88,6 +88,31 @@ def test_damage_to_any_file_of_arrays_falls_back_in_silence(
             assert not (folder / "2").exists()
         assert_equal(checkpoint.state, state_of(int(checkpoint.state.step)))
     assert capfd.readouterr().err == ""
+
+
+def test_every_file_of_the_newest_cut_short(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
+    for path in (folder / "2").rglob("*"):
+        if path.is_file():
+            cut(path)
+    with Checkpoints(folder) as checkpoints:
+        checkpoint = checkpoints.restore(state_of(0))
+        assert checkpoint is not None
+        assert_equal(checkpoint.state, state_of(1))
+        assert checkpoints.best_step() == 1
+
+
+def test_a_changed_note_is_damage(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
+    for name in ("notes/metadata", "metrics/metrics"):
+        path = folder / "2" / name
+        whole = path.read_text()
+        path.write_text(whole.replace("2", "3", 1))
+        with Checkpoints(folder, read_only=True) as checkpoints, pytest.raises(UsageError, match="SHA-256"):
+            checkpoints.restore(state_of(0), step=2)
+        path.write_text(whole)
 
 
 def test_all_damaged_is_one_line(saved: Path, tmp_path: Path) -> None:

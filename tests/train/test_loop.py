@@ -149,11 +149,26 @@ def test_run_ends_when_more_steps_are_skipped_than_may_be(tmp_path: Path) -> Non
         run(tmp_path, epochs=2, loss=broken, on_nonfinite="skip")
 
 
+def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(tmp_path: Path) -> None:
+    """The loss of each step is finite: it is that of the weights before the step."""
+    optimizer = optax.sgd(lambda step: jnp.where(step == 9, jnp.inf, 0.05))
+    with pytest.raises(
+        UsageError, match=r"^the test/loss is (nan|inf) after step 10; the checkpoint of step 5 is kept"
+    ):
+        run(tmp_path, epochs=4, optimizer=optimizer)
+    with train.Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps() == [5]
+
+
 def test_profile_leaves_a_trace_and_the_run_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = run(tmp_path / "plain", epochs=1)
-    traced = run(tmp_path / "traced", epochs=1, profile=2)
+    traced = run(tmp_path / "traced", epochs=1, profile=20)
     assert train.digest(traced.state) == train.digest(plain.state)
     (trace,) = (tmp_path / "traced" / "profile").rglob("perfetto_trace.json.gz")
-    assert f"traced 2 steps: open {trace}" in capsys.readouterr().out
+    assert f"traced 5 steps: open {trace}" in capsys.readouterr().out, "there are no more"
     events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
     assert any("fusion" in event.get("name", "") for event in events), "what the compiled steps are made of"
+    (for_tensorboard,) = (tmp_path / "traced" / "profile" / "plugins" / "profile").glob("*/*.xplane.pb")
+    assert b"fusion" in for_tensorboard.read_bytes()
+    run(tmp_path / "traced", epochs=1, profile=2)
+    assert "nothing is left to trace" in capsys.readouterr().out

@@ -128,6 +128,16 @@ def test_rate_factors_are_learning_rates_of_their_own() -> None:
         np.testing.assert_allclose(own[name], alone[name], rtol=1e-5)
 
 
+def test_lookahead_by_name_is_sgd_that_goes_back_every_fifth_step() -> None:
+    path = walk(create_optimizer("lookahead", RATE, momentum=MOMENTUM), steps=6)
+    rule, fast, slow = Textbook("sgd", 0.0), draw(100)["bias"], draw(100)["bias"]
+    for step in range(6):
+        fast = rule.step(fast, draw(step)["bias"])
+        if step == 4:
+            fast = (slow + fast) / 2
+        np.testing.assert_allclose(path[step]["bias"], fast, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["nesterov", "muon"])
 def test_frozen_parameters_stay_and_the_others_learn_as_if_alone(name: str) -> None:
     shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, draw(100)))

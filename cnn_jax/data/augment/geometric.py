@@ -379,7 +379,7 @@ def _gaussian_matrix(side: int, sigma: int | float) -> np.ndarray:
 
 
 def _flipped_where(chosen: Array, images: Array) -> Array:
-    """By gathering columns: where a selection of two views stands, XLA computes on a CPU what made the picture twice."""
+    """By gathering columns: for a selection of two views XLA on a CPU would compute twice what made the picture."""
     columns = jnp.arange(images.shape[2])
     columns = jnp.where(chosen[:, None], columns[::-1], columns)
     return jax.vmap(lambda image, columns: jnp.take(image, columns, axis=1, mode="clip"))(images, columns)
@@ -408,7 +408,7 @@ def _resampled(images: Array, coordinates: Float[Array, "batch 2 height width"],
 def _computed_once(array: Array) -> Array:
     """Keeps XLA from fusing, and so computing anew, what is costly into each of its uses.
 
-    The barrier does it on accelerators. On a CPU it is gone before operations are fused, but there a gather, which might
+    The barrier does it on accelerators. On a CPU it is gone before operations are fused, but there a gather, which may
     use an element many times, is not fused with what is costly.
     """
     return jnp.take(jax.lax.optimization_barrier(array), jnp.arange(array.shape[1]), axis=1, mode="clip")
