@@ -14,6 +14,7 @@ from cnn_jax import config as configs
 from cnn_jax.errors import UsageError
 from cnn_jax.sweep import engines, flags, notation, space
 from cnn_jax.sweep.alone import one_line
+from cnn_jax.sweep.cluster import RayWorkers, SlurmWorkers, slurm_options
 from cnn_jax.sweep.driver import FINISHED, drive, show, write_results
 from cnn_jax.sweep.local import LocalWorkers, Workers, default_workers
 from cnn_jax.sweep.settings import FILE, Place, Sweep, read_sweep_file, without_password, write_sweep_file
@@ -194,4 +195,10 @@ def _workers(store: Store) -> Workers:
     match flags.RUNNER.value:
         case "vectorized":
             return LocalWorkers(store.place, 1, kind="vectorized", batch=flags.BATCH.value)
+        case "ray":
+            address = flags.RAY_ADDRESS.value
+            return RayWorkers(store.place, count, address=address, cpus=flags.CPUS.value, gpus=flags.GPUS.value)
+        case "slurm":
+            cpus, gpus = round(flags.CPUS.value), round(flags.GPUS.value)
+            return SlurmWorkers(store.place, count, cpus=cpus, gpus=gpus, options=slurm_options(flags.SLURM.value))
     return LocalWorkers(store.place, count)

@@ -51,7 +51,7 @@ AHEAD = flags.DEFINE_integer(
 STORAGE = flags.DEFINE_string(
     "storage",
     None,
-    "For sweep and sweep-worker: the database of the trials, such as postgresql+psycopg://user@host/db, "
+    "For sweep and sweep-worker: the database of the trials, such as postgresql://user@host/db, "
     "for workers on several machines. By default SQLite in the workdir.",
 )
 REPORTS = flags.DEFINE_bool("reports", True, "For sweep: write a report.html for every trial.")

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from cnn_jax.errors import UsageError
-from cnn_jax.sweep.settings import Place
-from cnn_jax.sweep.worker import STORAGE_VARIABLE
+from cnn_jax.sweep.settings import STORAGE_VARIABLE, Place
 
 _MOST_DEATHS = 3  # of each worker, while no trial is finished
 _STOP_SECONDS = 60.0  # for workers to save what they are at

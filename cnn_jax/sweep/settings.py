@@ -15,6 +15,7 @@ from cnn_jax.sweep import space
 from cnn_jax.sweep.trial import Train
 
 FILE = "sweep.json"
+STORAGE_VARIABLE = "CNN_JAX_SWEEP_STORAGE"  # the URL for a worker; on its command line everybody could read it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +97,15 @@ class Place:
 
     @property
     def url(self) -> str:
-        """Of the database."""
-        return self.storage or f"sqlite:///{(self.directory / 'sweep.db').absolute()}"
+        """Of the database, with the driver that this project installs.
+
+        >>> Place(Path("runs/sweep"), "postgresql://me@host/sweeps").url
+        'postgresql+psycopg://me@host/sweeps'
+        """
+        if not self.storage:
+            return f"sqlite:///{(self.directory / 'sweep.db').absolute()}"
+        scheme, separator, rest = self.storage.partition("://")
+        return f"{'postgresql+psycopg' if scheme == 'postgresql' else scheme}{separator}{rest}"
 
     @property
     def study(self) -> str:

@@ -386,7 +386,7 @@ def sweeps_in(storage: str) -> list[Place]:
       UsageError: the database cannot be opened.
     """
     optuna = load_optuna()
-    opened = _open(storage)
+    opened = _open(Place(Path(), storage).url)
     names = optuna.get_all_study_names(opened)
     attributes = [optuna.load_study(study_name=name, storage=opened).user_attrs for name in names]
     return [Place(Path(found["directory"]), storage) for found in attributes if "sweep" in found]

@@ -15,12 +15,11 @@ from pathlib import Path
 
 from cnn_jax.errors import EXIT_CODE, Interrupted, UsageError
 from cnn_jax.sweep.alone import run_alone
-from cnn_jax.sweep.settings import Place
+from cnn_jax.sweep.settings import STORAGE_VARIABLE, Place
 from cnn_jax.sweep.store import LeaseLost, Store
 from cnn_jax.sweep.trial import Runner
 from cnn_jax.train import InUseError, StopRequest
 
-STORAGE_VARIABLE = "CNN_JAX_SWEEP_STORAGE"  # the URL for a worker; on its command line everybody could read it
 KINDS = ("alone", "vectorized")
 _WAIT_SECONDS = 0.2  # until it is asked again whether there is something to do
 

@@ -1,4 +1,4 @@
-"""A driver of a sweep in a process of its own: ``python -m tests.sweep.driving FOLDER WORKERS``."""
+"""A driver of a sweep in a process of its own: ``python -m tests.sweep.driving FOLDER WORKERS [RUNNER [ADDRESS]]``."""
 
 import subprocess
 import sys
@@ -9,8 +9,9 @@ from typing import Any
 
 from cnn_jax.errors import Interrupted, UsageError
 from cnn_jax.sweep import space
+from cnn_jax.sweep.cluster import RayWorkers, SlurmWorkers
 from cnn_jax.sweep.driver import drive
-from cnn_jax.sweep.local import LocalWorkers
+from cnn_jax.sweep.local import LocalWorkers, Workers
 from cnn_jax.sweep.settings import Place, Sweep, read_sweep_file, write_sweep_file
 from cnn_jax.sweep.store import Store
 from tests.launch.process import ROOT, environment
@@ -28,9 +29,9 @@ def begin(directory: Path, *, storage: str = "", **options: Any) -> Store:
     return Store(place, described)
 
 
-def driver(directory: Path, workers: int = 2) -> subprocess.Popen[str]:
+def driver(directory: Path, workers: int = 2, *runner: str) -> subprocess.Popen[str]:
     """Starts a driver, whose workers have a session of their own each."""
-    command = [sys.executable, "-m", "tests.sweep.driving", str(directory), str(workers)]
+    command = [sys.executable, "-m", "tests.sweep.driving", str(directory), str(workers), *runner]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=pipe, stderr=subprocess.STDOUT, text=True)
 
@@ -58,11 +59,21 @@ def evaluations(directory: Path, number: int) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+def workers(place: Place, count: int, kind: str = "local", address: str = "") -> Workers:
+    """Those of a runner."""
+    match kind:
+        case "ray":
+            return RayWorkers(place, count, address=address)
+        case "slurm":
+            return SlurmWorkers(place, count, options={"cluster": "local"})
+    return LocalWorkers(place, count)
+
+
 def main() -> int:
-    directory, workers = Path(sys.argv[1]), int(sys.argv[2])
+    directory, count, *runner = Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
     place, _ = read_sweep_file(directory)
     try:
-        drive(Store(place), LocalWorkers(place, workers))
+        drive(Store(place), workers(place, count, *runner))
     except (Interrupted, UsageError) as error:
         print(error)
         return error.exit_code if isinstance(error, Interrupted) else 2

@@ -1,0 +1,200 @@
+"""Workers on other machines: tasks of a Ray cluster, or jobs that submitit hands to Slurm.
+
+Both do what any worker does, claim trials from the storage and run them, so a task or a node that is lost loses
+nothing: another worker goes on with the trial. Machines need the same folder, and for more than one of them a database
+that is a server. Imported by tasks before jax is, so it must not import jax.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnn_jax.errors import UsageError
+from cnn_jax.sweep.engines import require
+from cnn_jax.sweep.settings import STORAGE_VARIABLE, Place
+
+_MOST_DEATHS = 3  # of each worker, while no trial is finished
+_STOP_SECONDS = 60.0  # for workers to save what they are at
+_HANDED_ON = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+
+
+class RayWorkers:
+    """Tasks on a Ray cluster, each of which runs one trial; Ray keeps their processes warm.
+
+    Args:
+      place: of the sweep.
+      count: how many tasks at a time.
+      address: of the cluster: ``'auto'`` for one that runs on this machine, ``'local'`` to start one for the sweep.
+      cpus: of each task.
+      gpus: of each task.
+    """
+
+    def __init__(
+        self, place: Place, count: int, *, address: str = "auto", cpus: float = 1.0, gpus: float = 0.0
+    ) -> None:
+        self._ray = require("ray", "pip install 'cnn_jax[ray]'")
+        self._place, self._count, self._address = place, count, address
+        self._task = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_run_one)
+        self._running: list[Any] = []
+        self._deaths = _Deaths(count)
+
+    def __enter__(self) -> "RayWorkers":
+        try:
+            self._ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, ValueError) as error:
+            raise UsageError(
+                f"--ray_address={self._address}: no Ray cluster answers there; start one (ray start --head), or give "
+                f"--ray_address=local ({' '.join(str(error).split())})"
+            ) from error
+        for _ in range(self._count):
+            self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for task in self._running:
+            with contextlib.suppress(Exception):  # it may have ended
+                self._ray.cancel(task)
+        with contextlib.suppress(KeyboardInterrupt):
+            self._ray.wait(self._running, num_returns=len(self._running), timeout=_STOP_SECONDS)
+        self._ray.shutdown()  # leaves the cluster, which goes on
+
+    def tend(self, finished: int) -> None:
+        """Starts the next tasks in place of those that have ended, and of those that were lost with their nodes."""
+        if not self._running:
+            return
+        done, self._running = self._ray.wait(self._running, num_returns=len(self._running), timeout=0)
+        for task in done:
+            try:
+                more = self._ray.get(task)
+            except Exception as error:
+                self._deaths.count(finished, error)
+                more = True
+            if more:
+                self._start()
+
+    def _start(self) -> None:
+        environment = {key: os.environ[key] for key in _HANDED_ON if key in os.environ}
+        self._running.append(self._task.remote(str(self._place.directory.absolute()), self._place.storage, environment))
+
+
+class SlurmWorkers:
+    """Jobs of an array, each a worker that runs trials until none is left.
+
+    Args:
+      place: of the sweep.
+      count: how many jobs.
+      cpus: of each job.
+      gpus: of each job.
+      options: of submitit: ``timeout_min=240``, ``partition=gpu``...; ``cluster=local`` runs them on this machine.
+    """
+
+    def __init__(
+        self, place: Place, count: int, *, cpus: int = 1, gpus: int = 0, options: Mapping[str, str] | None = None
+    ) -> None:
+        submitit = require("submitit", "pip install 'cnn_jax[slurm]'")
+        self._place, self._count = place, count
+        given = {key: int(value) if value.isdigit() else value for key, value in (options or {}).items()}
+        cluster = given.pop("cluster", "slurm")
+        try:
+            self._executor = submitit.AutoExecutor(folder=place.directory / "jobs", cluster=cluster)
+            if cluster == "slurm":
+                given = {key if key == "timeout_min" else f"slurm_{key}": value for key, value in given.items()}
+                given["slurm_array_parallelism"] = count
+            self._executor.update_parameters(name="sweep", cpus_per_task=cpus, gpus_per_node=gpus, **given)
+        except (RuntimeError, NameError, TypeError, ValueError) as error:
+            raise UsageError(f"--runner=slurm: {' '.join(str(error).split())}") from error
+        self._jobs: list[Any] = []
+        self._deaths = _Deaths(count)
+
+    def __enter__(self) -> "SlurmWorkers":
+        self._start(self._count)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for job in self._jobs:
+            if not job.done():
+                job.cancel(check=False)
+        end = time.monotonic() + _STOP_SECONDS
+        with contextlib.suppress(KeyboardInterrupt):
+            while time.monotonic() < end and not all(job.done() for job in self._jobs):
+                time.sleep(0.2)
+
+    def tend(self, finished: int) -> None:
+        """Hands in a new job for each that was lost; those that have ended by themselves had nothing left to do."""
+        for job in [job for job in self._jobs if job.done()]:
+            self._jobs.remove(job)
+            error = job.exception()
+            if error is not None:
+                self._deaths.count(finished, error)
+                self._start(1)
+
+    def _start(self, count: int) -> None:
+        with _environment(self._place):
+            directory = str(self._place.directory.absolute())
+            self._jobs += self._executor.map_array(_run_all, [directory] * count)
+
+
+class _Deaths:
+    """Ends a sweep whose workers die as fast as they are replaced."""
+
+    def __init__(self, workers: int) -> None:
+        self._most, self._deaths, self._finished = _MOST_DEATHS * workers, 0, -1
+
+    def count(self, finished: int, error: BaseException) -> None:
+        """One more, after so many trials."""
+        if finished > self._finished:
+            self._deaths, self._finished = 0, finished
+        self._deaths += 1
+        if self._deaths > self._most:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise UsageError(f"the workers end as soon as they begin: {lines[-1].strip()}") from error
+
+
+def _run_one(directory: str, storage: str, environment: Mapping[str, str]) -> bool:
+    """The task of Ray: one trial, or none if none is left; whether there may be more."""
+    os.environ.update(environment)  # before jax is imported
+    from cnn_jax.sweep.store import Store
+    from cnn_jax.sweep.worker import work
+
+    return work(Store(Place(Path(directory), storage)), most=1) == 1
+
+
+def _run_all(directory: str) -> int:
+    """The job of Slurm: trials until none is left; how many it was."""
+    from cnn_jax.sweep.store import Store
+    from cnn_jax.sweep.worker import work
+
+    return work(Store(Place(Path(directory), os.environ.get(STORAGE_VARIABLE, ""))))
+
+
+@contextlib.contextmanager
+def _environment(place: Place) -> Iterator[None]:
+    """What jobs inherit: where modules are, and the database, whose password then is in no file."""
+    changes = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), STORAGE_VARIABLE: place.storage}
+    before = {key: os.environ.get(key) for key in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
+def slurm_options(pairs: Sequence[str]) -> dict[str, str]:
+    """Options as they are on the command line.
+
+    >>> slurm_options(["partition=gpu", "timeout_min=240"])
+    {'partition': 'gpu', 'timeout_min': '240'}
+    """
+    split = [pair.partition("=") for pair in pairs]
+    for key, equals, value in split:
+        if not (key and equals and value):
+            raise UsageError(f"--slurm={','.join(pairs)} must be a list such as partition=gpu,timeout_min=240")
+    return {key: value for key, _, value in split}
