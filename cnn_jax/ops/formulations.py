@@ -29,10 +29,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from cnn_jax.ops import taps
 from cnn_jax.ops.canonical import inverted, place
 from cnn_jax.ops.toeplitz import selector
 
 BLOCK = 32  # channels: what a group needs for the products to outweigh the handling
+IMAGES = 8  # whose products are summed together
 TILE = 7  # columns: wider bands hold more zeros, narrower ones make thinner matrices
 
 
@@ -216,21 +218,38 @@ def _taps(x: jax.Array, axes: Sequence[Axis]) -> Iterator[jax.Array]:
 
 def _sum_of_shifted_products(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
     x = jnp.repeat(x, plan.features // plan.channels, axis=-1)
-    taps = kernel.reshape(-1, plan.features)
-    return sum((tap * weight for tap, weight in zip(_taps(x, plan.axes), taps, strict=True)), jnp.zeros((), x.dtype))
+    weights = kernel.reshape(-1, plan.features)
+    return sum((tap * weight for tap, weight in zip(_taps(x, plan.axes), weights, strict=True)), jnp.zeros((), x.dtype))
+
+
+def _shifted_products_returned(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Every input position receives the sum of what the windows return that it is in."""
+    windows = tuple(
+        taps.Axis(index, axis.spread, axis.window, axis.stride, axis.kernel_dilation, axis.low, axis.high, axis.out)
+        for index, axis in enumerate(plan.axes, start=1)
+    )
+    weights = kernel.reshape(-1, plan.features)
+    dx = taps.untap(windows, lambda tap, dy: dy * weights[tap], [dy])
+    dx = dx[:, *(slice(None, None, axis.input_dilation) for axis in plan.axes)]
+    return dx if plan.features == plan.channels else dx.reshape(*plan.shapes["x"], -1).sum(-1)
 
 
 def _sums_of_shifted_products(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
-    """One reduction for all entries of the kernel; the rows are summed last, for threads to share them."""
+    """One reduction for all entries of the kernel.
+
+    It is over few images where the partial sums are then at most twice as large as ``dy``: the compiler unrolls such
+    sums, and uses vector instructions along the channels.
+    """
+    few = max(n for n in range(1, IMAGES + 1) if plan.batch % n == 0)
     x = jnp.repeat(x, plan.features // plan.channels, axis=-1)
-    products = tuple(tap * dy for tap in _taps(x, plan.axes))
+    products = tuple((tap * dy).reshape(-1, few, *dy.shape[1:]) for tap in _taps(x, plan.axes))
     zeros = (jnp.zeros((), dy.dtype),) * len(products)
-    axes = (0, *range(2, dy.ndim - 1))
-    rows = lax.reduce(products, zeros, lambda left, right: tuple(map(jnp.add, left, right)), axes)
-    return jnp.stack([row.sum(0) for row in rows]).reshape(plan.shapes["kernel"])
+    axes = (1,) if len(products) <= 2 * few else (0, 1, *range(3, dy.ndim))
+    parts = lax.reduce(products, zeros, lambda left, right: tuple(map(jnp.add, left, right)), axes)
+    return jnp.stack([part.sum(range(part.ndim - 1)) for part in parts]).reshape(plan.shapes["kernel"])
 
 
-SHIFTS = _transposed_by_jax(_sum_of_shifted_products)._replace(kernel_gradient=_sums_of_shifted_products)
+SHIFTS = Formulation(_sum_of_shifted_products, _shifted_products_returned, _sums_of_shifted_products)
 
 
 def _tiled_product(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -241,14 +260,14 @@ def _tiled_product(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
     sees, step = (tile - 1) * row.stride + row.reach, tile * row.stride
     excess = (count - 1) * step + sees - row.low - row.spread
     edges = [(0, 0, 0)] * (1 + len(above)) + [(row.low, excess, row.input_dilation - 1), (0, 0, 0)]
-    taps = list(_taps(lax.pad(x, jnp.zeros((), x.dtype), edges), above))
-    strips = [tap[..., start : start + sees, :] for start in range(0, count * step, step) for tap in taps]
+    rows = list(_taps(lax.pad(x, jnp.zeros((), x.dtype), edges), above))
+    strips = [tap[..., start : start + sees, :] for start in range(0, count * step, step) for tap in rows]
     above_out = strips[0].shape[:-2]
     seen = jnp.concatenate([strip.reshape(*above_out, 1, sees * plan.channels) for strip in strips], axis=-2)
     bands = selector(sees, row.window, row.stride, (0, 0), 1, row.kernel_dilation, boundary="zero")
     kernel = kernel.reshape(-1, *kernel.shape[-3:])
     band = jnp.einsum("ltco,tpq->lqcpo", kernel, bands.astype(kernel.dtype), precision=lax.Precision.HIGHEST)
-    band = band.reshape(len(taps) * sees * plan.channels, tile * plan.features)
+    band = band.reshape(len(rows) * sees * plan.channels, tile * plan.features)
     y = jnp.matmul(seen.reshape(*above_out, count, len(band)), band, precision=plan.precision)
     return y.reshape(*above_out, count * tile, plan.features)[..., : row.out, :]
 
