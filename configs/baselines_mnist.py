@@ -38,10 +38,11 @@ def get_config(variant: str = "") -> ConfigDict:
             "model": {"name": "lenet_5"},
             "input_shape": (32, 32, 1),
             "data": {"pixel_range": (-0.1, 1.175)},
-            "optimizer": {"learning_rate": 0.002},  # its loss is a distance of up to hundreds
+            "optimizer": {"learning_rate": 0.01},  # at 0.02 it diverges: its loss is a distance, up to hundreds
         },
         "LeNet-5, modern": {"model": {"name": "lenet_5_modern"}, "input_shape": (32, 32, 1)},
     }
+    config.seeds = {"linear": 3, "two neurons": 3, "300-100 perceptron": 3}
     # Figure 9 of the paper, and its sections III.C.
     config.published = {
         "linear": 0.12,

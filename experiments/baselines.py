@@ -5,6 +5,7 @@ machine are scikit-learn's, on the raw pixels.
 """
 
 import json
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +22,12 @@ from cnn_jax import train as training
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.files import write_json
 from cnn_jax.report.figures import errors
+from cnn_jax.report.formatting import format_shares
 from cnn_jax.report.page import Headline, Page, Section, Table
 from experiments import classification, series
 from experiments.classification_data import load_splits, open_split
 
-_SERIES_KEYS = ("networks", "methods", "published", "few")
+_SERIES_KEYS = ("networks", "seeds", "methods", "published", "few")
 # In the order of cost; the support vector machine's settings are those that scikit-learn users reach 98.6 % with.
 METHODS: dict[str, Callable[[], Any]] = {
     "k-nearest neighbours": lambda: KNeighborsClassifier(n_neighbors=3),
@@ -39,6 +41,7 @@ def default_config() -> ConfigDict:
     config.experiment = "baselines"
     with config.unlocked():
         config.networks = {}  # title -> changes to the config, keys with dots written as nested groups
+        config.seeds = {}  # title -> how many runs of a network, with the config's seed and the next ones; 1 by default
         config.methods = tuple(METHODS)
         config.published = {}  # title -> the published test error, a share of 1
         config.few = 1000  # training examples of the logistic regression whose training accuracy is asked; 0 for none
@@ -54,17 +57,18 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
     with training.open_workdir(directory, config):
         results: dict[str, dict[str, Any]] = {}
         for title in config.networks:
-            run = network_run(config, title)
-            folder = directory / title.replace(" ", "-")
-            accuracy = series.finished(run, folder)["scores"]["test/accuracy"]
-            results[title] = {"error": 1 - accuracy, "parameters": _parameters(run)}
+            runs = network_runs(config, title)
+            folders = [directory / f"{title.replace(' ', '-')}-{run.seed}" for run in runs]
+            scores = [series.finished(*pair)["scores"] for pair in zip(runs, folders, strict=True)]
+            errors_of_runs = [1 - score["test/accuracy"] for score in scores]
+            results[title] = {"errors": errors_of_runs, "parameters": _parameters(runs[0])}
         for title in config.methods:
             results[title] = _method(config, title, directory / f"{title.replace(' ', '-')}.json")
         few = _few(config, directory / "logistic-regression-of-few") if config.few else None
         write_json(directory / "result.json", {"results": results, "training_accuracy_of_few": few})
         _write_report(config, directory, results, few)
     for title, result in results.items():
-        print(f"{title:28} {result['error']:7.2%} test error")
+        print(f"{title:28} {format_shares(result['errors'])} test error")
     print(f"in {time.perf_counter() - started:.1f} s; the runs are in {directory}; open {directory / 'report.html'}")
 
 
@@ -81,12 +85,14 @@ def predict(config: ConfigDict, directory: Path, **options: Any) -> None:
 def summary(config: ConfigDict, **options: Any) -> None:
     """Prints the tables of the networks."""
     for title in config.networks:
-        classification.summary(network_run(config, title), **options)
+        classification.summary(network_runs(config, title)[0], **options)
 
 
-def network_run(config: ConfigDict, title: str) -> ConfigDict:
-    """The run of one network."""
-    return series.variation(config, _flattened(config.networks[title]), without=_SERIES_KEYS)
+def network_runs(config: ConfigDict, title: str) -> list[ConfigDict]:
+    """The runs of one network, one for each seed."""
+    changes = _flattened(config.networks[title])
+    seeds = range(config.seed, config.seed + config.seeds.get(title, 1))
+    return [series.variation(config, {**changes, "seed": seed}, without=_SERIES_KEYS) for seed in seeds]
 
 
 def _flattened(group: ConfigDict, prefix: str = "") -> dict[str, Any]:
@@ -116,7 +122,7 @@ def _method(config: ConfigDict, title: str, path: Path) -> dict[str, Any]:
         raise UsageError(f"{title} needs its examples in memory; set data.loading='memory'")
     seen, unseen = (found.images.reshape(len(found), -1) / np.float32(255) for found in (train_set, test_set))
     accuracy = float(METHODS[title]().fit(seen, train_set.labels).score(unseen, test_set.labels))
-    result = {"error": 1 - accuracy, "parameters": 0}
+    result = {"errors": [1 - accuracy], "parameters": 0}
     write_json(path, result)
     return result
 
@@ -139,13 +145,15 @@ def _few(config: ConfigDict, directory: Path) -> float:
 
 def _write_report(config: ConfigDict, directory: Path, results: dict[str, dict[str, Any]], few: float | None) -> None:
     published = config.published
-    results = dict(sorted(results.items(), key=lambda item: -item[1]["error"]))
-    best = min(results, key=lambda title: results[title]["error"])
+    means = {title: statistics.fmean(result["errors"]) for title, result in results.items()}
+    results = dict(sorted(results.items(), key=lambda item: -means[item[0]]))
+    best = min(means, key=means.__getitem__)
     rows = [
         [
             title,
             f"{result['parameters']:,}" if result["parameters"] else "",
-            f"{result['error']:.2%}",
+            format_shares(result["errors"]),
+            str(len(result["errors"])) if title in config.networks else "",
             f"{published[title]:.2%}" if title in published else "",
         ]
         for title, result in results.items()
@@ -153,9 +161,9 @@ def _write_report(config: ConfigDict, directory: Path, results: dict[str, dict[s
     sections = [
         Section(
             "Test errors",
-            figure=errors([(title, result["error"], published.get(title)) for title, result in results.items()]),
+            figure=errors([(title, means[title], published.get(title)) for title in results]),
             alt="Test error of each method, beside the published one",
-            table=Table(["method", "parameters", "test error", "published"], rows),
+            table=Table(["method", "parameters", "test error", "seeds", "published"], rows),
         ),
     ]
     if few is not None:
@@ -170,9 +178,9 @@ def _write_report(config: ConfigDict, directory: Path, results: dict[str, dict[s
         )
     page = Page(
         title=f"Baselines on {config.data.name}",
-        subtitle=f"{len(results)} methods, seed {config.seed}",
+        subtitle=f"{len(results)} methods; mean ± standard deviation where there are several seeds",
         headlines=[
-            Headline(f"test error of {best}", f"{results[best]['error']:.2%}"),
+            Headline(f"test error of {best}", f"{means[best]:.2%}"),
             *([Headline(f"training accuracy on {config.few:,}, logistic regression", f"{few:.1%}")] if few else []),
         ],
         sections=[

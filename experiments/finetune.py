@@ -18,6 +18,7 @@ from cnn_jax import train as training
 from cnn_jax.errors import UsageError
 from cnn_jax.files import write_json
 from cnn_jax.report.figures import spreads
+from cnn_jax.report.formatting import format_shares
 from cnn_jax.report.page import Headline, Page, Section, Table
 from experiments import classification, series
 
@@ -66,7 +67,8 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
         _write_report(config, directory, source, scores)
     print(f"\n{1 + 2 * len(config.examples) * config.seeds} runs in {time.perf_counter() - started:.1f} s")
     for count in config.examples:
-        print(f"{count:>8,} examples: {', '.join(f'{_TITLES[way]} {_spread(scores[way][count])}' for way in scores)}")
+        ways = ", ".join(f"{_TITLES[way]} {format_shares(found[count])}" for way, found in scores.items())
+        print(f"{count:>8,} examples: {ways}")
     print(f"the runs are in {directory}; open {directory / 'report.html'}")
 
 
@@ -117,11 +119,6 @@ def _feature_layers(config: ConfigDict) -> tuple[str, ...]:
     return tuple(dict.fromkeys("/".join(map(str, path[:-1])) for path in paths if path[: len(head)] != head))
 
 
-def _spread(accuracies: list[float]) -> str:
-    deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-    return f"{statistics.fmean(accuracies):.2%} ± {100 * deviation:.2f}"
-
-
 def _write_report(config: ConfigDict, directory: Path, source: float, scores: Scores) -> None:
     lines = {
         _TITLES[way]: {
@@ -153,7 +150,7 @@ def _write_report(config: ConfigDict, directory: Path, source: float, scores: Sc
                 caption="The band is one standard deviation over the runs.",
                 table=Table(
                     ["examples", *(_TITLES[way] for way in scores)],
-                    [[count, *(_spread(scores[way][count]) for way in scores)] for count in config.examples],
+                    [[count, *(format_shares(scores[way][count]) for way in scores)] for count in config.examples],
                 ),
             ),
             Section("Config", code=configs.to_json(config)),

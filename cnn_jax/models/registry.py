@@ -70,7 +70,7 @@ def create(
     input_shape: Sequence[int] | None = None,
     width: float = 1.0,
     dtype: DTypeLike | None = None,
-    rngs: nnx.Rngs,
+    rngs: nnx.Rngs | None = None,
     **options: Any,
 ) -> nn.Sequence:
     """Builds a network by name.
@@ -81,12 +81,12 @@ def create(
       input_shape: (height, width, channels) of one input; by default the paper's.
       width: multiplies the number of channels of every hidden layer, and rounds it to at least 1.
       dtype: the type that layers compute in, by default that of the input; parameters are float32 either way.
-      rngs: draws the initial parameters.
+      rngs: draws the initial parameters; by default ``nnx.Rngs(0)``, the same ones each time.
       **options: those of the network, by keyword: ``variant(name).options()``.
 
     Returns:
       A module called as ``model(x, train=False, rngs=None, return_activations=False)``, x (batch, *input_shape). The
-      largest of its outputs is the class.
+      largest of its outputs is the class. It remembers its ``input_shape``.
 
     Raises:
       UsageError: an unknown name or option, fewer than one class, an input too small for a layer (which one, and the
@@ -110,11 +110,17 @@ def create(
     shape = chosen.input_shape if input_shape is None else _checked_shape(tuple(input_shape))
     try:
         model = chosen.builder(
-            num_classes=num_classes, input_shape=shape, width=width, dtype=dtype, rngs=Keys(rngs), **options
+            num_classes=num_classes,
+            input_shape=shape,
+            width=width,
+            dtype=dtype,
+            rngs=Keys(nnx.Rngs(0) if rngs is None else rngs),
+            **options,
         )
         geometry.output_shape(model, shape)
     except UsageError as error:
         raise UsageError(f"{name} for inputs of {'x'.join(map(str, shape))}: {error}") from error
+    model.input_shape = shape
     return model
 
 

@@ -70,8 +70,8 @@ def resnet(
       rngs: Draws the parameters.
       stride: Where a bottleneck halves the map: in its first 1x1 convolution (``'v1'``, the paper), or in its 3x3
         (``'v1.5'``, torchvision). Blocks of two 3x3 convolutions are the same in both.
-      shortcut: Where channels increase: ``'projection'``, a 1x1 convolution (the paper's option B), or ``'identity'``
-        with zeros for the new channels (option A).
+      shortcut: Where channels increase: ``'projection'``, a 1x1 convolution, or ``'identity'`` with zeros for the new
+        channels; or ``'B'`` and ``'A'``, which are the paper's names for the two.
       preactivation: Normalise and activate before each convolution, so that nothing stands in the way of the identity.
       zero_init_residual: Start the scale of each block's last normalisation at 0, so that each block starts as its
         shortcut (Goyal et al., "Accurate, large minibatch SGD", 2017).
@@ -80,7 +80,7 @@ def resnet(
       UsageError: An unknown option, or zero_init_residual with preactivation, whose blocks end in a convolution.
     """
     check_option("resnet", "stride", stride, ("v1", "v1.5"))
-    check_option("resnet", "shortcut", shortcut, ("projection", "identity"))
+    check_option("resnet", "shortcut", shortcut, ("projection", "identity", "A", "B"))
     if zero_init_residual and preactivation:
         raise UsageError("resnet: zero_init_residual=True has no normalisation to start at 0 with preactivation=True")
     norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
@@ -104,7 +104,7 @@ def resnet(
                 windows = [Window(channels, middle, 3, step), Window(middle, middle, 3)]
             features = windows[-1].features
             around: Layers | None = None
-            if shortcut == "identity" and (channels != features or step > 1):
+            if shortcut in ("identity", "A") and (channels != features or step > 1):
                 around = {"identity": PaddedIdentity(features, strides=(step, step))}
             elif channels != features or step > 1:
                 around = {"conv": conv(channels, features, 1, step)} | ({} if preactivation else {"bn": norm(features)})

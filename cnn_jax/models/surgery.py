@@ -15,14 +15,16 @@ from cnn_jax.nn.parameters import matching
 
 
 def replace_head(
-    model: nn.Sequence, num_classes: int, *, rngs: nnx.Rngs, kernel_init: Initializer | None = None
+    model: nn.Sequence, num_classes: int, *, rngs: nnx.Rngs | None = None, kernel_init: Initializer | None = None
 ) -> nn.Sequence:
     """A copy of a network with a new output layer, for other classes; all else keeps its parameters.
+
+    Heads on the side, such as GoogLeNet's, get new output layers, too.
 
     Args:
       model: its last layer with a kernel is replaced, or the fixed codes of LeNet-5.
       num_classes: the number of outputs.
-      rngs: draws the parameters of the new layer.
+      rngs: draws the parameters of the new layer; by default ``nnx.Rngs(0)``.
       kernel_init: draws the kernel; by default ``lecun_normal``. Biases are zero.
 
     Raises:
@@ -35,27 +37,28 @@ def replace_head(
     """
     if num_classes < 1:
         raise UsageError(f"num_classes={num_classes} must be at least 1")
+    rngs = nnx.Rngs(0) if rngs is None else rngs
     model = nnx.clone(model)
-    *parents, name = output_layer(model)
-    parent = functools.reduce(getattr, parents, model)
-    old = getattr(parent, name)
+    heads = [(name, getattr(model, name)) for name in model.names if isinstance(getattr(model, name), nn.Auxiliary)]
+    for *parents, name in [output_layer(model), *((name, *output_layer(head)) for name, head in heads)]:
+        parent = functools.reduce(getattr, parents, model)
+        setattr(parent, name, _for_classes(getattr(parent, name), num_classes, kernel_init or lecun_normal(), rngs))
+    return model
+
+
+def _for_classes(old: Any, num_classes: int, kernel_init: Initializer, rngs: nnx.Rngs) -> nnx.Module:
+    """An output layer like another, for other classes."""
     if isinstance(old, nn.RBFOutput):
-        setattr(parent, name, nn.RBFOutput(class_codes(num_classes, rngs)))
-        return model
+        return nn.RBFOutput(class_codes(num_classes, rngs))
     options: dict[str, Any] = {
         "use_bias": old.bias is not None,
         "dtype": old.dtype,
-        "kernel_init": kernel_init or lecun_normal(),
+        "kernel_init": kernel_init,
         "rngs": rngs,
     }
     if isinstance(old, nn.Linear):
-        new: nnx.Module = nn.Linear(old.in_features, num_classes, **options)
-    else:
-        new = nn.Conv(
-            old.in_features, num_classes, old.kernel_size, strides=old.strides, padding=old.padding, **options
-        )
-    setattr(parent, name, new)
-    return model
+        return nn.Linear(old.in_features, num_classes, **options)
+    return nn.Conv(old.in_features, num_classes, old.kernel_size, strides=old.strides, padding=old.padding, **options)
 
 
 def output_layer(model: nn.Sequence) -> tuple[str, ...]:
@@ -115,11 +118,11 @@ def convolutionalize(model: nn.Sequence, input_shape: Sequence[int] | None = Non
 
     Args:
       model: its layers before the first full connection can be anything that slides.
-      input_shape: of the images that the model was made for; needed if it has a global or adaptive pool, which then
-        gets the window that it has on these images.
+      input_shape: of the images that the model was made for, which global and adaptive pools get their windows from;
+        by default the model's own.
 
     Returns:
-      A model that shares the parameters, with layers of the same names but ``flatten``.
+      A model that shares the parameters, with layers of the same names but ``flatten`` and heads on the side.
 
     Raises:
       UsageError: a layer that depends on the position, or a missing ``input_shape``.
@@ -134,6 +137,7 @@ def convolutionalize(model: nn.Sequence, input_shape: Sequence[int] | None = Non
     (1, 9, 5, 10)
     """
     layers: dict[str, Any] = {}
+    input_shape = model.input_shape if input_shape is None else input_shape
     window: tuple[int, ...] = (1, 1)
     for name in model.names:
         layer = getattr(model, name)
@@ -142,6 +146,8 @@ def convolutionalize(model: nn.Sequence, input_shape: Sequence[int] | None = Non
         elif isinstance(layer, nn.Linear):
             layers[name] = _as_convolution(layer, window)
             window = (1, 1)
+        elif isinstance(layer, nn.Auxiliary):
+            continue  # for training on images of the size that it was made for
         elif layer is ops.global_avg_pool or isinstance(layer, nn.AdaptiveAvgPool):
             if input_shape is None:
                 raise UsageError(

@@ -30,6 +30,10 @@ class Sequence(nnx.Module):
     Args:
       layers: Name to layer, in order.
 
+    Attributes:
+      names: Those of the layers, in order.
+      input_shape: (height, width, channels) of the inputs it was made for, if whoever made it said so.
+
     Raises:
       UsageError: No layers, a layer that cannot be called, a name that is taken or has a slash in it.
 
@@ -43,6 +47,8 @@ class Sequence(nnx.Module):
     >>> model.c1.kernel.shape
     (5, 5, 1, 6)
     """
+
+    input_shape: tuple[int, ...] | None = None
 
     def __init__(self, layers: Mapping[str, Any]) -> None:
         if not layers:

@@ -1,5 +1,8 @@
 """How scores and times are written, in figures, on the page and in the terminal alike."""
 
+import statistics
+from collections.abc import Sequence
+
 
 def is_share(metric: str) -> bool:
     """Whether a metric, by its name, is a share of one: an accuracy or an error."""
@@ -13,6 +16,16 @@ def format_score(metric: str, value: float) -> str:
     ('98.77%', '0.0123')
     """
     return f"{value:.2%}" if is_share(metric) else f"{value:.3g}"
+
+
+def format_shares(shares: Sequence[float]) -> str:
+    """The mean of shares of one, such as accuracies of several runs, with the standard deviation if there is one.
+
+    >>> format_shares([0.944, 0.946]), format_shares([0.944])
+    ('94.50% ± 0.14', '94.40%')
+    """
+    mean = f"{statistics.fmean(shares):.2%}"
+    return f"{mean} ± {100 * statistics.stdev(shares):.2f}" if len(shares) > 1 else mean
 
 
 def format_duration(seconds: float | int) -> str:

@@ -55,6 +55,6 @@ def write(path: str | Path, rows: Sequence[geometry.Row], *, title: str, input_s
             from cnn_jax.report.figures import network  # matplotlib takes its time to import
 
             picture = io.BytesIO()
-            network(rows, input_shape).savefig(picture, format="png", dpi=200)
+            network(rows, input_shape, title=title).savefig(picture, format="png", dpi=200)
             content = picture.getvalue()
     write_whole(Path(path), content)

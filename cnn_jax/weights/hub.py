@@ -3,6 +3,7 @@
 import contextlib
 import re
 from pathlib import Path
+from typing import Any
 
 from cnn_jax.errors import UsageError
 
@@ -46,7 +47,8 @@ def fetch(name: str) -> Path:
             f"pip install 'cnn_jax[hub]'; {by_hand}"
         ) from error
     try:
-        path = Path(huggingface_hub.hf_hub_download(repository, FILE, revision=revision))
+        cached = _without_connection(huggingface_hub, repository, revision)
+        path = Path(huggingface_hub.hf_hub_download(repository, FILE, revision=revision, local_files_only=cached))
     except (OSError, EntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
         reason = str(error).partition("\n")[0].rstrip(". ")
         raise UsageError(
@@ -55,5 +57,28 @@ def fetch(name: str) -> Path:
         ) from error
     # Not every repository has one, and the weights can do without.
     with contextlib.suppress(OSError, EntryNotFoundError, HfHubHTTPError):
-        huggingface_hub.hf_hub_download(repository, _CONFIG, revision=revision)
+        huggingface_hub.hf_hub_download(repository, _CONFIG, revision=revision, local_files_only=cached)
     return path
+
+
+def _without_connection(huggingface_hub: Any, repository: str, revision: str | None) -> bool:
+    """Whether the file must come from the cache, because the hub does not answer: asked once.
+
+    Downloading would ask again for half a minute, with two lines about each time.
+
+    Raises:
+      ConnectionError: The hub does not answer, and the file is not in the cache.
+      HfHubHTTPError: The hub answers that there is no such file.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    address = huggingface_hub.hf_hub_url(repository, FILE, revision=revision)
+    try:
+        huggingface_hub.get_hf_file_metadata(address)
+    except HfHubHTTPError:
+        raise
+    except Exception as error:  # of its HTTP client, which is another one in each of its versions
+        if not isinstance(huggingface_hub.try_to_load_from_cache(repository, FILE, revision=revision), str):
+            raise ConnectionError(error) from error
+        return True
+    return False

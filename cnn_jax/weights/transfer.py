@@ -25,7 +25,7 @@ _ROWS = 40  # of a table of tensors that do not fit
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """What :func:`load` returns.
+    """What :func:`load` returns; called, it is the model.
 
     Attributes:
       model: a copy of the model, with the tensors in place.
@@ -40,6 +40,10 @@ class Loaded:
     layout: str
     unused: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+
+    def __call__(self, x: Any, **options: Any) -> Any:
+        """Calls the model."""
+        return self.model(x, **options)
 
 
 def load(model: nnx.Module, path_or_name: str | Path | Mapping[str, Any]) -> Loaded:

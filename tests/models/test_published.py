@@ -5,6 +5,7 @@ Where a paper gives no total, the number follows from its table of layers, as no
 
 import functools
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
@@ -53,11 +54,48 @@ SIZES = {
     "vgg_e_bn": [224, 112, 56, 28, 14, 7],
     "neocognitron": [16, 16, 10, 8, 6, 2, 1],
 }
+# Receptive field and jump of a layer: Araujo, Norris and Sim (2019) have those of AlexNet, net D and ResNets 50 to 152;
+# the others are sums by hand of (window - 1) times the jump before it.
+FIELDS = {
+    "lenet_1989": ("h2", 13, 4),
+    "lenet_1": ("h4", 16, 4),
+    "lenet_5": ("c5", 32, 4),
+    "lenet_5_modern": ("s4", 16, 4),
+    "neocognitron": ("c3", 45, 4),
+    **{name: ("pool5", 195, 32) for name in models.available() if name.startswith("alexnet")},
+    **dict.fromkeys(("zfnet", "zfnet_wide"), ("pool5", 171, 32)),
+    **{f"vgg_{net}": ("pool5", 150, 32) for net in ("a", "a_bn", "a_lrn", "a_lrn_bn")},
+    **{f"vgg_{net}": ("pool5", 156, 32) for net in ("b", "b_bn", "c", "c_bn")},
+    **{f"vgg_{net}": ("pool5", 212, 32) for net in ("d", "d_bn")},
+    **{f"vgg_{net}": ("pool5", 268, 32) for net in ("e", "e_bn")},
+    **dict.fromkeys(("googlenet", "inception_naive"), ("inception5b/concatenate", 715, 32)),
+    "googlenet_torchvision": ("inception5b/concatenate", 379, 32),
+    "inception_resnet_v1": ("c_4/add", 1567, 32),
+    "resnet_18": ("layer4_1/add", 435, 32),
+    "resnet_34": ("layer4_2/add", 899, 32),
+    "resnet_50": ("layer4_2/add", 483, 32),
+    "resnet_101": ("layer4_2/add", 1027, 32),
+    "resnet_152": ("layer4_2/add", 1507, 32),
+    **{f"resnet_{6 * n + 2}": (f"layer3_{n - 1}/add", 28 * n - 3, 4) for n in (3, 5, 7, 9, 18)},
+    "airbench": ("maxpool", 67, 24),
+}
+# Billions of multiply-adds as torchvision's documentation rounds them; its ResNets from 50 on are of version 1.5.
+BILLIONS = {
+    "alexnet_torchvision": 0.71,
+    "googlenet_torchvision": 1.5,
+    **{f"vgg_{net}": billions for net, billions in (("a", 7.61), ("b", 11.31), ("d", 15.47), ("e", 19.63))},
+    **{f"vgg_{net}_bn": billions for net, billions in (("a", 7.61), ("b", 11.31), ("d", 15.47), ("e", 19.63))},
+    "resnet_18": 1.81,
+    "resnet_34": 3.66,
+    "resnet_50": 4.09,
+    "resnet_101": 7.80,
+    "resnet_152": 11.51,
+}
 
 
 @functools.cache
-def table(name: str) -> list[geometry.Row]:
-    model = nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0)))
+def table(name: str, **options: Any) -> list[geometry.Row]:
+    model = nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0), **options))
     return geometry.trace(model, models.variant(name).input_shape)
 
 
@@ -67,6 +105,23 @@ def test_totals(name: str) -> None:
     parameters, multiply_adds = TOTALS[name]
     assert total.parameters == parameters
     assert multiply_adds in (None, total.multiply_adds)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_fields(name: str) -> None:
+    layer, size, jump = FIELDS[name]
+    [row] = [row for row in table(name) if row.name == layer]
+    assert (row.receptive_field.size, row.receptive_field.jump) == ((size, size), (jump, jump))
+
+
+def test_every_network_with_maps_has_its_field_here() -> None:
+    assert {*models.available()} - {*FIELDS} == {"logistic_regression", "mlp", "mlp_two_neurons"}
+
+
+@pytest.mark.parametrize("name", BILLIONS)
+def test_multiply_adds_are_those_of_torchvisions_documentation(name: str) -> None:
+    options = {"stride": "v1.5"} if name.startswith("resnet") else {}
+    assert round(geometry.total(table(name, **options)).multiply_adds / 1e9, 2) == BILLIONS[name]
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -1,5 +1,6 @@
 """The picture of a network: what is drawn, how large, and what is written beside it."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -20,6 +21,7 @@ INSIDE = [
     Row("layer1_0/add", "add", (16, 8, 32)),
 ]
 GLOBAL = Row("avgpool", "global_avg_pool", (32,))
+OF_ANOTHER_NAME = [dataclasses.replace(row, name=row.name.replace("layer1_0", "mixed")) for row in INSIDE]
 OUTPUT = Row("fc", "Linear", (10,), parameters=330, multiply_adds=320)
 ROWS = [CONV, RELU, SECOND, POOL, *INSIDE, GLOBAL, OUTPUT]
 
@@ -42,8 +44,8 @@ def extents(figure: Figure) -> list[tuple[float, float]]:
 
 
 def test_what_makes_no_new_shape_is_not_drawn_and_equal_neighbours_once() -> None:
-    figure = network(ROWS, (32, 16, 3))
-    names = ["input", "conv1_1 \N{EN DASH} 2", "pool1", "layer1_0", "avgpool", "fc"]
+    figure = network([*ROWS[:-2], *OF_ANOTHER_NAME, GLOBAL, OUTPUT], (32, 16, 3))
+    names = ["input", "conv1_1 \N{EN DASH} 2", "pool1", "layer1_0", "mixed", "avgpool", "fc"]
     assert [text for text in texts(figure) if text in names] == names
     assert len(figure.axes) == len(names)
 
@@ -62,6 +64,12 @@ def test_windows_shapes_and_parameters_are_written() -> None:
     for text in (*(text.replace("x", "\N{MULTIPLICATION SIGN}", 3) for text in windows[:3]), *windows[3:]):
         assert text in found, text
     assert {"664", "2,560", "330"} <= set(found)
+
+
+def test_the_title_stands_above_and_totals_below() -> None:
+    figure = network(ROWS, (32, 16, 3), title="tiny, input 32x16x3")
+    assert texts(figure)[0] == "tiny, input 32x16x3"
+    assert "3,554 parameters, 324 multiply-adds" in texts(figure)
 
 
 def test_everything_is_inside_the_picture() -> None:

@@ -44,10 +44,21 @@ def test_offline(monkeypatch):
     with pytest.raises(UsageError) as error:
         weights.load(model(), NAME)
     assert str(error.value).startswith(
-        f"weights: cannot fetch {NAME!r} from the Hugging Face hub (LocalEntryNotFoundError"
+        f"weights: cannot fetch {NAME!r} from the Hugging Face hub (ConnectionError: "
     )
     assert str(error.value).endswith(f"or download {ADDRESS} by hand and give the path of that file")
     assert "\n" not in str(error.value)
+
+
+def test_no_network_is_one_line_at_once(monkeypatch, capfd):
+    """A closed port refuses; asking it again and again would take half a minute, and a line for each time."""
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    template = "http://127.0.0.1:9" + constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix("https://huggingface.co")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(UsageError, match="ConnectionError: .*by hand"):
+        weights.load(model(), NAME)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby, takewhile
 
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
 from cnn_jax.errors import UsageError
-from cnn_jax.geometry import Row, blocks
+from cnn_jax.geometry import Row, blocks, total
 from cnn_jax.report.figures.style import BLUE, GREY, INK, MARGIN, VERMILLION, WIDTH, fitted, place, styled, tint, write
 
 _NAMES, _SHAPES = 1.42, 1.02  # inches, of the columns of text left and right
@@ -31,15 +32,16 @@ class _Block:
 
 
 @styled
-def network(rows: Sequence[Row], input_shape: Sequence[int]) -> Figure:
+def network(rows: Sequence[Row], input_shape: Sequence[int], *, title: str = "") -> Figure:
     """A network's maps as blocks: as high, wide and long as their heights, widths and channels.
 
     Layers that leave shapes as they are (activations, normalisations, dropout) are not drawn, what is inside a block of
-    layers is drawn as the block's output, and equal neighbours are drawn once.
+    layers is drawn as the block's output, and equal neighbours of like names are drawn once. Below are the totals.
 
     Args:
       rows: Of :func:`cnn_jax.geometry.trace`.
       input_shape: Of one input, channels last, with one or two spatial axes.
+      title: Stands above.
 
     Returns:
       One axes a block, the input first.
@@ -66,14 +68,15 @@ def network(rows: Sequence[Row], input_shape: Sequence[int]) -> Figure:
         max(_LINE, scale * (math.sqrt(height) + _SLANT * math.sqrt(width))) + _GAP for height, width, _ in solids
     ]
 
-    figure = Figure(figsize=(WIDTH, sum(heights) + 0.62))
-    top = 0.06
+    top = 0.4 if title else 0.06
+    figure = Figure(figsize=(WIDTH, top + sum(heights) + 0.75))
+    write(figure, MARGIN, MARGIN, fitted(title, 72 * (WIDTH - 2 * MARGIN), size=10, weight="bold"), weight="bold")
     for block, sides, height in zip(drawn, solids, heights, strict=True):
         axes = place(figure, MARGIN + _NAMES, top, room, height - _GAP)
         _draw(axes, sides, room / scale, (height - _GAP) / scale, _COLOURS[block.role])
         _describe(figure, block, top + (height - _GAP - _LINE) / 2)
         top += height
-    _legend(figure, top + 0.06)
+    _legend(figure, top + 0.06, total(rows))
     return figure
 
 
@@ -86,7 +89,10 @@ def _drawn(rows: Sequence[Row]) -> Iterator[_Block]:
 
 
 def _merged(blocks: Iterator[_Block]) -> Iterator[_Block]:
-    for _, group in groupby(blocks, key=lambda block: (block.role, block.shape, block.window)):
+    def alike(block: _Block) -> tuple:
+        return block.role, block.shape, block.window, re.sub(r"(\d+|[a-z])$", "", block.names[0])
+
+    for _, group in groupby(blocks, key=alike):
         same = list(group)
         names = tuple(name for block in same for name in block.names)
         yield dataclasses.replace(same[0], names=names, parameters=sum(block.parameters for block in same))
@@ -142,7 +148,10 @@ def _describe(figure: Figure, block: _Block, top: float) -> None:
         write(figure, right, top + 0.17, f"{block.parameters:,}", align="right", color=GREY, size=8)
 
 
-def _legend(figure: Figure, top: float) -> None:
+def _legend(figure: Figure, top: float, sums: Row) -> None:
+    counts = f"{sums.parameters:,} parameters, {sums.multiply_adds:,} multiply-adds"
+    write(figure, MARGIN, top, counts, size=8)
+    top += 0.22
     write(figure, MARGIN, top, "weights, with their number", color=BLUE, size=8)
     write(figure, MARGIN + 1.7, top, "pools", color=VERMILLION, size=8)
     write(figure, MARGIN, top + 0.19, "sides as the square roots of height, width and channels", color=GREY, size=8)
