@@ -137,8 +137,8 @@ v2. Kernels are drawn with variance 2 / fan-in, as in the authors' code.""",
 - `stride='v1'`, the default, halves maps in the first 1x1 convolution of a bottleneck, as the paper does;
   `stride='v1.5'` in its 3x3, as torchvision does. Parameters are the same, results are not: torchvision's weights of
   ResNet-50 and deeper need `stride='v1.5'`.
-- `shortcut='projection'` (the paper's option `'B'`) or `'identity'` with zeros for new channels (`'A'`). The default is B
-  for ImageNet, as in torchvision, and A for CIFAR, which torchvision does not have.
+- `shortcut='projection'` (the paper's option `'B'`) or `'identity'` with zeros for new channels (`'A'`). The default is
+  B for ImageNet, as in torchvision, and A for CIFAR, which torchvision does not have.
 - `preactivation=True` is the network of the second paper, `zero_init_residual=True` torchvision's option of that name.
 - The first pool is padded by one on each side, as in torchvision and the authors' Torch code; their Caffe models have a
   partial last window instead. Sizes are the same.

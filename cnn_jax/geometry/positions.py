@@ -76,12 +76,12 @@ def _follow(jaxpr: Jaxpr, marked: Sequence[bool], *, lead: int) -> list[bool] | 
         inputs = marks(equation.invars)
         if not any(inputs):
             continue
-        inner = _inner(equation)
+        inner = inner_program(equation)
         if inner is not None:
             outputs = _follow(inner, inputs, lead=lead)
             if outputs is None:
                 return None
-        elif _leaves_alone(equation, inputs, lead):
+        elif leaves_alone(equation, inputs, lead):
             outputs = [True] * len(equation.outvars)
         else:
             return None
@@ -89,7 +89,8 @@ def _follow(jaxpr: Jaxpr, marked: Sequence[bool], *, lead: int) -> list[bool] | 
     return marks(jaxpr.outvars)
 
 
-def _inner(equation: JaxprEqn) -> Jaxpr | None:
+def inner_program(equation: JaxprEqn) -> Jaxpr | None:
+    """The program that an equation calls, or None."""
     if equation.primitive.name not in _CALLS:
         return None
     bodies = [value for value in equation.params.values() if isinstance(value, ClosedJaxpr | Jaxpr)]
@@ -98,7 +99,7 @@ def _inner(equation: JaxprEqn) -> Jaxpr | None:
     return bodies[0].jaxpr if isinstance(bodies[0], ClosedJaxpr) else bodies[0]
 
 
-def _leaves_alone(equation: JaxprEqn, marked: Sequence[bool], lead: int) -> bool:
+def leaves_alone(equation: JaxprEqn, marked: Sequence[bool], lead: int) -> bool:
     """Whether an equation keeps its operands' entries where they are along their first ``lead`` axes."""
     operands = [atom for atom, mark in zip(equation.invars, marked, strict=True) if mark]
     heads = {tuple(atom.aval.shape[:lead]) for atom in (*operands, *equation.outvars)}  # type: ignore[attr-defined]

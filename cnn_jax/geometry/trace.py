@@ -2,11 +2,12 @@
 
 Layers describe themselves: see :mod:`cnn_jax.geometry.windows` for windows. A module made of named layers has a method
 ``flow(x, *, visit, join)``, which sends ``x`` the way that an array goes: ``visit(name, layer, x)`` is what becomes of
-it in a layer, ``join(name, paths)`` where paths meet. Of a module that has neither, the table shows shapes and counts,
-and no receptive field, there and behind it.
+it in a layer, ``join(name, paths)`` where paths meet. A network that does not name its activations is followed in the
+program that JAX traces of it, see :mod:`cnn_jax.geometry.program`.
 """
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
@@ -17,13 +18,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cnn_jax.geometry.counts import connections, multiply_adds, parameter_count
-from cnn_jax.geometry.positions import keeps_positions
-from cnn_jax.geometry.receptive_field import (
-    Flow,
-    ReceptiveField,
-    adaptive_field,
-    join_flows,
-)
+from cnn_jax.geometry.places import Place, behind
+from cnn_jax.geometry.program import calls
+from cnn_jax.geometry.receptive_field import Flow, ReceptiveField, join_flows
 from cnn_jax.geometry.windows import window_of
 from cnn_jax.ops.padding import Padding
 
@@ -67,9 +64,13 @@ def trace(model: Any, input_shape: Sequence[int], *, train: bool = False) -> lis
 
     Args:
       model: Called as ``model(x, return_activations=True)``, with ``model.layer(name)`` for the layer of an activation;
-        it may be one of ``nnx.eval_shape``, so that nothing is allocated.
+        or any other Flax NNX module, of which each call of a layer inside is a row. It may be one of
+        ``nnx.eval_shape``, so that nothing is allocated.
       input_shape: Of one input, channels last.
-      train: Trace what is run in training, auxiliary heads included.
+      train: Trace what is run in training, auxiliary heads included; only for networks that name their activations.
+
+    Raises:
+      UsageError: No NNX module, or an input that does not fit.
 
     >>> from cnn_jax import models
     >>> model = models.create("lenet_5_modern", num_classes=10, input_shape=(32, 32, 1), rngs=nnx.Rngs(0))
@@ -77,6 +78,12 @@ def trace(model: Any, input_shape: Sequence[int], *, train: bool = False) -> lis
     >>> row.output_shape, row.parameters, row.multiply_adds, row.receptive_field.size
     ((10, 10, 16), 2416, 240000, (14, 14))
     """
+    if not callable(model) or "return_activations" not in inspect.signature(model).parameters:
+        found = calls(model, tuple(input_shape), train=train)
+        rows = [_row(call.name, call.layer, call.output, call.field) for call in found]
+        return [
+            dataclasses.replace(row, parameters=0) if call.again else row for row, call in zip(rows, found, strict=True)
+        ]
     x = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     graph, state = nnx.split(model)
@@ -161,59 +168,27 @@ def _row(name: str, layer: Any, activation: jax.ShapeDtypeStruct, field: Recepti
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """The units at one place of a network: their shape, and what they see."""
-
-    shape: Shape | None
-    flow: Flow
-
-    def behind(self, shape: Shape | None, flow: Flow | None = None) -> "_Place":
-        return _Place(shape, flow or Flow(None, None))
-
-
 def _fields(model: Any, input_shape: Shape, shapes: Mapping[str, Shape]) -> dict[str, ReceptiveField | None]:
     """The field of every activation."""
     space = input_shape[:-1]
     found: dict[str, ReceptiveField | None] = {}
 
-    def visitor(prefix: str) -> dict[str, Callable[..., _Place]]:
-        def visit(name: str, layer: Any, place: _Place) -> _Place:
+    def visitor(prefix: str) -> dict[str, Callable[..., Place]]:
+        def visit(name: str, layer: Any, place: Place) -> Place:
             path = prefix + name
             if hasattr(layer, "flow"):
                 return layer.flow(place, **visitor(f"{path}/"))
-            place = _behind(layer, place, shapes.get(path))
+            place = behind(layer, place, shapes.get(path))
             found[path] = place.flow.field
             return place
 
-        def join(name: str, paths: Sequence[_Place]) -> _Place:
+        def join(name: str, paths: Sequence[Place]) -> Place:
             flow = join_flows([path.flow for path in paths])
             found[prefix + name] = flow.field
-            return _Place(shapes.get(prefix + name), flow)
+            return Place(shapes.get(prefix + name), flow)
 
         return {"visit": visit, "join": join}
 
     if hasattr(model, "flow"):
-        model.flow(_Place(input_shape, Flow(ReceptiveField.of_input(len(space)), space)), **visitor(""))
+        model.flow(Place(input_shape, Flow(ReceptiveField.of_input(len(space)), space)), **visitor(""))
     return found
-
-
-def _behind(layer: Any, place: _Place, shape: Shape | None) -> _Place:
-    """What is known behind a layer; its output has the shape, which is None for one that is not run."""
-    before, flow = place.shape, place.flow
-    if before is None or shape is None or flow.field is None or flow.sizes is None:
-        return place.behind(shape)
-    rank = len(before) - 1
-    field, window = flow.field, window_of(layer)
-    if window is not None and rank and window.rank in (None, rank):
-        return place.behind(shape, flow.slid(window, rank))
-    output_size = getattr(layer, "output_size", None)
-    if output_size is not None and rank and len(output_size) == rank:
-        return place.behind(shape, Flow(field.through(adaptive_field(flow.sizes, output_size)), shape[:-1]))
-    if len(shape) == 1 and rank and math.prod(shape) == math.prod(before):  # flattened: the same units in a row
-        return place.behind(shape, flow)
-    if callable(layer) and keeps_positions(layer, before, mixing_channels=rank > 0):
-        return place.behind(shape, flow)
-    if math.prod(shape[:-1]) == 1:  # one unit, or a row of them, for all positions
-        return place.behind(shape, Flow(field.of_all(flow.sizes), (1,) * len(flow.sizes)))
-    return place.behind(shape)

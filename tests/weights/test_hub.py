@@ -43,9 +43,7 @@ def test_offline(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError) as error:
         weights.load(model(), NAME)
-    assert str(error.value).startswith(
-        f"weights: cannot fetch {NAME!r} from the Hugging Face hub (ConnectionError: "
-    )
+    assert str(error.value).startswith(f"weights: cannot fetch {NAME!r} from the Hugging Face hub (ConnectionError: ")
     assert str(error.value).endswith(f"or download {ADDRESS} by hand and give the path of that file")
     assert "\n" not in str(error.value)
 
@@ -56,7 +54,7 @@ def test_no_network_is_one_line_at_once(monkeypatch, capfd):
     template = "http://127.0.0.1:9" + constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix("https://huggingface.co")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with pytest.raises(UsageError, match="ConnectionError: .*by hand"):
+    with pytest.raises(UsageError, match=r"ConnectionError: .*by hand"):
         weights.load(model(), NAME)
     assert capfd.readouterr() == ("", "")
 

@@ -1,0 +1,116 @@
+"""Tables of networks in stock Flax, which name no activations: against the same of named layers, and by hand."""
+
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from cnn_jax import geometry, nn, ops
+from cnn_jax.errors import UsageError
+
+SHAPE = (24, 20, 3)
+
+
+class Block(nnx.Module):
+    """A residual block."""
+
+    def __init__(self, features: int, rngs: nnx.Rngs) -> None:
+        self.conv1 = nnx.Conv(features, features, (3, 3), use_bias=False, rngs=rngs)
+        self.bn = nnx.BatchNorm(features, rngs=rngs)
+        self.conv2 = nnx.Conv(features, features, (3, 3), rngs=rngs)
+
+    def __call__(self, x):
+        return x + self.conv2(nnx.relu(self.bn(self.conv1(x))))
+
+
+class Net(nnx.Module):
+    """A stem, functions between the layers, a block that is used twice, dropout, an output."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.stem = nnx.Conv(3, 8, (5, 5), strides=2, padding="VALID", rngs=rngs)
+        self.blocks = nnx.List([Block(8, rngs)])
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.fc = nnx.Linear(8, 10, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.max_pool(nnx.relu(self.stem(x)), (3, 3), strides=(2, 2))
+        for block in self.blocks:
+            x = block(block(x))
+        x = nnx.avg_pool(x, (2, 2), strides=(2, 2))
+        return self.fc(self.dropout(x.mean(axis=(1, 2))))
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, geometry.Row]:
+    return {row.name: row for row in geometry.trace(nnx.eval_shape(lambda: Net(nnx.Rngs(0))), SHAPE)}
+
+
+def named() -> nn.Sequence:
+    rngs = nnx.Rngs(0)
+
+    def block() -> nn.Residual:
+        conv = {"conv1": nn.Conv(8, 8, (3, 3), use_bias=False, rngs=rngs), "bn": nn.BatchNorm(8, rngs=rngs)}
+        return nn.Residual(conv | {"relu": ops.relu, "conv2": nn.Conv(8, 8, (3, 3), rngs=rngs)})
+
+    return nn.Sequence(
+        {
+            "stem": nn.Conv(3, 8, (5, 5), strides=2, padding="VALID", rngs=rngs),
+            "relu": ops.relu,
+            "pool": nn.MaxPool((3, 3), strides=2),
+            "first": block(),
+            "second": block(),
+            "mean": nn.AvgPool((2, 2), strides=2),
+            "whole": ops.global_avg_pool,
+            "fc": nn.Linear(8, 10, rngs=rngs),
+        }
+    )
+
+
+def test_rows_are_those_of_the_same_network_of_named_layers(rows) -> None:
+    known = {row.name: row for row in geometry.trace(nnx.eval_shape(named), SHAPE)}
+    pairs = {"stem": "stem", "fc": "fc"}
+    for number, name in (("", "first"), ("#2", "second")):
+        pairs |= {f"blocks/0/{layer}{number}": f"{name}/branch/{layer}" for layer in ("conv1", "bn", "conv2")}
+    assert list(rows) == [name for name in pairs if name != "fc"] + ["dropout", "fc"]
+    for name, own in pairs.items():
+        row, other = rows[name], known[own]
+        for field in ("kind", "output_shape", "kernel_size", "strides", "receptive_field", "multiply_adds"):
+            assert getattr(row, field) == getattr(other, field), (name, field)
+        assert row.parameters == (0 if "#2" in name else other.parameters), name
+
+
+def test_fields_by_hand(rows) -> None:
+    """5 in the stem, 4 more in the pool; then four windows of 3, positions 4 apart; then all of the image."""
+    sizes = {name: rows[name].receptive_field.size for name in ("stem", "blocks/0/conv1", "blocks/0/conv2#2")}
+    assert sizes == {"stem": (5, 5), "blocks/0/conv1": (9 + 8,) * 2, "blocks/0/conv2#2": (9 + 4 * 8,) * 2}
+    assert rows["blocks/0/conv1"].receptive_field.jump == (4, 4)
+    assert geometry.total(list(rows.values())).parameters == geometry.parameter_count(Net(nnx.Rngs(0)))
+
+
+class Flipped(nnx.Module):
+    """An operation between the layers that moves positions."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.a, self.b = (nnx.Conv(3, 3, (3, 3), rngs=rngs) for _ in range(2))
+
+    def __call__(self, x):
+        return self.b(self.a(x)[:, ::-1])
+
+
+def test_what_is_not_known_is_not_told() -> None:
+    first, second = geometry.trace(Flipped(nnx.Rngs(0)), SHAPE)
+    assert (first.receptive_field.size, second.receptive_field) == ((3, 3), None)
+    assert second.output_shape == SHAPE
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ([nn.MaxPool((2, 2))], {}, r"a list is no nnx.Module; put layers into one, nn.Sequence"),
+        (jnp.tanh, {}, "is no nnx.Module"),
+        (nnx.Linear(3, 4, rngs=nnx.Rngs(0)), {"train": True}, "train=True is for networks that name"),
+        (Net(nnx.Rngs(0)), {"input_shape": (24, 20, 4)}, r"Net does not take inputs of shape \(1, 24, 20, 4\)"),
+    ],
+)
+def test_mistakes_are_named(model, options, message) -> None:
+    with pytest.raises(UsageError, match=message):
+        geometry.trace(model, options.pop("input_shape", SHAPE), **options)
