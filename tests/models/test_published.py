@@ -3,16 +3,16 @@
 Where a paper gives no total, the number follows from its table of layers, as noted beside it.
 """
 
-import functools
 import math
-from typing import Any
 
 import jax.numpy as jnp
 import pytest
 from flax import nnx
 
 from cnn_jax import geometry, models, nn
+from tests.models import traced
 from tests.models.creation import create
+from tests.models.traced import table
 
 # name: parameters, multiply-adds
 TOTALS = {
@@ -93,15 +93,9 @@ BILLIONS = {
 }
 
 
-@functools.cache
-def table(name: str, **options: Any) -> list[geometry.Row]:
-    model = nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0), **options))
-    return geometry.trace(model, models.variant(name).input_shape)
-
-
 @pytest.mark.parametrize("name", TOTALS)
 def test_totals(name: str) -> None:
-    total = geometry.total(table(name))
+    total = traced.total(name)
     parameters, multiply_adds = TOTALS[name]
     assert total.parameters == parameters
     assert multiply_adds in (None, total.multiply_adds)
@@ -110,7 +104,7 @@ def test_totals(name: str) -> None:
 @pytest.mark.parametrize("name", FIELDS)
 def test_fields(name: str) -> None:
     layer, size, jump = FIELDS[name]
-    [row] = [row for row in table(name) if row.name == layer]
+    row = table(name)[layer]
     assert (row.receptive_field.size, row.receptive_field.jump) == ((size, size), (jump, jump))
 
 
@@ -121,7 +115,7 @@ def test_every_network_with_maps_has_its_field_here() -> None:
 @pytest.mark.parametrize("name", BILLIONS)
 def test_multiply_adds_are_those_of_torchvisions_documentation(name: str) -> None:
     options = {"stride": "v1.5"} if name.startswith("resnet") else {}
-    assert round(geometry.total(table(name, **options)).multiply_adds / 1e9, 2) == BILLIONS[name]
+    assert round(traced.total(name, **options).multiply_adds / 1e9, 2) == BILLIONS[name]
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -129,7 +123,7 @@ def test_sizes(name: str) -> None:
     first, *expected = SIZES[name]
     assert models.variant(name).input_shape[:2] == (first, first)
     halving = name.startswith("vgg")  # its convolutions keep the size, and are not in the list
-    sized = [row for row in table(name) if row.kernel_size and (not halving or row.kind == "MaxPool")]
+    sized = [row for row in table(name).values() if row.kernel_size and (not halving or row.kind == "MaxPool")]
     found = [row.output_shape[0] for row in sized]
     assert [row.output_shape[0] for row in sized] == [row.output_shape[1] for row in sized]
     assert found == expected[-len(found) :]
@@ -140,16 +134,16 @@ def test_sizes(name: str) -> None:
 def test_the_default_is_the_published_task(name: str) -> None:
     imagenet = name.startswith(("alexnet", "zfnet", "vgg"))
     outputs = 24 if name == "neocognitron" else 1000 if imagenet else 10
-    assert table(name)[-1].output_shape == (outputs,)
+    assert list(table(name).values())[-1].output_shape == (outputs,)
 
 
 def test_lenet_5_has_60000_trained_parameters() -> None:
-    parameters = {row.name: row.parameters for row in table("lenet_5") if row.parameters}
+    parameters = {row.name: row.parameters for row in table("lenet_5").values() if row.parameters}
     assert parameters == {"c1": 156, "s2": 12, "c3": 1_516, "s4": 32, "c5": 48_120, "f6": 10_164}
 
 
 def test_lenet_1989_has_1256_units() -> None:
-    rows = {row.name: row for row in table("lenet_1989")}
+    rows = table("lenet_1989")
     units = 16 * 16 + sum(math.prod(rows[name].output_shape) for name in ("h1", "h2", "h3", "output"))
     assert units == 1_256
     assert [rows[name].parameters for name in ("h1", "h2", "h3", "output")] == [1_068, 2_592, 5_790, 310]
@@ -167,7 +161,7 @@ TOTAL_CONNECTIONS = {"lenet_1989": 64_660, "lenet_1": 98_442, "lenet_5": 340_908
 def test_connections(name: str) -> None:
     """If all weights and everything below is 1, a unit's value is the number of its connections."""
     model = create(name)
-    shapes = {row.name: row.output_shape for row in table(name)}
+    shapes = {row.name: row.output_shape for row in table(name).values()}
     shape, counts = models.variant(name).input_shape, {}
     for layer_name in model.names:
         layer = model.layer(layer_name)
