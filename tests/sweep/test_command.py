@@ -1,0 +1,108 @@
+"""The flags of a sweep: what they mean together, and what is wrong with them, found before anything starts."""
+
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from absl import flags as absl_flags
+from absl.testing import flagsaver
+
+from cnn_jax.errors import UsageError
+from cnn_jax.sweep import command, space
+from cnn_jax.sweep.settings import Sweep
+from tests.sweep import trivial
+
+EXPERIMENT = types.ModuleType("trivial_experiment")
+EXPERIMENT.monitor = lambda config: "validation/accuracy"  # type: ignore[attr-defined]
+FILE = """
+def get_hyper(hyper):
+    {}
+"""
+
+
+def described(file: str | None = None, **given: Any) -> Sweep:
+    if not absl_flags.FLAGS.is_parsed():
+        absl_flags.FLAGS(["launch.py"])
+    with flagsaver.flagsaver(**given):
+        return command._described(trivial.default_config(), file, lambda config: EXPERIMENT)
+
+
+def test_lists_are_a_grid_and_ranges_are_drawn_from() -> None:
+    grid = described(sweep="rate=0.1,0.2; kind=a,b,c")
+    assert (grid.engine, grid.points, grid.ahead) == ("grid", 6, grid.ahead)
+    assert described(sweep="rate=0.1,0.2; kind=a,b,c", trials=4).points == 4
+    drawn = described(sweep="rate=log(1e-3,1)")
+    assert (drawn.engine, drawn.points) == ("sobol", 50)
+    assert described(sweep="rate=0.1,0.2", engine="tpe", trials=7).points == 7
+
+
+def test_metric_is_what_the_experiment_is_judged_by() -> None:
+    assert described(sweep="rate=0.1").metric == "validation/accuracy"
+    assert described(sweep="rate=0.1", metric="test/loss").direction == "minimize"
+
+
+def test_points_begun_ahead_of_results_follow_from_the_workers() -> None:
+    assert described(sweep="rate=0.1", workers=1).ahead == 1
+    assert described(sweep="rate=0.1", workers=3).ahead == 6
+    assert described(sweep="rate=0.1", workers=3, ahead=4).ahead == 4
+    assert described(sweep="rate=0.1", runner="vectorized", batch=16).ahead == 16
+
+
+def test_space_of_the_config_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(FILE.format('return hyper.product([hyper.sweep("config.rate", [0.1, 0.2])])'))
+    assert space.grid(described(f"{path}:smoke").space) == [{"rate": 0.1}, {"rate": 0.2}]
+    path.write_text(FILE.format('return [{"rate": 0.1, "kind": "b"}]'))
+    assert space.grid(described(str(path)).space) == [{"rate": 0.1, "kind": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("return 1 / 0", "ZeroDivisionError"),
+        ("return 3", "returned 3"),
+        ("return None", "give --sweep="),
+        ('return hyper.sweep("rat", [0.1])', "'rate'"),
+        ('return hyper.product(hyper.uniform("rate", 1, 0))', "no range"),
+    ],
+)
+def test_space_of_the_config_file_that_is_none(body: str, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(FILE.format(body))
+    with pytest.raises(UsageError, match=expected):
+        described(str(path))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"sweep": "rat=0.1"}, "'rate'"),
+        ({"sweep": "kind=1,2"}, "a text"),
+        ({"sweep": "rate=0.1", "engine": "tpee"}, "'tpe'"),
+        ({"sweep": "rate=0.1", "pruner": "halfing"}, "'halving'"),
+        ({"sweep": "rate=uniform(0,1)", "engine": "grid"}, "'rate'"),
+        ({"sweep": "seed=0..2", "seeds": 3}, "exclude each other"),
+        ({"sweep": "rate=0.1", "seeds": 0}, "--seeds=0"),
+        ({"sweep": "rate=0.1", "workers": 0}, "--workers=0"),
+        ({"sweep": "rate=0.1", "trials": -1}, "--trials=-1"),
+    ],
+)
+def test_mistakes(given: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UsageError, match=expected) as found:
+        described(**given)
+    assert "\n" not in str(found.value)
+
+
+def test_experiment_that_is_a_series_of_runs() -> None:
+    with (
+        flagsaver.flagsaver(sweep="rate=0.1"),
+        pytest.raises(UsageError, match="single runs"),
+    ):
+        command._described(trivial.default_config(), None, lambda config: types.ModuleType("series"))
+
+
+def test_folder_of_a_run_is_not_one_for_a_sweep(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with flagsaver.flagsaver(sweep="rate=0.1"), pytest.raises(UsageError, match="no sweep"):
+        command.sweep(trivial.default_config(), None, tmp_path, lambda config: EXPERIMENT)
