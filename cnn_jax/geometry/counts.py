@@ -80,7 +80,9 @@ def multiply_adds(layer: Any, output_shape: Sequence[int]) -> int:
     >>> multiply_adds(nn.Conv(1, 6, (5, 5), rngs=nnx.Rngs(0)), (28, 28, 6))
     117600
     """
-    products = kernel_entries(layer) * math.prod(output_shape[:-1])
+    kernel, positions = kernel_entries(layer), output_shape[:-1]
+    unshared = len(getattr(getattr(layer, "kernel", None), "shape", ())) > len(positions) + 2
+    products = kernel if unshared else kernel * math.prod(positions)
     window = window_of(layer)
     # A transposed convolution visits positions that are zero, all but one in ``input_dilation``.
     spread = window.over(len(output_shape) - 1)["input_dilation"] if products and window else (1,)

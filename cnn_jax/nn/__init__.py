@@ -5,19 +5,22 @@ layers too.
 """
 
 from cnn_jax.nn.blocks import Auxiliary, Parallel, Residual
+from cnn_jax.nn.connections import ConvLocal, SeparableConv
 from cnn_jax.nn.conv import Conv, ConvTranspose
 from cnn_jax.nn.lecun import Subsampling, TableConv
 from cnn_jax.nn.linear import Flatten, Linear, RBFOutput, Scale, flatten
 from cnn_jax.nn.normalization import BatchNorm, Dropout, LocalResponseNorm
-from cnn_jax.nn.pool import AdaptiveAvgPool, AvgPool, LpPool, MaxPool, MaxUnpool, Upsample
+from cnn_jax.nn.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, LpPool, MaxPool, MaxUnpool, Upsample
 from cnn_jax.nn.sequence import Sequence
 
 __all__ = [
     "AdaptiveAvgPool",
+    "AdaptiveMaxPool",
     "Auxiliary",
     "AvgPool",
     "BatchNorm",
     "Conv",
+    "ConvLocal",
     "ConvTranspose",
     "Dropout",
     "Flatten",
@@ -30,6 +33,7 @@ __all__ = [
     "RBFOutput",
     "Residual",
     "Scale",
+    "SeparableConv",
     "Sequence",
     "Subsampling",
     "TableConv",

@@ -1,6 +1,6 @@
 """Convolutions as layers: Flax's own parameters and arguments, computed by ``cnn_jax.ops``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -18,8 +18,9 @@ from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
 from cnn_jax.nn.options import frozen
-from cnn_jax.ops.arguments import AnyArray, per_axis
-from cnn_jax.ops.padding import Padding, dilated
+from cnn_jax.ops.arguments import AnyArray, integer, per_axis
+from cnn_jax.ops.canonical import effective_kernel, operands, windows
+from cnn_jax.ops.padding import Padding, dilated, extend, spread
 
 # Flax has boundary rules among its padding names.
 _FLAX_BOUNDARIES = {"CIRCULAR": "periodic", "REFLECT": "mirror"}
@@ -39,8 +40,8 @@ class Conv(nnx.Module):
       kernel_dilation: One int, or one per axis.
       feature_group_count: Number of groups of channels that do not see each other.
       use_bias: Whether to add a bias to each output channel.
-      mask: Zeros and ones, or booleans, that broadcast to the kernel; where 0, the kernel has no effect. One of
-        shape ``(in_features, out_features)`` gives partial connections.
+      mask: What the kernel is multiplied by, zeros and ones or booleans that broadcast to it; where 0, the kernel has
+        no effect. One of shape ``(in_features, out_features)`` gives partial connections.
       boundary: What padding is filled with; see :func:`cnn_jax.ops.pad`.
       boundary_value: The value of ``boundary='constant'``.
       flip_kernel: Flips the window first: convolution in the mathematician's sense.
@@ -52,6 +53,10 @@ class Conv(nnx.Module):
       precision: As for ``jax.lax.conv_general_dilated``.
       kernel_init: Draws the kernel, ``(*kernel_size, in_features / feature_group_count, out_features)``.
       bias_init: Draws the bias, ``(out_features,)``.
+      conv_general_dilated: Flax's way to have the convolution computed by another function, called as ``jax.lax``'s
+        is; that one itself stands for ``method``.
+      promote_dtype: Flax's way to choose what to compute in.
+      preferred_element_type: The type of the output, and of the sums if it is wider than the inputs.
       rngs: The source of randomness for them.
       kernel_metadata: Metadata of the kernel's ``nnx.Param``.
       bias_metadata: Metadata of the bias's ``nnx.Param``.
@@ -88,16 +93,14 @@ class Conv(nnx.Module):
         precision: lax.PrecisionLike = None,
         kernel_init: Initializer = default_kernel_init,
         bias_init: Initializer = default_bias_init,
+        conv_general_dilated: Callable[..., Array] = lax.conv_general_dilated,
+        promote_dtype: Callable[..., Any] = promote_dtype,
+        preferred_element_type: DTypeLike | None = None,
         rngs: nnx.Rngs,
         kernel_metadata: Mapping[str, Any] = MappingProxyType({}),
         bias_metadata: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        if in_features % feature_group_count or out_features % feature_group_count:
-            raise UsageError(
-                f"Conv: feature_group_count={feature_group_count} must divide in_features={in_features} "
-                f"and out_features={out_features}"
-            )
-        window = (kernel_size,) if isinstance(kernel_size, int) else tuple(kernel_size)
+        window = check_sizes("Conv", in_features, out_features, kernel_size, feature_group_count)
         rank = len(window)
         kernel_shape = (*window, in_features // feature_group_count, out_features)
         self.kernel = nnx.Param(kernel_init(rngs.params(), kernel_shape, param_dtype), **kernel_metadata)
@@ -118,7 +121,7 @@ class Conv(nnx.Module):
         self.use_bias = use_bias
         self.mask = nnx.data(mask)
         # Known also where nnx.eval_shape leaves only the shape of the mask.
-        self.mask_entries = _entries(mask, kernel_shape)
+        self.mask_entries = _entries("Conv", mask, kernel_shape)
         self.dtype = dtype
         self.param_dtype = param_dtype
         self.precision = precision
@@ -128,15 +131,31 @@ class Conv(nnx.Module):
         self.rounding = rounding
         self.method = method
         self.derivatives = derivatives
+        self.conv_general_dilated = conv_general_dilated
+        self.promote_dtype = promote_dtype
+        self.preferred_element_type = preferred_element_type
 
     def __call__(
-        self, inputs: Shaped[AnyArray, "*batch_and_space in_features"]
+        self, inputs: Shaped[AnyArray, "*batch_and_space in_features"], out_sharding: Any = None
     ) -> Shaped[Array, "*batch_and_output out_features"]:
-        """Convolves ``(*batch, *space, in_features)`` to ``(*batch, *output, out_features)``."""
+        """Convolves ``(*batch, *space, in_features)`` to ``(*batch, *output, out_features)``.
+
+        On an explicit mesh the output is split as the inputs are along their batch axis, or by ``out_sharding``.
+        """
         bias = None if self.bias is None else self.bias[...]
-        inputs, kernel, bias = promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)
+        kernel = _masked(self.kernel[...], self.mask)
+        inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
+        if self.conv_general_dilated is not lax.conv_general_dilated:
+            y = self._other_convolution(jnp.asarray(inputs), kernel)
+        else:
+            y = self._convolution(*_widened(self.preferred_element_type, jnp.asarray(inputs), kernel))
+        y = y if self.preferred_element_type is None else y.astype(self.preferred_element_type)
+        y = y if bias is None else y + bias
+        return y if out_sharding is None else jax.sharding.reshard(y, out_sharding)
+
+    def _convolution(self, inputs: Array, kernel: Array) -> Array:
         padding, boundary = self._padding()
-        y = ops.conv(
+        return ops.conv(
             inputs,
             kernel,
             strides=self.strides,
@@ -144,7 +163,6 @@ class Conv(nnx.Module):
             input_dilation=self.input_dilation,
             kernel_dilation=self.kernel_dilation,
             feature_group_count=self.feature_group_count,
-            mask=None if self.mask is None else self.mask != 0,
             boundary=boundary,
             boundary_value=self.boundary_value,
             flip_kernel=self.flip_kernel,
@@ -153,7 +171,42 @@ class Conv(nnx.Module):
             derivatives=self.derivatives,
             precision=self.precision,
         )
-        return y if bias is None else y + bias
+
+    def _other_convolution(self, inputs: Array, kernel: Array) -> Array:
+        """The user's own function, for arguments that are checked and a boundary that is written out."""
+        padding, boundary = self._padding()
+        x, kernel, batch = operands("Conv", inputs, kernel, self.feature_group_count)
+        geometry = windows(
+            "Conv",
+            x.shape[1:-1],
+            self.kernel_size,
+            strides=self.strides,
+            padding=padding,
+            input_dilation=self.input_dilation,
+            kernel_dilation=self.kernel_dilation,
+            rounding=self.rounding,
+        )
+        pairs, rates = geometry.sliding.reach, self.input_dilation
+        if boundary != "zero":
+            x = extend(spread(x, rates), pairs, boundary=boundary, boundary_value=self.boundary_value)
+            pairs, rates = ((0, 0),) * len(rates), (1,) * len(rates)
+        space = "".join(chr(ord("a") + axis) for axis in range(len(rates)))
+        preferred = {"preferred_element_type": self.preferred_element_type} if self.preferred_element_type else {}
+        y = self.conv_general_dilated(
+            x,
+            effective_kernel("Conv", kernel, None, self.flip_kernel),
+            self.strides,
+            pairs,
+            lhs_dilation=rates,
+            rhs_dilation=self.kernel_dilation,
+            dimension_numbers=lax.conv_dimension_numbers(
+                x.shape, kernel.shape, (f"N{space}C", f"{space}IO", f"N{space}C")
+            ),
+            feature_group_count=self.feature_group_count,
+            precision=self.precision,
+            **preferred,
+        )
+        return y.reshape(*batch, *y.shape[1:])
 
     def _padding(self) -> tuple[Padding, str]:
         """Padding and boundary, with Flax's two names that mean both written out."""
@@ -165,15 +218,55 @@ class Conv(nnx.Module):
         return tuple(((reach - 1) // 2, reach // 2) for reach in reaches), _FLAX_BOUNDARIES[self.padding]
 
 
-def _entries(mask: Shaped[AnyArray, "..."] | None, kernel_shape: tuple[int, ...]) -> int | None:
+def check_sizes(
+    name: str, in_features: int, out_features: int, kernel_size: int | Sequence[int], feature_group_count: int = 1
+) -> tuple[int, ...]:
+    """The sizes of the window, if they and the numbers of channels make a kernel."""
+    window = tuple(kernel_size) if isinstance(kernel_size, Sequence) else (kernel_size,)
+    window = per_axis(name, "kernel_size", window, len(window))
+    numbers = {"in_features": in_features, "out_features": out_features, "feature_group_count": feature_group_count}
+    for what, number in numbers.items():
+        if integer(name, what, number) < 1:
+            raise UsageError(f"{name}: {what}={number} must be at least 1")
+    if in_features % feature_group_count or out_features % feature_group_count:
+        raise UsageError(
+            f"{name}: feature_group_count={feature_group_count} must divide in_features={in_features} "
+            f"and out_features={out_features}"
+        )
+    return window
+
+
+def _entries(name: str, mask: Shaped[AnyArray, "..."] | None, kernel_shape: tuple[int, ...]) -> int | None:
     """How many entries of a kernel a mask lets through; None without a mask, or for one that is being traced."""
     if mask is None or isinstance(mask, jax.core.Tracer):
         return None
-    return int(np.count_nonzero(np.broadcast_to(np.asarray(mask), kernel_shape)))
+    try:
+        return int(np.count_nonzero(np.broadcast_to(np.asarray(mask), kernel_shape)))
+    except ValueError:
+        raise UsageError(
+            f"{name}: mask of shape {np.shape(mask)} does not broadcast to kernel {kernel_shape}; "
+            f"use (in_features, out_features)"
+        ) from None
+
+
+def _masked(kernel: Array, mask: Shaped[AnyArray, "..."] | None) -> Array:
+    """The kernel times the mask; where that is 0 it is 0, whatever the kernel holds there."""
+    if mask is None:
+        return kernel
+    product = kernel * mask
+    return jnp.where(mask != 0, product, jnp.zeros((), product.dtype))
+
+
+def _widened(preferred: DTypeLike | None, inputs: Array, kernel: Array) -> tuple[Array, Array]:
+    """Both arrays in a type that holds the preferred one of the output: their products are the same."""
+    if preferred is None:
+        return inputs, kernel
+    dtype = jnp.promote_types(jnp.result_type(inputs, kernel), preferred)
+    return inputs.astype(dtype), kernel.astype(dtype)
 
 
 class ConvTranspose(nnx.Module):
-    """A transposed convolution that stands in for ``nnx.ConvTranspose``: the same parameters, defaults and outputs.
+    """A transposed convolution with the parameters, defaults and outputs of ``nnx.ConvTranspose``, but ``'CIRCULAR'``.
 
     Mind that Flax means two things by ``padding``: the names are those of the convolution that this one transposes, and
     numbers are what is added to the input once it has been spread out by the strides. For the exact adjoint of a
@@ -188,7 +281,8 @@ class ConvTranspose(nnx.Module):
         pair per axis.
       kernel_dilation: One int, or one per axis.
       use_bias: Whether to add a bias to each output channel.
-      mask: Zeros and ones, or booleans, that broadcast to the kernel; where 0, the kernel has no effect.
+      mask: What the kernel is multiplied by, zeros and ones or booleans that broadcast to it; where 0, the kernel has
+        no effect.
       method: ``'auto'`` or one of ``cnn_jax.ops.METHODS``.
       derivatives: ``'custom'``, fast; or ``'jax'``, which supports forward mode too.
       dtype: What to compute in; by default what the input and the parameters promote to.
@@ -197,6 +291,8 @@ class ConvTranspose(nnx.Module):
       kernel_init: Draws the kernel, ``(*kernel_size, in_features, out_features)``.
       bias_init: Draws the bias, ``(out_features,)``.
       transpose_kernel: Whether the kernel is that of the convolution, ``(*kernel_size, out_features, in_features)``.
+      promote_dtype: Flax's way to choose what to compute in.
+      preferred_element_type: The type of the output, and of the sums if it is wider than the inputs.
       rngs: The source of randomness for the parameters.
       kernel_metadata: Metadata of the kernel's ``nnx.Param``.
       bias_metadata: Metadata of the bias's ``nnx.Param``.
@@ -227,6 +323,8 @@ class ConvTranspose(nnx.Module):
         kernel_init: Initializer = default_kernel_init,
         bias_init: Initializer = default_bias_init,
         transpose_kernel: bool = False,
+        promote_dtype: Callable[..., Any] = promote_dtype,
+        preferred_element_type: DTypeLike | None = None,
         rngs: nnx.Rngs,
         kernel_metadata: Mapping[str, Any] = MappingProxyType({}),
         bias_metadata: Mapping[str, Any] = MappingProxyType({}),
@@ -235,7 +333,7 @@ class ConvTranspose(nnx.Module):
             raise UsageError(
                 f"ConvTranspose: unknown padding={padding!r}; use 'SAME', 'VALID', numbers, or ops.conv_transpose"
             )
-        window = (kernel_size,) if isinstance(kernel_size, int) else tuple(kernel_size)
+        window = check_sizes("ConvTranspose", in_features, out_features, kernel_size)
         features = (out_features, in_features) if transpose_kernel else (in_features, out_features)
         self.kernel = nnx.Param(kernel_init(rngs.params(), (*window, *features), param_dtype), **kernel_metadata)
         self.bias = (
@@ -251,22 +349,24 @@ class ConvTranspose(nnx.Module):
         self.kernel_dilation = per_axis("ConvTranspose", "kernel_dilation", kernel_dilation or 1, len(window))
         self.use_bias = use_bias
         self.mask = nnx.data(mask)
-        self.mask_entries = _entries(mask, self.kernel.shape)
+        self.mask_entries = _entries("ConvTranspose", mask, self.kernel.shape)
         self.method = method
         self.derivatives = derivatives
         self.dtype = dtype
         self.param_dtype = param_dtype
         self.precision = precision
         self.transpose_kernel = transpose_kernel
+        self.promote_dtype = promote_dtype
+        self.preferred_element_type = preferred_element_type
 
     def __call__(
         self, inputs: Shaped[AnyArray, "*batch_and_space in_features"]
     ) -> Shaped[Array, "*batch_and_output out_features"]:
         """Convolves ``(*batch, *space, in_features)``, spread out, to ``(*batch, *output, out_features)``."""
         bias = None if self.bias is None else self.bias[...]
-        inputs, kernel, bias = promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)
-        if self.mask is not None:
-            kernel = jnp.where(self.mask != 0, kernel, jnp.zeros((), kernel.dtype))
+        kernel = _masked(self.kernel[...], self.mask)
+        inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
+        inputs, kernel = _widened(self.preferred_element_type, jnp.asarray(inputs), kernel)
         y = ops.conv(
             inputs,
             jnp.swapaxes(kernel, -1, -2) if self.transpose_kernel else kernel,
@@ -278,6 +378,7 @@ class ConvTranspose(nnx.Module):
             derivatives=self.derivatives,
             precision=self.precision,
         )
+        y = y if self.preferred_element_type is None else y.astype(self.preferred_element_type)
         return y if bias is None else y + bias
 
     @property

@@ -17,6 +17,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.nn.options import frozen
 from cnn_jax.ops.arguments import AnyArray, per_axis
 from cnn_jax.ops.padding import Padding
+from cnn_jax.ops.pool import check_window
 
 
 class TableConv(nnx.Module):
@@ -145,7 +146,8 @@ class Subsampling(nnx.Module):
         bias_init: Initializer = default_bias_init,
         rngs: nnx.Rngs,
     ) -> None:
-        self.window_shape = self.strides = tuple(window_shape)
+        rank = check_window("Subsampling", window_shape, "window_shape")
+        self.window_shape = self.strides = per_axis("Subsampling", "window_shape", window_shape, rank)
         self.padding = "VALID"
         coefficient_init = coefficient_init or constant(1 / math.prod(self.window_shape))
         self.coefficient = nnx.Param(coefficient_init(rngs.params(), (features,), jnp.float32))

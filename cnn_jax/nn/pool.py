@@ -48,6 +48,7 @@ class MaxPool(_Pool):
       dilation: One int, or one per axis.
       rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
       ties: Where the gradient goes: ``'first'``, ``'split'`` or ``'all'``.
+      return_indices: Return a pair, the maxima and where they are, as :class:`MaxUnpool` takes them.
 
     >>> import jax.numpy as jnp
     >>> MaxPool((3, 3), strides=2)(jnp.ones((8, 55, 55, 96))).shape
@@ -63,19 +64,20 @@ class MaxPool(_Pool):
         dilation: int | Sequence[int] = 1,
         rounding: str = "floor",
         ties: str = "first",
+        return_indices: bool = False,
     ) -> None:
         super().__init__(window_shape, strides, padding, dilation, rounding)
         self.ties = ties
+        self.return_indices = return_indices
 
-    def __call__(
-        self, inputs: Shaped[AnyArray, "*batch_and_space channels"]
-    ) -> Shaped[Array, "*batch_and_output channels"]:
+    def __call__(self, inputs: Shaped[AnyArray, "*batch_and_space channels"]) -> Any:
         """Pools ``(*batch, *space, C)`` to ``(*batch, *output, C)``."""
         return ops.max_pool(
             inputs,
             self.window_shape,
             **self._sliding(),
             ties=self.ties,
+            return_indices=self.return_indices,
         )
 
 
@@ -181,6 +183,28 @@ class AdaptiveAvgPool(nnx.Module):
     ) -> Shaped[Array, "*batch_and_output channels"]:
         """Pools ``(*batch, *space, C)`` to ``(*batch, *output_size, C)``."""
         return ops.adaptive_avg_pool(inputs, self.output_size)
+
+
+class AdaptiveMaxPool(nnx.Module):
+    """:func:`cnn_jax.ops.adaptive_max_pool` as a layer.
+
+    Args:
+      output_size: The number of windows, one int per spatial axis.
+      return_indices: Return a pair: what :func:`cnn_jax.ops.adaptive_max_pool` does.
+
+    >>> import jax.numpy as jnp
+    >>> AdaptiveMaxPool((6, 6))(jnp.ones((8, 13, 13, 256))).shape
+    (8, 6, 6, 256)
+    """
+
+    def __init__(self, output_size: int | Sequence[int], *, return_indices: bool = False) -> None:
+        rank = check_window("AdaptiveMaxPool", output_size, "output_size")
+        self.output_size = per_axis("AdaptiveMaxPool", "output_size", output_size, rank)
+        self.return_indices = return_indices
+
+    def __call__(self, inputs: Shaped[AnyArray, "*batch_and_space channels"]) -> Any:
+        """Pools ``(*batch, *space, C)`` to ``(*batch, *output_size, C)``."""
+        return ops.adaptive_max_pool(inputs, self.output_size, return_indices=self.return_indices)
 
 
 class MaxUnpool(nnx.Module):

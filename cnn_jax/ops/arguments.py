@@ -5,6 +5,7 @@ Each function takes the name of the calling op first, because each error line st
 
 import operator
 from collections.abc import Collection, Sequence
+from numbers import Real
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 from cnn_jax.errors import UsageError, nearest
 
 AnyArray = jax.Array | np.ndarray  # what public functions take; they return jax.Array
+PRECISIONS = ("bfloat16", "bfloat16_3x", "default", "fastest", "float32", "high", "highest", "tensorfloat32")  # lax's
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 
 
@@ -32,9 +34,16 @@ def check_option(op: str, name: str, value: str, options: Collection[str]) -> No
         raise UsageError(f"{op}: unknown {name}={value!r}; {nearest(str(value), options)}")
 
 
+def check_precision(op: str, precision: Any) -> None:
+    """Raises a ``UsageError`` for a name that is none of those which ``jax.lax`` has for a precision."""
+    for name in precision if isinstance(precision, tuple) else (precision,):
+        if isinstance(name, str):
+            check_option(op, "precision", name, PRECISIONS)
+
+
 def check_array(op: str, name: str, value: Any) -> jax.Array:
     """The argument as a JAX array, or a ``UsageError`` if it is not a floating-point array or has an axis of size 0."""
-    array = jnp.asarray(value)
+    array = as_array(op, name, value)
     if array.dtype.name not in FLOATS:
         raise UsageError(
             f"{op}: {name} has dtype {array.dtype.name}, but this op is for {', '.join(FLOATS)}; "
@@ -46,6 +55,22 @@ def check_array(op: str, name: str, value: Any) -> jax.Array:
             f"{op}: {name} of shape {array.shape} is empty: axis {axis} has size 0; every axis must be >= 1"
         )
     return array
+
+
+def as_array(op: str, name: str, value: Any) -> jax.Array:
+    """The argument as a JAX array of any type, or a ``UsageError``."""
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError):
+        shown = f"{value!r:.60}".replace("\n", " ")
+        raise UsageError(f"{op}: {name} must be an array of numbers, got {type(value).__name__} {shown}") from None
+
+
+def check_number(op: str, name: str, value: Any) -> None:
+    """Raises a ``UsageError`` unless the value is one number, which may be a scalar array and may be traced."""
+    scalar = jnp.shape(value) == () if isinstance(value, AnyArray) else isinstance(value, Real)
+    if isinstance(value, bool) or not scalar:
+        raise UsageError(f"{op}: {name}={value!r} must be a number")
 
 
 def per_axis(op: str, name: str, value: int | Sequence[int], rank: int, *, least: int = 1) -> tuple[int, ...]:

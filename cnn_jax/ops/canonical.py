@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array, integer, per_axis, split_batch
+from cnn_jax.ops.arguments import AnyArray, as_array, check_array, integer, per_axis, split_batch
 from cnn_jax.ops.padding import Padding, Pairs, Sliding, extend, slide, spread
 
 
@@ -75,12 +75,12 @@ def operands(
     return merged.astype(dtype), kernel.astype(dtype), batch
 
 
-def check_rank(op: str, kernel: jax.Array, layout: str) -> int:
+def check_rank(op: str, kernel: AnyArray, layout: str, *, name: str = "kernel") -> int:
     """The number of window axes of a kernel, at least 1."""
     if kernel.ndim < 3:
         raise UsageError(
-            f"{op}: kernel of shape {kernel.shape} has no window; it must be {layout}, e.g. "
-            f"kernel[None, ...] for a window of 1, or kernel[..., None, None] for one channel and one feature"
+            f"{op}: {name} of shape {kernel.shape} has no window; it must be {layout}, e.g. "
+            f"{name}[None, ...] for a window of 1, or {name}[..., None, None] for one channel and one feature"
         )
     return kernel.ndim - 2
 
@@ -115,7 +115,7 @@ def layout_hint(x: jax.Array, kernel: jax.Array, needed: int, *, name: str = "x"
 def effective_kernel(op: str, kernel: jax.Array, mask: AnyArray | None, flip: bool) -> jax.Array:
     """The kernel with its masked entries zeroed and, if asked, its window flipped."""
     if mask is not None:
-        mask = jnp.asarray(mask)
+        mask = as_array(op, "mask", mask)
         if mask.dtype != bool:
             raise UsageError(f"{op}: mask has dtype {mask.dtype.name}, but must be bool; write mask != 0")
         try:

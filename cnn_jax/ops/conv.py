@@ -6,15 +6,16 @@ them to a method (``cnn_jax.ops.methods``). What a deep-learning library calls c
 """
 
 from collections.abc import Sequence
+from functools import partial
 
-import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.ops import methods
-from cnn_jax.ops.arguments import AnyArray, check_option
+from cnn_jax.ops.arguments import AnyArray, check_option, check_precision
 from cnn_jax.ops.canonical import Windows, accumulator, effective_kernel, operands, prepare, windows
 from cnn_jax.ops.padding import Padding, check_boundary
+from cnn_jax.ops.sharding import over_batches, zeros
 
 
 def conv(
@@ -72,6 +73,7 @@ def conv(
     References:
       Dumoulin and Visin, A guide to convolution arithmetic for deep learning, 2016.
 
+    >>> import jax.numpy as jnp
     >>> image, kernel = jnp.ones((8, 32, 32, 3)), jnp.ones((5, 5, 3, 6))
     >>> conv(image, kernel).shape
     (8, 28, 28, 6)
@@ -125,17 +127,17 @@ def convolve(
     precision: lax.PrecisionLike,
 ) -> Shaped[Array, "batch *output features"]:
     """:func:`conv` with everything but the method checked: applies the boundary rule, chooses the method, calls it."""
+    check_precision(op, precision)
     chosen = methods.resolve(op, method, x.shape, kernel.shape, geometry, groups)
     dtype = x.dtype
     if chosen != "direct":  # XLA's convolution sums narrow floats wider by itself; sums written in jnp would not
         x, kernel = (array.astype(accumulator(dtype)) for array in (x, kernel))
     prepared = prepare(x, geometry, boundary, boundary_value)
     if prepared is None:  # a crop that leaves only the zeros between dilated inputs
-        return jnp.zeros((x.shape[0], *geometry.sliding.output, kernel.shape[-1]), dtype)
+        return zeros((x.shape[0], *geometry.sliding.output, kernel.shape[-1]), x).astype(dtype)
     x, pairs, rates = prepared
-    y = methods.function(chosen, derivatives)(
-        x,
-        kernel,
+    compute = partial(
+        methods.function(chosen, derivatives),
         strides=geometry.strides,
         padding=pairs,
         input_dilation=rates,
@@ -143,4 +145,4 @@ def convolve(
         feature_group_count=groups,
         precision=precision,
     )
-    return y.astype(dtype)
+    return over_batches(compute, x, kernel).astype(dtype)

@@ -36,6 +36,7 @@ from cnn_jax.ops.padding import (
     pair,
     per_axis_padding,
 )
+from cnn_jax.ops.sharding import like
 
 
 def conv_transpose(
@@ -147,8 +148,8 @@ def conv_transpose(
         precision=precision,
     )
     if boundary != "zero":
-        like = jax.ShapeDtypeStruct((x.shape[0], *sizes, x.shape[-1]), dtype)
-        (x,) = jax.linear_transpose(lambda x: prepare(x, geometry, boundary, 0.0)[0], like)(x)  # type: ignore[index]
+        x_like = like((x.shape[0], *sizes, x.shape[-1]), x)
+        (x,) = jax.linear_transpose(lambda x: prepare(x, geometry, boundary, 0.0)[0], x_like)(x)  # type: ignore[index]
     return x.reshape(*batch, *x.shape[1:])
 
 

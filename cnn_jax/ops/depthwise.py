@@ -103,6 +103,7 @@ def separable_conv(
     """
     op = "separable_conv"
     pointwise_kernel = check_array(op, "pointwise_kernel", pointwise_kernel)
+    check_rank(op, depthwise_kernel, "(*window, C, multiplier)", name="depthwise_kernel")
     features = depthwise_kernel.shape[-2] * depthwise_kernel.shape[-1]
     if pointwise_kernel.ndim != 2 or pointwise_kernel.shape[0] != features:
         raise UsageError(

@@ -38,6 +38,7 @@ from cnn_jax.ops.formulations import (
     channels_last,
 )
 from cnn_jax.ops.padding import Pairs
+from cnn_jax.ops.sharding import zeros
 
 
 def conv(
@@ -169,7 +170,7 @@ def formulation(product: str, plan: Plan) -> Formulation:
 def _product(product: str, plan: Plan, *operands: jax.Array) -> jax.Array:
     """One of the three products, for one model or, under ``vmap``, for several."""
     if 0 in plan.each("out"):
-        return jnp.zeros(plan.shapes[_RESULT[product]], operands[0].dtype)
+        return zeros(plan.shapes[_RESULT[product]], operands[0])
 
     @custom_vmap
     def compute(*operands: jax.Array) -> jax.Array:

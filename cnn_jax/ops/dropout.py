@@ -45,6 +45,8 @@ def dropout(
         if not -x.ndim <= integer(op, "broadcast_dims", axis) < x.ndim:
             raise UsageError(f"{op}: broadcast_dims={broadcast_dims!r} names axis {axis}, but x has shape {x.shape}")
         shape[axis] = 1
+    if not isinstance(key, AnyArray):
+        raise UsageError(f"{op}: key={key!r} is no JAX random key; make one with jax.random.key(seed)")
     if rate == 0:
         return x
     keep = jax.random.bernoulli(key, 1 - rate, tuple(shape))
@@ -74,6 +76,8 @@ def spatial_dropout(
     >>> bool((x == x[:, :1, :1]).all())
     True
     """
+    if jnp.ndim(x) < 3:
+        raise UsageError(f"spatial_dropout: x of shape {jnp.shape(x)} has no space; it must be (N, *space, C)")
     return dropout(x, rate, key=key, broadcast_dims=range(1, jnp.ndim(x) - 1))
 
 

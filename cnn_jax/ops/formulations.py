@@ -31,6 +31,7 @@ from jax import lax
 
 from cnn_jax.ops import taps
 from cnn_jax.ops.canonical import inverted, place
+from cnn_jax.ops.sharding import like, zeros
 from cnn_jax.ops.toeplitz import selector
 
 BLOCK = 32  # channels: what a group needs for the products to outweigh the handling
@@ -115,11 +116,11 @@ def _transposed_by_jax(output: Product) -> Formulation:
     """A formulation from its output alone, the gradients being JAX's transposes of that linear function."""
 
     def input_gradient(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
-        x = jax.ShapeDtypeStruct(plan.shapes["x"], dy.dtype)
+        x = like(plan.shapes["x"], dy)
         return jax.linear_transpose(lambda x: output(plan, x, kernel), x)(dy)[0]
 
     def kernel_gradient(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
-        kernel = jax.ShapeDtypeStruct(plan.shapes["kernel"], dy.dtype)
+        kernel = like(plan.shapes["kernel"], dy)
         return jax.linear_transpose(lambda kernel: output(plan, x, kernel), kernel)(dy)[0]
 
     return Formulation(output, input_gradient, kernel_gradient)
@@ -148,7 +149,7 @@ def _convolution_with_inverted_kernel(plan: Plan, dy: jax.Array, kernel: jax.Arr
     )
     placed = place(dy, plan.each("stride"), widths)
     if placed is None:
-        return jnp.zeros(plan.shapes["x"], dy.dtype)
+        return zeros(plan.shapes["x"], dy)
     dy, padding = placed
     return channels_last(
         dy,
@@ -167,7 +168,7 @@ def _convolution_over_batch(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Arra
     widths = tuple((axis.low, (axis.out - 1) * axis.stride + axis.reach - axis.spread - axis.low) for axis in plan.axes)
     placed = place(x, plan.each("input_dilation"), widths)
     if placed is None:
-        return jnp.zeros(plan.shapes["kernel"], dy.dtype)
+        return zeros(plan.shapes["kernel"], dy)
     x, padding = placed
     groups, space = plan.groups, x.shape[1:-1]
     # The groups move to the side of the sum: row c of the new batch, new channel (group, n).
@@ -330,7 +331,7 @@ def _input_gradient_by_phase(plan: Plan, dy: jax.Array, kernel: jax.Array) -> ja
         axes=tuple(Axis(size, window, 1, 0, 0, 1, 1) for size, window in zip(sizes, windows, strict=True)),
         channels=plan.channels * math.prod(strides),
     )
-    x = jax.ShapeDtypeStruct(plan.shapes["x"], dy.dtype)
+    x = like(plan.shapes["x"], dy)
     return jax.linear_transpose(from_input, x)(_convolution_with_inverted_kernel(dense, dy, kernel))[0]
 
 
@@ -384,13 +385,13 @@ def _slabs_output(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
         return y + _convolution(slabs.flat, slabs.take(padded, start), weights), None
 
     entries = (jnp.asarray(slabs.starts), kernel.reshape(-1, *slabs.flat.shapes["kernel"]))
-    return lax.scan(step, jnp.zeros(slabs.flat.shapes["dy"], x.dtype), entries)[0].reshape(plan.shapes["dy"])
+    return lax.scan(step, zeros(slabs.flat.shapes["dy"], x), entries)[0].reshape(plan.shapes["dy"])
 
 
 def _slabs_input_gradient(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
     slabs = _Slabs(plan)
     dy = dy.reshape(slabs.flat.shapes["dy"])
-    x = jax.ShapeDtypeStruct(plan.shapes["x"], dy.dtype)
+    x = like(plan.shapes["x"], dy)
     padded = jax.eval_shape(lambda x: _padded(x, slabs.outer), x)
 
     def step(gradient: jax.Array, entry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
@@ -398,7 +399,7 @@ def _slabs_input_gradient(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.A
         return slabs.add(gradient, start, _convolution_with_inverted_kernel(slabs.flat, dy, weights)), None
 
     entries = (jnp.asarray(slabs.starts), kernel.reshape(-1, *slabs.flat.shapes["kernel"]))
-    gradient = lax.scan(step, jnp.zeros(padded.shape, dy.dtype), entries)[0]
+    gradient = lax.scan(step, zeros(padded.shape, dy), entries)[0]
     return jax.linear_transpose(lambda x: _padded(x, slabs.outer), x)(gradient)[0]
 
 

@@ -20,6 +20,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import AnyArray, check_array, per_axis, split_batch
 from cnn_jax.ops.canonical import Windows, prepare, windows
 from cnn_jax.ops.padding import Padding, Pairs, check_boundary, spread
+from cnn_jax.ops.sharding import like, zeros
 
 
 def im2col(
@@ -129,8 +130,8 @@ def col2im(
             f"{op}: columns of shape {columns.shape} must be (*batch, {', '.join(map(str, output))}, {taps} * C) "
             f"for input sizes {sizes} and window {window}"
         )
-    like = jax.ShapeDtypeStruct((merged.shape[0], *sizes, merged.shape[-1] // taps), columns.dtype)
-    adjoint = jax.linear_transpose(lambda x: window_rows(x, geometry, boundary, 0.0), like)
+    x_like = like((merged.shape[0], *sizes, merged.shape[-1] // taps), merged)
+    adjoint = jax.linear_transpose(lambda x: window_rows(x, geometry, boundary, 0.0), x_like)
     (x,) = adjoint(merged.reshape(*merged.shape[:-1], taps, -1))
     return x.reshape(*batch, *x.shape[1:])
 
@@ -147,7 +148,7 @@ def window_rows(x: jax.Array, geometry: Windows, boundary: str, boundary_value: 
     prepared = prepare(x, geometry, boundary, boundary_value)
     taps = math.prod(geometry.window)
     if prepared is None:
-        return jnp.zeros((x.shape[0], *geometry.sliding.output, taps, x.shape[-1]), x.dtype)
+        return zeros((x.shape[0], *geometry.sliding.output, taps, x.shape[-1]), x)
     x, pairs, rates = prepared
     return patches(x, geometry.window, geometry.strides, pairs, rates, geometry.kernel_dilation)
 

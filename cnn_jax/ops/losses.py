@@ -3,6 +3,7 @@
 Every function returns one number per example (or class); means and masks are the caller's.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -74,6 +75,8 @@ def squared_error(
     Array([1.], dtype=float32)
     """
     outputs, distribution = _with_distributions("squared_error", "outputs", outputs, labels)
+    if not isinstance(targets, Sequence) or len(targets) != 2:
+        raise UsageError(f"squared_error: targets={targets!r} must be two: of a wrong class and of the right one")
     wrong, right = targets
     return jnp.square(outputs - (wrong + (right - wrong) * distribution)).mean(axis=-1)
 

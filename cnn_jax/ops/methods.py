@@ -1,22 +1,24 @@
 """The ways to compute a convolution: what each can do, how exact it is, and the rule that chooses among them.
 
 All of them compute the same sums. With ``u`` the unit roundoff of the dtype in which sums are formed (float32 for
-bfloat16, float16 and float32, float64 for float64) and ``K`` the number of products in one of them, the error of an
-output before it is rounded to its own dtype is at most
+bfloat16, float16 and float32, float64 for float64), ``K`` the number of products in one of them, and ``L`` the number
+of points of a padded image, the error of an output before it is rounded to its own dtype is at most
 
 =================  ===================================================================================================
 method             bound on the absolute error of an output
 =================  ===================================================================================================
-``direct``         ``K u sum |x| |kernel|``, over its own window: XLA's convolution, or sums of matrix products
+``direct``         ``(K + 4) u sum |x| |kernel|``, over its own window: XLA's convolution, or sums of matrix products
 ``im2col``         the same: one matrix product over all windows
 ``toeplitz``       the same: banded matrices along the last axis, im2col along the others
-``fft``            ``c u log2(L) |x|_2 |kernel|_2``, over a whole padded channel stack of ``L`` points: small outputs of
-                   a large input lose relative accuracy
-``winograd``       F(2,3): ``K u 9^rank max|x| max|kernel|``, in practice about the error of ``direct``
-``winograd_f43``   F(4,3): ``K u 190^rank max|x| max|kernel|``, in practice 10 to 50 times the error of ``direct``
+``fft``            ``10 u log2(L + 2) |x|_2 |kernel|_2``, over a whole image with its channels: small outputs of a large
+                   input lose relative accuracy
+``winograd``       F(2,3): ``(K + 4) u 9^rank max|x| max|kernel|``, in practice about the error of ``direct``
+``winograd_f43``   F(4,3): ``(K + 4) u 190^rank max|x| max|kernel|``, in practice 10 to 50 times that of ``direct``
 =================  ===================================================================================================
 
-(On a GPU the default ``precision`` of float32 products is TF32, with the unit roundoff of 2^-11.)
+On a GPU the default ``precision`` of float32 products is TF32, with the unit roundoff of 2^-11. An infinity or NaN of
+the input may reach outputs whose window does not hold it, where a method multiplies it by the zeros of a larger matrix:
+with ``fft`` all of them, with ``toeplitz`` and, for few channels, ``direct`` those of its rows or group.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,6 +46,8 @@ class Method(NamedTuple):
     """A function of canonical arguments; see ``cnn_jax.ops.canonical``."""
     supports: str
     """What it can do, for people."""
+    error: str
+    """The bound on the error of an output, in the terms of this module's table."""
     obstacle: Callable[[Sequence[int], Sequence[int], Windows, int], str | None]
     """From the shapes of input and kernel, the options and the groups: why it cannot do this one, or None."""
 
@@ -71,15 +75,27 @@ def _not_three(x: Sequence[int], kernel: Sequence[int], geometry: Windows, group
 
 
 METHODS: dict[str, Method] = {
-    "direct": Method(direct.conv, "everything", _none),
-    "im2col": Method(conv_im2col, "everything; copies the input prod(window) times", _none),
-    "toeplitz": Method(conv_toeplitz, "everything up to banded matrices of 2^28 entries", _too_large),
-    "fft": Method(conv_fft, "everything; computes all positions at stride 1", _none),
+    "direct": Method(direct.conv, "everything", "(K + 4) u sum |x| |kernel|", _none),
+    "im2col": Method(
+        conv_im2col, "everything; copies the input prod(window) times", "(K + 4) u sum |x| |kernel|", _none
+    ),
+    "toeplitz": Method(
+        conv_toeplitz, "everything up to banded matrices of 2^28 entries", "(K + 4) u sum |x| |kernel|", _too_large
+    ),
+    "fft": Method(
+        conv_fft, "everything; computes all positions at stride 1", "10 u log2(L + 2) |x|_2 |kernel|_2", _none
+    ),
     "winograd": Method(
-        partial(conv_winograd, transform=F23), "windows of 3, stride 1, no dilation; F(2,3)", _not_three
+        partial(conv_winograd, transform=F23),
+        "windows of 3, stride 1, no dilation; F(2,3)",
+        "(K + 4) u 9^rank max|x| max|kernel|",
+        _not_three,
     ),
     "winograd_f43": Method(
-        partial(conv_winograd, transform=F43), "windows of 3, stride 1, no dilation; F(4,3)", _not_three
+        partial(conv_winograd, transform=F43),
+        "windows of 3, stride 1, no dilation; F(4,3)",
+        "(K + 4) u 190^rank max|x| max|kernel|",
+        _not_three,
     ),
 }
 

@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array, check_option, per_axis
+from cnn_jax.ops.arguments import AnyArray, as_array, check_array, check_option, per_axis
 from cnn_jax.ops.reductions import window_sums, window_sums_transpose
 from cnn_jax.ops.taps import Axes, Axis
 
@@ -84,19 +84,21 @@ def batch_norm(
     """
     op = "batch_norm"
     x = check_array(op, "x", x)
-    for name, vector in {"mean": mean, "variance": variance, "scale": scale, "bias": bias}.items():
-        if vector is not None and jnp.shape(vector) != x.shape[-1:]:
+    given = {"mean": mean, "variance": variance, "scale": scale, "bias": bias}
+    vectors = {name: as_array(op, name, vector) for name, vector in given.items() if vector is not None}
+    for name, vector in vectors.items():
+        if vector.shape != x.shape[-1:]:
             raise UsageError(
-                f"{op}: {name} has shape {jnp.shape(vector)}, but x of shape {x.shape} has {x.shape[-1]} channels; "
+                f"{op}: {name} has shape {vector.shape}, but x of shape {x.shape} has {x.shape[-1]} channels; "
                 f"channels come last"
             )
     check_at_least(op, "epsilon", epsilon, 0)
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    factor = lax.rsqrt(variance.astype(wide.dtype) + epsilon)
+    factor = lax.rsqrt(vectors["variance"].astype(wide.dtype) + epsilon)
     if scale is not None:
-        factor = factor * scale
-    y = (wide - mean) * factor
-    return (y if bias is None else y + bias).astype(x.dtype)
+        factor = factor * vectors["scale"]
+    y = (wide - vectors["mean"]) * factor
+    return (y if bias is None else y + vectors["bias"]).astype(x.dtype)
 
 
 def local_response_norm(
@@ -152,6 +154,8 @@ def local_response_norm(
         raise UsageError(f"{op}: k={k!r} must be a number greater than 0; it keeps the denominator from vanishing")
     x = check_array(op, "x", x)
     within = isinstance(size, Sequence)
+    if isinstance(size, Sequence) and not size:
+        raise UsageError(f"{op}: size=() must be one int for channels, or one int per spatial axis, e.g. (3, 3)")
     window = per_axis(op, "size", size, len(size) if isinstance(size, Sequence) else 1)
     first = x.ndim - len(window) - within
     if first < 0:

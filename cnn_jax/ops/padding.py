@@ -29,7 +29,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.ops.arguments import AnyArray, by, check_array, check_option, integer
+from cnn_jax.ops.arguments import AnyArray, by, check_array, check_number, check_option, integer
 
 Pair = tuple[int, int]
 Pairs = tuple[Pair, ...]
@@ -177,6 +177,10 @@ def pair(op: str, entry: Any, extent: int, reach: int, stride: int) -> Pair:
         if len(entry) != 2:
             raise UsageError(f"{op}: padding {entry!r} of one axis has {len(entry)} numbers; write (low, high)")
         return integer(op, "padding", entry[0]), integer(op, "padding", entry[1])
+    if isinstance(entry, float) or not hasattr(entry, "__index__"):
+        raise UsageError(
+            f"{op}: padding={entry!r} is no padding of an axis; use a name such as 'SAME', an int, or (low, high)"
+        )
     number = integer(op, "padding", entry)
     return number, number
 
@@ -213,7 +217,11 @@ def _check_fit(
 
 def check_boundary(op: str, boundary: str, boundary_value: float) -> None:
     """Raises a ``UsageError`` for an unknown boundary, or for a value that the boundary would ignore."""
+    renamed = {theirs: ours for ours, theirs in BOUNDARIES.items() if ours not in ("zero", "constant")}
+    if boundary in renamed and boundary not in BOUNDARIES:
+        raise UsageError(f"{op}: unknown boundary={boundary!r}; NumPy's {boundary!r} is {renamed[boundary]!r} here")
     check_option(op, "boundary", boundary, BOUNDARIES)
+    check_number(op, "boundary_value", boundary_value)
     if boundary != "constant" and not (isinstance(boundary_value, int | float) and boundary_value == 0):
         raise UsageError(
             f"{op}: boundary_value={boundary_value!r} means nothing to boundary={boundary!r}; use boundary='constant'"
@@ -269,6 +277,9 @@ def pad(
         raise UsageError(
             f"pad: {len(widths)} widths, but x of shape {x.shape} has only {x.ndim - 1} axes before its channels"
         )
+    named = next((width for width in widths if isinstance(width, str)), None)
+    if named is not None:
+        raise UsageError(f"pad: widths={widths!r} has the name {named!r}, which is of convolutions; give ints or pairs")
     pairs = tuple(pair("pad", width, 0, 0, 1) for width in widths)
     for size, (low, high) in zip(x.shape[x.ndim - 1 - len(pairs) :], pairs, strict=False):
         if size + low + high < 1:

@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Shaped
 
+from cnn_jax.ops.sharding import like
 from cnn_jax.ops.taps import Axes, Axis, padded, taps, untap
 
 _MOST_TAPS = 16
@@ -203,4 +204,4 @@ def choose(axis: Axis, x: Shaped[Array, "..."], *, winner: Shaped[Array, "..."])
 def _input_like(axis: Axis, y: Array) -> jax.ShapeDtypeStruct:
     shape = list(y.shape)
     shape[axis.index] = axis.size
-    return jax.ShapeDtypeStruct(tuple(shape), y.dtype)
+    return like(tuple(shape), y)

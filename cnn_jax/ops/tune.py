@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import signature
 from typing import Any, NamedTuple
 
 import jax
@@ -16,9 +17,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import UsageError, nearest
 from cnn_jax.ops import methods
-from cnn_jax.ops.arguments import FLOATS, by, check_option
+from cnn_jax.ops.arguments import FLOATS, by, check_option, integer
 from cnn_jax.ops.canonical import operands, windows
 from cnn_jax.ops.conv import conv
 from cnn_jax.ops.padding import Padding
@@ -68,14 +69,20 @@ def tune(
     op = "tune"
     if "method" in options:
         raise UsageError(f"{op}: method={options['method']!r} is what it varies; leave it out")
+    known = [name for name, option in signature(conv).parameters.items() if option.kind is option.KEYWORD_ONLY]
+    for name in options:
+        if name not in known:
+            raise UsageError(f"{op}: conv has no option {name!r}; {nearest(name, known)}")
     check_option(op, "dtype", dtype, FLOATS)
+    if integer(op, "repeats", repeats) < 1:
+        raise UsageError(f"{op}: repeats={repeats} must be at least 1")
     with jax.enable_x64(dtype == "float64"):
         rng = np.random.default_rng(0)
         x, kernel = (jnp.asarray(rng.standard_normal(shape), dtype) for shape in (x_shape, kernel_shape))
         obstacles, chosen = _survey(op, x, kernel, **options)
         exact = _exact(x, kernel, options)
         timings = {
-            method: _measure(partial(conv, method=method, **options), x, kernel, exact, max(1, repeats))
+            method: _measure(partial(conv, method=method, **options), x, kernel, exact, repeats)
             for method, obstacle in obstacles.items()
             if obstacle is None
         }

@@ -11,7 +11,7 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.adaptive_pool import mix
-from cnn_jax.ops.arguments import AnyArray, by, check_array, check_option, per_axis, split_batch
+from cnn_jax.ops.arguments import AnyArray, as_array, by, check_array, check_option, per_axis, split_batch
 from cnn_jax.ops.pool import check_window
 
 UPSAMPLINGS = ("nearest", "bilinear", "bed_of_nails")
@@ -50,7 +50,11 @@ def max_unpool(
     """
     op = "max_unpool"
     check_option(op, "overlap", overlap, ("set", "add"))
-    y, indices, rank = check_array(op, "y", y), jnp.asarray(indices), check_window(op, output_shape, "output_shape")
+    y, indices, rank = (
+        check_array(op, "y", y),
+        as_array(op, "indices", indices),
+        check_window(op, output_shape, "output_shape"),
+    )
     sizes = per_axis(op, "output_shape", output_shape, rank)
     merged, batch = split_batch(op, y, rank, f"output_shape={sizes}")
     if indices.shape != y.shape or not jnp.issubdtype(indices.dtype, jnp.integer):

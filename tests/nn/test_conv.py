@@ -1,14 +1,16 @@
 """The convolution layers against Flax's own: one network with the layers swapped, and every option they share."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from flax.nnx.nn.dtypes import promote_dtype
 
-from cnn_jax import nn
+from cnn_jax import geometry, nn, ops
 from cnn_jax.errors import UsageError
 
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -48,6 +50,10 @@ def test_conv_stands_in_for_flax_in_a_network():
         np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
+def halved(arrays, **_):
+    return promote_dtype(arrays, dtype=jnp.float16)
+
+
 SHARED = {
     "defaults": {},
     "one dimension": {"kernel_size": 3, "space": (9,)},
@@ -67,6 +73,12 @@ SHARED = {
     "no bias": {"use_bias": False},
     "bfloat16": {"dtype": jnp.bfloat16, "tolerance": 2e-2},
     "float16 parameters": {"param_dtype": jnp.float16, "tolerance": 1e-3},
+    "fractions as mask": {"mask": np.linspace(0, 1, 3 * 2 * 4 * 6).reshape(3, 2, 4, 6)},
+    "wider sums": {"dtype": jnp.bfloat16, "preferred_element_type": jnp.float32},
+    "types of one's own": {
+        "promote_dtype": halved,
+        "tolerance": 1e-2,
+    },
     "initialisers": {"kernel_init": nnx.initializers.ones, "bias_init": nnx.initializers.ones},
 }
 
@@ -87,10 +99,31 @@ def test_conv_shares_options_with_flax(name):
         {"strides": 2, "padding": ((1, 2), (0, 1)), "transpose_kernel": True},
         {"kernel_size": 4, "space": (5,), "strides": 2, "use_bias": False},
         {"mask": np.tril(np.ones((3, 2, 4, 6)))},
+        {"dtype": jnp.bfloat16, "preferred_element_type": jnp.float32},
     ],
 )
 def test_conv_transpose_shares_options_with_flax(options):
     check_shared(nnx.ConvTranspose, nn.ConvTranspose, **options)
+
+
+@pytest.mark.parametrize("name", ["Conv", "ConvTranspose"])
+def test_arguments_are_those_of_flax(name):
+    theirs, ours = (inspect.signature(getattr(module, name)).parameters for module in (nnx, nn))
+    for argument, parameter in theirs.items():
+        assert ours[argument].kind == parameter.kind, argument
+        assert ours[argument].default == parameter.default, argument
+
+
+@pytest.mark.parametrize("options", [{"padding": "SAME", "strides": 2}, {"padding": "CIRCULAR"}])
+def test_another_function_computes_the_convolution(options):
+    def shouted(*arrays, **options):
+        return 2 * jax.lax.conv_general_dilated(*arrays, **options)
+
+    x = np.random.default_rng(0).standard_normal((2, 3, 7, 6, 4)).astype(np.float32)
+    theirs, ours = (
+        layer(4, 6, (3, 2), conv_general_dilated=shouted, rngs=nnx.Rngs(0), **options) for layer in (nnx.Conv, nn.Conv)
+    )
+    np.testing.assert_allclose(ours(x), theirs(x), atol=1e-5)
 
 
 def drawn(key, shape, dtype):
@@ -128,5 +161,35 @@ def test_bad_layers():
         nn.Conv(3, 4, (3, 3), padding="CIRCULAR", boundary="mirror", rngs=nnx.Rngs(0))(jnp.ones((5, 5, 3)))
     with pytest.raises(UsageError, match="ConvTranspose: unknown padding='CIRCULAR'"):
         nn.ConvTranspose(3, 4, (3, 3), padding="CIRCULAR", rngs=nnx.Rngs(0))
+    for wrong, line in {
+        "in_features": "Conv: in_features=0 must be at least 1",
+        "feature_group_count": "Conv: feature_group_count=0 must be at least 1",
+        "kernel_size": r"Conv: kernel_size=\(0,\) must be at least 1",
+    }.items():
+        with pytest.raises(UsageError, match=line):
+            nn.Conv(**{"in_features": 3, "out_features": 4, "kernel_size": 3, wrong: 0}, rngs=nnx.Rngs(0))
+    with pytest.raises(UsageError, match=r"Conv: mask of shape \(2, 2\) does not broadcast to kernel \(3, 3, 3, 4\)"):
+        nn.Conv(3, 4, (3, 3), mask=np.ones((2, 2)), rngs=nnx.Rngs(0))
     with pytest.raises(UsageError, match=r"strides=\(0, 1\) must be at least 1"):
         nn.Conv(3, 4, (3, 3), strides=(0, 1), rngs=nnx.Rngs(0))
+
+
+def test_separable_and_local_layers_call_their_ops():
+    x = np.random.default_rng(0).standard_normal((2, 7, 6, 4)).astype(np.float32)
+    options = {"strides": (2, 1), "padding": 1, "boundary": "mirror", "rounding": "ceil"}
+    layer = nn.SeparableConv(4, 6, (3, 2), channel_multiplier=2, rngs=nnx.Rngs(0), **options)
+    first, second = layer.depthwise.kernel[...].reshape(3, 2, 4, 2), layer.pointwise.kernel[0, 0]
+    np.testing.assert_allclose(layer(x), ops.separable_conv(x, first, second, **options), atol=1e-5)
+    assert list(layer(x, return_activations=True)[1]) == ["depthwise", "pointwise"]
+
+    layer = nn.ConvLocal(4, 6, (3, 2), input_size=(7, 6), feature_group_count=2, rngs=nnx.Rngs(0), **options)
+    y = layer(x)
+    assert layer.kernel.shape == (*y.shape[1:3], 3, 2, 2, 6)
+    assert layer.bias.shape == y.shape[1:]
+    expected = ops.conv_local(x, layer.kernel[...], feature_group_count=2, **options)
+    np.testing.assert_array_equal(y, expected)
+    assert np.std(layer.kernel[...]) == pytest.approx((3 * 2 * 2) ** -0.5, rel=0.1)  # by the inputs of one position
+    (row,) = geometry.trace(layer, (7, 6, 4))
+    assert row.multiply_adds == layer.kernel.size
+    with pytest.raises(UsageError, match=r"conv_local: kernel of shape .* is for an output of \(4, 7\), but"):
+        layer(x[:, :5])

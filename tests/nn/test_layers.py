@@ -41,6 +41,7 @@ def test_layers_hand_on_their_options():
         ),
         (nn.LpPool((3, 2), p=3, **sliding)(X), ops.lp_pool(X, (3, 2), p=3, **sliding)),
         (nn.AdaptiveAvgPool((3, 3))(X), ops.adaptive_avg_pool(X, (3, 3))),
+        (nn.AdaptiveMaxPool((3, 3))(X), ops.adaptive_max_pool(X, (3, 3))),
         (
             nn.Upsample((2, 1), method="bilinear", align_corners=True)(X),
             ops.upsample(X, (2, 1), method="bilinear", align_corners=True),
@@ -52,6 +53,8 @@ def test_layers_hand_on_their_options():
         (nn.flatten(X), X.reshape(2, -1)),
     ]
     y, indices = ops.max_pool(X, (3, 3), strides=2, return_indices=True)
+    both = nn.MaxPool((3, 3), strides=2, return_indices=True)(X)
+    pairs += zip(both, (y, indices), strict=True)
     pairs.append((nn.MaxUnpool((7, 6), overlap="add")(y, indices), ops.max_unpool(y, indices, (7, 6), overlap="add")))
     for actual, expected in pairs:
         np.testing.assert_array_equal(actual, expected)

@@ -86,19 +86,19 @@ class Case:
 
 
 def build(pick, *, winograd=False, linear=False, dtypes=DTYPES):
-    """A valid convolution of rank 1 to 3 with small arrays, made of the choices of ``pick``.
+    """A valid convolution of rank 1 to 4 with small arrays, made of the choices of ``pick``.
 
     ``winograd`` keeps to windows of 3 and steps of 1, ``linear`` leaves out the constant boundary.
     """
-    rank = pick([1, 1, 2, 2, 2, 3])
+    rank = pick([1, 1, 1, 2, 2, 2, 2, 3, 3, 4])
     boundary = pick([name for name in BOUNDARIES if not (linear and name == "constant")])
     rounding = pick(["floor", "ceil", "strict"])
     name = pick([*NAMES, "numbers", "numbers"])
     steps = [1] if winograd else [1, 1, 2, 3]
     axes, pads = [], []
     for _ in range(rank):
-        size = pick(range(1, 9 if rank < 3 else 5))
-        window = 3 if winograd else pick(range(1, 5 if rank < 3 else 4))
+        size = pick(range(1, {1: 9, 2: 9, 3: 5, 4: 4}[rank]))
+        window = 3 if winograd else pick(range(1, {1: 5, 2: 5, 3: 4, 4: 3}[rank]))
         stride, dilation, input_dilation = pick(steps), pick(steps), pick(steps)
         blank = reference.Axis(size, window, stride, 0, 0, input_dilation, dilation)
         extent, reach = blank.extent, blank.reach

@@ -7,7 +7,9 @@ import pytest
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import integer
+from cnn_jax.ops.arguments import as_array, check_number, integer
+from cnn_jax.ops.canonical import check_rank
+from cnn_jax.ops.padding import pair
 
 
 def ones(*shape, dtype="float32"):
@@ -66,7 +68,8 @@ BAD = [
     ("lower case", conv(padding="valid"), "unknown padding='valid'; did you mean 'VALID'?"),
     ("no such padding", conv(padding="ZERO"), "unknown padding='ZERO'; known: 'CAUSAL', 'FULL', 'HALF', 'SAME', 'SAME_LOWER', 'VALID'"),
     ("boundary", conv(boundary="periodical"), "unknown boundary='periodical'; did you mean 'periodic'?"),
-    ("NumPy's boundary", conv(boundary="edge"), "unknown boundary='edge'; known: 'constant', 'mirror', 'periodic', 'replicate', 'symmetric', 'zero'"),
+    ("NumPy's boundary", conv(boundary="edge"), "unknown boundary='edge'; NumPy's 'edge' is 'replicate' here"),
+    ("no such boundary", conv(boundary="torus"), "unknown boundary='torus'; known: 'constant', 'mirror', 'periodic', 'replicate', 'symmetric', 'zero'"),
     ("method", conv(method="winogard"), "unknown method='winogard'; did you mean 'winograd'"),
     ("rounding", conv(rounding="ceiling"), "unknown rounding='ceiling'; did you mean 'ceil'?"),
     ("derivatives", conv(derivatives="fast"), "unknown derivatives='fast'; known: 'custom', 'jax'"),
@@ -75,6 +78,7 @@ BAD = [
     ("bare pair", conv(x=(9, 3), kernel=(3, 3, 4), padding=(1, 2)), "padding=(1, 2) has 2 entries for 1 spatial axes; write ((1, 2),)"),
     ("triple", conv(padding=[(1, 1, 1), 0]), "padding (1, 1, 1) of one axis has 3 numbers; write (low, high)"),
     ("idle value", conv(boundary_value=1.0), "boundary_value=1.0 means nothing to boundary='zero'; use boundary='constant'"),
+    ("precision", conv(precision="hihg"), "conv: unknown precision='hihg'; did you mean 'high'"),
     # strict rounding
     ("strict", conv(x=(10, 10, 3), strides=2, rounding="strict"), "stride 2 does not divide (10 - 5) on spatial axis 0 (input 10 padded by 0 and 0, kernel 5): 1 left over; pad by 1 more, crop 1, or use rounding='floor'"),
     ("AlexNet at 224", conv(x=(224, 224, 3), kernel=(11, 11, 3, 2), strides=4, rounding="strict"), "stride 4 does not divide (224 - 11) on spatial axis 0"),
@@ -113,6 +117,8 @@ BAD = [
     ("col2im columns", lambda: ops.col2im(ones(4, 4, 9), (6, 5), (3, 3)), "col2im: columns of shape (4, 4, 9) must be (*batch, 4, 3, 9 * C) for input sizes (6, 5) and window (3, 3)"),
     ("toeplitz constant", lambda: ops.toeplitz_matrix(ones(3, 1, 1), (5,), boundary="constant"), "toeplitz_matrix: unknown boundary='constant'"),
     ("toeplitz sizes", lambda: ops.toeplitz_matrix(ones(3, 1, 1), (5, 5)), "sizes=(5, 5) has 2 entries for 1 spatial axes"),
+    ("tune repeats", lambda: ops.tune((9, 9, 3), (3, 3, 3, 4), repeats=0), "tune: repeats=0 must be at least 1"),
+    ("tune option", lambda: ops.tune((9, 9, 3), (3, 3, 3, 4), stride=2), "tune: conv has no option 'stride'; did you mean 'strides'"),
     ("pad boundary", lambda: ops.pad(ones(4, 1), [1], boundary="mirrored"), "pad: unknown boundary='mirrored'; did you mean 'mirror'?"),
     ("pad widths", lambda: ops.pad(ones(4, 1), [1, 1]), "pad: 2 widths, but x of shape (4, 1) has only 1 axes before its channels"),
     ("pad crop", lambda: ops.pad(ones(4, 1), [(-3, -1)]), "pad: widths (-3, -1) leave nothing of an axis of size 4"),
@@ -127,6 +133,31 @@ def test_bad_call(call, message):
     line = str(caught.value)
     assert message in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: as_array("conv", "x", None), "conv: x must be an array of numbers, got NoneType None"),
+        (
+            lambda: as_array("conv", "x", [[1.0, 2.0], [3.0]]),
+            "x must be an array of numbers, got list [[1.0, 2.0], [3.0]]",
+        ),
+        (lambda: check_number("conv", "boundary_value", "1"), "conv: boundary_value='1' must be a number"),
+        (lambda: check_number("conv", "boundary_value", np.ones(2)), "must be a number"),
+        (
+            lambda: pair("conv", None, 5, 3, 1),
+            "padding=None is no padding of an axis; use a name such as 'SAME', an int, or",
+        ),
+        (lambda: pair("conv", 0.5, 5, 3, 1), "padding=0.5 is no padding of an axis"),
+        (lambda: check_rank("separable_conv", ones(3), "(*window, C, multiplier)", name="kernel"), "has no window"),
+    ],
+)
+def test_bad_types(call, message):
+    """What the annotations exclude, and the tests' type checker with them, so without the op around it."""
+    with pytest.raises(UsageError) as caught:
+        call()
+    assert message in str(caught.value)
 
 
 def test_a_traced_option_is_rejected():

@@ -1,7 +1,9 @@
 """Every method against the NumPy loop: outputs and both gradients, over everything that can be combined."""
 
+import collections
 import functools
 import math
+import random
 
 import jax
 import numpy as np
@@ -10,7 +12,18 @@ from hypothesis import HealthCheck, given, settings
 
 from cnn_jax import ops
 from tests.ops import reference
-from tests.ops.cases import TINY, UNIT, close, searched, summed_in, varied
+from tests.ops.cases import (
+    BOUNDARIES,
+    DTYPES,
+    NAMES,
+    TINY,
+    UNIT,
+    build,
+    close,
+    searched,
+    summed_in,
+    varied,
+)
 
 METHODS = ["auto", "direct", "im2col", "toeplitz", "fft", "winograd", "winograd_f43"]
 # XLA's own passes are the same at level 0; the machine code is made faster and runs slower, which suits tiny arrays.
@@ -145,6 +158,53 @@ def check_matrices(case):
     np.testing.assert_array_equal(columns.reshape(rows.shape), rows)
     np.testing.assert_allclose(image.reshape(back.shape), back, atol=1e-11)
     np.testing.assert_allclose(y_local.reshape(unshared.shape), unshared, atol=1e-11)
+
+
+def traits(case):
+    """What is special about a case."""
+    yield from {f"rank {len(case.axes)}", case.boundary, f"rounding {case.rounding}", case.dtype}
+    yield case.padding if isinstance(case.padding, str) else "numbers"
+    yield f"batch {len(case.batch)}"
+    special = {
+        "negative padding": any(min(axis.low, axis.high) < 0 for axis in case.axes),
+        "padding >= kernel": any(max(axis.low, axis.high) >= axis.reach for axis in case.axes),
+        "padding >= input": any(max(axis.low, axis.high) >= axis.extent for axis in case.axes),
+        "kernel > input": any(axis.reach > axis.extent for axis in case.axes),
+        "uneven padding": any(axis.low != axis.high for axis in case.axes),
+        "groups": case.groups > 1,
+        "depthwise": case.groups > 1 == case.per_group,
+        "flipped": case.flip,
+        "masked": case.masked,
+    }
+    steps = {
+        name: any(getattr(axis, name) > 1 for axis in case.axes) for name in ("stride", "dilation", "input_dilation")
+    }
+    special |= steps
+    special |= {f"{case.boundary}, {name}": some for name, some in steps.items()}
+    special["strided, with a rest"] = any(
+        (axis.extent + axis.low + axis.high - axis.reach) % axis.stride for axis in case.axes
+    )
+    special[f"{case.rounding}, {len(case.axes)} axes, strided"] = steps["stride"]
+    yield from (name for name, some in special.items() if some)
+
+
+def test_cases_have_everything_that_can_be_combined():
+    rng = random.Random(0)
+    counts = collections.Counter(trait for _ in range(300) for trait in set(traits(build(rng.choice))))
+    expected = [
+        *(f"rank {rank}" for rank in (1, 2, 3, 4)),
+        *NAMES,
+        "numbers",
+        *BOUNDARIES,
+        *DTYPES,
+        *(f"rounding {name}" for name in ("strict", "floor", "ceil")),
+        *("batch 0", "batch 1", "batch 2"),
+        *("negative padding", "padding >= kernel", "padding >= input", "kernel > input", "uneven padding"),
+        *("groups", "depthwise", "flipped", "masked", "strided, with a rest"),
+        *(f"{name}, {step}" for name in BOUNDARIES for step in ("stride", "dilation", "input_dilation")),
+        *(f"{name}, {rank} axes, strided" for name in ("strict", "floor", "ceil") for rank in (1, 2, 3, 4)),
+    ]
+    assert not {trait: counts[trait] for trait in expected if counts[trait] < 3}
 
 
 def few(count):

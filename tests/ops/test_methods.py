@@ -48,6 +48,7 @@ def test_every_method_says_what_it_supports():
     for name, method in ops.METHODS.items():
         assert method.supports
         assert f"``{name}``" in methods.__doc__
+        assert method.error in methods.__doc__
 
 
 def test_tune_prints_a_line_per_method_and_why_one_cannot(capsys):

@@ -123,6 +123,11 @@ CASES = {
         lambda: ops.softmax_cross_entropy(jnp.ones((8, 10)), jnp.ones(8, int), label_smoothing=1),
         "label_smoothing=1 must be at least 0 and less than 1",
     ),
+    "no maps to drop": (
+        lambda: ops.spatial_dropout(X[0, 0], 0.5, key=KEY),
+        "spatial_dropout: x of shape (6, 3) has no space",
+    ),
+    "lrn window": (lambda: ops.local_response_norm(X, size=()), "local_response_norm: size=() must be one int for"),
     "centers": (
         lambda: ops.rbf_output(jnp.ones((8, 84)), jnp.ones((84, 10))),
         "rbf_output: centers of .*(classes, 84)",

@@ -1,0 +1,52 @@
+"""Arrays that are spread over devices: what JAX asks of code that handles them, where an op would not comply by itself.
+
+With meshes of JAX's automatic kind there is nothing to do. Under ``jax.shard_map`` the operands of a function with
+custom derivatives must vary over the same axes. On explicit meshes, which ``jax.make_mesh`` makes, a reshape or a
+product of split arrays must say how its result is split; that is left to the compiler, except for the result.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
+
+
+def over_batches(
+    function: Callable[..., Shaped[Array, "batch ..."]], *arrays: Shaped[Array, "..."]
+) -> Shaped[Array, "batch ..."]:
+    """Calls a function whose result has the batch axis of its first argument, and is split over devices as that.
+
+    Args:
+      function: A function of arrays that knows nothing of devices.
+      *arrays: Its arguments; the first starts with the batch axis.
+    """
+    types = [jax.typeof(array) for array in arrays]
+    varying = [kind.manual_axis_type.varying for kind in types]
+    everywhere = frozenset[str]().union(*varying)
+    arrays = tuple(
+        lax.pcast(array, tuple(everywhere - own), to="varying") if own < everywhere else array
+        for array, own in zip(arrays, varying, strict=True)
+    )
+    explicit = next((kind.sharding.mesh for kind in types if kind.sharding.mesh.explicit_axes), None)
+    if explicit is None:
+        return function(*arrays)
+    result = NamedSharding(explicit, PartitionSpec(types[0].sharding.spec[0]))
+    return jax.sharding.auto_axes(function, axes=explicit.explicit_axes, out_sharding=result)(*arrays)
+
+
+def zeros(shape: Sequence[int], array: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    """Zeros in the dtype of an array, which vary over the mapped axes that it varies over.
+
+    >>> import jax.numpy as jnp
+    >>> zeros((2,), jnp.ones(3))
+    Array([0., 0.], dtype=float32)
+    """
+    return lax.full_like(array, 0, shape=tuple(shape))
+
+
+def like(shape: Sequence[int], array: Shaped[Array, "..."]) -> jax.ShapeDtypeStruct:
+    """The description of :func:`zeros`, for ``jax.linear_transpose``."""
+    return jax.eval_shape(partial(zeros, shape), array)

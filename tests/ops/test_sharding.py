@@ -1,0 +1,85 @@
+"""Ops on arrays that are spread over eight devices: under shard_map, and on the explicit meshes that JAX makes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from cnn_jax import ops
+
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+SPLIT, WHOLE = PartitionSpec("batch"), PartitionSpec()
+
+
+# name: a function of x (16, 5, 6, 3) and kernel (3, 3, 3, 4); compiling for eight devices takes its time
+OPS = {
+    "conv": lambda x, kernel: ops.conv(x, kernel, padding="SAME"),
+    "conv, two batch axes": lambda x, kernel: ops.conv(x[:, None], kernel, padding=1, boundary="mirror", strides=2),
+    "conv, three dimensions": lambda x, kernel: ops.conv(jnp.stack([x, x], 1), kernel[None], padding=1),
+    "conv of crops to nothing": lambda x, kernel: ops.conv(x, kernel, input_dilation=4, padding=[(-1, -13), (0, 0)]),
+    "conv by fft": lambda x, kernel: ops.conv(x, kernel, method="fft"),
+    "depthwise": lambda x, kernel: ops.depthwise_conv(x, kernel[..., :2]),
+    "transposed": lambda x, kernel: ops.conv_transpose(x, jnp.swapaxes(kernel, 2, 3), padding=1, boundary="mirror"),
+    "col2im": lambda x, kernel: ops.col2im(ops.im2col(x, (2, 3)), (5, 6), (2, 3)),
+    "max_pool": lambda x, kernel: ops.max_pool(x, (3, 3), strides=2, padding=1),
+    "max_pool, wide": lambda x, kernel: ops.max_pool(x, (5, 6)),
+    "avg_pool, wide": lambda x, kernel: ops.avg_pool(x, (5, 6)),
+}
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.standard_normal(shape), "float32") for shape in [(16, 5, 6, 3), (3, 3, 3, 4)]]
+
+
+@pytest.fixture(scope="module")
+def alone(arrays):
+    return compiled(everything)(*arrays)
+
+
+def everything(x, kernel):
+    """The output of every op, its sum of squares, and the gradients of that."""
+
+    def one(op):
+        def loss(x, kernel):
+            y = op(x, kernel)
+            return (y**2).sum(), y
+
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)(x, kernel)
+
+    return {name: one(op) for name, op in OPS.items()}
+
+
+def compare(actual, expected):
+    for name, results in expected.items():
+        for left, right in zip(jax.tree.leaves(actual[name]), jax.tree.leaves(results), strict=True):
+            np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4 * np.abs(right).max(), err_msg=name)
+
+
+def test_explicit_mesh(arrays, alone):
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Explicit,))
+    x, kernel = (jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(arrays, (SPLIT, WHOLE), strict=True))
+    together = compiled(everything)(x, kernel)
+    compare(together, alone)
+    (_, y), (dx, dkernel) = together["conv"]
+    assert y.sharding.spec[0] == dx.sharding.spec[0] == "batch"
+    assert dkernel.sharding.is_fully_replicated
+
+
+def test_shard_map(arrays, alone):
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def on_each(x, kernel):
+        # JAX itself adds up the gradients of what all devices share.
+        return {
+            name: ((jax.lax.psum(loss, "batch"), y), gradients)
+            for name, ((loss, y), gradients) in everything(x, kernel).items()
+        }
+
+    specs = dict.fromkeys(OPS, ((WHOLE, SPLIT), (SPLIT, WHOLE)))
+    sharded = jax.shard_map(on_each, mesh=mesh, in_specs=(SPLIT, WHOLE), out_specs=specs)
+    compare(compiled(sharded)(*arrays), alone)
