@@ -32,6 +32,12 @@ class Linear(nnx.Linear):
 def flatten(x: Shaped[AnyArray, "batch ..."]) -> Shaped[Array, "batch features"]:
     """Makes one axis of all but the first, row-major, channels fastest.
 
+    Args:
+      x: ``(N, ...)``, of any type.
+
+    Returns:
+      ``(N, features)``.
+
     >>> flatten(jnp.ones((8, 5, 5, 16))).shape
     (8, 400)
     """

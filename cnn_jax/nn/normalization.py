@@ -108,6 +108,7 @@ class LocalResponseNorm(nnx.Module):
       beta: The exponent.
       k: Greater than 0.
       convention: ``'paper'`` (AlexNet) or ``'torch'``.
+      derivatives: ``'custom'``, fast; or ``'jax'``, which supports forward mode too.
 
     >>> LocalResponseNorm(size=5)(jnp.ones((8, 27, 27, 96))).shape
     (8, 27, 27, 96)
@@ -121,12 +122,14 @@ class LocalResponseNorm(nnx.Module):
         beta: int | float = 0.75,
         k: int | float = 2.0,
         convention: str = "paper",
+        derivatives: str = "custom",
     ) -> None:
         self.size = tuple(size) if isinstance(size, Sequence) else size
         self.alpha = alpha
         self.beta = beta
         self.k = k
         self.convention = convention
+        self.derivatives = derivatives
 
     @property
     def window(self) -> Window | None:
@@ -140,7 +143,13 @@ class LocalResponseNorm(nnx.Module):
     ) -> Shaped[Array, "*batch_and_space channels"]:
         """Normalises ``(*batch, *space, C)`` by its neighbours."""
         return ops.local_response_norm(
-            inputs, size=self.size, alpha=self.alpha, beta=self.beta, k=self.k, convention=self.convention
+            inputs,
+            size=self.size,
+            alpha=self.alpha,
+            beta=self.beta,
+            k=self.k,
+            convention=self.convention,
+            derivatives=self.derivatives,
         )
 
 

@@ -15,7 +15,7 @@ from cnn_jax.ops.pool import check_window
 
 
 class _Pool(nnx.Module):
-    """What all pools hold: how a window slides."""
+    """What all pools hold: how a window slides, and how it is differentiated."""
 
     def __init__(
         self,
@@ -24,6 +24,7 @@ class _Pool(nnx.Module):
         padding: Padding,
         dilation: int | Sequence[int],
         rounding: str,
+        derivatives: str,
     ) -> None:
         name = type(self).__name__
         rank = check_window(name, window_shape, "window_shape")
@@ -32,9 +33,10 @@ class _Pool(nnx.Module):
         self.padding = frozen(padding)
         self.dilation = per_axis(name, "dilation", dilation, rank)
         self.rounding = rounding
+        self.derivatives = derivatives
 
-    def _sliding(self) -> dict[str, Any]:
-        names = ("strides", "padding", "dilation", "rounding")
+    def _options(self) -> dict[str, Any]:
+        names = ("strides", "padding", "dilation", "rounding", "derivatives")
         return {name: getattr(self, name) for name in names}
 
 
@@ -49,6 +51,7 @@ class MaxPool(_Pool):
       rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
       ties: Where the gradient goes: ``'first'``, ``'split'`` or ``'all'``.
       return_indices: Return a pair, the maxima and where they are, as :class:`MaxUnpool` takes them.
+      derivatives: ``'custom'``, fast; or ``'jax'``, which supports forward mode too.
 
     >>> import jax.numpy as jnp
     >>> MaxPool((3, 3), strides=2)(jnp.ones((8, 55, 55, 96))).shape
@@ -65,8 +68,9 @@ class MaxPool(_Pool):
         rounding: str = "floor",
         ties: str = "first",
         return_indices: bool = False,
+        derivatives: str = "custom",
     ) -> None:
-        super().__init__(window_shape, strides, padding, dilation, rounding)
+        super().__init__(window_shape, strides, padding, dilation, rounding, derivatives)
         self.ties = ties
         self.return_indices = return_indices
 
@@ -75,7 +79,7 @@ class MaxPool(_Pool):
         return ops.max_pool(
             inputs,
             self.window_shape,
-            **self._sliding(),
+            **self._options(),
             ties=self.ties,
             return_indices=self.return_indices,
         )
@@ -91,6 +95,7 @@ class AvgPool(_Pool):
       count_include_pad: Whether padding counts in the number that a sum is divided by.
       dilation: One int, or one per axis.
       rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
+      derivatives: ``'custom'``, fast; or ``'jax'``, which supports forward mode too.
 
     >>> import jax.numpy as jnp
     >>> AvgPool((2, 2))(jnp.ones((8, 28, 28, 6))).shape
@@ -106,8 +111,9 @@ class AvgPool(_Pool):
         count_include_pad: bool = True,
         dilation: int | Sequence[int] = 1,
         rounding: str = "floor",
+        derivatives: str = "custom",
     ) -> None:
-        super().__init__(window_shape, strides, padding, dilation, rounding)
+        super().__init__(window_shape, strides, padding, dilation, rounding, derivatives)
         self.count_include_pad = count_include_pad
 
     def __call__(
@@ -117,7 +123,7 @@ class AvgPool(_Pool):
         return ops.avg_pool(
             inputs,
             self.window_shape,
-            **self._sliding(),
+            **self._options(),
             count_include_pad=self.count_include_pad,
         )
 
@@ -132,6 +138,7 @@ class LpPool(_Pool):
       p: Which norm, at least 1.
       dilation: One int, or one per axis.
       rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
+      derivatives: ``'custom'``, fast; or ``'jax'``, which supports forward mode too.
 
     >>> import jax.numpy as jnp
     >>> LpPool((2, 2), p=4)(jnp.ones((8, 28, 28, 6))).shape
@@ -147,8 +154,9 @@ class LpPool(_Pool):
         p: int | float = 2,
         dilation: int | Sequence[int] = 1,
         rounding: str = "floor",
+        derivatives: str = "custom",
     ) -> None:
-        super().__init__(window_shape, strides, padding, dilation, rounding)
+        super().__init__(window_shape, strides, padding, dilation, rounding, derivatives)
         self.p = p
 
     def __call__(
@@ -159,7 +167,7 @@ class LpPool(_Pool):
             inputs,
             self.window_shape,
             p=self.p,
-            **self._sliding(),
+            **self._options(),
         )
 
 

@@ -26,6 +26,7 @@ from cnn_jax.ops.formulations import (
     BLOCK,
     BLOCKS,
     CANONICAL,
+    COLUMNS,
     MATMUL,
     PHASES,
     SHIFTS,
@@ -204,17 +205,14 @@ _SHARED = {  # the dimension that two roles have in common: its name in the plan
 def _product_of_many(
     product: str, plan: Plan, size: int, batched: list[bool], operands: tuple[jax.Array, ...]
 ) -> jax.Array:
-    """A product under ``vmap``: larger where one operand is common to all, otherwise one after the other on a CPU.
+    """A product under ``vmap``: larger where one operand is common to all, otherwise by :func:`_each_by_itself`.
 
     Where one operand is common, the vmapped axis joins the dimension that the other shares with the result: one product
-    of the same kind. Where every model has its own, JAX would make a grouped convolution, which is slow on a CPU.
+    of the same kind.
     """
     if all(batched):
-        one = partial(_product, product, plan)
-        many = jax.vmap(partial(getattr(TRANSPOSED, product), plan))
-        return lax.platform_dependent(
-            *operands, cpu=lambda *stacks: lax.map(lambda pair: one(*pair), stacks), default=many
-        )
+        grouped = jax.vmap(partial(getattr(TRANSPOSED, product), plan))
+        return lax.platform_dependent(*operands, cpu=partial(_each_by_itself, product, plan), default=grouped)
     (role,) = [name for name, own in zip(_OPERANDS[product], batched, strict=True) if own]
     dimension, axis = _SHARED[frozenset({role, _RESULT[product]})]
 
@@ -228,6 +226,19 @@ def _product_of_many(
     larger = plan._replace(**{dimension: getattr(plan, dimension) * size})
     result = _RESULT[product]
     return _split(_product(product, larger, *merged), size, axis[result], groups(result))
+
+
+def _each_by_itself(product: str, plan: Plan, *operands: jax.Array) -> jax.Array:
+    """The products of models that share nothing, on a CPU (measurements: ``docs/decisions.md``).
+
+    JAX would make a grouped convolution of them, which is slow there. Gradients under a window of 1 are matrix
+    products, and those of all models one batched product; everything else is faster one model after the other.
+    """
+    if plan.groups == 1 and set(plan.each("window")) == {1} and product != "output":
+        dtype = operands[0].dtype
+        many = jax.vmap(partial(getattr(COLUMNS, product), plan))
+        return many(*(operand.astype(accumulator(dtype)) for operand in operands)).astype(dtype)
+    return lax.map(lambda pair: _product(product, plan, *pair), operands)
 
 
 def _merge(stack: jax.Array, axis: int, groups: int) -> jax.Array:

@@ -13,6 +13,7 @@ functions ``(plan, operand, operand) -> product``; ``cnn_jax.ops.direct`` choose
 ``PHASES``      a strided convolution as one of stride 1 over ``stride**rank`` times the channels
 ``SLABS``       an N-D convolution as a sum of 2-D ones, since XLA's CPU backend is fast only at those
 ``MATMUL``      the kernel gradient of a window of 1 as one matrix product
+``COLUMNS``     one matrix product with the windows written out (im2col), for many small models at once
 ==============  =======================================================================================================
 
 ``BLOCKS`` and ``TILES`` multiply inputs by zeros that stand for no connection: an infinity or NaN in the input reaches
@@ -345,6 +346,14 @@ def _kernel_gradient_of_one_tap(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.
 
 
 MATMUL = CANONICAL._replace(kernel_gradient=_kernel_gradient_of_one_tap)
+
+
+def _product_of_columns(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    columns = jnp.concatenate(list(_taps(x, plan.axes)), axis=-1)
+    return jnp.matmul(columns, kernel.reshape(-1, plan.features), precision=plan.precision)
+
+
+COLUMNS = _transposed_by_jax(_product_of_columns)
 
 
 class _Slabs:

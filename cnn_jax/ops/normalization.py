@@ -11,7 +11,7 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import AnyArray, as_array, check_array, check_option, per_axis
-from cnn_jax.ops.reductions import window_sums, window_sums_transpose
+from cnn_jax.ops.reductions import DERIVATIVES, window_sums, window_sums_transpose, with_derivatives
 from cnn_jax.ops.taps import Axes, Axis
 
 
@@ -109,6 +109,7 @@ def local_response_norm(
     beta: int | float = 0.75,
     k: int | float = 2.0,
     convention: str = "paper",
+    derivatives: str = "custom",
 ) -> Shaped[Array, "*batch_and_space channels"]:
     """Local response normalisation: ``x / (k + alpha * sum of squares of the neighbours) ** beta``.
 
@@ -132,6 +133,8 @@ def local_response_norm(
       beta: The exponent.
       k: Greater than 0.
       convention: One of the table.
+      derivatives: ``'custom'``: fast reverse-mode gradients; ``'jax'``: those that JAX makes, slower on a CPU, which
+        support ``jvp``, ``hessian`` and the like too.
 
     Returns:
       Shape and dtype of ``x``.
@@ -148,6 +151,7 @@ def local_response_norm(
     """
     op = "local_response_norm"
     check_option(op, "convention", convention, ("paper", "torch"))
+    check_option(op, "derivatives", derivatives, DERIVATIVES)
     for name, value in {"alpha": alpha, "beta": beta}.items():
         check_at_least(op, name, value, 0)
     if not isinstance(k, int | float) or not k > 0:
@@ -165,12 +169,15 @@ def local_response_norm(
         for index, span in enumerate(window, start=first)
     )
     weight = alpha if convention == "paper" else alpha / math.prod(window)
-    return _local_response_norm(axes, float(weight), float(beta), float(k), x)
+    norm = with_derivatives(derivatives, _local_response_norm)
+    return norm(axes, float(weight), float(beta), float(k), x)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def _local_response_norm(axes: Axes, alpha: float, beta: float, k: float, x: Array) -> Array:
-    return _local_response_norm_forward(axes, alpha, beta, k, x)[0]
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    sums = with_derivatives("jax", window_sums)(axes, wide * wide)
+    return (wide * (k + alpha * sums) ** -beta).astype(x.dtype)
 
 
 def _local_response_norm_forward(

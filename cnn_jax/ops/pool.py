@@ -18,7 +18,16 @@ from jaxtyping import Array, Shaped
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import AnyArray, check_array, check_option, per_axis, split_batch
 from cnn_jax.ops.padding import Padding, slide
-from cnn_jax.ops.reductions import choose, passes, tied_maxima, window_maxima, window_sums, winners
+from cnn_jax.ops.reductions import (
+    DERIVATIVES,
+    choose,
+    passes,
+    tied_maxima,
+    window_maxima,
+    window_sums,
+    winners,
+    with_derivatives,
+)
 from cnn_jax.ops.taps import Axes, Axis
 
 TIES = ("first", "split", "all")
@@ -34,6 +43,7 @@ def max_pool(
     rounding: str = "floor",
     ties: str = "first",
     return_indices: bool = False,
+    derivatives: str = "custom",
 ) -> Any:
     """The maximum of every window, per channel.
 
@@ -49,6 +59,9 @@ def max_pool(
         PyTorch; ``'split'``, in equal parts to all of them; ``'all'``, in full to each, as the chain rule is often
         written, which makes more of it than there was.
       return_indices: Also return where the maxima are.
+      derivatives: ``'custom'``: fast reverse-mode gradients; ``'jax'``: those that JAX makes, slower on a CPU, which
+        support ``jvp``, ``hessian`` and the like too; only for
+        ``ties='first'``.
 
     Returns:
       ``(*batch, *output, C)``; with ``return_indices`` a pair of that and int32 indices of the same shape, each the
@@ -70,10 +83,16 @@ def max_pool(
     """
     op = "max_pool"
     check_option(op, "ties", ties, TIES)
+    check_option(op, "derivatives", derivatives, DERIVATIVES)
+    if derivatives == "jax" and ties != "first":
+        raise UsageError(f"{op}: derivatives='jax' knows no ties={ties!r}; use ties='first' or derivatives='custom'")
     x, batch, axes, origins = arguments(op, x, window, strides, padding, dilation, rounding)
     check_not_empty(op, padding, axes)
     cropped = crop(x, axes, origins)
-    y = window_maxima(axes, cropped) if ties == "first" else tied_maxima(axes, ties == "split", cropped)
+    if ties == "first":
+        y = with_derivatives(derivatives, window_maxima)(axes, cropped)
+    else:
+        y = tied_maxima(axes, ties == "split", cropped)
     y = y.reshape(*batch, *y.shape[1:])
     if not return_indices:
         return y
@@ -90,6 +109,7 @@ def avg_pool(
     dilation: int | Sequence[int] = 1,
     rounding: str = "floor",
     count_include_pad: bool = True,
+    derivatives: str = "custom",
 ) -> Shaped[Array, "*batch_and_output channels"]:
     """The average of every window, per channel.
 
@@ -104,6 +124,8 @@ def avg_pool(
         last window, whose average is that of what is left.
       count_include_pad: Whether padding counts in the number that a sum is divided by. What a last, partial window
         lacks never counts.
+      derivatives: ``'custom'``: fast reverse-mode gradients; ``'jax'``: those that JAX makes, slower on a CPU, which
+        support ``jvp``, ``hessian`` and the like too.
 
     Returns:
       ``(*batch, *output, C)``.
@@ -121,10 +143,11 @@ def avg_pool(
     Array([2. , 3.6666667], dtype=float32)
     """
     op = "avg_pool"
+    check_option(op, "derivatives", derivatives, DERIVATIVES)
     x, batch, axes, origins = arguments(op, x, window, strides, padding, dilation, rounding)
     if not count_include_pad:
         check_not_empty(op, padding, axes)
-    y = window_sums(axes, crop(x, axes, origins))
+    y = with_derivatives(derivatives, window_sums)(axes, crop(x, axes, origins))
     counts = [slide.inside(padded=count_include_pad).sum(axis=1) for slide in axes]
     if all((count == count[0]).all() for count in counts):
         y = y / math.prod(int(count[0]) for count in counts)
@@ -142,6 +165,7 @@ def lp_pool(
     padding: Padding = "VALID",
     dilation: int | Sequence[int] = 1,
     rounding: str = "floor",
+    derivatives: str = "custom",
 ) -> Shaped[Array, "*batch_and_output channels"]:
     """The p-norm ``(sum |x|^p)^(1/p)`` of every window, per channel: between a sum (1) and a maximum (large p).
 
@@ -156,6 +180,7 @@ def lp_pool(
       padding: See there.
       dilation: See there.
       rounding: See there.
+      derivatives: See there.
 
     Returns:
       ``(*batch, *output, C)``.
@@ -172,10 +197,13 @@ def lp_pool(
     op = "lp_pool"
     if not isinstance(p, int | float) or not 1 <= p < math.inf:
         raise UsageError(f"{op}: p={p!r} must be a finite number, at least 1; for the limit use max_pool(abs(x), ...)")
+    check_option(op, "derivatives", derivatives, DERIVATIVES)
     x, batch, axes, origins = arguments(op, x, window, strides, padding, dilation, rounding)
     wide = crop(x, axes, origins).astype(jnp.promote_types(x.dtype, jnp.float32))
     # The sign keeps the slope of |x| at 0 at 0 (JAX has it at 1), and is not in the way of even powers.
-    sums = window_sums(axes, wide ** int(p) if p % 2 == 0 else (wide * jnp.sign(wide)) ** p)
+    sums = with_derivatives(derivatives, window_sums)(
+        axes, wide ** int(p) if p % 2 == 0 else (wide * jnp.sign(wide)) ** p
+    )
     # The root's slope at 0 is infinite; a 1 in its place keeps that out of the gradient.
     y = jnp.where(sums > 0, jnp.where(sums > 0, sums, 1) ** (1 / p), 0)
     return y.astype(x.dtype).reshape(*batch, *y.shape[1:])

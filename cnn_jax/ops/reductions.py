@@ -6,6 +6,7 @@ those of 2, 4, 8, ..., which takes a number of operations that grows with the lo
 """
 
 import math
+from collections.abc import Callable
 from functools import partial, reduce
 
 import jax
@@ -17,8 +18,14 @@ from jaxtyping import Array, Shaped
 from cnn_jax.ops.sharding import like
 from cnn_jax.ops.taps import Axes, Axis, padded, taps, untap
 
+DERIVATIVES = ("custom", "jax")
 _MOST_TAPS = 16
 _FEWEST_CHANNELS = 16
+
+
+def with_derivatives(derivatives: str, function: Callable[..., Array]) -> Callable[..., Array]:
+    """One of the reductions as it is, or without its own gradient: with all derivatives that JAX makes, slower ones."""
+    return function if derivatives == "custom" else function.__wrapped__  # type: ignore[attr-defined]
 
 
 def passes(axes: Axes, channels: int) -> list[Axes]:

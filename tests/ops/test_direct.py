@@ -72,7 +72,13 @@ def test_products_are_the_loops(name):
 
 @pytest.mark.parametrize(
     ("name", "other"),
-    [("both dilations", "TRANSPOSED"), ("groups", "TRANSPOSED"), ("slabs", "TRANSPOSED"), ("strided tiles", "TILES")],
+    [
+        ("both dilations", "TRANSPOSED"),
+        ("groups", "TRANSPOSED"),
+        ("slabs", "TRANSPOSED"),
+        ("strided tiles", "TILES"),
+        ("both dilations", "COLUMNS"),
+    ],
 )
 def test_formulations_that_are_not_chosen_here_agree(name, other):
     """What an accelerator computes, and what a change of the rule would."""
@@ -108,7 +114,7 @@ def test_derivatives_of_third_order():
             np.testing.assert_allclose(ours, jaxs, rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["groups", "tiles of rank 1"])
+@pytest.mark.parametrize("name", ["groups", "tiles of rank 1", "pointwise, strided"])
 def test_many_models_are_what_vmap_makes_of_laxs(name):
     """vmap over inputs, over kernels, over both and over both twice: outputs and both gradients."""
     axes, channels, features, groups, _ = CASES[name]

@@ -130,6 +130,27 @@ def test_finite_differences_of_second_order(channels):
         check_grads(energy, (x,), order=2, modes=["rev"])
 
 
+def test_forward_mode_with_the_derivatives_of_jax():
+    x = np.random.default_rng(0).integers(-2, 3, (2, 6, 20, 2)).astype(np.float32) + 0.25  # with ties, without zeros
+    pools = [ops.max_pool, ops.avg_pool, ops.lp_pool]
+    cases = [functools.partial(pool, window=(3, w), strides=2, padding=1) for pool in pools for w in (2, 18)]
+    cases += [functools.partial(ops.local_response_norm, size=size, alpha=0.3) for size in (3, (3, 3), (1, 19))]
+
+    def run(x, direction):
+        for case in cases:
+            y, tangent = jax.jvp(functools.partial(case, derivatives="jax"), (x,), (direction,))
+            expected, vjp = jax.vjp(case, x)
+            hessian = jax.jvp(
+                jax.grad(lambda x, case=case: (case(x, derivatives="jax") ** 3).sum()), (x,), (direction,)
+            )
+            reverse = jax.grad(lambda x, case=case: jnp.vdot(jax.grad(lambda x: (case(x) ** 3).sum())(x), direction))(x)
+            yield (y, expected), (jnp.vdot(tangent, y), jnp.vdot(direction, vjp(y)[0])), (hessian[1], reverse)
+
+    for pairs in compiled(lambda *arrays: list(run(*arrays)))(x, x[::-1, ::-1]):
+        for actual, expected in pairs:
+            np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=1e-3)
+
+
 def test_vmap_scan_checkpoint_and_any_batch():
     x = np.random.default_rng(0).standard_normal((3, 2, 7, 6, 2), np.float32)
     pool = functools.partial(ops.max_pool, window=(3, 2), strides=2, rounding="ceil")

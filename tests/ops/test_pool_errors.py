@@ -58,6 +58,14 @@ CASES = {
         "stride 2 does not divide (6 - 3)",
     ),
     "ties name": (lambda: ops.max_pool(X, (2, 2), ties="last"), "max_pool: unknown ties='last'; .*'first'"),
+    "ties of jax": (
+        lambda: ops.max_pool(X, (2, 2), ties="all", derivatives="jax"),
+        "max_pool: derivatives='jax' knows no ties='all'; use ties='first' or derivatives='custom'",
+    ),
+    "derivatives name": (
+        lambda: ops.avg_pool(X, (2, 2), derivatives="jaxx"),
+        "unknown derivatives='jaxx'; did you mean",
+    ),
     "p below 1": (lambda: ops.lp_pool(X, (2, 2), p=0.5), "lp_pool: p=0.5 must be a finite number, at least 1"),
     "p infinite": (lambda: ops.lp_pool(X, (2, 2), p=float("inf")), "lp_pool: p=inf must be .*max_pool"),
     "output size 0": (
