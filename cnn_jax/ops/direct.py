@@ -231,10 +231,11 @@ def _product_of_many(
 def _each_by_itself(product: str, plan: Plan, *operands: jax.Array) -> jax.Array:
     """The products of models that share nothing, on a CPU (measurements: ``docs/decisions.md``).
 
-    JAX would make a grouped convolution of them, which is slow there. Gradients under a window of 1 are matrix
-    products, and those of all models one batched product; everything else is faster one model after the other.
+    JAX would make a grouped convolution of them, which is slow there. With a window of 1, which needs no copies of the
+    input, one batched matrix product is faster than one model after the other; else it is slower, often by far.
     """
-    if plan.groups == 1 and set(plan.each("window")) == {1} and product != "output":
+    pointwise = plan.groups == 1 and set(plan.each("window")) == {1}
+    if pointwise and plan.channels >= 8 and product != "kernel_gradient":
         dtype = operands[0].dtype
         many = jax.vmap(partial(getattr(COLUMNS, product), plan))
         return many(*(operand.astype(accumulator(dtype)) for operand in operands)).astype(dtype)
