@@ -52,7 +52,11 @@ def adaptive_avg_pool(
 
 
 def adaptive_max_pool(
-    x: Shaped[AnyArray, "*batch_and_space channels"], output_size: int | Sequence[int], *, return_indices: bool = False
+    x: Shaped[AnyArray, "*batch_and_space channels"],
+    output_size: int | Sequence[int],
+    *,
+    return_indices: bool = False,
+    derivatives: str = "custom",
 ) -> Any:
     """The maxima of ``output_size`` windows that cover the input evenly; gradients go to the first maximum.
 
@@ -60,6 +64,7 @@ def adaptive_max_pool(
       x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
       output_size: The number of windows, one int per spatial axis.
       return_indices: Also return where the maxima are.
+      derivatives: As for :func:`max_pool`.
 
     Returns:
       ``(*batch, *output_size, C)``; with ``return_indices`` a pair of that and int32 indices, as :func:`max_pool`.
@@ -81,7 +86,7 @@ def adaptive_max_pool(
         if tables[-1].size != merged.shape[axis]:
             spread = jnp.take(spread, tables[-1].reshape(-1), axis=axis)
     window = tuple(table.shape[1] for table in tables)
-    y = max_pool(spread, window)
+    y = max_pool(spread, window, derivatives=derivatives)
     shape = (*batch, *y.shape[1:])
     if not return_indices:
         return y.reshape(shape)

@@ -83,7 +83,46 @@ def conv(
     >>> conv(x, taps)[:, 0], conv(x, taps, flip_kernel=True)[:, 0]
     (Array([21., 42.], dtype=float32), Array([12., 24.], dtype=float32))
     """
-    op = "conv"
+    return conv_as(
+        "conv",
+        x,
+        kernel,
+        strides=strides,
+        padding=padding,
+        input_dilation=input_dilation,
+        kernel_dilation=kernel_dilation,
+        feature_group_count=feature_group_count,
+        mask=mask,
+        boundary=boundary,
+        boundary_value=boundary_value,
+        flip_kernel=flip_kernel,
+        rounding=rounding,
+        method=method,
+        derivatives=derivatives,
+        precision=precision,
+    )
+
+
+def conv_as(
+    op: str,
+    x: Shaped[AnyArray, "*batch_and_space channels"],
+    kernel: Shaped[AnyArray, "*window channels_per_group features"],
+    *,
+    strides: int | Sequence[int],
+    padding: Padding,
+    kernel_dilation: int | Sequence[int],
+    feature_group_count: int,
+    boundary: str,
+    boundary_value: float,
+    rounding: str,
+    method: str,
+    derivatives: str,
+    precision: lax.PrecisionLike,
+    input_dilation: int | Sequence[int] = 1,
+    mask: Shaped[AnyArray, "..."] | None = None,
+    flip_kernel: bool = False,
+) -> Shaped[Array, "*batch_and_output features"]:
+    """:func:`conv` under the name of another op, which error lines start with."""
     check_option(op, "derivatives", derivatives, ("custom", "jax"))
     check_boundary(op, boundary, boundary_value)
     x, kernel, batch = operands(op, x, kernel, feature_group_count)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Shaped
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import AnyArray, check_array
 from cnn_jax.ops.canonical import check_rank, layout_hint
-from cnn_jax.ops.conv import conv
+from cnn_jax.ops.conv import conv_as
 from cnn_jax.ops.padding import Padding
 
 
@@ -27,19 +27,19 @@ def depthwise_conv(
     derivatives: str = "custom",
     precision: lax.PrecisionLike = None,
 ) -> Shaped[Array, "*batch_and_output features"]:
-    """Filters each channel by itself, ``multiplier`` times: :func:`conv` with as many groups as channels.
+    """Filters each channel by itself, ``multiplier`` times: :func:`cnn_jax.ops.conv` with as many groups as channels.
 
     Args:
       x: ``(*batch, *space, C)``.
       kernel: ``(*window, C, multiplier)``.
-      strides: This and all further options are those of :func:`conv`.
+      strides: This and all further options are those of :func:`cnn_jax.ops.conv`.
 
     Returns:
       ``(*batch, *output, C * multiplier)``; feature ``c * multiplier + m`` is channel ``c`` filtered by
       ``kernel[..., c, m]``.
 
     Raises:
-      UsageError: As :func:`conv`; also if the kernel is for another number of channels.
+      UsageError: As :func:`cnn_jax.ops.conv`; also if the kernel is for another number of channels.
 
     >>> depthwise_conv(jnp.ones((56, 56, 128)), jnp.ones((3, 3, 128, 1)), padding="SAME").shape
     (56, 56, 128)
@@ -53,7 +53,8 @@ def depthwise_conv(
             f"{op}: x of shape {x.shape} has {x.shape[-1]} channels, but kernel {kernel.shape} takes {channels}"
             + layout_hint(x, kernel, channels)
         )
-    return conv(
+    return conv_as(
+        op,
         x,
         kernel.reshape(*window, 1, channels * multiplier),
         strides=strides,
@@ -90,7 +91,7 @@ def separable_conv(
       x: ``(*batch, *space, C)``.
       depthwise_kernel: ``(*window, C, multiplier)``.
       pointwise_kernel: ``(C * multiplier, C_out)``.
-      strides: This and all further options are those of :func:`conv`; ``method`` is for the depthwise part.
+      strides: This and all further options are those of :func:`cnn_jax.ops.conv`; ``method`` is for the depthwise part.
 
     Returns:
       ``(*batch, *output, C_out)``.

@@ -107,6 +107,7 @@ BAD = [
     ("transposed method", transpose(strides=2, method="winograd"), "conv_transpose: method='winograd' is for windows of 3 at stride 1"),
     # the other ops
     ("depthwise channels", lambda: ops.depthwise_conv(ones(9, 9, 4), ones(3, 3, 3, 1)), "depthwise_conv: x of shape (9, 9, 4) has 4 channels, but kernel (3, 3, 3, 1) takes 3"),
+    ("depthwise stride", lambda: ops.depthwise_conv(ones(9, 9, 3), ones(3, 3, 3, 1), strides=0), "depthwise_conv: strides=0 must be at least 1"),
     ("depthwise NCHW", lambda: ops.depthwise_conv(ones(3, 9, 9), ones(3, 3, 3, 1)), "x looks channels-first, use jnp.moveaxis(x, -3, -1)"),
     ("separable", lambda: ops.separable_conv(ones(9, 9, 4), ones(3, 3, 4, 2), ones(4, 6)), "separable_conv: pointwise_kernel of shape (4, 6) must be (8, C_out), because depthwise_kernel of shape (3, 3, 4, 2) makes 8 features"),
     ("local output", lambda: ops.conv_local(ones(9, 9, 4), ones(8, 7, 3, 3, 4, 2)), "conv_local: kernel of shape (8, 7, 3, 3, 4, 2) is for an output of (8, 7), but x of shape (9, 9, 4) gives (7, 7)"),

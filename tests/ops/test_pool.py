@@ -134,6 +134,7 @@ def test_forward_mode_with_the_derivatives_of_jax():
     x = np.random.default_rng(0).integers(-2, 3, (2, 6, 20, 2)).astype(np.float32) + 0.25  # with ties, without zeros
     pools = [ops.max_pool, ops.avg_pool, ops.lp_pool]
     cases = [functools.partial(pool, window=(3, w), strides=2, padding=1) for pool in pools for w in (2, 18)]
+    cases += [functools.partial(ops.adaptive_max_pool, output_size=(4, 3))]
     cases += [functools.partial(ops.local_response_norm, size=size, alpha=0.3) for size in (3, (3, 3), (1, 19))]
 
     def run(x, direction):
