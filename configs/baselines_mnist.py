@@ -58,6 +58,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.epochs = 1
         config.evaluate_every = "1 epoch"
         config.networks = {"linear": {"model": {"name": "logistic_regression"}}}
+        config.seeds = {}
         config.methods = ("k-nearest neighbours",)
         config.few = 0
     return config

@@ -42,6 +42,8 @@ def test_multiply_adds_and_rows_add_up(name: str, multiply_adds: int) -> None:
 
 def test_projections_of_the_small_network_add_2752_parameters() -> None:
     assert geometry.parameter_count(abstract("resnet_20", shortcut="projection")) == 269_722 + 2_752
+    assert geometry.parameter_count(abstract("resnet_20", shortcut="B")) == 269_722 + 2_752
+    assert geometry.parameter_count(abstract("resnet_20", shortcut="A")) == 269_722
 
 
 @pytest.mark.parametrize("name", ["resnet_18", "resnet_50"])

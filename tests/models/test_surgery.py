@@ -121,6 +121,9 @@ def test_global_pools_get_their_window() -> None:
     with pytest.raises(UsageError, match=r"'mean'.*input_shape"):
         models.convolutionalize(model)
     sliding = models.convolutionalize(model, (6, 6, 2))
+    assert models.create("lenet_5_modern").input_shape == (32, 32, 1)
+    model.input_shape = (6, 6, 2)  # as `create` notes it
+    assert models.convolutionalize(model)(x).shape == sliding(x).shape
     np.testing.assert_allclose(sliding(x), slid(model, x, 6, 1), rtol=1e-4, atol=1e-5)
     adaptive = nn.Sequence({"conv": conv, "pool": nn.AdaptiveAvgPool((4, 4)), "flatten": nn.Flatten((4, 4, 3))})
     assert models.convolutionalize(adaptive, (6, 6, 2)).names == ("conv",)
@@ -157,6 +160,15 @@ def test_heads_of_every_kind() -> None:
         models.replace_head(nested, 0, rngs=nnx.Rngs(0))
     with pytest.raises(UsageError, match="none of the layers tanh"):
         models.replace_head(nn.Sequence({"tanh": jnp.tanh}), 4, rngs=nnx.Rngs(0))
+
+
+def test_heads_on_the_side_change_along_and_do_not_slide() -> None:
+    side = nn.Auxiliary({"flatten": nn.Flatten((4, 4, 2)), "fc": nn.Linear(32, 3, rngs=nnx.Rngs(0))})
+    end = {"flatten": nn.Flatten((4, 4, 2)), "fc": nn.Linear(32, 3, rngs=nnx.Rngs(1))}
+    model = models.replace_head(nn.Sequence({"aux": side, **end}), 5)
+    output, activations = model(image(4, 4, 2), train=True, return_activations=True)
+    assert output.shape == activations["aux/fc"].shape == (1, 5)
+    assert models.convolutionalize(model).names == ("fc",)
 
 
 def test_only_named_parameters_are_trained() -> None:

@@ -41,6 +41,9 @@ def test_round_trip(tmp_path, layout):
     loaded = weights.load(abstract("vgg_a_bn", num_classes=5, **VGG), path)
     assert loaded.layout == layout
     assert loaded.about == weights.About()
+    if layout == "cnn_jax":
+        x = np.ones((1, 32, 32, 3), np.float32)
+        np.testing.assert_array_equal(loaded(x), loaded.model(x))
     same(loaded.model, model)
 
 
