@@ -400,7 +400,8 @@ def _open(url: str) -> "optuna.storages.RDBStorage":
     options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     for attempt in range(5):
         try:
-            return optuna.storages.RDBStorage(url, engine_kwargs=options)
+            storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
+            break
         except ImportError as error:
             raise UsageError(f"--storage={without_password(url)}: {error} ({error.__cause__})") from error
         except (sqlalchemy.exc.ArgumentError, optuna.exceptions.OptunaError, RuntimeError) as error:
@@ -410,4 +411,13 @@ def _open(url: str) -> "optuna.storages.RDBStorage":
             if attempt == 4:
                 raise UsageError(f"--storage={without_password(url)}: {' '.join(str(error.orig).split())}") from error
             time.sleep(0.2 * 2**attempt)
-    raise AssertionError
+    if url.startswith("sqlite"):
+        sqlalchemy.event.listen(storage.engine, "connect", _write_ahead)
+        storage.engine.dispose()  # of the connections from before
+    return storage
+
+
+def _write_ahead(connection: Any, _: object) -> None:
+    """A log ahead of SQLite's file: readers do not wait; a commit outlives the process, not waiting for the disk."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")

@@ -20,7 +20,7 @@ def check_complete(directory: Path, store: Store, *, count: int) -> None:
     for row in rows:
         config.rate = row.overrides["rate"]
         assert row.score == trivial.score(config)
-        found = [json.loads(line)["evaluation"] for line in evaluations(directory, row.number)]
+        found = [json.loads(line)["step"] for line in evaluations(directory, row.number)]
         assert found == list(range(1, store.sweep.config.evaluations + 1))
 
 

@@ -255,7 +255,7 @@ def test_sweep_file_keeps_everything_but_the_password(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--storage=postgresql"):
         read_sweep_file(tmp_path)
     place, read = read_sweep_file(tmp_path, storage="postgresql://me:secret@host/db")
-    assert place.url == "postgresql://me:secret@host/db"
+    assert place.url == "postgresql+psycopg://me:secret@host/db"
     assert read.to_json() == sweep.to_json()
 
 

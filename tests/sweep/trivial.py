@@ -44,7 +44,8 @@ def train(config: ConfigDict, directory: Path, *, report: bool = True, on_evalua
             if config.raises:
                 raise ValueError(config.raises)
             value = score(config) * evaluation / config.evaluations
-            metrics.write(json.dumps({"evaluation": evaluation, "accuracy": value}) + "\n")
+            row = {"step": evaluation, "epoch": evaluation, "split": "validation", "accuracy": value}
+            metrics.write(json.dumps(row) + "\n")
             if evaluation < config.evaluations:
                 on_evaluation(evaluation, {"validation/accuracy": value})
     write_json(directory / "result.json", {"scores": {"validation/accuracy": score(config)}})

@@ -1,0 +1,195 @@
+"""Measures sweeps: workers side by side, trials in one program, and what the driver itself takes.
+
+    python benchmarks/sweep.py [--trials 32] [--epochs 4] [--together 16] [--points 1000] [--only workers,driver]
+
+- **workers**: trials of LeNet-5 on the digits by one worker, with all cores, and by one a core.
+- **vectorized**: trials of LeNet-5 on MNIST that differ in numbers alone: one after the other, and in one program.
+- **driver**: a random sweep of a training that does nothing, by one worker: time a trial, memory of the driver after a
+  tenth of them and after all, and the time that table and page take.
+
+Trials have no report. Times run from the first trial's start to the last one's end, compiling included; what was
+compiled is not kept, so that every side compiles for itself. The record goes to ``benchmarks/results/sweep-<machine>``.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+import record  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
+
+from cnn_jax import xla  # noqa: E402
+
+PARTS = ("workers", "driver", "vectorized")
+
+
+def train_nothing(config: ConfigDict, directory: Path, *, report: bool, on_evaluation: Callable[..., None]) -> None:
+    """A training that only has a score."""
+    from cnn_jax.files import write_json
+
+    score = 1.0 - (config.x - 0.3) ** 2 - (config.y - 0.7) ** 2
+    write_json(directory / "result.json", {"scores": {"validation/accuracy": score}})
+
+
+def measure(
+    described: Any, count: int, *, watch: Callable[[int], None] | None = None, **options: Any
+) -> dict[str, Any]:
+    """Runs a sweep with ``count`` workers; how long the trials took altogether, and each for itself."""
+    from cnn_jax.sweep.driver import drive, write_results
+    from cnn_jax.sweep.local import LocalWorkers
+    from cnn_jax.sweep.settings import Place, write_sweep_file
+    from cnn_jax.sweep.store import Store
+
+    class Watched(LocalWorkers):
+        def tend(self, finished: int) -> None:
+            if watch is not None:
+                watch(finished)
+            super().tend(finished)
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/compiled"
+        place = Place(Path(folder) / "sweep")
+        place.directory.mkdir()
+        write_sweep_file(place, described)
+        store = Store(place, described)
+        rows = drive(store, Watched(place, count, **options))
+        trials = store.optuna.load_study(study_name=place.study, storage=place.url).trials
+        first = min(trial.datetime_start for trial in trials)
+        last = max(trial.datetime_complete for trial in trials)
+        assert all(row.state == "complete" for row in rows), [row.reason for row in rows if row.state != "complete"][:1]
+        own = sum(row.seconds for row in rows)
+        started = time.perf_counter()
+        store.rows()
+        read = time.perf_counter() - started
+        started = time.perf_counter()
+        write_results(described, place.directory, rows)
+        written = time.perf_counter() - started
+    seconds = (last - first).total_seconds()
+    return {"trials": len(rows), "seconds": seconds, "own": own, "read": read, "written": written}
+
+
+def workers(trials: int, epochs: int) -> dict[str, Any]:
+    """LeNet-5 on the digits, one worker against one a core."""
+    from cnn_jax.sweep import space
+    from cnn_jax.sweep.local import cores
+    from cnn_jax.sweep.settings import Sweep
+    from configs.lenet5_digits import get_config
+
+    config = get_config()
+    config.epochs = epochs
+    part = space.log_uniform("optimizer.learning_rate", 0.01, 0.3)
+    described = Sweep(config, part, "experiments.classification:train", "validation/accuracy", trials, reports=False)
+    one, many = measure(described, 1), measure(described, len(cores()))
+    return {"epochs": epochs, "workers": len(cores()), "one": one, "many": many}
+
+
+def vectorized(trials: int) -> dict[str, Any]:
+    """LeNet-5 on MNIST, one after the other against all together."""
+    from cnn_jax.sweep import space
+    from cnn_jax.sweep.settings import Sweep
+    from configs.lenet5_mnist import get_config
+
+    config = get_config()
+    config.data.train, config.data.validation, config.data.test = "train[:3200]", "train[55000:56000]", "test[:1000]"
+    config.epochs = 2
+    part = space.log_uniform("optimizer.learning_rate", 0.005, 0.1)
+    described = Sweep(config, part, "experiments.classification:train", "validation/accuracy", trials, reports=False)
+    alone, together = measure(described, 1), measure(described, 1, kind="vectorized", batch=trials)
+    return {"images": 3200 * config.epochs * trials, "alone": alone, "together": together}
+
+
+def driver(points: int) -> dict[str, Any]:
+    """A training that does nothing."""
+    from cnn_jax.sweep import space
+    from cnn_jax.sweep.settings import Sweep
+
+    config = ConfigDict({"seed": 0, "x": 0.0, "y": 0.0})
+    part = space.product(space.uniform("x", 0.0, 1.0), space.uniform("y", 0.0, 1.0))
+    described = Sweep(config, part, "benchmarks.sweep:train_nothing", "validation/accuracy", points, reports=False)
+    memory: dict[int, int] = {}
+
+    def watch(finished: int) -> None:
+        memory[finished] = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    found = measure(described, 1, watch=watch)
+    tenth = min((number for number in memory if number >= points / 10), default=points)
+    return {**found, "memory": {str(number): memory[number] for number in (tenth, max(memory))}}
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as a page."""
+    lines = ["# Sweeps", ""]
+    lines += [f"- {name}: {value}" for name, value in report["circumstances"].items()] + [""]
+    if found := report.get("workers"):
+        one, many = found["one"], found["many"]
+        lines += [
+            f"{one['trials']} trials of LeNet-5 on the digits, {found['epochs']} epochs each, compiling included:",
+            "",
+        ]
+        rows = [
+            ["one worker, all cores", f"{one['seconds']:.1f}", f"{one['trials'] / one['seconds']:.3f}", "1.00"],
+            [
+                f"{found['workers']} workers",
+                f"{many['seconds']:.1f}",
+                f"{many['trials'] / many['seconds']:.3f}",
+                f"{one['seconds'] / many['seconds']:.2f}",
+            ],
+        ]
+        lines += record.table(["", "seconds", "trials/s", "times as fast"], rows)
+        overhead = (one["seconds"] - one["own"]) / one["trials"]
+        lines += [f"Between the trials of the one worker: {overhead:.3f} s a trial.", ""]
+    if found := report.get("vectorized"):
+        alone, together = found["alone"], found["together"]
+        lines += [f"{alone['trials']} trials of LeNet-5 on MNIST, 3,200 images, 2 epochs each, compiling included:", ""]
+        rows = []
+        for name, side in (("one after the other", alone), ("in one program", together)):
+            seconds, speed = side["seconds"], found["images"] / side["seconds"]
+            rows.append([name, f"{seconds:.1f}", f"{speed:,.0f}", f"{alone['seconds'] / seconds:.2f}"])
+        lines += record.table(["", "seconds", "images/s", "times as fast"], rows)
+    if found := report.get("driver"):
+        memory = ", ".join(f"{size / 2**20:.0f} MiB after {number} trials" for number, size in found["memory"].items())
+        each = found["seconds"] / found["trials"]
+        lines += [
+            f"{found['trials']:,} trials of a training that does nothing: {each:.3f} s a trial.",
+            f"The driver has {memory}.",
+            f"Reading the table takes {found['read']:.2f} s, writing it and the page {found['written']:.2f} s.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--together", type=int, default=16)
+    parser.add_argument("--points", type=int, default=1000)
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas; others keep their record")
+    arguments = parser.parse_args()
+    xla.apply_recommended_flags(os.environ)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")  # as launch.py has it
+    path = record.path_of("sweep")
+    report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    report["circumstances"] = record.circumstances(["jax", "jaxlib", "optuna"])
+    measured: dict[str, Callable[[], dict[str, Any]]] = {
+        "workers": lambda: workers(arguments.trials, arguments.epochs),
+        "driver": lambda: driver(arguments.points),
+        "vectorized": lambda: vectorized(arguments.together),
+    }
+    for part in arguments.only.split(","):
+        report[part] = measured[part]()
+        record.write("sweep", report, markdown)
+
+
+if __name__ == "__main__":
+    main()
