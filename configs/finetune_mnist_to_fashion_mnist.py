@@ -30,6 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.examples = (100,)
         config.seeds = 1
         config.duration = config.evaluate_every = "20 steps"
-        config.source.train = "train[:2000]"
+        config.data.train, config.data.test = "train[:5000]", "test[:1000]"
+        config.source.train, config.source.test = "train[:2000]", "test[:1000]"
         config.source.duration = "1 epoch"
     return config

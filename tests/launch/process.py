@@ -1,13 +1,95 @@
-"""Running ``launch.py`` as its users do: as a process of its own."""
+"""Running ``launch.py`` as its users do: as a process of its own.
 
+Its imports take seconds, so mostly it is forked from a process that has made them, :mod:`tests.launch.warm`; with
+``fresh=True`` it is what ``python launch.py`` starts.
+"""
+
+import atexit
 import contextlib
+import functools
+import json
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+
+
+class Process:
+    """A started ``launch.py``, in the words of ``subprocess.Popen``."""
+
+    def __init__(self, arguments: Sequence[str], *, merged: bool) -> None:
+        self.returncode: int | None = None
+        self._printed: tuple[str, str] | None = None
+        self._stdout = tempfile.TemporaryFile("w+")  # noqa: SIM115 - until it is read
+        self._stderr = self._stdout if merged else tempfile.TemporaryFile("w+")  # noqa: SIM115
+        ours, theirs = socket.socketpair()
+        request = json.dumps({"arguments": arguments, "environment": environment()})
+        streams = [self._stdout.fileno(), self._stderr.fileno(), theirs.fileno()]
+        socket.send_fds(_warm(), [request.encode()], streams)
+        theirs.close()
+        self._answers = ours.makefile("rb")
+        ours.close()  # the file keeps it open
+        self.pid = int(self._answers.readline())
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+        if self.returncode is None and select.select([self._answers], [], [], 0)[0]:
+            self.returncode = int(self._answers.readline())
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, when it has ended."""
+        if self.returncode is None and not select.select([self._answers], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired("launch.py", timeout or 0)
+        code = self.poll()
+        assert code is not None
+        return code
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it has written to stdout and stderr, when it has ended."""
+        self.wait(timeout)
+        if self._printed is None:
+            for stream in (self._stdout, self._stderr):
+                stream.seek(0)
+            self._printed = self._stdout.read(), self._stderr.read()
+            for file in (self._stdout, self._stderr, self._answers):
+                file.close()
+        return self._printed
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
+@functools.cache
+def _warm() -> socket.socket:
+    """Where to ask for a fork; the process lives as long as this one."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, "-m", "tests.launch.warm", str(theirs.fileno())]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+    )
+    theirs.close()
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
 
 
 def environment() -> dict[str, str]:
@@ -15,21 +97,25 @@ def environment() -> dict[str, str]:
     return {**{k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}, "COLUMNS": "200", "JAX_PLATFORMS": "cpu"}
 
 
-def launch(*arguments: str, under: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    """Runs ``python launch.py`` to its end, under another command if one is given."""
-    return subprocess.run(
-        [*under, sys.executable, "launch.py", *arguments],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def launch(*arguments: str, under: Sequence[str] = (), fresh: bool = False) -> subprocess.CompletedProcess[str]:
+    """Runs ``launch.py`` to its end, under another command if one is given."""
+    command = [*under, sys.executable, "launch.py", *arguments]
+    if fresh or under:
+        return subprocess.run(
+            command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
+        )
+    process = Process(arguments, merged=False)
+    try:
+        stdout, stderr = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(command, process.wait(), stdout, stderr)
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    """Starts ``python launch.py`` and returns at once."""
+def start(*arguments: str, fresh: bool = False) -> Process | subprocess.Popen[str]:
+    """Starts ``launch.py`` and returns at once; what it writes to stderr goes to stdout, too."""
+    if not fresh:
+        return Process(arguments, merged=True)
     return subprocess.Popen(
         [sys.executable, "launch.py", *arguments],
         cwd=ROOT,
@@ -41,9 +127,9 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 @contextlib.contextmanager
-def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def started(*arguments: str, fresh: bool = False) -> Iterator[Process | subprocess.Popen[str]]:
     """What :func:`start` starts, for the ``with`` block, at whose end it is ended by force."""
-    process = start(*arguments)
+    process = start(*arguments, fresh=fresh)
     try:
         yield process
     finally:
@@ -51,7 +137,7 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate(timeout=60)
 
 
-def train(workdir: Path, *arguments: str, config: str = "configs/lenet5_digits.py:smoke") -> None:
+def train(workdir: Path, *arguments: str, config: str = "configs/lenet5_digits.py:smoke", fresh: bool = False) -> None:
     """Trains to the end, or fails with what the process printed."""
-    done = launch(f"--config={config}", f"--workdir={workdir}", *arguments)
+    done = launch(f"--config={config}", f"--workdir={workdir}", *arguments, fresh=fresh)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -60,7 +60,7 @@ def test_tensorboard_events_are_those_of_the_metrics(trained: Path) -> None:
 
 def test_eval_is_exact_on_the_full_test_set(trained: Path) -> None:
     """The printed accuracy equals the one counted here from the probabilities that predict writes for each picture."""
-    done = launch("--mode=eval", f"--workdir={trained}")
+    done = launch("--mode=eval", f"--workdir={trained}", fresh=True)
     assert done.returncode == 0, done.stderr
     scores = json.loads((trained / "result.json").read_text())["scores"]
     assert f"{scores['test/accuracy']:.2%}" in done.stdout
@@ -95,7 +95,7 @@ def test_summary_prints_the_table() -> None:
 
 
 def test_help_explains_the_flags() -> None:
-    done = launch("--help")
+    done = launch("--help", fresh=True)
     for flag in ("--config", "--workdir", "--mode", "--images", "--output", "--[no]debug"):
         assert flag in done.stdout
     assert "python launch.py --config=configs/lenet5_digits.py" in done.stdout

@@ -33,7 +33,7 @@ def wait_for_lines(workdir: Path, count: int) -> None:
 
 def killed(workdir: Path, *, config: str, lines: int, saving: bool = False) -> None:
     """Starts or continues the run, and kills it when it has written so many lines, or next saves."""
-    with started(f"--config={config}", f"--workdir={workdir}") as process:
+    with started(f"--config={config}", f"--workdir={workdir}", fresh=saving) as process:
         wait_for_lines(workdir, lines)
         while saving and not is_saving(workdir):
             assert process.poll() is None, "it had ended before it was seen saving"
@@ -44,7 +44,7 @@ def killed(workdir: Path, *, config: str, lines: int, saving: bool = False) -> N
 
 
 def test_the_same_command_gives_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
-    train(tmp_path / "run", config=TORTURED)
+    train(tmp_path / "run", config=TORTURED, fresh=True)
     assert outcome(tmp_path / "run") == outcome(undisturbed)
 
 
@@ -84,7 +84,7 @@ def test_stopped_runs_save_and_continue_to_the_same_bits(
     number: signal.Signals, code: int, undisturbed: Path, tmp_path: Path
 ) -> None:
     workdir = tmp_path / "run"
-    with started(f"--config={TORTURED}", f"--workdir={workdir}") as process:
+    with started(f"--config={TORTURED}", f"--workdir={workdir}", fresh=True) as process:
         wait_for_lines(workdir, 4)
         process.send_signal(number)
         printed, _ = process.communicate(timeout=60)

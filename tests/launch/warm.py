@@ -1,0 +1,61 @@
+"""A process that has imported all that ``launch.py`` imports, and becomes it again and again by forking.
+
+It has touched no device, so each fork is like a process that Python has just started: arguments, environment, signals,
+output and exit code are its own. Started by :mod:`tests.launch.process`, with the number of a socket.
+"""
+
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+
+IMPORTED = (
+    "cnn_jax.command_line",
+    "experiments.baselines",
+    "experiments.classification_report",
+    "experiments.finetune",
+    "matplotlib.pyplot",
+    "sklearn.datasets",
+    "tensorboardX",
+    "tensorflow_datasets",
+)
+
+
+def serve(requests: socket.socket) -> None:
+    """Answers each request with the pid of a fork and later its exit code; returns in the forks alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        message, streams, _, _ = socket.recv_fds(requests, 1 << 16, 3)
+        if not message:  # who asked is no more
+            os._exit(0)
+        if os.fork() == 0:
+            break
+        for stream in streams:
+            os.close(stream)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    answer = streams.pop()
+    pid = os.fork()
+    if pid:  # between the two: it waits for the one and tells the other
+        os.write(answer, b"%d\n" % pid)
+        os.write(answer, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        os._exit(0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, stream in enumerate(streams, start=1):
+        os.dup2(stream, number)
+    for stream in (requests.detach(), answer, *streams):
+        os.close(stream)
+    request = json.loads(message)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv = ["launch.py", *request["arguments"]]
+
+
+if __name__ == "__main__":
+    for name in IMPORTED:
+        importlib.import_module(name)
+    serve(socket.socket(fileno=int(sys.argv[1])))
+    runpy.run_path("launch.py", run_name="__main__")
