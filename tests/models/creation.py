@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 
 from cnn_jax import models
+from tests.compiled import compiled
 
 
 def create(name: str, **options) -> nnx.Module:
@@ -19,5 +20,5 @@ def _drawn(name: str, **options):
         return models.create(name, rngs=nnx.Rngs(key), **options)
 
     graph, _ = nnx.split(nnx.eval_shape(lambda: build(jax.random.key(0))))
-    draw = jax.jit(lambda key: nnx.state(build(key)), compiler_options={"xla_backend_optimization_level": 0})
+    draw = compiled(lambda key: nnx.state(build(key)))
     return graph, draw(jax.random.key(0))

@@ -14,6 +14,7 @@ from flax import nnx
 from sklearn.datasets import load_digits
 
 from cnn_jax import models, ops
+from tests.compiled import compiled
 
 he_normal = jax.nn.initializers.he_normal()  # the papers' Gaussian of 0.01 is too small for few channels
 # What makes a network small, by the beginning of its name; the longest that fits is meant.
@@ -125,11 +126,11 @@ def test_forward_and_backward_can_be_traced(name: str) -> None:
 )
 def test_learns_32_images_by_heart(name: str) -> None:
     run, x, y = program(name)
-    compiled = jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})
-    _, output, again, start = compiled(0, x)
+    run = compiled(run)
+    _, output, again, start = run(0, x)
     assert np.isfinite(output).all()
     np.testing.assert_array_equal(output, again)
-    loss, output, again, learned = compiled(entry(LEARNING, name)[1], x)
+    loss, output, again, learned = run(entry(LEARNING, name)[1], x)
     np.testing.assert_array_equal(output, again)
     assert (output.argmax(axis=-1) == y).all(), f"{(output.argmax(axis=-1) == y).sum()} right, loss {loss}"
     still = [

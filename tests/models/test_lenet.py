@@ -11,6 +11,7 @@ from flax import nnx
 
 from cnn_jax import geometry, models
 from cnn_jax.errors import UsageError
+from tests.compiled import compiled
 from tests.models.creation import create
 
 SHAPE = (32, 32, 1)
@@ -127,7 +128,7 @@ def test_forward_pass_is_the_one_written_down_in_numpy(forward) -> None:
         if bias is not None:
             bias[...] = jax.numpy.asarray(random.normal(size=bias.shape), bias.dtype)
     image = random.normal(size=models.variant(forward.__name__).input_shape)
-    output = jax.jit(lambda x: model(x))(jax.numpy.asarray(image[None], "float32"))
+    output = compiled(lambda x: model(x))(jax.numpy.asarray(image[None], "float32"))
     np.testing.assert_allclose(output[0], forward(image, model), rtol=2e-4, atol=2e-5)
 
 
@@ -183,7 +184,7 @@ def test_initial_weights_of_1989_are_within_their_fan_in() -> None:
 
 def test_activations_keep_their_order_through_jit() -> None:
     model = lenet()
-    output, activations = jax.jit(lambda x: model(x, return_activations=True))(jax.numpy.ones((1, *SHAPE)))
+    output, activations = compiled(lambda x: model(x, return_activations=True))(jax.numpy.ones((1, *SHAPE)))
     np.testing.assert_array_equal(activations["output"], output)
     assert list(activations) == [row.name for row in geometry.trace(model, SHAPE)]
 
@@ -203,9 +204,9 @@ def test_initial_weights_have_lecuns_standard_deviation() -> None:
 def test_works_in_flax_tree_mode() -> None:
     """NNX_GRAPH_MODE=false is to become Flax's default."""
     program = (
-        "import jax.numpy as jnp; from flax import nnx; from cnn_jax import models;"
+        "import jax, jax.numpy as jnp; from flax import nnx; from cnn_jax import models;"
         "m = models.create('lenet_5_modern', num_classes=3, input_shape=(32, 32, 1), rngs=nnx.Rngs(0));"
-        "g, s = nnx.split(m); print(nnx.merge(g, s)(jnp.ones((2, 32, 32, 1))).shape)"
+        "g, s = nnx.split(m); print(jax.jit(lambda x: nnx.merge(g, s)(x))(jnp.ones((2, 32, 32, 1))).shape)"
     )
     environment = {**os.environ, "NNX_GRAPH_MODE": "false"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)

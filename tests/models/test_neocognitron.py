@@ -8,6 +8,7 @@ from flax import nnx
 from sklearn.datasets import load_digits
 
 from cnn_jax.models import neocognitron as paper
+from tests.compiled import compiled
 from tests.models.creation import create
 
 RANDOM = np.random.default_rng(0)
@@ -33,7 +34,9 @@ def test_s_cells_are_the_papers_formula() -> None:
             for k in range(3):
                 ratio = (1 + (a[..., k] * u).sum()) / (1 + 2 * 1.5 / 2.5 * b[k] * v)
                 expected[i, j, k] = 1.5 * max(0, ratio - 1)
-    np.testing.assert_allclose(layer(jnp.asarray(below[None], jnp.float32))[0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        compiled(layer)(jnp.asarray(below[None], jnp.float32))[0], expected, rtol=1e-4, atol=1e-5
+    )
     assert (expected == 0).any()
     assert (expected > 0).any()
     assert c.sum() == pytest.approx(1)
@@ -50,7 +53,9 @@ def test_c_cells_are_the_papers_formula() -> None:
             excess = np.maximum(0, (1 + sums) / (1 + sums.mean()) - 1)
             expected[i, j] = excess / (0.5 + excess)
     layer = paper.CCells((3, 2), strides=2)
-    np.testing.assert_allclose(layer(jnp.asarray(below[None], jnp.float32))[0], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        compiled(layer)(jnp.asarray(below[None], jnp.float32))[0], expected, rtol=1e-4, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("column", [2, 3, None])
@@ -64,7 +69,7 @@ def test_representatives_are_those_of_the_loop(column) -> None:
             row, place, plane = np.unravel_index(region.argmax(), region.shape)
             found = (region.max(), (i + row, j + place))
             candidates[plane] = max(candidates.get(plane, found), found)
-    positions, found = paper.representatives(jnp.asarray(responses, jnp.float32), column)
+    positions, found = compiled(paper.representatives, static_argnums=1)(jnp.asarray(responses, jnp.float32), column)
     assert set(np.flatnonzero(found)) == set(candidates)
     for plane, (_, place) in candidates.items():
         assert tuple(np.asarray(positions[plane])) == place
@@ -82,7 +87,7 @@ def test_a_reinforced_cell_responds_to_what_it_saw_and_to_little_else() -> None:
     upright[:, 2] = 1
     patterns = jnp.asarray(np.stack([upright, upright.swapaxes(0, 1)]))
     kernel, inhibition = layer.kernel[...], layer.inhibition[...]
-    layer.kernel[...], layer.inhibition[...] = paper.reinforced(layer, patterns[0])
+    layer.kernel[...], layer.inhibition[...] = compiled(lambda image: paper.reinforced(layer, image))(patterns[0])
     (plane,) = np.flatnonzero(np.asarray(inhibition != layer.inhibition[...]))
     others = [index for index in range(4) if index != plane]
     np.testing.assert_array_equal(layer.kernel[..., others], kernel[..., others])
@@ -91,7 +96,7 @@ def test_a_reinforced_cell_responds_to_what_it_saw_and_to_little_else() -> None:
     assert layer.inhibition[plane] == pytest.approx(np.sqrt((c * upright).sum()) / 2)
     layer.kernel[...] = layer.kernel[...].at[..., plane].mul(1000)  # as if it had been shown a thousand times
     layer.inhibition[...] = layer.inhibition[...].at[plane].mul(1000)
-    own, other = layer(patterns)[:, 0, 0, plane]
+    own, other = compiled(layer)(patterns)[:, 0, 0, plane]
     assert own == pytest.approx(1, abs=0.05)
     assert other == 0
 
@@ -118,7 +123,7 @@ def test_it_learns_real_digits_wherever_they_are() -> None:
 
     model = create("neocognitron")
 
-    @jax.jit
+    @compiled
     def respond(shown, everywhere):
         learned = paper.self_organize(model, shown)
         return learned(everywhere), nnx.state(learned)
@@ -134,5 +139,5 @@ def test_it_learns_real_digits_wherever_they_are() -> None:
 def test_gradients_are_finite_where_nothing_is_seen() -> None:
     model = create("neocognitron")
     x = jnp.zeros((1, 16, 16, 1)).at[0, 4:9, 7].set(1.0)
-    gradient = jax.jit(jax.grad(lambda x: model(x).sum()))(x)
+    gradient = compiled(jax.grad(lambda x: model(x).sum()))(x)
     assert jnp.isfinite(gradient).all()

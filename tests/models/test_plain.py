@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from cnn_jax import geometry, models, nn
+from tests.compiled import compiled
 from tests.models.creation import create
 
 ALEXNET_ENDS = ["flatten", "fc6", "fc6_relu", "fc6_dropout", "fc7", "fc7_relu", "fc7_dropout", "fc8"]
@@ -36,7 +37,7 @@ def test_layers_are_named_as_in_the_papers() -> None:
 
 def test_fc7_is_an_activation_before_and_after_its_rectifier() -> None:
     model = create("vgg_a", width=1 / 64, input_shape=(32, 32, 3), num_classes=3)
-    output, activations = model(jnp.ones((2, 32, 32, 3)), return_activations=True)
+    output, activations = compiled(lambda x: model(x, return_activations=True))(jnp.ones((2, 32, 32, 3)))
     assert list(activations) == list(model.names)
     np.testing.assert_array_equal(activations["fc7_relu"], np.maximum(activations["fc7"], 0))
     np.testing.assert_array_equal(activations["fc8"], output)
@@ -95,7 +96,8 @@ def test_vggs_start_by_their_rule(name: str, std: float) -> None:
 def test_dropout_drops_inputs_or_outputs(name: str, first: bool) -> None:
     model = create(name, width=1 / 16, input_shape=(67, 67, 3), num_classes=3)
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 67, 67, 3)), jnp.float32)
-    _, activations = model(x, train=True, rngs=jax.random.key(0), return_activations=True)
+    run = compiled(lambda x: model(x, train=True, rngs=jax.random.key(0), return_activations=True))
+    _, activations = run(x)
     names = list(activations)
     assert (names.index("fc6_dropout") < names.index("fc6")) == first
     before = activations["flatten" if first else "fc6_relu"]

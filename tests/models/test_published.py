@@ -6,10 +6,12 @@ Where a paper gives no total, the number follows from its table of layers, as no
 import math
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
 from cnn_jax import geometry, models, nn
+from tests.compiled import compiled
 from tests.models import traced
 from tests.models.creation import create
 from tests.models.traced import table
@@ -173,7 +175,7 @@ def test_connections(name: str) -> None:
                 layer.boundary_value = 1.0
             if isinstance(layer, nn.RBFOutput):
                 layer.centers[...] = jnp.zeros_like(layer.centers[...])
-            counts[layer_name] = int(layer(jnp.ones((1, *shape))).sum())
+            counts[layer_name] = int(compiled(lambda x, layer=layer: layer(x).sum())(np.ones((1, *shape), np.float32)))
         shape = shapes[layer_name]
     assert counts == CONNECTIONS[name]
     assert sum(counts.values()) == TOTAL_CONNECTIONS[name]

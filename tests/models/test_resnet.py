@@ -11,6 +11,7 @@ from flax import nnx
 from cnn_jax import geometry, models
 from cnn_jax.errors import UsageError
 from cnn_jax.models.resnet import Depth, PaddedIdentity, resnet
+from tests.compiled import compiled
 from tests.models.traced import abstract, filled, table, total
 
 PARAMETERS = {
@@ -94,12 +95,12 @@ X = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
 
 
 def activations(model: nnx.Module) -> dict[str, jax.Array]:
-    return jax.jit(lambda x: model(x, return_activations=True)[1])(X)
+    return compiled(lambda x: model(x, return_activations=True)[1])(X)
 
 
 def drawn(choose: Callable[[nnx.Module], nnx.Variable], **options) -> np.ndarray:
     """One of the parameters that the network starts with; the others are not drawn."""
-    return np.asarray(jax.jit(lambda: choose(built(**options))[...])())
+    return np.asarray(compiled(lambda: choose(built(**options))[...])())
 
 
 def test_blocks_start_as_their_shortcut_if_asked_to() -> None:

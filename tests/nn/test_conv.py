@@ -1,6 +1,5 @@
 """The convolution layers against Flax's own: one network with the layers swapped, and every option they share."""
 
-import functools
 import inspect
 
 import jax
@@ -12,8 +11,7 @@ from flax.nnx.nn.dtypes import promote_dtype
 
 from cnn_jax import geometry, nn, ops
 from cnn_jax.errors import UsageError
-
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+from tests.compiled import compiled
 
 
 class Network(nnx.Module):

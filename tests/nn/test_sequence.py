@@ -1,7 +1,5 @@
 """Named layers: activations, nesting, training, randomness, and life as a pytree."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +8,7 @@ from flax import nnx
 
 from cnn_jax import nn, ops
 from cnn_jax.errors import UsageError
-
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+from tests.compiled import compiled
 
 
 def network(rngs):

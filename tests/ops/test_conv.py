@@ -10,6 +10,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cnn_jax import ops
+from tests.compiled import compiled
 
 METHODS = ["direct", "im2col", "toeplitz", "fft", "winograd", "winograd_f43"]
 
@@ -35,9 +36,13 @@ def test_flipped_full_convolution_is_numpys():
 def test_flipped_full_convolution_commutes_and_associates():
     a, b, c = normal(5, 6, 1), normal(3, 2, 1, 1), normal(2, 3, 1, 1, seed=1)
     full = functools.partial(ops.conv, padding="FULL", flip_kernel=True)
-    bc = full(b[..., 0], c)[..., None]
-    np.testing.assert_allclose(full(full(a, b), c), full(a, bc), atol=1e-5)
-    np.testing.assert_allclose(full(full(a, b), c), full(full(a, c), b), atol=1e-5)
+
+    def bc(b, c):
+        return full(b[..., 0], c)[..., None]
+
+    abc, a_bc, acb = compiled(lambda a, b, c: (full(full(a, b), c), full(a, bc(b, c)), full(full(a, c), b)))(a, b, c)
+    np.testing.assert_allclose(abc, a_bc, atol=1e-5)
+    np.testing.assert_allclose(abc, acb, atol=1e-5)
 
 
 def test_periodic_convolution_is_a_circulant_matrix():
@@ -52,8 +57,8 @@ def test_periodic_convolution_is_a_circulant_matrix():
 
 def test_causal_output_sees_no_later_input():
     x, kernel = normal(10, 2), normal(3, 2, 4)
-    causal = jax.jit(lambda x: ops.conv(x, kernel, padding="CAUSAL", kernel_dilation=2).sum(-1))
-    jacobian = jax.jacrev(causal)(x).any(-1)
+    jacobian = compiled(jax.jacrev(lambda x: ops.conv(x, kernel, padding="CAUSAL", kernel_dilation=2).sum(-1)))(x)
+    jacobian = np.asarray(jacobian).any(-1)
     assert jacobian.shape == (10, 10)
     assert not np.triu(jacobian, 1).any()
     assert np.diag(jacobian).all()
@@ -62,28 +67,35 @@ def test_causal_output_sees_no_later_input():
 def test_a_mask_cuts_connections_and_their_gradients():
     x, kernel = normal(8, 8, 3), normal(3, 3, 3, 4)
     mask = np.array([[1, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]], bool)
-    y, gradient = jax.jit(jax.value_and_grad(lambda k: (ops.conv(x, k, mask=mask) ** 2).sum()))(kernel)
-    np.testing.assert_allclose(y, (ops.conv(x, kernel * mask) ** 2).sum(), rtol=1e-5)
+
+    @compiled
+    def run(kernel, infinite):
+        y, gradient = jax.value_and_grad(lambda k: (ops.conv(x, k, mask=mask) ** 2).sum())(kernel)
+        return y, (ops.conv(x, kernel * mask) ** 2).sum(), gradient, ops.conv(x, infinite, mask=mask)
+
+    y, expected, gradient, with_infinities = map(np.asarray, run(kernel, np.where(mask, kernel, np.inf)))
+    np.testing.assert_allclose(y, expected, rtol=1e-5)
     assert not gradient[:, :, ~mask].any()
     assert gradient[:, :, mask].all()
     # A masked infinity does no harm, as a product with zero would.
-    assert np.isfinite(ops.conv(x, np.where(mask, kernel, np.inf), mask=mask)).all()
+    assert np.isfinite(with_infinities).all()
 
 
 def test_unbatched_and_several_batch_axes():
     x, kernel = normal(2, 3, 6, 6, 2), normal(3, 3, 2, 4)
-    y = ops.conv(x, kernel, padding="SAME")
+    same = functools.partial(ops.conv, padding="SAME")
+    y, unbatched = compiled(lambda x, kernel: (same(x, kernel), same(x[1, 2], kernel)))(x, kernel)
     assert y.shape == (2, 3, 6, 6, 4)
-    np.testing.assert_allclose(ops.conv(x[1, 2], kernel, padding="SAME"), y[1, 2], atol=1e-5)
+    np.testing.assert_allclose(unbatched, y[1, 2], atol=1e-5)
 
 
 def test_four_dimensions():
     x, kernel = normal(3, 3, 3, 3, 2), normal(2, 2, 2, 2, 2, 3)
-    y = ops.conv(x, kernel, method="im2col")
+    y, direct = compiled(lambda x, k: [ops.conv(x, k, method=method) for method in ("im2col", "direct")])(x, kernel)
     assert y.shape == (2, 2, 2, 2, 3)
     expected = np.einsum("abcdi,abcdio->o", np.asarray(x)[1:, 1:, :2, 1:], kernel)
     np.testing.assert_allclose(y[1, 1, 0, 1], expected, rtol=1e-4)
-    np.testing.assert_allclose(ops.conv(x, kernel, method="direct"), y, atol=1e-4)
+    np.testing.assert_allclose(direct, y, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -96,10 +108,12 @@ def test_four_dimensions():
     ],
 )
 def test_dtypes_are_promoted(left, right, result):
-    x, kernel = jnp.ones((4, 1), left), jnp.ones((2, 1, 1), right)
-    assert ops.conv(x, kernel).dtype == result
-    assert ops.conv_transpose(x, kernel).dtype == result
-    assert ops.conv_local(x, jnp.ones((3, 2, 1, 1), right)).dtype == result
+    @compiled
+    def run(x, kernel, local):
+        return ops.conv(x, kernel), ops.conv_transpose(x, kernel), ops.conv_local(x, local)
+
+    for y in run(jnp.ones((4, 1), left), jnp.ones((2, 1, 1), right), jnp.ones((3, 2, 1, 1), right)):
+        assert y.dtype == result
 
 
 def test_depthwise_keeps_the_channels_apart():
@@ -119,9 +133,15 @@ def test_separable_is_depthwise_then_pointwise():
 
 def test_local_with_the_same_kernel_everywhere_is_conv():
     x, kernel = normal(2, 6, 5, 4), normal(3, 2, 2, 6)
-    y = ops.conv(x, kernel, feature_group_count=2, strides=(1, 2))
-    unshared = jnp.broadcast_to(kernel, (*y.shape[1:3], *kernel.shape))
-    np.testing.assert_allclose(ops.conv_local(x, unshared, feature_group_count=2, strides=(1, 2)), y, atol=1e-5)
+
+    @compiled
+    def run(x, kernel):
+        y = ops.conv(x, kernel, feature_group_count=2, strides=(1, 2))
+        unshared = jnp.broadcast_to(kernel, (*y.shape[1:3], *kernel.shape))
+        return y, ops.conv_local(x, unshared, feature_group_count=2, strides=(1, 2))
+
+    y, local = run(x, kernel)
+    np.testing.assert_allclose(local, y, atol=1e-5)
 
 
 # Transposed convolution
@@ -131,29 +151,40 @@ def test_local_with_the_same_kernel_everywhere_is_conv():
 def test_transposed_sizes_and_values_are_laxs(strides, padding):
     # lax pads VALID up to max(window, stride) per step, so the two agree where the window is at least the stride.
     y, kernel = normal(2, 5, 4, 3), normal(3, 3, 2, 3)
-    expected = lax.conv_transpose(y, kernel, (strides, strides), padding, transpose_kernel=True)
-    np.testing.assert_allclose(ops.conv_transpose(y, kernel, strides=strides, padding=padding), expected, atol=1e-5)
+
+    @compiled
+    def run(y, kernel):
+        expected = lax.conv_transpose(y, kernel, (strides, strides), padding, transpose_kernel=True)
+        return ops.conv_transpose(y, kernel, strides=strides, padding=padding), expected
+
+    np.testing.assert_allclose(*run(y, kernel), atol=1e-5)
 
 
 def test_transposed_output_padding_and_shape_agree():
     y, kernel = normal(5, 4, 3), normal(3, 3, 2, 3)
-    for extra in (0, 1, 2):
-        by_padding = ops.conv_transpose(y, kernel, strides=3, padding=1, output_padding=extra)
+    transpose = functools.partial(ops.conv_transpose, strides=3)
+
+    @compiled
+    def run(y, kernel):
+        by_padding = [transpose(y, kernel, padding=1, output_padding=extra) for extra in (0, 1, 2)]
+        by_shape = [transpose(y, kernel, padding=1, output_shape=(13 + extra, 10 + extra)) for extra in (0, 1, 2)]
+        assert transpose(y, kernel, padding="SAME", output_padding=0).shape == (13, 10, 2)
+        return by_padding, by_shape
+
+    for extra, (by_padding, by_shape) in enumerate(zip(*run(y, kernel), strict=True)):
         assert by_padding.shape == (13 + extra, 10 + extra, 2)
-        by_shape = ops.conv_transpose(y, kernel, strides=3, padding=1, output_shape=(13 + extra, 10 + extra))
         np.testing.assert_array_equal(by_padding, by_shape)
-    assert ops.conv_transpose(y, kernel, strides=3, padding="SAME", output_padding=0).shape == (13, 10, 2)
 
 
 def test_transposed_mirrors_the_encoder():
     x = normal(2, 13, 11, 3)
     options = {"strides": 2, "padding": 1, "kernel_dilation": 2, "boundary": "mirror"}
     kernel = normal(3, 3, 3, 4)
-    y = ops.conv(x, kernel, **options)
-    assert ops.conv_transpose(y, kernel, **options, output_shape=(13, 11)).shape == x.shape
+    y = compiled(functools.partial(ops.conv, **options))(x, kernel)
     z = normal(*y.shape, seed=2)
-    inner = (x * ops.conv_transpose(z, kernel, **options, output_shape=(13, 11))).sum()
-    np.testing.assert_allclose((y * z).sum(), inner, rtol=1e-4)
+    back = compiled(functools.partial(ops.conv_transpose, **options, output_shape=(13, 11)))(z, kernel)
+    assert back.shape == x.shape
+    np.testing.assert_allclose(np.vdot(y, z), np.vdot(x, back), rtol=1e-4)
 
 
 # Derivatives
@@ -171,8 +202,12 @@ def test_gradients_by_finite_differences(method):
     options = {**steps, "padding": [(2, 1), (0, 3)], "boundary": "symmetric", "feature_group_count": 2}
     with jax.enable_x64(True):
         x, kernel = normal(2, 6, 7, 4, dtype="float64"), normal(3, 3, 2, 4, dtype="float64")
-        loss = jax.jit(lambda x, k: jnp.sum(jnp.tanh(ops.conv(x, k, method=method, **options))))
-        dx, dk = jax.jit(jax.grad(loss, (0, 1)))(x, kernel)
+
+        def loss(x, kernel):
+            return jnp.sum(jnp.tanh(ops.conv(x, kernel, method=method, **options)))
+
+        dx, dk = compiled(jax.grad(loss, (0, 1)))(x, kernel)
+        loss = compiled(loss)
         for seed in range(2):
             ux, uk = (normal(*array.shape, seed=seed + 7, dtype="float64") for array in (x, kernel))
             np.testing.assert_allclose(jnp.vdot(dx, ux), probe(lambda x: loss(x, kernel), x, ux), rtol=1e-7)
@@ -191,8 +226,8 @@ def test_second_order_by_finite_differences():
         def slope(kernel):
             return jnp.vdot(jax.grad(loss, 1)(x, kernel), direction)
 
-        second = jax.jit(jax.grad(slope))(kernel)
-        slope = jax.jit(slope)
+        second = compiled(jax.grad(slope))(kernel)
+        slope = compiled(slope)
         np.testing.assert_allclose(jnp.vdot(second, direction), probe(slope, kernel, direction), rtol=1e-6)
 
 
@@ -200,11 +235,11 @@ def test_second_order_by_finite_differences():
 def test_forward_mode_with_the_derivatives_of_jax(op):
     x, kernel = normal(2, 5, 5, 2), normal(3, 3, 2, 2)
     plain = functools.partial(op, padding="SAME", strides=2, derivatives="jax")
-    out, tangent = jax.jit(lambda *pair: jax.jvp(plain, pair, pair))(x, kernel)
+    out, tangent = compiled(lambda *pair: jax.jvp(plain, pair, pair))(x, kernel)
     np.testing.assert_allclose(tangent, 2 * out, atol=1e-4)  # bilinear
-    hessian = jax.jit(jax.hessian(lambda k: (plain(x, k) ** 2).sum()))(kernel)
-    quadratic = jnp.einsum("abcd,abcdefgh,efgh", kernel, hessian, kernel)
-    np.testing.assert_allclose(quadratic, 2 * (plain(x, kernel) ** 2).sum(), rtol=1e-4)
+    hessian = compiled(jax.hessian(lambda k: (plain(x, k) ** 2).sum()))(kernel)
+    quadratic = np.einsum("abcd,abcdefgh,efgh", kernel, hessian, kernel)
+    np.testing.assert_allclose(quadratic, 2 * (np.asarray(out) ** 2).sum(), rtol=1e-4)
 
 
 # Transformations
@@ -215,7 +250,7 @@ def test_vmap_over_inputs_kernels_and_both(method):
     x, kernel = normal(2, 2, 5, 6, 2), normal(2, 3, 3, 2, 3)
     conv = functools.partial(ops.conv, padding="SAME", method=method)
 
-    @jax.jit
+    @compiled
     def everything(x, kernel):
         mapped = [jax.vmap(conv, axes)(*pair) for axes, pair in _pairs(x, kernel)]
         one_by_one = [[conv(x[i], kernel[j]) for j in range(2)] for i in range(2)]
@@ -243,17 +278,18 @@ def network(x, kernels, *, method="auto", wrap=lambda layer: layer):
 
 def test_gradient_under_vmap_over_kernels():
     x, kernels = normal(2, 6, 6, 2), [normal(3, 3, 3, 2, 2), normal(3, 3, 3, 2, 3)]
-    together = jax.jit(jax.vmap(jax.grad(network, 1), (None, 0)))(x, kernels)
+    gradient = jax.grad(network, 1)
+    together = compiled(jax.vmap(gradient, (None, 0)))(x, kernels)
     for member in range(3):
-        alone = jax.grad(network, 1)(x, [kernel[member] for kernel in kernels])
+        alone = compiled(gradient)(x, [kernel[member] for kernel in kernels])
         for left, right in zip(together, alone, strict=True):
             np.testing.assert_allclose(left[member], right, atol=1e-4)
 
 
 def test_checkpoint_changes_nothing():
     x, kernels = normal(2, 6, 6, 2), [normal(3, 3, 2, 2), normal(3, 3, 2, 3)]
-    stored = jax.jit(jax.grad(network, (0, 1)))(x, kernels)
-    again = jax.jit(jax.grad(functools.partial(network, wrap=jax.checkpoint), (0, 1)))(x, kernels)
+    stored = compiled(jax.grad(network, (0, 1)))(x, kernels)
+    again = compiled(jax.grad(functools.partial(network, wrap=jax.checkpoint), (0, 1)))(x, kernels)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), again, stored)
 
 
@@ -264,10 +300,10 @@ def test_scan_trains_as_a_loop_does():
         loss, gradient = jax.value_and_grad(network, 1)(x, kernels)
         return jax.tree.map(lambda k, g: k - 0.01 * g, kernels, gradient), loss
 
-    scanned, losses = jax.jit(lambda kernels, x: jax.lax.scan(step, kernels, x))(kernels, x)
-    looped = kernels
+    scanned, losses = compiled(lambda kernels, x: jax.lax.scan(step, kernels, x))(kernels, x)
+    looped, step = kernels, compiled(step)
     for i in range(4):
-        looped, loss = jax.jit(step)(looped, x[i])
+        looped, loss = step(looped, x[i])
         np.testing.assert_allclose(losses[i], loss, rtol=1e-4)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), scanned, looped)
 
@@ -277,11 +313,11 @@ def test_sharded_over_eight_devices(method):
     assert jax.device_count() == 8
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
     x, kernels = normal(16, 6, 6, 2), [normal(3, 3, 2, 2), normal(3, 3, 2, 3)]
-    gradient = jax.jit(jax.value_and_grad(functools.partial(network, method=method), 1))
+    gradient = compiled(jax.value_and_grad(functools.partial(network, method=method), 1))
     alone = gradient(x, kernels)
     split = jax.device_put(x, NamedSharding(mesh, PartitionSpec("batch")))
     copied = jax.device_put(kernels, NamedSharding(mesh, PartitionSpec()))
     together = gradient(split, copied)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), together, alone)
-    y = jax.jit(functools.partial(ops.conv, method=method))(split, kernels[0])
+    y = compiled(functools.partial(ops.conv, method=method))(split, kernels[0])
     assert len(y.sharding.device_set) == 8

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from cnn_jax import ops
+from tests.compiled import compiled
 from tests.ops import reference
 from tests.ops.cases import (
     BOUNDARIES,
@@ -26,8 +27,6 @@ from tests.ops.cases import (
 )
 
 METHODS = ["auto", "direct", "im2col", "toeplitz", "fft", "winograd", "winograd_f43"]
-# XLA's own passes are the same at level 0; the machine code is made faster and runs slower, which suits tiny arrays.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def bounds(case, method, terms, left, right, products):

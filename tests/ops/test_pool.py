@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from cnn_jax import ops
+from tests.compiled import compiled
 from tests.ops.pool_reference import build
-
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def check(case, *, include, p):

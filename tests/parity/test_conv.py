@@ -2,7 +2,6 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from cnn_jax import ops
+from tests.compiled import with_gradients
 
 TORCH_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TORCH_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -47,8 +47,7 @@ def compare(ours, theirs, x, kernel, tolerance=1e-5):
     expected = theirs(left, right)
     dy = normal(*channels_last(expected).shape, seed=9)
     expected.backward(channels_first(dy).detach())
-    y, pull_back = jax.vjp(jax.jit(ours), jnp.asarray(x), jnp.asarray(kernel))
-    dx, dkernel = pull_back(jnp.asarray(dy))
+    y, dx, dkernel = with_gradients(ours)(dy, x, kernel)
     close(y, channels_last(expected), tolerance)
     close(dx, channels_last(left.grad), tolerance)
     close(dkernel, back(right.grad), tolerance)

@@ -1,0 +1,20 @@
+"""Functions of small arrays, compiled in a hurry: as one program, whose machine code is not made faster."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+
+# XLA's own passes are the same at level 0; only the machine code runs slower, which suits tiny arrays.
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def with_gradients(function: Callable) -> Callable:
+    """A function from a cotangent and arguments to the function's value and its gradients."""
+
+    @compiled
+    def run(dy, *arguments):
+        y, pull_back = jax.vjp(function, *arguments)
+        return y, *pull_back(dy)
+
+    return run
