@@ -221,8 +221,8 @@ def self_organize(model: nn.Sequence, images: Shaped[AnyArray, "images h w chann
     >>> from cnn_jax import models
     >>> model = models.create("neocognitron", width=0.2, rngs=nnx.Rngs(0))
     >>> bars = jnp.zeros((8, 16, 16, 1)).at[:, 4:12, 7].set(1.0)
-    >>> organized = nnx.jit(self_organize)(model, bars)
-    >>> bool(organized(bars[:1]).max() > 0.1)
+    >>> respond = nnx.jit(lambda model: self_organize(model, bars)(bars[:1]))
+    >>> bool(respond(model).max() > 0.1)
     True
     """
     model = nnx.clone(model)

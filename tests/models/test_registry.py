@@ -1,5 +1,6 @@
 """Building networks by name: defaults, options, and one line for every mistake."""
 
+import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
