@@ -167,13 +167,13 @@ def _write_report(config: ConfigDict, directory: Path, results: dict[str, dict[s
         ),
     ]
     if few is not None:
+        because = f": {784 * 10 + 10:,} parameters separate {config.few:,} points by planes" if few == 1 else ""
         sections.append(
             Section(
                 "Two questions",
                 text="How many parameters has logistic regression for 28x28 pixels and ten classes? "
                 f"784 x 10 + 10 = {784 * 10 + 10:,}, as the table counts it.\n\n"
-                f"Which training accuracy does it reach on {config.few:,} digits? {few:.1%}: with {784 * 10 + 10:,} "
-                f"parameters, {config.few:,} points are separated by planes.",
+                f"Which training accuracy does it reach on {config.few:,} digits? {few:.1%}{because}.",
             )
         )
     page = Page(
