@@ -107,7 +107,9 @@ def _begin(place: Place, described: Sweep) -> Store:
         if (place.directory / "config.json").exists():
             raise UsageError(f"--workdir={place.directory} holds a run that is no sweep; choose another --workdir")
         store = Store(place, described)
-        if not (place.directory / FILE).exists():
+        if (place.directory / FILE).exists():
+            _check_same(store.sweep, described, place.directory)
+        else:
             write_sweep_file(place, store.sweep)
     return store
 
