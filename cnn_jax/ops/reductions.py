@@ -31,11 +31,12 @@ def with_derivatives(derivatives: str, function: Callable[..., Array]) -> Callab
 def passes(axes: Axes, channels: int) -> list[Axes]:
     """Which axes to reduce together, in order: all of them, or one after the other, the last one first.
 
-    Together means fewer passes over memory. One by one means fewer taps, and is also faster for few channels, whose
-    slices are too short for vector instructions. Either way the first of several maxima is the first in row-major
-    order.
+    Together means fewer passes over memory. One by one means fewer taps, which pays where windows overlap at every
+    position, and is also faster for few channels, whose slices are too short for vector instructions. Either way the
+    first of several maxima is the first in row-major order.
     """
-    together = channels >= _FEWEST_CHANNELS and not _wide(axes)
+    dense = all(axis.stride == 1 for axis in axes)
+    together = channels >= _FEWEST_CHANNELS and not dense and not _wide(axes)
     return [axes] if together else [(axis,) for axis in reversed(axes)]
 
 
