@@ -1,7 +1,5 @@
 """Ops on arrays that are spread over eight devices: under shard_map, and on the explicit meshes that JAX makes."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +7,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from cnn_jax import ops
+from tests.compiled import compiled
 
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SPLIT, WHOLE = PartitionSpec("batch"), PartitionSpec()
 
 
