@@ -64,9 +64,10 @@ def in_words(added: list[str], environ: Mapping[str, str] = os.environ) -> str:
     """What :func:`apply_recommended_flags` did, as a line for the log.
 
     >>> in_words([], {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"})
-    'XLA flags: --xla_cpu_enable_fast_math=true, all from the environment'
+    'XLA flags: --xla_cpu_enable_fast_math=true from the environment'
     """
     present = environ.get("XLA_FLAGS", "")
-    if added:
-        return f"XLA flags: {present}; {' '.join(added)} chosen for jaxlib {metadata.version('jaxlib')}"
-    return f"XLA flags: {present}, all from the environment" if present else "XLA flags: none"
+    own = " ".join(flag for flag in present.split() if flag not in added)
+    parts = [f"{' '.join(added)} chosen for jaxlib {metadata.version('jaxlib')}"] if added else []
+    parts += [f"{own} from the environment"] if own else []
+    return f"XLA flags: {', '.join(parts) or 'none'}"

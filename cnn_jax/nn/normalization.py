@@ -84,13 +84,13 @@ class BatchNorm(nnx.Module):
             )
         scale = None if self.scale is None else self.scale[...]
         bias = None if self.bias is None else self.bias[...]
+        options = {"scale": scale, "bias": bias, "epsilon": self.epsilon}
         if train:
-            mean, variance = ops.batch_statistics(inputs, axis_name=self.axis_name)
+            y, mean, variance = ops.normalize_by_batch(inputs, axis_name=self.axis_name, **options)
             self.mean, self.var = self._moved(self.mean, mean), self._moved(self.var, variance)
         else:
-            mean, variance = self.mean[...], self.var[...]
+            y = ops.batch_norm(inputs, mean=self.mean[...], variance=self.var[...], **options)
         dtype = self.dtype or jnp.result_type(*(array for array in (inputs, scale, bias) if array is not None))
-        y = ops.batch_norm(inputs, mean=mean, variance=variance, scale=scale, bias=bias, epsilon=self.epsilon)
         return y.astype(dtype)
 
     def _moved(self, running: nnx.Variable[Array], new: Array) -> nnx.Variable[Array]:

@@ -14,7 +14,7 @@ from cnn_jax.ops.dropout import dropout, spatial_dropout
 from cnn_jax.ops.im2col import col2im, im2col
 from cnn_jax.ops.losses import rbf_output, softmax_cross_entropy, squared_error
 from cnn_jax.ops.methods import METHODS
-from cnn_jax.ops.normalization import batch_norm, batch_statistics, local_response_norm
+from cnn_jax.ops.normalization import batch_norm, batch_statistics, local_response_norm, normalize_by_batch
 from cnn_jax.ops.padding import pad
 from cnn_jax.ops.pool import avg_pool, lp_pool, max_pool
 from cnn_jax.ops.toeplitz import toeplitz_matrix
@@ -42,6 +42,7 @@ __all__ = [
     "lp_pool",
     "max_pool",
     "max_unpool",
+    "normalize_by_batch",
     "pad",
     "rbf_output",
     "relu",

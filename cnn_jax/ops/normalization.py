@@ -36,17 +36,79 @@ def batch_statistics(
     >>> mean.item(), variance.item()
     (10002.0, 1.0)
     """
-    x = check_array("batch_statistics", "x", x)
+    _, shift, rest, variance = _shifted(check_array("batch_statistics", "x", x), axis_name)
+    return shift + rest, variance
+
+
+def normalize_by_batch(
+    x: Shaped[AnyArray, "*batch_and_space channels"],
+    *,
+    scale: Shaped[AnyArray, "..."] | None = None,
+    bias: Shaped[AnyArray, "..."] | None = None,
+    epsilon: int | float = 1e-5,
+    axis_name: str | Sequence[str] | None = None,
+) -> tuple[Shaped[Array, "*batch_and_space channels"], Shaped[Array, " channels"], Shaped[Array, " channels"]]:
+    """Batch normalisation as in training: :func:`batch_norm` by the batch's own :func:`batch_statistics`.
+
+    Both in one, it reads the input fewer times: the distances from the first estimate of the mean are computed once,
+    for the statistics, the output and the gradient.
+
+    Args:
+      x: ``(*batch, *space, C)``; the two half-precision types are computed in float32 and cast back.
+      scale: ``(C,)``; 1 by default.
+      bias: ``(C,)``; 0 by default.
+      epsilon: Keeps the root away from 0.
+      axis_name: Mapped axes to average over as well.
+
+    Returns:
+      The output, with shape and dtype of ``x``; mean and variance ``(C,)``, float32 or float64.
+
+    Raises:
+      UsageError: As for :func:`batch_norm`.
+
+    >>> y, mean, variance = normalize_by_batch(jnp.array([[10001.0], [10003.0]]), epsilon=0.0)
+    >>> y[:, 0], mean.item(), variance.item()
+    (Array([-1.,  1.], dtype=float32), 10002.0, 1.0)
+    """
+    op = "normalize_by_batch"
+    x = check_array(op, "x", x)
+    vectors = _vectors(op, x, scale=scale, bias=bias)
+    check_at_least(op, "epsilon", epsilon, 0)
+    distances, shift, rest, variance = _shifted(x, axis_name)
+    factor = lax.rsqrt(variance + epsilon)
+    if scale is not None:
+        factor = factor * vectors["scale"]
+    offset = -rest * factor if bias is None else vectors["bias"] - rest * factor
+    return (distances * factor + offset).astype(x.dtype), shift + rest, variance
+
+
+def _shifted(x: Array, axis_name: str | Sequence[str] | None) -> tuple[Array, Array, Array, Array]:
+    """The distances from a first estimate of the mean, in float32 at least; the estimate, their mean and variance."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
     def average(values: Array) -> Array:
         mean = values.mean(axis=tuple(range(values.ndim - 1)))
         return mean if axis_name is None else lax.pmean(mean, axis_name)
 
-    # Any shift gives the same result but for rounding, so no gradient needs to pass through it.
-    shift = lax.stop_gradient(average(x))
-    rest = average(x - shift)
-    return shift + rest, jnp.maximum(average(jnp.square(x - shift)) - jnp.square(rest), 0)
+    # The mean of the first example alone: it is one of n, so at most the root of n standard deviations from that of
+    # all, and the variance loses no more than a factor n of its precision. Any shift gives the same result but for
+    # rounding, so no gradient needs to pass through it.
+    shift = lax.stop_gradient(average(x[:1]))
+    distances = x - shift
+    rest = average(distances)
+    return distances, shift, rest, jnp.maximum(average(jnp.square(distances)) - jnp.square(rest), 0)
+
+
+def _vectors(op: str, x: Array, **given: Shaped[AnyArray, "..."] | None) -> dict[str, Array]:
+    """Those of the vectors that are given, as arrays; each must have one entry a channel."""
+    vectors = {name: as_array(op, name, vector) for name, vector in given.items() if vector is not None}
+    for name, vector in vectors.items():
+        if vector.shape != x.shape[-1:]:
+            raise UsageError(
+                f"{op}: {name} has shape {vector.shape}, but x of shape {x.shape} has {x.shape[-1]} channels; "
+                f"channels come last"
+            )
+    return vectors
 
 
 def batch_norm(
@@ -84,14 +146,7 @@ def batch_norm(
     """
     op = "batch_norm"
     x = check_array(op, "x", x)
-    given = {"mean": mean, "variance": variance, "scale": scale, "bias": bias}
-    vectors = {name: as_array(op, name, vector) for name, vector in given.items() if vector is not None}
-    for name, vector in vectors.items():
-        if vector.shape != x.shape[-1:]:
-            raise UsageError(
-                f"{op}: {name} has shape {vector.shape}, but x of shape {x.shape} has {x.shape[-1]} channels; "
-                f"channels come last"
-            )
+    vectors = _vectors(op, x, mean=mean, variance=variance, scale=scale, bias=bias)
     check_at_least(op, "epsilon", epsilon, 0)
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     factor = lax.rsqrt(vectors["variance"].astype(wide.dtype) + epsilon)

@@ -61,13 +61,32 @@ def test_batch_norm_of_data_far_from_zero(mean):
     np.testing.assert_allclose(variance, wide.var((0, 1, 2)), rtol=1e-5)
     y = ops.batch_norm(x, mean=average, variance=variance, scale=scale, bias=bias)
     np.testing.assert_allclose(y, expected, atol=1e-5 + 4e-7 * abs(mean))  # the mean itself has 24 bits
+    y, average, variance = ops.normalize_by_batch(x, scale=scale, bias=bias)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    np.testing.assert_allclose(average, wide.mean((0, 1, 2)), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(variance, wide.var((0, 1, 2)), rtol=1e-5)
 
 
-def test_batch_norm_gradients():
-    def norm(x, scale, bias):
-        mean, variance = ops.batch_statistics(x)
-        return ops.batch_norm(x, mean=mean, variance=variance, scale=scale, bias=bias)
+def test_batch_statistics_where_the_first_example_is_unlike_the_others():
+    """The first estimate of the mean comes from it."""
+    x = np.random.default_rng(0).standard_normal((64, 5, 4, 3)).astype(np.float32)
+    x[0] += 1e5
+    average, variance = ops.batch_statistics(x)
+    np.testing.assert_allclose(average, x.mean((0, 1, 2), dtype=np.float64), rtol=1e-5)
+    np.testing.assert_allclose(variance, x.var((0, 1, 2), dtype=np.float64), rtol=64 * 5e-7)
 
+
+def by_statistics(x, scale, bias):
+    mean, variance = ops.batch_statistics(x)
+    return ops.batch_norm(x, mean=mean, variance=variance, scale=scale, bias=bias)
+
+
+def at_once(x, scale, bias):
+    return ops.normalize_by_batch(x, scale=scale, bias=bias)[0]
+
+
+@pytest.mark.parametrize("norm", [by_statistics, at_once])
+def test_batch_norm_gradients(norm):
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
         arguments = rng.standard_normal((6, 3, 2)), rng.standard_normal(2), rng.standard_normal(2)
