@@ -233,14 +233,14 @@ def show(measured: Measured) -> None:
         console.print(table)
 
 
-def write(backends: dict[str, Measured], load: float) -> None:
+def write(backends: dict[str, Measured], load: float, note: str) -> None:
     """Renews this machine's results by what was measured."""
     circumstances = {
         **record.circumstances(("jax", "jaxlib", "flax", "optax", "torch", "numpy")),
         "XLA_FLAGS of ours": f"`{recommended_xla_flags()}`",
         "load average before the run (the run itself adds to it)": f"{load:.2f}",
         "dtype": "float32 on the CPU, bfloat16 on a GPU",
-    }
+    } | ({"note": note} if note else {})
     path = record.path_of("train_step")
     earlier = json.loads(path.read_text())["backends"] if path.exists() else {}
     merged: dict[str, Measured | None] = {}
@@ -257,6 +257,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="per measured step")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds for stock Flax in a loop")
     parser.add_argument("--stock-loops", default=STOCK_LOOPS, help="networks that stock Flax is tried with in a loop")
+    parser.add_argument("--note", default="", help="what else should be known of this run; kept with its results")
     arguments = parser.parse_args()
     networks = arguments.networks.split(",") if arguments.networks else list(QUICK if arguments.quick else NETWORKS)
     stock_loops = arguments.stock_loops.split(",") if arguments.stock_loops else []
@@ -270,7 +271,7 @@ def main() -> None:
         for measured in run(backend, networks, stock_loops, seconds, arguments.limit):
             backends[backend] = measured
             if not arguments.quick:
-                write(backends, load)
+                write(backends, load, arguments.note)
         show(backends[backend])
 
 

@@ -71,13 +71,18 @@ def measure(runs: int) -> dict[str, list[dict[str, Any]]]:
         environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
         torch = [sys.executable, "benchmarks/torch_lenet.py", str(npz)]
         kinds: dict[str, list[dict[str, Any]]] = {}
+
+        def run(kind: str, command: list[str], environment: dict[str, str]) -> None:
+            kinds.setdefault(kind, []).append(timed(command, environment))
+            print(kind, kinds[kind][-1], file=sys.stderr, flush=True)
+
         for number in track(range(runs), console=Console(stderr=True)):
             own = environment | {"JAX_COMPILATION_CACHE_DIR": str(Path(scratch, f"cache{number}"))}
             for kind in ("launch.py, first start", "launch.py, started before"):
                 workdir = f"--workdir={scratch}/{kind.replace(' ', '-')}{number}"
-                kinds.setdefault(kind, []).append(timed([sys.executable, "launch.py", *OURS, workdir], own))
-            kinds.setdefault("PyTorch, one tensor", []).append(timed(torch, environment))
-            kinds.setdefault("PyTorch, DataLoader", []).append(timed([*torch, "--loader"], environment))
+                run(kind, [sys.executable, "launch.py", *OURS, workdir], own)
+            run("PyTorch, one tensor", torch, environment)
+            run("PyTorch, DataLoader", [*torch, "--loader"], environment)
     return kinds
 
 

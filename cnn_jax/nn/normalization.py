@@ -1,6 +1,7 @@
 """Normalisation and dropout as layers: they take ``train`` and ``rngs`` at the call, and hide no state of either."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ class BatchNorm(nnx.Module):
             )
         scale = None if self.scale is None else self.scale[...]
         bias = None if self.bias is None else self.bias[...]
-        options = {"scale": scale, "bias": bias, "epsilon": self.epsilon}
+        options: dict[str, Any] = {"scale": scale, "bias": bias, "epsilon": self.epsilon}
         if train:
             y, mean, variance = ops.normalize_by_batch(inputs, axis_name=self.axis_name, **options)
             self.mean, self.var = self._moved(self.mean, mean), self._moved(self.var, variance)
