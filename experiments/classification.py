@@ -22,23 +22,16 @@ from jaxtyping import Array, Float, Key, PyTree
 from ml_collections import ConfigDict
 from rich.table import Table
 
-from cnn_jax import config as configs
 from cnn_jax import data, geometry, models, nn, ops
 from cnn_jax import train as training
 from cnn_jax.data import augment
 from cnn_jax.data.pictures import find_pictures, read_picture
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.files import write_json, write_whole
-from cnn_jax.models.airbench import whitening_kernel
+from cnn_jax.files import write_whole
 from cnn_jax.report import summary as network_summary
 from experiments.classification_data import (
-    check_same_data,
-    describe_data,
     examples,
-    load_sets,
     load_splits,
-    make_augmentation,
-    make_preprocess,
     open_split,
     preprocess_of,
     read_description,
@@ -292,46 +285,13 @@ def train(
       on_evaluation: see :func:`cnn_jax.train.train`.
     """
     started = time.perf_counter()
-    sets = load_sets(config, directory)
-    source = None
-    if config.model.features_from:
-        path = Path(config.model.features_from)
-        source = load_run(configs.read_run_config(path), path, checkpoint="latest")
-    preprocess = source[0].preprocess if source else make_preprocess(config, sets["train"])
-    classifier = make_classifier(config, preprocess, sets["train"].class_names)
-    plan, parallel = training.make_plan(config, len(sets["train"])), training.make_parallel(config)
-    optimizer = training.make_optimizer(config, plan, classifier.abstract_params)
-    step = classifier.step(optimizer, parallel)
-    if config.data.augment:
-        augmentation = make_augmentation(config, sets["train"], preprocess)
-        step = training.augmented(step, augmentation, steps_per_epoch=plan.steps_per_epoch, parallel=parallel)
-
-    whitening = None
-    if config.model.whiten:
-        some = data.sample(sets["train"], most=config.model.whiten).images[: config.model.whiten]
-        whitening = whitening_kernel(preprocess(some))
-
-    def init(key: Key[Array, ""]) -> training.TrainState:
-        state = classifier.init(key, optimizer)
-        if whitening is not None:
-            state = classifier.whitened(state, whitening)
-        return classifier.with_features(state, source[1]) if source else state
-
-    task = training.Task(
-        init=init,
-        step=step,
-        evaluate=classifier.evaluate,
-        train_examples=examples(config, sets["train"]),
-        eval_examples={role: examples(config, found) for role, found in sets.items() if role != "train"},
-        monitor=monitor(config),
-    )
+    run, parallel = prepare(config, directory), training.make_parallel(config)
+    task = run.task(config, parallel)
     with training.open_workdir(directory, config):
-        check_same_data(directory, sets)
-        if training.is_primary():
-            write_json(directory / "data.json", describe_data(config, sets, preprocess))
+        run.begin(config, directory)
         trained = training.train(
             task,
-            plan,
+            run.plan(config),
             seed=config.seed,
             directory=directory,
             how_to_continue=f"python launch.py --workdir={directory}",
@@ -341,19 +301,17 @@ def train(
         )
         if not training.is_primary():
             return
-        result = {
-            "step": int(trained.state.step),
-            "scores": trained.scores,
-            "parameters_sha256": training.digest(training.evaluated(trained.state).params),
-        }
-        write_json(directory / "result.json", result)
-        if report:
-            from experiments import classification_report  # matplotlib is needed here alone, and slow to import
-
-            classification_report.write(directory, classifier, trained, data.sample(sets["test"]))
+        run.finish(config, directory, trained, report=report)
     accuracy = trained.scores["test/accuracy"]
     print(f"test accuracy {accuracy:.2%}, error {1 - accuracy:.2%}, in {time.perf_counter() - started:.1f} s")
     print(f"the run is in {directory}" + (f"; open {directory / 'report.html'}" if report else ""))
+
+
+def prepare(config: ConfigDict, directory: Path) -> Any:
+    """What runs share whose configs differ in numbers only, see :class:`experiments.classification_run.Prepared`."""
+    from experiments import classification_run  # which is built upon this module
+
+    return classification_run.prepare(config, directory)
 
 
 def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str) -> None:

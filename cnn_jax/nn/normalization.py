@@ -12,7 +12,7 @@ from jaxtyping import Array, DTypeLike, Shaped
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
-from cnn_jax.ops.arguments import AnyArray
+from cnn_jax.ops.arguments import AnyArray, Number, is_traced
 from cnn_jax.ops.dropout import check_rate
 
 
@@ -169,8 +169,8 @@ class Dropout(nnx.Module):
     (Array([1., 1., 1.], dtype=float32), Array([0., 2.], dtype=float32))
     """
 
-    def __init__(self, rate: int | float, *, broadcast_dims: int | Sequence[int] = ()) -> None:
-        self.rate = check_rate("Dropout", rate)
+    def __init__(self, rate: Number, *, broadcast_dims: int | Sequence[int] = ()) -> None:
+        self.rate = nnx.static(check_rate("Dropout", rate))  # a traced rate is no part of the network's state
         self.broadcast_dims = broadcast_dims if isinstance(broadcast_dims, int) else tuple(broadcast_dims)
 
     def __call__(
@@ -181,7 +181,7 @@ class Dropout(nnx.Module):
         rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
     ) -> Shaped[Array, "..."]:
         """Drops entries if ``train``; ``rngs`` is a JAX key, or an ``nnx.Rngs`` with a ``dropout`` stream."""
-        if not train or self.rate == 0:
+        if not train or (not is_traced(self.rate) and self.rate == 0):
             return jnp.asarray(inputs)
         key = dropout_key(rngs)
         if key is None:

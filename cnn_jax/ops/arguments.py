@@ -11,11 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError, nearest
 
 AnyArray = jax.Array | np.ndarray  # what public functions take; they return jax.Array
 PRECISIONS = ("bfloat16", "bfloat16_3x", "default", "fastest", "float32", "high", "highest", "tensorfloat32")  # lax's
+Number = int | float | Shaped[Array, ""]  # an array where it may be a traced value, see is_traced
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 
 
@@ -26,6 +28,17 @@ def by(sizes: Sequence[int]) -> str:
     ('5x5', '7')
     """
     return "x".join(str(size) for size in sizes)
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a number is a value of the program that is being compiled, as in a sweep of many trials in one program.
+
+    What it will be is not known, so that no range can be checked and no special case be made of zero.
+
+    >>> is_traced(0.5), jax.eval_shape(lambda rate: is_traced(rate) * rate, 0.5).shape
+    (False, ())
+    """
+    return isinstance(value, jax.core.Tracer)
 
 
 def check_option(op: str, name: str, value: str, options: Collection[str]) -> None:

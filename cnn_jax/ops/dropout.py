@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array, integer
+from cnn_jax.ops.arguments import AnyArray, Number, check_array, integer, is_traced
 
 
 def dropout(
     x: Shaped[AnyArray, "..."],
-    rate: int | float,
+    rate: Number,
     *,
     key: Shaped[AnyArray, "..."] | Key[Array, ""],
     broadcast_dims: int | Sequence[int] = (),
@@ -47,14 +47,14 @@ def dropout(
         shape[axis] = 1
     if not isinstance(key, AnyArray):
         raise UsageError(f"{op}: key={key!r} is no JAX random key; make one with jax.random.key(seed)")
-    if rate == 0:
+    if not is_traced(rate) and rate == 0:
         return x
     keep = jax.random.bernoulli(key, 1 - rate, tuple(shape))
-    return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
+    return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))
 
 
 def spatial_dropout(
-    x: Shaped[AnyArray, "batch *space channels"], rate: int | float, *, key: Shaped[AnyArray, "..."] | Key[Array, ""]
+    x: Shaped[AnyArray, "batch *space channels"], rate: Number, *, key: Shaped[AnyArray, "..."] | Key[Array, ""]
 ) -> Shaped[Array, "batch *space channels"]:
     """Drops whole feature maps: neighbouring pixels say nearly the same, so that dropping single ones hides little.
 
@@ -81,8 +81,8 @@ def spatial_dropout(
     return dropout(x, rate, key=key, broadcast_dims=range(1, jnp.ndim(x) - 1))
 
 
-def check_rate(op: str, rate: int | float) -> int | float:
-    """The rate, if it is in [0, 1)."""
-    if not isinstance(rate, int | float) or not 0 <= rate < 1:
+def check_rate(op: str, rate: Number) -> Number:
+    """The rate, if it is in [0, 1), or a traced scalar."""
+    if not is_traced(rate) and (not isinstance(rate, int | float) or not 0 <= rate < 1):
         raise UsageError(f"{op}: rate={rate!r} must be a number in [0, 1); it is the probability of being dropped")
     return rate

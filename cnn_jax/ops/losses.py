@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array
+from cnn_jax.ops.arguments import AnyArray, Number, check_array, is_traced
 
 
 def softmax_cross_entropy(
-    logits: Shaped[AnyArray, "*batch classes"], labels: Shaped[AnyArray, "..."], *, label_smoothing: int | float = 0.0
+    logits: Shaped[AnyArray, "*batch classes"], labels: Shaped[AnyArray, "..."], *, label_smoothing: Number = 0.0
 ) -> Shaped[Array, "*batch"]:
     """Cross-entropy between the labels and the softmax of the logits, in nats, per example.
 
@@ -39,10 +39,11 @@ def softmax_cross_entropy(
     Array([1.], dtype=float32)
     """
     op = "softmax_cross_entropy"
-    if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing < 1:
+    smooths = is_traced(label_smoothing) or label_smoothing != 0
+    if not is_traced(label_smoothing) and not (isinstance(label_smoothing, int | float) and 0 <= label_smoothing < 1):
         raise UsageError(f"{op}: label_smoothing={label_smoothing!r} must be at least 0 and less than 1")
     logits, target = _with_distributions(op, "logits", logits, labels)
-    if label_smoothing:
+    if smooths:
         target = (1 - label_smoothing) * target + label_smoothing / logits.shape[-1]
     # A class that the label rules out adds nothing, even where its probability is 0 and its logarithm infinite.
     log_probabilities = jax.nn.log_softmax(logits)

@@ -26,16 +26,20 @@ def member(state: TrainState, number: int) -> TrainState:
 
 
 def over_members(function: Callable[[TrainState], Any], state: TrainState) -> Any:
-    """The stacked results of a function of every member's state: all at once, or on a CPU one after the other.
+    """The stacked results of a function of every member's state; see :func:`over_each`."""
+    members = jax.tree.leaves(state.params)[0].shape[0]
+    keys = jax.vmap(lambda number: member_key(state.key, number))(jnp.arange(members))
+    return over_each(function, TrainState(jnp.broadcast_to(state.step, members), keys, *_stacked(state)))
+
+
+def over_each(function: Callable[[Any], Any], stacked: PyTree) -> Any:
+    """The stacked results of a function of each of several networks: all at once, or on a CPU one after the other.
 
     A GPU is not filled by one small network, so that seven cost little more than one. A CPU is, and there ``vmap``
     makes of the members' convolutions grouped ones, which are slow: seven LeNet-5 at batch 64 took twice as long so as
     in turn (2 cores, jax 0.10.2).
     """
-    members = jax.tree.leaves(state.params)[0].shape[0]
-    keys = jax.vmap(lambda number: member_key(state.key, number))(jnp.arange(members))
-    each = TrainState(jnp.broadcast_to(state.step, members), keys, *_stacked(state))
-    return jax.lax.map(function, each) if jax.default_backend() == "cpu" else jax.vmap(function)(each)
+    return jax.lax.map(function, stacked) if jax.default_backend() == "cpu" else jax.vmap(function)(stacked)
 
 
 def ensemble_init(init: Init, members: int) -> Init:

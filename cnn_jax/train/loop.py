@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import signal as signals
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,16 +15,16 @@ from cnn_jax.data.stream import Stream
 from cnn_jax.errors import Interrupted
 from cnn_jax.report.progress import Progress
 from cnn_jax.train.checkpoints import Checkpoint, Checkpoints
-from cnn_jax.train.evaluation import Evaluations, check_monitor, of_split, score
+from cnn_jax.train.course import open_course
+from cnn_jax.train.evaluation import Evaluations, check_monitor
 from cnn_jax.train.feed import Feed, make_streamed_steps
 from cnn_jax.train.interruption import StopRequest
-from cnn_jax.train.nonfinite import count_skipped, nans_located, require_finite, require_finite_scores
+from cnn_jax.train.nonfinite import nans_located
 from cnn_jax.train.parallel import ONE_DEVICE, Parallel, agreed
-from cnn_jax.train.plan import Best, Plan
+from cnn_jax.train.plan import Plan
 from cnn_jax.train.profile import profile_steps
-from cnn_jax.train.records import open_records
 from cnn_jax.train.state import TrainState
-from cnn_jax.train.step import Evaluate, Examples, Step, averages, make_scanned_steps
+from cnn_jax.train.step import Evaluate, Examples, Step, make_scanned_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,65 +94,49 @@ def train(
     evaluate = Evaluations(task.evaluate, task.eval_examples, batch_size=plan.batch_size, parallel=parallel)
     with Checkpoints(directory / "checkpoints") as checkpoints, StopRequest() as stop:
         checkpoint = checkpoints.restore(parallel.abstract(init)) or Checkpoint(parallel.initialize(init), {})
-        state, notes = checkpoint.state, checkpoint.notes
-        step, scores, skipped = int(state.step), notes.get("scores", {}), notes.get("skipped", 0)
-        best = Best(**notes.get("best", {}))
+        state, step = checkpoint.state, int(checkpoint.state.step)
+        opened = open_course(directory, plan, task.monitor, checkpoints, step=step, notes=checkpoint.notes)
         with (
             _steps_and_examples(task, plan, parallel, seed) as (steps, examples),
-            open_records(directory, length=notes.get("metrics_length", 0), step=step) as records,
+            opened as course,
             Progress(plan.total_steps, steps_per_epoch=plan.steps_per_epoch, start_step=step) as progress,
         ):
-
-            def save() -> None:
-                # The score of an unevaluated state is unknown: a stop between evaluations must not become the best.
-                known = score(scores, task.monitor) if plan.evaluates_at(step) else -math.inf
-                notes = {"scores": scores, "best": dataclasses.asdict(best), "skipped": skipped}
-                checkpoints.save(state, score=known, notes={"metrics_length": records.length, **notes})
-
             if profile:
                 count = min(profile, plan.total_steps - step)  # a stream has no more
                 progress.log(profile_steps(steps, state, examples, count, directory / "profile"))
-            if step and not plan.ends_at(step, best):
+            if step and not course.ended:
                 progress.log(f"continuing from step {step} of {plan.total_steps}")
-            while not plan.ends_at(step, best):
+            while not course.ended:
                 started = time.perf_counter()
-                count = plan.call_length(step)
-                with nans_located(step):
+                count = plan.call_length(course.step)
+                with nans_located(course.step):
                     state, metrics = steps(state, examples, count)
-                skipped += count_skipped(metrics)
-                limits = {"first_step": step, "skipped": skipped, "most": plan.max_skipped}
-                require_finite(metrics, **limits, checkpoints=checkpoints)
-                step += count
+                course.after_call(count, metrics)
                 speed = count * plan.batch_size / (time.perf_counter() - started)
-                epoch, train_scores = step / plan.steps_per_epoch, averages(metrics)
-                records.write(step=step, epoch=epoch, split="train", scores=train_scores)
-                records.write_speed(step=step, examples_per_second=speed)
-                if plan.evaluates_at(step):
-                    scores = evaluate(state)
-                    require_finite_scores(scores, step=step, checkpoints=checkpoints)
-                    best = best.after(step, score(scores, task.monitor))
-                    for split in task.eval_examples:
-                        records.write(step=step, epoch=epoch, split=split, scores=of_split(scores, split))
-                    save()
+                course.records.write_speed(step=course.step, examples_per_second=speed)
+                if plan.evaluates_at(course.step):
+                    course.after_evaluation(evaluate(state))
+                    course.save(state)
                     if on_evaluation is not None:
-                        on_evaluation(-(-step // plan.evaluate_every), scores)
-                progress.update(step=step, scores={**train_scores, **scores}, examples_per_second=speed)
+                        on_evaluation(course.evaluation, course.scores)
+                scores = {**course.train_scores, **course.scores}
+                progress.update(step=course.step, scores=scores, examples_per_second=speed)
                 signal = agreed(stop.signal or 0)
-                if signal and not plan.ends_at(step, best):
-                    if not plan.evaluates_at(step):
-                        save()
+                if signal and not course.ended:
+                    if not plan.evaluates_at(course.step):
+                        course.save(state)
                     checkpoints.wait()
                     name = signals.Signals(signal).name
-                    line = f"stopped by {name} at step {step}, saved; to continue: {how_to_continue}"
+                    line = f"stopped by {name} at step {course.step}, saved; to continue: {how_to_continue}"
                     raise Interrupted(signal, line)
             checkpoints.wait()
+            step, best = course.step, course.best
             if plan.reached(best):
-                progress.log(
-                    f"stopped at step {step}: {task.monitor} has reached the target, {scores[task.monitor]:.4g}"
-                )
+                reached = course.scores[task.monitor]
+                progress.log(f"stopped at step {step}: {task.monitor} has reached the target, {reached:.4g}")
             elif step < plan.total_steps:
                 progress.log(f"stopped at step {step}: {task.monitor} has not improved since step {best.step}")
-    return Trained(parallel.on_one_device(state), scores)
+    return Trained(parallel.on_one_device(state), course.scores)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from optax import contrib
 
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.nn.parameters import matching, parameter_names
+from cnn_jax.ops.arguments import Number, is_traced
 
 _LOOKAHEAD_PERIOD = 5  # as in the paper's experiments
 
@@ -23,9 +24,9 @@ def create_optimizer(
     name: str,
     learning_rate: optax.ScalarOrSchedule,
     *,
-    momentum: float = 0.9,
-    weight_decay: float = 0.0,
-    clip_norm: float = 0.0,
+    momentum: Number = 0.9,
+    weight_decay: Number = 0.0,
+    clip_norm: Number = 0.0,
     lookahead: int = 0,
     rate_factors: Sequence[tuple[str, float]] = (),
     freeze: Sequence[str] = (),
@@ -68,13 +69,13 @@ def create_optimizer(
         name, lookahead = "sgd", lookahead or _LOOKAHEAD_PERIOD
     if name not in _OPTIMIZERS:
         raise UsageError(f"optimizer.name={name!r} is unknown; {nearest(name, [*_OPTIMIZERS, 'lookahead'])}")
-    if not 0 <= momentum < 1:
+    if not is_traced(momentum) and not 0 <= momentum < 1:
         raise UsageError(f"optimizer.momentum={momentum} must be at least 0 and below 1")
     for option, value in (("weight_decay", weight_decay), ("clip_norm", clip_norm), ("lookahead", lookahead)):
-        if value < 0:
+        if not is_traced(value) and value < 0:
             raise UsageError(f"optimizer.{option}={value} must not be negative")
     optimizer = _OPTIMIZERS[name](learning_rate, momentum, weight_decay)
-    if clip_norm:
+    if is_traced(clip_norm) or clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
     if rate_factors:
         optimizer = optax.chain(optimizer, _scaled(rate_factors, params))
@@ -90,26 +91,26 @@ def decayed(params: PyTree) -> PyTree:
 
 # --- by name ----------------------------------------------------------------------------------------------------------
 
-_Build = Callable[[optax.ScalarOrSchedule, float, float], optax.GradientTransformation]
+_Build = Callable[[optax.ScalarOrSchedule, Number, Number], optax.GradientTransformation]
 
 
-def _with_penalty(direction: Callable[[float], optax.GradientTransformation]) -> _Build:
-    def build(rate: optax.ScalarOrSchedule, momentum: float, decay: float) -> optax.GradientTransformation:
+def _with_penalty(direction: Callable[[Number], optax.GradientTransformation]) -> _Build:
+    def build(rate: optax.ScalarOrSchedule, momentum: Number, decay: Number) -> optax.GradientTransformation:
         penalty = optax.add_decayed_weights(decay, mask=decayed)
         return optax.chain(penalty, direction(momentum), optax.scale_by_learning_rate(rate))
 
     return build
 
 
-def _adamw(rate: optax.ScalarOrSchedule, momentum: float, decay: float) -> optax.GradientTransformation:
+def _adamw(rate: optax.ScalarOrSchedule, momentum: Number, decay: Number) -> optax.GradientTransformation:
     return optax.adamw(rate, b1=momentum, weight_decay=decay, mask=decayed)
 
 
-def _lars(rate: optax.ScalarOrSchedule, momentum: float, decay: float) -> optax.GradientTransformation:
+def _lars(rate: optax.ScalarOrSchedule, momentum: Number, decay: Number) -> optax.GradientTransformation:
     return optax.lars(rate, decay, decayed, trust_ratio_mask=decayed, momentum=momentum)
 
 
-def _muon(rate: optax.ScalarOrSchedule, momentum: float, decay: float) -> optax.GradientTransformation:
+def _muon(rate: optax.ScalarOrSchedule, momentum: Number, decay: Number) -> optax.GradientTransformation:
     """Kernels by Muon, as matrices from everything that is summed over to the output channels; the rest by Adam."""
 
     def matrices(params: PyTree) -> PyTree:

@@ -71,6 +71,8 @@ class Parallel:
 
     def split(self, rows: Shaped[Array, "batch ..."]) -> Shaped[Array, "part ..."]:
         """The batch that a device sees: for ``'jit'`` the whole one, divided; for ``'pmap'`` its part."""
+        if self.mesh.size == 1:
+            return rows
         if self.mode == "pmap":
             return rows.reshape(self.mesh.size, -1, *rows.shape[1:])[jax.lax.axis_index(_AXIS)]
         return jax.lax.with_sharding_constraint(rows, self._sharding(_AXIS))

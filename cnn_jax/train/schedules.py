@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array
 
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.ops.arguments import Number
 
 _SCHEDULES = ("constant", "cosine", "linear", "one_cycle", "step")
 _ONE_CYCLE_RISE = 0.3  # of the run, where no warm-up is given
@@ -16,11 +17,11 @@ _ONE_CYCLE_START = 1 / 25  # of the peak
 
 def learning_rate_schedule(
     name: str,
-    peak: float,
+    peak: Number,
     *,
     total_steps: int,
     warmup_steps: int = 0,
-    end_factor: float = 0.0,
+    end_factor: Number = 0.0,
     drops: Sequence[int] = (),
     drop_factor: float = 0.1,
 ) -> optax.Schedule:
@@ -79,7 +80,7 @@ def learning_rate_schedule(
     return optax.join_schedules([rise, decay], [warmup_steps]) if warmup_steps else decay
 
 
-def _cosine_rise(peak: float, steps: int) -> optax.Schedule:
+def _cosine_rise(peak: Number, steps: int) -> optax.Schedule:
     def rate(step: int | Array) -> Array:
         part = (1 - jnp.cos(jnp.pi * jnp.minimum(step / max(steps, 1), 1))) / 2
         return peak * (_ONE_CYCLE_START + (1 - _ONE_CYCLE_START) * part)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Int, Key, PyTree
 
 from cnn_jax.data.batches import batch_indices
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.ops.arguments import Number, is_traced
 from cnn_jax.train.parallel import ONE_DEVICE, Parallel
 from cnn_jax.train.state import TrainState, stream_key
 
@@ -37,7 +38,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     *,
     accumulate: int = 1,
-    ema_decay: float = 0.0,
+    ema_decay: Number = 0.0,
     on_nonfinite: str = "stop",
     parallel: Parallel = ONE_DEVICE,
 ) -> Step:
@@ -70,7 +71,8 @@ def make_step(
     """
     if accumulate < 1:
         raise UsageError(f"accumulate={accumulate} must be at least 1")
-    if not 0 <= ema_decay < 1:
+    averaged = is_traced(ema_decay) or ema_decay != 0
+    if not is_traced(ema_decay) and not 0 <= ema_decay < 1:
         raise UsageError(f"ema_decay={ema_decay} must be at least 0 and below 1; usual are 0.99 to 0.9999")
     if on_nonfinite not in ("stop", "skip"):
         raise UsageError(f"on_nonfinite={on_nonfinite!r} is unknown; {nearest(on_nonfinite, ('stop', 'skip'))}")
@@ -85,7 +87,7 @@ def make_step(
         metrics = parallel.sum(metrics)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = _moved(state.ema, (params, model_state), ema_decay, state.step) if ema_decay else state.ema
+        ema = _moved(state.ema, (params, model_state), ema_decay, state.step) if averaged else state.ema
         new = TrainState(state.step + 1, state.key, params, model_state, opt_state, ema)
         return _unless_finite(state, gradients, new, metrics) if on_nonfinite == "skip" else (new, metrics)
 
@@ -117,7 +119,7 @@ def _accumulated(gradient: Gradient, parts: int) -> Gradient:
     return mean
 
 
-def _moved(ema: PyTree, new: PyTree, decay: float, step: Int[Array, ""]) -> PyTree:
+def _moved(ema: PyTree, new: PyTree, decay: Number, step: Int[Array, ""]) -> PyTree:
     weight = jnp.minimum(decay, (1 + step) / (10 + step))
 
     def move(old: Array, new: Array) -> Array:
@@ -147,13 +149,18 @@ def _unless_finite(
 def make_scanned_steps(
     step: Step, *, batch_size: int, num_examples: int, parallel: Parallel = ONE_DEVICE
 ) -> Callable[[TrainState, Batch, int], tuple[TrainState, Metrics]]:
-    """Many steps in one compiled call: ``steps(state, examples, count) -> (state, metrics)``.
+    """Many steps in one compiled call: :func:`scanned_steps`, compiled. ``count`` is static, the state is donated."""
+    steps = scanned_steps(step, batch_size=batch_size, num_examples=num_examples, parallel=parallel)
+    return parallel.compile_steps(steps)
+
+
+def scanned_steps(
+    step: Step, *, batch_size: int, num_examples: int, parallel: Parallel = ONE_DEVICE
+) -> Callable[[TrainState, Batch, int], tuple[TrainState, Metrics]]:
+    """Many steps as one pure function: ``steps(state, examples, count) -> (state, metrics)``.
 
     The examples stay on the devices and each step gathers its own batch, in an order that is a function of the state's
-    key and step alone. The state is donated.
-
-    Returns:
-      A compiled function; ``count`` is static, and each metric comes back with one entry per step.
+    key and step alone. Each metric comes back with one entry per step.
     """
 
     def steps(state: TrainState, examples: Batch, count: int) -> tuple[TrainState, Metrics]:
@@ -177,20 +184,27 @@ def make_scanned_steps(
             return state, jax.tree.map(lambda *values: jnp.stack(values), *metrics)
         return jax.lax.scan(body, state, indices)
 
-    return parallel.compile_steps(steps)
+    return steps
 
 
 def make_evaluation(
     evaluate: Evaluate, *, parallel: Parallel = ONE_DEVICE
 ) -> Callable[[TrainState, Batch, Int[Array, "batches batch"], Array], Metrics]:
-    """Exact evaluation of a whole set in one compiled call: ``evaluation(state, examples, indices, mask) -> metrics``.
+    """Exact evaluation of a whole set in one compiled call: :func:`whole_evaluation`, compiled."""
+    return parallel.compile_evaluation(whole_evaluation(evaluate, parallel=parallel))
+
+
+def whole_evaluation(
+    evaluate: Evaluate, *, parallel: Parallel = ONE_DEVICE
+) -> Callable[[TrainState, Batch, Int[Array, "batches batch"], Array], Metrics]:
+    """Exact evaluation of a whole set as a pure function: ``evaluation(state, examples, indices, mask) -> metrics``.
 
     Args:
       evaluate: the metrics of one batch; ``batch['mask']`` is 0 for the padding of the last batch.
       parallel: the devices.
 
     Returns:
-      A compiled function of the state, all examples, and the padded index batches with their mask (both (batches,
+      A function of the state, all examples, and the padded index batches with their mask (both (batches,
       batch)), whose metrics are summed over the batches.
     """
 
@@ -202,7 +216,7 @@ def make_evaluation(
 
         return jax.tree.map(lambda values: values.sum(axis=0), jax.lax.map(one, (indices, mask)))
 
-    return parallel.compile_evaluation(evaluation)
+    return evaluation
 
 
 def averages(metrics: Metrics) -> dict[str, float]:
