@@ -28,6 +28,7 @@ from cnn_jax.data import augment
 from cnn_jax.data.pictures import find_pictures, read_picture
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.files import write_whole
+from cnn_jax.ops.arguments import is_traced
 from cnn_jax.report import summary as network_summary
 from experiments.classification_data import (
     examples,
@@ -99,7 +100,9 @@ class Classifier:
         augment.check_test_time(config.data.test_time)
         if config.loss not in LOSSES:
             raise UsageError(f"loss={config.loss!r} is unknown; {nearest(config.loss, LOSSES)}")
-        if config.label_smoothing and config.loss != "cross_entropy":
+        if not is_traced(config.label_smoothing) and not 0 <= config.label_smoothing < 1:
+            raise UsageError(f"label_smoothing={config.label_smoothing} must be at least 0 and less than 1")
+        if config.loss != "cross_entropy" and (is_traced(config.label_smoothing) or config.label_smoothing != 0):
             raise UsageError(f"label_smoothing={config.label_smoothing} means nothing to loss={config.loss!r}; use 0")
         if not 0 <= config.top_k < len(self.class_names):
             raise UsageError(
@@ -135,9 +138,10 @@ class Classifier:
 
     def init(self, key: Key[Array, ""], optimizer: optax.GradientTransformation) -> training.TrainState:
         """The state before the first step."""
-        model = self.create(training.stream_key(key, "params"))
+        model, decay = self.create(training.stream_key(key, "params")), self.config.ema_decay
+        averaged = is_traced(decay) or decay > 0
         params, model_state = nnx.state(model, nnx.Param), nnx.state(model, nnx.Not(nnx.Param))
-        return training.create_state(key, params, model_state, optimizer, ema=self.config.ema_decay > 0)
+        return training.create_state(key, params, model_state, optimizer, ema=averaged)
 
     def with_features(self, state: training.TrainState, source: training.TrainState) -> training.TrainState:
         """A state that starts from what another network has learned, all but its output layer.

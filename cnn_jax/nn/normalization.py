@@ -12,7 +12,8 @@ from jaxtyping import Array, DTypeLike, Shaped
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
-from cnn_jax.ops.arguments import AnyArray, Number, is_traced
+from cnn_jax.nn.options import held, released
+from cnn_jax.ops.arguments import AnyArray, Number
 from cnn_jax.ops.dropout import check_rate
 
 
@@ -170,7 +171,7 @@ class Dropout(nnx.Module):
     """
 
     def __init__(self, rate: Number, *, broadcast_dims: int | Sequence[int] = ()) -> None:
-        self.rate = nnx.static(check_rate("Dropout", rate))  # a traced rate is no part of the network's state
+        self.rate = held(check_rate("Dropout", rate))
         self.broadcast_dims = broadcast_dims if isinstance(broadcast_dims, int) else tuple(broadcast_dims)
 
     def __call__(
@@ -181,14 +182,14 @@ class Dropout(nnx.Module):
         rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
     ) -> Shaped[Array, "..."]:
         """Drops entries if ``train``; ``rngs`` is a JAX key, or an ``nnx.Rngs`` with a ``dropout`` stream."""
-        if not train or (not is_traced(self.rate) and self.rate == 0):
+        if not train or self.rate == 0:
             return jnp.asarray(inputs)
         key = dropout_key(rngs)
         if key is None:
             raise UsageError(
                 "Dropout: train=True needs randomness; pass rngs=<a JAX key>, or rngs=nnx.Rngs(dropout=key)"
             )
-        return ops.dropout(inputs, self.rate, key=key, broadcast_dims=self.broadcast_dims)
+        return ops.dropout(inputs, released(self.rate), key=key, broadcast_dims=self.broadcast_dims)
 
 
 def dropout_key(rngs: nnx.Rngs | AnyArray | None) -> AnyArray | None:

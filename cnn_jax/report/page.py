@@ -6,13 +6,16 @@ reader's light or dark theme, and reads on a phone as on a desk.
 
 import base64
 import dataclasses
+import hashlib
 import io
+import json
 import os
 import re
 import unicodedata
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -65,7 +68,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of the page, in the order: text, figure, table, code.
+    """A part of the page, in the order: text, figure, table, widget, code.
 
     Attributes:
       title: its heading, its entry in the contents, and the name of its figure's file.
@@ -75,6 +78,7 @@ class Section:
       caption: how to read the figure.
       table: a table.
       code: text in a fixed-width font, such as a config or a command.
+      widget: HTML, for what the page's script brings to life; before the code.
     """
 
     title: str
@@ -84,6 +88,7 @@ class Section:
     caption: str | None = None
     table: Table | None = None
     code: str | None = None
+    widget: Markup | None = None
 
     def __post_init__(self) -> None:
         if self.figure is not None and not self.alt:
@@ -100,6 +105,9 @@ class Page:
       headlines: the numbers it opens with.
       sections: what follows.
       footer: its last line.
+      script: what brings its widgets to life; the only one that the page lets a browser run.
+      style: of its widgets.
+      data: JSON values, which the script finds in the element ``data``.
 
     Example:
       >>> import tempfile
@@ -113,29 +121,33 @@ class Page:
     headlines: Sequence[Headline] = ()
     sections: Sequence[Section] = ()
     footer: str = ""
+    script: str = ""
+    style: str = ""
+    data: Any = None
 
-    def write(self, workdir: str | os.PathLike[str]) -> Path:
-        """Writes ``report.html``, and each figure as ``figures/<section>.png`` too.
+    def write(self, workdir: str | os.PathLike[str], name: str = "report.html") -> Path:
+        """Writes the page, and each figure as ``figures/<section>.png`` too.
 
         The same page gives the same bytes, and no file is ever seen half written.
 
         Args:
           workdir: an existing folder.
+          name: of the page's file.
 
         Returns:
           The path of the page.
         """
         workdir = Path(workdir)
-        (workdir / "figures").mkdir(exist_ok=True)
         slugs = _slugs([section.title for section in self.sections])
         images = {}
         for slug, section in zip(slugs, self.sections, strict=True):
             if section.figure is not None:
                 png = _png(section.figure)
+                (workdir / "figures").mkdir(exist_ok=True)
                 write_whole(workdir / "figures" / f"{slug}.png", png)
                 images[slug] = _embedded(section.figure, png)
         page = _template().render(page=self, sections=list(zip(slugs, self.sections, strict=True)), images=images)
-        report = workdir / "report.html"
+        report = workdir / name
         write_whole(report, page.encode())
         return report
 
@@ -185,6 +197,20 @@ def _cell(value: str | int | float) -> str:
     return f"{value:,}" if _is_number(value) else str(value)
 
 
+def _script_hash(script: str) -> str:
+    """What a content security policy names a script by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _json(values: Any) -> Markup:
+    """JSON that cannot end the element it stands in.
+
+    >>> _json({"name": "</script>"})
+    Markup('{"name":"\\\\u003c/script>"}')
+    """
+    return Markup(json.dumps(values, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
+
+
 def _template() -> jinja2.Template:
     files = resources.files("cnn_jax.report")
     environment = jinja2.Environment(
@@ -192,6 +218,8 @@ def _template() -> jinja2.Template:
     )
     environment.globals["css"] = Markup(files.joinpath("page.css").read_text(encoding="utf-8"))
     environment.filters["cell"] = _cell
+    environment.filters["hash"] = _script_hash
+    environment.filters["json"] = _json
     environment.filters["paragraphs"] = lambda text: [part for part in re.split(r"\n\s*\n", text.strip()) if part]
     environment.tests["numeric"] = _is_number
     return environment.from_string(files.joinpath("page.html").read_text(encoding="utf-8"))

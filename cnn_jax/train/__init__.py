@@ -1,6 +1,7 @@
 """Training that can be killed and continued: state, step, loop, optimisers, checkpoints, records."""
 
 from cnn_jax.train.checkpoints import Checkpoint, Checkpoints
+from cnn_jax.train.course import Course, open_course
 from cnn_jax.train.durations import duration_in_steps
 from cnn_jax.train.ensemble import ensemble_init, ensemble_step, member, over_members
 from cnn_jax.train.evaluation import Evaluations
@@ -14,7 +15,18 @@ from cnn_jax.train.records import Records, read_records
 from cnn_jax.train.schedules import learning_rate_schedule
 from cnn_jax.train.settings import default_settings, make_optimizer, make_parallel, make_plan, make_step_of
 from cnn_jax.train.state import TrainState, create_state, digest, evaluated, stream_key
-from cnn_jax.train.step import Batch, Examples, Metrics, Step, averages, make_evaluation, make_scanned_steps, make_step
+from cnn_jax.train.step import (
+    Batch,
+    Examples,
+    Metrics,
+    Step,
+    averages,
+    make_evaluation,
+    make_scanned_steps,
+    make_step,
+    scanned_steps,
+    whole_evaluation,
+)
 from cnn_jax.train.workdir import InUseError, Workdir, environment, open_workdir
 
 __all__ = [
@@ -23,6 +35,7 @@ __all__ = [
     "Best",
     "Checkpoint",
     "Checkpoints",
+    "Course",
     "Evaluations",
     "Examples",
     "InUseError",
@@ -58,9 +71,12 @@ __all__ = [
     "make_step",
     "make_step_of",
     "member",
+    "open_course",
     "open_workdir",
     "over_members",
     "read_records",
+    "scanned_steps",
     "stream_key",
     "train",
+    "whole_evaluation",
 ]

@@ -1,16 +1,5 @@
-"""The page in a real browser: nothing wider than a phone, nothing blocked, every picture shown.
+"""The page in a real browser: nothing wider than a phone, nothing blocked, every picture shown."""
 
-Runs where chromium is on the PATH, which is a program of the system and no Python package; CNN_JAX_REQUIRE_BROWSER=1
-turns its absence from a skip into a failure.
-"""
-
-import html
-import json
-import os
-import re
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +7,12 @@ import pytest
 
 from cnn_jax.report.figures import confusion_matrix, feature_maps, learning_curves
 from cnn_jax.report.page import Headline, Page, Section, Table
+from tests.report.browser import measure
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WIDTHS = [360, 390, 768, 1280]
 LONG = "an_unbroken_name_" * 12
 
-# Each width is a frame of its own, since a headless window has a least width; the frame's page is measured from outside
-# because the page itself allows no script.
+# The page is measured from outside because it allows no script itself.
 MEASURE = """
 const measure = (frame) => {
   const page = frame.contentDocument, root = page.documentElement, shown = frame.clientWidth;
@@ -40,9 +28,6 @@ const measure = (frame) => {
     radius: getComputedStyle(page.querySelector("figure img")).borderTopLeftRadius,
   };
 };
-addEventListener("load", () => {
-  document.title = JSON.stringify([...document.querySelectorAll("iframe")].map(measure));
-});
 """
 
 
@@ -66,23 +51,8 @@ def make_page() -> Page:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    if BROWSER is None:
-        message = "chromium is not on the PATH (Debian: apt-get install chromium)"
-        pytest.fail(message) if os.environ.get("CNN_JAX_REQUIRE_BROWSER") == "1" else pytest.skip(message)
     folder = tmp_path_factory.mktemp("browser")
-    report = html.escape(make_page().write(folder).read_text(encoding="utf-8"))
-    frames = "".join(
-        f'<iframe srcdoc="{report}" style="border: 0; width: {width}px; height: 800px"></iframe>' for width in WIDTHS
-    )
-    (folder / "frames.html").write_text(f"<!doctype html><meta charset=utf-8>{frames}<script>{MEASURE}</script>")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    options += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"]
-    options += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=10000", "--dump-dom"]
-    browser = [BROWSER, *options, Path(folder / "frames.html").as_uri()]
-    done = subprocess.run(browser, capture_output=True, text=True, check=True, timeout=120)
-    title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
-    assert title is not None, done.stderr[-2000:]
-    return json.loads(html.unescape(title.group(1)))
+    return measure(folder, make_page().write(folder).read_text(encoding="utf-8"), MEASURE, widths=WIDTHS)
 
 
 @pytest.mark.parametrize("index", range(len(WIDTHS)), ids=[f"{width}px" for width in WIDTHS])

@@ -4,9 +4,19 @@ Each function takes plain data and returns a :class:`matplotlib.figure.Figure` t
 ``figure.savefig("curves.png", dpi=200)``, put it on a page (:mod:`cnn_jax.report.page`), or return it in a notebook.
 """
 
-from cnn_jax.report.figures.comparison import errors, spreads
+from cnn_jax.report.figures.comparison import errors, heat_map, spreads
 from cnn_jax.report.figures.network import network
 from cnn_jax.report.figures.pictures import feature_maps, filters, mistakes
 from cnn_jax.report.figures.scores import confusion_matrix, learning_curves
 
-__all__ = ["confusion_matrix", "errors", "feature_maps", "filters", "learning_curves", "mistakes", "network", "spreads"]
+__all__ = [
+    "confusion_matrix",
+    "errors",
+    "feature_maps",
+    "filters",
+    "heat_map",
+    "learning_curves",
+    "mistakes",
+    "network",
+    "spreads",
+]

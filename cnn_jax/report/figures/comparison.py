@@ -1,14 +1,16 @@
-"""Figures that set several runs side by side: errors of methods, and a score over a quantity for several ways."""
+"""Figures that set several runs side by side: errors of methods, a score over one quantity or two."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from cnn_jax.errors import UsageError
 from cnn_jax.report.figures.style import BLUE, GREY, HAIRLINE, INK, OTHERS, VERMILLION, WIDTH, styled, tint
+from cnn_jax.report.formatting import is_share
 
 Spread = tuple[float, float]
 """A mean and a standard deviation."""
@@ -93,3 +95,67 @@ def spreads(series: Mapping[str, Mapping[Any, Spread]], *, x_label: str, y_label
     axes.set_ylabel(y_label)
     axes.legend(loc="best", labelcolor="linecolor", handlelength=0)
     return figure
+
+
+@styled
+def heat_map(
+    cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label: str, metric: str, minimize: bool = False
+) -> Figure:
+    """A score over two quantities: a cell for each pair of values, the better the bluer, the best one framed.
+
+    Shades go by rank, so that a few very bad scores do not make all others look alike. Pairs without a score are empty.
+
+    Args:
+      cells: value down -> value across -> score.
+      x_label: what goes across.
+      y_label: what goes down.
+      metric: the score's name, by which its numbers are written.
+      minimize: whether lower is better.
+
+    Raises:
+      UsageError: no scores.
+
+    Example:
+      >>> figure = heat_map({32: {0.1: 0.9, 1.0: 0.8}}, x_label="rate", y_label="batch", metric="accuracy")
+      >>> [text.get_text() for text in figure.axes[0].texts]
+      ['90.0', '80.0']
+    """
+    across = _ordered(value for row in cells.values() for value in row)
+    down = _ordered(cells)[::-1]
+    if not across:
+        raise UsageError("heat_map: cells holds no score; give at least one, as {down: {across: score}}")
+    ranked = sorted({score for row in cells.values() for score in row.values()}, reverse=minimize)
+    share = {score: place / max(len(ranked) - 1, 1) for place, score in enumerate(ranked)}
+    side = (WIDTH - 0.9) / len(across)
+    size = min(9, 72 * side / 3.2)
+    figure = Figure(figsize=(WIDTH, 0.75 + min(side, 0.6) * len(down)), layout="constrained")
+    axes = figure.subplots()
+    shades = np.ones((len(down), len(across), 3))
+    for row, column in np.ndindex(len(down), len(across)):
+        score = cells[down[row]].get(across[column])
+        if score is None:
+            continue
+        shades[row, column] = tint(BLUE, 0.04 + 0.96 * share[score])
+        text = f"{100 * score:.1f}" if is_share(metric) else f"{score:.3g}"
+        light = shades[row, column] @ (0.3, 0.59, 0.11) > 0.62
+        axes.text(column, row, text, size=size, color=INK if light else "white", ha="center", va="center_baseline")
+        if score == ranked[-1]:
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.2))
+    axes.imshow(shades, aspect="auto")
+    axes.set_xticks(range(len(across)), [_named(value) for value in across])
+    axes.set_yticks(range(len(down)), [_named(value) for value in down])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    return figure
+
+
+def _ordered(values: Iterable[Any]) -> list[Any]:
+    """Each value once: numbers by size, anything else as it comes."""
+    found = list(dict.fromkeys(values))
+    return sorted(found) if all(isinstance(value, int | float) for value in found) else found
+
+
+def _named(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

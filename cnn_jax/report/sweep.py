@@ -1,0 +1,510 @@
+"""The page of a sweep: its best trial, every parameter against the score, what mattered, how the trials learned."""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import jinja2
+from markupsafe import Markup
+
+from cnn_jax.report.figures.comparison import heat_map
+from cnn_jax.report.formatting import format_duration, format_score, is_share
+from cnn_jax.report.page import Headline, Page, Section, Table
+
+NAME = "sweep.html"
+_MOST_TREES = 300  # trials for which importance is computed by a forest; beyond it takes too long
+_MOST_CURVES = 300
+_MOST_POINTS = 100  # of a curve
+_MOST_CELLS = 12  # of a heat map, along each side
+_LEAST_TRIALS = 10  # of which importance is asked
+
+Curve = Sequence[tuple[float | int, float]]
+"""Epochs and scores."""
+
+
+@runtime_checkable
+class Row(Protocol):
+    """One trial, as :class:`cnn_jax.sweep.table.Row` has it."""
+
+    @property
+    def number(self) -> int:
+        """From 0."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """``'complete'``, ``'pruned'``, ``'failed'``, ``'running'`` or ``'waiting'``."""
+        ...
+
+    @property
+    def score(self) -> float | None:
+        """The metric, if there is one."""
+        ...
+
+    @property
+    def mean(self) -> float | None:
+        """Of the complete trials with the same values but for the seed."""
+        ...
+
+    @property
+    def std(self) -> float | None:
+        """Their standard deviation."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """It took."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why it was pruned or failed."""
+        ...
+
+    @property
+    def overrides(self) -> Mapping[str, Any]:
+        """Dotted key -> value."""
+        ...
+
+
+def write_sweep(
+    workdir: Path,
+    rows: Sequence[Row],
+    *,
+    title: str,
+    metric: str,
+    minimize: bool = False,
+    best: int | None = None,
+    seeds: int = 1,
+    curve: Callable[[int], Curve] = lambda number: (),
+) -> Path:
+    """Writes ``sweep.html``, which loads nothing and opens offline.
+
+    Args:
+      workdir: the sweep's folder; the runs are in ``trials/<number>``.
+      rows: the trials.
+      title: the page's.
+      metric: ``'split/metric'``, the name of the score.
+      minimize: whether lower is better.
+      best: the number of the best trial; by default that of the best score.
+      seeds: runs of each point.
+      curve: a trial's scores over the epochs, by its number; asked of the best few hundred only.
+
+    Returns:
+      The page's path.
+
+    >>> import tempfile
+    >>> from types import SimpleNamespace
+    >>> fields = {"state": "complete", "mean": None, "std": None, "seconds": 1.0, "reason": ""}
+    >>> rows = [SimpleNamespace(number=n, score=s, overrides={"rate": r}, **fields) for n, s, r in [(0, 0.9, 0.1)]]
+    >>> write_sweep(Path(tempfile.mkdtemp()), rows, title="A sweep", metric="validation/accuracy").name
+    'sweep.html'
+    """
+    scored = sorted(
+        (row for row in rows if row.score is not None and math.isfinite(row.score)),
+        key=lambda row: (_better(row.score, minimize), -row.number),
+        reverse=True,
+    )
+    if best is None and scored:
+        best = scored[0].number
+    keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
+    swept = [key for key in keys if key != "seed" or len(keys) == 1]
+    importance = importances(rows, swept, minimize=minimize)
+    page = Page(
+        title=title,
+        subtitle=f"{len(rows):,} trials over {', '.join(keys) or 'nothing'}; score: {metric}",
+        headlines=_headlines(rows, scored, metric, best, seeds, importance),
+        sections=_sections(workdir, rows, scored, keys, swept, metric, minimize, best, seeds, importance),
+        footer=f"Written by cnn_jax. Each trial is a run in a folder of its own within {workdir.name}/trials.",
+        script=_file("sweep.js"),
+        style=_file("sweep.css"),
+        data={
+            "metric": metric,
+            "share": is_share(metric),
+            "minimize": minimize,
+            "best": best,
+            "parameters": [_parameter(rows, key) for key in swept],
+            "trials": _trials(rows, scored, swept, metric, curve),
+        },
+    )
+    return page.write(workdir, NAME)
+
+
+def importances(rows: Sequence[Row], keys: Sequence[str], *, minimize: bool = False) -> dict[str, float]:
+    """How much of the differences of the score each key accounts for, the greatest first; empty if that says nothing.
+
+    By functional ANOVA over a forest (Hutter, Hoos & Leyton-Brown, "An efficient approach for assessing hyperparameter
+    importance", 2014), and for many trials by PED-ANOVA (Watanabe, Bansal & Hutter, 2023), both Optuna's. Of complete
+    trials that have a value for every one of these keys; of the keys, those with more than one value.
+    """
+    try:
+        import optuna
+    except ImportError:  # an extra; the page says nothing of importance then
+        return {}
+    complete = [row for row in rows if row.state == "complete" and row.score is not None and math.isfinite(row.score)]
+    keys = [key for key in keys if all(key in row.overrides for row in complete)]
+    keys = [key for key in keys if len({repr(row.overrides[key]) for row in complete}) > 1]
+    if not keys or len(complete) < _LEAST_TRIALS or len({row.score for row in complete}) == 1:
+        return {}
+    found = {key: [row.overrides[key] for row in complete] for key in keys}
+    space: dict[str, Any] = {}
+    for key, values in found.items():
+        if _numeric(values):
+            low, high, log = min(values), max(values), _logarithmic(values)
+            whole = all(isinstance(value, int) for value in values)
+            kind = optuna.distributions.IntDistribution if whole else optuna.distributions.FloatDistribution
+            space[key] = kind(low, high, log=log)
+        else:
+            space[key] = optuna.distributions.CategoricalDistribution(sorted({repr(value) for value in values}))
+
+    def chosen(row: Row) -> list[tuple[str, Any]]:
+        return [(key, row.overrides[key]) for key in space]
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.create_study(direction="minimize" if minimize else "maximize")
+        study.add_trials(
+            [
+                optuna.trial.create_trial(
+                    params={
+                        key: v if _numeric(found[key]) else repr(v) for key, v in row.overrides.items() if key in space
+                    },
+                    distributions=space,
+                    value=row.score,
+                )
+                for row in complete
+            ]
+        )
+        few = len(complete) <= _MOST_TREES
+        evaluator: Any = (
+            optuna.importance.FanovaImportanceEvaluator(seed=0)
+            if few
+            else optuna.importance.PedAnovaImportanceEvaluator()
+        )
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    return {key: share for key, share in shares.items() if math.isfinite(share)}
+
+
+# --- what the page says -----------------------------------------------------------------------------------------------
+
+
+def _headlines(
+    rows: Sequence[Row],
+    scored: Sequence[Row],
+    metric: str,
+    best: int | None,
+    seeds: int,
+    importance: Mapping[str, float],
+) -> list[Headline]:
+    counts = {state: sum(row.state == state for row in rows) for state in ("complete", "pruned", "failed", "running")}
+    others = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count and state != "complete")
+    found = {row.number: row for row in scored}
+    headlines = []
+    if best in found:
+        row = found[best]
+        several = seeds > 1 and row.mean is not None and row.std is not None
+        headlines.append(
+            Headline(
+                f"best {metric}",
+                _spread(metric, row) if several else format_score(metric, row.score or 0.0),
+                note=f"trial {row.number}" + (f", one of {seeds} seeds" if several else ""),
+            )
+        )
+    headlines.append(Headline("complete trials", f"{counts['complete']:,}", note=others or None))
+    if scored:
+        median = statistics.median(row.score for row in scored if row.score is not None)
+        headlines.append(Headline("median", format_score(metric, median)))
+    headlines.append(Headline("time of all trials", format_duration(sum(row.seconds for row in rows))))
+    if importance:
+        key, share = next(iter(importance.items()))
+        headlines.append(
+            Headline(f"due to {key.rpartition('.')[2]}", f"{share:.0%}", note="of the differences in score")
+        )
+    return headlines
+
+
+def _sections(
+    workdir: Path,
+    rows: Sequence[Row],
+    scored: Sequence[Row],
+    keys: Sequence[str],
+    swept: Sequence[str],
+    metric: str,
+    minimize: bool,
+    best: int | None,
+    seeds: int,
+    importance: Mapping[str, float],
+) -> list[Section]:
+    sections = []
+    if best is not None:
+        sections.append(_best(workdir, next(row for row in rows if row.number == best)))
+    grid = _grid(rows, swept)
+    if grid is not None:
+        across, down, cells = grid
+        sections.append(
+            Section(
+                "Heat map",
+                figure=heat_map(cells, x_label=across, y_label=down, metric=metric, minimize=minimize),
+                alt=f"{metric} for every pair of {across} and {down}",
+                caption=f"{metric} of each pair of values{', averaged over its trials' if seeds > 1 else ''}; "
+                "the best is framed.",
+            )
+        )
+    if scored and swept:
+        sections += [
+            Section(
+                "Parallel coordinates",
+                widget=_plot("parallel", f"Every trial as a line through its values, and its {metric}")
+                + _note(
+                    "Each line is a trial; the bluer, the better its rank, and the best in orange. Drag along an "
+                    "axis to keep the trials that pass there, and click on it to have all back."
+                ),
+            ),
+            Section(
+                "Each parameter",
+                widget=Markup('<div class="plots">')
+                + Markup("").join(
+                    _plot("scatter", f"{metric} over {key}", index=index) for index, key in enumerate(swept)
+                )
+                + Markup("</div>")
+                + _note("Every dot is a trial. Hollow ones are far below the rest, beyond the edge of the axis."),
+            ),
+        ]
+    if importance:
+        sections.append(Section("Importance", text=_IMPORTANCE, widget=_bars(importance)))
+    if scored:
+        shown = f" The best {_MOST_CURVES} of {len(scored):,}." if len(scored) > _MOST_CURVES else ""
+        sections.append(
+            Section(
+                "Learning curves",
+                widget=_plot("curves", f"{metric} of the trials over the epochs")
+                + _note(f"{metric} after each evaluation.{shown}"),
+            )
+        )
+    sections.append(Section("Trials", widget=_table(workdir, rows, keys, metric, best, seeds, minimize)))
+    sections.append(Section("How to continue", code=f"python launch.py --mode=sweep --workdir={workdir}"))
+    return sections
+
+
+_IMPORTANCE = (
+    "How much of the differences between the scores each parameter accounts for, as a forest of regression trees or, "
+    "for more than 300 trials, PED-ANOVA has it. It is of the values that were tried: a wider range makes a parameter "
+    "more important."
+)
+
+
+def _best(workdir: Path, row: Row) -> Section:
+    folder = f"trials/{row.number:04d}"
+    report = workdir / folder / "report.html"
+    link = '<p><a href="{{ folder }}/report.html">The report of trial {{ number }}</a></p>'
+    command = f"python launch.py --workdir={workdir / folder}" + ("" if report.is_file() else "  # writes its report")
+    if (workdir / "best.py").is_file():
+        command = f"python launch.py --config={workdir / 'best.py'}\n{command}"
+    return Section(
+        "Best trial",
+        table=Table(["parameter", "value"], [[key, _text(value)] for key, value in row.overrides.items()]),
+        widget=_render(link, folder=folder, number=row.number) if report.is_file() else None,
+        code=command,
+    )
+
+
+def _plot(name: str, description: str, *, index: int = 0) -> Markup:
+    return _render(
+        '<div class="plot-scroll"><div data-plot="{{ name }}" data-index="{{ index }}" role="img" '
+        'aria-label="{{ description }}"></div></div>',
+        name=name,
+        index=index,
+        description=description,
+    )
+
+
+def _note(text: str) -> Markup:
+    return _render('<p class="note">{{ text }}</p>', text=text)
+
+
+def _bars(shares: Mapping[str, float]) -> Markup:
+    return _render(
+        """<dl class="bars">
+{% for key, share in shares.items() %}
+<dt>{{ key }}</dt>
+<dd class="track"><div style="width: {{ '%.1f' % (100 * share) }}%"></div></dd>
+<dd class="number">{{ '%.0f' % (100 * share) }}%</dd>
+{% endfor %}
+</dl>""",
+        shares=shares,
+    )
+
+
+def _table(
+    workdir: Path, rows: Sequence[Row], keys: Sequence[str], metric: str, best: int | None, seeds: int, minimize: bool
+) -> Markup:
+    """All trials, the best first, with what a column is sorted by beside what is read."""
+
+    def cells(row: Row) -> Iterable[tuple[str, Any, str]]:
+        yield f"{row.number}", row.number, "number"
+        yield row.state, row.state, ""
+        yield ("", "", "number") if row.score is None else (format_score(metric, row.score), row.score, "number")
+        if seeds > 1:
+            yield ("", "", "number") if row.mean is None else (_spread(metric, row), row.mean, "number")
+        for key in keys:
+            value = row.overrides.get(key, "")
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            yield _text(value), value if number else _text(value), "number" if number else ""
+        yield format_duration(row.seconds), row.seconds, "number"
+        yield row.reason, row.reason, "reason"
+
+    def order(row: Row) -> tuple[Any, ...]:
+        return row.score is not None, _better(row.score, minimize), -row.number
+
+    with_reports = {row.number for row in rows if (workdir / f"trials/{row.number:04d}/report.html").is_file()}
+    return _render(
+        """<div class="scroll trials" role="region" aria-label="All trials" tabindex="0">
+<table>
+<thead>
+<tr>
+{% for column, numeric in columns %}
+<th scope="col"{% if numeric %} class="number"{% endif %}><button type="button">{{ column }}</button></th>
+{% endfor %}
+</tr>
+</thead>
+<tbody>
+{% for row, cells in rows %}
+<tr data-number="{{ row.number }}"{% if row.number == best %} class="best"{% endif %}>
+{% for text, value, kind in cells %}
+<td data-value="{{ value }}"{% if kind %} class="{{ kind }}"{% endif %}>
+{%- if loop.first and row.number in linked %}<a href="trials/{{ '%04d' % row.number }}/report.html">{{ text }}</a>
+{%- else %}{{ text }}{% endif %}</td>
+{% endfor %}
+</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>""",
+        columns=[
+            ("trial", True),
+            ("state", False),
+            (metric, True),
+            *([("mean ± std", True)] if seeds > 1 else []),
+            *((key, _numeric([row.overrides[key] for row in rows if key in row.overrides])) for key in keys),
+            ("time", True),
+            ("reason", False),
+        ],
+        rows=[(row, list(cells(row))) for row in sorted(rows, key=order, reverse=True)],
+        best=best,
+        linked=with_reports,
+    )
+
+
+# --- what the script draws --------------------------------------------------------------------------------------------
+
+
+def _trials(
+    rows: Sequence[Row], scored: Sequence[Row], keys: Sequence[str], metric: str, curve: Callable[[int], Curve]
+) -> list[dict[str, Any]]:
+    place = {row.number: place for place, row in enumerate(scored)}
+    numeric = {key: _numeric([row.overrides[key] for row in rows if key in row.overrides]) for key in keys}
+
+    def value(row: Row, key: str) -> Any:
+        if key not in row.overrides:
+            return None
+        return row.overrides[key] if numeric[key] else _text(row.overrides[key])
+
+    def drawn(row: Row) -> dict[str, Any]:
+        at = place.get(row.number)
+        points = _thinned(curve(row.number)) if at is not None and at < _MOST_CURVES else []
+        return {
+            "number": row.number,
+            "state": row.state,
+            "score": row.score if at is not None else None,
+            "rank": 0.0 if at is None else 1 - at / max(len(scored) - 1, 1),
+            "values": [value(row, key) for key in keys],
+            "curve": [[epoch, value if math.isfinite(value) else None] for epoch, value in points],
+        }
+
+    return [drawn(row) for row in rows]
+
+
+def _parameter(rows: Sequence[Row], key: str) -> dict[str, Any]:
+    values = [row.overrides[key] for row in rows if key in row.overrides]
+    if _numeric(values):
+        tried = sorted(set(values))
+        ends = {"low": tried[0], "high": tried[-1], "log": _logarithmic(values)}
+        return {"name": key, **ends, "tried": tried if len(tried) <= _MOST_CELLS else None}
+    return {"name": key, "values": list(dict.fromkeys(map(_text, values)))}
+
+
+def _thinned(curve: Curve) -> list[tuple[float | int, float]]:
+    every = -(-len(curve) // _MOST_POINTS) or 1
+    return [point for index, point in enumerate(curve) if (len(curve) - 1 - index) % every == 0]
+
+
+def _grid(rows: Sequence[Row], keys: Sequence[str]) -> tuple[str, str, dict[Any, dict[Any, float]]] | None:
+    """Scores by value across and value down, where two keys of few values are tried in most combinations."""
+    if len(keys) != 2:
+        return None
+    cells: dict[Any, dict[Any, list[float]]] = {}
+    for row in rows:
+        scored = row.state == "complete" and row.score is not None and math.isfinite(row.score)
+        if scored and all(key in row.overrides for key in keys):
+            across, down = (row.overrides[key] for key in keys)
+            cells.setdefault(down, {}).setdefault(across, []).append(row.score)
+    columns = {value for of_row in cells.values() for value in of_row}
+    filled = sum(map(len, cells.values()))
+    sides = (len(cells), len(columns))
+    if min(sides) < 2 or max(sides) > _MOST_CELLS or filled < 0.7 * sides[0] * sides[1]:
+        return None
+    means = {down: {x: statistics.fmean(scores) for x, scores in of_row.items()} for down, of_row in cells.items()}
+    return keys[0], keys[1], means
+
+
+# --- small things -----------------------------------------------------------------------------------------------------
+
+
+def _better(score: float | None, minimize: bool) -> float:
+    return -math.inf if score is None or not math.isfinite(score) else -score if minimize else score
+
+
+def _numeric(values: Sequence[Any]) -> bool:
+    return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _logarithmic(values: Sequence[float | int]) -> bool:
+    """Whether numbers are better looked at by their orders of magnitude: there their median is nearer to the middle.
+
+    >>> _logarithmic([0.001, 0.01, 0.1, 1.0]), _logarithmic([0.01, 0.3, 0.6, 0.9]), _logarithmic([0.0, 1.0])
+    (True, False, False)
+    """
+    low, middle, high = min(values), statistics.median(values), max(values)
+    if low <= 0 or high < 4 * low:
+        return False
+    linear = (middle - low) / (high - low)
+    return abs(math.log(middle / low) / math.log(high / low) - 0.5) < abs(linear - 0.5)
+
+
+def _spread(metric: str, row: Row) -> str:
+    deviation = f"{100 * (row.std or 0.0):.2f}" if is_share(metric) else f"{row.std or 0.0:.2g}"
+    return f"{format_score(metric, row.mean or 0.0)} ± {deviation}"
+
+
+def _text(value: Any) -> str:
+    """A value as it is read.
+
+    >>> _text(0.00123456), _text("adam"), _text((3, 3))
+    ('0.001235', 'adam', '(3, 3)')
+    """
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _render(template: str, **values: Any) -> Markup:
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    return Markup(environment.from_string(template).render(**values))
+
+
+def _file(name: str) -> str:
+    return resources.files("cnn_jax.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,238 @@
+"""The vectorised runner: trials that differ only in numbers train together, in one compiled program.
+
+Learning rate, momentum, weight decay, dropout, label smoothing: every float of the config that the program can take as
+a value, which is found out by tracing it, and the seed. Trials with other differences (batch size, width, optimiser)
+form groups, and each group is compiled once. What would not pay is trained alone, and its log says why.
+"""
+
+import contextlib
+import importlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from cnn_jax import config as configs
+from cnn_jax import train as training
+from cnn_jax.data.stream import Stream
+from cnn_jax.errors import UsageError
+from cnn_jax.sweep import together
+from cnn_jax.sweep.alone import LOG, one_line, run_alone
+from cnn_jax.sweep.trial import Outcome, Report, Train, Trial
+
+_MEMORY_PART = 0.8  # of what is free
+_MOST_TOGETHER = 128  # each has files open
+
+Prepare = Callable[[ConfigDict, Path], together.Prepared]
+
+
+def run_vectorized(
+    trials: Sequence[Trial], *, train: Train, report: Report, metric: str, reports: bool = True
+) -> Iterator[Outcome]:
+    """The :class:`~cnn_jax.sweep.trial.Runner` that trains trials together, and alone where that would not pay.
+
+    Which it was, and why, is printed, and in the ``log.txt`` of each trial.
+    """
+
+    def alone(some: Sequence[Trial], reason: str) -> Iterator[Outcome]:
+        _log(some, f"trained alone: {reason}")
+        yield from run_alone(some, train=train, report=report, metric=metric, reports=reports)
+
+    done = [trial for trial in trials if (trial.workdir / "result.json").exists()]
+    yield from run_alone(done, train=train, report=report, metric=metric, reports=reports)
+    prepare = getattr(importlib.import_module(train.__module__), "prepare", None)
+    for group in groups([trial for trial in trials if trial not in done]):
+        reason = "" if prepare else f"{train.__module__} has no function prepare(config, directory)"
+        reason = reason or obstacle(group)
+        if reason:
+            yield from alone(group, reason)
+            continue
+        try:
+            prepared: together.Prepared = prepare(group[0].config, group[0].workdir)  # type: ignore[misc]
+        except UsageError as error:
+            yield from (Outcome(trial.number, "failed", reason=one_line(error)) for trial in group)
+            continue
+        whole, refused = _checked(group, prepared)
+        yield from refused
+        if whole and isinstance(prepared.task(whole[0].config, training.ONE_DEVICE).train_examples, Stream):
+            yield from alone(whole, "its pictures are read from disk in every step")
+            continue
+        for some, keys in _by_traced_numbers(whole, prepared):
+            if len(some) == 1:
+                yield from alone(some, "no other trial differs from it in numbers alone")
+                continue
+            program = together.Program(prepared, some[0].config, keys)
+            size = _fitting_size(program, len(some))
+            if not size:
+                yield from alone(some, "two of them side by side do not fit into the memory")
+                continue
+            for first in range(0, len(some), _MOST_TOGETHER):
+                batch = some[first : first + _MOST_TOGETHER]
+                yield from _train_together(program, batch, size, report=report, metric=metric, reports=reports)
+
+
+def groups(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Trials that differ in seeds and floats alone; a float of 0 says 'none', which is another program.
+
+    >>> def trial(number, **values):
+    ...     return Trial(number, values, ConfigDict({"seed": 0, "rate": 0.1, "batch_size": 8} | values), Path())
+    >>> trials = [trial(0), trial(1, rate=0.5, seed=3), trial(2, batch_size=16), trial(3, rate=0.0)]
+    >>> [[trial.number for trial in group] for group in groups(trials)]
+    [[0, 1], [2], [3]]
+    """
+    found: dict[str, list[Trial]] = {}
+    for trial in trials:
+        shared = {
+            key: bool(value) if isinstance(value, float) else value
+            for key, value in configs.flatten(trial.config).items()
+            if key != "seed"
+        }
+        found.setdefault(repr(shared), []).append(trial)
+    return list(found.values())
+
+
+def obstacle(group: Sequence[Trial]) -> str:
+    """Why the trials of a group are not to be trained together, as far as their config says; empty for no reason."""
+    config = group[0].config
+    if len(group) == 1:
+        return "no other trial differs from it in numbers alone"
+    if jax.process_count() > 1:
+        return "a run in several processes has its devices in all of them"
+    for key, value in (("debug_nans", True), ("shard_parameters", True), ("parallel", "pmap")):
+        if config.get(key) == value:
+            return f"{key}={value!r} is for one run"
+    return ""
+
+
+def _checked(group: Sequence[Trial], prepared: together.Prepared) -> tuple[list[Trial], list[Outcome]]:
+    """The trials whose values are in range, which cannot be told of traced ones; and the outcomes of the others."""
+    whole, refused = [], []
+    for trial in group:
+        try:
+            prepared.task(trial.config, training.ONE_DEVICE)
+            whole.append(trial)
+        except UsageError as error:
+            refused.append(Outcome(trial.number, "failed", reason=one_line(error)))
+    return whole, refused
+
+
+def _by_traced_numbers(
+    group: Sequence[Trial], prepared: together.Prepared
+) -> Iterator[tuple[list[Trial], tuple[str, ...]]]:
+    """Trials with the numbers in which they differ and that the program takes as values; grouped by the others."""
+    flat = [configs.flatten(trial.config) for trial in group]
+    floats = [key for key, value in (flat or [{}])[0].items() if isinstance(value, float)]
+    varied = [key for key in floats if len({values[key] for values in flat}) > 1]
+    if not _traces(prepared, group, varied):
+        varied = [key for key in varied if _traces(prepared, group, [key])]
+    rest = [key for key in floats if key not in varied]
+    found: dict[tuple[float, ...], list[Trial]] = {}
+    for trial, values in zip(group, flat, strict=True):
+        found.setdefault(tuple(values[key] for key in rest), []).append(trial)
+    yield from ((some, tuple(varied)) for some in found.values())
+
+
+def _traces(prepared: together.Prepared, group: Sequence[Trial], keys: Sequence[str]) -> bool:
+    """Whether the program can take some numbers of a config as values: it is traced without being compiled."""
+    if not keys:
+        return True
+
+    def first_step(values: dict[str, jax.Array]) -> Any:
+        task = prepared.task(together.with_values(group[0].config, values), training.ONE_DEVICE)
+        assert not isinstance(task.train_examples, Stream)
+        rows = jnp.zeros(prepared.plan.batch_size, jnp.int32)
+        batch = {name: jnp.take(jnp.asarray(array), rows, axis=0) for name, array in task.train_examples.items()}
+        return task.step(task.init(jax.random.key(0)), batch)
+
+    try:
+        jax.eval_shape(first_step, {key: jax.ShapeDtypeStruct((), jnp.float32) for key in keys})
+    except (TypeError, ValueError):  # JAX's errors of tracing, and those of checks that know plain numbers only
+        return False
+    return True
+
+
+def _fitting_size(program: together.Program, runs: int) -> int:
+    """How many runs go into one stack; 0 if it would be one of several but even one does not fit."""
+    lanes = together.lanes()
+    device = lanes[0]
+    parameter_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.state.params))
+    size = together.stack_size(runs, lanes, parameter_bytes)
+    room = _MEMORY_PART * _free_bytes(device) / max(lanes.count(device), 1)
+    while size:
+        analysis = program.compile_steps(size, program.plan.call_length(0), device).memory_analysis()
+        if analysis is None:
+            return size
+        needed = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+        needed -= analysis.alias_size_in_bytes
+        if needed <= room:
+            return size
+        size = min(size - 1, int(size * room / needed))
+    return 0
+
+
+def _free_bytes(device: jax.Device) -> float:
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def _train_together(
+    program: together.Program, trials: Sequence[Trial], size: int, *, report: Report, metric: str, reports: bool
+) -> Iterator[Outcome]:
+    _log(trials, f"{len(trials)} trials in one program, in stacks of {size}, {len(together.lanes())} at a time")
+
+    def on_evaluation(member: together.Member) -> bool:
+        return report(member.trial, member.course.evaluation, member.course.scores)
+
+    def outcome(ended: together.Ended) -> Outcome:
+        member, course = ended.member, ended.member.course
+        number, seconds = member.trial.number, round(member.seconds, 3)
+        if ended.trained is None:
+            return Outcome(number, "failed", reason=str(ended.error), seconds=seconds)
+        score = course.scores.get(metric)
+        if score is None or score != score:
+            wrong = "is not a number" if metric in course.scores else f"is not among {', '.join(course.scores)}"
+            return Outcome(number, "failed", reason=f"its {metric} {wrong}", seconds=seconds)
+        if ended.pruned:
+            return Outcome(number, "pruned", score, f"pruned at evaluation {course.evaluation}", seconds)
+        course.checkpoints.wait()
+        program.prepared.finish(member.trial.config, member.trial.workdir, ended.trained, report=reports)
+        return Outcome(number, "complete", score, seconds=seconds)
+
+    with contextlib.ExitStack() as opened:
+        for trial in trials:
+            opened.enter_context(training.open_workdir(trial.workdir, trial.config))
+            program.prepared.begin(trial.config, trial.workdir)
+        checkpoints = [opened.enter_context(training.Checkpoints(trial.workdir / "checkpoints")) for trial in trials]
+        found = together.start_states(program, trials, checkpoints)
+        started: dict[int, list[tuple[together.Member, training.TrainState]]] = {}
+        for trial, own, first in zip(trials, checkpoints, found, strict=True):
+            state, step = first.state, int(first.state.step)
+            course = opened.enter_context(
+                training.open_course(trial.workdir, program.plan, program.monitor, own, step=step, notes=first.notes)
+            )
+            member = together.Member(trial, course)
+            if course.ended:
+                yield outcome(together.Ended(member, training.Trained(state, course.scores)))
+            else:
+                started.setdefault(step, []).append((member, state))
+        for pairs in started.values():  # of several steps only where saving was cut short
+            members, states = zip(*pairs, strict=True)
+            batch = together.Batch(program, members, states, size=size, on_evaluation=on_evaluation)
+            for ended in batch.train():
+                yield outcome(ended)
+
+
+def _log(trials: Sequence[Trial], line: str) -> None:
+    """Prints a line, and writes it into the log of each trial."""
+    numbers = ", ".join(str(trial.number) for trial in trials)
+    print(f"trial{'s' * (len(trials) > 1)} {numbers}: {line}", flush=True)
+    for trial in trials:
+        trial.workdir.mkdir(parents=True, exist_ok=True)
+        with open(trial.workdir / LOG, "a") as log:
+            log.write(f"{line}\n")

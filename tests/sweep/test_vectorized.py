@@ -1,0 +1,214 @@
+"""Trials that are trained together against the same trials trained alone."""
+
+import dataclasses
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import config as configs
+from cnn_jax import nn, ops
+from cnn_jax import train as training
+from cnn_jax.errors import Interrupted
+from cnn_jax.sweep import together, vectorized
+from cnn_jax.sweep.trial import Outcome, Trial, trial_directory
+from experiments import classification
+
+VALUES: list[dict[str, Any]] = [
+    {"optimizer.learning_rate": 0.1, "optimizer.momentum": 0.9, "seed": 0, "label_smoothing": 0.1},
+    {"optimizer.learning_rate": 0.02, "optimizer.momentum": 0.5, "seed": 1, "label_smoothing": 0.2},
+    {"optimizer.learning_rate": 0.3, "optimizer.momentum": 0.0, "seed": 1, "label_smoothing": 0.1},
+    {"optimizer.learning_rate": 0.1, "optimizer.weight_decay": 0.01, "seed": 2, "label_smoothing": 0.1},
+    {"optimizer.learning_rate": 1e30, "seed": 3, "label_smoothing": 0.1},
+    {"batch_size": 80, "label_smoothing": 0.1},
+]
+DIVERGING, ODD = 4, 5
+
+
+def make_trials(folder: Path, values: list[dict[str, Any]], *, model: str = "logistic_regression") -> list[Trial]:
+    config = classification.default_config()
+    config.model.name = model
+    config.data.train, config.data.validation, config.data.test = "train[:320]", "validation[:50]", "test[:50]"
+    config.batch_size, config.epochs = 32, 3
+    config.optimizer.weight_decay, config.ema_decay = 1e-3, 0.9
+    trials = []
+    for number, row in enumerate(values):
+        own = config.copy_and_resolve_references()
+        own.update_from_flattened_dict(row)
+        trials.append(Trial(number, row, own, trial_directory(folder, number)))
+    return trials
+
+
+def never(trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
+    return False
+
+
+def run(trials: list[Trial], report: Any = never) -> dict[int, Outcome]:
+    options = {"train": classification.train, "metric": "validation/loss", "reports": False}
+    return {outcome.number: outcome for outcome in vectorized.run_vectorized(trials, report=report, **options)}
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Compares the records, the scores and the parameters of two runs."""
+    rows, others = (training.read_records(folder) for folder in (one, other))
+    assert len(rows) == len(others) > 0
+    for row, wanted in zip(rows, others, strict=True):
+        assert row == pytest.approx(wanted, rel=1e-4)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (one, other)]
+    assert results[0]["scores"] == pytest.approx(results[1]["scores"], rel=1e-4)
+    for checkpoint in ("latest", "best"):
+        states = [
+            classification.load_run(configs.read_run_config(folder), folder, checkpoint=checkpoint)[1]
+            for folder in (one, other)
+        ]
+        assert int(states[0].step) == int(states[1].step)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), states[0].params, states[1].params
+        )
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Trial], dict[int, Outcome]]:
+    trials = make_trials(tmp_path_factory.mktemp("sweep"), VALUES)
+    return trials, run(trials)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> list[Trial]:
+    """The first trials, each trained on its own."""
+    trials = make_trials(tmp_path_factory.mktemp("alone"), VALUES[:3])
+    for trial in trials:
+        classification.train(trial.config, trial.workdir, report=False)
+    return trials
+
+
+def test_a_trial_ends_as_its_run_alone(swept: tuple[list[Trial], dict[int, Outcome]], alone: list[Trial]) -> None:
+    trials, outcomes = swept
+    for trial, wanted in zip(trials, alone, strict=False):
+        assert outcomes[trial.number].state == "complete"
+        score = json.loads((wanted.workdir / "result.json").read_text())["scores"]["validation/loss"]
+        assert outcomes[trial.number].score == pytest.approx(score, rel=1e-4)
+        assert_same_run(trial.workdir, wanted.workdir)
+
+
+def test_the_same_holds_of_lenet_5(tmp_path: Path) -> None:
+    values = [{"seed": 3, "optimizer.learning_rate": 0.05}, {"seed": 4, "optimizer.learning_rate": 0.1}]
+    together, (alone, _) = (make_trials(tmp_path / name, values, model="lenet_5_modern") for name in ("a", "b"))
+    assert [outcome.state for outcome in run(together).values()] == ["complete"] * 2
+    classification.train(alone.config, alone.workdir, report=False)
+    assert_same_run(together[0].workdir, alone.workdir)
+
+
+def test_one_that_diverges_fails_with_its_reason_and_leaves_the_others_alone(
+    swept: tuple[list[Trial], dict[int, Outcome]],
+) -> None:
+    outcome = swept[1][DIVERGING]
+    assert (outcome.state, outcome.score) == ("failed", None)
+    assert outcome.reason.startswith("the loss is nan at step")
+    assert "\n" not in outcome.reason
+    assert swept[1][3].state == "complete"
+
+
+def test_one_of_another_shape_is_trained_alone_and_says_so(swept: tuple[list[Trial], dict[int, Outcome]]) -> None:
+    trials, outcomes = swept
+    assert outcomes[ODD].state == "complete"
+    assert "trained alone: no other trial differs from it" in (trials[ODD].workdir / "log.txt").read_text()
+    assert "5 trials in one program" in (trials[0].workdir / "log.txt").read_text()
+
+
+def test_finished_trials_are_not_trained_again(swept: tuple[list[Trial], dict[int, Outcome]]) -> None:
+    trials, outcomes = swept
+    again = run(trials[:3])
+    assert {number: outcome.score for number, outcome in again.items()} == {
+        number: pytest.approx(outcomes[number].score) for number in again
+    }
+
+
+def test_an_interrupted_group_goes_on_where_it_was(tmp_path: Path, alone: list[Trial]) -> None:
+    trials, seen = make_trials(tmp_path, VALUES[:3]), []
+
+    def interrupt(trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
+        seen.append((trial.number, evaluation))
+        if (trial.number, evaluation) == (0, 2):
+            signal.raise_signal(signal.SIGTERM)
+        return False
+
+    with pytest.raises(Interrupted, match="at step 20, saved"):
+        run(trials, interrupt)
+    seen.clear()
+    outcomes = run(trials, interrupt)
+    assert seen == [(0, 3), (1, 3), (2, 3)]  # of the second time, the third evaluation alone
+    assert {outcome.state for outcome in outcomes.values()} == {"complete"}
+    for trial, wanted in zip(trials, alone, strict=True):
+        assert_same_run(trial.workdir, wanted.workdir)
+
+
+def test_a_pruned_trial_ends_and_the_rest_close_ranks(tmp_path: Path, alone: list[Trial]) -> None:
+    trials = make_trials(tmp_path, VALUES[:4])
+    outcomes = run(trials, lambda trial, evaluation, scores: trial.number in (0, 3) and evaluation == 1)
+    assert [outcomes[number].state for number in range(4)] == ["pruned", "complete", "complete", "pruned"]
+    assert outcomes[0].reason == "pruned at evaluation 1"
+    assert outcomes[0].score is not None
+    assert_same_run(trials[2].workdir, alone[2].workdir)
+
+
+def test_a_value_out_of_range_fails_with_the_line_of_a_run_alone(tmp_path: Path) -> None:
+    values = [{"optimizer.momentum": 0.5}, {"optimizer.momentum": 0.6}, {"optimizer.momentum": 1.5}]
+    outcomes = run(make_trials(tmp_path, values))
+    assert [outcomes[number].state for number in range(3)] == ["complete", "complete", "failed"]
+    assert outcomes[2].reason == "optimizer.momentum=1.5 must be at least 0 and below 1"
+
+
+def test_what_does_not_fit_into_the_memory_is_split_and_at_last_trained_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = make_trials(tmp_path, VALUES[:3])
+    program = together.Program(
+        classification.prepare(trials[0].config, tmp_path), trials[0].config, ["label_smoothing"]
+    )
+    monkeypatch.setattr(together, "lanes", lambda: jax.local_devices()[:1])
+    (device,) = together.lanes()
+    length = program.plan.call_length(0)
+    needed = [program.compile_steps(size, length, device).memory_analysis() for size in (1, 3)]
+    sizes = [a.temp_size_in_bytes + a.argument_size_in_bytes + a.output_size_in_bytes for a in needed]
+    for room, size in ((10 * sizes[1], 3), (sizes[0] / 4, 0)):
+        monkeypatch.setattr(vectorized, "_free_bytes", lambda device, room=room: room)
+        assert vectorized._fitting_size(program, 3) == size
+
+
+@dataclasses.dataclass
+class _Prepared:
+    """An experiment whose program needs one of its numbers before it can be compiled."""
+
+    plan: training.Plan
+    inner: Any
+
+    def task(self, config: Any, parallel: training.Parallel) -> training.Task:
+        if config.optimizer.end_factor > 0.5:
+            raise AssertionError
+        return self.inner.task(config, parallel)
+
+
+def test_a_number_that_the_program_needs_beforehand_makes_groups(tmp_path: Path) -> None:
+    values = [{"optimizer.end_factor": value, "seed": seed} for value in (0.1, 0.2) for seed in (0, 1)]
+    values = [row | {"optimizer.learning_rate": 0.1 + index} for index, row in enumerate(values)]
+    trials = make_trials(tmp_path, values)
+    inner = classification.prepare(trials[0].config, tmp_path)
+    found = list(vectorized._by_traced_numbers(trials, _Prepared(inner.plan, inner)))  # type: ignore[arg-type]
+    assert [([trial.number for trial in some], keys) for some, keys in found] == [
+        ([0, 1], ("optimizer.learning_rate",)),
+        ([2, 3], ("optimizer.learning_rate",)),
+    ]
+
+
+def test_dropout_of_several_rates_is_each_one_of_its_own() -> None:
+    x, key, rates = jnp.ones((4, 50)), jax.random.key(0), jnp.array([0.0, 0.25, 0.5])
+    many = jax.vmap(lambda rate: nn.Dropout(rate)(x, train=True, rngs=key))(rates)
+    for rate, one in zip(rates.tolist(), many, strict=True):
+        np.testing.assert_allclose(one, ops.dropout(x, rate, key=key), rtol=1e-6)
