@@ -450,8 +450,9 @@ def _grid(rows: Sequence[Row], keys: Sequence[str]) -> tuple[str, str, dict[Any,
         return None
     cells: dict[Any, dict[Any, list[float]]] = {}
     for row in rows:
-        scored = row.state == "complete" and row.score is not None and math.isfinite(row.score)
-        if scored and all(key in row.overrides for key in keys):
+        if row.state != "complete" or row.score is None or not math.isfinite(row.score):
+            continue
+        if all(key in row.overrides for key in keys):
             across, down = (row.overrides[key] for key in keys)
             cells.setdefault(down, {}).setdefault(across, []).append(row.score)
     columns = {value for of_row in cells.values() for value in of_row}

@@ -67,11 +67,14 @@ def how_to_continue(directory: Path) -> str:
 
 
 def write_results(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> None:
-    """Writes ``sweep.csv`` and, when a trial is complete, ``best.py``."""
+    """Writes ``sweep.csv``, ``sweep.html`` and, when a trial is complete, ``best.py``."""
+    from cnn_jax.sweep.page import write_page  # brings in matplotlib, which takes its time
+
     write_table(directory, rows)
     best = best_row(rows, minimize=sweep.minimize)
     if best is not None:
         write_whole(directory / "best.py", _config_file(sweep, directory, best, rows))
+    write_page(sweep, directory, rows)
 
 
 def show(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> None:
@@ -93,7 +96,7 @@ def show(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> None:
         table.add_row(str(row.number), score, *spread, format_duration(row.seconds), *cells)
     rich.print(table)
     print(f"the best is trial {best.number}; its config: python launch.py --config={directory / 'best.py'}")
-    print(f"the sweep is in {directory}; all trials: {directory / 'sweep.csv'}")
+    print(f"the sweep is in {directory}; all trials: {directory / 'sweep.csv'}; open {directory / 'sweep.html'}")
 
 
 def _ranked(sweep: Sweep, rows: Sequence[Row]) -> list[Row]:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,7 +27,7 @@ from cnn_jax.data.batches import padded_batches
 from cnn_jax.data.stream import Stream
 from cnn_jax.errors import Interrupted, UsageError
 from cnn_jax.sweep.trial import Trial
-from cnn_jax.train.interruption import StopRequest
+from cnn_jax.train import StopRequest
 
 _MOST_SIDE_BY_SIDE = 8  # runs in a stack on a CPU
 _STACK_BYTES = 2**21  # of their parameters: what stays in a core's cache
@@ -141,14 +142,13 @@ class Program:
             return jax.vmap(one)(states, values)
 
         scores: list[dict[str, float]] = [{} for _ in range(stack.size)]
-        for split in self._eval_examples:
-            arguments = self._placed(stack.device)[1][split]
-            given = training.evaluated(stack.states), stack.values, *arguments
+        for split, examples in self._placed(stack.device)[1].items():
+            given = training.evaluated(stack.states), stack.values, *examples
             name = "evaluate", split, stack.size, stack.device
-            compiled = self._once(name, lambda given=given: jax.jit(evaluate).lower(*given).compile())
+            compiled = self._once(name, partial(_compiled, evaluate, given))
             metrics = jax.device_get(compiled(*given))
             for number, of_run in enumerate(scores):
-                averages = training.averages(jax.tree.map(lambda leaf, number=number: leaf[number], metrics))
+                averages = training.averages(_part(metrics, number))
                 of_run.update({f"{split}/{name}": value for name, value in averages.items()})
         return scores
 
@@ -161,8 +161,10 @@ class Program:
             def with_batches(examples: Any) -> Any:
                 return examples, *padded_batches(len(next(iter(examples.values()))), size)
 
-            every = {split: with_batches(examples) for split, examples in self._eval_examples.items()}
-            return jax.device_put((dict(self._examples), every), device)
+            every = {
+                split: jax.device_put(with_batches(examples), device) for split, examples in self._eval_examples.items()
+            }
+            return jax.device_put(dict(self._examples), device), every
 
         return self._once(("examples", device), place)
 
@@ -179,6 +181,15 @@ class Program:
 
     def _stacked_values(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
         return {key: jax.ShapeDtypeStruct((size,), jnp.float32) for key in self.keys}
+
+
+def _compiled(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    return jax.jit(function).lower(*arguments).compile()
+
+
+def _part(tree: PyTree, row: int) -> Any:
+    """One run's part of arrays on the host."""
+    return jax.tree.map(lambda leaf: leaf[row], tree)
 
 
 def _shapes(tree: PyTree, where: jax.sharding.Sharding) -> PyTree:
@@ -377,9 +388,8 @@ class Batch:
     def _after_call(self, count: int, metrics: Sequence[training.Metrics]) -> Iterator[Ended]:
         for member in self._members:
             number, row = member.place
-            own = jax.tree.map(lambda leaf, row=row: leaf[row], metrics[number])
             try:
-                member.course.after_call(count, own)
+                member.course.after_call(count, _part(metrics[number], row))
             except UsageError as error:
                 yield Ended(member, None, error=error)
 
