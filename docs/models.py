@@ -52,6 +52,12 @@ a standard deviation of one over the root of the fan-in (LeCun et al. 1998), the
         ("logistic_regression", "mlp_two_neurons", "mlp"),
     ),
     (
+        "Stacks",
+        "One large kernel or several small ones that see as far: the network of "
+        "[a sweep](sweeps.md#kernel-size-and-depth).",
+        ("conv_stack",),
+    ),
+    (
         "Neocognitron",
         """\
 Fukushima 1980. It learns by a rule of its own, `neocognitron.self_organize`, not by gradients, and torchvision has

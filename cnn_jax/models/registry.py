@@ -18,6 +18,7 @@ from cnn_jax.models import (
     neocognitron,
     resnet,
     small_cnn,
+    stack,
     vgg,
     zfnet,
 )
@@ -26,6 +27,7 @@ from cnn_jax.models.variant import Variant
 
 _FAMILIES = (
     baselines,
+    stack,
     neocognitron,
     lenet,
     alexnet,

@@ -42,7 +42,9 @@ class Prepared(Protocol):
     ``prepare(config, directory)`` in the experiment's module, beside its ``train``, returns it.
     """
 
-    plan: training.Plan
+    def plan(self, config: ConfigDict) -> training.Plan:
+        """For how long to train. It needs plain numbers, so that what it depends on is the same for all."""
+        ...
 
     def task(self, config: ConfigDict, parallel: training.Parallel) -> training.Task:
         """What the loop has to know. Floats in the config may be traced values."""
@@ -85,7 +87,7 @@ class Program:
 
     def __init__(self, prepared: Prepared, config: ConfigDict, keys: Sequence[str]) -> None:
         self.prepared, self._config, self.keys = prepared, config, tuple(keys)
-        self.plan = prepared.plan
+        self.plan = prepared.plan(config)
         task = prepared.task(config, training.ONE_DEVICE)
         self.monitor = task.monitor
         assert not isinstance(task.train_examples, Stream)
@@ -189,7 +191,7 @@ def _compiled(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
 
 def _part(tree: PyTree, row: int) -> Any:
     """One run's part of arrays on the host."""
-    return jax.tree.map(lambda leaf: leaf[row], tree)
+    return jax.tree.map(lambda leaf: leaf[row, ...], tree)
 
 
 def _shapes(tree: PyTree, where: jax.sharding.Sharding) -> PyTree:
@@ -218,7 +220,7 @@ class Stack:
 
 
 @jax.jit
-def _row(states: training.TrainState, row: int) -> training.TrainState:
+def _row(states: training.TrainState, row: Any) -> training.TrainState:
     return jax.tree.map(lambda leaf: leaf[row], states)
 
 

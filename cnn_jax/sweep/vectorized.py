@@ -144,7 +144,7 @@ def _traces(prepared: together.Prepared, group: Sequence[Trial], keys: Sequence[
     def first_step(values: dict[str, jax.Array]) -> Any:
         task = prepared.task(together.with_values(group[0].config, values), training.ONE_DEVICE)
         assert not isinstance(task.train_examples, Stream)
-        rows = jnp.zeros(prepared.plan.batch_size, jnp.int32)
+        rows = jnp.zeros(prepared.plan(group[0].config).batch_size, jnp.int32)
         batch = {name: jnp.take(jnp.asarray(array), rows, axis=0) for name, array in task.train_examples.items()}
         return task.step(task.init(jax.random.key(0)), batch)
 

@@ -22,8 +22,8 @@ Batch = dict[str, Array]
 Examples = Mapping[str, Array | np.ndarray]
 """A whole set, as a batch is part of it; on the host or on a device."""
 
-Metrics = dict[str, tuple[Array, Array]]
-"""Name -> (sum, count), so that averages over batches of unequal size are exact."""
+Metrics = dict[str, tuple[Array | np.ndarray, Array | np.ndarray]]
+"""Name -> (sum, count), so that averages over batches of unequal size are exact; on the devices, or fetched."""
 
 Loss = Callable[[PyTree, PyTree, Batch, Key[Array, ""]], tuple[Array, tuple[Metrics, PyTree]]]
 """``loss(params, model_state, batch, key) -> (scalar, (metrics, new_model_state))``."""

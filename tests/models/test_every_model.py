@@ -20,6 +20,7 @@ he_normal = jax.nn.initializers.he_normal()  # the papers' Gaussian of 0.01 is t
 # What makes a network small, by the beginning of its name; the longest that fits is meant.
 SMALL = {
     "airbench": {"width": 1 / 8},
+    "conv_stack": {},
     "alexnet": {"width": 1 / 16, "input_shape": (67, 67, 3), "kernel_init": he_normal},
     "alexnet_batch_norm": {"width": 1 / 16, "input_shape": (195, 195, 3)},
     "googlenet": {"width": 1 / 16, "input_shape": (64, 64, 3), "auxiliary_heads": False},
