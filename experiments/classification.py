@@ -224,7 +224,10 @@ class Classifier:
         correct = (logits.argmax(axis=-1) == classes).astype(losses.dtype)
         mask = batch.get("mask", jnp.ones_like(losses))
         count = mask.sum()
-        metrics = {"loss": ((losses * mask).sum(), count), "accuracy": ((correct * mask).sum(), count)}
+        metrics: training.Metrics = {
+            "loss": ((losses * mask).sum(), count),
+            "accuracy": ((correct * mask).sum(), count),
+        }
         if self.config.top_k:
             own = jnp.take_along_axis(logits, classes[:, None], axis=-1)
             among = (logits > own).sum(axis=-1) < self.config.top_k
