@@ -400,28 +400,32 @@ class Batch:
         for member in self._members:
             course = member.course
             number, row = member.place
-            course.after_evaluation(scores[number][row])
+            try:
+                course.after_evaluation(scores[number][row])
+            except UsageError as error:
+                ended.append(Ended(member, None, error=error))
+                continue
             if course.best.step == course.step:
                 member.best = self._state(member), course.note()
             pruned = self._on_evaluation(member) and not course.ended
             if pruned or course.ended:
                 trained = training.Trained(self._state(member), course.scores)
                 ended.append(Ended(member, trained, pruned))
-        now = time.monotonic()
-        if now - self._saved_at > max(_SAVE_SECONDS, _SAVE_SHARE * self._saving):
-            self._save(self._members)
+        failed = {one.member.trial.number for one in ended if one.error}
+        whole = [member for member in self._members if member.trial.number not in failed]
+        if time.monotonic() - self._saved_at > max(_SAVE_SECONDS, _SAVE_SHARE * self._saving):
+            started = time.monotonic()
+            self._save(whole)
+            self._saved_at, self._saving = time.monotonic(), time.monotonic() - started
         else:
-            self._save([one.member for one in ended])
+            self._save([one.member for one in ended if not one.error])
         return ended
 
     def _save(self, members: Sequence[Member]) -> None:
         """Saves runs as they would have saved themselves: the best state, and the one they are in."""
-        started = time.monotonic()
         for member in members:
             course = member.course
             if member.best is not None and member.best[0].step != course.step:
                 course.checkpoints.save(member.best[0], **member.best[1])
             course.save(self._state(member))
             member.best = None
-        if len(members) == len(self._members):
-            self._saved_at, self._saving = time.monotonic(), time.monotonic() - started
