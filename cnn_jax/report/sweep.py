@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -13,61 +13,15 @@ from markupsafe import Markup
 from cnn_jax.report.figures.comparison import heat_map
 from cnn_jax.report.formatting import format_duration, format_score, is_share
 from cnn_jax.report.page import Headline, Page, Section, Table
+from cnn_jax.report.trials import Row, are_logarithmic, are_numbers, importances
 
 NAME = "sweep.html"
-_MOST_TREES = 300  # trials for which importance is computed by a forest; beyond it takes too long
 _MOST_CURVES = 300
 _MOST_POINTS = 100  # of a curve
 _MOST_CELLS = 12  # of a heat map, along each side
-_LEAST_TRIALS = 10  # of which importance is asked
 
 Curve = Sequence[tuple[float | int, float]]
 """Epochs and scores."""
-
-
-@runtime_checkable
-class Row(Protocol):
-    """One trial, as :class:`cnn_jax.sweep.table.Row` has it."""
-
-    @property
-    def number(self) -> int:
-        """From 0."""
-        ...
-
-    @property
-    def state(self) -> str:
-        """``'complete'``, ``'pruned'``, ``'failed'``, ``'running'`` or ``'waiting'``."""
-        ...
-
-    @property
-    def score(self) -> float | None:
-        """The metric, if there is one."""
-        ...
-
-    @property
-    def mean(self) -> float | None:
-        """Of the complete trials with the same values but for the seed."""
-        ...
-
-    @property
-    def std(self) -> float | None:
-        """Their standard deviation."""
-        ...
-
-    @property
-    def seconds(self) -> float:
-        """It took."""
-        ...
-
-    @property
-    def reason(self) -> str:
-        """Why it was pruned or failed."""
-        ...
-
-    @property
-    def overrides(self) -> Mapping[str, Any]:
-        """Dotted key -> value."""
-        ...
 
 
 def write_sweep(
@@ -131,64 +85,6 @@ def write_sweep(
         },
     )
     return page.write(workdir, NAME)
-
-
-def importances(rows: Sequence[Row], keys: Sequence[str], *, minimize: bool = False) -> dict[str, float]:
-    """How much of the differences of the score each key accounts for, the greatest first; empty if that says nothing.
-
-    By functional ANOVA over a forest (Hutter, Hoos & Leyton-Brown, "An efficient approach for assessing hyperparameter
-    importance", 2014), and for many trials by PED-ANOVA (Watanabe, Bansal & Hutter, 2023), both Optuna's. Of complete
-    trials that have a value for every one of these keys; of the keys, those with more than one value.
-    """
-    try:
-        import optuna
-    except ImportError:  # an extra; the page says nothing of importance then
-        return {}
-    complete = [row for row in rows if row.state == "complete" and row.score is not None and math.isfinite(row.score)]
-    keys = [key for key in keys if all(key in row.overrides for row in complete)]
-    keys = [key for key in keys if len({repr(row.overrides[key]) for row in complete}) > 1]
-    if not keys or len(complete) < _LEAST_TRIALS or len({row.score for row in complete}) == 1:
-        return {}
-    found = {key: [row.overrides[key] for row in complete] for key in keys}
-    space: dict[str, Any] = {}
-    for key, values in found.items():
-        if _numeric(values):
-            low, high, log = min(values), max(values), _logarithmic(values)
-            whole = all(isinstance(value, int) for value in values)
-            kind = optuna.distributions.IntDistribution if whole else optuna.distributions.FloatDistribution
-            space[key] = kind(low, high, log=log)
-        else:
-            space[key] = optuna.distributions.CategoricalDistribution(sorted({repr(value) for value in values}))
-
-    def chosen(row: Row) -> list[tuple[str, Any]]:
-        return [(key, row.overrides[key]) for key in space]
-
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        study = optuna.create_study(direction="minimize" if minimize else "maximize")
-        study.add_trials(
-            [
-                optuna.trial.create_trial(
-                    params={
-                        key: v if _numeric(found[key]) else repr(v) for key, v in row.overrides.items() if key in space
-                    },
-                    distributions=space,
-                    value=row.score,
-                )
-                for row in complete
-            ]
-        )
-        few = len(complete) <= _MOST_TREES
-        evaluator: Any = (
-            optuna.importance.FanovaImportanceEvaluator(seed=0)
-            if few
-            else optuna.importance.PedAnovaImportanceEvaluator()
-        )
-        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-    return {key: share for key, share in shares.items() if math.isfinite(share)}
 
 
 # --- what the page says -----------------------------------------------------------------------------------------------
@@ -391,7 +287,7 @@ def _table(
             ("state", False),
             (metric, True),
             *([("mean ± std", True)] if seeds > 1 else []),
-            *((key, _numeric([row.overrides[key] for row in rows if key in row.overrides])) for key in keys),
+            *((key, are_numbers([row.overrides[key] for row in rows if key in row.overrides])) for key in keys),
             ("time", True),
             ("reason", False),
         ],
@@ -408,7 +304,7 @@ def _trials(
     rows: Sequence[Row], scored: Sequence[Row], keys: Sequence[str], metric: str, curve: Callable[[int], Curve]
 ) -> list[dict[str, Any]]:
     place = {row.number: place for place, row in enumerate(scored)}
-    numeric = {key: _numeric([row.overrides[key] for row in rows if key in row.overrides]) for key in keys}
+    numeric = {key: are_numbers([row.overrides[key] for row in rows if key in row.overrides]) for key in keys}
 
     def value(row: Row, key: str) -> Any:
         if key not in row.overrides:
@@ -432,9 +328,9 @@ def _trials(
 
 def _parameter(rows: Sequence[Row], key: str) -> dict[str, Any]:
     values = [row.overrides[key] for row in rows if key in row.overrides]
-    if _numeric(values):
+    if are_numbers(values):
         tried = sorted(set(values))
-        ends = {"low": tried[0], "high": tried[-1], "log": _logarithmic(values)}
+        ends = {"low": tried[0], "high": tried[-1], "log": are_logarithmic(values)}
         return {"name": key, **ends, "tried": tried if len(tried) <= _MOST_CELLS else None}
     return {"name": key, "values": list(dict.fromkeys(map(_text, values)))}
 
@@ -469,23 +365,6 @@ def _grid(rows: Sequence[Row], keys: Sequence[str]) -> tuple[str, str, dict[Any,
 
 def _better(score: float | None, minimize: bool) -> float:
     return -math.inf if score is None or not math.isfinite(score) else -score if minimize else score
-
-
-def _numeric(values: Sequence[Any]) -> bool:
-    return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-
-
-def _logarithmic(values: Sequence[float | int]) -> bool:
-    """Whether numbers are better looked at by their orders of magnitude: there their median is nearer to the middle.
-
-    >>> _logarithmic([0.001, 0.01, 0.1, 1.0]), _logarithmic([0.01, 0.3, 0.6, 0.9]), _logarithmic([0.0, 1.0])
-    (True, False, False)
-    """
-    low, middle, high = min(values), statistics.median(values), max(values)
-    if low <= 0 or high < 4 * low:
-        return False
-    linear = (middle - low) / (high - low)
-    return abs(math.log(middle / low) / math.log(high / low) - 0.5) < abs(linear - 0.5)
 
 
 def _spread(metric: str, row: Row) -> str:

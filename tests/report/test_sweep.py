@@ -9,7 +9,8 @@ import pytest
 
 from cnn_jax.errors import UsageError
 from cnn_jax.report.figures import heat_map
-from cnn_jax.report.sweep import importances, write_sweep
+from cnn_jax.report.sweep import write_sweep
+from cnn_jax.report.trials import importances
 from cnn_jax.sweep.table import Row, with_spreads
 from tests.report.browser import measure
 
