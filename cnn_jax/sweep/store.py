@@ -108,6 +108,11 @@ class Store:
         self._engine = Engine(self.sweep)
         self._leases = Leases(self._storage.engine, place.study)
 
+    def close(self) -> None:
+        """Closes the connections to the database; the next use opens new ones."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
     def extend(self, points: int) -> None:
         """Makes the sweep one of more points."""
         fields = self.sweep.to_json()
@@ -389,6 +394,8 @@ def sweeps_in(storage: str) -> list[Place]:
     opened = _open(Place(Path(), storage).url)
     names = optuna.get_all_study_names(opened)
     attributes = [optuna.load_study(study_name=name, storage=opened).user_attrs for name in names]
+    opened.remove_session()
+    opened.engine.dispose()
     return [Place(Path(found["directory"]), storage) for found in attributes if "sweep" in found]
 
 

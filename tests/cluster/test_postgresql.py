@@ -82,6 +82,7 @@ def test_connections_are_cut_and_the_server_restarts(server: Server, tmp_path: P
         output = process.communicate()[0]
     assert process.returncode == 0, output
     check_complete(tmp_path, store, count=9)
+    store.close()
 
 
 def test_independent_workers_join_by_the_url(server: Server, tmp_path: Path) -> None:
@@ -98,12 +99,13 @@ def test_independent_workers_join_by_the_url(server: Server, tmp_path: Path) -> 
     assert sum(finished) == 6
     assert min(finished) > 0
     assert [row.state for row in store.rows()] == ["complete"] * 6
+    store.close()
 
 
 def test_which_sweep_of_several(server: Server, tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        begin(tmp_path / name, storage=server.url, points=1)
+        begin(tmp_path / name, storage=server.url, points=1).close()
     done = launch("--mode=sweep-worker", f"--storage={server.url}")
     assert done.returncode == 2
     assert f"--workdir={tmp_path / 'first'}" in done.stderr
