@@ -80,6 +80,8 @@ FIELDS = {
     "resnet_152": ("layer4_2/add", 1507, 32),
     **{f"resnet_{6 * n + 2}": (f"layer3_{n - 1}/add", 28 * n - 3, 4) for n in (3, 5, 7, 9, 18)},
     "airbench": ("maxpool", 67, 24),
+    "small_cnn": ("conv3", 18, 4),
+    "conv_stack": ("pool2", 22, 4),
 }
 # Billions of multiply-adds as torchvision's documentation rounds them; its ResNets from 50 on are of version 1.5.
 BILLIONS = {
