@@ -37,5 +37,5 @@ def get_hyper(hyper: Any) -> Any:
     """Each stack at three learning rates, since what is best for one need not be so for another."""
     return hyper.product(
         hyper.sweep("model.options.kernel_sizes", [(7,), (5, 3), (3, 3, 3)]),
-        hyper.sweep("optimizer.learning_rate", [0.01, 0.03, 0.1]),
+        hyper.sweep("optimizer.learning_rate", [0.003, 0.01, 0.03]),
     )
