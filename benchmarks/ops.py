@@ -17,9 +17,7 @@ Results go to ``benchmarks/results/ops-<machine>.md`` and ``.json``.
 
 import argparse
 import json
-import math
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -124,8 +122,7 @@ def summary(measured: Measured) -> dict[str, dict[str, float]]:
         }
         for ratio, numbers in values.items():
             if numbers:
-                mean = math.exp(statistics.fmean(map(math.log, numbers)))
-                result[f"{kind}: {ratio}"] = {"geometric mean": mean, "least": min(numbers), "most": max(numbers)}
+                result[f"{kind}: {ratio}"] = record.spread(numbers)
     return result
 
 
@@ -146,32 +143,19 @@ def text_table(measured: Measured) -> tuple[list[str], list[list[str]]]:
 
 def markdown(report: dict[str, Any]) -> str:
     """The report as a page."""
-    lines = ["# Convolutions and pools, layer by layer", ""]
-    lines += [f"- {name}: {value}" for name, value in report["circumstances"].items()]
-    lines += [
-        "",
+    about = [
         'Written by `python benchmarks/ops.py`, whose docstring says what is timed. "Stock" is `jax.lax` with',
         "JAX's own gradients. Ratios above 1 are in our favour, except those of loop / alone and of memory.",
-        "",
     ]
-    for backend, measured in report["backends"].items():
-        lines += [f"## {backend.upper()}", ""]
-        if measured is None:
-            lines += ["Not measured: this machine has none that JAX can use.", ""]
-            continue
-        tables = [
-            (
-                ["ratio over whole layers", "geometric mean", "least", "most"],
-                [
-                    [ratio, *(f"{number:.2f}" for number in numbers.values())]
-                    for ratio, numbers in summary(measured).items()
-                ],
-            ),
-            text_table(measured),
+
+    def tables(measured: Measured) -> list[str]:
+        overall = [
+            [ratio, *(f"{number:.2f}" for number in numbers.values())] for ratio, numbers in summary(measured).items()
         ]
-        for header, body in tables:
-            lines += record.table(header, body)
-    return "\n".join(lines)
+        header = ["ratio over whole layers", "geometric mean", "least", "most"]
+        return [*record.table(header, overall), *record.table(*text_table(measured))]
+
+    return record.page("Convolutions and pools, layer by layer", report, about, tables)
 
 
 def show(measured: Measured) -> None:
@@ -238,13 +222,7 @@ def write(backends: dict[str, Measured], load: float) -> None:
         "load average before the run (the run itself adds to it)": f"{load:.2f}",
         "dtype": "float32",
     }
-    path = record.path_of("ops")
-    earlier = json.loads(path.read_text())["backends"] if path.exists() else {}
-    merged: dict[str, Measured | None] = {}
-    for backend in ("cpu", "gpu"):
-        known = {**(earlier.get(backend) or {}), **backends.get(backend, {})}
-        merged[backend] = {layer: known[layer] for layer in LAYERS if layer in known} or None
-    record.write("ops", {"circumstances": circumstances, "backends": merged}, markdown)
+    record.renew("ops", circumstances, backends, LAYERS, markdown)
 
 
 if __name__ == "__main__":

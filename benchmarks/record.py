@@ -2,9 +2,11 @@
 
 import datetime
 import json
+import math
 import os
 import platform
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,39 @@ def write(benchmark: str, report: dict[str, Any], markdown: Callable[[dict[str, 
     path.write_text(json.dumps(report, indent=1) + "\n")
     path.with_suffix(".md").write_text(markdown(report))
     print(f"written: {path} and .md")
+
+
+def renew(
+    benchmark: str,
+    circumstances: Mapping[str, str],
+    backends: Mapping[str, Mapping[str, Any]],
+    order: Collection[str],
+    markdown: Callable[[dict[str, Any]], str],
+) -> None:
+    """Writes what was measured on each backend over what this machine's record has of it already."""
+    path = path_of(benchmark)
+    earlier = json.loads(path.read_text())["backends"] if path.exists() else {}
+    merged: dict[str, dict[str, Any] | None] = {}
+    for backend in ("cpu", "gpu"):
+        known = {**(earlier.get(backend) or {}), **backends.get(backend, {})}
+        merged[backend] = {name: known[name] for name in order if name in known} or None
+    write(benchmark, {"circumstances": circumstances, "backends": merged}, markdown)
+
+
+def page(title: str, report: dict[str, Any], about: Sequence[str], tables: Callable[[Any], list[str]]) -> str:
+    """A report as a page: circumstances, what the figures are, and for each backend the lines of its tables."""
+    lines = [f"# {title}", "", *(f"- {name}: {value}" for name, value in report["circumstances"].items())]
+    lines += ["", *about, ""]
+    for backend, measured in report["backends"].items():
+        lines += [f"## {backend.upper()}", ""]
+        lines += ["Not measured: this machine has none that JAX can use.", ""] if measured is None else tables(measured)
+    return "\n".join(lines)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Geometric mean and extremes of ratios."""
+    mean = math.exp(statistics.fmean(map(math.log, values)))
+    return {"geometric mean": mean, "least": min(values), "most": max(values)}
 
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:

@@ -20,10 +20,8 @@ bfloat16 with float32 parameters, with larger batches. Results go to ``benchmark
 
 import argparse
 import json
-import math
 import os
 import queue
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -166,13 +164,7 @@ def summary(measured: Measured) -> dict[str, dict[str, float]]:
     for title, (above, below) in RATIOS.items():
         found = [value for cells in measured.values() if (value := ratio(cells, above, below)) is not None]
         if found:
-            mean = math.exp(statistics.fmean(map(math.log, found)))
-            result[title] = {
-                "geometric mean": mean,
-                "least": min(found),
-                "most": max(found),
-                "networks": float(len(found)),
-            }
+            result[title] = {**record.spread(found), "networks": float(len(found))}
     return result
 
 
@@ -205,22 +197,19 @@ def tables(measured: Measured) -> list[tuple[str, list[str], list[list[str]]]]:
 
 def markdown(report: dict[str, Any]) -> str:
     """The report as a page."""
-    lines = ["# A training step of whole networks", ""]
-    lines += [f"- {name}: {value}" for name, value in report["circumstances"].items()]
-    lines += [
-        "",
+    about = [
         "Written by `python benchmarks/train_step.py`, whose docstring says what is timed. Ratios above 1 are in our",
         'favour; "ours" in them is the faster of one step a call and steps in a loop, "best PyTorch" likewise.',
-        "",
     ]
-    for backend, measured in report["backends"].items():
-        lines += [f"## {backend.upper()}", ""]
-        if measured is None:
-            lines += ["Not measured: this machine has none that JAX can use.", ""]
-            continue
-        for title, header, body in tables(measured):
-            lines += [f"### {title}", "", *record.table(header, body)]
-    return "\n".join(lines)
+
+    def sections(measured: Measured) -> list[str]:
+        return [
+            line
+            for title, header, body in tables(measured)
+            for line in (f"### {title}", "", *record.table(header, body))
+        ]
+
+    return record.page("A training step of whole networks", report, about, sections)
 
 
 def show(measured: Measured) -> None:
@@ -241,13 +230,7 @@ def write(backends: dict[str, Measured], load: float, note: str) -> None:
         "load average before the run (the run itself adds to it)": f"{load:.2f}",
         "dtype": "float32 on the CPU, bfloat16 on a GPU",
     } | ({"note": note} if note else {})
-    path = record.path_of("train_step")
-    earlier = json.loads(path.read_text())["backends"] if path.exists() else {}
-    merged: dict[str, Measured | None] = {}
-    for backend in ("cpu", "gpu"):
-        known = {**(earlier.get(backend) or {}), **backends.get(backend, {})}
-        merged[backend] = {name: known[name] for name in NETWORKS if name in known} or None
-    record.write("train_step", {"circumstances": circumstances, "backends": merged}, markdown)
+    record.renew("train_step", circumstances, backends, NETWORKS, markdown)
 
 
 def main() -> None:

@@ -148,7 +148,8 @@ class TestSizes:
     @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (5, 700)])
     @pytest.mark.parametrize("resize", ["fit", "stretch", "crop"])
     def test_any_size_and_aspect(self, save, size, resize):
-        read(save(np.full(size, 7, np.uint8)), 9, 7, resize=resize)
+        pixels, *_ = read(save(np.full(size, 7, np.uint8)), 9, 7, resize=resize)
+        assert pixels.shape == (9, 7)
 
 
 class TestPolarity:
