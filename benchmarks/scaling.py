@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 import record
 
+from cnn_jax.huge_pages import start_again_with_huge_pages
 from cnn_jax.xla import apply_recommended_flags
 
 CHANNELS = 32
@@ -131,6 +132,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="per measured step")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    start_again_with_huge_pages()
     apply_recommended_flags(os.environ)
     if arguments.case:
         print(measure(json.loads(arguments.case), arguments.seconds))

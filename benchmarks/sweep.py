@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 import record  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
-from cnn_jax import xla  # noqa: E402
+from cnn_jax import huge_pages, xla  # noqa: E402
 
 PARTS = ("workers", "driver", "vectorized")
 
@@ -176,6 +176,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=1000)
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas; others keep their record")
     arguments = parser.parse_args()
+    huge_pages.start_again_with_huge_pages()
     xla.apply_recommended_flags(os.environ)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")  # as launch.py has it
     path = record.path_of("sweep")

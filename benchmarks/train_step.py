@@ -6,12 +6,13 @@ Each contender is a process of its own, because XLA's flags and the thread pools
 turn, network by network, so that all of them meet the same moods of the machine. One step is the forward and backward
 pass of a batch that is on the device already, and SGD with momentum; auxiliary heads and dropout included. Columns:
 
-* ours: ``train.make_step``, one compiled step a call, with the XLA flags that ``launch.py`` sets;
+* ours: ``train.make_step``, one compiled step a call, with the XLA flags and huge pages that ``launch.py`` sets;
 * ours in a loop: the same steps inside a compiled loop, as ``launch.py`` runs them;
 * stock Flax, and that in a loop: the same network of ``nnx.Conv``, ``nnx.BatchNorm``, ``nnx.max_pool``, with JAX's
   default flags. Its loops can take minutes a step; what takes more than ``--limit`` seconds, compiling included, is
   not measured, and networks that are not among ``--stock-loops`` are not tried;
-* PyTorch: eager, in the better of its contiguous and channels-last layouts; ``torch.compile`` in that layout.
+* PyTorch: eager, in the better of its contiguous and channels-last layouts; ``torch.compile`` in that layout;
+  eager once more with large arrays in huge pages, as ours has them.
 
 Every time is a median. Compile times are of programs that no cache has. On a CPU all compute in float32; on a GPU in
 bfloat16 with float32 parameters, with larger batches. Results go to ``benchmarks/results/train_step-<machine>.md`` and
@@ -39,6 +40,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from train_step_contenders import NETWORKS
 
+from cnn_jax.huge_pages import apply_recommended_tunables, recommended_glibc_tunables
 from cnn_jax.xla import apply_recommended_flags, recommended_xla_flags
 
 QUICK = ("lenet_5", "resnet_20")
@@ -50,9 +52,13 @@ COLUMNS = {  # title: contender, what it is asked
     "stock Flax in a loop": ("stock", "loop"),
     "PyTorch eager": ("PyTorch", "eager"),
     "torch.compile": ("PyTorch", "compiled"),
+    "PyTorch eager, huge pages": ("PyTorch, huge pages", "eager"),
 }
 RATIOS = {  # title: whose time is divided by whose; the least where there are several
-    "best PyTorch / ours": (("PyTorch eager", "torch.compile"), ("ours", "ours in a loop")),
+    "best PyTorch / ours": (
+        ("PyTorch eager", "torch.compile", "PyTorch eager, huge pages"),
+        ("ours", "ours in a loop"),
+    ),
     "torch.compile / ours": (("torch.compile",), ("ours", "ours in a loop")),
     "stock Flax / ours": (("stock Flax",), ("ours", "ours in a loop")),
     "stock Flax / ours, both in a loop": (("stock Flax in a loop",), ("ours in a loop",)),
@@ -73,7 +79,10 @@ class Contender:
         self._environment.pop("JAX_COMPILATION_CACHE_DIR", None)
         if name == "ours":
             apply_recommended_flags(self._environment)
-        self._command = [sys.executable, str(Path(__file__).with_name("train_step_contenders.py")), name, str(seconds)]
+        if name in ("ours", "PyTorch, huge pages"):
+            apply_recommended_tunables(self._environment)
+        script = str(Path(__file__).with_name("train_step_contenders.py"))
+        self._command = [sys.executable, script, name.split(",")[0], str(seconds)]
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, network: str, what: str, *, limit: float) -> Cell:
@@ -116,7 +125,7 @@ def run(
     backend: str, networks: Sequence[str], stock_loops: Sequence[str], seconds: float, limit: float
 ) -> Iterator[Measured]:
     """Asks every contender about every network, in turn; yields all that is known after each network."""
-    contenders = {name: Contender(name, backend, seconds) for name in ("ours", "stock", "PyTorch")}
+    contenders = {name: Contender(name, backend, seconds) for name in dict.fromkeys(who for who, _ in COLUMNS.values())}
     measured: Measured = {}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -227,6 +236,7 @@ def write(backends: dict[str, Measured], load: float, note: str) -> None:
     circumstances = {
         **record.circumstances(("jax", "jaxlib", "flax", "optax", "torch", "numpy")),
         "XLA_FLAGS of ours": f"`{recommended_xla_flags()}`",
+        "GLIBC_TUNABLES of ours and of PyTorch with huge pages": f"`{recommended_glibc_tunables()}`",
         "load average before the run (the run itself adds to it)": f"{load:.2f}",
         "dtype": "float32 on the CPU, bfloat16 on a GPU",
     } | ({"note": note} if note else {})

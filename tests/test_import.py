@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import cnn_jax
-from cnn_jax import xla
+from cnn_jax import huge_pages, xla
 from tests.requirements import require_data
 
 
 def run(program: str) -> dict:
-    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "GLIBC_TUNABLES")}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=True
     )
@@ -48,6 +48,19 @@ def test_recommended_flags_are_known_to_the_installed_jaxlib() -> None:
     )
     assert run(program) == 3.0
     assert xla.recommended_xla_flags() != "", "no flags were tried for the installed jaxlib"
+
+
+def test_starting_again_brings_large_arrays_in_huge_pages() -> None:
+    """As the system counts them, of 64 MiB from the C library's allocator."""
+    program = (
+        "import json, os, re; from cnn_jax import huge_pages; huge_pages.start_again_with_huge_pages();"
+        "block = bytearray(b'1') * (1 << 26); maps = open('/proc/self/smaps').read();"
+        "sizes = re.findall(r'AnonHugePages: +([0-9]+) kB', maps);"
+        "print(json.dumps([os.environ.get('GLIBC_TUNABLES', ''), sum(map(int, sizes))]))"
+    )
+    tunables, kilobytes = run(program)
+    assert tunables == huge_pages.recommended_glibc_tunables()
+    assert tunables == "" or kilobytes >= 1 << 15
 
 
 def test_flags_of_the_user_stay() -> None:

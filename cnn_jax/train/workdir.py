@@ -92,7 +92,7 @@ def open_workdir(path: Path, config: ConfigDict) -> Iterator[None]:
 
 
 def environment() -> dict[str, Any]:
-    """What a result depends on besides the config: versions, devices, XLA flags, the commit, the command."""
+    """What a result depends on besides the config: versions, devices, settings of XLA and glibc, commit, command."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -100,6 +100,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: metadata.version(name) for name in _PACKAGES if _installed(name)},
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
         "commit": _commit(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }

@@ -18,6 +18,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cnn_jax.huge_pages import apply_recommended_tunables
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -30,7 +32,7 @@ class Process:
         self._stdout = tempfile.TemporaryFile("w+")  # noqa: SIM115 - until it is read
         self._stderr = self._stdout if merged else tempfile.TemporaryFile("w+")  # noqa: SIM115
         ours, theirs = socket.socketpair()
-        request = json.dumps({"arguments": arguments, "environment": environment()})
+        request = json.dumps({"arguments": arguments, "environment": _warm_environment()})
         streams = [self._stdout.fileno(), self._stderr.fileno(), theirs.fileno()]
         socket.send_fds(_warm(), [request.encode()], streams)
         theirs.close()
@@ -80,7 +82,7 @@ def _warm() -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-m", "tests.launch.warm", str(theirs.fileno())]
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+        command, cwd=ROOT, env=_warm_environment(), stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
     )
     theirs.close()
 
@@ -95,6 +97,13 @@ def _warm() -> socket.socket:
 def environment() -> dict[str, str]:
     """The environment of a user, without the eight simulated devices that the tests see."""
     return {**{k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}, "COLUMNS": "200", "JAX_PLATFORMS": "cpu"}
+
+
+def _warm_environment() -> dict[str, str]:
+    """The environment in which ``launch.py`` starts itself again, so that a fork of the warm process need not."""
+    result = environment()
+    apply_recommended_tunables(result)
+    return result
 
 
 def launch(*arguments: str, under: Sequence[str] = (), fresh: bool = False) -> subprocess.CompletedProcess[str]:
