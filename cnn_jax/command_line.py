@@ -18,6 +18,7 @@ from ml_collections import ConfigDict, config_flags
 
 from cnn_jax import config as configs
 from cnn_jax.errors import DISK_ERRORS, EXIT_CODE, Interrupted, UsageError, nearest
+from cnn_jax.kept_programs import keep_compiled_programs
 
 
 def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
@@ -27,7 +28,7 @@ def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
       The exit code.
     """
     app.define_help_flags()
-    _keep_compiled_programs()  # before the config file is read, which imports jax
+    keep_compiled_programs()  # before the config file is read, which imports jax
     try:
         configs.parse_flags(arguments)
         main()
@@ -132,13 +133,6 @@ def sweep(config: ConfigDict | None, workdir: str | None, *, worker: bool) -> No
 def _new_workdir(path: str | None, kind: str = "") -> str:
     name = Path(str(path).partition(":")[0]).stem
     return f"runs/{name}-{kind}{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _keep_compiled_programs() -> None:
-    """Lets JAX keep compiled programs in the user's cache folder: the second start of a config compiles nothing."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnn_jax" / "compiled"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def _say(line: str, exit_code: int) -> int:

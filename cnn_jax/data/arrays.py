@@ -53,7 +53,7 @@ def load_npz(path: str, split: str) -> Dataset:
     """
     file, name = Path(path).expanduser(), f"npz:{path}"
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
             found = {key: arrays[key] for key in arrays.files}
     except FileNotFoundError as error:
         raise UsageError(f"data set {name!r}: there is no file {file}") from error
@@ -70,17 +70,18 @@ def load_npz(path: str, split: str) -> Dataset:
             f"data set {name!r}: holds {', '.join(sorted(found)) or 'nothing'}; give it images and labels, or x and y, "
             "or x_train, y_train, x_test, y_test"
         )
-    images = np.concatenate([_pixels(name, x) for x, _ in pairs.values()])
-    labels, class_names = _labels(
-        name, np.concatenate([np.ravel(y) for _, y in pairs.values()]), found.get("class_names")
-    )
-    if len(labels) != len(images):
-        raise UsageError(f"data set {name!r}: {len(images)} pictures, but {len(labels)} labels")
-    if "all" in pairs:
+    parts = {part: (_pixels(name, x), _one_each(name, x, y)) for part, (x, y) in pairs.items()}
+    kinds = {part: (str(x.dtype), *x.shape[1:]) for part, (x, _) in parts.items()}
+    if len(set(kinds.values())) > 1:
+        listed = ", ".join(f"{part} {dtype} {shape}" for part, (dtype, *shape) in kinds.items())
+        raise UsageError(f"data set {name!r}: pictures of different kinds ({listed}); bring them to one shape and scale")
+    images = np.concatenate([x for x, _ in parts.values()])
+    labels, class_names = _labels(name, np.concatenate([y for _, y in parts.values()]), found.get("class_names"))
+    if "all" in parts:
         members = stratified_parts(labels.tolist(), map(str, range(len(labels))))
     else:
-        ends = np.cumsum([len(x) for x, _ in pairs.values()])
-        members = {part: np.arange(end - len(x), end) for (part, (x, _)), end in zip(pairs.items(), ends, strict=True)}
+        ends = np.cumsum([len(x) for x, _ in parts.values()])
+        members = {part: np.arange(end - len(x), end) for (part, (x, _)), end in zip(parts.items(), ends, strict=True)}
     chosen = members_of_split(name, split, members)
     return Dataset(name, split, images[chosen], labels[chosen], class_names)
 
@@ -106,6 +107,15 @@ def _pixels(name: str, images: np.ndarray) -> np.ndarray:
         f"data set {name!r}: {images.dtype} pictures from {low:g} to {high:g}; give integers from 0 to 255 or floats "
         "from 0 to 1"
     )
+
+
+def _one_each(name: str, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Labels of shape ``(n,)``, as many as there are pictures."""
+    if labels.ndim > 1 and labels.shape[1:] != (1,) * (labels.ndim - 1):
+        raise UsageError(f"data set {name!r}: labels of shape {labels.shape}; give (n,), of one-hot rows their argmax")
+    if labels.size != len(images):
+        raise UsageError(f"data set {name!r}: {len(images)} pictures, but {labels.size} labels")
+    return labels.reshape(-1)
 
 
 def _labels(name: str, labels: np.ndarray, class_names: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -27,7 +27,7 @@ from cnn_jax.files import write_whole
 
 SHOWN_BROKEN = 10
 CHECKED_AT_ONCE = 64
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +69,9 @@ class FolderContents:
             listed = ", ".join(f"{name} {counts[name]:,}" for name in self.class_names[:20])
             more = f" and {len(self.class_names) - 20} more" if len(self.class_names) > 20 else ""
             lines.append(f"  {part or 'by class'}: {listed}{more}")
+        empty = sorted(set(self.class_names) - {file.class_name for file in self.files})
+        if empty:
+            lines.append(f"  without a picture: {', '.join(empty[:20])}" + (" ..." if len(empty) > 20 else ""))
         widths, heights = [file.width for file in self.files], [file.height for file in self.files]
         lines.append(
             f"  sizes from {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}, "

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cnn_jax.data.ink import border, frame_ink
 from cnn_jax.errors import UsageError, nearest
@@ -172,6 +172,9 @@ def _open(path: str | PathLike[str], assumed: list[str], content: bytes | None =
                 return ImageOps.exif_transpose(image)
     except FileNotFoundError as error:
         raise UsageError(f"{path}: there is no such file") from error
+    except UnidentifiedImageError as error:  # whose own text has an address in memory
+        reason = "it is in no known format" if content != b"" else "it is empty"
+        raise UsageError(f"{path}: cannot be read as a picture: {reason}") from error
     except Exception as error:  # decoders raise whatever a damaged file leads them into
         reason = str(error).partition("\n")[0].replace(repr(str(path)), "the file")
         raise UsageError(f"{path}: cannot be read as a picture: {reason or type(error).__name__}") from error

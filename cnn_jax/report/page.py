@@ -12,6 +12,7 @@ import json
 import os
 import re
 import unicodedata
+import warnings
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -172,7 +173,9 @@ def _slugs(titles: Sequence[str]) -> list[str]:
 @styled
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a class name in a script that the font lacks: the page has it, too
+        figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -112,13 +112,15 @@ def test_broken_files_are_listed_and_left_out(tmp_path):
     Image.fromarray(RANDOM.integers(0, 256, (64, 64, 3), np.uint8)).save(whole)
     (folder / "ant/cut.jpg").write_bytes(whole.read_bytes()[:2000])
     (folder / "bee/letter.png").write_text("Dear network,")
+    (folder / "cat").mkdir()
     found = data.open_set(f"folder:{folder}", "all", image_shape=SHAPE)
     assert len(found) == 9
-    assert "9 pictures, 2 classes" in found.report
-    assert "ant 5, bee 4" in found.report
+    assert "9 pictures, 3 classes" in found.report
+    assert "ant 5, bee 4, cat 0" in found.report
+    assert "without a picture: cat" in found.report
     assert "2 broken, left out" in found.report
     assert "ant/cut.jpg: cannot be read" in found.report
-    assert "bee/letter.png: cannot be read" in found.report
+    assert "bee/letter.png: cannot be read as a picture: it is in no known format" in found.report
     assert "from 20x16 to 64x64" in found.report
 
 
@@ -256,6 +258,19 @@ class TestNpz:
             ({"x": images.astype(float), "y": labels}, "float64 pictures from 0 to 255; give integers from 0 to 255"),
             ({"x": images, "y": labels[:5]}, "40 pictures, but 5 labels"),
             ({"x": images, "y": labels / 1}, "float64 labels; give whole numbers from 0, or names"),
+            ({"x": images, "y": np.eye(2, dtype=int)[labels]}, "labels of shape (40, 2); give (n,)"),
+            (
+                {"x_train": images, "y_train": labels, "x_test": images[:, 1:], "y_test": labels},
+                "pictures of different kinds (train uint8 [5, 4, 1], test uint8 [4, 4, 1])",
+            ),
+            (
+                {"x_train": images, "y_train": labels, "x_test": images / 255, "y_test": labels},
+                "train uint8 [5, 4, 1], test float32 [5, 4, 1]",
+            ),
+            (
+                {"x_train": images, "y_train": labels[:30], "x_test": images[:30], "y_test": labels},
+                "40 pictures, but 30 labels",
+            ),
         ],
     )
     def test_bad_arrays_get_one_line(self, tmp_path, arrays, complaint):
@@ -268,5 +283,7 @@ class TestNpz:
         with pytest.raises(UsageError, match="there is no file"):
             data.load(f"npz:{tmp_path / 'no.npz'}", "train")
         (tmp_path / "text.npz").write_text("x")
-        with pytest.raises(UsageError, match=r"no readable \.npz file"):
-            data.load(f"npz:{tmp_path / 'text.npz'}", "train")
+        np.save(tmp_path / "one.npy", self.images)
+        for file in ("text.npz", "one.npy"):
+            with pytest.raises(UsageError, match=r"no readable \.npz file"):
+                data.load(f"npz:{tmp_path / file}", "train")

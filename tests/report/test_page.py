@@ -153,6 +153,7 @@ def test_the_same_page_has_the_same_bytes(written: Path, tmp_path: Path) -> None
 
 def test_text_is_text_whatever_it_holds(tmp_path: Path) -> None:
     figure = filters(np.ones((2, 2, 1, 1)))
+    figure.text(0, 0, "猫")  # is not in the font
     section = Section(HOSTILE, HOSTILE, figure, HOSTILE, HOSTILE, Table([HOSTILE], [[HOSTILE]]), HOSTILE)
     page = Page(HOSTILE, HOSTILE, [Headline(*[HOSTILE] * 5)], [section, section], HOSTILE)
     reader = Reader(page.write(tmp_path).read_text(encoding="utf-8"))

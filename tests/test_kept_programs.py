@@ -1,0 +1,42 @@
+"""Programs that JAX itself has kept, whole and in parts."""
+
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.kept_programs import keep_compiled_programs
+
+
+def test_parts_of_programs_are_removed_before_jax_looks(tmp_path: Path) -> None:
+    @jax.jit
+    def program_of_this_test(x):
+        return jnp.sin(x).sum()
+
+    program_of_this_test(jnp.ones(3))
+    (entry,) = Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).glob("jit_program_of_this_test-*-cache")
+    content = entry.read_bytes()
+
+    def start() -> list[str]:
+        keep_compiled_programs({"JAX_COMPILATION_CACHE_DIR": str(tmp_path)})
+        return sorted(file.name for file in tmp_path.iterdir() if not file.name.startswith("."))
+
+    shutil.copy2(entry, tmp_path / "whole-cache")
+    for part in (0, 1, len(content) // 2, len(content) - 1):
+        (tmp_path / f"{part}-cache").write_bytes(content[:part])
+    (tmp_path / "sunk-cache").write_bytes(bytes(len(content)))  # a file system may keep the length alone
+    (tmp_path / "another file").touch()
+    assert start() == ["another file", "whole-cache"]
+    (tmp_path / "later-cache").write_bytes(content[:-9])
+    assert start() == ["another file", "whole-cache"]
+    assert start() == ["another file", "whole-cache"]
+
+
+def test_the_environment_has_the_last_word_and_no_folder_is_needed(tmp_path: Path) -> None:
+    environ = {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "5"}
+    keep_compiled_programs(environ)
+    assert environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "cnn_jax/compiled")
+    assert environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "5"
+    assert not list(tmp_path.iterdir())
