@@ -30,7 +30,12 @@ def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
     app.define_help_flags()
     keep_compiled_programs()  # before the config file is read, which imports jax
     try:
-        configs.parse_flags(arguments)
+        others = configs.parse_flags(arguments)[1:]
+        if others:
+            raise UsageError(
+                f"{others[0]!r} is no flag; write --name=value, and what has blanks or brackets in quotes: "
+                "\"--config.data.augment=('flip', 'cutout')\""
+            )
         main()
     except UsageError as error:
         return _say(str(error), EXIT_CODE)

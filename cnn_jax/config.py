@@ -168,8 +168,8 @@ def check_config_file(path: str) -> None:
     """
     file = path.partition(":")[0]
     if not Path(file).is_file():
-        folder = Path(file).parent
-        known = [str(other) for other in folder.glob("*.py")] if folder.is_dir() else []
+        folders = {Path(file).parent, Path("configs")} - {Path()}
+        known = [str(other) for folder in folders for other in folder.glob("*.py")]
         raise UsageError(f"--config={path}: there is no file {file}" + (f"; {nearest(file, known)}" if known else ""))
 
 
@@ -205,6 +205,9 @@ def _diagnosis(arguments: Sequence[str], error: Exception) -> str:
             if not key.startswith("config."):
                 continue
             key = key.removeprefix("config.")
+            group, _, option = key.rpartition(".")
+            if group and group not in keys and _is_empty_group(config, group):
+                return f"--config.{key}: {group} is empty in {file}; set {option!r} there, in a copy of the file"
             if key not in keys:
                 return f"--config.{_unknown_key(key, keys, value)}"
             if f"--config.{key}=" in str(error) or isinstance(error, TypeError):
@@ -223,6 +226,13 @@ def _unknown_key(key: str, keys: Iterable[str], value: str | None = None) -> str
         given = key if value is None else f"{key}={value}"
         return f"{given}: {key} is a group; set one of its keys: {', '.join(of_group)}"
     return f"{key}: the config has no such key; {nearest(key, keys)}"
+
+
+def _is_empty_group(config: ConfigDict, group: str) -> bool:
+    found: Any = config
+    for name in group.split("."):
+        found = found.get(name) if isinstance(found, ConfigDict) else None
+    return isinstance(found, ConfigDict) and not found
 
 
 def _expected(default: Any) -> str:

@@ -30,7 +30,10 @@ def _in_memory(found: PictureSet) -> data.Dataset:
 
 def open_split(config: ConfigDict, split: str) -> PictureSet:
     """One split of a config's data."""
-    height, width = config.data.size or config.input_shape[:2]
+    size = tuple(config.data.size)
+    if size and (len(size) != 2 or min(size) < 1):
+        raise UsageError(f"data.size={size} must be (height, width), or () for that of input_shape")
+    height, width = size or config.input_shape[:2]
     return _open(
         config.data.name,
         split,

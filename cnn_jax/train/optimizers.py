@@ -185,6 +185,8 @@ def _names_checked(option: str, patterns: Sequence[str], params: PyTree | None) 
 
 
 def _scaled(factors: Sequence[tuple[str, float]], params: PyTree | None) -> optax.GradientTransformation:
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in factors):
+        raise UsageError(f"optimizer.rate_factors={factors!r} must be pairs, such as (('*/bias', 2.0),)")
     _names_checked("optimizer.rate_factors", [pattern for pattern, _ in factors], params)
 
     def factor(name: str) -> float:

@@ -1,7 +1,6 @@
 """Learning rates as functions of the step, by name."""
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -40,7 +39,7 @@ def learning_rate_schedule(
       drop_factor: what it multiplies by.
 
     Raises:
-      UsageError: an unknown name, a negative or infinite rate, a warm-up that is longer than the run, drops that are not in order within the run,
+      UsageError: an unknown name, a negative rate, a warm-up that is longer than the run, drops that are not in order within the run,
         or none for ``'step'``.
 
     >>> rate = learning_rate_schedule("linear", 1.0, total_steps=10, warmup_steps=2)
@@ -49,8 +48,8 @@ def learning_rate_schedule(
     """
     if name not in _SCHEDULES:
         raise UsageError(f"optimizer.schedule={name!r} is unknown; {nearest(name, _SCHEDULES)}")
-    if not is_traced(peak) and not 0 <= peak < math.inf:
-        raise UsageError(f"optimizer.learning_rate={peak} must be a number of at least 0")
+    if not is_traced(peak) and peak < 0:
+        raise UsageError(f"optimizer.learning_rate={peak} must not be negative")
     if not 0 <= warmup_steps < total_steps:
         raise UsageError(
             f"the warm-up of {warmup_steps} steps does not fit a run of {total_steps}; shorten optimizer.warmup"

@@ -69,6 +69,8 @@ def make_plan(config: ConfigDict, num_examples: int) -> Plan:
     for name in ("epochs", "batch_size", "accumulate"):
         if config[name] < 1:
             raise UsageError(f"{name}={config[name]} must be at least 1")
+    if not 0 <= config.target <= 1:
+        raise UsageError(f"target={config.target} must be a part of 1, such as 0.99; 0 for none")
     if config.batch_size % config.accumulate:
         raise UsageError(f"accumulate={config.accumulate} does not divide batch_size={config.batch_size}")
     steps = _Steps(epoch)
