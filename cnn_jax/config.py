@@ -115,12 +115,31 @@ def read_run_config(workdir: Path) -> ConfigDict:
     """The config of an earlier run.
 
     Raises:
-      UsageError: the folder holds no run.
+      UsageError: the folder holds no run, or its config cannot be read.
+
+    >>> read_run_config(Path("nowhere"))
+    Traceback (most recent call last):
+    cnn_jax.errors.UsageError: --workdir=nowhere holds no run (no config.json); train first, or name another folder
     """
     saved = workdir / "config.json"
     if not saved.is_file():
         raise UsageError(f"--workdir={workdir} holds no run (no {saved.name}); train first, or name another folder")
-    return from_json(saved.read_text())
+    return ConfigDict(with_tuples(read_json_object(saved)))
+
+
+def read_json_object(file: Path) -> dict[str, Any]:
+    """What a run has noted in a file.
+
+    Raises:
+      UsageError: it is no JSON object: somebody has edited it, or the disk has lost it.
+    """
+    try:
+        value = json.loads(file.read_text())
+    except ValueError as error:
+        raise UsageError(f"{file} is damaged ({error}); mend it, or train anew with another --workdir") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{file} is damaged (no JSON object); mend it, or train anew with another --workdir")
+    return value
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:

@@ -255,10 +255,14 @@ class Classifier:
         return rows[np.asarray(mask).reshape(-1) > 0]
 
     def activations(self, state: training.TrainState, images: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Every named intermediate of the network on raw images, in order."""
-        forward = jax.jit(lambda images: self.apply(state.params, state.model_state, images, return_activations=True))
-        (_, activations), _ = forward(images)
-        return jax.device_get(activations)
+        """Every named intermediate of the network on raw images, in order, as float32 whatever it computes in."""
+
+        @jax.jit
+        def forward(images: Array) -> dict[str, Array]:
+            (_, activations), _ = self.apply(state.params, state.model_state, images, return_activations=True)
+            return {name: array.astype(jnp.float32) for name, array in activations.items()}
+
+        return jax.device_get(forward(images))
 
     def first(self, state: training.TrainState) -> training.TrainState:
         """The state of one network, for pictures of its parameters."""

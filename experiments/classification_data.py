@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from cnn_jax import config as configs
 from cnn_jax import data
 from cnn_jax import train as training
 from cnn_jax.data import augment
@@ -174,7 +174,7 @@ def preprocess_of(description: Mapping[str, Any]) -> data.Preprocess:
 
 def _description(directory: Path) -> dict[str, Any] | None:
     path = directory / "data.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return configs.read_json_object(path) if path.is_file() else None
 
 
 def _listed(names: set[str]) -> str:

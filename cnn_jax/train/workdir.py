@@ -52,7 +52,7 @@ class Workdir:
             ) from error
         saved = path / "config.json"
         if saved.exists():
-            differing = configs.differences(configs.from_json(saved.read_text()), config)
+            differing = configs.differences(configs.read_run_config(path), config)
             if differing:
                 raise UsageError(
                     f"--workdir={path} holds a run with another config ({'; '.join(differing)}); "

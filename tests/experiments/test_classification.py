@@ -52,6 +52,12 @@ def test_network_computes_in_its_dtype_and_learns_in_float32(dtype: str) -> None
     assert {leaf.dtype.name for leaf in learned if jnp.issubdtype(leaf.dtype, jnp.inexact)} == {"float32"}
 
 
+def test_activations_can_be_drawn_whatever_the_network_computes_in() -> None:
+    classifier, state = classifier_and_state(config(dtype="bfloat16"))
+    activations = classifier.activations(state, np.asarray(batch()["image"][:1]))
+    assert {array.dtype.name for array in activations.values()} == {"float32"}
+
+
 def test_ensemble_averages_the_probabilities_of_its_members() -> None:
     classifier, state = classifier_and_state(config(ensemble=3))
     single = classification.Classifier(config(), PREPROCESS, ("a", "b", "c"))

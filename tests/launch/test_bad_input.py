@@ -139,6 +139,12 @@ def test_eval_of_a_folder_without_a_run(tmp_path: Path) -> None:
     assert "holds no run" in rejected("--mode=eval", f"--workdir={tmp_path}")
 
 
+def test_run_whose_config_was_cut_short(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"seed": 0,')
+    assert f"{tmp_path / 'config.json'} is damaged" in rejected("--mode=eval", f"--workdir={tmp_path}")
+    assert f"{tmp_path / 'config.json'} is damaged" in rejected(SMOKE, f"--workdir={tmp_path}")
+
+
 def test_full_disk(trained: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for a disk with no room for the checkpoint; both fail in write(2)."""
     run = tmp_path / "run"
