@@ -266,7 +266,7 @@ def _widened(preferred: DTypeLike | None, inputs: Array, kernel: Array) -> tuple
 
 
 class ConvTranspose(nnx.Module):
-    """A transposed convolution with the parameters, defaults and outputs of ``nnx.ConvTranspose``, but ``'CIRCULAR'``.
+    """A transposed convolution with the parameters, defaults and outputs of ``nnx.ConvTranspose``.
 
     Mind that Flax means two things by ``padding``: the names are those of the convolution that this one transposes, and
     numbers are what is added to the input once it has been spread out by the strides. For the exact adjoint of a
@@ -277,8 +277,9 @@ class ConvTranspose(nnx.Module):
       out_features: Number of output channels.
       kernel_size: Sizes of the window; one int for one spatial axis.
       strides: The factors by which the input is spread out; one int, or one per axis.
-      padding: ``'SAME'`` (the output is ``strides`` times as large), ``'VALID'``, an int, or one int or (low, high)
-        pair per axis.
+      padding: ``'SAME'`` (the output is ``strides`` times as large), ``'VALID'``, ``'CIRCULAR'`` (as large as
+        ``'SAME'``, and what sticks out at one end comes in at the other), an int, or one int or (low, high) pair per
+        axis.
       kernel_dilation: One int, or one per axis.
       use_bias: Whether to add a bias to each output channel.
       mask: What the kernel is multiplied by, zeros and ones or booleans that broadcast to it; where 0, the kernel has
@@ -329,9 +330,10 @@ class ConvTranspose(nnx.Module):
         kernel_metadata: Mapping[str, Any] = MappingProxyType({}),
         bias_metadata: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        if isinstance(padding, str) and padding not in ("SAME", "VALID"):
+        if isinstance(padding, str) and padding not in ("SAME", "VALID", "CIRCULAR"):
             raise UsageError(
-                f"ConvTranspose: unknown padding={padding!r}; use 'SAME', 'VALID', numbers, or ops.conv_transpose"
+                f"ConvTranspose: unknown padding={padding!r}; use 'SAME', 'VALID', 'CIRCULAR', numbers, or "
+                f"ops.conv_transpose"
             )
         window = check_sizes("ConvTranspose", in_features, out_features, kernel_size)
         features = (out_features, in_features) if transpose_kernel else (in_features, out_features)
@@ -367,10 +369,18 @@ class ConvTranspose(nnx.Module):
         kernel = _masked(self.kernel[...], self.mask)
         inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
         inputs, kernel = _widened(self.preferred_element_type, jnp.asarray(inputs), kernel)
+        padding = self._padding()
+        if self.padding == "CIRCULAR":
+            # Spread out, an input that goes on for so many periods is one that goes round; the rest is in the gaps.
+            whole = [
+                [divmod(width, stride) for width in pair] for pair, stride in zip(padding, self.strides, strict=True)
+            ]
+            inputs = ops.pad(inputs, [(low, high) for (low, _), (high, _) in whole], boundary="periodic")
+            padding = tuple((low, high) for (_, low), (_, high) in whole)
         y = ops.conv(
             inputs,
             jnp.swapaxes(kernel, -1, -2) if self.transpose_kernel else kernel,
-            padding=self._padding(),
+            padding=padding,
             input_dilation=self.strides,
             kernel_dilation=self.kernel_dilation,
             flip_kernel=self.transpose_kernel,
@@ -392,9 +402,11 @@ class ConvTranspose(nnx.Module):
             return self.padding
         pairs = []
         for reach, stride in zip(dilated(self.kernel_size, self.kernel_dilation), self.strides, strict=True):
-            low = reach - 1
-            if self.padding == "SAME" and stride < reach:
+            low, excess = reach - 1, max(reach - stride, 0)  # by how much the output is more than stride times as large
+            if self.padding == "SAME" and excess:
                 low = -(-(reach + stride - 2) // 2)
-            total = reach + stride - 2 + (max(reach - stride, 0) if self.padding == "VALID" else 0)
+            elif self.padding == "CIRCULAR":
+                low -= (excess + self.transpose_kernel) // 2
+            total = reach + stride - 2 + (excess if self.padding == "VALID" else 0)
             pairs.append((low, total - low))
         return tuple(pairs)

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from cnn_jax import filters, ops
+from cnn_jax import filters, nn, ops
 from cnn_jax.errors import UsageError
 from tests.lectures.exact import agree, plane, pullback, shape, window
 
@@ -94,6 +95,15 @@ def test_000_convolution_printed_decimals_are_cut_off_not_rounded():
     agree(np.trunc(first_row * 100) / 100, [0.77, -0.11, 0.11, 0.33, 0.55, -0.11, 0.33])
 
 
+def test_000_how_many_parameters_have_three_filters_and_max_pooling():
+    # The two questions of the slides: 3 * 3 * 3 weights and 3 biases make 147 numbers of 81 pixels; a maximum has none.
+    layer, pool = nn.Conv(1, 3, (3, 3), padding="VALID", rngs=nnx.Rngs(0)), nn.MaxPool((2, 2), rounding="ceil")
+    assert (layer.kernel.size, layer.bias.size) == (27, 3)
+    maps = shape(layer, (9, 9, 1))
+    assert (np.prod(maps), np.prod(shape(pool, maps))) == (147, 48)
+    assert not jax.tree.leaves(nnx.state(pool))
+
+
 @pytest.mark.parametrize("name", FILTERS)
 def test_000_bunch_of_filters_max_pooled_seven_to_four_with_partial_windows(name):
     pooled = ops.max_pool(plane(NINTHS[name]), (2, 2), rounding="ceil")
@@ -119,6 +129,16 @@ def test_000_chain_it_pooling_once_more_leaves_two_by_two():
     agree(pooled[..., 0], [[9, 5], [5, 9]])
     agree(pooled[..., 1], [[9, 5], [5, 5]])
     agree(pooled[..., 2], [[5, 9], [9, 5]])
+
+
+def test_000_transition_to_fully_connected_twelve_numbers_vote_for_two_classes():
+    # The three maps of the last slide, position by position.
+    stack = jnp.array([[[9, 9, 5], [5, 5, 9]], [[5, 5, 9], [9, 5, 5]]], float)
+    votes = nn.flatten(stack[None])
+    agree(votes, [[9, 9, 5, 5, 5, 9, 5, 5, 9, 9, 5, 5]])
+    read_out = nn.Linear(12, 2, rngs=nnx.Rngs(0))
+    assert read_out.kernel.shape == (12, 2)
+    assert read_out(votes).shape == (1, 2)
 
 
 def test_000_what_is_a_convolution_in_mathematics_the_kernel_is_reflected():
@@ -161,6 +181,13 @@ def test_000_conv_exercise_two_by_two(method):
     y = ops.conv(plane(EXERCISE), kernels, method=method)
     agree(y[..., 0], [[2, -2], [-1, 1]])
     agree(y[..., 1], [[-1, -1 / 2], [7 / 2, 4]])
+
+
+def test_000_conv_exercise_rows_of_the_first_entry_add_to_two():
+    # Printed are three times 0 * -1/2 + 1 * 1 + 0 * -1/2, which would be 3; the third row of the window is 1 1 1.
+    products = (ops.im2col(plane(EXERCISE), (3, 3))[0, 0] * jnp.ravel(jnp.array(VERTICAL))).reshape(3, 3)
+    agree(products, [[0, 1, 0], [0, 1, 0], [-1 / 2, 1, -1 / 2]])
+    agree(products.sum(axis=1), [1, 1, 0])
 
 
 def test_000_conv_exercise_is_the_same_with_reflected_kernels():
@@ -266,6 +293,16 @@ def test_000_max_pooling_stride_need_not_match_the_window(size, stride, expected
 def test_000_pooling_average_of_the_same_portion():
     # 2 + 3 + 1 + 5 = 11, 4 + 0 + 3 + 2 = 9, 0 + 4 + 1 + 0 = 5, 2 + 3 + 6 + 1 = 12.
     agree(ops.avg_pool(plane(PORTION), (2, 2))[..., 0], [[11 / 4, 9 / 4], [5 / 4, 3]])
+
+
+def test_000_pooling_layers_introduce_some_translation_invariance():
+    # A point that stays in its window is not seen to move; one that crosses to the next is.
+    def pooled(row, column):
+        return ops.max_pool(plane(np.zeros((4, 4))).at[row, column].set(1), (2, 2))
+
+    agree(pooled(1, 1), pooled(0, 0))
+    agree(pooled(1, 1)[..., 0], [[1, 0], [0, 0]])
+    agree(pooled(1, 2)[..., 0], [[0, 1], [0, 0]])
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,16 @@ def test_003_higher_order_convolution_sums(rank):
     assert ops.conv(plane(x), window(w), padding="SAME").shape == (*x.shape, 1)
 
 
+def test_003_image_convolution_examples_gaussian_smooths():
+    # exp(-(i**2 + j**2) / 2), which is the product of two signals' weights; a smaller variance smooths less.
+    i = np.arange(-4, 5)
+    expected = np.exp(-(i[:, None] ** 2 + i**2) / 2)
+    agree(filters.gaussian(1, radius=4), expected / expected.sum())
+    noise = np.random.default_rng(0).standard_normal((24, 24))
+    spreads = [np.std(ops.conv(plane(noise), window(filters.gaussian(sigma, radius=4)))) for sigma in (0.5, 1, 2)]
+    assert noise.std() > spreads[0] > spreads[1] > spreads[2]
+
+
 def test_003_convolutional_layer_repeats_several_filters_at_a_stride():
     kernel = jnp.array([[1.0, 4], [2, 5], [3, 6]])[:, None, :]
     # The slide stacks the rows filter by filter; with channels last they alternate.

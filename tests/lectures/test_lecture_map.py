@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_jax import filters, models, ops, weights
+from cnn_jax import filters, models, nn, ops, weights
 
 HERE = Path(__file__).parent
 MAP = (HERE.parents[1] / "docs" / "lectures.md").read_text()
@@ -27,9 +27,9 @@ def test_every_lecture_has_a_table_of_statements_and_one_of_slips(lecture):
 
 def test_every_function_of_the_map_exists():
     """The second column: `conv(padding=1)` is of cnn_jax.ops, `filters.box` of cnn_jax.filters."""
-    modules = {"": ops, "filters.": filters, "models.": models, "weights.": weights}
+    modules = {"": ops, "filters.": filters, "models.": models, "nn.": nn, "weights.": weights}
     for line in MAP.splitlines():
         columns = line.split(" | ")
         if len(columns) == 3 and line.startswith("| *") and "planned" not in columns[1]:
-            for module, name in re.findall(r"`(filters\.|models\.|weights\.)?([a-z]\w+)[(`]", columns[1]):
+            for module, name in re.findall(r"`(filters\.|models\.|nn\.|weights\.)?(\w+)[(`]", columns[1]):
                 assert hasattr(modules[module], name), f"no {module}{name}: {line}"

@@ -72,6 +72,18 @@ def test_001_zfnet_architecture_volumes_with_512_and_1024_filters():
     assert volumes("zfnet", "conv3", "conv4", "conv5") == [(13, 13, 384), (13, 13, 384), (13, 13, 256)]
 
 
+def test_001_alexnet_drops_half_and_pools_three_by_three_at_stride_two():
+    parts = [part for _, part in nnx.iter_graph(network("alexnet"))]
+    assert {part.rate for part in parts if isinstance(part, nn.Dropout)} == {0.5}
+    assert {(part.window_shape, part.strides) for part in parts if isinstance(part, nn.MaxPool)} == {((3, 3), (2, 2))}
+
+
+def test_001_interleaving_between_layers_crcrp_and_crcrcrp():
+    letters = {"Conv": "C", "relu": "R", "MaxPool": "P"}
+    rows = "".join(letters.get(row.kind, "-") for row in table("vgg_d").values())
+    assert rows.split("-")[0] == "CRCRP" * 2 + "CRCRCRP" * 3
+
+
 def test_001_most_parameters_lie_in_the_full_connections():
     for name in ("alexnet", "zfnet", "vgg_d"):
         rows = table(name).values()
@@ -83,6 +95,11 @@ def test_002_lenet_5_as_listed_has_61706_parameters():
     rows = table("lenet_5_modern")
     assert [row.parameters for row in rows.values() if row.parameters] == [156, 2416, 48120, 10164, 850]
     assert sum((156, 2416, 48120, 10164, 850)) == 61_706
+
+
+def test_002_one_hidden_layer_with_two_neurons_has_1600_parameters():
+    # 784 * 2 + 2 and 2 * 10 + 10.
+    assert [row.parameters for row in table("mlp_two_neurons").values() if row.parameters] == [1_570, 30]
 
 
 def test_002_alexnet_as_listed_flattens_to_256():

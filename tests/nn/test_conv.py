@@ -96,6 +96,11 @@ def test_conv_shares_options_with_flax(name):
         {"strides": 2, "padding": 1, "kernel_dilation": 2},
         {"strides": 2, "padding": ((1, 2), (0, 1)), "transpose_kernel": True},
         {"kernel_size": 4, "space": (5,), "strides": 2, "use_bias": False},
+        {"padding": "CIRCULAR"},
+        {"padding": "CIRCULAR", "strides": (2, 3)},
+        {"padding": "CIRCULAR", "strides": 2, "kernel_size": (6, 3), "transpose_kernel": True},
+        {"padding": "CIRCULAR", "kernel_size": (5, 4), "space": (2, 3), "kernel_dilation": (3, 2)},
+        {"padding": "CIRCULAR", "kernel_size": 8, "space": (3,), "strides": 3, "transpose_kernel": True},
         {"mask": np.tril(np.ones((3, 2, 4, 6)))},
         {"dtype": jnp.bfloat16, "preferred_element_type": jnp.float32},
     ],
@@ -157,8 +162,8 @@ def test_bad_layers():
         nn.Conv(3, 4, (3, 3), feature_group_count=2, rngs=nnx.Rngs(0))
     with pytest.raises(UsageError, match="padding='CIRCULAR' says the boundary"):
         nn.Conv(3, 4, (3, 3), padding="CIRCULAR", boundary="mirror", rngs=nnx.Rngs(0))(jnp.ones((5, 5, 3)))
-    with pytest.raises(UsageError, match="ConvTranspose: unknown padding='CIRCULAR'"):
-        nn.ConvTranspose(3, 4, (3, 3), padding="CIRCULAR", rngs=nnx.Rngs(0))
+    with pytest.raises(UsageError, match="ConvTranspose: unknown padding='REFLECT'"):
+        nn.ConvTranspose(3, 4, (3, 3), padding="REFLECT", rngs=nnx.Rngs(0))
     for wrong, line in {
         "in_features": "Conv: in_features=0 must be at least 1",
         "feature_group_count": "Conv: feature_group_count=0 must be at least 1",
