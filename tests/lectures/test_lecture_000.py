@@ -71,6 +71,31 @@ VERTICAL = [[-0.5, 1, -0.5]] * 3
 HORIZONTAL = [[-0.5] * 3, [1] * 3, [-0.5] * 3]
 
 
+# Rohrer's second X, whose strokes turn at their ends; the slide shows where it and the first one differ.
+TURNED = np.array(
+    [
+        [-1, -1, -1, -1, -1, -1, -1, -1, -1],
+        [-1, -1, -1, -1, -1, -1, 1, -1, -1],
+        [-1, 1, -1, -1, -1, 1, -1, -1, -1],
+        [-1, -1, 1, 1, -1, 1, -1, -1, -1],
+        [-1, -1, -1, -1, 1, -1, -1, -1, -1],
+        [-1, -1, -1, 1, -1, 1, 1, -1, -1],
+        [-1, -1, -1, 1, -1, -1, -1, 1, -1],
+        [-1, -1, 1, -1, -1, -1, -1, -1, -1],
+        [-1, -1, -1, -1, -1, -1, -1, -1, -1],
+    ]
+)
+
+
+def test_000_naive_comparison_of_two_xs_differs_where_a_local_feature_agrees():
+    rows = [[], [1, 6, 7], [1, 2, 5, 6], [2], [], [6], [2, 3, 6, 7], [1, 2, 7], []]
+    assert [list(np.flatnonzero(row)) for row in X != TURNED] == rows
+    for image in (X, TURNED):
+        response = ops.conv(plane(image), window(CROSS) / 9)
+        agree(response.max(), 1)
+        assert response[3, 3, 0] == response.max()
+
+
 def test_000_local_filtering_products_of_a_perfect_match_average_to_one():
     # The window whose corner is (1, 1) lies on the falling stroke: all nine products are 1.
     products = ops.im2col(plane(X), (3, 3))[1, 1] * jnp.ravel(jnp.array(FALLING))
