@@ -26,9 +26,12 @@ def nearest(name: str, options: Iterable[str], *, most: int = 3) -> str:
     "did you mean 'optimiser.learning_rate'?"
     >>> nearest("zero_padding", ["SAME", "VALID"])
     "known: 'SAME', 'VALID'"
+    >>> nearest("FFT", ["auto", "fft"])
+    "did you mean 'fft'?"
     """
     options = sorted(set(options))
-    close = difflib.get_close_matches(name, options, n=most, cutoff=0.6)
+    close = [option for option in options if option.lower() == name.lower()]
+    close = close or difflib.get_close_matches(name, options, n=most, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(repr(option) for option in close) + "?"
     shown = ", ".join(repr(option) for option in options[:12])

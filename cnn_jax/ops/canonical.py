@@ -67,9 +67,10 @@ def operands(
     needed = kernel.shape[-2] * groups
     if x.shape[-1] != needed:
         grouped = f" times feature_group_count={groups} takes {needed}" if groups > 1 else f" takes {needed}"
+        grouped += f" ({groups} does not divide {x.shape[-1]})" if x.shape[-1] % groups else ""
         raise UsageError(
             f"{op}: x of shape {x.shape} has {x.shape[-1]} channels, but kernel of shape {kernel.shape}{grouped}"
-            + layout_hint(x, kernel, needed)
+            + layout_hint(x, kernel, needed, groups=groups)
         )
     dtype = jnp.result_type(x, kernel)
     return merged.astype(dtype), kernel.astype(dtype), batch
@@ -98,15 +99,17 @@ def check_groups(op: str, kernel: jax.Array, feature_group_count: int) -> int:
     return groups
 
 
-def layout_hint(x: jax.Array, kernel: jax.Array, needed: int, *, name: str = "x", channels_first: int = 1) -> str:
+def layout_hint(
+    x: jax.Array, kernel: jax.Array, needed: int, *, name: str = "x", channels_first: int = 1, groups: int = 1
+) -> str:
     """The end of an error line about channels: which of the two arrays looks channels-first, if one does.
 
-    ``channels_first`` is where a channels-first kernel, as PyTorch's, has the channels of ``x``.
+    ``channels_first`` is where a channels-first kernel, as PyTorch's, has the channels of ``x``, or those of a group.
     """
     rank = kernel.ndim - 2
     if x.shape[-1 - rank] == needed:
         return f"; {name} looks channels-first, use jnp.moveaxis({name}, {-1 - rank}, -1)"
-    if kernel.shape[channels_first] == x.shape[-1]:
+    if groups * kernel.shape[channels_first] == x.shape[-1]:
         axes = ", ".join(str(axis) for axis in (*range(2, kernel.ndim), 1, 0))
         return f"; kernel looks channels-first, use kernel.transpose({axes})"
     return f"; {name} is (*batch, *space, channels), kernel (*window, C_in / groups, C_out)"

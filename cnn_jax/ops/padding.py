@@ -171,6 +171,8 @@ def pair(op: str, entry: Any, extent: int, reach: int, stride: int) -> Pair:
                 return reach - 1, reach - 1
             case "CAUSAL":
                 return reach - 1, 0
+            case "CIRCULAR":
+                raise UsageError(f"{op}: unknown padding='CIRCULAR'; use padding='SAME' with boundary='periodic'")
             case _:
                 raise UsageError(f"{op}: unknown padding={entry!r}; {nearest(entry.upper(), PADDINGS)}")
     if isinstance(entry, Sequence):
@@ -217,9 +219,10 @@ def _check_fit(
 
 def check_boundary(op: str, boundary: str, boundary_value: float) -> None:
     """Raises a ``UsageError`` for an unknown boundary, or for a value that the boundary would ignore."""
-    renamed = {theirs: ours for ours, theirs in BOUNDARIES.items() if ours not in ("zero", "constant")}
+    renamed = {theirs: ("NumPy", ours) for ours, theirs in BOUNDARIES.items()} | {"circular": ("PyTorch", "periodic")}
     if boundary in renamed and boundary not in BOUNDARIES:
-        raise UsageError(f"{op}: unknown boundary={boundary!r}; NumPy's {boundary!r} is {renamed[boundary]!r} here")
+        library, ours = renamed[boundary]
+        raise UsageError(f"{op}: unknown boundary={boundary!r}; {library}'s {boundary!r} is {ours!r} here")
     check_option(op, "boundary", boundary, BOUNDARIES)
     check_number(op, "boundary_value", boundary_value)
     if boundary != "constant" and not (isinstance(boundary_value, int | float) and boundary_value == 0):

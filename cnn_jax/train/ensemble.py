@@ -35,9 +35,9 @@ def over_members(function: Callable[[TrainState], Any], state: TrainState) -> An
 def over_each(function: Callable[[Any], Any], stacked: PyTree) -> Any:
     """The stacked results of a function of each of several networks: all at once, or on a CPU one after the other.
 
-    A GPU is not filled by one small network, so that seven cost little more than one. A CPU is, and there ``vmap``
-    makes of the members' convolutions grouped ones, which are slow: seven LeNet-5 at batch 64 took twice as long so as
-    in turn (2 cores, jax 0.10.2).
+    A GPU is not filled by one small network, so that seven cost little more than one. A CPU is, and there convolutions
+    under ``vmap`` are computed one by one anyway (``docs/decisions.md``, Speed); in turn, only one network's
+    activations and gradients exist at a time.
     """
     return jax.lax.map(function, stacked) if jax.default_backend() == "cpu" else jax.vmap(function)(stacked)
 

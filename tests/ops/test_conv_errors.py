@@ -47,7 +47,8 @@ BAD = [
     ("CHW", conv(x=(3, 32, 32)), "x looks channels-first, use jnp.moveaxis(x, -3, -1)"),
     ("OIHW", conv(x=(2, 9, 9, 3), kernel=(4, 3, 5, 5)), "kernel looks channels-first, use kernel.transpose(2, 3, 1, 0)"),
     ("NCL", conv(x=(2, 3, 32), kernel=(5, 3, 4)), "x looks channels-first, use jnp.moveaxis(x, -2, -1)"),
-    ("grouped channels", conv(x=(9, 9, 5), feature_group_count=2), "has 5 channels, but kernel of shape (5, 5, 3, 4) times feature_group_count=2 takes 6"),
+    ("grouped channels", conv(x=(9, 9, 5), feature_group_count=2), "has 5 channels, but kernel of shape (5, 5, 3, 4) times feature_group_count=2 takes 6 (2 does not divide 5)"),
+    ("grouped OIHW", conv(x=(9, 9, 6), kernel=(4, 3, 5, 5), feature_group_count=5), "times feature_group_count=5 takes 25 (5 does not divide 6); x is (*batch, *space, channels)"),
     # ranks
     ("kernel without window", conv(kernel=(3, 4)), "kernel of shape (3, 4) has no window; it must be (*window, C_in / feature_group_count, C_out)"),
     ("kernel of too high rank", conv(x=(7, 7, 3), kernel=(5, 5, 5, 3, 4)), "x of shape (7, 7, 3) has 3 axes, but kernel of shape (5, 5, 5, 3, 4) has 3 spatial axes and needs at least 4"),
@@ -67,10 +68,13 @@ BAD = [
     ("padding", conv(padding="SAMME"), "unknown padding='SAMME'; did you mean 'SAME'"),
     ("lower case", conv(padding="valid"), "unknown padding='valid'; did you mean 'VALID'?"),
     ("no such padding", conv(padding="ZERO"), "unknown padding='ZERO'; known: 'CAUSAL', 'FULL', 'HALF', 'SAME', 'SAME_LOWER', 'VALID'"),
+    ("Flax's padding", conv(padding="CIRCULAR"), "unknown padding='CIRCULAR'; use padding='SAME' with boundary='periodic'"),
     ("boundary", conv(boundary="periodical"), "unknown boundary='periodical'; did you mean 'periodic'?"),
     ("NumPy's boundary", conv(boundary="edge"), "unknown boundary='edge'; NumPy's 'edge' is 'replicate' here"),
+    ("PyTorch's boundary", conv(boundary="circular"), "unknown boundary='circular'; PyTorch's 'circular' is 'periodic' here"),
     ("no such boundary", conv(boundary="torus"), "unknown boundary='torus'; known: 'constant', 'mirror', 'periodic', 'replicate', 'symmetric', 'zero'"),
     ("method", conv(method="winogard"), "unknown method='winogard'; did you mean 'winograd'"),
+    ("upper case", conv(method="FFT"), "unknown method='FFT'; did you mean 'fft'?"),
     ("rounding", conv(rounding="ceiling"), "unknown rounding='ceiling'; did you mean 'ceil'?"),
     ("derivatives", conv(derivatives="fast"), "unknown derivatives='fast'; known: 'custom', 'jax'"),
     # padding
