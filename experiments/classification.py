@@ -39,6 +39,7 @@ from experiments.classification_data import (
 )
 
 LOSSES = ("cross_entropy", "squared_error")
+NUMBERS = (*training.NUMBERS, "label_smoothing", "auxiliary_weight", "model.options.dropout_rate")
 
 
 def default_config() -> ConfigDict:
@@ -309,6 +310,8 @@ def train(
             parallel=parallel,
             profile=profile,
             on_evaluation=on_evaluation,
+            program=run.program(config, parallel),
+            numbers=training.numbers_of(config, NUMBERS),
         )
         if not training.is_primary():
             return
@@ -330,7 +333,7 @@ def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str) -> None:
     (test_set,) = load_splits(config, [config.data.test])
     classifier, state = load_run(config, directory, checkpoint=checkpoint)
     test_examples = {"test": examples(config, test_set)}
-    score = training.Evaluations(classifier.evaluate, test_examples, batch_size=config.batch_size)
+    score = training.make_evaluations(classifier.evaluate, test_examples, batch_size=config.batch_size)
     scores = score(state)
     accuracy = scores["test/accuracy"]
     _print_table(

@@ -4,8 +4,10 @@ What is common to configs that differ in numbers only is prepared once: so a swe
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
@@ -15,7 +17,7 @@ from cnn_jax import data
 from cnn_jax import train as training
 from cnn_jax.files import write_json
 from cnn_jax.models.airbench import whitening_kernel
-from experiments.classification import Classifier, load_run, make_classifier, monitor
+from experiments.classification import NUMBERS, Classifier, load_run, make_classifier, monitor
 from experiments.classification_data import (
     PictureSet,
     check_same_data,
@@ -90,6 +92,12 @@ class Prepared:
             monitor=monitor(config),
         )
 
+    def program(self, config: ConfigDict, parallel: training.Parallel) -> training.Program:
+        """The compiled functions, shared with the runs of this process that differ from this one in numbers only."""
+        data = tuple((role, found.fingerprint()) for role, found in self.sets.items())
+        source = training.digest(self.source[1]) if self.source else ""
+        return _program(_Shape((training.shape_of(config, NUMBERS), data, source), self, config), parallel)
+
     def begin(self, config: ConfigDict, directory: Path) -> None:
         """Notes the run's data in its folder, which is open; or compares, where a run is continued."""
         check_same_data(directory, self.sets)
@@ -108,3 +116,20 @@ class Prepared:
             from experiments import classification_report  # matplotlib is needed here alone, and slow to import
 
             classification_report.write(directory, self.classifier(config), trained, data.sample(self.sets["test"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    """What makes one program another, and of what it is made; of equal ones the first is taken."""
+
+    identity: tuple[Any, ...]
+    run: Prepared = dataclasses.field(compare=False)
+    config: ConfigDict = dataclasses.field(compare=False)
+
+
+@functools.lru_cache(maxsize=8)
+def _program(shape: _Shape, parallel: training.Parallel) -> training.Program:
+    def task(numbers: training.Numbers) -> training.Task:
+        return shape.run.task(training.with_numbers(shape.config, numbers), parallel)
+
+    return training.Program(task, shape.run.plan(shape.config), parallel)

@@ -43,11 +43,15 @@ class Prepared(Protocol):
     """
 
     def plan(self, config: ConfigDict) -> training.Plan:
-        """For how long to train. It needs plain numbers, so that what it depends on is the same for all."""
+        """For how long to train."""
         ...
 
     def task(self, config: ConfigDict, parallel: training.Parallel) -> training.Task:
-        """What the loop has to know. Floats in the config may be traced values."""
+        """What the loop has to know."""
+        ...
+
+    def program(self, config: ConfigDict, parallel: training.Parallel) -> training.Program:
+        """The functions that all these configs share, with their numbers as arguments."""
         ...
 
     def begin(self, config: ConfigDict, directory: Path) -> None:
@@ -59,20 +63,6 @@ class Prepared(Protocol):
         ...
 
 
-def with_values(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
-    """A copy of a config with some numbers replaced by values of a program that is being compiled.
-
-    >>> with_values(ConfigDict({"optimizer": {"momentum": 0.9}}), {"optimizer.momentum": jnp.float32(0.5)})
-    optimizer:
-      momentum: !!python/object/apply:jax._src.array._reconstruct_array
-      ...
-    """
-    changed = config.copy_and_resolve_references()
-    with changed.ignore_type():
-        changed.update_from_flattened_dict(dict(values))
-    return changed
-
-
 # --- the program ------------------------------------------------------------------------------------------------------
 
 
@@ -82,12 +72,13 @@ class Program:
     Args:
       prepared: of all of them.
       config: of one of them.
-      keys: the dotted keys of the numbers in which they differ.
+      keys: the dotted keys of the numbers in which they may differ.
     """
 
     def __init__(self, prepared: Prepared, config: ConfigDict, keys: Sequence[str]) -> None:
-        self.prepared, self._config, self.keys = prepared, config, tuple(keys)
+        self.prepared, self.keys = prepared, tuple(keys)
         self.plan = prepared.plan(config)
+        self._of_one = prepared.program(config, training.ONE_DEVICE)
         task = prepared.task(config, training.ONE_DEVICE)
         self.monitor = task.monitor
         assert not isinstance(task.train_examples, Stream)
@@ -96,15 +87,11 @@ class Program:
         self._made: dict[Any, Any] = {}
         self._lock = threading.Lock()
         self._locks: dict[Any, threading.Lock] = {}
-        self.state = jax.eval_shape(task.init, jax.random.key(0))
-
-    def task(self, values: Mapping[str, Array]) -> training.Task:
-        """The task for some numbers, traced or not."""
-        return self.prepared.task(with_values(self._config, values), training.ONE_DEVICE)
+        self.state = self._of_one.template
 
     def init(self, roots: Key[Array, " runs"], values: Mapping[str, Array]) -> training.TrainState:
         """The stacked states of runs before their first step."""
-        return jax.jit(jax.vmap(lambda root, own: self.task(own).init(root)))(roots, values)
+        return jax.jit(jax.vmap(self._of_one.init))(roots, values)
 
     def steps(self, stack: "Stack", count: int) -> training.Metrics:
         """Advances a stack by ``count`` steps; the metrics have the axes runs, steps."""
@@ -115,16 +102,9 @@ class Program:
 
     def compile_steps(self, size: int, count: int, device: jax.Device) -> Any:
         """The compiled ``steps(states, values, examples)`` for a stack of so many runs."""
-        plan = self.plan
 
         def steps(states: training.TrainState, values: Mapping[str, Array], examples: training.Batch) -> Any:
-            def one(state: training.TrainState, own: Mapping[str, Array]) -> Any:
-                run = training.scanned_steps(
-                    self.task(own).step, batch_size=plan.batch_size, num_examples=plan.num_examples
-                )
-                return run(state, examples, count)
-
-            return jax.vmap(one)(states, values)
+            return jax.vmap(lambda state, own: self._of_one.steps(state, (own, examples), count))(states, values)
 
         where = jax.sharding.SingleDeviceSharding(device)
 
@@ -137,9 +117,9 @@ class Program:
     def evaluate(self, stack: "Stack") -> list[dict[str, float]]:
         """The scores of each run of a stack: ``'split/metric' -> value``."""
 
-        def evaluate(states: training.TrainState, values: Mapping[str, Array], *arguments: Any) -> Any:
+        def evaluate(states: training.TrainState, values: Mapping[str, Array], examples: Any, *batches: Any) -> Any:
             def one(state: training.TrainState, own: Mapping[str, Array]) -> Any:
-                return training.whole_evaluation(self.task(own).evaluate)(state, *arguments)
+                return self._of_one.evaluation(state, (own, examples), *batches)
 
             return jax.vmap(one)(states, values)
 

@@ -1,7 +1,7 @@
 """The vectorised runner: trials that differ only in numbers train together, in one compiled program.
 
-Learning rate, momentum, weight decay, dropout, label smoothing: every float of the config that the program can take as
-a value, which is found out by tracing it, and the seed. Trials with other differences (batch size, width, optimiser)
+Learning rate, momentum, weight decay, dropout, label smoothing: the numbers that an experiment's program takes as
+arguments (``NUMBERS`` in its module), and the seed. Trials with other differences (batch size, width, optimiser)
 form groups, and each group is compiled once. What would not pay is trained alone, and its log says why.
 """
 
@@ -10,13 +10,10 @@ import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from cnn_jax import config as configs
 from cnn_jax import train as training
 from cnn_jax.data.stream import Stream
 from cnn_jax.errors import UsageError
@@ -26,6 +23,7 @@ from cnn_jax.sweep.trial import Outcome, Report, Train, Trial
 
 _MEMORY_PART = 0.8  # of what is free
 _MOST_TOGETHER = 128  # each has files open
+_LONELY = "no other trial differs from it in numbers alone"
 
 Prepare = Callable[[ConfigDict, Path], together.Prepared]
 
@@ -39,13 +37,15 @@ def run_vectorized(
     """
 
     def alone(some: Sequence[Trial], reason: str) -> Iterator[Outcome]:
-        _log(some, f"trained alone: {reason}")
+        if some:
+            _log(some, f"trained alone: {reason}")
         yield from run_alone(some, train=train, report=report, metric=metric, reports=reports)
 
     done = [trial for trial in trials if (trial.workdir / "result.json").exists()]
     yield from run_alone(done, train=train, report=report, metric=metric, reports=reports)
-    prepare = getattr(importlib.import_module(train.__module__), "prepare", None)
-    for group in groups([trial for trial in trials if trial not in done]):
+    module = importlib.import_module(train.__module__)
+    prepare, numbers = getattr(module, "prepare", None), getattr(module, "NUMBERS", ())
+    for group in groups([trial for trial in trials if trial not in done], numbers):
         reason = "" if prepare else f"{train.__module__} has no function prepare(config, directory)"
         reason = reason or obstacle(group)
         if reason:
@@ -61,37 +61,31 @@ def run_vectorized(
         if whole and isinstance(prepared.task(whole[0].config, training.ONE_DEVICE).train_examples, Stream):
             yield from alone(whole, "its pictures are read from disk in every step")
             continue
-        for some, keys in _by_traced_numbers(whole, prepared):
-            if len(some) == 1:
-                yield from alone(some, "no other trial differs from it in numbers alone")
-                continue
-            program = together.Program(prepared, some[0].config, keys)
-            size = _fitting_size(program, len(some))
-            if not size:
-                yield from alone(some, "two of them side by side do not fit into the memory")
-                continue
-            for first in range(0, len(some), _MOST_TOGETHER):
-                batch = some[first : first + _MOST_TOGETHER]
-                yield from _train_together(program, batch, size, report=report, metric=metric, reports=reports)
+        if len(whole) < 2:
+            yield from alone(whole, _LONELY)
+            continue
+        program = together.Program(prepared, whole[0].config, tuple(training.numbers_of(whole[0].config, numbers)))
+        size = _fitting_size(program, len(whole))
+        if not size:
+            yield from alone(whole, "two of them side by side do not fit into the memory")
+            continue
+        for first in range(0, len(whole), _MOST_TOGETHER):
+            batch = whole[first : first + _MOST_TOGETHER]
+            yield from _train_together(program, batch, size, report=report, metric=metric, reports=reports)
 
 
-def groups(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Trials that differ in seeds and floats alone; a float of 0 says 'none', which is another program.
+def groups(trials: Sequence[Trial], numbers: Sequence[str]) -> list[list[Trial]]:
+    """Trials that differ in seeds and numbers alone; a number of 0 says 'none', which is another program.
 
     >>> def trial(number, **values):
-    ...     return Trial(number, values, ConfigDict({"seed": 0, "rate": 0.1, "batch_size": 8} | values), Path())
-    >>> trials = [trial(0), trial(1, rate=0.5, seed=3), trial(2, batch_size=16), trial(3, rate=0.0)]
-    >>> [[trial.number for trial in group] for group in groups(trials)]
+    ...     return Trial(number, values, ConfigDict({"seed": 0, "rate": 0.1, "width": 1.0} | values), Path())
+    >>> trials = [trial(0), trial(1, rate=0.5, seed=3), trial(2, width=2.0), trial(3, rate=0.0)]
+    >>> [[trial.number for trial in group] for group in groups(trials, ["rate"])]
     [[0, 1], [2], [3]]
     """
     found: dict[str, list[Trial]] = {}
     for trial in trials:
-        shared = {
-            key: bool(value) if isinstance(value, float) else value
-            for key, value in configs.flatten(trial.config).items()
-            if key != "seed"
-        }
-        found.setdefault(repr(shared), []).append(trial)
+        found.setdefault(training.shape_of(trial.config, numbers), []).append(trial)
     return list(found.values())
 
 
@@ -99,7 +93,7 @@ def obstacle(group: Sequence[Trial]) -> str:
     """Why the trials of a group are not to be trained together, as far as their config says; empty for no reason."""
     config = group[0].config
     if len(group) == 1:
-        return "no other trial differs from it in numbers alone"
+        return _LONELY
     if jax.process_count() > 1:
         return "a run in several processes has its devices in all of them"
     for key, value in (("debug_nans", True), ("shard_parameters", True), ("parallel", "pmap")):
@@ -118,41 +112,6 @@ def _checked(group: Sequence[Trial], prepared: together.Prepared) -> tuple[list[
         except UsageError as error:
             refused.append(Outcome(trial.number, "failed", reason=one_line(error)))
     return whole, refused
-
-
-def _by_traced_numbers(
-    group: Sequence[Trial], prepared: together.Prepared
-) -> Iterator[tuple[list[Trial], tuple[str, ...]]]:
-    """Trials with the numbers in which they differ and that the program takes as values; grouped by the others."""
-    flat = [configs.flatten(trial.config) for trial in group]
-    floats = [key for key, value in (flat or [{}])[0].items() if isinstance(value, float)]
-    varied = [key for key in floats if len({values[key] for values in flat}) > 1]
-    if not _traces(prepared, group, varied):
-        varied = [key for key in varied if _traces(prepared, group, [key])]
-    rest = [key for key in floats if key not in varied]
-    found: dict[tuple[float, ...], list[Trial]] = {}
-    for trial, values in zip(group, flat, strict=True):
-        found.setdefault(tuple(values[key] for key in rest), []).append(trial)
-    yield from ((some, tuple(varied)) for some in found.values())
-
-
-def _traces(prepared: together.Prepared, group: Sequence[Trial], keys: Sequence[str]) -> bool:
-    """Whether the program can take some numbers of a config as values: it is traced without being compiled."""
-    if not keys:
-        return True
-
-    def first_step(values: dict[str, jax.Array]) -> Any:
-        task = prepared.task(together.with_values(group[0].config, values), training.ONE_DEVICE)
-        assert not isinstance(task.train_examples, Stream)
-        rows = jnp.zeros(prepared.plan(group[0].config).batch_size, jnp.int32)
-        batch = {name: jnp.take(jnp.asarray(array), rows, axis=0) for name, array in task.train_examples.items()}
-        return task.step(task.init(jax.random.key(0)), batch)
-
-    try:
-        jax.eval_shape(first_step, {key: jax.ShapeDtypeStruct((), jnp.float32) for key in keys})
-    except (TypeError, ValueError):  # JAX's errors of tracing, and those of checks that know plain numbers only
-        return False
-    return True
 
 
 def _fitting_size(program: together.Program, runs: int) -> int:

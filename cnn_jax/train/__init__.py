@@ -4,16 +4,27 @@ from cnn_jax.train.checkpoints import Checkpoint, Checkpoints
 from cnn_jax.train.course import Course, open_course
 from cnn_jax.train.durations import duration_in_steps
 from cnn_jax.train.ensemble import ensemble_init, ensemble_step, member, over_members
-from cnn_jax.train.evaluation import Evaluations
+from cnn_jax.train.evaluation import Evaluations, make_evaluations
 from cnn_jax.train.feed import augmented
 from cnn_jax.train.interruption import StopRequest
-from cnn_jax.train.loop import Task, Trained, train
+from cnn_jax.train.loop import Trained, train
 from cnn_jax.train.optimizers import create_optimizer
 from cnn_jax.train.parallel import ONE_DEVICE, Parallel, agreed, is_primary
 from cnn_jax.train.plan import Best, Plan
+from cnn_jax.train.program import Numbers, Program, Task
 from cnn_jax.train.records import Records, read_records
 from cnn_jax.train.schedules import learning_rate_schedule
-from cnn_jax.train.settings import default_settings, make_optimizer, make_parallel, make_plan, make_step_of
+from cnn_jax.train.settings import (
+    NUMBERS,
+    default_settings,
+    make_optimizer,
+    make_parallel,
+    make_plan,
+    make_step_of,
+    numbers_of,
+    shape_of,
+    with_numbers,
+)
 from cnn_jax.train.state import TrainState, create_state, digest, evaluated, stream_key
 from cnn_jax.train.step import (
     Batch,
@@ -30,6 +41,7 @@ from cnn_jax.train.step import (
 from cnn_jax.train.workdir import InUseError, Workdir, environment, open_workdir
 
 __all__ = [
+    "NUMBERS",
     "ONE_DEVICE",
     "Batch",
     "Best",
@@ -40,8 +52,10 @@ __all__ = [
     "Examples",
     "InUseError",
     "Metrics",
+    "Numbers",
     "Parallel",
     "Plan",
+    "Program",
     "Records",
     "Step",
     "StopRequest",
@@ -64,6 +78,7 @@ __all__ = [
     "is_primary",
     "learning_rate_schedule",
     "make_evaluation",
+    "make_evaluations",
     "make_optimizer",
     "make_parallel",
     "make_plan",
@@ -71,12 +86,15 @@ __all__ = [
     "make_step",
     "make_step_of",
     "member",
+    "numbers_of",
     "open_course",
     "open_workdir",
     "over_members",
     "read_records",
     "scanned_steps",
+    "shape_of",
     "stream_key",
     "train",
     "whole_evaluation",
+    "with_numbers",
 ]

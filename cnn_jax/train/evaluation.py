@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from cnn_jax.data.batches import padded_batches
 from cnn_jax.data.stream import Stream
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.train.feed import make_streamed_evaluation
+from cnn_jax.train.feed import make_streamed_evaluation, streamed_evaluation
 from cnn_jax.train.parallel import ONE_DEVICE, Parallel
 from cnn_jax.train.state import TrainState, evaluated
 from cnn_jax.train.step import Evaluate, Examples, Metrics, averages, make_evaluation
@@ -16,10 +16,12 @@ from cnn_jax.train.step import Evaluate, Examples, Metrics, averages, make_evalu
 class Evaluations:
     """Scores of a state on whole sets: called with a state, it gives ``{'split/metric': value}``.
 
-    What is scored are the state's averaged weights, where it has them.
+    What is scored are the state's averaged weights, where it has them. :func:`make_evaluations` makes it of what
+    scores a batch.
 
     Args:
-      evaluate: the metrics of one batch that has a ``'mask'``.
+      in_memory: compiled, the metrics of a whole set, ``in_memory(state, examples, indices, mask)``.
+      streamed: compiled, the metrics of a batch from a stream, with the same arguments.
       examples: split -> examples, or a stream of them.
       batch_size: examples a batch; the last one is padded and masked, so that the averages are exact.
       parallel: the devices.
@@ -27,17 +29,16 @@ class Evaluations:
 
     def __init__(
         self,
-        evaluate: Evaluate,
+        in_memory: Callable[..., Metrics],
+        streamed: Callable[..., Metrics],
         examples: Mapping[str, Examples | Stream],
         *,
         batch_size: int,
         parallel: Parallel = ONE_DEVICE,
     ) -> None:
-        in_memory = make_evaluation(evaluate, parallel=parallel)
-
         def scorer(examples: Examples | Stream) -> Callable[[TrainState], Metrics]:
             if isinstance(examples, Stream):
-                return make_streamed_evaluation(evaluate, examples, batch_size=batch_size, parallel=parallel)
+                return make_streamed_evaluation(streamed, examples, batch_size=batch_size, parallel=parallel)
             batches = map(jnp.asarray, padded_batches(_length(examples), batch_size))
             arguments = parallel.replicate((examples, *batches))
             return lambda state: in_memory(state, *arguments)
@@ -52,6 +53,15 @@ class Evaluations:
             for split, metrics in self._scorers.items()
             for name, value in averages(metrics(state)).items()
         }
+
+
+def make_evaluations(
+    evaluate: Evaluate, examples: Mapping[str, Examples | Stream], *, batch_size: int, parallel: Parallel = ONE_DEVICE
+) -> Evaluations:
+    """Scores of a state on whole sets, from the metrics of one batch that has a ``'mask'``."""
+    in_memory = make_evaluation(evaluate, parallel=parallel)
+    streamed = parallel.compile_evaluation(streamed_evaluation(evaluate, parallel=parallel))
+    return Evaluations(in_memory, streamed, examples, batch_size=batch_size, parallel=parallel)
 
 
 def of_split(scores: Mapping[str, float], split: str) -> dict[str, float]:

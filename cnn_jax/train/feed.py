@@ -78,41 +78,56 @@ class Feed:
             self._batches = None
 
 
-def make_streamed_steps(
-    step: Step, *, parallel: Parallel
-) -> Callable[[TrainState, Feed, int], tuple[TrainState, Metrics]]:
-    """Many steps with batches from a stream: ``steps(state, feed, count) -> (state, metrics)``.
-
-    Returns:
-      A function like that of :func:`~cnn_jax.train.step.make_scanned_steps`, which calls one compiled step; the
-      state is donated.
-    """
+def streamed_step(step: Step, *, parallel: Parallel) -> Callable[[TrainState, Batch, int], tuple[TrainState, Metrics]]:
+    """One step on a batch that is there, as a pure function with the arguments of many: ``(state, batch, 1)``."""
 
     def one_step(state: TrainState, batch: Batch, _count: int) -> tuple[TrainState, Metrics]:
         return step(state, {name: parallel.split(array) for name, array in batch.items()})
 
-    compiled = parallel.compile_steps(one_step)
+    return one_step
 
-    def steps(state: TrainState, feed: Feed, count: int) -> tuple[TrainState, Metrics]:
+
+def make_streamed_steps(compiled: Callable[..., Any]) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Many steps with batches from a stream: ``steps(state, (numbers, feed), count) -> (state, metrics)``.
+
+    Args:
+      compiled: makes one step, ``compiled(state, (numbers, batch), 1)``; it may donate the state.
+    """
+
+    def steps(state: TrainState, given: tuple[Any, Feed], count: int) -> tuple[TrainState, Metrics]:
+        numbers, feed = given
         first, metrics = int(state.step), []
         for number in range(first, first + count):
-            state, of_step = compiled(state, feed.batch(number), 1)
+            state, of_step = compiled(state, (numbers, feed.batch(number)), 1)
             metrics.append(of_step)
         return state, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(metrics))
 
     return steps
 
 
-def make_streamed_evaluation(
-    evaluate: Evaluate, stream: Stream, *, batch_size: int, parallel: Parallel
-) -> Callable[[TrainState], Metrics]:
-    """Exact evaluation on a stream: the metrics of a state, summed over all batches."""
+def streamed_evaluation(
+    evaluate: Evaluate, *, parallel: Parallel
+) -> Callable[[TrainState, Batch, Array, Array], Metrics]:
+    """The metrics of a batch that is there, as a pure function with the arguments of a whole evaluation."""
 
     def of_batch(state: TrainState, batch: Batch, _indices: Array, mask: Array) -> Metrics:
         parts = {name: parallel.split(array) for name, array in {**batch, "mask": mask}.items()}
         return parallel.sum(evaluate(state, parts))
 
-    compiled = parallel.compile_evaluation(of_batch)
+    return of_batch
+
+
+def make_streamed_evaluation(
+    compiled: Callable[..., Metrics], stream: Stream, *, batch_size: int, parallel: Parallel
+) -> Callable[[TrainState], Metrics]:
+    """Exact evaluation on a stream: the metrics of a state, summed over all batches.
+
+    Args:
+      compiled: the metrics of one batch, see :func:`streamed_evaluation`.
+      stream: of the set.
+      batch_size: examples a batch.
+      parallel: the devices.
+    """
 
     def evaluation(state: TrainState) -> Metrics:
         batches: Iterator[HostBatch] = stream.evaluation_batches(batch_size, rows=parallel.rows_of_process(batch_size))

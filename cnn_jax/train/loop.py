@@ -9,43 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jaxtyping import Array, Key
 
 from cnn_jax.data.stream import Stream
 from cnn_jax.errors import Interrupted
 from cnn_jax.report.progress import Progress
 from cnn_jax.train.checkpoints import Checkpoint, Checkpoints
 from cnn_jax.train.course import open_course
-from cnn_jax.train.evaluation import Evaluations, check_monitor
+from cnn_jax.train.evaluation import check_monitor
 from cnn_jax.train.feed import Feed, make_streamed_steps
 from cnn_jax.train.interruption import StopRequest
 from cnn_jax.train.nonfinite import nans_located
 from cnn_jax.train.parallel import ONE_DEVICE, Parallel, agreed
 from cnn_jax.train.plan import Plan
 from cnn_jax.train.profile import profile_steps
+from cnn_jax.train.program import Numbers, Program, Task
 from cnn_jax.train.state import TrainState
-from cnn_jax.train.step import Evaluate, Examples, Step, make_scanned_steps
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What the loop has to know of an experiment: pure functions, and examples as dicts of arrays with a leading axis.
-
-    Attributes:
-      init: the state before the first step, from the run's root key.
-      step: one optimiser step, ``step(state, batch) -> (state, metrics)``; a metric named ``'loss'`` must stay finite.
-      evaluate: the metrics of one batch that has a ``'mask'``, ``evaluate(state, batch) -> metrics``.
-      train_examples: what is learned from: arrays, or a stream of them from disk.
-      eval_examples: split -> examples or stream, scored whenever the loop evaluates.
-      monitor: ``'split/metric'``, by which the best checkpoint is chosen; higher is better, except for a loss.
-    """
-
-    init: Callable[[Key[Array, ""]], TrainState]
-    step: Step
-    evaluate: Evaluate
-    train_examples: Examples | Stream
-    eval_examples: Mapping[str, Examples | Stream]
-    monitor: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +44,8 @@ def train(
     parallel: Parallel = ONE_DEVICE,
     profile: int = 0,
     on_evaluation: Callable[[int, Mapping[str, float]], None] | None = None,
+    program: Program | None = None,
+    numbers: Numbers | None = None,
 ) -> Trained:
     """Trains from the newest checkpoint in ``directory``, or from the start, to the end of the plan.
 
@@ -79,6 +59,8 @@ def train(
       profile: how many steps to trace into ``profile/`` before the first; 0 for none.
       on_evaluation: told the number of each evaluation, from 1, and its scores, once saved; what it raises ends
         the run, which can be continued.
+      program: that of the task, where other runs share it, of the same plan and devices; by default the run's own.
+      numbers: of the run, which the program takes as arguments.
 
     Raises:
       Interrupted: SIGTERM or Ctrl-C came, to any of the processes; the state is saved.
@@ -86,31 +68,30 @@ def train(
       OSError: the disk is full; earlier checkpoints are intact.
     """
 
-    def init() -> TrainState:
-        return task.init(jax.random.key(seed))
-
     check_monitor(task.monitor, task.eval_examples)
     parallel.check_batch(plan.batch_size)
-    evaluate = Evaluations(task.evaluate, task.eval_examples, batch_size=plan.batch_size, parallel=parallel)
+    program, numbers = program or Program(lambda _: task, plan, parallel), numbers or {}
+    evaluate = program.evaluations(task.eval_examples, numbers)
     with Checkpoints(directory / "checkpoints") as checkpoints, StopRequest() as stop:
-        checkpoint = checkpoints.restore(parallel.abstract(init)) or Checkpoint(parallel.initialize(init), {})
+        restored = checkpoints.restore(program.template)
+        checkpoint = restored or Checkpoint(program.first_state(seed, numbers), {})
         state, step = checkpoint.state, int(checkpoint.state.step)
         opened = open_course(directory, plan, task.monitor, checkpoints, step=step, notes=checkpoint.notes)
         with (
-            _steps_and_examples(task, plan, parallel, seed) as (steps, examples),
+            _steps_and_examples(task, program, plan, parallel, seed) as (steps, examples),
             opened as course,
             Progress(plan.total_steps, steps_per_epoch=plan.steps_per_epoch, start_step=step) as progress,
         ):
             if profile:
                 count = min(profile, plan.total_steps - step)  # a stream has no more
-                progress.log(profile_steps(steps, state, examples, count, directory / "profile"))
+                progress.log(profile_steps(steps, state, (numbers, examples), count, directory / "profile"))
             if step and not course.ended:
                 progress.log(f"continuing from step {step} of {plan.total_steps}")
             while not course.ended:
                 started = time.perf_counter()
                 count = plan.call_length(course.step)
                 with nans_located(course.step):
-                    state, metrics = steps(state, examples, count)
+                    state, metrics = steps(state, (numbers, examples), count)
                 course.after_call(count, metrics)
                 speed = count * plan.batch_size / (time.perf_counter() - started)
                 course.records.write_speed(step=course.step, examples_per_second=speed)
@@ -140,13 +121,13 @@ def train(
 
 
 @contextlib.contextmanager
-def _steps_and_examples(task: Task, plan: Plan, parallel: Parallel, seed: int) -> Iterator[tuple[Any, Any]]:
-    """The compiled ``steps(state, examples, count)``, and their examples: on the devices, or fed from a stream."""
-    size = plan.batch_size
+def _steps_and_examples(
+    task: Task, program: Program, plan: Plan, parallel: Parallel, seed: int
+) -> Iterator[tuple[Any, Any]]:
+    """The compiled ``steps(state, (numbers, examples), count)``, and the examples: on the devices, or from a stream."""
     if isinstance(task.train_examples, Stream):
-        key, total_steps = jax.random.key(seed), plan.total_steps
-        with Feed(task.train_examples, key, batch_size=size, total_steps=total_steps, parallel=parallel) as feed:
-            yield make_streamed_steps(task.step, parallel=parallel), feed
+        key, sizes = jax.random.key(seed), {"batch_size": plan.batch_size, "total_steps": plan.total_steps}
+        with Feed(task.train_examples, key, **sizes, parallel=parallel) as feed:
+            yield make_streamed_steps(program.compiled_streamed_step), feed
     else:
-        steps = make_scanned_steps(task.step, batch_size=size, num_examples=plan.num_examples, parallel=parallel)
-        yield steps, parallel.replicate(task.train_examples)
+        yield program.compiled_steps, parallel.replicate(task.train_examples)

@@ -181,12 +181,16 @@ class Parallel:
         """A copy on this process's first device, for what follows training; every process must call it."""
         if self.mesh.size == 1:
             return tree
-        whole = jax.jit(lambda tree: tree, out_shardings=self._sharding())(tree)
+        whole = jax.jit(_same, out_shardings=self._sharding())(tree)
         here = jax.local_devices()[0]
         return jax.tree.map(lambda leaf: jax.device_put(leaf.addressable_data(0), here), whole)
 
     def _sharding(self, *axes: str | None) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*axes))
+
+
+def _same(tree: _T) -> _T:  # one function, so that it is compiled once
+    return tree
 
 
 ONE_DEVICE = Parallel(num_devices=1)

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.train.state import TrainState
-from cnn_jax.train.step import Batch
 
 
-def profile_steps(steps: Any, state: TrainState, examples: Batch, count: int, directory: Path) -> str:
+def profile_steps(steps: Any, state: TrainState, examples: Any, count: int, directory: Path) -> str:
     """Traces ``count`` steps that are no part of the run: they are made on a copy of the state, and thrown away.
 
     They are made twice, the first time to compile them.
@@ -18,7 +17,7 @@ def profile_steps(steps: Any, state: TrainState, examples: Batch, count: int, di
     Args:
       steps: compiled, ``steps(state, examples, count)``; it may donate the state.
       state: to start from.
-      examples: to learn from.
+      examples: to learn from, as the steps take them.
       count: how many steps; without any left nothing is traced.
       directory: where the trace is put.
 

@@ -1,10 +1,14 @@
 """The keys of a config that say how to train, the same for every experiment, and what is made of them."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import jax
 import optax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from cnn_jax import config as configs
 from cnn_jax.errors import UsageError
 from cnn_jax.train.durations import duration_in_steps
 from cnn_jax.train.optimizers import create_optimizer
@@ -54,6 +58,50 @@ def default_settings() -> ConfigDict:
             "debug_nans": False,  # find the line of code that makes the first NaN; slow
         }
     )
+
+
+NUMBERS = tuple(
+    f"optimizer.{name}" for name in ("learning_rate", "momentum", "weight_decay", "clip_norm", "end_factor")
+)
+NUMBERS += ("ema_decay",)
+"""Keys whose numbers a compiled program takes as arguments; an experiment has more. 0 says 'none': another program."""
+
+
+def numbers_of(config: ConfigDict, keys: Sequence[str]) -> dict[str, float]:
+    """The numbers of a config that its program takes as arguments.
+
+    >>> numbers_of(default_settings(), NUMBERS)
+    {'optimizer.learning_rate': 0.05, 'optimizer.momentum': 0.9}
+    """
+    flat = configs.flatten(config)
+    return {key: flat[key] for key in keys if flat.get(key)}
+
+
+def with_numbers(config: ConfigDict, numbers: Mapping[str, Any]) -> ConfigDict:
+    """A copy of a config with some numbers replaced by values of a program that is being compiled.
+
+    >>> with_numbers(default_settings(), {"optimizer.momentum": jax.numpy.float32(0.5)}).optimizer.momentum
+    Array(0.5, dtype=float32)
+    """
+    changed = config.copy_and_resolve_references()
+    with changed.ignore_type():
+        changed.update_from_flattened_dict(dict(numbers))
+    return changed
+
+
+def shape_of(config: ConfigDict, keys: Sequence[str]) -> str:
+    """What of a config shapes its program: all but the seed and the numbers, of which it is whether they are 0.
+
+    >>> config, other = default_settings(), default_settings()
+    >>> other.optimizer.learning_rate = 0.1
+    >>> shape_of(config, NUMBERS) == shape_of(other, NUMBERS)
+    True
+    >>> other.optimizer.momentum = 0.0
+    >>> shape_of(config, NUMBERS) == shape_of(other, NUMBERS)
+    False
+    """
+    flat = configs.flatten(config)
+    return repr({key: bool(value) if key in keys else value for key, value in flat.items() if key != "seed"})
 
 
 def make_plan(config: ConfigDict, num_examples: int) -> Plan:

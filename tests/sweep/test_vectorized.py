@@ -1,6 +1,5 @@
 """Trials that are trained together against the same trials trained alone."""
 
-import dataclasses
 import json
 import signal
 from collections.abc import Mapping
@@ -81,12 +80,33 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Trial], dict[i
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> list[Trial]:
-    """The first trials, each trained on its own."""
+def trained_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Trial], list[int]]:
+    """The first trials, each trained on its own; and how many programs were compiled for each."""
     trials = make_trials(tmp_path_factory.mktemp("alone"), VALUES[:3])
+    events: list[str] = []
+
+    def listen(event: str, seconds: float, **_: Any) -> None:
+        events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    counts = []
     for trial in trials:
+        events.clear()
         classification.train(trial.config, trial.workdir, report=False)
-    return trials
+        counts.append(events.count("/jax/core/compile/backend_compile_duration"))
+    jax.monitoring.unregister_event_duration_listener(listen)
+    return trials, counts
+
+
+@pytest.fixture(scope="module")
+def alone(trained_alone: tuple[list[Trial], list[int]]) -> list[Trial]:
+    return trained_alone[0]
+
+
+def test_runs_alone_that_differ_in_numbers_share_what_is_compiled(trained_alone: tuple[list[Trial], list[int]]) -> None:
+    first, *others = trained_alone[1]
+    assert first > 3
+    assert others == [0, 0]
 
 
 def test_a_trial_ends_as_its_run_alone(swept: tuple[list[Trial], dict[int, Outcome]], alone: list[Trial]) -> None:
@@ -181,38 +201,6 @@ def test_what_does_not_fit_into_the_memory_is_split_and_at_last_trained_alone(
     for room, size in ((10 * sizes[1], 3), (sizes[0] / 4, 0)):
         monkeypatch.setattr(vectorized, "_free_bytes", lambda device, room=room: room)
         assert vectorized._fitting_size(program, 3) == size
-
-
-@dataclasses.dataclass
-class _Prepared:
-    """An experiment whose program needs one of its numbers before it can be compiled."""
-
-    inner: Any
-
-    def plan(self, config: Any) -> training.Plan:
-        return self.inner.plan(config)
-
-    def task(self, config: Any, parallel: training.Parallel) -> training.Task:
-        if config.optimizer.end_factor > 0.5:
-            raise AssertionError
-        return self.inner.task(config, parallel)
-
-    def begin(self, *_: Any) -> None:
-        raise AssertionError("nothing is trained")
-
-    finish = begin
-
-
-def test_a_number_that_the_program_needs_beforehand_makes_groups(tmp_path: Path) -> None:
-    values = [{"optimizer.end_factor": value, "seed": seed} for value in (0.1, 0.2) for seed in (0, 1)]
-    values = [row | {"optimizer.learning_rate": 0.1 + index} for index, row in enumerate(values)]
-    trials = make_trials(tmp_path, values)
-    inner = classification.prepare(trials[0].config, tmp_path)
-    found = list(vectorized._by_traced_numbers(trials, _Prepared(inner)))  # type: ignore[arg-type]
-    assert [([trial.number for trial in some], keys) for some, keys in found] == [
-        ([0, 1], ("optimizer.learning_rate",)),
-        ([2, 3], ("optimizer.learning_rate",)),
-    ]
 
 
 def test_dropout_of_several_rates_is_each_one_of_its_own() -> None:

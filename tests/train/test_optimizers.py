@@ -1,5 +1,7 @@
 """Each optimiser against its paper's formula in a NumPy loop; the schedules against their closed forms."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,16 +78,21 @@ class Textbook:
 
 def walk(optimizer: optax.GradientTransformation, steps: int = STEPS) -> list[dict[str, np.ndarray]]:
     """The parameters after each step."""
+    return walk_with({}, lambda: optimizer, steps)
+
+
+def walk_with(numbers: dict[str, float], make, steps: int = STEPS) -> list[dict[str, np.ndarray]]:
+    """The parameters after each step, of an optimiser whose numbers are arguments of the compiled step."""
 
     @jax.jit
-    def step(params, state, gradient):
-        updates, state = optimizer.update(gradient, state, params)
+    def step(params, state, gradient, numbers):
+        updates, state = make(**numbers).update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
     params = jax.tree.map(jnp.asarray, draw(100))
-    state, path = optimizer.init(params), []
+    state, path = make(**numbers).init(params), []
     for seed in range(steps):
-        params, state = step(params, state, jax.tree.map(jnp.asarray, draw(seed)))
+        params, state = step(params, state, jax.tree.map(jnp.asarray, draw(seed)), numbers)
         path.append(jax.device_get(params))
     return path
 
@@ -93,8 +100,9 @@ def walk(optimizer: optax.GradientTransformation, steps: int = STEPS) -> list[di
 @pytest.mark.parametrize("weight_decay", [0.0, DECAY])
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_follow_the_textbook(name: str, weight_decay: float) -> None:
+    numbers = {"learning_rate": RATE, "momentum": MOMENTUM} | ({"weight_decay": weight_decay} if weight_decay else {})
     with jax.enable_x64(True):
-        params = walk(create_optimizer(name, RATE, momentum=MOMENTUM, weight_decay=weight_decay))[-1]
+        params = walk_with(numbers, functools.partial(create_optimizer, name))[-1]
     for parameter, start in draw(100).items():
         rule, w = Textbook(name, weight_decay), start
         for seed in range(STEPS):
