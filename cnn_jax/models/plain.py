@@ -13,6 +13,7 @@ from jaxtyping import DTypeLike
 
 from cnn_jax import geometry, nn
 from cnn_jax.models.variant import scaled
+from cnn_jax.ops.arguments import Number
 
 BiasInit = Callable[[str, int], Initializer]  # from the name of a layer and its fan-in
 
@@ -59,7 +60,7 @@ def plain_network(
     norm: Callable[[], Any] = nn.LocalResponseNorm,
     batch_norm: bool = False,
     adaptive_pool: tuple[int, int] | None = None,
-    dropout_rate: float = 0.5,
+    dropout_rate: Number = 0.5,
     dropout_first: bool = False,
     kernel_init: Initializer,
     bias_init: BiasInit = zero_bias,

@@ -11,6 +11,7 @@ from jaxtyping import DTypeLike
 
 from cnn_jax import geometry, nn, ops
 from cnn_jax.models.variant import Variant, scaled
+from cnn_jax.ops.arguments import Number
 
 
 def small_cnn(
@@ -20,7 +21,7 @@ def small_cnn(
     width: float,
     dtype: DTypeLike | None,
     rngs: nnx.Rngs,
-    dropout_rate: float = 0.3,
+    dropout_rate: Number = 0.3,
 ) -> nn.Sequence:
     """Three 3x3 convolutions with batch normalisation, two pools, one hidden layer: 458,730 parameters for 28x28.
 

@@ -119,7 +119,8 @@ def test_a_trial_ends_as_its_run_alone(swept: tuple[list[Trial], dict[int, Outco
 
 
 def test_the_same_holds_of_lenet_5(tmp_path: Path) -> None:
-    values = [{"seed": 3, "optimizer.learning_rate": 0.05}, {"seed": 4, "optimizer.learning_rate": 0.1}]
+    rate = "model.options.dropout_rate"
+    values = [{"seed": 3, "optimizer.learning_rate": 0.05, rate: 0.2}, {"seed": 4, rate: 0.4}]
     together, (alone, _) = (make_trials(tmp_path / name, values, model="lenet_5_modern") for name in ("a", "b"))
     assert [outcome.state for outcome in run(together).values()] == ["complete"] * 2
     classification.train(alone.config, alone.workdir, report=False)
