@@ -8,7 +8,8 @@
   tenth of them and after all, and the time that table and page take.
 
 Trials have no report. Times run from the first trial's start to the last one's end, compiling included; what was
-compiled is not kept, so that every side compiles for itself. The record goes to ``benchmarks/results/sweep-<machine>``.
+compiled is not kept, so that every side compiles for itself. The throughput of warm workers leaves each one's first
+trial out, in which it compiles. The record goes to ``benchmarks/results/sweep-<machine>``.
 """
 
 import argparse
@@ -68,14 +69,22 @@ def measure(
         last = max(trial.datetime_complete for trial in trials)
         assert all(row.state == "complete" for row in rows), [row.reason for row in rows if row.state != "complete"][:1]
         own = sum(row.seconds for row in rows)
+        warm = sorted(trial.datetime_start for trial in trials)[count:]  # each worker's first is over, or nearly
+        warm_seconds = (last - warm[0]).total_seconds() if warm else float("nan")
         started = time.perf_counter()
         store.rows()
         read = time.perf_counter() - started
         started = time.perf_counter()
         write_results(described, place.directory, rows)
         written = time.perf_counter() - started
-    seconds = (last - first).total_seconds()
-    return {"trials": len(rows), "seconds": seconds, "own": own, "read": read, "written": written}
+    return {
+        "trials": len(rows),
+        "seconds": (last - first).total_seconds(),
+        "own": own,
+        "warm": len(warm) / warm_seconds,
+        "read": read,
+        "written": written,
+    }
 
 
 def workers(trials: int, epochs: int) -> dict[str, Any]:
@@ -136,16 +145,14 @@ def markdown(report: dict[str, Any]) -> str:
             f"{one['trials']} trials of LeNet-5 on the digits, {found['epochs']} epochs each, compiling included:",
             "",
         ]
-        rows = [
-            ["one worker, all cores", f"{one['seconds']:.1f}", f"{one['trials'] / one['seconds']:.3f}", "1.00"],
-            [
-                f"{found['workers']} workers",
-                f"{many['seconds']:.1f}",
-                f"{many['trials'] / many['seconds']:.3f}",
-                f"{one['seconds'] / many['seconds']:.2f}",
-            ],
-        ]
-        lines += record.table(["", "seconds", "trials/s", "times as fast"], rows)
+        rows = []
+        for name, side in (("one worker, all cores", one), (f"{found['workers']} workers", many)):
+            speeds = [f"{side['trials'] / side['seconds']:.3f}", f"{one['seconds'] / side['seconds']:.2f}"]
+            warm = [f"{side['warm']:.3f}", f"{side['warm'] / one['warm']:.2f}"]
+            rows.append([name, f"{side['seconds']:.1f}", *speeds, *warm])
+        lines += record.table(
+            ["", "seconds", "trials/s", "times as fast", "trials/s, once warm", "times as fast, once warm"], rows
+        )
         overhead = (one["seconds"] - one["own"]) / one["trials"]
         lines += [f"Between the trials of the one worker: {overhead:.3f} s a trial.", ""]
     if found := report.get("vectorized"):
