@@ -58,6 +58,57 @@ def test_001_vgg_configurations_between_11_and_19_layers():
     assert [depth(f"vgg_{letter}") for letter in "abcde"] == [11, 13, 16, 16, 19]
 
 
+# The slide, row by row: A, A-LRN, B, C, D, E; the pools between the rows and the full connections are common to all.
+CONFIGURATIONS = """
+C3D64  C3D64  C3D64  C3D64  C3D64  C3D64
+-      LRN    C3D64  C3D64  C3D64  C3D64
+M      M      M      M      M      M
+C3D128 C3D128 C3D128 C3D128 C3D128 C3D128
+-      -      C3D128 C3D128 C3D128 C3D128
+M      M      M      M      M      M
+C3D256 C3D256 C3D256 C3D256 C3D256 C3D256
+C3D256 C3D256 C3D256 C3D256 C3D256 C3D256
+-      -      -      C1D256 C3D256 C3D256
+-      -      -      -      -      C3D256
+M      M      M      M      M      M
+C3D512 C3D512 C3D512 C3D512 C3D512 C3D512
+C3D512 C3D512 C3D512 C3D512 C3D512 C3D512
+-      -      -      C1D512 C3D512 C3D512
+-      -      -      -      -      C3D512
+M      M      M      M      M      M
+C3D512 C3D512 C3D512 C3D512 C3D512 C3D512
+C3D512 C3D512 C3D512 C3D512 C3D512 C3D512
+-      -      -      C1D512 C3D512 C3D512
+-      -      -      -      -      C3D512
+M      M      M      M      M      M
+FC4096 FC4096 FC4096 FC4096 FC4096 FC4096
+FC4096 FC4096 FC4096 FC4096 FC4096 FC4096
+FC1000 FC1000 FC1000 FC1000 FC1000 FC1000
+"""
+
+
+def cell(layer):
+    """A layer as the slide writes it."""
+    match layer:
+        case nn.Conv():
+            return f"C{layer.kernel_size[0]}D{layer.out_features}"
+        case nn.Linear():
+            return f"FC{layer.out_features}"
+        case nn.MaxPool():
+            return "M"
+        case nn.LocalResponseNorm():
+            return "LRN"
+
+
+@pytest.mark.parametrize(("column", "name"), list(enumerate(["a", "a_lrn", "b", "c", "d", "e"])))
+def test_001_vgg_configurations_layer_by_layer(column, name):
+    model = network(f"vgg_{name}")
+    cells = [row.split()[column] for row in CONFIGURATIONS.strip().splitlines()]
+    assert [cell(model.layer(layer)) for layer in model.names if cell(model.layer(layer))] == [
+        text for text in cells if text != "-"
+    ]
+
+
 def test_001_alexnet_architecture_volumes_from_55_to_13():
     expected = [(55, 55, 96), (27, 27, 256), (13, 13, 384), (13, 13, 384), (13, 13, 256), (4096,), (4096,), (1000,)]
     layers = [*(f"conv{number}" for number in range(1, 6)), "fc6", "fc7", "fc8"]
@@ -111,6 +162,13 @@ def test_002_alexnet_as_listed_flattens_to_256():
     norms = sum(row.parameters for row in rows.values() if row.kind == "BatchNorm")
     assert norms == 2 * (96 + 256 + 384 + 384 + 256)
     assert sum(row.parameters for row in rows.values()) - norms == 25_678_184
+
+
+def test_002_network_changes_between_lenet_5_and_alexnet():
+    # tanh becomes ReLU, the average the maximum; batch normalisation and dropout are new.
+    before, after = ({row.kind for row in table(name).values()} for name in ("lenet_5_modern", "alexnet_batch_norm"))
+    assert before - after == {"tanh", "AvgPool"}
+    assert after - before == {"relu", "MaxPool", "BatchNorm", "Dropout"}
 
 
 def test_002_residual_connections_add_the_input_of_a_block_to_its_output():
