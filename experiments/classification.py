@@ -236,13 +236,15 @@ class Classifier:
         return metrics
 
     def logits(self, state: training.TrainState, images: Array) -> Float[Array, "batch classes"]:
-        """The network's answer to raw images: of the views that ``config.data.test_time`` names, their average."""
+        """The network's answer to raw images: of the views that ``config.data.test_time`` names, their average.
+
+        That is the logarithm of the averaged probabilities, or, for squared errors, which know none, of the outputs.
+        """
         views = augment.test_time_views(self.config.data.test_time, images, size=tuple(self.config.input_shape[:2]))
         if views is None:
             return self.apply(state.params, state.model_state, images)[0]
-        return augment.average_logits(
-            jax.lax.map(lambda view: self.apply(state.params, state.model_state, view)[0], views)
-        )
+        each = jax.lax.map(lambda view: self.apply(state.params, state.model_state, view)[0], views)
+        return augment.average_logits(each) if self.config.loss == "cross_entropy" else each.mean(axis=0)
 
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
         """Loss and accuracy of a batch."""

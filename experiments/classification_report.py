@@ -43,9 +43,10 @@ def write(directory: Path, classifier: "Classifier", trained: training.Trained, 
         Section("Config", code=configs.to_json(config)),
         _reproduction(directory),
     ]
+    epochs = training.read_records(directory)[-1]["epoch"]  # not the config's, which may say when it ends otherwise
     page = Page(
         title=f"{config.model.name} on {config.data.name}",
-        subtitle=f"{len(test_set):,} test images, {config.epochs} epochs, seed {config.seed}",
+        subtitle=f"{len(test_set):,} test images, {epochs:.4g} epochs, seed {config.seed}",
         headlines=_headlines(classifier, trained, test_set),
         sections=sections,
         footer=f"Written by cnn_jax. Everything this page shows is in the folder {directory.name}.",
@@ -54,7 +55,7 @@ def write(directory: Path, classifier: "Classifier", trained: training.Trained, 
 
 
 def _headlines(classifier: "Classifier", trained: training.Trained, test_set: data.Dataset) -> list[Headline]:
-    reference = classifier.config.reference
+    reference, networks = classifier.config.reference, classifier.config.ensemble
     accuracy = trained.scores["test/accuracy"]
     wrong = round((1 - accuracy) * len(test_set))
     return [
@@ -66,7 +67,11 @@ def _headlines(classifier: "Classifier", trained: training.Trained, test_set: da
             note=f"{wrong:,} of {len(test_set):,} wrong, after the last step",
         ),
         Headline("test accuracy", f"{accuracy:.2%}"),
-        Headline("parameters", f"{geometry.parameter_count(classifier.abstract_model):,}"),
+        Headline(
+            "parameters",
+            f"{geometry.parameter_count(classifier.abstract_model):,}",
+            note=f"in each of {networks} networks" if networks > 1 else None,
+        ),
     ]
 
 

@@ -1,6 +1,7 @@
 """How a run looks in the terminal while it learns: a live bar for people, plain lines for log files."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from cnn_jax.report.formatting import format_duration, format_score
+
+_OF_MEMBER = re.compile(r"/\w+_\d+$")  # 'test/accuracy_7', of one network of an ensemble: in the records and the report
 
 
 class Progress:
@@ -61,7 +64,8 @@ class Progress:
         """Shows that ``step`` steps of the run are done, with the latest scores by name."""
         epochs_before, self._step = self._step // self._steps_per_epoch, step
         self._first = self._first or (step, time.monotonic())
-        shown = "  ".join(f"{name} {format_score(name, value)}" for name, value in scores.items())
+        together = {name: value for name, value in scores.items() if not _OF_MEMBER.search(name)}
+        shown = "  ".join(f"{name} {format_score(name, value)}" for name, value in together.items())
         speed = f"{examples_per_second:,.0f} images/s"
         left = self._time_left()
         if left is not None:

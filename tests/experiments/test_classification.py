@@ -73,6 +73,15 @@ def test_ensemble_averages_the_probabilities_of_its_members() -> None:
     assert metrics == pytest.approx(expected, rel=1e-5)
 
 
+def test_views_of_a_network_of_squared_errors_are_averaged_as_they_are() -> None:
+    classifier, state = classifier_and_state(config(loss="squared_error"))
+    images = batch()["image"]
+    both = jax.jit(lambda images: classifier.apply(state.params, state.model_state, images)[0])
+    classifier.config.data.test_time = "mirror"
+    expected = (both(images) + both(images[:, :, ::-1])) / 2
+    np.testing.assert_allclose(jax.jit(classifier.logits)(state, images), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_top_k_counts_the_classes_that_are_among_the_first() -> None:
     classifier = classification.make_classifier(config(top_k=2), PREPROCESS, ("a", "b", "c"))
     logits = jnp.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [1.0, 1.0, 0.0]])
