@@ -8,6 +8,7 @@ References:
   Dumoulin and Visin, A guide to convolution arithmetic for deep learning, 2016, section 4.1.
 """
 
+import math
 import string
 from collections.abc import Sequence
 
@@ -16,10 +17,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Shaped
 
-from cnn_jax.ops.arguments import AnyArray, check_array, check_option, per_axis
+from cnn_jax.errors import UsageError
+from cnn_jax.ops.arguments import AnyArray, by, check_array, check_option, per_axis
 from cnn_jax.ops.canonical import check_groups, check_rank, effective_kernel, windows
 from cnn_jax.ops.im2col import patches
 from cnn_jax.ops.padding import BOUNDARIES, Padding, Pair, Pairs
+
+LARGEST_MATRIX = 2**31  # entries, 8 GiB in float32
 
 
 def toeplitz_matrix(
@@ -50,7 +54,7 @@ def toeplitz_matrix(
       ``(prod(output) * C_out, prod(sizes) * C_in)`` in the dtype of the kernel. It is dense: for small inputs.
 
     Raises:
-      UsageError: As :func:`cnn_jax.ops.conv`.
+      UsageError: As :func:`cnn_jax.ops.conv`, and for a matrix of more than 2^31 entries.
 
     >>> toeplitz_matrix(jnp.array([1.0, 2.0, 3.0])[:, None, None], (5,))
     Array([[1., 2., 3., 0., 0.],
@@ -73,6 +77,15 @@ def toeplitz_matrix(
         kernel_dilation=kernel_dilation,
         rounding=rounding,
     )
+    shape = (
+        math.prod(geometry.sliding.output) * kernel.shape[-1],
+        math.prod(sizes) * kernel.shape[-2] * groups,
+    )
+    if math.prod(shape) > LARGEST_MATRIX:
+        raise UsageError(
+            f"{op}: the matrix would be {by(shape)}, {math.prod(shape):,} entries, more than {LARGEST_MATRIX:,}; "
+            f"use a smaller input than sizes={sizes}, or conv, which needs no matrix"
+        )
     kernel = ungrouped(effective_kernel(op, kernel, mask, flip_kernel), groups)
     columns = zip(
         sizes,
@@ -87,7 +100,7 @@ def toeplitz_matrix(
     taps, rows, inputs = (string.ascii_lowercase[i * rank : (i + 1) * rank] for i in range(3))
     terms = ",".join(["".join(axis) for axis in zip(taps, rows, inputs, strict=True)])
     matrix = jnp.einsum(f"{taps}YZ,{terms}->{rows}Z{inputs}Y", kernel, *selectors, precision=lax.Precision.HIGHEST)
-    return matrix.reshape(-1, int(np.prod(sizes)) * kernel.shape[-2])
+    return matrix.reshape(shape)
 
 
 def selector(

@@ -73,6 +73,7 @@ def max_unpool(
             )
     values = merged.reshape(merged.shape[0], -1, merged.shape[-1])
     places = indices.reshape(values.shape)
+    places = jnp.where(places < 0, size, places)  # .at would count a negative one from the end
 
     def scatter(values: Array, places: Array) -> Array:
         empty = jnp.zeros(size, values.dtype).at[places]

@@ -121,6 +121,7 @@ BAD = [
     ("im2col empty window", lambda: ops.im2col(ones(9, 9, 3), ()), "window=() must have one int per spatial axis"),
     ("col2im columns", lambda: ops.col2im(ones(4, 4, 9), (6, 5), (3, 3)), "col2im: columns of shape (4, 4, 9) must be (*batch, 4, 3, 9 * C) for input sizes (6, 5) and window (3, 3)"),
     ("toeplitz constant", lambda: ops.toeplitz_matrix(ones(3, 1, 1), (5,), boundary="constant"), "toeplitz_matrix: unknown boundary='constant'"),
+    ("toeplitz matrix of 2^33", lambda: ops.toeplitz_matrix(ones(3, 3, 8, 8), (110, 110)), "toeplitz_matrix: the matrix would be 93312x96800, 9,032,601,600 entries, more than 2,147,483,648; use a smaller input than sizes=(110, 110)"),
     ("toeplitz sizes", lambda: ops.toeplitz_matrix(ones(3, 1, 1), (5, 5)), "sizes=(5, 5) has 2 entries for 1 spatial axes"),
     ("tune repeats", lambda: ops.tune((9, 9, 3), (3, 3, 3, 4), repeats=0), "tune: repeats=0 must be at least 1"),
     ("tune option", lambda: ops.tune((9, 9, 3), (3, 3, 3, 4), stride=2), "tune: conv has no option 'stride'; did you mean 'strides'"),

@@ -22,6 +22,12 @@ def test_max_unpool_against_a_loop():
     np.testing.assert_array_equal(ops.max_unpool(y[None], indices[None], (5, 6)), expected[None])
 
 
+def test_indices_outside_the_map_are_dropped_where_they_cannot_be_checked():
+    unpool = jax.jit(functools.partial(ops.max_unpool, output_shape=(4,)))
+    unpooled = unpool(jnp.array([[1.0], [2.0], [3.0]]), jnp.array([[1], [-1], [4]]))
+    np.testing.assert_array_equal(unpooled[:, 0], [0, 1, 0, 0])
+
+
 @pytest.mark.parametrize("channels", [2, 16])
 def test_added_overlaps_make_the_adjoint_of_the_pool(channels):
     x = np.random.default_rng(0).standard_normal((2, 7, 6, channels)).astype(np.float32)
