@@ -30,7 +30,10 @@ def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
     app.define_help_flags()
     keep_compiled_programs()  # before the config file is read, which imports jax
     try:
-        others = configs.parse_flags(arguments)[1:]
+        try:
+            others = configs.parse_flags(arguments)[1:]
+        except SystemExit:  # after --help, which absl takes for a failure
+            return 0
         if others:
             raise UsageError(
                 f"{others[0]!r} is no flag; write --name=value, and what has blanks or brackets in quotes: "

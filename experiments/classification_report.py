@@ -107,7 +107,7 @@ def _members(trained: training.Trained) -> list[Section]:
     named |= {"mean of the networks": float(np.mean(list(each.values())))}
     named |= {"averaged prediction": trained.scores["test/accuracy"]}
     rows = [[name, f"{score:.2%}", f"{1 - score:.2%}"] for name, score in named.items()]
-    return [Section("Ensemble", table=Table(["", "test accuracy", "test error"], rows))]
+    return [Section("Ensemble", table=Table(["test set", "accuracy", "error"], rows))]
 
 
 def _first_filters(classifier: "Classifier", state: training.TrainState) -> list[Section]:

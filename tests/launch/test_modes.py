@@ -96,6 +96,7 @@ def test_summary_prints_the_table() -> None:
 
 def test_help_explains_the_flags() -> None:
     done = launch("--help", fresh=True)
+    assert done.returncode == 0
     for flag in ("--config", "--workdir", "--mode", "--images", "--output", "--[no]debug"):
         assert flag in done.stdout
     assert "python launch.py --config=configs/lenet5_digits.py" in done.stdout
