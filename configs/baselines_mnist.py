@@ -1,14 +1,16 @@
 """Baselines on MNIST beside the table of LeCun et al., 1998: linear, two neurons, perceptron, k-NN, SVM, LeNets.
 
-And two questions of a lecture answered by running them: how many parameters logistic regression has, and which training
-accuracy it reaches on 1,000 digits.
+And two questions of a lecture answered by running them: how many parameters logistic regression has (7,850), and which
+training accuracy it reaches on 1,000 digits.
 
 Needs MNIST prepared for tensorflow_datasets: python -m cnn_jax.data.prepare mnist
 
 Command:  python launch.py --config=configs/baselines_mnist.py
-Time:     20 minutes on 2 CPU cores, about, of which the support vector machine, which has not been timed, is a guess
-Expected: test error: linear 7.44 % ± 0.04, perceptron 1.89 % ± 0.06 (mean ± std over 3 seeds: --config.seed=0 to 2);
-          seed 0: LeNet-1 1.94 %, LeNet-5 1.10 %. The other rows have not been measured
+Time:     8 minutes on 2 CPU cores that did other work, too; nearest neighbours 23 s, support vector machine 32 s of them
+Expected: test error: linear 7.44 % ± 0.04, two neurons 55.94 % ± 6.01, perceptron 1.89 % ± 0.06 (mean ± std over 3 seeds:
+          --config.seed=0 to 2); seed 0: LeNet-1 1.94 %, LeNet-5 1.10 %, modern LeNet-5 0.95 %; without a seed: 3 nearest
+          neighbours 2.95 %, support vector machine on 50 principal components 1.32 %. Training accuracy of logistic
+          regression on 1,000 digits: 100.00 %
 """
 
 from ml_collections import ConfigDict
@@ -49,8 +51,8 @@ def get_config(variant: str = "") -> ConfigDict:
         "300-100 perceptron": 0.0305,
         "LeNet-1": 0.017,
         "LeNet-5": 0.0095,
-        "k-nearest neighbours": 0.05,
-        "support vector machine": 0.011,
+        "3 nearest neighbours": 0.05,
+        "support vector machine on 50 components": 0.011,
     }
     if variant == "smoke":
         config.data.train = "train[:2000]"
@@ -59,6 +61,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.evaluate_every = "1 epoch"
         config.networks = {"linear": {"model": {"name": "logistic_regression"}}}
         config.seeds = {}
-        config.methods = ("k-nearest neighbours",)
+        config.methods = ("3 nearest neighbours",)
         config.few = 0
     return config

@@ -1,10 +1,11 @@
 """What is to be beaten: simple classifiers, old networks and methods of other kinds, on one set, in one table.
 
-The networks are trained as classification runs, each in a folder of its own; nearest neighbours and the support vector
-machine are scikit-learn's, on the raw pixels.
+The networks are trained as classification runs, each in a folder of its own; the others are scikit-learn's: nearest
+neighbours on the pixels, and a support vector machine on their principal components.
 """
 
 import json
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
+from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
 from cnn_jax import config as configs
@@ -28,10 +31,12 @@ from experiments import classification, series
 from experiments.classification_data import load_splits, open_split
 
 _SERIES_KEYS = ("networks", "seeds", "methods", "published", "few")
-# In the order of cost; the support vector machine's settings are those that scikit-learn users reach 98.6 % with.
+# On all 784 pixels the support vector machine takes many minutes; 50 components hold 82 % of the variance of digits.
 METHODS: dict[str, Callable[[], Any]] = {
-    "k-nearest neighbours": lambda: KNeighborsClassifier(n_neighbors=3),
-    "support vector machine": lambda: SVC(C=5.0, gamma=0.05, cache_size=1000),
+    "3 nearest neighbours": lambda: KNeighborsClassifier(n_neighbors=3),
+    "support vector machine on 50 components": lambda: make_pipeline(
+        PCA(50, random_state=0), SVC(C=5.0, gamma=0.05, cache_size=1000)
+    ),
 }
 
 
@@ -58,12 +63,12 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
         results: dict[str, dict[str, Any]] = {}
         for title in config.networks:
             runs = network_runs(config, title)
-            folders = [directory / f"{title.replace(' ', '-')}-{run.seed}" for run in runs]
+            folders = [directory / f"{_file_name(title)}-{run.seed}" for run in runs]
             scores = [series.finished(*pair)["scores"] for pair in zip(runs, folders, strict=True)]
             errors_of_runs = [1 - score["test/accuracy"] for score in scores]
             results[title] = {"errors": errors_of_runs, "parameters": _parameters(runs[0])}
         for title in config.methods:
-            results[title] = _method(config, title, directory / f"{title.replace(' ', '-')}.json")
+            results[title] = _method(config, title, directory / f"{_file_name(title)}.json")
         few = _few(config, directory / "logistic-regression-of-few") if config.few else None
         write_json(directory / "result.json", {"results": results, "training_accuracy_of_few": few})
         _write_report(config, directory, results, few)
@@ -95,6 +100,10 @@ def network_runs(config: ConfigDict, title: str) -> list[ConfigDict]:
     return [series.variation(config, {**changes, "seed": seed}, without=_SERIES_KEYS) for seed in seeds]
 
 
+def _file_name(title: str) -> str:
+    return re.sub(r"\W+", "-", title).strip("-")
+
+
 def _flattened(group: ConfigDict, prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in group.items():
@@ -121,8 +130,10 @@ def _method(config: ConfigDict, title: str, path: Path) -> dict[str, Any]:
     if not isinstance(train_set, data.Dataset) or not isinstance(test_set, data.Dataset):
         raise UsageError(f"{title} needs its examples in memory; set data.loading='memory'")
     seen, unseen = (found.images.reshape(len(found), -1) / np.float32(255) for found in (train_set, test_set))
+    started = time.perf_counter()
     accuracy = float(METHODS[title]().fit(seen, train_set.labels).score(unseen, test_set.labels))
-    result = {"errors": [1 - accuracy], "parameters": 0}
+    result = {"errors": [1 - accuracy], "parameters": 0, "seconds": time.perf_counter() - started}
+    print(f"test accuracy {accuracy:.2%}, error {1 - accuracy:.2%}, in {result['seconds']:.1f} s")
     write_json(path, result)
     return result
 

@@ -1,5 +1,6 @@
 """Figures that set several runs side by side: errors of methods, a score over one quantity or two."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -47,13 +48,13 @@ def errors(rows: Sequence[tuple[str, float, float | None]]) -> Figure:
     axes.set_xscale("log")
     axes.set_xlim(min(numbers) / 1.4, max(numbers) * 1.4)
     axes.set_ylim(-0.5, len(rows) - 0.5)
-    axes.set_yticks(range(len(rows)), [name for name, *_ in rows], color=INK)
+    axes.set_yticks(range(len(rows)), [textwrap.fill(name, 20) for name, *_ in rows], color=INK)
     axes.invert_yaxis()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(numbers) < 20 * min(numbers) else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="x")
-    axes.set_xlabel("test error (dot: measured, mark: published)")
+    figure.supxlabel("test error (dot: measured, mark: published)", size="medium", color=GREY)
     return figure
 
 
