@@ -117,12 +117,21 @@ def config_and_workdir(config: ConfigDict | None, workdir: str | None, mode: str
             raise UsageError(
                 "which experiment? give --config=configs/<name>.py, or --workdir=<folder of an earlier run>"
             )
-        config = configs.read_run_config(Path(workdir))
+        config = configs.read_run_config(_folder(workdir))
     if workdir is None:
         if mode in ("eval", "predict"):
             raise UsageError(f"--mode={mode} needs --workdir=<folder of a trained run>")
         workdir = _new_workdir(path)
-    return config, Path(workdir)
+    return config, _folder(workdir)
+
+
+def _folder(workdir: str) -> Path:
+    if "://" in workdir:
+        raise UsageError(
+            f"--workdir={workdir} is an address, but runs need a folder, with its locks: give one of this machine, or "
+            "of a file system that all machines see, and copy it when it is done"
+        )
+    return Path(workdir)
 
 
 def sweep(config: ConfigDict | None, workdir: str | None, *, worker: bool) -> None:
@@ -130,12 +139,12 @@ def sweep(config: ConfigDict | None, workdir: str | None, *, worker: bool) -> No
     from cnn_jax.sweep import command  # brings in Optuna
 
     if worker:
-        command.sweep_worker(Path(workdir) if workdir else None)
+        command.sweep_worker(_folder(workdir) if workdir else None)
         return
     path = config_flags.get_config_filename(flags.FLAGS["config"]) if config is not None else None
     if config is None and workdir is None:
         raise UsageError("which sweep? give --config=configs/<name>.py, or --workdir=<folder of an earlier sweep>")
-    command.sweep(config, path, Path(workdir or _new_workdir(path, "sweep-")), experiment)
+    command.sweep(config, path, _folder(workdir or _new_workdir(path, "sweep-")), experiment)
 
 
 def _new_workdir(path: str | None, kind: str = "") -> str:

@@ -7,6 +7,7 @@ that is a server. Imported by tasks before jax is, so it must not import jax.
 
 import contextlib
 import os
+import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 from cnn_jax.errors import UsageError
 from cnn_jax.sweep.engines import require
-from cnn_jax.sweep.settings import STORAGE_VARIABLE, Place
+from cnn_jax.sweep.settings import ONE_MACHINE, STORAGE_VARIABLE, Place
 
 _MOST_DEATHS = 3  # of each worker, while no trial is finished
 _STOP_SECONDS = 60.0  # for workers to save what they are at
@@ -50,6 +51,10 @@ class RayWorkers:
                 f"--ray_address={self._address}: no Ray cluster answers there; start one (ray start --head), or give "
                 f"--ray_address=local ({' '.join(str(error).split())})"
             ) from error
+        others = {node["NodeManagerHostname"] for node in self._ray.nodes() if node["Alive"]} - {platform.node()}
+        if others and self._place.is_local:
+            self._ray.shutdown()
+            raise UsageError(f"--runner=ray: the cluster has other machines, such as {min(others)}: {ONE_MACHINE}")
         for _ in range(self._count):
             self._start()
         return self
@@ -99,6 +104,8 @@ class SlurmWorkers:
         self._place, self._count = place, count
         given = {key: int(value) if value.isdigit() else value for key, value in (options or {}).items()}
         cluster = given.pop("cluster", "slurm")
+        if cluster == "slurm" and place.is_local:
+            print(f"--runner=slurm: jobs on other machines will end at once: {ONE_MACHINE}")
         try:
             self._executor = submitit.AutoExecutor(folder=place.directory / "jobs", cluster=cluster)
             if cluster == "slurm":

@@ -92,7 +92,11 @@ def sweep_worker(directory: Path | None) -> None:
         )
     store = Store(place)
     print(f"working on {place.directory}")
-    print(f"finished {work(store)} trials")
+    if flags.RUNNER.value == "vectorized":
+        finished = work(store, kind="vectorized", batch=flags.BATCH.value)
+    else:
+        finished = work(store)
+    print(f"finished {finished} trials")
 
 
 def _begin(place: Place, described: Sweep) -> Store:
@@ -196,7 +200,12 @@ def _workers(store: Store) -> Workers:
     count = flags.WORKERS.value or default_workers()
     match flags.RUNNER.value:
         case "vectorized":
-            return LocalWorkers(store.place, 1, kind="vectorized", batch=flags.BATCH.value)
+            from cnn_jax.sweep.vectorized import would_not_pay  # brings in jax
+
+            reason = would_not_pay(store.sweep)
+            if not reason:
+                return LocalWorkers(store.place, 1, kind="vectorized", batch=flags.BATCH.value)
+            print(f"--runner=vectorized would not pay, --runner=local takes its place: {reason}")
         case "ray":
             address = flags.RAY_ADDRESS.value
             return RayWorkers(store.place, count, address=address, cpus=flags.CPUS.value, gpus=flags.GPUS.value)

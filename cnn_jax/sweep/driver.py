@@ -32,6 +32,7 @@ def drive(store: Store, workers: Workers) -> list[Row]:
       UsageError: the first trials failed for one and the same reason, or the workers cannot work.
     """
     directory = store.place.directory
+    store.note_machine()
     rows = store.rows()
     written = time.monotonic()
     try:

@@ -41,7 +41,9 @@ RUNNER = flags.DEFINE_enum(
 WORKERS = flags.DEFINE_integer(
     "workers", None, "For sweep: how many trials run at a time. By default one a GPU, else one a core, 8 at most."
 )
-BATCH = flags.DEFINE_integer("batch", 64, "For sweep with --runner=vectorized: the most trials in one program.")
+BATCH = flags.DEFINE_integer(
+    "batch", 64, "For sweep and sweep-worker with --runner=vectorized: the most trials in one program."
+)
 AHEAD = flags.DEFINE_integer(
     "ahead",
     None,

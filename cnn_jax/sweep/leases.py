@@ -126,10 +126,17 @@ def this_process() -> str:
 def _machine() -> str:
     """This machine since it was started, and the container, where process numbers mean something."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{platform.node()}:{boot}:{os.readlink('/proc/self/ns/pid')}"
+        return f"{platform.node()}:{machine()}:{os.readlink('/proc/self/ns/pid')}"
     except OSError:  # no Linux
-        return f"{platform.node()}:{uuid.getnode():x}"
+        return f"{platform.node()}:{machine()}"
+
+
+def machine() -> str:
+    """This machine, since it was started."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # no Linux
+        return f"{uuid.getnode():x}"
 
 
 def _started(pid: int) -> str | None:

@@ -15,6 +15,10 @@ from cnn_jax.sweep import space
 from cnn_jax.sweep.trial import Train
 
 FILE = "sweep.json"
+ONE_MACHINE = (
+    "without --storage a sweep is in SQLite, which is for the processes of one machine; "
+    "begin it in another --workdir with --storage=postgresql://user@host/database"
+)
 STORAGE_VARIABLE = "CNN_JAX_SWEEP_STORAGE"  # the URL for a worker; on its command line everybody could read it
 
 
@@ -106,6 +110,11 @@ class Place:
             return f"sqlite:///{(self.directory / 'sweep.db').absolute()}"
         scheme, separator, rest = self.storage.partition("://")
         return f"{'postgresql+psycopg' if scheme == 'postgresql' else scheme}{separator}{rest}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the database is SQLite, a file that the processes of one machine can share."""
+        return self.url.startswith("sqlite")
 
     @property
     def study(self) -> str:

@@ -8,6 +8,7 @@ goes on from its checkpoint.
 import contextlib
 import datetime
 import functools
+import platform
 import statistics
 import threading
 import time
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeV
 from cnn_jax import config as configs
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.sweep.engines import Engine, Proposal, learns, load_optuna, make_pruner
-from cnn_jax.sweep.leases import BEAT_SECONDS, Leases
-from cnn_jax.sweep.settings import Place, Sweep, without_password
+from cnn_jax.sweep.leases import BEAT_SECONDS, Leases, machine
+from cnn_jax.sweep.settings import ONE_MACHINE, Place, Sweep, without_password
 from cnn_jax.sweep.table import Row, with_spreads
 from cnn_jax.sweep.trial import Outcome, State, Trial, trial_directory
 
@@ -112,6 +113,22 @@ class Store:
         """Closes the connections to the database; the next use opens new ones."""
         self._storage.remove_session()
         self._storage.engine.dispose()
+
+    @_patient
+    def note_machine(self) -> None:
+        """Says that the sweep is run from this machine, for :meth:`check_machine` elsewhere."""
+        self._study.set_user_attr("machine", {"name": platform.node(), "boot": machine()})
+
+    @_patient
+    def check_machine(self) -> None:
+        """Refuses to work on a sweep in SQLite that is run from another machine: its file would be damaged.
+
+        Raises:
+          UsageError: it is.
+        """
+        known = self._study.user_attrs.get("machine")
+        if self.place.is_local and known is not None and known["boot"] != machine():
+            raise UsageError(f"{platform.node()} cannot work on what is run from {known['name']}: {ONE_MACHINE}")
 
     def extend(self, points: int) -> None:
         """Makes the sweep one of more points."""

@@ -2,30 +2,32 @@
 
 Learning rate, momentum, weight decay, dropout, label smoothing: the numbers that an experiment's program takes as
 arguments (``NUMBERS`` in its module), and the seed. Trials with other differences (batch size, width, optimiser)
-form groups, and each group is compiled once. What would not pay is trained alone, and its log says why.
+form groups, and each group is compiled once. What would not pay is trained alone, and its log says why; where that is
+all of a sweep, the driver leaves it to the local runner's workers instead (:func:`would_not_pay`).
 """
 
 import contextlib
 import importlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from types import ModuleType
 
 import jax
 from ml_collections import ConfigDict
 
+from cnn_jax import config as configs
 from cnn_jax import train as training
 from cnn_jax.data.stream import Stream
 from cnn_jax.errors import UsageError
-from cnn_jax.sweep import together
+from cnn_jax.sweep import space, together
 from cnn_jax.sweep.alone import LOG, one_line, run_alone
+from cnn_jax.sweep.settings import Sweep
 from cnn_jax.sweep.trial import Outcome, Report, Train, Trial
 
 _MEMORY_PART = 0.8  # of what is free
 _MOST_TOGETHER = 128  # each has files open
 _LONELY = "no other trial differs from it in numbers alone"
-
-Prepare = Callable[[ConfigDict, Path], together.Prepared]
+_ALL_LONELY = "no two of its trials differ in numbers alone"
 
 
 def run_vectorized(
@@ -44,15 +46,14 @@ def run_vectorized(
     done = [trial for trial in trials if (trial.workdir / "result.json").exists()]
     yield from run_alone(done, train=train, report=report, metric=metric, reports=reports)
     module = importlib.import_module(train.__module__)
-    prepare, numbers = getattr(module, "prepare", None), getattr(module, "NUMBERS", ())
+    numbers = getattr(module, "NUMBERS", ())
     for group in groups([trial for trial in trials if trial not in done], numbers):
-        reason = "" if prepare else f"{train.__module__} has no function prepare(config, directory)"
-        reason = reason or obstacle(group)
+        reason = _unprepared(module) or obstacle(group[0].config) or (_LONELY if len(group) == 1 else "")
         if reason:
             yield from alone(group, reason)
             continue
         try:
-            prepared: together.Prepared = prepare(group[0].config, group[0].workdir)  # type: ignore[misc]
+            prepared: together.Prepared = module.prepare(group[0].config, group[0].workdir)
         except UsageError as error:
             yield from (Outcome(trial.number, "failed", reason=one_line(error)) for trial in group)
             continue
@@ -89,13 +90,32 @@ def groups(trials: Sequence[Trial], numbers: Sequence[str]) -> list[list[Trial]]
     return list(found.values())
 
 
-def obstacle(group: Sequence[Trial]) -> str:
-    """Why the trials of a group are not to be trained together, as far as their config says; empty for no reason."""
-    config = group[0].config
-    if len(group) == 1:
-        return _LONELY
-    if jax.process_count() > 1:
-        return "a run in several processes has its devices in all of them"
+def would_not_pay(sweep: Sweep) -> str:
+    """Why no two trials of a sweep are to be trained together, as far as is known beforehand; empty for no reason."""
+    module = importlib.import_module(sweep.train.partition(":")[0])
+    reason = _unprepared(module) or obstacle(sweep.config)
+    if reason or sweep.seeds > 1:
+        return reason
+    numbers = getattr(module, "NUMBERS", ())
+    if sweep.engine != "grid":
+        leaves = (leaf for leaf, _ in space.leaves(sweep.space) if not isinstance(leaf, space.When))
+        varied = {name for leaf in leaves for name in space.names(leaf)}
+        return "" if varied & {"seed", *numbers} else _ALL_LONELY
+    shapes: set[str] = set()
+    for point in space.grid(sweep.space, configs.flatten(sweep.config))[: sweep.points]:
+        shape = training.shape_of(configs.override(sweep.config, point), numbers)
+        if shape in shapes:
+            return ""
+        shapes.add(shape)
+    return _ALL_LONELY
+
+
+def _unprepared(module: ModuleType) -> str:
+    return "" if hasattr(module, "prepare") else f"{module.__name__} has no function prepare(config, directory)"
+
+
+def obstacle(config: ConfigDict) -> str:
+    """Why trials of a config are not to be trained together, as far as it says; empty for no reason."""
     for key, value in (("debug_nans", True), ("shard_parameters", True), ("parallel", "pmap")):
         if config.get(key) == value:
             return f"{key}={value!r} is for one run"

@@ -38,8 +38,10 @@ def work(store: Store, *, kind: str = "alone", batch: int = 1, most: int | None 
 
     Raises:
       Interrupted: SIGTERM or Ctrl-C; the trial that was running is saved, and left to others.
+      UsageError: the storage is not for this machine.
       OSError: the disk is full.
     """
+    store.check_machine()
     run, train, finished = _runner(kind), store.sweep.load_train(), 0
     metric, reports = store.sweep.metric, store.sweep.reports
     with store.alive(), StopRequest() as stop:

@@ -75,6 +75,7 @@ def config_file(folder: Path, text: str) -> str:
         ([SMOKE, "--mode=sweep", "--sweep=optimizer.learning_rat=0.1,1"], ["'optimizer.learning_rate'"]),
         (["--mode=sweep", "--workdir=/nonexistent"], ["/nonexistent", "holds no sweep", "--config"]),
         (["--mode=sweep-worker"], ["holds no sweep"]),
+        ([SMOKE, "--mode=sweep", "--workdir=gs://mine/sweep"], ["gs://mine/sweep is an address", "a folder"]),
         ([SMOKE, "--mode=predict", "--workdir=/nonexistent", "--images=x.png"], ["x.png"]),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",

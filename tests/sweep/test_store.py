@@ -51,6 +51,15 @@ def test_two_workers_never_have_the_same_trial(place: Place) -> None:
     assert second.claim() == []
 
 
+def test_a_file_is_not_shared_between_machines(place: Place) -> None:
+    store = Store(place, described())
+    store._study.set_user_attr("machine", {"name": "far.away", "boot": "another"})
+    with pytest.raises(UsageError, match=r"run from far.away: without --storage .* --storage=postgresql://"):
+        work(store)
+    store.note_machine()
+    assert work(store) == 4
+
+
 def test_trial_is_an_ordinary_run_with_the_values_in_its_config(place: Place) -> None:
     store = Store(place, described(space=space.sweep("rate", [0.25]), engine="grid", points=1, seeds=2))
     trials = store.claim(most=2)

@@ -1,7 +1,9 @@
 """Trials that are trained together against the same trials trained alone."""
 
+import contextlib
 import json
 import signal
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,13 @@ from cnn_jax import config as configs
 from cnn_jax import nn, ops
 from cnn_jax import train as training
 from cnn_jax.errors import Interrupted
-from cnn_jax.sweep import together, vectorized
+from cnn_jax.sweep import space, together, vectorized
+from cnn_jax.sweep.settings import Place, Sweep, write_sweep_file
+from cnn_jax.sweep.store import Store
 from cnn_jax.sweep.trial import Outcome, Trial, trial_directory
 from experiments import classification
+from tests.launch.process import launch, started
+from tests.sweep.driving import until
 
 VALUES: list[dict[str, Any]] = [
     {"optimizer.learning_rate": 0.1, "optimizer.momentum": 0.9, "seed": 0, "label_smoothing": 0.1},
@@ -169,6 +175,49 @@ def test_an_interrupted_group_goes_on_where_it_was(tmp_path: Path, alone: list[T
     assert {outcome.state for outcome in outcomes.values()} == {"complete"}
     for trial, wanted in zip(trials, alone, strict=True):
         assert_same_run(trial.workdir, wanted.workdir)
+
+
+def test_killed_trials_of_one_program_are_finished_by_another_worker(tmp_path: Path, alone: list[Trial]) -> None:
+    part, place = space.sweep(VALUES[:3]), Place(tmp_path)
+    base = make_trials(tmp_path, [{}])[0].config
+    sweep = Sweep(base, part, "experiments.classification:train", "validation/loss", 3, engine="grid", reports=False)
+    write_sweep_file(place, sweep)
+    store = Store(place, sweep)
+    trials = [tmp_path / "trials" / f"{number:04d}" for number in range(3)]
+    worker = ("--mode=sweep-worker", f"--workdir={tmp_path}", "--runner=vectorized")
+    with started(*worker) as process, contextlib.closing(sqlite3.connect(tmp_path / "sweep.db")) as other:
+        until(lambda: all((trial / "config.json").exists() for trial in trials))
+        other.execute("BEGIN IMMEDIATE")  # so that it waits to say what its first evaluation was
+        until(lambda: all((trial / "metrics.jsonl").exists() and training.read_records(trial) for trial in trials))
+        process.kill()
+        process.communicate()
+        other.rollback()
+    assert [row.state for row in store.rows()] == ["waiting"] * 3
+    done = launch(*worker)
+    assert "finished 3 trials" in done.stdout, done.stdout + done.stderr
+    assert [row.state for row in store.rows()] == ["complete"] * 3
+    for trial, wanted in zip(trials, alone, strict=True):
+        assert "3 trials in one program" in (trial / "log.txt").read_text()
+        assert_same_run(trial, wanted.workdir)
+
+
+def test_what_would_not_pay_is_known_before_anything_starts() -> None:
+    def reason(part: space.Part, **changes: Any) -> str:
+        base = classification.default_config()
+        base.update(changes.pop("config", {}))
+        fields = {"train": "experiments.classification:train", "metric": "validation/loss", "points": 4} | changes
+        return vectorized.would_not_pay(Sweep(base, part, **fields))
+
+    sizes, rates = space.sweep("batch_size", [16, 32]), space.sweep("optimizer.learning_rate", [0.1, 0.2])
+    lonely = "no two of its trials differ in numbers alone"
+    assert reason(sizes, engine="grid") == lonely
+    assert reason(sizes, engine="grid", seeds=2) == ""
+    assert reason(space.product(sizes, rates), engine="grid") == ""
+    assert reason(space.zipit(sizes, rates), engine="grid") == lonely
+    assert reason(space.uniform("optimizer.momentum", 0.1, 0.9)) == ""
+    assert reason(space.integers("batch_size", 16, 32)) == lonely
+    assert reason(rates, engine="grid", config={"parallel": "pmap"}) == "parallel='pmap' is for one run"
+    assert "has no function prepare" in reason(rates, train="tests.sweep.trivial:train")
 
 
 def test_a_pruned_trial_ends_and_the_rest_close_ranks(tmp_path: Path, alone: list[Trial]) -> None:
