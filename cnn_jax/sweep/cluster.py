@@ -7,7 +7,6 @@ that is a server. Imported by tasks before jax is, so it must not import jax.
 
 import contextlib
 import os
-import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,10 +50,6 @@ class RayWorkers:
                 f"--ray_address={self._address}: no Ray cluster answers there; start one (ray start --head), or give "
                 f"--ray_address=local ({' '.join(str(error).split())})"
             ) from error
-        others = {node["NodeManagerHostname"] for node in self._ray.nodes() if node["Alive"]} - {platform.node()}
-        if others and self._place.is_local:
-            self._ray.shutdown()
-            raise UsageError(f"--runner=ray: the cluster has other machines, such as {min(others)}: {ONE_MACHINE}")
         for _ in range(self._count):
             self._start()
         return self

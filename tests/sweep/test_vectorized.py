@@ -159,9 +159,26 @@ def test_finished_trials_are_not_trained_again(swept: tuple[list[Trial], dict[in
     }
 
 
-def test_killed_and_interrupted_trials_of_one_program_go_on_where_they_were(
-    tmp_path: Path, alone: list[Trial], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_group_goes_on_where_it_was(tmp_path: Path, alone: list[Trial]) -> None:
+    trials, seen = make_trials(tmp_path, VALUES[:3]), []
+
+    def interrupt(trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
+        seen.append((trial.number, evaluation))
+        if (trial.number, evaluation) == (0, 2):
+            signal.raise_signal(signal.SIGTERM)
+        return False
+
+    with pytest.raises(Interrupted, match="at step 20, saved"):
+        run(trials, interrupt)
+    seen.clear()
+    outcomes = run(trials, interrupt)
+    assert seen == [(0, 3), (1, 3), (2, 3)]  # of the second time, the third evaluation alone
+    assert {outcome.state for outcome in outcomes.values()} == {"complete"}
+    for trial, wanted in zip(trials, alone, strict=True):
+        assert_same_run(trial.workdir, wanted.workdir)
+
+
+def test_killed_trials_of_one_program_are_finished_by_another_worker(tmp_path: Path, alone: list[Trial]) -> None:
     part, place = space.sweep(VALUES[:3]), Place(tmp_path)
     base = make_trials(tmp_path, [{}])[0].config
     sweep = Sweep(base, part, "experiments.classification:train", "validation/loss", 3, engine="grid", reports=False)
@@ -177,21 +194,7 @@ def test_killed_and_interrupted_trials_of_one_program_go_on_where_they_were(
         process.communicate()
         other.rollback()
     assert [row.state for row in store.rows()] == ["waiting"] * 3
-
-    seen, report = [], store.report
-
-    def interrupt(trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
-        seen.append((trial.number, evaluation))
-        if (trial.number, evaluation) == (0, 2):
-            signal.raise_signal(signal.SIGTERM)
-        return report(trial, evaluation, scores)
-
-    monkeypatch.setattr(store, "report", interrupt)
-    with pytest.raises(Interrupted, match="at step 20, saved"):
-        work(store, kind="vectorized", batch=3)
-    seen.clear()
     assert work(store, kind="vectorized", batch=3) == 3
-    assert seen == [(0, 3), (1, 3), (2, 3)]  # of the last time, the third evaluation alone
     assert [row.state for row in store.rows()] == ["complete"] * 3
     for trial, wanted in zip(trials, alone, strict=True):
         assert "3 trials in one program" in (trial / "log.txt").read_text()
