@@ -1,7 +1,7 @@
 """The folder in which JAX keeps compiled programs, so that the second start of a config compiles nothing.
 
-JAX writes a program straight to its place. A process that is killed, or finds the disk full, while it does leaves a part
-of one, which JAX notices, warns of, and compiles anew at every start from then on, since it writes no entry twice.
+JAX writes a program straight to its place. A process that is killed, or finds the disk full, while it does leaves a
+part of one, which JAX notices, warns of, and compiles anew at every start from then on: it writes no entry twice.
 :func:`keep_compiled_programs` takes such parts away before JAX looks.
 
 This module must not import jax.
@@ -13,6 +13,8 @@ import zlib
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from cnn_jax.files import cache_folder
+
 _LOOKED = ".looked-through"  # its time: when the folder was last looked through
 
 
@@ -21,8 +23,7 @@ def keep_compiled_programs(environ: MutableMapping[str, str] = os.environ) -> No
 
     Must run before JAX is imported.
     """
-    cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnn_jax" / "compiled"
-    environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder("compiled", environ)))
     environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     remove_broken(Path(environ["JAX_COMPILATION_CACHE_DIR"]))
 

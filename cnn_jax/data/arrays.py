@@ -53,7 +53,7 @@ def load_npz(path: str, split: str) -> Dataset:
     """
     file, name = Path(path).expanduser(), f"npz:{path}"
     try:
-        with np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
+        with open(file, "rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as arrays:
             found = {key: arrays[key] for key in arrays.files}
     except FileNotFoundError as error:
         raise UsageError(f"data set {name!r}: there is no file {file}") from error
@@ -74,7 +74,7 @@ def load_npz(path: str, split: str) -> Dataset:
     kinds = {part: (str(x.dtype), *x.shape[1:]) for part, (x, _) in parts.items()}
     if len(set(kinds.values())) > 1:
         listed = ", ".join(f"{part} {dtype} {shape}" for part, (dtype, *shape) in kinds.items())
-        raise UsageError(f"data set {name!r}: pictures of different kinds ({listed}); bring them to one shape and scale")
+        raise UsageError(f"data set {name!r}: pictures of different kinds ({listed}); bring them to one form")
     images = np.concatenate([x for x, _ in parts.values()])
     labels, class_names = _labels(name, np.concatenate([y for _, y in parts.values()]), found.get("class_names"))
     if "all" in parts:

@@ -23,7 +23,7 @@ from cnn_jax.data.pictures import decode_picture, find_pictures
 from cnn_jax.data.records import Records, in_threads, showing_progress
 from cnn_jax.data.splits import members_of_split, mixed_order, stratified_parts
 from cnn_jax.errors import EXIT_CODE, UsageError
-from cnn_jax.files import write_whole
+from cnn_jax.files import cache_folder, write_whole
 
 SHOWN_BROKEN = 10
 CHECKED_AT_ONCE = 64
@@ -118,7 +118,16 @@ def open_folder(path: str, split: str, *, image_shape: tuple[int, int, int] | No
     )
     identity = repr([(contents.files[e].path, contents.files[e].hash) for e in chosen])
     return Records(
-        name, split, reader, len(chosen), image_shape, contents.class_names, identity, framing, report=str(contents)
+        name,
+        split,
+        reader,
+        len(chosen),
+        image_shape,
+        contents.class_names,
+        identity,
+        framing,
+        report=str(contents),
+        origin="folder",  # the identity has a hash of every file
     )
 
 
@@ -157,7 +166,7 @@ def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
     if not str(path) or not root.is_dir():
         raise UsageError(f"data set 'folder:{path}': there is no folder {root}")
     folders = _class_folders(root)
-    index_file = _cache_folder() / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
+    index_file = cache_folder("folders") / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
     known = _read_index(index_file)
     listed: list[tuple[str, str, str]] = []
     for (part, class_name), folder in folders.items():
@@ -236,10 +245,6 @@ def _checked(path: Path) -> tuple[str, int, int, str]:
     except UsageError as error:
         return hashed, 0, 0, str(error).removeprefix(f"{path}: ")
     return hashed, width, height, ""
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnn_jax" / "folders"
 
 
 def _read_index(file: Path) -> dict[str, list]:

@@ -145,7 +145,7 @@ def decode_picture(content: bytes, path: str | PathLike[str], *, channels: int, 
         UsageError: when it is no picture or is cut short.
     """
     image = _without_transparency(_eight_bits(_open(path, [], content, least), path), [])
-    return image.convert("L" if channels == 1 else "RGB")
+    return _in_mode(image, "L" if channels == 1 else "RGB")
 
 
 def resize_picture(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:
@@ -169,7 +169,8 @@ def _open(path: str | PathLike[str], assumed: list[str], content: bytes | None =
                 if least:
                     image.draft("", (2 * least, 2 * least))  # no other mode; only JPEG heeds it
                 image.load()
-                return ImageOps.exif_transpose(image)
+                ImageOps.exif_transpose(image, in_place=True)
+                return image
     except FileNotFoundError as error:
         raise UsageError(f"{path}: there is no such file") from error
     except UnidentifiedImageError as error:  # whose own text has an address in memory
@@ -191,8 +192,12 @@ def _eight_bits(image: Image.Image, path: str | PathLike[str]) -> Image.Image:
         raise UsageError(f"{path}: has floating point pixels; save it with 8 or 16 bits")
     grey = image.mode in ("1", "L", "LA", "La")
     if image.has_transparency_data:
-        return image.convert("LA" if grey else "RGBA")
-    return image.convert("L" if grey else "RGB")
+        return _in_mode(image, "LA" if grey else "RGBA")
+    return _in_mode(image, "L" if grey else "RGB")
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)  # which would copy every picture
 
 
 def _without_transparency(image: Image.Image, assumed: list[str]) -> Image.Image:

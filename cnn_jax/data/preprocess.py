@@ -87,11 +87,23 @@ class Preprocess:
         channels = input_shape[-1]
         scale = cls(tuple(input_shape), mean=(0.0,) * channels, std=(1.0,) * channels, resize=resize)
         dataset = sample(dataset, most=MEASURED_AT_MOST)
+        jax.eval_shape(scale, dataset.images[:1])  # what does not fit is an error here
+        # Where pixels are only moved it is enough to count how often each value occurs.
+        moved = resize not in RESIZE_METHODS or dataset.image_shape == scale.input_shape
+        counted = moved and dataset.dtype == "uint8"
+        values = np.arange(256) / 255
         total, total_of_squares = np.zeros(channels), np.zeros(channels)
         for start in range(0, len(dataset), MEASURED_AT_ONCE):
-            pixels = np.asarray(scale(dataset.images[start : start + MEASURED_AT_ONCE]), np.float64)
-            total += pixels.sum(axis=(0, 1, 2))
-            total_of_squares += np.square(pixels).sum(axis=(0, 1, 2))
+            images = dataset.images[start : start + MEASURED_AT_ONCE]
+            if counted:
+                pixels = scale._resized(images)
+                counts = np.stack([np.bincount(pixels[..., c].ravel(), minlength=256) for c in range(channels)])
+                total += counts @ values
+                total_of_squares += counts @ np.square(values)
+            else:
+                pixels = np.asarray(scale(images), np.float64)
+                total += pixels.sum(axis=(0, 1, 2))
+                total_of_squares += np.square(pixels).sum(axis=(0, 1, 2))
         count = len(dataset) * math.prod(scale.input_shape[:2])
         mean = total / count
         std = np.sqrt(np.maximum(total_of_squares / count - mean**2, 0))
@@ -144,9 +156,13 @@ class Preprocess:
         pixels = jnp.asarray(images, jnp.float32)
         if images.dtype == jnp.uint8:
             pixels = pixels / 255
-        return (self._resized(pixels) - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(self.std, jnp.float32)
+        return (jnp.asarray(self._resized(pixels)) - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(
+            self.std, jnp.float32
+        )
 
-    def _resized(self, pixels: Float32[Array, "n _ _ channels"]) -> Float32[Array, "n height width channels"]:
+    def _resized(
+        self, pixels: Shaped[Array | np.ndarray, "n _ _ channels"]
+    ) -> Shaped[Array | np.ndarray, "n height width channels"]:
         sizes, wanted = pixels.shape[1:3], self.input_shape[:2]
         if sizes == wanted:
             return pixels
@@ -161,4 +177,5 @@ class Preprocess:
                 f"Preprocess: pictures of {sizes[0]}x{sizes[1]} do not become {wanted[0]}x{wanted[1]} with "
                 f"resize={self.resize!r}; use resize='bilinear'" + (" or 'pad'" if min(missing) >= 0 else "")
             )
-        return jnp.pad(pixels, [(0, 0), *((pixel // 2, pixel - pixel // 2) for pixel in missing), (0, 0)])
+        widths = [(0, 0), *((pixel // 2, pixel - pixel // 2) for pixel in missing), (0, 0)]
+        return np.pad(pixels, widths) if isinstance(pixels, np.ndarray) else jnp.pad(pixels, widths)

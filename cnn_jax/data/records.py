@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cnn_jax.data.dataset import Dataset
+from cnn_jax.data.decoded import Arrays, decoded_once
 from cnn_jax.data.pictures import resize_picture
 
 READ_AT_ONCE = 64
@@ -42,6 +43,7 @@ class Records:
             in :func:`~cnn_jax.data.read_picture`.
         dtype: of the pixels.
         report: what was found on disk, in a few lines for the user; may be empty.
+        origin: with the identity, a text that changes when decoded pictures would; empty: they are never kept.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Records:
     framing: str = "crop"
     dtype: str = "uint8"
     report: str = ""
+    origin: str = ""
 
     def __len__(self) -> int:
         return self.count
@@ -85,7 +88,12 @@ class Records:
         return np.asarray(resize_picture(picture, (width, height), self.framing)).reshape(self.image_shape)
 
     def to_memory(self) -> Dataset:
-        """Reads everything, in the order in which it is stored."""
+        """Reads everything, in the order in which it is stored; from the user's cache if it was decoded before."""
+        made = repr((self.origin, self.identity, self.image_shape, self.framing, self.dtype))
+        images, labels = decoded_once(made, len(self), self.num_bytes, self._decode) if self.origin else self._decode()
+        return Dataset(self.name, self.split, images, labels, self.class_names, self.report)
+
+    def _decode(self) -> Arrays:
         images, labels = np.empty((self.count, *self.image_shape), self.dtype), np.empty(self.count, np.int32)
         starts = range(0, self.count, READ_AT_ONCE)
 
@@ -97,7 +105,7 @@ class Records:
         with showing_progress(f"reading {self.name} {self.split}", self.count) as advance:
             for count in in_threads(read, starts):
                 advance(count)
-        return Dataset(self.name, self.split, images, labels, self.class_names, self.report)
+        return images, labels
 
     def fingerprint(self) -> str:
         """A hash of :attr:`identity`."""
@@ -141,7 +149,8 @@ def sample(found: Dataset | Records, *, most: int = SAMPLED) -> Dataset:
     if isinstance(found, Dataset):
         return found
     chosen = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
-    return dataclasses.replace(found, reader=_PartReader(found.reader, chosen), count=len(chosen)).to_memory()
+    part = dataclasses.replace(found, reader=_PartReader(found.reader, chosen), count=len(chosen), origin="")
+    return part.to_memory()
 
 
 @dataclasses.dataclass(frozen=True)

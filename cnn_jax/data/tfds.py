@@ -66,6 +66,7 @@ def open_tfds(
     files = [
         (os.path.basename(file.filename), os.path.getsize(file.filename), file.skip, file.take) for file in instructions
     ]
+    stored = [(file.filename, os.stat(file.filename).st_mtime_ns) for file in instructions]
     return Records(
         name,
         split,
@@ -76,6 +77,7 @@ def open_tfds(
         identity=repr((builder.info.full_name, files)),
         framing=framing,
         dtype=np.dtype(feature.np_dtype).name,
+        origin=repr(stored),
     )
 
 

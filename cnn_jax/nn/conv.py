@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -372,8 +372,9 @@ class ConvTranspose(nnx.Module):
         padding = self._padding()
         if self.padding == "CIRCULAR":
             # Spread out, an input that goes on for so many periods is one that goes round; the rest is in the gaps.
+            pairs = cast(Sequence[tuple[int, int]], padding)
             whole = [
-                [divmod(width, stride) for width in pair] for pair, stride in zip(padding, self.strides, strict=True)
+                [divmod(width, stride) for width in pair] for pair, stride in zip(pairs, self.strides, strict=True)
             ]
             inputs = ops.pad(inputs, [(low, high) for (low, _), (high, _) in whole], boundary="periodic")
             padding = tuple((low, high) for (_, low), (_, high) in whole)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ class Records:
     def __init__(self, directory: Path, *, length: int = 0, step: int = 0) -> None:
         self._file = open(directory / "metrics.jsonl", "ab")  # noqa: SIM115 - closed in __exit__
         self._file.truncate(length)
-        # Imported here because it takes seconds where PyTorch is installed, which it looks for.
-        from tensorboardX import SummaryWriter
+        with _hidden("torch"):  # tensorboardX imports it for tensors, which there are none of: seconds at every start
+            from tensorboardX import SummaryWriter
 
         self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=step or None, max_queue=1000)
 
@@ -56,6 +57,19 @@ class Records:
     def write_speed(self, *, step: int, examples_per_second: float) -> None:
         """Adds the speed to TensorBoard alone, since it differs from run to run."""
         self._events.add_scalar("speed/examples_per_second", examples_per_second, step)
+
+
+@contextlib.contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """A package that nobody has imported yet seems not to be installed."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 class NoRecords:

@@ -39,8 +39,8 @@ def learning_rate_schedule(
       drop_factor: what it multiplies by.
 
     Raises:
-      UsageError: an unknown name, a negative rate, a warm-up that is longer than the run, drops that are not in order within the run,
-        or none for ``'step'``.
+      UsageError: an unknown name, a negative rate, a warm-up that is longer than the run, drops that are not in order
+        within the run, or none for ``'step'``.
 
     >>> rate = learning_rate_schedule("linear", 1.0, total_steps=10, warmup_steps=2)
     >>> [float(rate(step)) for step in (0, 1, 2, 6, 10)]
