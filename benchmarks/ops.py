@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import record
 from op_contenders import CONTENDERS, LAYERS
 
-from cnn_jax.huge_pages import apply_recommended_tunables, recommended_glibc_tunables
 from cnn_jax.xla import apply_recommended_flags, recommended_xla_flags
 
 QUICK = ("lenet_c1", "resnet20_32", "depthwise_3x3", "max_3_s2")
@@ -46,7 +45,6 @@ class Contender:
         environment = {**os.environ, "JAX_PLATFORMS": {"gpu": "cuda"}.get(backend, backend)}
         if "default flags" not in name:
             apply_recommended_flags(environment)
-            apply_recommended_tunables(environment)
         command = [sys.executable, str(Path(__file__).with_name("op_contenders.py")), name, str(seconds)]
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -221,7 +219,6 @@ def write(backends: dict[str, Measured], load: float) -> None:
     circumstances = {
         **record.circumstances(("jax", "jaxlib", "torch", "numpy")),
         "XLA_FLAGS": f"`{recommended_xla_flags()}`, except where it says default flags",
-        "GLIBC_TUNABLES": f"`{recommended_glibc_tunables()}`, of PyTorch too, except where it says default flags",
         "load average before the run (the run itself adds to it)": f"{load:.2f}",
         "dtype": "float32",
     }
