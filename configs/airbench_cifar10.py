@@ -50,7 +50,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config.dtype = "float32"
         config.model.width = 0.5
         config.batch_size = 512
-        config.evaluate_every = "5 epochs"
+        config.duration, config.evaluate_every = "14 epochs", "5 epochs"
+        config.optimizer.warmup = "3.2 epochs"
         config.steps_per_call = 16
         config.optimizer.learning_rate = 0.75
     if variant == "smoke":
