@@ -78,6 +78,7 @@ def run_vectorized(
 def groups(trials: Sequence[Trial], numbers: Sequence[str]) -> list[list[Trial]]:
     """Trials that differ in seeds and numbers alone; a number of 0 says 'none', which is another program.
 
+    >>> from pathlib import Path
     >>> def trial(number, **values):
     ...     return Trial(number, values, ConfigDict({"seed": 0, "rate": 0.1, "width": 1.0} | values), Path())
     >>> trials = [trial(0), trial(1, rate=0.5, seed=3), trial(2, width=2.0), trial(3, rate=0.0)]

@@ -178,12 +178,12 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one_whole(
     report = make_page().write(tmp_path)
     before = report.read_bytes()
 
-    def full(path: Path, content: bytes) -> int:
-        with open(path, "wb") as file:
-            file.write(content[: len(content) // 2])
-        raise OSError(28, os.strerror(28))
+    class Full(io.FileIO):
+        def write(self, content: bytes) -> int:
+            super().write(content[: len(content) // 2])
+            raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("cnn_jax.files.open", Full, raising=False)
     with pytest.raises(OSError, match="No space left"):
         Page("Another").write(tmp_path)
     assert report.read_bytes() == before
