@@ -32,6 +32,7 @@ from ml_collections import ConfigDict  # noqa: E402
 from cnn_jax import huge_pages, xla  # noqa: E402
 
 PARTS = ("workers", "driver", "vectorized")
+TOGETHER_IMAGES, TOGETHER_EPOCHS = 12_800, 4
 
 
 def train_nothing(config: ConfigDict, directory: Path, *, report: bool, on_evaluation: Callable[..., None]) -> None:
@@ -109,12 +110,13 @@ def vectorized(trials: int) -> dict[str, Any]:
     from configs.lenet5_mnist import get_config
 
     config = get_config()
-    config.data.train, config.data.validation, config.data.test = "train[:3200]", "train[55000:56000]", "test[:1000]"
-    config.epochs = 2
+    config.data.train = f"train[:{TOGETHER_IMAGES}]"
+    config.data.validation, config.data.test = "train[55000:56000]", "test[:1000]"
+    config.epochs = TOGETHER_EPOCHS
     part = space.log_uniform("optimizer.learning_rate", 0.005, 0.1)
     described = Sweep(config, part, "experiments.classification:train", "validation/accuracy", trials, reports=False)
     alone, together = measure(described, 1), measure(described, 1, kind="vectorized", batch=trials)
-    return {"images": 3200 * config.epochs * trials, "alone": alone, "together": together}
+    return {"images": TOGETHER_IMAGES * TOGETHER_EPOCHS * trials, "alone": alone, "together": together}
 
 
 def driver(points: int) -> dict[str, Any]:
@@ -157,7 +159,8 @@ def markdown(report: dict[str, Any]) -> str:
         lines += [f"Between the trials of the one worker: {overhead:.3f} s a trial.", ""]
     if found := report.get("vectorized"):
         alone, together = found["alone"], found["together"]
-        lines += [f"{alone['trials']} trials of LeNet-5 on MNIST, 3,200 images, 2 epochs each, compiling included:", ""]
+        each = found["images"] // alone["trials"]
+        lines += [f"{alone['trials']} trials of LeNet-5 on MNIST, {each:,} images each, compiling included:", ""]
         rows = []
         for name, side in (("one after the other", alone), ("in one program", together)):
             seconds, speed = side["seconds"], found["images"] / side["seconds"]

@@ -183,7 +183,8 @@ def tables(measured: Measured) -> list[tuple[str, list[str], list[list[str]]]]:
     for name, cells in measured.items():
         batch = max(cell.get("batch", 0) for cell in cells.values())
         label = f"{NETWORKS[name].title} b{batch}"
-        times.append([label, *(shown(cells[title]) for title in COLUMNS), cells["PyTorch eager"].get("layout", "")])
+        shown_cells = [shown(cells.get(title, {"note": ""})) for title in COLUMNS]  # an older run may lack a column
+        times.append([label, *shown_cells, cells["PyTorch eager"].get("layout", "")])
         values = [ratio(cells, above, below) for above, below in RATIOS.values()]
         ratios.append([label, *("" if value is None else f"{value:.2f}" for value in values)])
         compiled = [cells[title].get("compile") for title in ("ours", "ours in a loop", "stock Flax", "torch.compile")]
