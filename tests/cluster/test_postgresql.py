@@ -18,7 +18,7 @@ from cnn_jax.sweep.settings import Place
 from cnn_jax.sweep.store import Store
 from tests.launch.process import ROOT, environment, launch
 from tests.sweep.driving import begin, driver, until
-from tests.sweep.test_kills import begun, check_complete
+from tests.sweep.test_kills import assert_complete, begun
 
 
 class Server:
@@ -81,7 +81,7 @@ def test_connections_are_cut_and_the_server_restarts(server: Server, tmp_path: P
         server.start()
         output = process.communicate()[0]
     assert process.returncode == 0, output
-    check_complete(tmp_path, store, count=9)
+    assert_complete(tmp_path, store, count=9)
     store.close()
 
 

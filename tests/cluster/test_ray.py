@@ -11,7 +11,7 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 from ray.cluster_utils import Cluster
 
 from tests.sweep.driving import begin, driver, evaluations, starts, until
-from tests.sweep.test_kills import check_complete
+from tests.sweep.test_kills import assert_complete
 
 
 @pytest.fixture
@@ -34,5 +34,5 @@ def test_trials_run_on_both_nodes_and_one_node_may_be_killed(cluster: Cluster, t
         cluster.remove_node(second, allow_graceful=False)
         output = process.communicate()[0]
     assert process.returncode == 0, output
-    check_complete(tmp_path, store, count=6)
+    assert_complete(tmp_path, store, count=6)
     assert sum(len(starts(tmp_path, number)) for number in range(6)) == 7, "one of them was begun twice"

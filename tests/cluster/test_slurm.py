@@ -10,7 +10,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.sweep.cluster import SlurmWorkers
 from cnn_jax.sweep.settings import Place
 from tests.sweep.driving import begin, driver, evaluations, starts, until
-from tests.sweep.test_kills import begun, check_complete
+from tests.sweep.test_kills import assert_complete, begun
 
 
 def test_jobs_run_a_sweep_and_one_may_be_killed(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_jobs_run_a_sweep_and_one_may_be_killed(tmp_path: Path) -> None:
         os.kill(victim, signal.SIGKILL)
         output = process.communicate()[0]
     assert process.returncode == 0, output
-    check_complete(tmp_path, store, count=9)
+    assert_complete(tmp_path, store, count=9)
     assert len(starts(tmp_path, number)) == 2
     assert len(evaluations(tmp_path, number)) == 10
 

@@ -15,7 +15,7 @@ def window(rows):
     return jnp.array(rows, float)[..., None, None]
 
 
-def agree(actual, expected):
+def assert_agree(actual, expected):
     """Same shape, same numbers up to rounding in float64."""
     np.testing.assert_allclose(actual, np.array(expected, float), rtol=1e-12, atol=1e-12, strict=True)
 

@@ -6,7 +6,7 @@ import pytest
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
-from tests.lectures.exact import agree, field, plane, pullback, shape, window
+from tests.lectures.exact import assert_agree, field, plane, pullback, shape, window
 
 SEVEN = [
     [6, 3, 4, 4, 5, 0, 3],
@@ -36,7 +36,7 @@ def test_001_numerical_example_adds_the_activation_maps_over_the_depth():
     # Depth 2 = depth 1 twice: 1 + 2 + 3 + 4 = 10 in the first map, 5 times the sum 10 in the second.
     x = jnp.stack([jnp.array([[1.0, 2], [3, 4]]), jnp.array([[1.0, 2], [3, 4]])], axis=-1)
     kernel = jnp.concatenate([window(np.ones((2, 2))), window(np.full((2, 2), 5.0))], axis=2)
-    agree(ops.conv(x, kernel), [[[10 + 50]]])
+    assert_agree(ops.conv(x, kernel), [[[10 + 50]]])
 
 
 @pytest.mark.parametrize(("depth", "width"), [(1, 3), (2, 5), (3, 7)])
@@ -52,10 +52,10 @@ def test_001_effects_of_convolution_receptive_field_of_stacked_three_by_three(de
 def test_001_application_of_padding_with_two_zeros():
     padded = ops.pad(plane(SEVEN), [2, 2])[..., 0]
     assert padded.shape == (11, 11)
-    agree(padded[2:9, 2:9], SEVEN)
+    assert_agree(padded[2:9, 2:9], SEVEN)
     assert padded.sum() == np.sum(SEVEN)
-    agree(padded[2], [0, 0, 6, 3, 4, 4, 5, 0, 3, 0, 0])
-    agree(padded[:, 3], [0, 0, 3, 7, 0, 7, 8, 0, 4, 0, 0])
+    assert_agree(padded[2], [0, 0, 6, 3, 4, 4, 5, 0, 3, 0, 0])
+    assert_agree(padded[:, 3], [0, 0, 3, 7, 0, 7, 8, 0, 4, 0, 0])
 
 
 @pytest.mark.parametrize("size", [1, 3, 5, 7])
@@ -68,7 +68,7 @@ def test_001_types_of_padding_twice_the_padding_plus_the_reduction(padding, amou
 
 def test_001_strided_convolution_stands_at_one_then_every_s():
     # A 1x1 kernel of one shows where: rows and columns 1, 4, 7.
-    agree(ops.conv(plane(SEVEN), window([[1]]), strides=3)[..., 0], [[6, 4, 3], [3, 0, 7], [6, 3, 5]])
+    assert_agree(ops.conv(plane(SEVEN), window([[1]]), strides=3)[..., 0], [[6, 4, 3], [3, 0, 7], [6, 3, 5]])
 
 
 def test_001_strided_convolution_size_where_the_stride_divides():
@@ -90,16 +90,16 @@ def test_001_max_pooling_keeps_the_depth():
 
 
 def test_001_pooling_example_three_by_three_at_stride_two():
-    agree(ops.max_pool(plane(SEVEN), (3, 3), strides=2)[..., 0], [[7, 5, 5], [8, 5, 7], [8, 6, 6]])
+    assert_agree(ops.max_pool(plane(SEVEN), (3, 3), strides=2)[..., 0], [[7, 5, 5], [8, 5, 7], [8, 6, 6]])
 
 
 def test_001_relu_is_one_to_one():
-    agree(ops.relu(jnp.array([[-2.0, 0, 3], [4, -5, 6]])), [[0, 0, 3], [4, 0, 6]])
+    assert_agree(ops.relu(jnp.array([[-2.0, 0, 3], [4, -5, 6]])), [[0, 0, 3], [4, 0, 6]])
 
 
 def test_001_backprop_relu_passes_only_where_the_input_was_positive():
     (gradient,) = pullback(ops.relu, jnp.array([1.0, 2, 3]), jnp.array([-1.0, 0, 5]))
-    agree(gradient, [0, 0, 3])
+    assert_agree(gradient, [0, 0, 3])
 
 
 def test_001_backprop_max_pooling_flows_through_the_largest_cell():
@@ -107,11 +107,11 @@ def test_001_backprop_max_pooling_flows_through_the_largest_cell():
     def pool(x):
         return ops.max_pool(x, (2, 2), strides=5)
 
-    agree(pool(plane(SEVEN))[..., 0], [[7, 4], [8, 5]])
+    assert_agree(pool(plane(SEVEN))[..., 0], [[7, 4], [8, 5]])
     (gradient,) = pullback(pool, plane([[1, 2], [3, 4]]), plane(SEVEN))
     expected = np.zeros((7, 7))
     expected[1, 1], expected[1, 6], expected[5, 0], expected[6, 6] = 1, 2, 3, 4
-    agree(gradient[..., 0], expected)
+    assert_agree(gradient[..., 0], expected)
 
 
 FORWARD = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
@@ -122,10 +122,10 @@ def test_001_backprop_with_an_inverted_filter_single_channel():
     # Entry (1, 1): 1 * e + 10 * d + 100 * b + 1000 * a = 5 + 40 + 200 + 1000.
     expected = [[1, 12, 23, 30], [104, 1245, 2356, 3060], [407, 4578, 5689, 6090], [700, 7800, 8900, 9000]]
     dy = plane([[1, 10], [100, 1000]])
-    agree(ops.conv(dy, window(BACKWARD), padding="FULL")[..., 0], expected)
+    assert_agree(ops.conv(dy, window(BACKWARD), padding="FULL")[..., 0], expected)
     dx, _ = pullback(ops.conv, dy, plane(np.ones((4, 4))), window(FORWARD))
-    agree(dx[..., 0], expected)
-    agree(ops.conv_transpose(dy, window(FORWARD))[..., 0], expected)
+    assert_agree(dx[..., 0], expected)
+    assert_agree(ops.conv_transpose(dy, window(FORWARD))[..., 0], expected)
 
 
 def test_001_backprop_with_an_inverted_filter_60_slices_regrouped_as_3_sets_of_depth_20():
@@ -140,9 +140,9 @@ def test_001_backprop_with_an_inverted_filter_60_slices_regrouped_as_3_sets_of_d
     expected = np.zeros((6, 7, 3))
     for i, j in np.ndindex(3, 3):
         expected[i : i + 4, j : j + 5] += dy @ kernel[i, j].T
-    agree(ops.conv(jnp.array(dy), regrouped, padding="FULL"), expected)
+    assert_agree(ops.conv(jnp.array(dy), regrouped, padding="FULL"), expected)
     dx, _ = pullback(ops.conv, jnp.array(dy), jnp.zeros((6, 7, 3)), jnp.array(kernel))
-    agree(dx, expected)
+    assert_agree(dx, expected)
 
 
 MATRIX = np.array(
@@ -158,17 +158,17 @@ MATRIX = np.array(
 
 def test_001_convolution_as_a_matrix_multiplication_forward():
     x = np.arange(1, 10)
-    agree(ops.toeplitz_matrix(window([[1, 2], [3, 4]]), (3, 3)), MATRIX)
+    assert_agree(ops.toeplitz_matrix(window([[1, 2], [3, 4]]), (3, 3)), MATRIX)
     # 1 + 2 * 2 + 3 * 4 + 4 * 5 = 37; one step to the right or down adds the step times the sum of the kernel, 10.
-    agree(MATRIX @ x, [37, 47, 67, 77])
-    agree(ops.conv(plane(x.reshape(3, 3)), window([[1, 2], [3, 4]])).ravel(), [37, 47, 67, 77])
+    assert_agree(MATRIX @ x, [37, 47, 67, 77])
+    assert_agree(ops.conv(plane(x.reshape(3, 3)), window([[1, 2], [3, 4]])).ravel(), [37, 47, 67, 77])
 
 
 def test_001_convolution_as_a_matrix_multiplication_backward_is_the_transpose():
     dx, _ = pullback(ops.conv, plane([[1, 2], [3, 4]]), jnp.zeros((3, 3, 1)), window([[1, 2], [3, 4]]))
     # (1, 1) is in all four windows: 1 * 4 + 2 * 3 + 3 * 2 + 4 * 1.
     assert dx[1, 1, 0] == 20
-    agree(dx.ravel(), MATRIX.T @ [1, 2, 3, 4])
+    assert_agree(dx.ravel(), MATRIX.T @ [1, 2, 3, 4])
 
 
 # The pictures of Springenberg et al. (2015), figure 1, which the slide shows.
@@ -188,9 +188,9 @@ def test_001_illustration_of_deconvnet_and_guided_backpropagation(rule, expected
     def relu(x):
         return ops.relu(x, rule=rule)
 
-    agree(relu(jnp.array(ACTIVATION, float)), [[1, 0, 5], [2, 0, 0], [0, 2, 4]])
+    assert_agree(relu(jnp.array(ACTIVATION, float)), [[1, 0, 5], [2, 0, 0], [0, 2, 4]])
     (gradient,) = pullback(relu, jnp.array(SIGNAL, float), jnp.array(ACTIVATION, float))
-    agree(gradient, expected)
+    assert_agree(gradient, expected)
 
 
 def test_001_alexnet_first_layer_needs_227_or_padding():
@@ -272,7 +272,7 @@ def test_001_vgg_configuration_c_has_one_by_one_convolutions():
 def test_001_googlenet_output_averages_each_map_to_one_value():
     x = jnp.stack([jnp.arange(49.0), jnp.full(49, 7.0)], axis=-1).reshape(7, 7, 2)
     # The mean of 0 .. 48 is 24; as many features as the last layer has maps.
-    agree(ops.global_avg_pool(x[None]), [[24, 7]])
+    assert_agree(ops.global_avg_pool(x[None]), [[24, 7]])
 
 
 def test_001_resnet_details_stride_one_keeps_and_stride_two_halves():
@@ -286,8 +286,8 @@ def test_001_resnet_details_stride_one_keeps_and_stride_two_halves():
 def test_001_resnet_projection_is_a_matrix_at_every_other_position():
     x = jnp.arange(16.0).reshape(4, 4, 1)
     y = ops.conv(x, jnp.array([[[[1.0, 10]]]]), strides=2)
-    agree(y[..., 0], [[0, 2], [8, 10]])
-    agree(y[..., 1], [[0, 20], [80, 100]])
+    assert_agree(y[..., 0], [[0, 2], [8, 10]])
+    assert_agree(y[..., 1], [[0, 20], [80, 100]])
 
 
 def test_001_other_applications_one_and_three_dimensional():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import filters, ops
-from tests.lectures.exact import agree, plane, pullback, shape, window
+from tests.lectures.exact import assert_agree, plane, pullback, shape, window
 
 BAR = [[0, 0, 0, 1, 1, 1, 1, 0, 0, 0]] * 10
 SQUARE = [[0] * 10, *[[0, 0, 0, 1, 1, 1, 1, 0, 0, 0]] * 8, [0] * 10]
@@ -19,15 +19,15 @@ POOL = [[1, 1, 2, 4], [5, 6, 7, 8], [3, 2, 1, 0], [1, 2, 3, 4]]
 def test_002_canny_edge_detection_gaussian_of_sum_159():
     # 2 * (2+4+5+4+2) + 2 * (4+9+12+9+4) + (5+12+15+12+5) = 34 + 76 + 49.
     kernel = 159 * filters.canny_gaussian()
-    agree(kernel[0], [2, 4, 5, 4, 2])
-    agree(kernel[1], [4, 9, 12, 9, 4])
-    agree(kernel[2], [5, 12, 15, 12, 5])
-    agree(kernel, kernel[::-1, ::-1])
-    agree(kernel.sum(), 159)
+    assert_agree(kernel[0], [2, 4, 5, 4, 2])
+    assert_agree(kernel[1], [4, 9, 12, 9, 4])
+    assert_agree(kernel[2], [5, 12, 15, 12, 5])
+    assert_agree(kernel, kernel[::-1, ::-1])
+    assert_agree(kernel.sum(), 159)
 
 
 def test_002_canny_gaussian_keeps_a_constant_image():
-    agree(filters.apply(jnp.full((6, 7, 3), 5.0), filters.canny_gaussian()), np.full((6, 7, 3), 5))
+    assert_agree(filters.apply(jnp.full((6, 7, 3), 5.0), filters.canny_gaussian()), np.full((6, 7, 3), 5))
 
 
 def test_002_lenet_5_shapes():
@@ -69,21 +69,21 @@ def test_002_poll_1_logistic_regression_has_10_times_784_weights_and_10_biases()
 
 
 def test_002_square_image_under_the_prewitt_kernel():
-    agree(filters.prewitt(axis=1), PREWITT)
-    agree(ops.conv(plane(BAR), window(PREWITT))[..., 0], [[0, 3, 3, 0, 0, -3, -3, 0]] * 8)
+    assert_agree(filters.prewitt(axis=1), PREWITT)
+    assert_agree(ops.conv(plane(BAR), window(PREWITT))[..., 0], [[0, 3, 3, 0, 0, -3, -3, 0]] * 8)
 
 
 def test_002_signal_processing_definition_reflects_the_kernel():
     # z[i, j] = sum of x[i - u, j - v] w[u, v]: a single one in the image brings out the kernel as it is.
     impulse = plane(np.eye(1, 9, 4).reshape(3, 3))
     kernel = [[1, 2], [3, 4]]
-    agree(ops.conv(impulse, window(kernel), padding="FULL", flip_kernel=True)[1:3, 1:3, 0], kernel)
+    assert_agree(ops.conv(impulse, window(kernel), padding="FULL", flip_kernel=True)[1:3, 1:3, 0], kernel)
 
 
 def test_002_relaxed_definition_does_not_flip():
     # z[i, j] = sum of x[i + u, j + v] w[u, v]: now the kernel comes out turned round.
     impulse = plane(np.eye(1, 9, 4).reshape(3, 3))
-    agree(ops.conv(impulse, window([[1, 2], [3, 4]]))[..., 0], [[4, 3], [2, 1]])
+    assert_agree(ops.conv(impulse, window([[1, 2], [3, 4]]))[..., 0], [[4, 3], [2, 1]])
 
 
 def lecture_loop(image, kernel, rows, columns):
@@ -99,47 +99,47 @@ def lecture_loop(image, kernel, rows, columns):
 
 def test_002_relaxed_definition_loop():
     image, kernel = np.arange(72.0).reshape(8, 9) ** 2 % 11, np.array(K1, float)
-    agree(ops.conv(plane(image), window(kernel))[..., 0], lecture_loop(image, kernel, 8 - 3 + 1, 9 - 3 + 1))
+    assert_agree(ops.conv(plane(image), window(kernel))[..., 0], lecture_loop(image, kernel, 8 - 3 + 1, 9 - 3 + 1))
 
 
 def test_002_relaxed_definition_loop_as_printed_forgets_the_last_column():
     # The second range is printed without its + 1: 8 x 7 of the 8 x 8 positions of a 10 x 10 image.
     printed = lecture_loop(np.array(BAR), np.array(PREWITT), 10 - 3 + 1, 10 - 3)
-    agree(printed, [[0, 3, 3, 0, 0, -3, -3]] * 8)
-    agree(ops.conv(plane(BAR), window(PREWITT))[:, :-1, 0], printed)
+    assert_agree(printed, [[0, 3, 3, 0, 0, -3, -3]] * 8)
+    assert_agree(ops.conv(plane(BAR), window(PREWITT))[:, :-1, 0], printed)
 
 
 def test_002_padding_the_square_image_with_zeros():
     # Eight rows of the bar, framed by zeros: the first and last windows see only two rows of ones.
     inner = [0, 3, 3, 0, 0, -3, -3, 0]
     expected = [[0, 2, 2, 0, 0, -2, -2, 0], *[inner] * 6, [0, 2, 2, 0, 0, -2, -2, 0]]
-    agree(ops.conv(plane(SQUARE), window(PREWITT))[..., 0], expected)
+    assert_agree(ops.conv(plane(SQUARE), window(PREWITT))[..., 0], expected)
     cropped = np.array(SQUARE)[1:-1, 1:-1]
-    agree(ops.conv(plane(cropped), window(PREWITT), padding=1)[..., 0], expected)
-    agree(ops.conv(plane(cropped), window(PREWITT), padding="SAME")[..., 0], expected)
+    assert_agree(ops.conv(plane(cropped), window(PREWITT), padding=1)[..., 0], expected)
+    assert_agree(ops.conv(plane(cropped), window(PREWITT), padding="SAME")[..., 0], expected)
 
 
 def test_002_exercise_which_kernel_goes_with_which_image():
-    agree(filters.sobel(axis=1), K1)
-    agree(filters.sobel(axis=0), K2)
+    assert_agree(filters.sobel(axis=1), K1)
+    assert_agree(filters.sobel(axis=0), K2)
     rows, columns = np.indices((4, 4))
     # Weights times distance: K1 gives 2 * (1 + 2 + 1) per unit of slope to the right, K2 per unit downwards; K3 gives
     # 1 * (1 - 2) + 2 * (2 - 1) + 3 * 1 = 4 along either axis, so 8 along one diagonal and nothing along the other.
     for kernel, right, down in ((K1, 8, 0), (K2, 0, 8), (K3, 4, 4)):
-        agree(ops.conv(plane(columns), window(kernel))[0, 0, 0], right)
-        agree(ops.conv(plane(rows), window(kernel))[0, 0, 0], down)
-        agree(ops.conv(plane(rows - columns), window(kernel))[0, 0, 0], down - right)
-        agree(ops.conv(plane(np.ones((4, 4))), window(kernel))[0, 0, 0], 0)
+        assert_agree(ops.conv(plane(columns), window(kernel))[0, 0, 0], right)
+        assert_agree(ops.conv(plane(rows), window(kernel))[0, 0, 0], down)
+        assert_agree(ops.conv(plane(rows - columns), window(kernel))[0, 0, 0], down - right)
+        assert_agree(ops.conv(plane(np.ones((4, 4))), window(kernel))[0, 0, 0], 0)
 
 
 def test_002_stride_two_with_quarters_is_average_pooling():
     expected = [[0, 0.5, 1, 0.5, 0]] * 5
-    agree(ops.conv(plane(BAR), window([[0.25, 0.25], [0.25, 0.25]]), strides=2)[..., 0], expected)
-    agree(ops.avg_pool(plane(BAR), (2, 2))[..., 0], expected)
+    assert_agree(ops.conv(plane(BAR), window([[0.25, 0.25], [0.25, 0.25]]), strides=2)[..., 0], expected)
+    assert_agree(ops.avg_pool(plane(BAR), (2, 2))[..., 0], expected)
 
 
 def test_002_stride_max_pooling_example():
-    agree(ops.max_pool(plane(POOL), (2, 2), strides=2)[..., 0], [[6, 8], [3, 4]])
+    assert_agree(ops.max_pool(plane(POOL), (2, 2), strides=2)[..., 0], [[6, 8], [3, 4]])
 
 
 def test_002_how_many_weights_between_s2_and_c3():
@@ -192,6 +192,6 @@ def test_002_forward_and_backward_are_those_of_a_linear_layer():
     matrix = np.asarray(ops.toeplitz_matrix(window(PREWITT), (4, 5)))
     assert matrix.shape == (6, 20)
     x, dz = np.arange(20.0) ** 2 % 7, np.array([1.0, -2, 3, -4, 5, -6])
-    agree(ops.conv(plane(x.reshape(4, 5)), window(PREWITT)).ravel(), matrix @ x)
+    assert_agree(ops.conv(plane(x.reshape(4, 5)), window(PREWITT)).ravel(), matrix @ x)
     dx, _ = pullback(ops.conv, plane(dz.reshape(2, 3)), plane(x.reshape(4, 5)), window(PREWITT))
-    agree(dx.ravel(), matrix.T @ dz)
+    assert_agree(dx.ravel(), matrix.T @ dz)

@@ -6,7 +6,7 @@ import pytest
 
 from cnn_jax import filters, ops
 from cnn_jax.errors import UsageError
-from tests.lectures.exact import agree, field, plane, pullback, shape, window
+from tests.lectures.exact import assert_agree, field, plane, pullback, shape, window
 
 
 def test_004_patch_flattened_to_25_dot_product_28_by_28():
@@ -26,8 +26,8 @@ def test_004_flatten_dot_product_output_are_a_convolution():
     y = ops.conv(x, kernel)
     patch = np.asarray(x)[7:12, 20:25].ravel()
     assert patch.shape == (75,)
-    agree(y[7, 20], patch @ np.asarray(kernel).reshape(75, 10))
-    agree(ops.im2col(x, (5, 5))[7, 20], patch)
+    assert_agree(y[7, 20], patch @ np.asarray(kernel).reshape(75, 10))
+    assert_agree(ops.im2col(x, (5, 5))[7, 20], patch)
 
 
 def test_004_filter_stacks_28_by_28_by_10_then_24_by_24_by_10():
@@ -38,8 +38,8 @@ def test_004_filter_stacks_28_by_28_by_10_then_24_by_24_by_10():
 
 def test_004_what_can_a_filter_do_blur_kernel():
     # The weights of the interactive page: 1/16 for the corners, 2/16 for the sides, 4/16 for the centre.
-    agree(filters.binomial(3), np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16)
-    agree(ops.conv(plane(np.full((4, 4), 8.0)), window(filters.binomial(3)))[..., 0], np.full((2, 2), 8))
+    assert_agree(filters.binomial(3), np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16)
+    assert_agree(ops.conv(plane(np.full((4, 4), 8.0)), window(filters.binomial(3)))[..., 0], np.full((2, 2), 8))
 
 
 @pytest.mark.parametrize(("stride", "size"), [(1, 5), (2, 3), (3, 2)])
@@ -85,13 +85,13 @@ def covered(size):
 def test_004_convolution_arithmetic_figure_2_6():
     # i = 5, k = 3, s = 2, p = 1: windows at 0, 2, 4 of the seven padded positions.
     assert shape(ops.conv, (5, 5, 1), (3, 3, 1, 1), strides=2, padding=1, rounding="strict") == (3, 3, 1)
-    agree(covered(5), [1, 1, 2, 1, 2, 1, 1])
+    assert_agree(covered(5), [1, 1, 2, 1, 2, 1, 1])
 
 
 def test_004_convolution_arithmetic_figure_2_7_leaves_the_last_row_and_column_uncovered():
     # i = 6: (6 + 2 - 3) / 2 is not whole; rounded down, position 7 of the eight is not read.
     assert shape(ops.conv, (6, 6, 1), (3, 3, 1, 1), strides=2, padding=1) == (3, 3, 1)
-    agree(covered(6), [1, 1, 2, 1, 2, 1, 1, 0])
+    assert_agree(covered(6), [1, 1, 2, 1, 2, 1, 1, 0])
     with pytest.raises(UsageError, match="stride 2 does not divide"):
         shape(ops.conv, (6, 6, 1), (3, 3, 1, 1), strides=2, padding=1, rounding="strict")
 
@@ -107,10 +107,10 @@ def test_004_convolution_implementation_w_row_32_by_27_times_x_col_27_by_9():
     assert x_col.shape == (27, 9)
     product = w_row @ x_col
     assert product.shape == (32, 9)
-    agree(ops.conv(x, kernel), product.T.reshape(3, 3, 32))
+    assert_agree(ops.conv(x, kernel), product.T.reshape(3, 3, 32))
     # The middle window by hand, straight from the arrays.
     middle = np.einsum("ijc,ijco->o", np.asarray(x)[1:4, 1:4], np.asarray(kernel))
-    agree(product[:, 4], middle)
+    assert_agree(product[:, 4], middle)
 
 
 def stack(*rates):
@@ -138,7 +138,7 @@ def test_004_dilated_convolution_called_1_dilated_is_dilation_rate_2():
     assert field(stack(2)) == (5, 5, 9)
     x = plane(np.arange(25).reshape(5, 5))
     # 0 + 2 + 4 + 10 + 12 + 14 + 20 + 22 + 24.
-    agree(ops.conv(x, jnp.ones((3, 3, 1, 1)), kernel_dilation=2), [[[108]]])
+    assert_agree(ops.conv(x, jnp.ones((3, 3, 1, 1)), kernel_dilation=2), [[[108]]])
 
 
 def test_004_stacked_dilated_convolutions_quickly_see_far():
@@ -150,8 +150,8 @@ def test_004_stacked_dilated_convolutions_quickly_see_far():
 def test_004_pooling_by_maximum_and_average():
     # The maxima are printed; the four by four input is lecture 002's.
     x = plane([[1, 1, 2, 4], [5, 6, 7, 8], [3, 2, 1, 0], [1, 2, 3, 4]])
-    agree(ops.max_pool(x, (2, 2), strides=2)[..., 0], [[6, 8], [3, 4]])
-    agree(ops.avg_pool(x, (2, 2), strides=2)[..., 0], [[13 / 4, 21 / 4], [2, 2]])
+    assert_agree(ops.max_pool(x, (2, 2), strides=2)[..., 0], [[6, 8], [3, 4]])
+    assert_agree(ops.avg_pool(x, (2, 2), strides=2)[..., 0], [[13 / 4, 21 / 4], [2, 2]])
 
 
 def test_004_one_by_one_convolution_reduces_the_depth():
@@ -163,4 +163,4 @@ def test_004_one_by_one_convolutions_are_an_mlp_at_every_pixel():
     x = generator.integers(-3, 4, (4, 5, 6)).astype(float)
     first, second = (generator.integers(-3, 4, sizes).astype(float) for sizes in ((6, 8), (8, 3)))
     hidden = ops.relu(ops.conv(jnp.array(x), jnp.array(first)[None, None]))
-    agree(ops.conv(hidden, jnp.array(second)[None, None]), np.maximum(x @ first, 0) @ second)
+    assert_agree(ops.conv(hidden, jnp.array(second)[None, None]), np.maximum(x @ first, 0) @ second)

@@ -83,7 +83,7 @@ SHARED = {
 
 @pytest.mark.parametrize("name", SHARED)
 def test_conv_shares_options_with_flax(name):
-    check_shared(nnx.Conv, nn.Conv, **SHARED[name])
+    assert_shared(nnx.Conv, nn.Conv, **SHARED[name])
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_conv_shares_options_with_flax(name):
     ],
 )
 def test_conv_transpose_shares_options_with_flax(options):
-    check_shared(nnx.ConvTranspose, nn.ConvTranspose, **options)
+    assert_shared(nnx.ConvTranspose, nn.ConvTranspose, **options)
 
 
 @pytest.mark.parametrize("name", ["Conv", "ConvTranspose"])
@@ -133,7 +133,7 @@ def drawn(key, shape, dtype):
     return jnp.asarray(np.random.default_rng(1).standard_normal(shape) / 3, dtype)
 
 
-def check_shared(theirs, ours, *, kernel_size=(3, 2), space=(7, 6), tolerance=1e-5, **options):
+def assert_shared(theirs, ours, *, kernel_size=(3, 2), space=(7, 6), tolerance=1e-5, **options):
     x = np.random.default_rng(0).standard_normal((2, *space, 4)).astype(np.float32)
     options.setdefault("kernel_init", drawn)  # Flax's own is compiled for each shape
     if "mask" in options:

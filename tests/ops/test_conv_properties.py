@@ -48,17 +48,17 @@ def bounds(case, method, terms, left, right, products):
     return error + 4 * UNIT[case.dtype] * products + TINY[case.dtype] * (1 + terms)
 
 
-def check_output(case, method):
+def assert_output(case, method):
     with jax.enable_x64(case.dtype == "float64"):
         x, kernel, _ = case.arrays()
         options = {**case.options, "boundary_value": case.value, "mask": case.mask(), "method": method}
         y = compiled(functools.partial(ops.conv, **options))(x, kernel)
     assert y.dtype == case.dtype
     assert y.shape == (*case.batch, *case.output, case.groups * case.features)
-    compare_output(case, method, x, kernel, y)
+    assert_equal_output(case, method, x, kernel, y)
 
 
-def compare_output(case, method, x, kernel, y):
+def assert_equal_output(case, method, x, kernel, y):
     left, kernel, value = case.merged(x), case.seen(kernel), case.value
     expected = reference.conv(left, kernel, case.axes, value=value, **case.rule)
     products = reference.conv(np.abs(left), np.abs(kernel), case.axes, value=abs(value), **case.rule)
@@ -67,7 +67,7 @@ def compare_output(case, method, x, kernel, y):
     close(y, expected, bounds(case, method, terms, everything, kernel, products), "output")
 
 
-def check_gradients(case, method, derivatives="custom"):
+def assert_gradients(case, method, derivatives="custom"):
     with jax.enable_x64(case.dtype == "float64"):
         x, kernel, dy = case.arrays()
         mask, value = case.mask(), case.value
@@ -83,7 +83,7 @@ def check_gradients(case, method, derivatives="custom"):
     assert y.shape == dy.shape
     assert {y.dtype.name, dx.dtype.name, dkernel.dtype.name} == {case.dtype}
 
-    compare_output(case, method, x, kernel, y)
+    assert_equal_output(case, method, x, kernel, y)
 
     kernel, left, right, value = case.seen(kernel), case.merged(x), case.merged(dy), case.value
     sizes = [np.abs(array) for array in (left, kernel, right)]
@@ -99,7 +99,7 @@ def check_gradients(case, method, derivatives="custom"):
     close(dkernel, expected, bounds(case, method, terms, everything, right, products), "kernel gradient")
 
 
-def check_adjoint(case, method):
+def assert_adjoint(case, method):
     """The transposed convolution against the reference's adjoint, at the very size that the case starts from."""
     with jax.enable_x64(case.dtype == "float64"):
         _, kernel, y = case.arrays()
@@ -114,7 +114,7 @@ def check_adjoint(case, method):
     close(x, expected, bounds(case, method, terms, y, kernel, products), "transposed convolution")
 
 
-def check_matrices(case):
+def assert_matrices(case):
     """The Toeplitz matrix, im2col and its adjoint, and unshared weights, all in float64."""
     with jax.enable_x64(True):
         x, kernel, y = case.arrays()
@@ -222,46 +222,46 @@ def fit(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_output(method):
-    few(20)(given(case=varied(**fit(method)))(lambda case: check_output(case, method)))()
+    few(20)(given(case=varied(**fit(method)))(lambda case: assert_output(case, method)))()
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_output_and_both_gradients(method):
-    few(12)(given(case=varied(**fit(method)))(lambda case: check_gradients(case, method)))()
+    few(12)(given(case=varied(**fit(method)))(lambda case: assert_gradients(case, method)))()
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_conv_transpose_is_the_adjoint(method):
-    few(8)(given(case=varied(**fit(method), linear=True))(lambda case: check_adjoint(case, method)))()
+    few(8)(given(case=varied(**fit(method), linear=True))(lambda case: assert_adjoint(case, method)))()
 
 
 @few(8)
 @given(case=varied())
 def test_derivatives_of_jax(case):
-    check_gradients(case, "direct", derivatives="jax")
+    assert_gradients(case, "direct", derivatives="jax")
 
 
 @few(20)
 @given(case=varied(linear=True, dtypes=["float64"]))
 def test_matrices_and_unshared_weights(case):
-    check_matrices(case)
+    assert_matrices(case)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize("method", METHODS)
 def test_output_and_both_gradients_by_thousands(method, part):
-    many(150)(given(case=searched(**fit(method)))(lambda case: check_gradients(case, method)))()
+    many(150)(given(case=searched(**fit(method)))(lambda case: assert_gradients(case, method)))()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_conv_transpose_by_thousands(method):
-    many(120)(given(case=searched(**fit(method), linear=True))(lambda case: check_adjoint(case, method)))()
+    many(120)(given(case=searched(**fit(method), linear=True))(lambda case: assert_adjoint(case, method)))()
 
 
 @pytest.mark.slow
 @many(300)
 @given(case=searched(linear=True, dtypes=["float64"]))
 def test_matrices_by_thousands(case):
-    check_matrices(case)
+    assert_matrices(case)

@@ -15,7 +15,7 @@ from tests.compiled import compiled
 from tests.ops.pool_reference import build
 
 
-def check(case, *, include, p):
+def assert_equals_loops(case, *, include, p):
     """Every pool, with its gradient, in one compiled program."""
     pools = {ties: functools.partial(ops.max_pool, ties=ties) for ties in ("first", "split", "all")}
     pools["avg"] = functools.partial(ops.avg_pool, count_include_pad=include)
@@ -44,7 +44,7 @@ def check(case, *, include, p):
 @settings(max_examples=30, deadline=None, derandomize=True, database=None)
 @given(rng=st.randoms(use_true_random=True))
 def test_every_pool_and_gradient_against_loops(rng):
-    check(build(rng.choice), include=rng.choice([True, False]), p=rng.choice([1, 2, 2.5]))
+    assert_equals_loops(build(rng.choice), include=rng.choice([True, False]), p=rng.choice([1, 2, 2.5]))
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ def test_every_pool_and_gradient_against_loops_by_thousands(data):
     def pick(options):
         return data.draw(st.sampled_from(options))
 
-    check(build(pick), include=pick([True, False]), p=pick([1, 2, 2.5]))
+    assert_equals_loops(build(pick), include=pick([True, False]), p=pick([1, 2, 2.5]))
 
 
 def test_small_windows_by_hand():

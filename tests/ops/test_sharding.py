@@ -52,7 +52,7 @@ def everything(x, kernel):
     return {name: one(op) for name, op in OPS.items()}
 
 
-def compare(actual, expected):
+def assert_same(actual, expected):
     for name, results in expected.items():
         for left, right in zip(jax.tree.leaves(actual[name]), jax.tree.leaves(results), strict=True):
             np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4 * np.abs(right).max(), err_msg=name)
@@ -62,7 +62,7 @@ def test_explicit_mesh(arrays, alone):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Explicit,))
     x, kernel = (jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(arrays, (SPLIT, WHOLE), strict=True))
     together = compiled(everything)(x, kernel)
-    compare(together, alone)
+    assert_same(together, alone)
     (_, y), (dx, dkernel) = together["conv"]
     assert y.sharding.spec[0] == dx.sharding.spec[0] == "batch"
     assert dkernel.sharding.is_fully_replicated
@@ -80,4 +80,4 @@ def test_shard_map(arrays, alone):
 
     specs = dict.fromkeys(OPS, ((WHOLE, SPLIT), (SPLIT, WHOLE)))
     sharded = jax.shard_map(on_each, mesh=mesh, in_specs=(SPLIT, WHOLE), out_specs=specs)
-    compare(compiled(sharded)(*arrays), alone)
+    assert_same(compiled(sharded)(*arrays), alone)

@@ -42,7 +42,7 @@ def back(kernel):
     return np.moveaxis(kernel.detach().numpy(), (0, 1), (-1, -2))
 
 
-def compare(ours, theirs, x, kernel, tolerance=1e-5):
+def assert_same(ours, theirs, x, kernel, tolerance=1e-5):
     left, right = channels_first(x), out_in_window(kernel)
     expected = theirs(left, right)
     dy = normal(*channels_last(expected).shape, seed=9)
@@ -94,7 +94,7 @@ def test_conv(name, method):
     rank = len(window) - 2
     theirs = functools.partial(TORCH_CONV[rank], **torch_options(options))
     ours = functools.partial(ops.conv, method=method, **options)
-    compare(ours, theirs, normal(*shape), normal(*window, seed=1))
+    assert_same(ours, theirs, normal(*shape), normal(*window, seed=1))
 
 
 @pytest.mark.parametrize(("method", "tolerance"), [("winograd", 1e-5), ("winograd_f43", 1e-4)])
@@ -103,7 +103,7 @@ def test_winograd(name, method, tolerance):
     shape, window, options = CONVOLUTIONS[name]
     ours = functools.partial(ops.conv, method=method, **options)
     theirs = functools.partial(TORCH_CONV[len(window) - 2], padding=1)
-    compare(ours, theirs, normal(*shape), normal(*window, seed=1), tolerance)
+    assert_same(ours, theirs, normal(*shape), normal(*window, seed=1), tolerance)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_winograd(name, method, tolerance):
 def test_boundaries(boundary, theirs):
     value = 0.5 if boundary == "constant" else 0.0
     extra = {"value": value} if boundary == "constant" else {}
-    compare(
+    assert_same(
         functools.partial(ops.conv, padding=[(3, 2), (1, 4)], strides=2, boundary=boundary, boundary_value=value),
         lambda x, kernel: F.conv2d(F.pad(x, (1, 4, 3, 2), mode=theirs, **extra), kernel, stride=2),
         normal(2, 7, 8, 3),
@@ -122,7 +122,7 @@ def test_boundaries(boundary, theirs):
 
 
 def test_negative_padding_crops():
-    compare(
+    assert_same(
         functools.partial(ops.conv, padding=[(-1, 2), (3, -2)]),
         lambda x, kernel: F.conv2d(F.pad(x, (3, -2, -1, 2)), kernel),
         normal(2, 7, 8, 3),
@@ -132,7 +132,7 @@ def test_negative_padding_crops():
 
 @pytest.mark.parametrize("window", [2, 3, 4, 5])
 def test_same(window):
-    compare(
+    assert_same(
         functools.partial(ops.conv, padding="SAME", kernel_dilation=2),
         functools.partial(F.conv2d, padding="same", dilation=2),
         normal(2, 9, 8, 3),
@@ -154,7 +154,7 @@ def test_same(window):
 )
 def test_conv_transpose(shape, window, options, output_padding, derivatives):
     rank = len(window) - 2
-    compare(
+    assert_same(
         functools.partial(ops.conv_transpose, output_padding=output_padding, derivatives=derivatives, **options),
         functools.partial(TORCH_TRANSPOSE[rank], output_padding=output_padding, **torch_options(options)),
         normal(*shape),

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from flax import nnx
 
 from cnn_jax import nn, ops
-from tests.parity.test_pool import channels_first, channels_last, compare, draw
+from tests.parity.test_pool import assert_same, channels_first, channels_last, draw
 
 
 @pytest.mark.parametrize(("size", "channels"), [(5, 8), (5, 32), (3, 3), (4, 20)])
 def test_local_response_norm(size, channels):
     numbers = {"alpha": 0.5, "beta": 0.75, "k": 1.5}
-    compare(
+    assert_same(
         lambda x: ops.local_response_norm(x, size=size, convention="torch", **numbers),
         lambda t: F.local_response_norm(t, size, **numbers),
         draw((2, 5, 4, channels)),
@@ -31,7 +31,7 @@ def test_batch_norm_in_training():
         return ops.batch_norm(x, mean=mean, variance=variance, scale=scale, bias=bias)
 
     parameters = {"weight": torch.tensor(scale), "bias": torch.tensor(bias)}
-    compare(ours, lambda t: F.batch_norm(t, None, None, training=True, **parameters), x, tolerance=1e-5)
+    assert_same(ours, lambda t: F.batch_norm(t, None, None, training=True, **parameters), x, tolerance=1e-5)
 
 
 def test_running_statistics():

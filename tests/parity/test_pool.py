@@ -35,7 +35,7 @@ def draw(shape, seed=0, *, ties=False):
     return (rng.integers(-3, 4, shape) if ties else rng.standard_normal(shape)).astype(np.float32)
 
 
-def compare(ours, theirs, x, seed=1, tolerance=1e-6):
+def assert_same(ours, theirs, x, seed=1, tolerance=1e-6):
     """Outputs and gradients of two functions of the same array."""
     reference = channels_first(x).requires_grad_()
     expected = theirs(reference)
@@ -55,7 +55,7 @@ def test_max_pool(case, rounding, channels):
     pool = getattr(F, f"max_pool{len(space)}d")
     options = {"stride": strides, "padding": padding, "dilation": dilation, "ceil_mode": rounding == "ceil"}
     ours = {"strides": strides, "padding": padding, "dilation": dilation, "rounding": rounding}
-    compare(lambda x: ops.max_pool(x, window, **ours), lambda t: pool(t, window, **options), x)
+    assert_same(lambda x: ops.max_pool(x, window, **ours), lambda t: pool(t, window, **options), x)
     _, expected = pool(channels_first(x), window, return_indices=True, **options)
     _, indices = compiled(lambda x: ops.max_pool(x, window, return_indices=True, **ours))(x)
     np.testing.assert_array_equal(indices, channels_last(expected))
@@ -70,7 +70,7 @@ def test_avg_pool(case, rounding, include):
     ours = {"strides": strides, "padding": padding, "rounding": rounding, "count_include_pad": include}
     pool = getattr(F, f"avg_pool{len(space)}d")
     x = draw((2, *space, 3))
-    compare(lambda x: ops.avg_pool(x, window, **ours), lambda t: pool(t, window, **theirs), x)
+    assert_same(lambda x: ops.avg_pool(x, window, **ours), lambda t: pool(t, window, **theirs), x)
 
 
 @pytest.mark.parametrize("p", [1, 2, 3.0])
@@ -80,7 +80,7 @@ def test_lp_pool(space, p):
     pool = getattr(F, f"lp_pool{len(space)}d")
     x = np.abs(draw((2, *space, 3))) + 0.1  # PyTorch takes the powers without the absolute value
     kernel, stride = (window, strides) if len(space) > 1 else (window[0], strides[0])
-    compare(
+    assert_same(
         lambda x: ops.lp_pool(x, window, p=p, strides=strides), lambda t: pool(t, p, kernel, stride), x, tolerance=1e-5
     )
 
@@ -91,8 +91,8 @@ def test_lp_pool(space, p):
 def test_adaptive_pools(space, size):
     x = draw((2, *space, 3), ties=True)
     average, maximum = (getattr(F, f"adaptive_{kind}_pool{len(space)}d") for kind in ("avg", "max"))
-    compare(lambda x: ops.adaptive_avg_pool(x, size), lambda t: average(t, size), x, tolerance=1e-5)
-    compare(lambda x: ops.adaptive_max_pool(x, size), lambda t: maximum(t, size), x)
+    assert_same(lambda x: ops.adaptive_avg_pool(x, size), lambda t: average(t, size), x, tolerance=1e-5)
+    assert_same(lambda x: ops.adaptive_max_pool(x, size), lambda t: maximum(t, size), x)
     _, expected = maximum(channels_first(x), size, return_indices=True)
     _, indices = compiled(lambda x: ops.adaptive_max_pool(x, size, return_indices=True))(x)
     np.testing.assert_array_equal(indices, channels_last(expected))
@@ -110,7 +110,7 @@ def test_max_unpool(window, strides):
         return F.max_unpool2d(y, places, window, strides, output_size=(9, 8))
 
     if window == strides:
-        compare(ours, theirs, np.asarray(y))
+        assert_same(ours, theirs, np.asarray(y))
     else:  # overlapping windows write the same value twice; whose gradient that is, is not defined
         np.testing.assert_array_equal(ours(y), channels_last(theirs(channels_first(y))))
 
@@ -121,7 +121,7 @@ def test_upsample(rank, method, corners):
     space, scale = (4, 5, 3)[:rank], (2, 3, 2)[:rank]
     mode = method if method == "nearest" else ["linear", "bilinear", "trilinear"][rank - 1]
     options = {} if method == "nearest" else {"align_corners": corners}
-    compare(
+    assert_same(
         lambda x: ops.upsample(x, scale, method=method, align_corners=corners),
         lambda t: F.interpolate(t, scale_factor=scale, mode=mode, **options),
         draw((2, *space, 3)),

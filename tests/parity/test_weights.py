@@ -102,7 +102,7 @@ def stages(model):
     return {own: name for own, name in pairs.items() if not own.startswith("aux")}
 
 
-def compare(actual, expected, message=""):
+def assert_same(actual, expected, message=""):
     scale = np.abs(expected).max()
     assert scale > 1e-3, message
     np.testing.assert_allclose(actual, expected, atol=1e-4 * scale, rtol=0, err_msg=message)
@@ -130,9 +130,9 @@ def test_both_ways(name):
 
     logits, activations = run_ours(name, loaded.model)
     expected, outputs = run_theirs(network, x)
-    compare(logits, expected)
+    assert_same(logits, expected)
     for own, other in stages(loaded.model).items():
-        compare(activations[own], outputs[other], f"{own} and {other}")
+        assert_same(activations[own], outputs[other], f"{own} and {other}")
 
     returned, given = weights.to_torch(loaded.model), network.state_dict()
     assert {key: value.shape for key, value in returned.items()} == {key: value.shape for key, value in given.items()}
@@ -140,7 +140,7 @@ def test_both_ways(name):
 
     ours = drawn(model)
     network.load_state_dict(weights.to_torch(ours), strict=True)
-    compare(run_ours(name, ours)[0], run_theirs(network, x)[0])
+    assert_same(run_ours(name, ours)[0], run_theirs(network, x)[0])
 
 
 def test_timm_vgg():
@@ -148,7 +148,7 @@ def test_timm_vgg():
     network = theirs.randomize(theirs.TimmVGG("vgg_d", 1 / 16, CLASSES, (2, 3), batch_norm=True), seed=0)
     loaded = weights.load(abstract(name), network.state_dict())
     assert loaded.layout == "timm"
-    compare(run_ours(name, loaded.model)[0], run_theirs(network, images(name))[0])
+    assert_same(run_ours(name, loaded.model)[0], run_theirs(network, images(name))[0])
     returned, given = weights.to_torch(loaded.model, layout="timm"), network.state_dict()
     assert returned.keys() == given.keys()
     assert all(torch.equal(returned[key], given[key]) for key in given)
@@ -162,7 +162,7 @@ def test_auxiliary_heads_agree_and_are_optional():
     features = run_theirs(network, images(name))[1]
     for head, before, expected in zip(("aux1", "aux2"), ("inception4a", "inception4d"), network.heads, strict=True):
         layers = nn.Sequence({name: getattr(getattr(model, head), name) for name in getattr(model, head).names})
-        compare(jax.jit(layers)(features[before]), expected.detach().numpy())
+        assert_same(jax.jit(layers)(features[before]), expected.detach().numpy())
 
     with_heads = {key for key in state_dict if key.startswith("aux")}
     plain = {key: value for key, value in state_dict.items() if key not in with_heads}

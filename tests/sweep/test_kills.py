@@ -11,7 +11,7 @@ from tests.sweep import trivial
 from tests.sweep.driving import begin, driver, evaluations, starts, until
 
 
-def check_complete(directory: Path, store: Store, *, count: int) -> None:
+def assert_complete(directory: Path, store: Store, *, count: int) -> None:
     """Every trial is in the table once, with its own score, and made each of its evaluations once."""
     rows = read_table(directory)
     assert [row.number for row in rows] == list(range(count))
@@ -44,7 +44,7 @@ def test_kill_a_worker_and_then_the_driver(tmp_path: Path) -> None:
     with driver(tmp_path) as second:
         output = second.communicate()[0]
     assert second.returncode == 0, output
-    check_complete(tmp_path, store, count=9)
+    assert_complete(tmp_path, store, count=9)
 
 
 def test_two_drivers_share_the_work(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_two_drivers_share_the_work(tmp_path: Path) -> None:
     with driver(tmp_path, workers=1) as first, driver(tmp_path, workers=1) as second:
         outputs = [process.communicate()[0] for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], outputs
-    check_complete(tmp_path, store, count=8)
+    assert_complete(tmp_path, store, count=8)
     begun = [starts(tmp_path, number) for number in range(8)]
     assert all(len(pids) == 1 for pids in begun)
     assert len({pids[0] for pids in begun}) == 2, "one of them did everything"
@@ -72,7 +72,7 @@ def test_ctrl_c_stops_in_order_and_the_sweep_continues(tmp_path: Path) -> None:
     with driver(tmp_path) as again:
         output = again.communicate()[0]
     assert again.returncode == 0, output
-    check_complete(tmp_path, store, count=4)
+    assert_complete(tmp_path, store, count=4)
 
 
 def test_workers_that_cannot_work_are_not_started_for_ever(tmp_path: Path) -> None:

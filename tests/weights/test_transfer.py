@@ -20,7 +20,7 @@ def tensors(model):
     return {path: np.asarray(leaf) for path, leaf in paths(nnx.state(model)).items()}
 
 
-def same(one, other):
+def assert_same(one, other):
     one, other = tensors(one), tensors(other)
     assert one.keys() == other.keys()
     for path, array in one.items():
@@ -44,7 +44,7 @@ def test_round_trip(tmp_path, layout):
     if layout == "cnn_jax":
         x = np.ones((1, 32, 32, 3), np.float32)
         np.testing.assert_array_equal(loaded(x), loaded.model(x))
-    same(loaded.model, model)
+    assert_same(loaded.model, model)
 
 
 @pytest.mark.parametrize("name", ["lenet_5", "lenet_1989", "airbench"])
@@ -52,7 +52,7 @@ def test_any_network_of_ours(tmp_path, name):
     """Fixed codes, tables of connections and scales too."""
     model = drawn(abstract(name, width=0.25))
     weights.save(model, tmp_path / "x.safetensors", about=weights.About(name, {"width": 0.25}))
-    same(weights.create(tmp_path / "x.safetensors").model, model)
+    assert_same(weights.create(tmp_path / "x.safetensors").model, model)
 
 
 def test_masks_come_along(tmp_path):
@@ -67,7 +67,7 @@ def test_masks_come_along(tmp_path):
 def test_types_of_numbers(tmp_path):
     model = nn.Sequence({"fc": nn.Linear(2, 3, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))})
     weights.save(model, tmp_path / "x.safetensors")
-    same(weights.load(model, tmp_path / "x.safetensors").model, model)
+    assert_same(weights.load(model, tmp_path / "x.safetensors").model, model)
     wide = nn.Sequence({"fc": nn.Linear(2, 3, rngs=nnx.Rngs(1))})
     kernel = weights.load(wide, tmp_path / "x.safetensors").model.fc.kernel[...]
     assert kernel.dtype == jnp.float32
@@ -83,7 +83,7 @@ def test_what_is_known_comes_along(tmp_path):
         weights.save(model, tmp_path / "x.safetensors", layout=layout, about=about)
         loaded = weights.create(tmp_path / "x.safetensors", dtype=jnp.bfloat16)
         assert loaded.about == about
-        same(loaded.model, model)
+        assert_same(loaded.model, model)
         assert loaded.model.fc8.dtype == jnp.bfloat16
 
 
@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_a_table_and_changes_nothing():
         "  conv9_1/kernel  (3, 3, 3, 1)  -",
         "  fc6/bias        (2, 2)        (64,)",
     ]
-    same(model, drawn(abstract("vgg_a", num_classes=3, **VGG)))
+    assert_same(model, drawn(abstract("vgg_a", num_classes=3, **VGG)))
 
 
 @pytest.mark.parametrize("layout", ["cnn_jax", "torchvision"])
