@@ -28,7 +28,7 @@ from cnn_jax.data import augment
 from cnn_jax.data.pictures import find_pictures, read_picture
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.files import write_whole
-from cnn_jax.ops.arguments import is_traced
+from cnn_jax.ops.arguments import is_traced, may_differ_from_zero
 from cnn_jax.report import summary as network_summary
 from experiments.classification_data import (
     examples,
@@ -103,7 +103,7 @@ class Classifier:
             raise UsageError(f"loss={config.loss!r} is unknown; {nearest(config.loss, LOSSES)}")
         if not is_traced(config.label_smoothing) and not 0 <= config.label_smoothing < 1:
             raise UsageError(f"label_smoothing={config.label_smoothing} must be at least 0 and less than 1")
-        if config.loss != "cross_entropy" and (is_traced(config.label_smoothing) or config.label_smoothing != 0):
+        if config.loss != "cross_entropy" and may_differ_from_zero(config.label_smoothing):
             raise UsageError(f"label_smoothing={config.label_smoothing} means nothing to loss={config.loss!r}; use 0")
         if not 0 <= config.top_k < len(self.class_names):
             raise UsageError(
@@ -140,7 +140,7 @@ class Classifier:
     def init(self, key: Key[Array, ""], optimizer: optax.GradientTransformation) -> training.TrainState:
         """The state before the first step."""
         model, decay = self.create(training.stream_key(key, "params")), self.config.ema_decay
-        averaged = is_traced(decay) or decay > 0
+        averaged = may_differ_from_zero(decay)
         params, model_state = nnx.state(model, nnx.Param), nnx.state(model, nnx.Not(nnx.Param))
         return training.create_state(key, params, model_state, optimizer, ema=averaged)
 

@@ -1,6 +1,7 @@
 """The one form in which pictures with labels reach everything else: NumPy arrays in memory, checked once."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 
@@ -145,6 +146,10 @@ class Dataset:
             >>> one.fingerprint()
             'bb99480ecc7a00ff'
         """
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:  # asked for several times a run, and by every trial of a sweep
         digest = hashlib.sha256()
         digest.update(repr((self.images.shape, self.images.dtype.name, self.class_names)).encode())
         for array in (self.images, self.labels):

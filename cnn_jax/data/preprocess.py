@@ -156,9 +156,8 @@ class Preprocess:
         pixels = jnp.asarray(images, jnp.float32)
         if images.dtype == jnp.uint8:
             pixels = pixels / 255
-        return (jnp.asarray(self._resized(pixels)) - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(
-            self.std, jnp.float32
-        )
+        mean, std = (jnp.asarray(numbers, jnp.float32) for numbers in (self.mean, self.std))
+        return (jnp.asarray(self._resized(pixels)) - mean) / std
 
     def _resized(
         self, pixels: Shaped[Array | np.ndarray, "n _ _ channels"]

@@ -24,7 +24,7 @@ from jaxtyping import DTypeLike
 from cnn_jax import geometry, nn, ops
 from cnn_jax.models.initializers import lecun_1989, uniform
 from cnn_jax.models.variant import Variant, scaled
-from cnn_jax.ops.arguments import Number, is_traced
+from cnn_jax.ops.arguments import Number, may_differ_from_zero
 
 # What each map of a layer sees of the layer below. The paper of 1989 says of its H2 only that each map sees 8 of 12;
 # these are three sets of four maps, such that every map below is seen equally often.
@@ -173,7 +173,7 @@ def lenet_5_modern(
             "c5_tanh": jnp.tanh,
             "f6": linear(c5, f6),
             "f6_tanh": jnp.tanh,
-            **({"f6_dropout": nn.Dropout(dropout_rate)} if is_traced(dropout_rate) or dropout_rate else {}),
+            **({"f6_dropout": nn.Dropout(dropout_rate)} if may_differ_from_zero(dropout_rate) else {}),
             "output": linear(f6, num_classes),
         }
     )

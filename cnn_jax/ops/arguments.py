@@ -41,6 +41,17 @@ def is_traced(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
+def may_differ_from_zero(number: Any) -> bool:
+    """Whether the part of a program that a number of 0 would leave out is needed; a traced number may be any.
+
+    >>> may_differ_from_zero(0.0), may_differ_from_zero(0.1)
+    (False, True)
+    >>> jax.eval_shape(lambda rate: rate if may_differ_from_zero(rate) else None, 0.0).shape
+    ()
+    """
+    return is_traced(number) or bool(number)
+
+
 def check_option(op: str, name: str, value: str, options: Collection[str]) -> None:
     """Raises a ``UsageError`` naming the nearest real option unless ``value`` is one of them."""
     if value not in options:

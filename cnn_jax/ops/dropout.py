@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, Number, check_array, integer, is_traced
+from cnn_jax.ops.arguments import AnyArray, Number, check_array, integer, is_traced, may_differ_from_zero
 
 
 def dropout(
@@ -47,7 +47,7 @@ def dropout(
         shape[axis] = 1
     if not isinstance(key, AnyArray):
         raise UsageError(f"{op}: key={key!r} is no JAX random key; make one with jax.random.key(seed)")
-    if not is_traced(rate) and rate == 0:
+    if not may_differ_from_zero(rate):
         return x
     keep = jax.random.bernoulli(key, 1 - rate, tuple(shape))
     return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))

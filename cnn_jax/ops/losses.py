@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, Number, check_array, is_traced
+from cnn_jax.ops.arguments import AnyArray, Number, check_array, is_traced, may_differ_from_zero
 
 
 def softmax_cross_entropy(
@@ -39,11 +39,10 @@ def softmax_cross_entropy(
     Array([1.], dtype=float32)
     """
     op = "softmax_cross_entropy"
-    smooths = is_traced(label_smoothing) or label_smoothing != 0
     if not is_traced(label_smoothing) and not (isinstance(label_smoothing, int | float) and 0 <= label_smoothing < 1):
         raise UsageError(f"{op}: label_smoothing={label_smoothing!r} must be at least 0 and less than 1")
     logits, target = _with_distributions(op, "logits", logits, labels)
-    if smooths:
+    if may_differ_from_zero(label_smoothing):
         target = (1 - label_smoothing) * target + label_smoothing / logits.shape[-1]
     # A class that the label rules out adds nothing, even where its probability is 0 and its logarithm infinite.
     log_probabilities = jax.nn.log_softmax(logits)

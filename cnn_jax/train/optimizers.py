@@ -15,7 +15,7 @@ from optax import contrib
 
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.nn.parameters import matching, parameter_names
-from cnn_jax.ops.arguments import Number, is_traced
+from cnn_jax.ops.arguments import Number, is_traced, may_differ_from_zero
 
 _LOOKAHEAD_PERIOD = 5  # as in the paper's experiments
 
@@ -75,7 +75,7 @@ def create_optimizer(
         if not is_traced(value) and value < 0:
             raise UsageError(f"optimizer.{option}={value} must not be negative")
     optimizer = _OPTIMIZERS[name](learning_rate, momentum, weight_decay)
-    if is_traced(clip_norm) or clip_norm:
+    if may_differ_from_zero(clip_norm):
         optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
     if rate_factors:
         optimizer = optax.chain(optimizer, _scaled(rate_factors, params))

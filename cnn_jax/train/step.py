@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, Key, PyTree
 
 from cnn_jax.data.batches import batch_indices
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.ops.arguments import Number, is_traced
+from cnn_jax.ops.arguments import Number, is_traced, may_differ_from_zero
 from cnn_jax.train.parallel import ONE_DEVICE, Parallel
 from cnn_jax.train.state import TrainState, stream_key
 
@@ -71,7 +71,7 @@ def make_step(
     """
     if accumulate < 1:
         raise UsageError(f"accumulate={accumulate} must be at least 1")
-    averaged = is_traced(ema_decay) or ema_decay != 0
+    averaged = may_differ_from_zero(ema_decay)
     if not is_traced(ema_decay) and not 0 <= ema_decay < 1:
         raise UsageError(f"ema_decay={ema_decay} must be at least 0 and below 1; usual are 0.99 to 0.9999")
     if on_nonfinite not in ("stop", "skip"):
