@@ -107,8 +107,10 @@ def config_and_workdir(config: ConfigDict | None, workdir: str | None, mode: str
     """The config from ``--config``, or that of the run in ``--workdir``; and the run's folder.
 
     Raises:
-      UsageError: neither says which experiment, or a mode that needs a trained run is given none.
+      UsageError: neither says which experiment, a mode that needs a trained run is given none, or a space to no sweep.
     """
+    if flags.FLAGS["sweep"].present:
+        raise UsageError(f"--sweep is for --mode=sweep, and not for --mode={mode}; give that, or leave --sweep out")
     path = config_flags.get_config_filename(flags.FLAGS["config"]) if flags.FLAGS["config"].present else None
     if path is not None:
         configs.check_config_file(path)

@@ -1,5 +1,7 @@
 """The page of a sweep: its best trial, every parameter against the score, what mattered, how the trials learned."""
 
+import dataclasses
+import functools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,21 +59,12 @@ def write_sweep(
     >>> write_sweep(Path(tempfile.mkdtemp()), rows, title="A sweep", metric="validation/accuracy").name
     'sweep.html'
     """
-    scored = sorted(
-        (row for row in rows if row.score is not None and math.isfinite(row.score)),
-        key=lambda row: (_better(row.score, minimize), -row.number),
-        reverse=True,
-    )
-    if best is None and scored:
-        best = scored[0].number
-    keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
-    swept = [key for key in keys if key != "seed" or len(keys) == 1]
-    importance = importances(rows, swept, minimize=minimize)
+    sweep = _Sweep(workdir, rows, metric, minimize, seeds, best)
     page = Page(
         title=title,
-        subtitle=f"{len(rows):,} trials over {', '.join(keys) or 'nothing'}; score: {metric}",
-        headlines=_headlines(rows, scored, metric, best, seeds, importance),
-        sections=_sections(workdir, rows, scored, keys, swept, metric, minimize, best, seeds, importance),
+        subtitle=f"{len(rows):,} trials over {', '.join(sweep.keys) or 'nothing'}; score: {metric}",
+        headlines=_headlines(sweep),
+        sections=_sections(sweep),
         footer=f"Written by cnn_jax. Each trial is a run in a folder of its own within {workdir.name}/trials.",
         script=_file("sweep.js"),
         style=_file("sweep.css"),
@@ -79,80 +72,112 @@ def write_sweep(
             "metric": metric,
             "share": is_share(metric),
             "minimize": minimize,
-            "best": best,
-            "parameters": [_parameter(rows, key) for key in swept],
-            "trials": _trials(rows, scored, swept, metric, curve),
+            "best": sweep.best.number if sweep.best else None,
+            "parameters": [_parameter(rows, key) for key in sweep.parameters],
+            "trials": _trials(sweep, curve),
         },
     )
     return page.write(workdir, NAME)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Sweep:
+    """What the page is about, as :func:`write_sweep` is given it, and what follows from that."""
+
+    workdir: Path
+    rows: Sequence[Row]
+    metric: str
+    minimize: bool
+    seeds: int
+    best_number: int | None
+
+    @functools.cached_property
+    def scored(self) -> list[Row]:
+        """The trials that have a score, the best first."""
+        return [row for row in self.ranked if row.score is not None and math.isfinite(row.score)]
+
+    @functools.cached_property
+    def ranked(self) -> list[Row]:
+        """All trials, those without a score last."""
+
+        def order(row: Row) -> tuple[Any, ...]:
+            if row.score is None or not math.isfinite(row.score):
+                return 2 if row.score is None else 1, 0.0, row.number
+            return 0, row.score if self.minimize else -row.score, row.number
+
+        return sorted(self.rows, key=order)
+
+    @functools.cached_property
+    def best(self) -> Row | None:
+        """The trial that stands out in all plots."""
+        if self.best_number is None:
+            return self.scored[0] if self.scored else None
+        return next(row for row in self.rows if row.number == self.best_number)
+
+    @functools.cached_property
+    def keys(self) -> list[str]:
+        """Of all trials."""
+        return list(dict.fromkeys(key for row in self.rows for key in row.overrides))
+
+    @functools.cached_property
+    def parameters(self) -> list[str]:
+        """The keys that are plotted: without the seed, unless it is all there is."""
+        return [key for key in self.keys if key != "seed" or len(self.keys) == 1]
+
+    @functools.cached_property
+    def importance(self) -> dict[str, float]:
+        """See :func:`~cnn_jax.report.trials.importances`."""
+        return importances(self.rows, self.parameters, minimize=self.minimize)
+
+
 # --- what the page says -----------------------------------------------------------------------------------------------
 
 
-def _headlines(
-    rows: Sequence[Row],
-    scored: Sequence[Row],
-    metric: str,
-    best: int | None,
-    seeds: int,
-    importance: Mapping[str, float],
-) -> list[Headline]:
-    counts = {state: sum(row.state == state for row in rows) for state in ("complete", "pruned", "failed", "running")}
+def _headlines(sweep: _Sweep) -> list[Headline]:
+    counts = {
+        state: sum(row.state == state for row in sweep.rows) for state in ("complete", "pruned", "failed", "running")
+    }
     others = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count and state != "complete")
-    found = {row.number: row for row in scored}
-    headlines = []
-    if best in found:
-        row = found[best]
-        several = seeds > 1 and row.mean is not None and row.std is not None
+    headlines, best = [], sweep.best
+    if best is not None and best.score is not None:
+        several = sweep.seeds > 1 and best.mean is not None and best.std is not None
         headlines.append(
             Headline(
-                f"best {metric}",
-                _spread(metric, row) if several else format_score(metric, row.score or 0.0),
-                note=f"trial {row.number}" + (f", one of {seeds} seeds" if several else ""),
+                f"best {sweep.metric}",
+                _spread(sweep.metric, best) if several else format_score(sweep.metric, best.score),
+                note=f"trial {best.number}" + (f", one of {sweep.seeds} seeds" if several else ""),
             )
         )
     headlines.append(Headline("complete trials", f"{counts['complete']:,}", note=others or None))
-    if scored:
-        median = statistics.median(row.score for row in scored if row.score is not None)
-        headlines.append(Headline("median", format_score(metric, median)))
-    headlines.append(Headline("time of all trials", format_duration(sum(row.seconds for row in rows))))
-    if importance:
-        key, share = next(iter(importance.items()))
+    if sweep.scored:
+        median = statistics.median(row.score for row in sweep.scored if row.score is not None)
+        headlines.append(Headline("median", format_score(sweep.metric, median)))
+    headlines.append(Headline("time of all trials", format_duration(sum(row.seconds for row in sweep.rows))))
+    if sweep.importance:
+        key, share = next(iter(sweep.importance.items()))
         headlines.append(
             Headline(f"due to {key.rpartition('.')[2]}", f"{share:.0%}", note="of the differences in score")
         )
     return headlines
 
 
-def _sections(
-    workdir: Path,
-    rows: Sequence[Row],
-    scored: Sequence[Row],
-    keys: Sequence[str],
-    swept: Sequence[str],
-    metric: str,
-    minimize: bool,
-    best: int | None,
-    seeds: int,
-    importance: Mapping[str, float],
-) -> list[Section]:
-    sections = []
-    if best is not None:
-        sections.append(_best(workdir, next(row for row in rows if row.number == best)))
-    grid = _grid(rows, swept)
+def _sections(sweep: _Sweep) -> list[Section]:
+    metric, parameters, sections = sweep.metric, sweep.parameters, []
+    if sweep.best is not None:
+        sections.append(_best(sweep.workdir, sweep.best))
+    grid = _grid(sweep.rows, parameters)
     if grid is not None:
         across, down, cells = grid
         sections.append(
             Section(
                 "Heat map",
-                figure=heat_map(cells, x_label=across, y_label=down, metric=metric, minimize=minimize),
+                figure=heat_map(cells, x_label=across, y_label=down, metric=metric, minimize=sweep.minimize),
                 alt=f"{metric} for every pair of {across} and {down}",
-                caption=f"{metric} of each pair of values{', averaged over its trials' if seeds > 1 else ''}; "
+                caption=f"{metric} of each pair of values{', averaged over its trials' if sweep.seeds > 1 else ''}; "
                 "the best is framed.",
             )
         )
-    if scored and swept:
+    if sweep.scored and parameters:
         sections += [
             Section(
                 "Parallel coordinates",
@@ -166,16 +191,16 @@ def _sections(
                 "Each parameter",
                 widget=Markup('<div class="plots">')
                 + Markup("").join(
-                    _plot("scatter", f"{metric} over {key}", index=index) for index, key in enumerate(swept)
+                    _plot("scatter", f"{metric} over {key}", index=index) for index, key in enumerate(parameters)
                 )
                 + Markup("</div>")
                 + _note("Every dot is a trial. Hollow ones are far below the rest, beyond the edge of the axis."),
             ),
         ]
-    if importance:
-        sections.append(Section("Importance", text=_IMPORTANCE, widget=_bars(importance)))
-    if scored:
-        shown = f" The best {_MOST_CURVES} of {len(scored):,}." if len(scored) > _MOST_CURVES else ""
+    if sweep.importance:
+        sections.append(Section("Importance", text=_IMPORTANCE, widget=_bars(sweep.importance)))
+    if sweep.scored:
+        shown = f" The best {_MOST_CURVES} of {len(sweep.scored):,}." if len(sweep.scored) > _MOST_CURVES else ""
         sections.append(
             Section(
                 "Learning curves",
@@ -183,8 +208,8 @@ def _sections(
                 + _note(f"{metric} after each evaluation.{shown}"),
             )
         )
-    sections.append(Section("Trials", widget=_table(workdir, rows, keys, metric, best, seeds, minimize)))
-    sections.append(Section("How to continue", code=f"python launch.py --mode=sweep --workdir={workdir}"))
+    sections.append(Section("Trials", widget=_table(sweep)))
+    sections.append(Section("How to continue", code=f"python launch.py --mode=sweep --workdir={sweep.workdir}"))
     return sections
 
 
@@ -237,16 +262,15 @@ def _bars(shares: Mapping[str, float]) -> Markup:
     )
 
 
-def _table(
-    workdir: Path, rows: Sequence[Row], keys: Sequence[str], metric: str, best: int | None, seeds: int, minimize: bool
-) -> Markup:
+def _table(sweep: _Sweep) -> Markup:
     """All trials, the best first, with what a column is sorted by beside what is read."""
+    metric, keys = sweep.metric, sweep.keys
 
     def cells(row: Row) -> Iterable[tuple[str, Any, str]]:
         yield f"{row.number}", row.number, "number"
         yield row.state, row.state, ""
         yield ("", "", "number") if row.score is None else (format_score(metric, row.score), row.score, "number")
-        if seeds > 1:
+        if sweep.seeds > 1:
             yield ("", "", "number") if row.mean is None else (_spread(metric, row), row.mean, "number")
         for key in keys:
             value = row.overrides.get(key, "")
@@ -255,10 +279,9 @@ def _table(
         yield format_duration(row.seconds), row.seconds, "number"
         yield row.reason, row.reason, "reason"
 
-    def order(row: Row) -> tuple[Any, ...]:
-        return row.score is not None, _better(row.score, minimize), -row.number
+    def has_report(row: Row) -> bool:
+        return (sweep.workdir / f"trials/{row.number:04d}/report.html").is_file()
 
-    with_reports = {row.number for row in rows if (workdir / f"trials/{row.number:04d}/report.html").is_file()}
     return _render(
         """<div class="scroll trials" role="region" aria-label="All trials" tabindex="0">
 <table>
@@ -286,25 +309,23 @@ def _table(
             ("trial", True),
             ("state", False),
             (metric, True),
-            *([("mean ± std", True)] if seeds > 1 else []),
-            *((key, are_numbers([row.overrides[key] for row in rows if key in row.overrides])) for key in keys),
+            *([("mean ± std", True)] if sweep.seeds > 1 else []),
+            *((key, are_numbers(_values(sweep.rows, key))) for key in keys),
             ("time", True),
             ("reason", False),
         ],
-        rows=[(row, list(cells(row))) for row in sorted(rows, key=order, reverse=True)],
-        best=best,
-        linked=with_reports,
+        rows=[(row, list(cells(row))) for row in sweep.ranked],
+        best=sweep.best.number if sweep.best else None,
+        linked={row.number for row in sweep.rows if has_report(row)},
     )
 
 
 # --- what the script draws --------------------------------------------------------------------------------------------
 
 
-def _trials(
-    rows: Sequence[Row], scored: Sequence[Row], keys: Sequence[str], metric: str, curve: Callable[[int], Curve]
-) -> list[dict[str, Any]]:
-    place = {row.number: place for place, row in enumerate(scored)}
-    numeric = {key: are_numbers([row.overrides[key] for row in rows if key in row.overrides]) for key in keys}
+def _trials(sweep: _Sweep, curve: Callable[[int], Curve]) -> list[dict[str, Any]]:
+    place = {row.number: place for place, row in enumerate(sweep.scored)}
+    numeric = {key: are_numbers(_values(sweep.rows, key)) for key in sweep.parameters}
 
     def value(row: Row, key: str) -> Any:
         if key not in row.overrides:
@@ -318,16 +339,16 @@ def _trials(
             "number": row.number,
             "state": row.state,
             "score": row.score if at is not None else None,
-            "rank": 0.0 if at is None else 1 - at / max(len(scored) - 1, 1),
-            "values": [value(row, key) for key in keys],
+            "rank": 0.0 if at is None else 1 - at / max(len(sweep.scored) - 1, 1),
+            "values": [value(row, key) for key in sweep.parameters],
             "curve": [[epoch, value if math.isfinite(value) else None] for epoch, value in points],
         }
 
-    return [drawn(row) for row in rows]
+    return [drawn(row) for row in sweep.rows]
 
 
 def _parameter(rows: Sequence[Row], key: str) -> dict[str, Any]:
-    values = [row.overrides[key] for row in rows if key in row.overrides]
+    values = _values(rows, key)
     if are_numbers(values):
         tried = sorted(set(values))
         ends = {"low": tried[0], "high": tried[-1], "log": are_logarithmic(values)}
@@ -363,8 +384,8 @@ def _grid(rows: Sequence[Row], keys: Sequence[str]) -> tuple[str, str, dict[Any,
 # --- small things -----------------------------------------------------------------------------------------------------
 
 
-def _better(score: float | None, minimize: bool) -> float:
-    return -math.inf if score is None or not math.isfinite(score) else -score if minimize else score
+def _values(rows: Sequence[Row], key: str) -> list[Any]:
+    return [row.overrides[key] for row in rows if key in row.overrides]
 
 
 def _spread(metric: str, row: Row) -> str:

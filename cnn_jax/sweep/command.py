@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -40,19 +41,16 @@ def sweep(
       Interrupted: by a signal; everything is saved.
     """
     storage = flags.STORAGE.value or ""
-    if (directory / FILE).exists():
+    if config is None or (directory / FILE).exists():
         place, known = read_sweep_file(directory, storage=storage)
-        if config is not None:
-            _check_same(known, _described(config, file, experiment), directory)
+        _check_same(known, _as_flagged(known) if config is None else _described(config, file, experiment), directory)
         store = Store(place, known)
-        if flags.TRIALS.value and flags.TRIALS.value > store.sweep.points and store.sweep.engine != "grid":
-            store.extend(flags.TRIALS.value)
+        wanted = _points(known.config, known.space, known.engine) if flags.TRIALS.value else 0
+        if wanted > store.sweep.points:
+            store.extend(wanted)
             write_sweep_file(place, store.sweep)
-    elif config is None:
-        raise UsageError(f"--workdir={directory} holds no sweep (no {FILE}); begin one with --config")
     else:
-        described = _described(config, file, experiment)
-        store = _begin(Place(directory, storage), described)
+        store = _begin(Place(directory, storage), _described(config, file, experiment))
     rows = store.rows()
     if sum(row.state in FINISHED for row in rows) < store.sweep.trials:
         print(
@@ -128,23 +126,15 @@ def _described(config: ConfigDict, file: str | None, experiment: Callable[[Confi
     if not hasattr(module, "monitor"):
         raise UsageError(f"--mode=sweep is for experiments of single runs; {config.experiment} is a series of its own")
     swept = {name for leaf, _ in space.leaves(part) if not isinstance(leaf, space.When) for name in space.names(leaf)}
-    for name, value in (("seeds", flags.SEEDS.value), ("trials", flags.TRIALS.value), ("workers", flags.WORKERS.value)):
-        if value is not None and value < 1:
-            raise UsageError(f"--{name}={value} must be at least 1")
     if flags.SEEDS.value > 1 and "seed" in swept:
         raise UsageError(f"--seeds={flags.SEEDS.value} and a sweep over seed exclude each other; leave one out")
-    if engine == "grid":
-        points = len(space.grid(part, configs.flatten(config)))
-        points = min(points, flags.TRIALS.value or points)
-    else:
-        points = flags.TRIALS.value or _TRIALS
     workers = flags.BATCH.value if flags.RUNNER.value == "vectorized" else flags.WORKERS.value or default_workers()
     return Sweep(
         config=config,
         space=part,
         train=f"{module.__name__}:train",
         metric=flags.METRIC.value or module.monitor(config),
-        points=points,
+        points=_points(config, part, engine),
         engine=engine,
         pruner=flags.PRUNER.value,
         seeds=flags.SEEDS.value,
@@ -152,6 +142,23 @@ def _described(config: ConfigDict, file: str | None, experiment: Callable[[Confi
         or (workers if flags.RUNNER.value == "vectorized" else 1 if workers == 1 else 2 * workers),
         reports=flags.REPORTS.value,
     )
+
+
+def _points(config: ConfigDict, part: space.Part, engine: str) -> int:
+    """How many points the flags ask for; of a grid no more than it has."""
+    if engine != "grid":
+        return flags.TRIALS.value or _TRIALS
+    points = len(space.grid(part, configs.flatten(config)))
+    return min(points, flags.TRIALS.value or points)
+
+
+def _as_flagged(known: Sweep) -> Sweep:
+    """A sweep that is continued, with what the flags of this command say of it."""
+    named = {"engine": flags.ENGINE, "pruner": flags.PRUNER, "seeds": flags.SEEDS, "metric": flags.METRIC}
+    given: dict[str, Any] = {name: flag.value for name, flag in named.items() if flag.present}
+    if flags.SWEEP.value is not None:
+        given["space"] = notation.parse(flags.SWEEP.value)
+    return dataclasses.replace(known, **given)
 
 
 def _space(file: str | None) -> space.Part:

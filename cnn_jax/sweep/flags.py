@@ -14,6 +14,7 @@ TRIALS = flags.DEFINE_integer(
     None,
     "For sweep: how many points to try. Of lists by default all combinations, else 50. A sweep that is "
     "continued with a larger number gets more.",
+    lower_bound=1,
 )
 ENGINE = flags.DEFINE_string(
     "engine",
@@ -24,7 +25,9 @@ ENGINE = flags.DEFINE_string(
 PRUNER = flags.DEFINE_string(
     "pruner", "none", "For sweep: ends bad trials early. none, halving (successive halving), hyperband."
 )
-SEEDS = flags.DEFINE_integer("seeds", 1, "For sweep: runs of each point, with seeds from config.seed on.")
+SEEDS = flags.DEFINE_integer(
+    "seeds", 1, "For sweep: runs of each point, with seeds from config.seed on.", lower_bound=1
+)
 METRIC = flags.DEFINE_string(
     "metric",
     None,
@@ -39,16 +42,20 @@ RUNNER = flags.DEFINE_enum(
     "tasks on a Ray cluster. slurm: jobs through submitit.",
 )
 WORKERS = flags.DEFINE_integer(
-    "workers", None, "For sweep: how many trials run at a time. By default one a GPU, else one a core, 8 at most."
+    "workers",
+    None,
+    "For sweep: how many trials run at a time. By default one a GPU, else one a core, 8 at most.",
+    lower_bound=1,
 )
 BATCH = flags.DEFINE_integer(
-    "batch", 64, "For sweep and sweep-worker with --runner=vectorized: the most trials in one program."
+    "batch", 64, "For sweep and sweep-worker with --runner=vectorized: the most trials in one program.", lower_bound=1
 )
 AHEAD = flags.DEFINE_integer(
     "ahead",
     None,
     "For sweep with an engine that learns: how many points may be begun before the result of the first "
     "is known. By default 1 with one worker, else twice as many as there are workers.",
+    lower_bound=1,
 )
 STORAGE = flags.DEFINE_string(
     "storage",
@@ -58,8 +65,12 @@ STORAGE = flags.DEFINE_string(
 )
 REPORTS = flags.DEFINE_bool("reports", True, "For sweep: write a report.html for every trial.")
 RAY_ADDRESS = flags.DEFINE_string("ray_address", "auto", "For sweep with --runner=ray: the cluster.")
-CPUS = flags.DEFINE_float("cpus_per_trial", 1.0, "For sweep with --runner=ray or slurm: cores of each trial.")
-GPUS = flags.DEFINE_float("gpus_per_trial", 0.0, "For sweep with --runner=ray or slurm: GPUs of each trial.")
+CPUS = flags.DEFINE_float(
+    "cpus_per_trial", 1.0, "For sweep with --runner=ray or slurm: cores of each trial.", lower_bound=0.0
+)
+GPUS = flags.DEFINE_float(
+    "gpus_per_trial", 0.0, "For sweep with --runner=ray or slurm: GPUs of each trial.", lower_bound=0.0
+)
 SLURM = flags.DEFINE_list(
     "slurm", [], "For sweep with --runner=slurm: options of the jobs, such as partition=gpu,timeout_min=240."
 )

@@ -140,12 +140,8 @@ class Parallel:
 
         return jax.tree.map(sharding, state)
 
-    def initialize(self, init: Callable[[], _T]) -> _T:
-        """The result of ``init()``, computed on the devices that are to hold it."""
-        return jax.jit(init, out_shardings=self.shardings(jax.eval_shape(init)))()
-
     def abstract(self, init: Callable[[], _T]) -> _T:
-        """Shapes, dtypes and shardings of what :meth:`initialize` gives."""
+        """Shapes, dtypes and shardings of the state that ``init()`` returns, without computing it."""
         shapes = jax.eval_shape(init)
         return jax.tree.map(
             lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),

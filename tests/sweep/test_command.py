@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 
 from cnn_jax.errors import UsageError
 from cnn_jax.sweep import command, space
-from cnn_jax.sweep.settings import Sweep
+from cnn_jax.sweep.settings import Sweep, read_sweep_file
 from tests.sweep import trivial
 
 EXPERIMENT = types.ModuleType("trivial_experiment")
@@ -83,9 +83,6 @@ def test_space_of_the_config_file_that_is_none(body: str, expected: str, tmp_pat
         ({"sweep": "rate=0.1", "pruner": "halfing"}, "'halving'"),
         ({"sweep": "rate=uniform(0,1)", "engine": "grid"}, "'rate'"),
         ({"sweep": "seed=0..2", "seeds": 3}, "exclude each other"),
-        ({"sweep": "rate=0.1", "seeds": 0}, "--seeds=0"),
-        ({"sweep": "rate=0.1", "workers": 0}, "--workers=0"),
-        ({"sweep": "rate=0.1", "trials": -1}, "--trials=-1"),
     ],
 )
 def test_mistakes(given: dict[str, Any], expected: str) -> None:
@@ -106,3 +103,37 @@ def test_folder_of_a_run_is_not_one_for_a_sweep(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with flagsaver.flagsaver(sweep="rate=0.1"), pytest.raises(UsageError, match="no sweep"):
         command.sweep(trivial.default_config(), None, tmp_path, lambda config: EXPERIMENT)
+
+
+def test_a_grid_cut_short_is_continued_up_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "drive", lambda store, workers: store.rows())
+    monkeypatch.setattr(command, "show", lambda *_: None)
+
+    def points(**given: Any) -> int:
+        with flagsaver.flagsaver(**given):
+            command.sweep(trivial.default_config(), None, tmp_path, lambda config: EXPERIMENT)
+        return read_sweep_file(tmp_path)[1].points
+
+    assert [points(sweep="rate=0.1,0.2,0.3", trials=count) for count in (1, 2, 9, 1)] == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"engine": "tpe"}, "engine: 'grid' -> 'tpe'"),
+        ({"seeds": 2}, "seeds: 1 -> 2"),
+        ({"sweep": "rate=0.1,0.3"}, "what is tried"),
+        ({}, ""),
+    ],
+)
+def test_flags_of_another_sweep_without_a_config(given: dict[str, Any], expected: str) -> None:
+    known = described(sweep="rate=0.1,0.2")
+    with flagsaver.flagsaver(**given):
+        for name in given:
+            absl_flags.FLAGS[name].present += 1
+        continued = command._as_flagged(known)
+        if not expected:
+            command._check_same(known, continued, Path("runs/sweep"))
+            return
+        with pytest.raises(UsageError, match=expected):
+            command._check_same(known, continued, Path("runs/sweep"))

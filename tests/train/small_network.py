@@ -57,11 +57,14 @@ def task(parallel: train.Parallel, *, batch_norm: bool = True) -> train.Task:
     )
 
 
+def plan(steps: int = STEPS) -> train.Plan:
+    return train.Plan(batch_size=BATCH, num_examples=N, total_steps=steps, evaluate_every=3, steps_per_call=3)
+
+
 def run(directory: Path, parallel: train.Parallel, *, steps: int = STEPS, **options) -> train.Trained:
     directory.mkdir(parents=True, exist_ok=True)
-    plan = train.Plan(batch_size=BATCH, num_examples=N, total_steps=steps, evaluate_every=3, steps_per_call=3)
     return train.train(
-        task(parallel, **options), plan, seed=0, directory=directory, how_to_continue="again", parallel=parallel
+        task(parallel, **options), plan(steps), seed=0, directory=directory, how_to_continue="again", parallel=parallel
     )
 
 

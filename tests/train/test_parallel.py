@@ -51,13 +51,10 @@ def test_eight_devices_learn_what_one_learns(half_way_on_eight: Path, alone: tra
 def test_parameters_in_parts_learn_the_same_and_stay_in_parts(alone: train.Trained) -> None:
     parallel = train.Parallel(num_devices=8, shard_parameters=True)
     task = small_network.task(parallel)
-    state = parallel.initialize(lambda: task.init(jax.random.key(0)))
-    steps = train.make_scanned_steps(
-        task.step, batch_size=small_network.BATCH, num_examples=small_network.N, parallel=parallel
-    )
-    examples = parallel.replicate(small_network.examples())
+    program = train.Program(lambda numbers: task, small_network.plan(), parallel)
+    state, examples = program.first_state(0, {}), parallel.replicate(small_network.examples())
     for _ in range(2):
-        state, _ = steps(state, examples, 3)
+        state, _ = program.compiled_steps(state, ({}, examples), 3)
     kernels = [leaf for leaf in jax.tree.leaves((state.params, state.opt_state)) if leaf.shape == (128, 1)]
     assert len(kernels) == 3, "the kernel and Adam's two moments"
     for kernel in kernels:

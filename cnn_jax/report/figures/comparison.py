@@ -84,7 +84,7 @@ def spreads(series: Mapping[str, Mapping[Any, Spread]], *, x_label: str, y_label
         x = np.array(sorted(points))
         means, deviations = np.array([points[value] for value in x]).T
         axes.plot(x, means, color=colour, marker="o", markersize=4, label=name)
-        axes.fill_between(x, means - deviations, means + deviations, color=tint(colour, 0.2), linewidth=0)
+        axes.fill_between(x, means - deviations, means + deviations, color=colour, alpha=0.15, linewidth=0)
     if log_x:
         axes.set_xscale("log")
     ticks = sorted({value for points in series.values() for value in points})
@@ -129,7 +129,7 @@ def heat_map(
     share = {score: place / max(len(ranked) - 1, 1) for place, score in enumerate(ranked)}
     side = (WIDTH - 0.9) / len(across)
     size = min(9, 72 * side / 3.2)
-    figure = Figure(figsize=(WIDTH, 0.75 + min(side, 0.6) * len(down)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.0 + min(side, 0.6) * len(down)), layout="constrained")
     axes = figure.subplots()
     shades = np.ones((len(down), len(across), 3))
     for row, column in np.ndindex(len(down), len(across)):
@@ -143,6 +143,7 @@ def heat_map(
         if score == ranked[-1]:
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.2))
     axes.imshow(shades, aspect="auto")
+    axes.set_title(f"{metric}, %" if is_share(metric) else metric, loc="left", color=GREY)
     axes.set_xticks(range(len(across)), [_named(value) for value in across])
     axes.set_yticks(range(len(down)), [_named(value) for value in down])
     axes.tick_params(length=0)
