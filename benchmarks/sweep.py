@@ -1,8 +1,9 @@
 """Measures sweeps: workers side by side, trials in one program, and what the driver itself takes.
 
-    python benchmarks/sweep.py [--trials 32] [--epochs 4] [--together 16] [--points 1000] [--only workers,driver]
+    python benchmarks/sweep.py [--trials 32] [--epochs 4 60] [--together 16] [--points 1000] [--only workers,driver]
 
-- **workers**: trials of LeNet-5 on the digits by one worker, with all cores, and by one a core.
+- **workers**: trials of LeNet-5 on the digits by one worker, with all cores, and by one a core: short ones, and ones as
+  long as the config has them.
 - **vectorized**: trials of LeNet-5 on MNIST that differ in numbers alone: one after the other, and in one program.
 - **driver**: a random sweep of a training that does nothing, by one worker: time a trial, memory of the driver after a
   tenth of them and after all, and the time that table and page take.
@@ -141,7 +142,7 @@ def markdown(report: dict[str, Any]) -> str:
     """The report as a page."""
     lines = ["# Sweeps", ""]
     lines += [f"- {name}: {value}" for name, value in report["circumstances"].items()] + [""]
-    if found := report.get("workers"):
+    for found in report.get("workers", ()):
         one, many = found["one"], found["many"]
         lines += [
             f"{one['trials']} trials of LeNet-5 on the digits, {found['epochs']} epochs each, compiling included:",
@@ -181,7 +182,7 @@ def markdown(report: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=32)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, nargs="+", default=[4, 60], help="of the workers' trials")
     parser.add_argument("--together", type=int, default=16)
     parser.add_argument("--points", type=int, default=1000)
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas; others keep their record")
@@ -192,8 +193,8 @@ def main() -> None:
     path = record.path_of("sweep")
     report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     report["circumstances"] = record.circumstances(["jax", "jaxlib", "optuna"])
-    measured: dict[str, Callable[[], dict[str, Any]]] = {
-        "workers": lambda: workers(arguments.trials, arguments.epochs),
+    measured: dict[str, Callable[[], Any]] = {
+        "workers": lambda: [workers(arguments.trials, epochs) for epochs in arguments.epochs],
         "driver": lambda: driver(arguments.points),
         "vectorized": lambda: vectorized(arguments.together),
     }
