@@ -2,8 +2,8 @@
 
     python benchmarks/sweep.py [--trials 32] [--epochs 4 60] [--together 16] [--points 1000] [--only workers,driver]
 
-- **workers**: trials of LeNet-5 on the digits by one worker, with all cores, and by one a core: short ones, and ones as
-  long as the config has them.
+- **workers**: trials of LeNet-5 on the digits by one worker, with all cores, by one a core, and as commands of their
+  own: short ones, and ones as long as the config has them.
 - **vectorized**: trials of LeNet-5 on MNIST that differ in numbers alone: one after the other, and in one program.
 - **driver**: a random sweep of a training that does nothing, by one worker: time a trial, memory of the driver after a
   tenth of them and after all, and the time that table and page take.
@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -101,7 +102,23 @@ def workers(trials: int, epochs: int) -> dict[str, Any]:
     part = space.log_uniform("optimizer.learning_rate", 0.01, 0.3)
     described = Sweep(config, part, "experiments.classification:train", "validation/accuracy", trials, reports=False)
     one, many = measure(described, 1), measure(described, len(cores()))
-    return {"epochs": epochs, "workers": len(cores()), "one": one, "many": many}
+    return {"epochs": epochs, "workers": len(cores()), "one": one, "many": many, "separate": separate_runs(epochs)}
+
+
+def separate_runs(epochs: int, count: int = 3) -> float:
+    """Seconds of a run of ``launch.py`` on the same, its report included, when what it compiles is kept already."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/compiled"}
+        started = 0.0
+        for number in range(count + 1):  # the first one compiles
+            if number == 1:
+                started = time.perf_counter()
+            values = {"epochs": epochs, "optimizer.learning_rate": 0.05 + 0.01 * number}
+            options = [f"--config.{key}={value}" for key, value in values.items()]
+            command = [sys.executable, "launch.py", "--config=configs/lenet5_digits.py", *options]
+            command += [f"--workdir={folder}/{number}"]
+            subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+        return (time.perf_counter() - started) / count
 
 
 def vectorized(trials: int) -> dict[str, Any]:
@@ -156,6 +173,12 @@ def markdown(report: dict[str, Any]) -> str:
         lines += record.table(
             ["", "seconds", "trials/s", "times as fast", "trials/s, once warm", "times as fast, once warm"], rows
         )
+        each, times = found["separate"], found["separate"] * many["trials"] / many["seconds"]
+        lines += [
+            f"A run of `launch.py` for each, its report included, takes {each:.1f} s once what it compiles is kept; "
+            f"{found['workers']} workers are {times:.1f} times as fast as one such run after the other.",
+            "",
+        ]
         overhead = (one["seconds"] - one["own"]) / one["trials"]
         lines += [f"Between the trials of the one worker: {overhead:.3f} s a trial.", ""]
     if found := report.get("vectorized"):
