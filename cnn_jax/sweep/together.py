@@ -270,8 +270,7 @@ def start_states(
     """Each run's newest checkpoint, or its state before the first step without notes."""
     values = values_of(program.keys, trials)
     roots = jnp.stack([jax.random.key(trial.config.seed) for trial in trials])
-    template = training.ONE_DEVICE.abstract(lambda: _row(program.init(roots, values), 0))
-    found = [own.restore(template) if own.steps() else None for own in checkpoints]
+    found = [own.restore(program.state) if own.steps() else None for own in checkpoints]
     if all(found):
         return [checkpoint for checkpoint in found if checkpoint is not None]
     first = program.init(roots, values)
