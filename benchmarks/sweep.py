@@ -1,6 +1,6 @@
 """Measures sweeps: workers side by side, trials in one program, and what the driver itself takes.
 
-    python benchmarks/sweep.py [--trials 32] [--epochs 4 60] [--together 16] [--points 1000] [--only workers,driver]
+    python benchmarks/sweep.py [--trials 32] [--epochs 4 60] [--runs 1] [--together 16] [--points 1000] [--only workers]
 
 - **workers**: trials of LeNet-5 on the digits by one worker, with all cores, by one a core, and as commands of their
   own: short ones, and ones as long as the config has them.
@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -90,8 +91,8 @@ def measure(
     }
 
 
-def workers(trials: int, epochs: int) -> dict[str, Any]:
-    """LeNet-5 on the digits, one worker against one a core."""
+def workers(trials: int, epochs: int, runs: int) -> dict[str, Any]:
+    """LeNet-5 on the digits, one worker against one a core, in turn; medians of the runs."""
     from cnn_jax.sweep import space
     from cnn_jax.sweep.local import cores
     from cnn_jax.sweep.settings import Sweep
@@ -101,8 +102,18 @@ def workers(trials: int, epochs: int) -> dict[str, Any]:
     config.epochs = epochs
     part = space.log_uniform("optimizer.learning_rate", 0.01, 0.3)
     described = Sweep(config, part, "experiments.classification:train", "validation/accuracy", trials, reports=False)
-    one, many = measure(described, 1), measure(described, len(cores()))
-    return {"epochs": epochs, "workers": len(cores()), "one": one, "many": many, "separate": separate_runs(epochs)}
+    sides = [[measure(described, count) for count in (1, len(cores()))] for _ in range(runs)]
+    one, many = (
+        {key: statistics.median(run[key] for run in side) for key in side[0]} for side in zip(*sides, strict=True)
+    )
+    return {
+        "runs": runs,
+        "epochs": epochs,
+        "workers": len(cores()),
+        "one": one,
+        "many": many,
+        "separate": separate_runs(epochs),
+    }
 
 
 def separate_runs(epochs: int, count: int = 3) -> float:
@@ -162,7 +173,8 @@ def markdown(report: dict[str, Any]) -> str:
     for found in report.get("workers", ()):
         one, many = found["one"], found["many"]
         lines += [
-            f"{one['trials']} trials of LeNet-5 on the digits, {found['epochs']} epochs each, compiling included:",
+            f"{one['trials']:.0f} trials of LeNet-5 on the digits, {found['epochs']} epochs each, compiling included "
+            f"(medians of {found.get('runs', 1)}):",
             "",
         ]
         rows = []
@@ -206,6 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--epochs", type=int, nargs="+", default=[4, 60], help="of the workers' trials")
+    parser.add_argument("--runs", type=int, default=1, help="of the workers, of which medians are taken")
     parser.add_argument("--together", type=int, default=16)
     parser.add_argument("--points", type=int, default=1000)
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas; others keep their record")
@@ -217,7 +230,7 @@ def main() -> None:
     report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     report["circumstances"] = record.circumstances(["jax", "jaxlib", "optuna"])
     measured: dict[str, Callable[[], Any]] = {
-        "workers": lambda: [workers(arguments.trials, epochs) for epochs in arguments.epochs],
+        "workers": lambda: [workers(arguments.trials, epochs, arguments.runs) for epochs in arguments.epochs],
         "driver": lambda: driver(arguments.points),
         "vectorized": lambda: vectorized(arguments.together),
     }
