@@ -20,10 +20,6 @@ _CPU_FLAGS: tuple[tuple[tuple[int, int], tuple[int, int], str], ...] = (
     ((0, 10), (0, 13), "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"),
 )
 
-# Options of ``jax.jit`` for what runs once, such as drawing a network's first weights: the same bits in the same time
-# (LeNet-5 to VGG-A), compiled in a third of it. Steps are compiled with all optimisations, which they repay.
-FOR_ONE_RUN: dict[str, str | bool | int] = {"xla_backend_optimization_level": 1}
-
 
 def recommended_xla_flags(jaxlib_version: str | None = None) -> str:
     """The flags this project recommends for a jaxlib version, as a value for the environment variable ``XLA_FLAGS``.
@@ -62,6 +58,21 @@ def apply_recommended_flags(environ: MutableMapping[str, str] = os.environ) -> l
     if added:
         environ["XLA_FLAGS"] = " ".join([*present.split(), *added])
     return added
+
+
+def options_for_one_run(platform: str) -> dict[str, str | bool | int]:
+    """``compiler_options`` of ``jax.jit`` for what runs once, such as drawing a network's first weights.
+
+    On a CPU it is the same bits in the same time (LeNet-5 to VGG-A), compiled in a third of it. Steps are to be
+    compiled with all optimisations, which they repay. On other platforms it was not tried, and nothing is changed.
+
+    Args:
+      platform: ``jax.default_backend()``.
+
+    >>> options_for_one_run("cpu"), options_for_one_run("gpu")
+    ({'xla_backend_optimization_level': 1}, {})
+    """
+    return {"xla_backend_optimization_level": 1} if platform == "cpu" else {}
 
 
 def in_words(added: list[str], environ: Mapping[str, str] = os.environ) -> str:

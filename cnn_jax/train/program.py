@@ -22,7 +22,7 @@ from cnn_jax.train.parallel import ONE_DEVICE, Parallel
 from cnn_jax.train.plan import Plan
 from cnn_jax.train.state import TrainState
 from cnn_jax.train.step import Batch, Evaluate, Examples, Step, scanned_steps, whole_evaluation
-from cnn_jax.xla import FOR_ONE_RUN
+from cnn_jax.xla import options_for_one_run
 
 Numbers = Mapping[str, Number]
 """Dotted key of a config -> number, which may be a value of the program that is being compiled."""
@@ -96,7 +96,8 @@ class Program:
             return self.init(jax.random.wrap_key_data(data), numbers)
 
         shardings = self._parallel.shardings(self.template)
-        return jax.jit(init, out_shardings=shardings, compiler_options=FOR_ONE_RUN)
+        options = options_for_one_run(jax.default_backend())
+        return jax.jit(init, out_shardings=shardings, compiler_options=options)
 
     def first_state(self, seed: int, numbers: Numbers) -> TrainState:
         """The state before the first step, on the devices that are to hold it."""
