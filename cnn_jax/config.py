@@ -244,7 +244,13 @@ def _unknown_key(key: str, keys: Iterable[str], value: str | None = None) -> str
     if of_group:
         given = key if value is None else f"{key}={value}"
         return f"{given}: {key} is a group; set one of its keys: {', '.join(of_group)}"
-    return f"{key}: the config has no such key; {nearest(key, keys)}"
+    abbreviated = [known for known in keys if _initials(known) == key.rpartition(".")[2]]  # lr, wd
+    guess = f"did you mean {' or '.join(map(repr, abbreviated))}?" if abbreviated else nearest(key, keys)
+    return f"{key}: the config has no such key; {guess}"
+
+
+def _initials(key: str) -> str:
+    return "".join(word[:1] for word in key.rpartition(".")[2].split("_"))
 
 
 def _is_empty_group(config: ConfigDict, group: str) -> bool:

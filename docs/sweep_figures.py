@@ -45,7 +45,7 @@ def optimizers(sweep: Path) -> Figure:
             [epoch for epoch, _ in curve],
             [1 - accuracy for _, accuracy in curve],
             color=colour,
-            label=f"{name}, {rate:g}",
+            label=f"{name}, rate {rate:g}",
             marker="o",
             markersize=2.5,
         )
@@ -64,7 +64,8 @@ def optimizers(sweep: Path) -> Figure:
     above.set_ylabel("update / first update")
     below.set_xlabel("epoch")
     below.set_ylabel("validation error")
-    ticks = (0.03, 0.05, 0.1, 0.2, 0.5)
+    ticks = (0.02, 0.03, 0.05, 0.1, 0.2)
+    below.set_ylim(0.019, 0.25)
     below.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
     above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     return figure

@@ -43,45 +43,53 @@ function logTicks(low, high, most) {
   return ticks.filter((_, index) => index % every === 0);
 }
 
+const NONE = -0.08; // where on an axis trials are that have no such value, because of a condition
+
 // A value's place on an axis as a share of its length, and what is written along it.
 function makeScale(parameter, most) {
   if (parameter.values) {
     const places = new Map(parameter.values.map((value, index) => [value, (index + 0.5) / parameter.values.length]));
     const every = Math.ceil(parameter.values.length / most);
     return {
-      place: (value) => places.get(value),
+      place: (value) => places.get(value) ?? NONE,
       ticks: [...places].filter((_, index) => index % every === 0).map(([value, place]) => [place, value]),
     };
   }
   const { low, high, log } = parameter, ends = log ? [Math.log(low), Math.log(high)] : [low, high];
-  const place = (value) => (ends[1] > ends[0] ? ((log ? Math.log(value) : value) - ends[0]) / (ends[1] - ends[0]) : 0.5);
+  const inside = (value) => (ends[1] > ends[0] ? ((log ? Math.log(value) : value) - ends[0]) / (ends[1] - ends[0]) : 0.5);
+  const place = (value) => (value === null ? NONE : inside(value));
   const few = parameter.tried && parameter.tried.length <= most; // the values themselves are what one wants to read
   const ticks = few ? parameter.tried : (log ? logTicks : niceTicks)(low, high, most);
   return { place, ticks: ticks.map((tick) => [place(tick), format(tick)]) };
 }
 
-// The score's axis leaves out what is far below the rest; such trials are shown hollow, at its edge.
+// The score's axis gives the better half of the trials a third of its length or more, and leaves out what is far worse
+// than the rest; such trials are shown hollow, at its edge.
 const scoreScale = (() => {
   const sorted = scored.map((trial) => trial.score).sort((a, b) => a - b);
-  const at = (share) => sorted[Math.round(share * (sorted.length - 1))];
   let [low, high] = [sorted[0], sorted[sorted.length - 1]];
-  const spread = Math.max(at(0.75) - at(0.25), 1e-3 * Math.abs(at(0.5))) || 1;
-  if (page.minimize) high = Math.min(high, at(0.75) + 2 * spread);
-  else low = Math.max(low, at(0.25) - 2 * spread);
+  const middle = sorted[Math.floor(sorted.length / 2)], least = 0.01 * Math.abs(middle);
+  if (page.minimize) high = Math.min(high, low + 3 * Math.max(middle - low, least));
+  else low = Math.max(low, high - 3 * Math.max(high - middle, least));
   const margin = 0.05 * (high - low) || 0.05 * Math.abs(low) || 1;
   const scale = { low: low - margin, high: high + margin };
   const inside = (value) => (value - scale.low) / (scale.high - scale.low);
   return {
     inside: (value) => inside(value) >= 0 && inside(value) <= 1,
     place: (value) => Math.min(1, Math.max(0, inside(value))),
-    ticks: (most) => niceTicks(scale.low, scale.high, most).map((tick) => [inside(tick), formatTick(tick, scale, most)]),
+    ticks: (most) => {
+      const ticks = niceTicks(scale.low, scale.high, most), texts = formatTicks(ticks);
+      return ticks.map((tick, index) => [inside(tick), texts[index]]);
+    },
   };
 })();
 
-function formatTick(tick, scale, most) {
-  if (!page.share) return format(tick);
-  const step = (100 * (scale.high - scale.low)) / most;
-  return (100 * tick).toFixed(step < 0.2 ? 2 : step < 2 ? 1 : 0) + "%";
+// Scores that are shares as percentages, with as many digits as the ticks differ in.
+function formatTicks(ticks) {
+  if (!page.share) return ticks.map(format);
+  const exact = (digits) => ticks.every((tick) => Math.abs(100 * tick - Number((100 * tick).toFixed(digits))) < 1e-9);
+  const digits = [0, 1, 2, 3].find(exact) ?? 4;
+  return ticks.map((tick) => (100 * tick).toFixed(digits) + "%");
 }
 
 // --- plots ----------------------------------------------------------------------------------------------------------
@@ -106,28 +114,27 @@ function label(x, y, text, options = {}) {
 }
 
 function parallel(width) {
-  const columns = [...page.parameters, { name: page.metric }], least = 96 * (columns.length - 1) + 120;
+  const columns = [...page.parameters, { name: page.metric, short: page.metric }], least = 96 * (columns.length - 1) + 120;
   width = Math.max(width, least);
-  const height = 340, top = 44, bottom = height - 16, left = 56, right = width - 64;
+  const missing = page.parameters.map((_, index) => scored.some((trial) => trial.values[index] === null));
+  const height = 340, top = 44, bottom = height - (missing.includes(true) ? 40 : 16), left = 84, right = width - 64;
   const step = (right - left) / (columns.length - 1), y = (share) => bottom - share * (bottom - top);
   const scales = page.parameters.map((parameter) => makeScale(parameter, 7));
-  scales.push({ place: (value) => scoreScale.place(value), ticks: scoreScale.ticks(6) });
+  missing.forEach((some, index) => some && scales[index].ticks.push([NONE, "none"]));
+  scales.push({ place: (value) => scoreScale.place(value), ticks: scoreScale.ticks(8) });
   const root = svg("svg", { width, height });
   for (const trial of byRank) {
-    const places = [...trial.values, trial.score].map((value, index) =>
-      value === null ? null : [left + index * step, y(scales[index].place(value))]);
-    let line = "";
-    places.forEach((point, index) => {
-      if (point) line += `${index && places[index - 1] ? "L" : "M"}${point[0].toFixed(1)} ${point[1].toFixed(1)}`;
-    });
-    root.append(mark(svg("path", { d: line, fill: "none" }), trial));
+    const places = [...trial.values, trial.score].map((value, index) => [left + index * step, y(scales[index].place(value))]);
+    root.append(mark(svg("path", { d: path(places), fill: "none" }), trial));
   }
   columns.forEach((column, index) => {
     const x = left + index * step, axis = svg("g", { class: "axis" });
     axis.append(svg("line", { x1: x, x2: x, y1: top, y2: bottom }));
-    for (const [share, text] of scales[index].ticks) axis.append(label(x + 6, y(share) + 4, String(text), { class: "halo" }));
     const lastOfAll = index === columns.length - 1;
-    const name = label(x, index % 2 ? 14 : 30, column.name.split(".").pop(), { "text-anchor": lastOfAll ? "end" : index ? "middle" : "start", class: "name" });
+    const beside = index ? [x + 6, "start"] : [x - 6, "end"]; // no line runs left of the first axis
+    for (const [share, text] of scales[index].ticks)
+      axis.append(label(beside[0], y(share) + 4, String(text), { class: "halo", "text-anchor": beside[1] }));
+    const name = label(x, index % 2 ? 14 : 30, column.short, { "text-anchor": lastOfAll ? "end" : index ? "middle" : "start", class: "name" });
     if (lastOfAll) name.setAttribute("x", width - 4);
     if (!index) name.setAttribute("x", 4);
     name.append(svg("title", {}, column.name));
@@ -140,7 +147,7 @@ function parallel(width) {
     };
     const share = (event) => {
       const box = root.getBoundingClientRect();
-      return Math.min(1.02, Math.max(-0.02, (bottom - (event.clientY - box.top)) / (bottom - top)));
+      return Math.min(1.02, Math.max(NONE - 0.02, (bottom - (event.clientY - box.top)) / (bottom - top)));
     };
     handle.addEventListener("pointerdown", (event) => {
       const start = share(event);
@@ -168,7 +175,7 @@ function applyFilters(scales) {
   for (const trial of trials) {
     const kept = [...filters].every(([index, [low, high]]) => {
       const value = [...trial.values, trial.score][index];
-      const place = value === null ? -1 : scales[index].place(value);
+      const place = value === null && index === page.parameters.length ? -1 : scales[index].place(value);
       return place >= low && place <= high;
     });
     for (const element of elements.get(trial.number)) element.classList.toggle("out", !kept);
@@ -177,7 +184,7 @@ function applyFilters(scales) {
 
 // Axes with ticks, for the plots that have a horizontal quantity below a vertical one.
 function frame(width, height, { left, bottom }, xTicks, yTicks, name) {
-  const root = svg("svg", { width, height }), right = width - 12, top = 10, floor = height - bottom;
+  const root = svg("svg", { width, height }), right = width - 12, top = 26, floor = height - bottom;
   const x = (share) => left + share * (right - left), y = (share) => floor - share * (floor - top);
   for (const [share, text] of yTicks) {
     root.append(svg("line", { x1: left, x2: right, y1: y(share), y2: y(share), class: "grid" }));
@@ -189,17 +196,26 @@ function frame(width, height, { left, bottom }, xTicks, yTicks, name) {
   }
   root.append(svg("line", { x1: left, x2: right, y1: floor, y2: floor, class: "floor" }));
   root.append(label((left + right) / 2, height - 4, name, { "text-anchor": "middle", class: "name" }));
+  root.append(label(0, 12, page.metric, { class: "name" }));
   return { root, x, y };
 }
 
 function scatter(width, index) {
   const parameter = page.parameters[index], scale = makeScale(parameter, Math.max(2, Math.floor(width / 64)));
-  const plot = frame(width, 220, { left: 52, bottom: 40 }, scale.ticks, scoreScale.ticks(4), parameter.name);
+  const inset = (share) => 0.04 + 0.92 * share; // so that no dot, and no tick's text, is at the very edge
+  const xTicks = scale.ticks.map(([share, text]) => [inset(share), text]);
+  const plot = frame(width, 236, { left: 52, bottom: 40 }, xTicks, scoreScale.ticks(5), parameter.name);
+  for (const { values, mean, std } of page.points) {
+    if (values[index] === null) continue;
+    const x = plot.x(inset(scale.place(values[index]))), ends = [mean - std, mean + std].map((end) => plot.y(scoreScale.place(end)));
+    plot.root.append(svg("line", { x1: x, x2: x, y1: ends[0], y2: ends[1], class: "spread" }));
+    if (scoreScale.inside(mean)) plot.root.append(svg("line", { x1: x - 7, x2: x + 7, y1: plot.y(scoreScale.place(mean)), y2: plot.y(scoreScale.place(mean)), class: "mean" }));
+  }
   const room = parameter.values ? 0.5 / parameter.values.length : 0;
   for (const trial of byRank) {
     if (trial.values[index] === null) continue;
     const jitter = room * (((trial.number * 0.618034) % 1) - 0.5); // values of a choice stand in a strip
-    const x = plot.x(0.02 + 0.96 * (scale.place(trial.values[index]) + jitter)), y = plot.y(scoreScale.place(trial.score));
+    const x = plot.x(inset(scale.place(trial.values[index]) + jitter)), y = plot.y(scoreScale.place(trial.score));
     const dot = mark(svg("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: trial.number === page.best ? 5 : 3.5 }), trial);
     dot.classList.toggle("hollow", !scoreScale.inside(trial.score));
     plot.root.append(dot);
@@ -210,8 +226,10 @@ function scatter(width, index) {
 function curves(width) {
   const lines = byRank.filter((trial) => trial.curve.length);
   const last = Math.max(...lines.map((trial) => trial.curve[trial.curve.length - 1][0]));
-  const plot = frame(width, 320, { left: 52, bottom: 40 },
-    niceTicks(0, last, Math.max(2, Math.floor(width / 80))).map((tick) => [tick / last, format(tick)]), scoreScale.ticks(6), "epoch");
+  const whole = lines.every((trial) => trial.curve.every((point) => Number.isInteger(point[0])));
+  const ticks = niceTicks(0, last, Math.max(2, Math.min(Math.floor(width / 80), whole ? last : Infinity)));
+  const xTicks = ticks.filter((tick) => !whole || Number.isInteger(tick)).map((tick) => [tick / last, format(tick)]);
+  const plot = frame(width, 336, { left: 52, bottom: 40 }, xTicks, scoreScale.ticks(8), "epoch");
   for (const trial of lines) {
     const points = trial.curve.filter((point) => point[1] !== null)
       .map(([epoch, value]) => [plot.x(epoch / last), plot.y(scoreScale.place(value))]);

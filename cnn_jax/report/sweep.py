@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,13 +14,22 @@ import jinja2
 from markupsafe import Markup
 
 from cnn_jax.report.figures.comparison import heat_map
-from cnn_jax.report.formatting import format_duration, format_score, is_share
+from cnn_jax.report.formatting import (
+    format_deviation,
+    format_duration,
+    format_score,
+    format_spread,
+    format_value,
+    is_share,
+    short_names,
+)
 from cnn_jax.report.page import Headline, Page, Section, Table
 from cnn_jax.report.trials import Row, are_logarithmic, are_numbers, importances
 
 NAME = "sweep.html"
 _MOST_CURVES = 300
-_MOST_POINTS = 100  # of a curve
+_MOST_DOTS = 100  # of a curve
+_MOST_LISTED = 30  # of those with several seeds
 _MOST_CELLS = 12  # of a heat map, along each side
 
 Curve = Sequence[tuple[float | int, float]]
@@ -55,7 +65,7 @@ def write_sweep(
     >>> import tempfile
     >>> from types import SimpleNamespace
     >>> fields = {"state": "complete", "mean": None, "std": None, "seconds": 1.0, "reason": ""}
-    >>> rows = [SimpleNamespace(number=n, score=s, overrides={"rate": r}, **fields) for n, s, r in [(0, 0.9, 0.1)]]
+    >>> rows = [SimpleNamespace(number=0, point=0, score=0.9, overrides={"rate": 0.1}, **fields)]
     >>> write_sweep(Path(tempfile.mkdtemp()), rows, title="A sweep", metric="validation/accuracy").name
     'sweep.html'
     """
@@ -73,8 +83,12 @@ def write_sweep(
             "share": is_share(metric),
             "minimize": minimize,
             "best": sweep.best.number if sweep.best else None,
-            "parameters": [_parameter(rows, key) for key in sweep.parameters],
+            "parameters": [
+                {"name": key, "short": short, **_axis(rows, key)}
+                for key, short in short_names(sweep.parameters).items()
+            ],
             "trials": _trials(sweep, curve),
+            "points": _spreads(sweep),
         },
     )
     return page.write(workdir, NAME)
@@ -98,14 +112,24 @@ class _Sweep:
 
     @functools.cached_property
     def ranked(self) -> list[Row]:
-        """All trials, those without a score last."""
+        """All trials by the mean of their point and then by their score; those that have none come last."""
 
-        def order(row: Row) -> tuple[Any, ...]:
-            if row.score is None or not math.isfinite(row.score):
-                return 2 if row.score is None else 1, 0.0, row.number
-            return 0, row.score if self.minimize else -row.score, row.number
+        def place(score: float | None) -> float:
+            return math.inf if score is None or not math.isfinite(score) else score if self.minimize else -score
+
+        def order(row: Row) -> tuple[float | int, ...]:
+            of_point = (place(row.mean),) if self.seeds > 1 else ()
+            return *of_point, place(row.score), row.score is None, row.number
 
         return sorted(self.rows, key=order)
+
+    @functools.cached_property
+    def points(self) -> list[list[Row]]:
+        """The trials that differ in their seed alone side by side, the best first."""
+        found: dict[int, list[Row]] = {}
+        for row in self.ranked:
+            found.setdefault(row.point, []).append(row)
+        return list(found.values())
 
     @functools.cached_property
     def best(self) -> Row | None:
@@ -125,6 +149,11 @@ class _Sweep:
         return [key for key in self.keys if key != "seed" or len(self.keys) == 1]
 
     @functools.cached_property
+    def numeric(self) -> set[str]:
+        """The keys of which all values are numbers."""
+        return {key for key in self.keys if are_numbers(_values(self.rows, key))}
+
+    @functools.cached_property
     def importance(self) -> dict[str, float]:
         """See :func:`~cnn_jax.report.trials.importances`."""
         return importances(self.rows, self.parameters, minimize=self.minimize)
@@ -134,20 +163,14 @@ class _Sweep:
 
 
 def _headlines(sweep: _Sweep) -> list[Headline]:
-    counts = {
-        state: sum(row.state == state for row in sweep.rows) for state in ("complete", "pruned", "failed", "running")
-    }
-    others = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count and state != "complete")
-    headlines, best = [], sweep.best
+    counts = Counter(row.state for row in sweep.rows)
+    others = ", ".join(f"{counts[state]:,} {state}" for state in ("pruned", "failed", "running") if counts[state])
+    headlines, best, metric = [], sweep.best, sweep.metric
     if best is not None and best.score is not None:
-        several = sweep.seeds > 1 and best.mean is not None and best.std is not None
-        headlines.append(
-            Headline(
-                f"best {sweep.metric}",
-                _spread(sweep.metric, best) if several else format_score(sweep.metric, best.score),
-                note=f"trial {best.number}" + (f", one of {sweep.seeds} seeds" if several else ""),
-            )
-        )
+        value, note = best.score, f"trial {best.number}"
+        if sweep.seeds > 1 and best.mean is not None:
+            value, note = best.mean, f"{format_deviation(metric, best.std or 0.0)} over {sweep.seeds} seeds"
+        headlines.append(Headline(f"best {metric}", format_score(metric, value), note=note))
     headlines.append(Headline("complete trials", f"{counts['complete']:,}", note=others or None))
     if sweep.scored:
         median = statistics.median(row.score for row in sweep.scored if row.score is not None)
@@ -156,7 +179,7 @@ def _headlines(sweep: _Sweep) -> list[Headline]:
     if sweep.importance:
         key, share = next(iter(sweep.importance.items()))
         headlines.append(
-            Headline(f"due to {key.rpartition('.')[2]}", f"{share:.0%}", note="of the differences in score")
+            Headline(f"due to {short_names(sweep.parameters)[key]}", f"{share:.0%}", note="of the differences in score")
         )
     return headlines
 
@@ -182,9 +205,10 @@ def _sections(sweep: _Sweep) -> list[Section]:
             Section(
                 "Parallel coordinates",
                 widget=_plot("parallel", f"Every trial as a line through its values, and its {metric}")
+                + _COLOURS
                 + _note(
-                    "Each line is a trial; the bluer, the better its rank, and the best in orange. Drag along an "
-                    "axis to keep the trials that pass there, and click on it to have all back."
+                    "Each line is a trial. Drag along an axis to keep the trials that pass there, and click on it to "
+                    "have all back."
                 ),
             ),
             Section(
@@ -194,25 +218,41 @@ def _sections(sweep: _Sweep) -> list[Section]:
                     _plot("scatter", f"{metric} over {key}", index=index) for index, key in enumerate(parameters)
                 )
                 + Markup("</div>")
-                + _note("Every dot is a trial. Hollow ones are far below the rest, beyond the edge of the axis."),
+                + _COLOURS
+                + _note(
+                    "Every dot is a trial. Hollow ones are far worse than the rest, beyond the edge of the axis."
+                    + (" Bars are the mean of the seeds, and one standard deviation." if sweep.seeds > 1 else "")
+                ),
             ),
         ]
     if sweep.importance:
-        sections.append(Section("Importance", text=_IMPORTANCE, widget=_bars(sweep.importance)))
+        missing = [
+            key
+            for key in parameters
+            if key not in sweep.importance and len(set(map(repr, _values(sweep.rows, key)))) > 1
+        ]
+        text = _IMPORTANCE + (f" It leaves out {' and '.join(missing)}, which not every trial has." if missing else "")
+        sections.append(Section("Importance", text=text, widget=_bars(sweep.importance)))
     if sweep.scored:
         shown = f" The best {_MOST_CURVES} of {len(sweep.scored):,}." if len(sweep.scored) > _MOST_CURVES else ""
         sections.append(
             Section(
                 "Learning curves",
                 widget=_plot("curves", f"{metric} of the trials over the epochs")
+                + _COLOURS
                 + _note(f"{metric} after each evaluation.{shown}"),
             )
         )
+    if sweep.seeds > 1:
+        sections.append(_points(sweep))
     sections.append(Section("Trials", widget=_table(sweep)))
     sections.append(Section("How to continue", code=f"python launch.py --mode=sweep --workdir={sweep.workdir}"))
     return sections
 
 
+_COLOURS = Markup(
+    '<p class="note colours">worst <span class="ranks"></span> best by rank <span class="first"></span> best trial</p>'
+)
 _IMPORTANCE = (
     "How much of the differences between the scores each parameter accounts for, as a forest of regression trees or, "
     "for more than 300 trials, PED-ANOVA has it. It is of the values that were tried: a wider range makes a parameter "
@@ -229,7 +269,7 @@ def _best(workdir: Path, row: Row) -> Section:
         command = f"python launch.py --config={workdir / 'best.py'}\n{command}"
     return Section(
         "Best trial",
-        table=Table(["parameter", "value"], [[key, _text(value)] for key, value in row.overrides.items()]),
+        table=Table(["parameter", "value"], [[key, format_value(value)] for key, value in row.overrides.items()]),
         widget=_render(link, folder=folder, number=row.number) if report.is_file() else None,
         code=command,
     )
@@ -262,22 +302,45 @@ def _bars(shares: Mapping[str, float]) -> Markup:
     )
 
 
+def _points(sweep: _Sweep) -> Section:
+    """The best points with the mean and the deviation of their runs."""
+    keys = [key for key in sweep.keys if key != "seed"]
+    rows = []
+    for runs in sweep.points[:_MOST_LISTED]:
+        first, states = runs[0], Counter(row.state for row in runs)
+        spread = "" if first.mean is None else format_spread(sweep.metric, first.mean, first.std or 0.0)
+        found = ", ".join(f"{count} {state}" for state, count in states.items())
+        rows.append([*(format_value(first.overrides.get(key, "")) for key in keys), spread, found])
+    more = len(sweep.points) > _MOST_LISTED
+    return Section(
+        "Points",
+        text=f"Each is {sweep.seeds} runs that differ in their seed; mean and standard deviation of the complete ones."
+        + (f" The best {_MOST_LISTED} of {len(sweep.points):,}." if more else ""),
+        table=Table([*keys, f"{sweep.metric}, mean ± std", "runs"], rows),
+    )
+
+
 def _table(sweep: _Sweep) -> Markup:
     """All trials, the best first, with what a column is sorted by beside what is read."""
-    metric, keys = sweep.metric, sweep.keys
+    metric, keys, any_reason = sweep.metric, sweep.keys, any(row.reason for row in sweep.rows)
 
     def cells(row: Row) -> Iterable[tuple[str, Any, str]]:
         yield f"{row.number}", row.number, "number"
         yield row.state, row.state, ""
         yield ("", "", "number") if row.score is None else (format_score(metric, row.score), row.score, "number")
         if sweep.seeds > 1:
-            yield ("", "", "number") if row.mean is None else (_spread(metric, row), row.mean, "number")
+            yield (
+                ("", "", "number")
+                if row.mean is None
+                else (format_spread(metric, row.mean, row.std or 0.0), row.mean, "number")
+            )
         for key in keys:
             value = row.overrides.get(key, "")
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            yield _text(value), value if number else _text(value), "number" if number else ""
+            yield format_value(value), value if number else format_value(value), "number" if number else ""
         yield format_duration(row.seconds), row.seconds, "number"
-        yield row.reason, row.reason, "reason"
+        if any_reason:
+            yield row.reason, row.reason, "reason"
 
     def has_report(row: Row) -> bool:
         return (sweep.workdir / f"trials/{row.number:04d}/report.html").is_file()
@@ -310,9 +373,9 @@ def _table(sweep: _Sweep) -> Markup:
             ("state", False),
             (metric, True),
             *([("mean ± std", True)] if sweep.seeds > 1 else []),
-            *((key, are_numbers(_values(sweep.rows, key))) for key in keys),
+            *((key, key in sweep.numeric) for key in keys),
             ("time", True),
-            ("reason", False),
+            *([("reason", False)] if any_reason else []),
         ],
         rows=[(row, list(cells(row))) for row in sweep.ranked],
         best=sweep.best.number if sweep.best else None,
@@ -325,12 +388,6 @@ def _table(sweep: _Sweep) -> Markup:
 
 def _trials(sweep: _Sweep, curve: Callable[[int], Curve]) -> list[dict[str, Any]]:
     place = {row.number: place for place, row in enumerate(sweep.scored)}
-    numeric = {key: are_numbers(_values(sweep.rows, key)) for key in sweep.parameters}
-
-    def value(row: Row, key: str) -> Any:
-        if key not in row.overrides:
-            return None
-        return row.overrides[key] if numeric[key] else _text(row.overrides[key])
 
     def drawn(row: Row) -> dict[str, Any]:
         at = place.get(row.number)
@@ -340,24 +397,43 @@ def _trials(sweep: _Sweep, curve: Callable[[int], Curve]) -> list[dict[str, Any]
             "state": row.state,
             "score": row.score if at is not None else None,
             "rank": 0.0 if at is None else 1 - at / max(len(sweep.scored) - 1, 1),
-            "values": [value(row, key) for key in sweep.parameters],
+            "values": _placed(sweep, row),
             "curve": [[epoch, value if math.isfinite(value) else None] for epoch, value in points],
         }
 
     return [drawn(row) for row in sweep.rows]
 
 
-def _parameter(rows: Sequence[Row], key: str) -> dict[str, Any]:
+def _spreads(sweep: _Sweep) -> list[dict[str, Any]]:
+    """The mean and the deviation of each point of several seeds."""
+    if sweep.seeds == 1:
+        return []
+    firsts = [runs[0] for runs in sweep.points if runs[0].mean is not None]
+    return [{"values": _placed(sweep, row), "mean": row.mean, "std": row.std or 0.0} for row in firsts]
+
+
+def _placed(sweep: _Sweep, row: Row) -> list[Any]:
+    """A trial's values as the script wants them: numbers, or texts where not all trials have numbers; None for none."""
+
+    def value(key: str) -> Any:
+        if key not in row.overrides:
+            return None
+        return row.overrides[key] if key in sweep.numeric else format_value(row.overrides[key])
+
+    return [value(key) for key in sweep.parameters]
+
+
+def _axis(rows: Sequence[Row], key: str) -> dict[str, Any]:
     values = _values(rows, key)
     if are_numbers(values):
         tried = sorted(set(values))
         ends = {"low": tried[0], "high": tried[-1], "log": are_logarithmic(values)}
-        return {"name": key, **ends, "tried": tried if len(tried) <= _MOST_CELLS else None}
-    return {"name": key, "values": list(dict.fromkeys(map(_text, values)))}
+        return {**ends, "tried": tried if len(tried) <= _MOST_CELLS else None}
+    return {"values": list(dict.fromkeys(map(format_value, values)))}
 
 
 def _thinned(curve: Curve) -> list[tuple[float | int, float]]:
-    every = -(-len(curve) // _MOST_POINTS) or 1
+    every = -(-len(curve) // _MOST_DOTS) or 1
     return [point for index, point in enumerate(curve) if (len(curve) - 1 - index) % every == 0]
 
 
@@ -386,20 +462,6 @@ def _grid(rows: Sequence[Row], keys: Sequence[str]) -> tuple[str, str, dict[Any,
 
 def _values(rows: Sequence[Row], key: str) -> list[Any]:
     return [row.overrides[key] for row in rows if key in row.overrides]
-
-
-def _spread(metric: str, row: Row) -> str:
-    deviation = f"{100 * (row.std or 0.0):.2f}" if is_share(metric) else f"{row.std or 0.0:.2g}"
-    return f"{format_score(metric, row.mean or 0.0)} ± {deviation}"
-
-
-def _text(value: Any) -> str:
-    """A value as it is read.
-
-    >>> _text(0.00123456), _text("adam"), _text((3, 3))
-    ('0.001235', 'adam', '(3, 3)')
-    """
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _render(template: str, **values: Any) -> Markup:

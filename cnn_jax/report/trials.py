@@ -19,6 +19,11 @@ class Row(Protocol):
         ...
 
     @property
+    def point(self) -> int:
+        """Which values it has, from 0; the trials of a point differ in their seed alone."""
+        ...
+
+    @property
     def state(self) -> str:
         """``'complete'``, ``'pruned'``, ``'failed'``, ``'running'`` or ``'waiting'``."""
         ...
@@ -30,7 +35,7 @@ class Row(Protocol):
 
     @property
     def mean(self) -> float | None:
-        """Of the complete trials with the same values but for the seed."""
+        """Of the scores of the complete trials of its point."""
         ...
 
     @property
@@ -59,7 +64,7 @@ def importances(rows: Sequence[Row], keys: Sequence[str], *, minimize: bool = Fa
 
     By functional ANOVA over a forest (Hutter, Hoos & Leyton-Brown, "An efficient approach for assessing hyperparameter
     importance", 2014), and for many trials by PED-ANOVA (Watanabe, Bansal & Hutter, 2023), both Optuna's. Of complete
-    trials that have a value for every one of these keys; of the keys, those with more than one value.
+    trials; of the keys, those with more than one value that all of these have. One alone would account for all.
     """
     try:
         import optuna
@@ -68,7 +73,7 @@ def importances(rows: Sequence[Row], keys: Sequence[str], *, minimize: bool = Fa
     complete = [row for row in rows if row.state == "complete" and row.score is not None and math.isfinite(row.score)]
     keys = [key for key in keys if all(key in row.overrides for row in complete)]
     keys = [key for key in keys if len({repr(row.overrides[key]) for row in complete}) > 1]
-    if not keys or len(complete) < _LEAST_TRIALS or len({row.score for row in complete}) == 1:
+    if len(keys) < 2 or len(complete) < _LEAST_TRIALS or len({row.score for row in complete}) == 1:
         return {}
     found = {key: [row.overrides[key] for row in complete] for key in keys}
     space: dict[str, Any] = {}
@@ -125,7 +130,8 @@ def are_logarithmic(values: Sequence[float | int]) -> bool:
     >>> are_logarithmic([0.001, 0.01, 0.1, 1.0]), are_logarithmic([0.01, 0.3, 0.6, 0.9]), are_logarithmic([0.0, 1.0])
     (True, False, False)
     """
-    low, middle, high = min(values), statistics.median(values), max(values)
+    tried = set(values)  # how often one was says nothing of the axis
+    low, middle, high = min(tried), statistics.median(tried), max(tried)
     if low <= 0 or high < 4 * low:
         return False
     linear = (middle - low) / (high - low)

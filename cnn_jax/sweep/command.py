@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnn_jax import config as configs
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import UsageError, nearest
 from cnn_jax.sweep import engines, flags, notation, space
 from cnn_jax.sweep.alone import one_line
 from cnn_jax.sweep.cluster import RayWorkers, SlurmWorkers, slurm_options
@@ -99,6 +99,8 @@ def sweep_worker(directory: Path | None) -> None:
 
 def _begin(place: Place, described: Sweep) -> Store:
     """A new sweep; of two processes that begin one in the same folder, the second takes part in that of the first."""
+    if place.storage:
+        sweeps_in(place.storage)  # says what is wrong with it before anything is written
     try:
         place.directory.mkdir(parents=True, exist_ok=True)
         lock = open(place.directory / ".lock", "a")  # noqa: SIM115 - closed below
@@ -122,10 +124,16 @@ def _described(config: ConfigDict, file: str | None, experiment: Callable[[Confi
     space.check(part, config)
     engine = flags.ENGINE.value or ("grid" if space.is_finite(part) else "sobol")
     engines.check(engine, flags.PRUNER.value)
+    slurm_options(flags.SLURM.value)
     module = experiment(config)
     if not hasattr(module, "monitor"):
         raise UsageError(f"--mode=sweep is for experiments of single runs; {config.experiment} is a series of its own")
+    metric = flags.METRIC.value or module.monitor(config)
+    if "/" not in metric:
+        raise UsageError(f"--metric={metric} must be split/metric, such as {module.monitor(config)}")
     swept = {name for leaf, _ in space.leaves(part) if not isinstance(leaf, space.When) for name in space.names(leaf)}
+    if not swept and flags.SEEDS.value == 1:
+        raise UsageError("--mode=sweep: nothing is swept over; name a key in get_hyper(hyper), or give --seeds=5")
     if flags.SEEDS.value > 1 and "seed" in swept:
         raise UsageError(f"--seeds={flags.SEEDS.value} and a sweep over seed exclude each other; leave one out")
     workers = flags.BATCH.value if flags.RUNNER.value == "vectorized" else flags.WORKERS.value or default_workers()
@@ -133,7 +141,7 @@ def _described(config: ConfigDict, file: str | None, experiment: Callable[[Confi
         config=config,
         space=part,
         train=f"{module.__name__}:train",
-        metric=flags.METRIC.value or module.monitor(config),
+        metric=metric,
         points=_points(config, part, engine),
         engine=engine,
         pruner=flags.PRUNER.value,
@@ -171,6 +179,10 @@ def _space(file: str | None) -> space.Part:
     except UsageError:
         raise
     except Exception as error:
+        if isinstance(error, AttributeError) and error.obj is space:
+            raise UsageError(
+                f"--config={file}: there is no hyper.{error.name}; {nearest(str(error.name), space.FUNCTIONS)}"
+            ) from error
         raise UsageError(f"--config={file}: get_hyper(hyper) raised {one_line(error)}") from error
     if part is None:
         raise UsageError(

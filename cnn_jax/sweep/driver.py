@@ -5,17 +5,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import rich
+from rich.console import Console
 from rich.table import Table
 
 from cnn_jax.errors import Interrupted, UsageError
 from cnn_jax.files import write_whole
-from cnn_jax.report.formatting import format_duration, format_score
+from cnn_jax.report.formatting import format_duration, format_score, format_spread, format_value, short_names
 from cnn_jax.sweep.live import View, values
 from cnn_jax.sweep.local import Workers
 from cnn_jax.sweep.settings import Sweep
 from cnn_jax.sweep.store import Store
-from cnn_jax.sweep.table import Row, best_row, write_table
+from cnn_jax.sweep.table import Row, best_row, ranked, write_table
 from cnn_jax.train import StopRequest
 
 _LOOK_SECONDS = 0.25
@@ -45,6 +45,7 @@ def drive(store: Store, workers: Workers) -> list[Row]:
                 if failure or finished == store.sweep.trials:
                     break
                 if stop.signal:
+                    view.tell("stopping: what runs is saved")
                     line = f"stopped by {stop.signal.name} after {finished} of {store.sweep.trials} trials, all saved"
                     raise Interrupted(stop.signal, f"{line}; to continue: {how_to_continue(directory)}")
                 workers.tend(finished)
@@ -79,46 +80,64 @@ def write_results(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> None:
 
 
 def show(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> None:
-    """Prints the best trials, and where everything is."""
+    """Prints the best points, and where everything is.
+
+    Raises:
+      UsageError: all trials failed.
+    """
     best = best_row(rows, minimize=sweep.minimize)
     counts = {state: sum(row.state == state for row in rows) for state in FINISHED}
     counted = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    if counts["failed"] == len(rows) > 0:
+        raise UsageError(f"all trials failed, the first one: {rows[0].reason}; {directory / 'sweep.csv'} has them all")
     if best is None:
         print(f"no trial is complete ({counted or 'none has run'}); {directory / 'sweep.csv'} says why")
         return
-    keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
-    table = Table(title=f"{directory}: {counted}", title_justify="left")
-    for column in ("trial", sweep.metric, *(["mean ± std"] if sweep.seeds > 1 else []), "time", *keys):
-        table.add_column(column, overflow="fold")
-    for row in _ranked(sweep, rows)[:_SHOWN]:
-        spread = [_spread(sweep, row)] if sweep.seeds > 1 else []
-        cells = [values({"": row.overrides[key]})[1:] if key in row.overrides else "" for key in keys]
-        score = format_score(sweep.metric, row.score or 0.0)
-        table.add_row(str(row.number), score, *spread, format_duration(row.seconds), *cells)
-    rich.print(table)
+    console, title = Console(), f"{directory}: {counted}"
+    table = _table(sweep, rows, title, columns=True)
+    fits = console.measure(table, options=console.options.update(max_width=1000)).maximum <= console.width
+    console.print(table if fits else _table(sweep, rows, title, columns=False))
     print(f"the best is trial {best.number}; its config: python launch.py --config={directory / 'best.py'}")
     print(f"the sweep is in {directory}; all trials: {directory / 'sweep.csv'}; open {directory / 'sweep.html'}")
 
 
-def _ranked(sweep: Sweep, rows: Sequence[Row]) -> list[Row]:
-    complete = [row for row in rows if row.state == "complete" and row.mean is not None and row.score is not None]
-    return sorted(complete, key=lambda row: (row.mean, row.score), reverse=not sweep.minimize)
+def _table(sweep: Sweep, rows: Sequence[Row], title: str, *, columns: bool) -> Table:
+    """The best points, a line each whatever the number of seeds; their values in columns of their own or in one."""
+    several = sweep.seeds > 1
+    names = short_names(key for row in rows for key in row.overrides if not (several and key == "seed"))
+    table = Table(title=title, title_justify="left")
+    scores = f"{sweep.metric} ({sweep.seeds} seeds)" if several else sweep.metric
+    for column in ("trials" if several else "trial", scores, "time"):
+        table.add_column(column, no_wrap=True)
+    for column in names.values() if columns else ("values",):
+        table.add_column(column)
+    best_of: dict[int, Row] = {}
+    for row in ranked(rows, minimize=sweep.minimize):
+        best_of.setdefault(row.point, row)
+    for row in list(best_of.values())[:_SHOWN]:
+        runs = [other for other in rows if other.point == row.point]
+        numbers = f"{runs[0].number}-{runs[-1].number}" if several else str(row.number)
+        own = {key: row.overrides[key] for key in names if key in row.overrides}
+        cells = [format_value(own.get(key, "")) for key in names] if columns else [values(own)]
+        table.add_row(numbers, _score(sweep, row), format_duration(sum(run.seconds for run in runs)), *cells)
+    return table
 
 
-def _spread(sweep: Sweep, row: Row) -> str:
-    return f"{format_score(sweep.metric, row.mean or 0.0)} ± {format_score(sweep.metric, row.std or 0.0)}"
+def _score(sweep: Sweep, row: Row) -> str:
+    if sweep.seeds > 1:
+        return format_spread(sweep.metric, row.mean or 0.0, row.std or 0.0)
+    return format_score(sweep.metric, row.score or 0.0)
 
 
 def _config_file(sweep: Sweep, directory: Path, best: Row, rows: Sequence[Row]) -> str:
     """The best trial's config as a file for ``--config``."""
     from cnn_jax import config as configs
 
-    complete = sum(row.state == "complete" for row in rows)
+    complete, score = sum(row.state == "complete" for row in rows), f"{sweep.metric} {_score(sweep, best)}"
     config = configs.override(sweep.config, best.overrides)
-    score = _spread(sweep, best) if sweep.seeds > 1 else format_score(sweep.metric, best.score or 0.0)
     changed = "\n".join(f"  {key} = {value!r}" for key, value in best.overrides.items())
     body = pprint.pformat(config.to_dict(), width=112, sort_dicts=False)
-    return f'''"""Trial {best.number} of {len(rows)}, the best of the {complete} complete ones: {sweep.metric} {score}.
+    return f'''"""Trial {best.number} of {len(rows)}, the best of the {complete} complete ones: {score}.
 
 What it has of its own:
 {changed}

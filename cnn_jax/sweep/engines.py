@@ -77,7 +77,7 @@ def learns(engine: str) -> bool:
 def check(engine: str, pruner: str) -> None:
     """Raises a ``UsageError`` for an unknown engine or pruner, or one whose package is missing."""
     if engine not in ENGINES:
-        raise UsageError(f"--engine={engine} is unknown; {nearest(engine, ENGINES)}")
+        raise UsageError(f"--engine={engine} is unknown; {nearest(engine, ENGINES)} (of {', '.join(ENGINES)})")
     if pruner not in PRUNERS:
         raise UsageError(f"--pruner={pruner} is unknown; {nearest(pruner, PRUNERS)}")
     load_optuna()

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cnn_jax.report.formatting import format_duration, format_score
+from cnn_jax.report.formatting import format_duration, format_score, format_value, short_names
 from cnn_jax.sweep.settings import Sweep
 from cnn_jax.sweep.store import Running
 from cnn_jax.sweep.table import Row, best_row
@@ -49,9 +49,16 @@ class View:
         for row in rows:
             if _is_finished(row) and row.number not in self._told:
                 self._told.add(row.number)
-                self._log(self._outcome(row))
+                self.tell(self._outcome(row))
         if self._live is not None:
             self._live.update(Group(self._running(running), self._bar(rows)))
+
+    def tell(self, line: str) -> None:
+        """Prints a line, on a terminal above what is redrawn."""
+        if self._live is not None:
+            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, file=self._file, flush=True)
 
     def _outcome(self, row: Row) -> str:
         counted = f"[{len(self._told)}/{self._sweep.trials}]"
@@ -63,11 +70,12 @@ class View:
 
     def _running(self, running: Sequence[Running]) -> Table:
         table = Table(box=None, pad_edge=False)
-        for column in ("trial", "time", "evaluations", self._sweep.metric, "values"):
-            table.add_column(column, no_wrap=True, overflow="ellipsis")
+        for column in ("trial", "time", "evaluations", self._sweep.metric):
+            table.add_column(column, no_wrap=True)
+        table.add_column("values")  # which give way where the terminal is narrow
         for row, seconds, evaluation, score in running[:_SHOWN]:
             cells = str(row.number), format_duration(seconds), str(evaluation or "-"), self._score(score)
-            table.add_row(*cells, values(row.overrides))
+            table.add_row(*cells, Text(values(row.overrides), no_wrap=True, overflow="ellipsis"))
         if len(running) > _SHOWN:
             table.add_row(f"and {len(running) - _SHOWN} more")
         return table
@@ -96,21 +104,15 @@ class View:
     def _score(self, score: float | None) -> str:
         return "-" if score is None else format_score(self._sweep.metric, score)
 
-    def _log(self, line: str) -> None:
-        if self._live is not None:
-            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
-            print(line, file=self._file, flush=True)
-
 
 def values(overrides: Mapping[str, Any]) -> str:
     """Overrides in a line.
 
     >>> values({"optimizer.learning_rate": 0.0123456, "optimizer.name": "sgd", "seed": 1})
-    'optimizer.learning_rate=0.01235  optimizer.name=sgd  seed=1'
+    'learning_rate=0.01235  optimizer=sgd  seed=1'
     """
-    shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in overrides.items()}
-    return "  ".join(f"{key}={value}" for key, value in shown.items())
+    names = short_names(overrides)
+    return "  ".join(f"{names[key]}={format_value(value)}" for key, value in overrides.items())
 
 
 def _is_finished(row: Row) -> bool:

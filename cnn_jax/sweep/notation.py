@@ -10,6 +10,7 @@ from cnn_jax.sweep import space
 
 HELP = "key=0.1,0.01 (these values), 0..4 (whole numbers), uniform(0,1), log(1e-3,1), int(8,512), logint(8,512)"
 
+_NUMBER = r"[-+]?[\d.]+(?:[eE][-+]?\d+)?"
 _RANGES: dict[str, Callable[..., space.Part]] = {
     "uniform": space.uniform,
     "log": space.log_uniform,
@@ -41,6 +42,10 @@ def _part(text: str) -> space.Part:
         raise UsageError(f"--sweep: {text!r} is not of the form key=values; write {HELP}")
     if whole := re.fullmatch(r"(-?\d+)\s*\.\.\s*(-?\d+)", values):
         return space.integers(name, int(whole[1]), int(whole[2]))
+    if re.fullmatch(rf"{_NUMBER}\s*\.\.+\s*{_NUMBER}", values):
+        raise UsageError(f"--sweep: {text!r}: a..b is for whole numbers; write uniform(a,b) or log(a,b)")
+    if re.match(r"\w+\s*\(", values) and not values.endswith(")"):
+        raise UsageError(f"--sweep: {text!r}: the bracket is not closed; write {HELP}")
     if call := re.fullmatch(r"(\w+)\s*\((.*)\)", values):
         if call[1] not in _RANGES:
             raise UsageError(f"--sweep: {text!r}: there is no range {call[1]!r}; {nearest(call[1], _RANGES)}")

@@ -16,9 +16,11 @@ The parts that these functions make are plain values. A part can list all its po
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from cnn_jax import config as configs
@@ -26,6 +28,9 @@ from cnn_jax.errors import UsageError
 
 if TYPE_CHECKING:
     import optuna
+
+FUNCTIONS = ("sweep", "choice", "uniform", "log_uniform", "integers", "product", "zipit", "when")
+"""What ``hyper`` has to offer."""
 
 _MOST_POINTS = 100_000  # of a grid
 
@@ -75,7 +80,7 @@ class When:
 Part = Choice | Range | Rows | Product | When
 
 
-def sweep(name: str | Sequence[Mapping[str, Any]], values: Sequence[Any] | None = None) -> Part:
+def sweep(name: str | Sequence[Mapping[str, Any]], values: Iterable[Any] | None = None) -> Part:
     """One key with each of some values, or several keys with each of some sets of values.
 
     >>> grid(sweep("epochs", [1, 2]))
@@ -87,10 +92,13 @@ def sweep(name: str | Sequence[Mapping[str, Any]], values: Sequence[Any] | None 
         if values is None:
             raise UsageError(f"sweep({name!r}) needs a list of values")
         return Choice(_key(name), _some(name, values))
-    return Rows(tuple({_key(key): value for key, value in row.items()} for row in _some("sweep", name)))
+    rows = _some("sweep", name)
+    if not all(isinstance(row, Mapping) and row for row in rows):
+        raise UsageError("sweep: a list without a key must be one of dicts, such as {'optimizer.learning_rate': 0.1}")
+    return Rows(tuple({_key(key): value for key, value in row.items()} for row in rows))
 
 
-def choice(name: str, values: Sequence[Any]) -> Part:
+def choice(name: str, values: Iterable[Any]) -> Part:
     """The same as :func:`sweep` of one key."""
     return sweep(name, values)
 
@@ -178,7 +186,9 @@ def grid(part: Part, base: Mapping[str, Any] | None = None) -> list[dict[str, An
     """
     if not is_finite(part):
         ranges = ", ".join(repr(leaf.name) for leaf, _ in leaves(part) if isinstance(leaf, Range) and not leaf.whole)
-        raise UsageError(f"a grid needs a list of values for {ranges}: use sweep(name, values), or another engine")
+        raise UsageError(
+            f"a grid needs a list of values for {ranges}: key=0.1,0.2 or hyper.sweep(key, values); or another --engine"
+        )
     points = list(itertools.islice(_points(part, dict(base or {}), {}), _MOST_POINTS + 1))
     if len(points) > _MOST_POINTS:
         raise UsageError(f"the grid has more than {_MOST_POINTS:,} points; leave values out, or use another engine")
@@ -249,14 +259,18 @@ def check(part: Part, config: ConfigDict) -> None:
       UsageError: a key that the config does not have, a value of another type, a key that is swept over twice, or a
         condition that comes before the key on which it depends.
     """
-    seen: list[tuple[str, str]] = []
+    known, seen = configs.flatten(config), list[tuple[str, str]]()
     for leaf, condition in leaves(part):
         match leaf:
             case Choice():
                 rows = [{leaf.name: value} for value in leaf.values]
             case Range():
-                ends = (int(leaf.low), int(leaf.high)) if leaf.whole else (leaf.low, leaf.high)
-                rows = [{leaf.name: end} for end in ends]
+                if not leaf.whole and type(known.get(leaf.name)) is int:
+                    ends = f"{leaf.low:g},{leaf.high:g}"
+                    raise UsageError(
+                        f"sweep: {leaf.name}={ends}: expected a whole number; write int({ends}) or hyper.integers"
+                    )
+                rows = [{leaf.name: leaf.low}, {leaf.name: leaf.high}]
             case Rows():
                 rows = list(leaf.rows)
             case When():
@@ -352,6 +366,8 @@ def _index(trial: "optuna.Trial", name: str, values: Sequence[Any]) -> int:
 
 
 def _range(name: str, low: float | int, high: float | int, *, log: bool = False, whole: bool = False) -> Range:
+    if not (isinstance(low, Real) and isinstance(high, Real)):
+        raise UsageError(f"{name}: {low!r} to {high!r} is no range; give two numbers")
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise UsageError(f"{name}: {low} to {high} is no range; give the lower end first")
     if log and low <= 0:
@@ -365,10 +381,12 @@ def _key(name: str) -> str:
     return name.removeprefix("config.")
 
 
-def _some(name: str, values: Sequence[Any]) -> tuple[Any, ...]:
-    if isinstance(values, str) or not values:
-        raise UsageError(f"{name}: {values!r} is no list of values")
-    return tuple(tuple(value) if isinstance(value, list) else value for value in values)
+def _some(name: str, values: Iterable[Any]) -> tuple[Any, ...]:
+    listed = np.asarray(values).tolist() if isinstance(values, np.ndarray | np.generic) else values
+    if isinstance(listed, str) or not isinstance(listed, Iterable) or not (found := tuple(listed)):
+        raise UsageError(f"{name}: {values!r} is no list of values; write [0.1, 0.2]")
+    plain = (value.item() if isinstance(value, np.generic) else value for value in found)
+    return tuple(tuple(value) if isinstance(value, list) else value for value in plain)
 
 
 def _parts(parts: Sequence[Any]) -> tuple[Part, ...]:

@@ -428,7 +428,10 @@ def _open(url: str) -> "optuna.storages.RDBStorage":
             break
         except ImportError as error:
             raise UsageError(f"--storage={without_password(url)}: {error} ({error.__cause__})") from error
-        except (sqlalchemy.exc.ArgumentError, optuna.exceptions.OptunaError, RuntimeError) as error:
+        except sqlalchemy.exc.ArgumentError as error:
+            mend = "write it as postgresql://user@host/database"
+            raise UsageError(f"--storage={without_password(url)}: {' '.join(str(error).split())}; {mend}") from error
+        except (optuna.exceptions.OptunaError, RuntimeError) as error:
             raise UsageError(f"--storage={without_password(url)}: {' '.join(str(error).split())}") from error
         except sqlalchemy.exc.DBAPIError as error:
             # Two processes that make the tables at once: the second finds them made.

@@ -66,21 +66,27 @@ def with_spreads(rows: Sequence[Row]) -> list[Row]:
     return [filled(row) for row in rows]
 
 
-def best_row(rows: Sequence[Row], *, minimize: bool = False) -> Row | None:
-    """The best trial of the point with the best mean, among the points that no failure or pruning cut short.
+def ranked(rows: Sequence[Row], *, minimize: bool = False) -> list[Row]:
+    """The complete trials by the mean of their point, and by their score within it, the best first.
 
-    >>> best_row(with_spreads([Row(0, 0, "complete", 0.9), Row(1, 1, "complete", 0.95)])).number
-    1
+    Points that a failure or pruning cut short come last: their mean is one of fewer runs.
+
+    >>> rows = [Row(0, 0, "complete", 0.8), Row(1, 1, "complete", 0.9), Row(2, 1, "failed"), Row(3, 2, "complete", 0.7)]
+    >>> [row.number for row in ranked(with_spreads(rows))]
+    [0, 3, 1]
     """
     cut_short = {row.point for row in rows if row.state != "complete"}
-    whole = [row for row in rows if row.state == "complete" and row.point not in cut_short]
-    whole = whole or [row for row in rows if row.state == "complete"]
 
-    def key(row: Row) -> tuple[float | int, ...]:
-        scores = [-math.inf if value is None or math.isnan(value) else value for value in (row.mean, row.score)]
-        return *(-score if minimize and score > -math.inf else score for score in scores), -row.number
+    def place(score: float | None) -> float:
+        return math.inf if score is None or math.isnan(score) else score if minimize else -score
 
-    return max(whole, key=key, default=None)
+    complete = [row for row in rows if row.state == "complete"]
+    return sorted(complete, key=lambda row: (row.point in cut_short, place(row.mean), place(row.score), row.number))
+
+
+def best_row(rows: Sequence[Row], *, minimize: bool = False) -> Row | None:
+    """The first of the ranked trials, if any is complete."""
+    return next(iter(ranked(rows, minimize=minimize)), None)
 
 
 def write_table(directory: Path, rows: Sequence[Row]) -> None:

@@ -10,7 +10,9 @@ from absl.testing import flagsaver
 
 from cnn_jax.errors import UsageError
 from cnn_jax.sweep import command, space
+from cnn_jax.sweep.driver import show
 from cnn_jax.sweep.settings import Sweep, read_sweep_file
+from cnn_jax.sweep.table import Row
 from tests.sweep import trivial
 
 EXPERIMENT = types.ModuleType("trivial_experiment")
@@ -62,6 +64,9 @@ def test_space_of_the_config_file(tmp_path: Path) -> None:
     [
         ("return 1 / 0", "ZeroDivisionError"),
         ("return 3", "returned 3"),
+        ('return hyper.log_unifrom("rate", 0.1, 1)', "no hyper.log_unifrom; did you mean 'log_uniform'"),
+        ('return [{"rate": 0.1}, {}]', "must be one of dicts"),
+        ("return hyper.product()", "nothing is swept over"),
         ("return None", "give --sweep="),
         ('return hyper.sweep("rat", [0.1])', "'rate'"),
         ('return hyper.product(hyper.uniform("rate", 1, 0))', "no range"),
@@ -83,6 +88,8 @@ def test_space_of_the_config_file_that_is_none(body: str, expected: str, tmp_pat
         ({"sweep": "rate=0.1", "pruner": "halfing"}, "'halving'"),
         ({"sweep": "rate=uniform(0,1)", "engine": "grid"}, "'rate'"),
         ({"sweep": "seed=0..2", "seeds": 3}, "exclude each other"),
+        ({"sweep": "rate=0.1", "metric": "accuracy"}, "--metric=accuracy must be split/metric, such as validation/"),
+        ({"sweep": "rate=0.1", "slurm": ["partition"]}, "--slurm=partition must be a list"),
     ],
 )
 def test_mistakes(given: dict[str, Any], expected: str) -> None:
@@ -97,6 +104,18 @@ def test_experiment_that_is_a_series_of_runs() -> None:
         pytest.raises(UsageError, match="single runs"),
     ):
         command._described(trivial.default_config(), None, lambda config: types.ModuleType("series"))
+
+
+def test_storage_that_is_none_leaves_nothing(tmp_path: Path) -> None:
+    with flagsaver.flagsaver(sweep="rate=0.1", storage="sweeps.db"), pytest.raises(UsageError, match="postgresql://"):
+        command.sweep(trivial.default_config(), None, tmp_path / "sweep", lambda config: EXPERIMENT)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_sweep_of_which_all_trials_failed(tmp_path: Path) -> None:
+    rows = [Row(n, n, "failed", reason=f"the loss is nan at step {n}") for n in (1, 2)]
+    with pytest.raises(UsageError, match=r"all trials failed, the first one: the loss is nan at step 1; .*sweep\.csv"):
+        show(described(sweep="rate=0.1,0.2"), tmp_path, rows)
 
 
 def test_folder_of_a_run_is_not_one_for_a_sweep(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -49,6 +50,14 @@ def test_one_key_in_two_branches() -> None:
     assert found == [("sgd", 0.1), ("sgd", 0.2), ("adam", 0.001)]
 
 
+def test_values_may_be_those_of_numpy() -> None:
+    for values in (np.array([0.1, 0.2]), [np.float64(0.1), np.float64(0.2)]):
+        part = space.product(space.sweep("optimizer.learning_rate", values), space.sweep("epochs", np.arange(1, 3)))
+        space.check(part, CONFIG)
+        assert space.grid(part)[0] == {"optimizer.learning_rate": 0.1, "epochs": 1}
+        assert space.from_json(json.loads(json.dumps(space.to_json(part)))) == part
+
+
 def test_prefix_of_the_command_line_is_understood() -> None:
     assert space.grid(space.sweep("config.seed", [1])) == [{"seed": 1}]
 
@@ -60,7 +69,8 @@ def test_prefix_of_the_command_line_is_understood() -> None:
         (space.sweep("optimizer", ["sgd"]), ["is a group", "optimizer.momentum"]),
         (space.sweep("optimizer.learning_rate", [0.1, "fast"]), ["'fast'", "a number", "0.1"]),
         (space.sweep("epochs", [1.5]), ["epochs=1.5", "a whole number", "3"]),
-        (space.uniform("epochs", 1.0, 2.0), ["epochs=1.0", "a whole number"]),
+        (space.uniform("epochs", 1.0, 2.0), ["epochs=1,2", "a whole number", "int(1,2)"]),
+        (space.sweep("optimizer.lr", [0.1]), ["optimizer.lr:", "'optimizer.learning_rate'"]),
         (space.sweep("nesterov", [1]), ["nesterov=1", "true or false"]),
         (space.sweep([{"epochs": 3, "optimizer.nam": "sgd"}]), ["'optimizer.name'"]),
         (space.when("optimizer.nam", "sgd", RATE), ["'optimizer.name'"]),
@@ -108,7 +118,22 @@ def test_text(text: str, expected: space.Part) -> None:
     assert notation.parse(f"b=1; {text};") == space.product(space.sweep("b", [1]), expected)
 
 
-@pytest.mark.parametrize("text", ["", "seed", "=1", "seed=", "a=lgo(1,2)", "a=log(1)", "a=log(0,1)", "a=int(2,1)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "seed",
+        "=1",
+        "seed=",
+        "a=lgo(1,2)",
+        "a=log(1)",
+        "a=log(0,1)",
+        "a=int(2,1)",
+        "a=0...4",
+        "a=1e-3..1",
+        "a=log(1,2",
+    ],
+)
 def test_text_that_cannot_be_read(text: str) -> None:
     with pytest.raises(UsageError) as found:
         notation.parse(text)
