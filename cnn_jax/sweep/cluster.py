@@ -18,6 +18,7 @@ from cnn_jax.sweep.engines import require
 from cnn_jax.sweep.settings import ONE_MACHINE, STORAGE_VARIABLE, Place
 
 _MOST_DEATHS = 3  # of each worker, while no trial is finished
+_END_SECONDS = 5.0  # for workers to notice that all is done
 _STOP_SECONDS = 60.0  # for workers to save what they are at
 _HANDED_ON = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 
@@ -116,14 +117,19 @@ class SlurmWorkers:
         self._start(self._count)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for job in self._jobs:
-            if not job.done():
-                job.cancel(check=False)
-        end = time.monotonic() + _STOP_SECONDS
+    def __exit__(self, error: object, *_: object) -> None:
         with contextlib.suppress(KeyboardInterrupt):
-            while time.monotonic() < end and not all(job.done() for job in self._jobs):
-                time.sleep(0.2)
+            if error is None:  # nothing is left to do, and they see that themselves
+                self._wait(_END_SECONDS)
+            for job in self._jobs:
+                if not job.done():
+                    job.cancel(check=False)
+            self._wait(_STOP_SECONDS)
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not all(job.done() for job in self._jobs):
+            time.sleep(0.2)
 
     def tend(self, finished: int) -> None:
         """Hands in a new job for each that was lost; those that have ended by themselves had nothing left to do."""

@@ -257,7 +257,7 @@ def check(part: Part, config: ConfigDict) -> None:
 
     Raises:
       UsageError: a key that the config does not have, a value of another type, a key that is swept over twice, or a
-        condition that comes before the key on which it depends.
+        condition that comes before the key on which it depends, or never holds.
     """
     known, seen = configs.flatten(config), list[tuple[str, str]]()
     for leaf, condition in leaves(part):
@@ -286,6 +286,7 @@ def check(part: Part, config: ConfigDict) -> None:
                     raise UsageError(f"sweep: {name} is swept over twice")
             seen.append((name, condition))
     _check_order(part, {name for name, _ in seen}, set())
+    _check_conditions(part, known)
 
 
 def leaves(part: Part, condition: str = "") -> Iterator[tuple[Choice | Range | Rows | When, str]]:
@@ -356,6 +357,26 @@ def _check_order(part: Part, swept: set[str], before: set[str]) -> None:
             before.update(name for row in part.rows for name in row)
         case _:
             before.add(part.name)
+
+
+def _check_conditions(part: Part, known: Mapping[str, Any]) -> None:
+    """Raises an error for a condition on a value that its key never has: not in the config, and not by the sweep."""
+    possible, ranges = {name: [value] for name, value in known.items()}, set()
+    for leaf, _ in leaves(part):
+        match leaf:
+            case Choice():
+                possible[leaf.name] += leaf.values
+            case Range():
+                ranges.add(leaf.name)
+            case Rows():
+                for name, value in (item for row in leaf.rows for item in row.items()):
+                    possible[name].append(value)
+    for leaf, _ in leaves(part):
+        if isinstance(leaf, When) and leaf.name not in ranges:
+            own = possible[leaf.name]
+            if not any(value in own for value in leaf.values):
+                values, others = (" or ".join(map(repr, dict.fromkeys(some))) for some in (leaf.values, own))
+                raise UsageError(f"sweep: {leaf.name} is never {values}, on which a part depends, but {others}")
 
 
 def _index(trial: "optuna.Trial", name: str, values: Sequence[Any]) -> int:

@@ -76,6 +76,10 @@ def test_prefix_of_the_command_line_is_understood() -> None:
         (space.when("optimizer.nam", "sgd", RATE), ["'optimizer.name'"]),
         (space.product(RATE, RATE), ["optimizer.learning_rate is swept over twice"]),
         (
+            space.product(space.sweep("optimizer.name", ["sgd", "adam"]), space.when("optimizer.name", "adm", RATE)),
+            ["optimizer.name is never 'adm'", "'sgd' or 'adam'"],
+        ),
+        (
             space.product(space.when("optimizer.name", "sgd", RATE), space.sweep("optimizer.name", ["sgd", "adam"])),
             ["put optimizer.name first"],
         ),
