@@ -56,7 +56,8 @@ function makeScale(parameter, most) {
     };
   }
   const { low, high, log } = parameter, ends = log ? [Math.log(low), Math.log(high)] : [low, high];
-  const inside = (value) => (ends[1] > ends[0] ? ((log ? Math.log(value) : value) - ends[0]) / (ends[1] - ends[0]) : 0.5);
+  const share = (number) => (ends[1] > ends[0] ? (number - ends[0]) / (ends[1] - ends[0]) : 0.5);
+  const inside = (value) => share(log ? Math.log(value) : value);
   const place = (value) => (value === null ? NONE : inside(value));
   const few = parameter.tried && parameter.tried.length <= most; // the values themselves are what one wants to read
   const ticks = few ? parameter.tried : (log ? logTicks : niceTicks)(low, high, most);
@@ -114,7 +115,8 @@ function label(x, y, text, options = {}) {
 }
 
 function parallel(width) {
-  const columns = [...page.parameters, { name: page.metric, short: page.metric }], least = 96 * (columns.length - 1) + 120;
+  const columns = [...page.parameters, { name: page.metric, short: page.metric }];
+  const least = 96 * (columns.length - 1) + 120;
   width = Math.max(width, least);
   const missing = page.parameters.map((_, index) => scored.some((trial) => trial.values[index] === null));
   const height = 340, top = 44, bottom = height - (missing.includes(true) ? 40 : 16), left = 84, right = width - 64;
@@ -124,7 +126,8 @@ function parallel(width) {
   scales.push({ place: (value) => scoreScale.place(value), ticks: scoreScale.ticks(8) });
   const root = svg("svg", { width, height });
   for (const trial of byRank) {
-    const places = [...trial.values, trial.score].map((value, index) => [left + index * step, y(scales[index].place(value))]);
+    const all = [...trial.values, trial.score];
+    const places = all.map((value, index) => [left + index * step, y(scales[index].place(value))]);
     root.append(mark(svg("path", { d: path(places), fill: "none" }), trial));
   }
   columns.forEach((column, index) => {
@@ -134,7 +137,8 @@ function parallel(width) {
     const beside = index ? [x + 6, "start"] : [x - 6, "end"]; // no line runs left of the first axis
     for (const [share, text] of scales[index].ticks)
       axis.append(label(beside[0], y(share) + 4, String(text), { class: "halo", "text-anchor": beside[1] }));
-    const name = label(x, index % 2 ? 14 : 30, column.short, { "text-anchor": lastOfAll ? "end" : index ? "middle" : "start", class: "name" });
+    const anchor = lastOfAll ? "end" : index ? "middle" : "start";
+    const name = label(x, index % 2 ? 14 : 30, column.short, { "text-anchor": anchor, class: "name" });
     if (lastOfAll) name.setAttribute("x", width - 4);
     if (!index) name.setAttribute("x", 4);
     name.append(svg("title", {}, column.name));
@@ -207,9 +211,10 @@ function scatter(width, index) {
   const plot = frame(width, 236, { left: 52, bottom: 40 }, xTicks, scoreScale.ticks(5), parameter.name);
   for (const { values, mean, std } of page.points) {
     if (values[index] === null) continue;
-    const x = plot.x(inset(scale.place(values[index]))), ends = [mean - std, mean + std].map((end) => plot.y(scoreScale.place(end)));
-    plot.root.append(svg("line", { x1: x, x2: x, y1: ends[0], y2: ends[1], class: "spread" }));
-    if (scoreScale.inside(mean)) plot.root.append(svg("line", { x1: x - 7, x2: x + 7, y1: plot.y(scoreScale.place(mean)), y2: plot.y(scoreScale.place(mean)), class: "mean" }));
+    const x = plot.x(inset(scale.place(values[index])));
+    const [low, y, high] = [mean - std, mean, mean + std].map((score) => plot.y(scoreScale.place(score)));
+    plot.root.append(svg("line", { x1: x, x2: x, y1: low, y2: high, class: "spread" }));
+    if (scoreScale.inside(mean)) plot.root.append(svg("line", { x1: x - 7, x2: x + 7, y1: y, y2: y, class: "mean" }));
   }
   const room = parameter.values ? 0.5 / parameter.values.length : 0;
   for (const trial of byRank) {

@@ -185,79 +185,19 @@ def _headlines(sweep: _Sweep) -> list[Headline]:
 
 
 def _sections(sweep: _Sweep) -> list[Section]:
-    metric, parameters, sections = sweep.metric, sweep.parameters, []
-    if sweep.best is not None:
-        sections.append(_best(sweep.workdir, sweep.best))
-    grid = _grid(sweep.rows, parameters)
-    if grid is not None:
-        across, down, cells = grid
-        sections.append(
-            Section(
-                "Heat map",
-                figure=heat_map(cells, x_label=across, y_label=down, metric=metric, minimize=sweep.minimize),
-                alt=f"{metric} for every pair of {across} and {down}",
-                caption=f"{metric} of each pair of values{', averaged over its trials' if sweep.seeds > 1 else ''}; "
-                "the best is framed.",
-            )
-        )
-    if sweep.scored and parameters:
-        sections += [
-            Section(
-                "Parallel coordinates",
-                widget=_plot("parallel", f"Every trial as a line through its values, and its {metric}")
-                + _COLOURS
-                + _note(
-                    "Each line is a trial. Drag along an axis to keep the trials that pass there, and click on it to "
-                    "have all back."
-                ),
-            ),
-            Section(
-                "Each parameter",
-                widget=Markup('<div class="plots">')
-                + Markup("").join(
-                    _plot("scatter", f"{metric} over {key}", index=index) for index, key in enumerate(parameters)
-                )
-                + Markup("</div>")
-                + _COLOURS
-                + _note(
-                    "Every dot is a trial. Hollow ones are far worse than the rest, beyond the edge of the axis."
-                    + (" Bars are the mean of the seeds, and one standard deviation." if sweep.seeds > 1 else "")
-                ),
-            ),
-        ]
+    sections = [_best(sweep.workdir, sweep.best)] if sweep.best is not None else []
+    sections += _heat_map(sweep)
+    if sweep.scored and sweep.parameters:
+        sections += [_parallel(sweep), _each_parameter(sweep)]
     if sweep.importance:
-        missing = [
-            key
-            for key in parameters
-            if key not in sweep.importance and len(set(map(repr, _values(sweep.rows, key)))) > 1
-        ]
-        text = _IMPORTANCE + (f" It leaves out {' and '.join(missing)}, which not every trial has." if missing else "")
-        sections.append(Section("Importance", text=text, widget=_bars(sweep.importance)))
+        sections.append(_importance(sweep))
     if sweep.scored:
-        shown = f" The best {_MOST_CURVES} of {len(sweep.scored):,}." if len(sweep.scored) > _MOST_CURVES else ""
-        sections.append(
-            Section(
-                "Learning curves",
-                widget=_plot("curves", f"{metric} of the trials over the epochs")
-                + _COLOURS
-                + _note(f"{metric} after each evaluation.{shown}"),
-            )
-        )
+        sections.append(_curves(sweep))
     if sweep.seeds > 1:
         sections.append(_points(sweep))
     sections.append(Section("Trials", widget=_table(sweep)))
     sections.append(Section("How to continue", code=f"python launch.py --mode=sweep --workdir={sweep.workdir}"))
     return sections
-
-
-_COLOURS = Markup(
-    '<p class="note colours">worst <span class="ranks"></span> best by rank <span class="first"></span> best trial</p>'
-)
-_IMPORTANCE = (
-    "How much of the differences between the scores each parameter accounts for, as a forest of regression trees or, "
-    "for more than 300 trials, PED-ANOVA has it. It is of the values that were tried: a wider range makes a parameter "
-    "more important."
-)
 
 
 def _best(workdir: Path, row: Row) -> Section:
@@ -273,6 +213,64 @@ def _best(workdir: Path, row: Row) -> Section:
         widget=_render(link, folder=folder, number=row.number) if report.is_file() else None,
         code=command,
     )
+
+
+def _heat_map(sweep: _Sweep) -> list[Section]:
+    grid, metric = _grid(sweep.rows, sweep.parameters), sweep.metric
+    if grid is None:
+        return []
+    across, down, cells = grid
+    averaged = ", averaged over its trials" if sweep.seeds > 1 else ""
+    return [
+        Section(
+            "Heat map",
+            figure=heat_map(cells, x_label=across, y_label=down, metric=metric, minimize=sweep.minimize),
+            alt=f"{metric} for every pair of {across} and {down}",
+            caption=f"{metric} of each pair of values{averaged}; the best is framed.",
+        )
+    ]
+
+
+def _parallel(sweep: _Sweep) -> Section:
+    how = (
+        "Each line is a trial. Drag along an axis to keep the trials that pass there, and click on it to have all back."
+    )
+    plot = _plot("parallel", f"Every trial as a line through its values, and its {sweep.metric}")
+    return Section("Parallel coordinates", widget=plot + _COLOURS + _note(how))
+
+
+def _each_parameter(sweep: _Sweep) -> Section:
+    how = "Every dot is a trial. Hollow ones are far worse than the rest, beyond the edge of the axis."
+    if sweep.seeds > 1:
+        how += " Bars are the mean of the seeds, and one standard deviation."
+    plots = [_plot("scatter", f"{sweep.metric} over {key}", index=index) for index, key in enumerate(sweep.parameters)]
+    together = Markup('<div class="plots">') + Markup("").join(plots) + Markup("</div>")
+    return Section("Each parameter", widget=together + _COLOURS + _note(how))
+
+
+def _importance(sweep: _Sweep) -> Section:
+    text = (
+        "How much of the differences between the scores each parameter accounts for, as a forest of regression trees "
+        "or, for more than 300 trials, PED-ANOVA has it. It is of the values that were tried: a wider range makes a "
+        "parameter more important."
+    )
+    varied = [key for key in sweep.parameters if len(set(map(repr, _values(sweep.rows, key)))) > 1]
+    if missing := [key for key in varied if key not in sweep.importance]:
+        text += f" It leaves out {' and '.join(missing)}, which not every trial has."
+    return Section("Importance", text=text, widget=_bars(sweep.importance))
+
+
+def _curves(sweep: _Sweep) -> Section:
+    how = f"{sweep.metric} after each evaluation."
+    if len(sweep.scored) > _MOST_CURVES:
+        how += f" The best {_MOST_CURVES} of {len(sweep.scored):,}."
+    plot = _plot("curves", f"{sweep.metric} of the trials over the epochs")
+    return Section("Learning curves", widget=plot + _COLOURS + _note(how))
+
+
+_COLOURS = Markup(
+    '<p class="note colours">worst <span class="ranks"></span> best by rank <span class="first"></span> best trial</p>'
+)
 
 
 def _plot(name: str, description: str, *, index: int = 0) -> Markup:

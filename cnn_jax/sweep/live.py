@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -51,7 +52,9 @@ class View:
                 self._told.add(row.number)
                 self.tell(self._outcome(row))
         if self._live is not None:
-            self._live.update(Group(self._running(running), self._bar(rows)))
+            group = Group(self._running(running), self._bar(rows))
+            # Room for the ^C that a terminal writes: on a line of its own it would shift what is redrawn.
+            self._live.update(Constrain(group, self._live.console.width - 2))
 
     def tell(self, line: str) -> None:
         """Prints a line, on a terminal above what is redrawn."""
