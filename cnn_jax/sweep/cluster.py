@@ -117,9 +117,9 @@ class SlurmWorkers:
         self._start(self._count)
         return self
 
-    def __exit__(self, error: object, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         with contextlib.suppress(KeyboardInterrupt):
-            if error is None:  # nothing is left to do, and they see that themselves
+            if not any(error):  # nothing is left to do, and they see that themselves
                 self._wait(_END_SECONDS)
             for job in self._jobs:
                 if not job.done():
