@@ -94,7 +94,7 @@ fan-in.""",
         """\
 torchvision has none. Pools take partial last windows (`rounding='ceil'`): without them the second would make 12x12
 maps, and the paper has 13x13. `zfnet_wide` has the wider last convolutions that the paper tries in a table. Initial
-weights are a Gaussian of 0.01, biases zero, as published.""",
+weights are a Gaussian of 0.01 ("initialized to 10^-2", the paper says), biases zero.""",
         ("zfnet", "zfnet_wide"),
     ),
     (
@@ -104,7 +104,8 @@ A, B, D and E are torchvision's `vgg11`, `vgg13`, `vgg16` and `vgg19`, with and 
 their weights. torchvision has an adaptive pool to 7x7 before the full connections, which does nothing to 224x224
 images; here another image size makes another first full connection instead. torchvision has neither A-LRN nor C.
 
-A and A-LRN start with the paper's Gaussian of 0.01. B to E by Glorot and Bengio's uniform rule, of which the paper says
+A and A-LRN start with a Gaussian of standard deviation 0.01; the paper says variance, with which the scores of a
+normalised image would start at about two million. B to E by Glorot and Bengio's uniform rule, of which the paper says
 that it makes starting with the layers of a trained A, as it did, unnecessary. The `_bn` ones by He's normal rule; they
 are younger than the paper. Biases are zero. torchvision starts all of them by He's rule with the fan-out, and the full
 connections with a Gaussian of 0.01.""",
@@ -124,8 +125,9 @@ Tables are of inference. The two auxiliary heads, which are run in training only
 (6,379,984 in torchvision's). torchvision returns their logits from a call in training; here they are among the
 activations.
 
-Kernels of the paper's start uniform with variance 1 / fan-in and biases at 0.2, as in Caffe's version, since the paper
-does not say; torchvision's are a normal distribution of standard deviation 0.01, cut off at twice that.""",
+Kernels of the paper's start uniform with variance 1 / fan-in and biases at 0.2 (at 0 where classes come out), as in
+Caffe's version, since the paper does not say; torchvision's are a normal distribution of standard deviation 0.01, cut
+off at twice that.""",
         ("googlenet", "googlenet_torchvision", "inception_naive"),
     ),
     (

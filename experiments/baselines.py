@@ -28,7 +28,7 @@ from cnn_jax.report.figures import errors
 from cnn_jax.report.formatting import format_shares
 from cnn_jax.report.page import Headline, Page, Section, Table
 from experiments import classification, series
-from experiments.classification_data import load_splits, open_split
+from experiments.classification_data import load_splits
 
 _SERIES_KEYS = ("networks", "seeds", "methods", "published", "few")
 # On all 784 pixels the support vector machine took over three minutes; 50 components hold 82 % of the variance.
@@ -66,7 +66,8 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
             folders = [directory / f"{_file_name(title)}-{run.seed}" for run in runs]
             scores = [series.finished(*pair)["scores"] for pair in zip(runs, folders, strict=True)]
             errors_of_runs = [1 - score["test/accuracy"] for score in scores]
-            results[title] = {"errors": errors_of_runs, "parameters": _parameters(runs[0])}
+            network = classification.untrained(runs[0]).abstract_model
+            results[title] = {"errors": errors_of_runs, "parameters": geometry.parameter_count(network)}
         for title in config.methods:
             results[title] = _method(config, title, directory / f"{_file_name(title)}.json")
         few = _few(config, directory / "logistic-regression-of-few") if config.few else None
@@ -87,10 +88,11 @@ def predict(config: ConfigDict, directory: Path, **options: Any) -> None:
     raise series.refusal("predict", directory)
 
 
-def summary(config: ConfigDict, **options: Any) -> None:
-    """Prints the tables of the networks."""
+def summary(config: ConfigDict, *, output: str | None = None) -> None:
+    """Prints the tables of the networks, and writes each to a file of its own: ``x-LeNet-5.csv`` for ``x.csv``."""
     for title in config.networks:
-        classification.summary(network_runs(config, title)[0], **options)
+        own = output and str(Path(output).with_stem(f"{Path(output).stem}-{_file_name(title)}"))
+        classification.summary(network_runs(config, title)[0], output=own)
 
 
 def network_runs(config: ConfigDict, title: str) -> list[ConfigDict]:
@@ -112,13 +114,6 @@ def _flattened(group: ConfigDict, prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _parameters(run: ConfigDict) -> int:
-    channels = run.input_shape[-1]
-    as_is = data.Preprocess(tuple(run.input_shape), mean=(0.0,) * channels, std=(1.0,) * channels)
-    class_names = open_split(run, run.data.test).class_names
-    return geometry.parameter_count(classification.Classifier(run, as_is, class_names).abstract_model)
 
 
 def _method(config: ConfigDict, title: str, path: Path) -> dict[str, Any]:

@@ -32,8 +32,8 @@ from cnn_jax.ops.arguments import is_traced, may_differ_from_zero
 from cnn_jax.report import summary as network_summary
 from experiments.classification_data import (
     examples,
+    find_class_names,
     load_splits,
-    open_split,
     preprocess_of,
     read_description,
 )
@@ -387,8 +387,15 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         print(f"wrote {output}")
 
 
+def untrained(config: ConfigDict) -> Classifier:
+    """The network of a config by itself: nothing is drawn, and no picture is read."""
+    shape = tuple(config.input_shape)
+    as_is = data.Preprocess(shape, mean=(0.0,) * shape[-1], std=(1.0,) * shape[-1])
+    return Classifier(config, as_is, find_class_names(config))
+
+
 def summary(config: ConfigDict, *, output: str | None = None) -> None:
-    """Prints the network's table.
+    """Prints the network's table, for which TFDS's data sets need not be prepared.
 
     Args:
       config: names the network.
@@ -396,11 +403,8 @@ def summary(config: ConfigDict, *, output: str | None = None) -> None:
     """
     if output is not None:
         network_summary.check_path(output)
-    shape = tuple(config.input_shape)
-    class_names = open_split(config, config.data.test).class_names
-    as_is = data.Preprocess(shape, mean=(0.0,) * shape[-1], std=(1.0,) * shape[-1])
-    classifier = Classifier(config, as_is, class_names)
-    title = f"{config.model.name}, input {'x'.join(map(str, shape))}, {len(class_names)} classes"
+    shape, classifier = tuple(config.input_shape), untrained(config)
+    title = f"{config.model.name}, input {'x'.join(map(str, shape))}, {len(classifier.class_names)} classes"
     rows = geometry.trace(classifier.abstract_model, shape)
     geometry.print_table(rows, title=title)
     if output is not None:

@@ -30,17 +30,26 @@ def _in_memory(found: PictureSet) -> data.Dataset:
 
 def open_split(config: ConfigDict, split: str) -> PictureSet:
     """One split of a config's data."""
+    return _open(config.data.name, split, **_options(config))
+
+
+def find_class_names(config: ConfigDict) -> tuple[str, ...]:
+    """The names of the classes that a config tells apart; its pictures need not be prepared for that."""
+    names = data.class_names(config.data.name, config.data.test, **_options(config))
+    return data.chosen_classes(config.data.name, names, config.data.classes) if config.data.classes else names
+
+
+def _options(config: ConfigDict) -> dict[str, Any]:
+    """Where and how the pictures of a config are read."""
     size = tuple(config.data.size)
     if size and (len(size) != 2 or min(size) < 1):
         raise UsageError(f"data.size={size} must be (height, width), or () for that of input_shape")
     height, width = size or config.input_shape[:2]
-    return _open(
-        config.data.name,
-        split,
-        data_dir=config.data.data_dir or None,
-        image_shape=(height, width, config.input_shape[-1]),
-        framing=config.data.framing,
-    )
+    return {
+        "data_dir": config.data.data_dir or None,
+        "image_shape": (height, width, config.input_shape[-1]),
+        "framing": config.data.framing,
+    }
 
 
 def load_splits(config: ConfigDict, splits: Sequence[str], *, directory: Path | None = None) -> list[PictureSet]:

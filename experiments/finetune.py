@@ -83,7 +83,7 @@ def predict(config: ConfigDict, directory: Path, **options: Any) -> None:
 
 
 def summary(config: ConfigDict, **options: Any) -> None:
-    """Prints the network's table."""
+    """Prints the table of the network that learns the source."""
     classification.summary(source_run(config), **options)
 
 

@@ -112,13 +112,10 @@ class Dataset:
             >>> two.class_names, two.labels.tolist()
             (('c', 'a'), [1, 0])
         """
-        for number in classes:
-            if not 0 <= number < self.num_classes:
-                raise UsageError(f"Dataset {self.name!r}: class {number} is not one of 0 to {self.num_classes - 1}")
+        names = chosen_classes(self.name, self.class_names, classes)
         chosen = np.isin(self.labels, classes)
         new_numbers = np.full(self.num_classes, -1, np.int32)
         new_numbers[list(classes)] = np.arange(len(classes))
-        names = tuple(self.class_names[number] for number in classes)
         return Dataset(self.name, self.split, self.images[chosen], new_numbers[self.labels[chosen]], names)
 
     def part(self, start: int, stop: int) -> "Dataset":
@@ -156,3 +153,24 @@ class Dataset:
             little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
             digest.update(np.ascontiguousarray(little_endian).data)
         return digest.hexdigest()[:16]
+
+
+def chosen_classes(name: str, class_names: Sequence[str], classes: Sequence[int]) -> tuple[str, ...]:
+    """The names of some of a set's classes.
+
+    Args:
+        name: of the set, for the message.
+        class_names: of all of its classes.
+        classes: the numbers of those that are chosen, in their new order.
+
+    Raises:
+        UsageError: when a class does not exist.
+
+    Example:
+        >>> chosen_classes("three", ("a", "b", "c"), (2, 0))
+        ('c', 'a')
+    """
+    for number in classes:
+        if not 0 <= number < len(class_names):
+            raise UsageError(f"Dataset {name!r}: class {number} is not one of 0 to {len(class_names) - 1}")
+    return tuple(class_names[number] for number in classes)

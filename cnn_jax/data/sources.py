@@ -15,7 +15,7 @@ from cnn_jax.data.folder import open_folder
 from cnn_jax.data.photographs import open_photographs
 from cnn_jax.data.pictures import RESIZES
 from cnn_jax.data.records import Records
-from cnn_jax.data.tfds import open_tfds
+from cnn_jax.data.tfds import open_tfds, tfds_class_names
 from cnn_jax.errors import UsageError, nearest
 
 Source = Callable[..., Dataset | Records]
@@ -71,6 +71,24 @@ def open_set(
     prefix, _, path = name.partition(":")
     options: dict[str, Any] = {"data_dir": data_dir, "image_shape": image_shape, "framing": framing}
     return SOURCES[prefix](path, split, **options) if prefix in SOURCES else open_tfds(name, split, **options)
+
+
+def class_names(name: str, split: str, **options: Any) -> tuple[str, ...]:
+    """The names of a data set's classes. A TFDS set need not be prepared for that, but then they may be numbers.
+
+    Args:
+        name: as for :func:`open_set`, as are ``split``, which is read where the source is not TFDS, and the options.
+
+    Raises:
+        UsageError: as :func:`open_set`.
+
+    Example:
+        >>> class_names("digits", "test")[:3]
+        ('0', '1', '2')
+    """
+    if name.partition(":")[0] in SOURCES:
+        return tuple(open_set(name, split, **options).class_names)
+    return tfds_class_names(name, data_dir=options.get("data_dir"))
 
 
 def load(

@@ -81,6 +81,17 @@ def open_tfds(
     )
 
 
+def tfds_class_names(name: str, *, data_dir: str | PathLike[str] | None = None) -> tuple[str, ...]:
+    """The names of a TFDS set's classes, in order; of many sets that are not prepared, their numbers.
+
+    Raises:
+        UsageError: for an unknown set, or one that is not pictures with one label each.
+    """
+    with quiet_tfds():
+        info = tfds_builder(name, data_dir=data_dir).info
+        return tuple(info.features[_image_and_label_keys(name, info)[1]].names)
+
+
 @dataclasses.dataclass(frozen=True)
 class TfdsReader:
     """Reads examples from array_record files; see :data:`~cnn_jax.data.records.Reader`.

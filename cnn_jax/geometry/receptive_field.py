@@ -10,7 +10,7 @@ References:
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -225,9 +225,9 @@ def receptive_field(layers: Any, input_size: PerAxis | None = None) -> Receptive
     """The field of the last of some layers, one after the other.
 
     Args:
-      layers: A layer, or a list. An entry is a layer or function; or a :class:`Window`, or a tuple, which stands for
-        ``Window(*tuple)``: (kernel size, strides, padding, kernel dilation). Branches (``nn.Parallel``) and skips
-        (``nn.Residual``) may be among them.
+      layers: A layer, or layers: a list, or names to layers. An entry is a layer or function; or a :class:`Window`, or
+        a tuple, which stands for ``Window(*tuple)``: (kernel size, strides, padding, kernel dilation). Branches
+        (``nn.Parallel``) and skips (``nn.Residual``) may be among them.
       input_size: Spatial sizes, one int for all axes or one per axis; needed only for ``padding='SAME'`` with a stride.
 
     Returns:
@@ -266,10 +266,12 @@ def output_size(layers: Any, input_size: PerAxis) -> tuple[int, ...]:
 
 
 def _over(layers: Any, input_size: PerAxis | None, function: str) -> Flow:
-    entries = list(layers) if isinstance(layers, list | tuple) else [layers]
     if isinstance(layers, tuple) and all(isinstance(entry, int) for entry in layers):
         raise UsageError(f"{function}: layers={layers} is one window; write [{layers}]")
-    entries = [Window(*entry) if isinstance(entry, tuple) else entry for entry in entries]
+    given = layers if isinstance(layers, list | tuple | Mapping) else [layers]
+    given = given if isinstance(given, Mapping) else dict(enumerate(given))
+    named = {str(name): Window(*entry) if isinstance(entry, tuple) else entry for name, entry in given.items()}
+    entries = list(named.values())
     rank = _rank(entries) or (len(input_size) if isinstance(input_size, Sequence) else 1)
     sizes = None if input_size is None else per_axis(function, "input_size", input_size, rank)
     flow = Flow(ReceptiveField.of_input(rank), sizes)
@@ -291,14 +293,14 @@ def _over(layers: Any, input_size: PerAxis | None, function: str) -> Flow:
             return flow
         raise UsageError(
             f"{function}: layer {name} ({_name(layer)}) has no window, and does not work position by position; "
-            "give a geometry.Window for it, or use geometry.trace(model, input_shape)"
+            "give a geometry.Window for it, or use geometry.trace or geometry.output_shape(layers, input_shape)"
         )
 
     def join(name: str, flows: Sequence[Flow]) -> Flow:
         return join_flows(flows)
 
-    for index, layer in enumerate(entries):
-        flow = visit(str(index), layer, flow)
+    for name, layer in named.items():
+        flow = visit(name, layer, flow)
     return flow
 
 

@@ -82,7 +82,9 @@ def format_table(rows: Sequence[Row], *, title: str, width: int | None = None) -
         left_out.append(heading)
     shown = [index for index, heading in enumerate(HEADINGS) if heading in widths]
     caption = f"left out for want of room: {', '.join(left_out)}" if left_out else None
-    table = Table(title=title, caption=caption, show_footer=True, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=title, caption=caption, show_footer=True, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
+    )
     table.title_justify = table.caption_justify = "left"
     for index in shown:
         justify = "left" if HEADINGS[index] in _TEXT else "right"

@@ -27,7 +27,6 @@ from cnn_jax.models.conv_unit import conv_unit
 from cnn_jax.models.variant import Variant, scaled
 
 AUXILIARY_LOGITS = ("aux1/fc2", "aux2/fc2")
-AUXILIARY_WEIGHT = 0.3
 
 # The paper's table 1: of each block 1x1; 3x3 reduce, 3x3; 5x5 reduce, 5x5; pool projection.
 _BLOCKS = {
@@ -86,9 +85,9 @@ def googlenet(
     """GoogLeNet and its variants.
 
     What the paper leaves open is as in Caffe's version of it: kernels are drawn uniformly with variance 1 / fan-in,
-    biases start at 0.2, response normalisation is over 5 channels with alpha 1e-4 / 5, beta 0.75, k 1, and pools have
-    partial last windows. The torchvision variant draws kernels from a normal distribution of standard deviation 0.01,
-    cut off at twice that.
+    biases start at 0.2, and at 0 where classes come out, response normalisation is over 5 channels with alpha
+    1e-4 / 5, beta 0.75, k 1, and pools have partial last windows. The torchvision variant draws kernels from a normal
+    distribution of standard deviation 0.01, cut off at twice that.
 
     Args:
       design: What distinguishes the variants.
@@ -201,7 +200,7 @@ def _head(
         {
             **features,
             "flatten": nn.Flatten(maps),
-            "fc1": linear(maps[0] * maps[1] * maps[2], hidden),
+            "fc1": linear(maps[0] * maps[1] * maps[2], hidden, bias_init=design.bias_init),
             "relu": ops.relu,
             "dropout": nn.Dropout(0.7),
             "fc2": linear(hidden, num_classes),

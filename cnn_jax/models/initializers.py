@@ -13,7 +13,9 @@ from jax.nn.initializers import Initializer, normal, variance_scaling
 
 gaussian_001: Initializer = normal(0.01)
 """A Gaussian of standard deviation 0.01, whatever the fan-in: AlexNet (Krizhevsky, Sutskever and Hinton, 2012,
-section 5), ZFNet (Zeiler and Fergus, 2014) and VGG's net A (Simonyan and Zisserman, 2015)."""
+section 5), ZFNet (Zeiler and Fergus, 2014: "initialized to 10^-2") and VGG's net A (Simonyan and Zisserman, 2015).
+VGG's paper says a *variance* of 10^-2, with which net A's scores of a normalised image would start at about two million
+(each is 10^11 times as large): taken as a slip for the deviation."""
 
 torch_kernel: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform between plus and minus one over the root of the fan-in: what PyTorch's convolutions and linear layers start

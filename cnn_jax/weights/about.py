@@ -9,6 +9,17 @@ from cnn_jax.errors import UsageError
 
 _KEY = "cnn_jax"  # of the metadata of a safetensors file, which maps texts to texts
 
+# timm's names for networks that are here. It has others with the very tensors of these that compute something else:
+# resnetblur50 and resnetaa50 smooth their maps before they leave positions out.
+_TIMM = {
+    **{
+        f"vgg{depth}{bn}": f"vgg_{net}{bn}"
+        for depth, net in zip((11, 13, 16, 19), "abde", strict=True)
+        for bn in ("", "_bn")
+    },
+    **{f"resnet{depth}": f"resnet_{depth}" for depth in (18, 34, 50, 101, 152)},
+}
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -74,17 +85,28 @@ class About:
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> "About":
-        """What the ``config.json`` beside timm's weights says of inputs and classes.
+        """What the ``config.json`` beside timm's weights says of the network, its inputs and classes.
 
-        >>> config = {"pretrained_cfg": {"mean": [0.5], "std": [0.5]}, "label_names": ["cat", "dog"]}
-        >>> About.from_timm(config).class_names
-        ('cat', 'dog')
+        Raises:
+          UsageError: weights of a network that is not here, whatever its tensors are called.
+
+        >>> config = {"architecture": "resnet50", "pretrained_cfg": {"mean": [0.5], "std": [0.5]}, "num_classes": 2}
+        >>> about = About.from_timm(config)
+        >>> about.architecture, about.options, about.mean
+        ('resnet_50', {'stride': 'v1.5', 'num_classes': 2}, (0.5,))
         """
+        theirs = config.get("architecture")
+        if theirs is not None and theirs not in _TIMM:
+            raise UsageError(f"timm's {theirs!r} is none of the networks here ({', '.join(_TIMM)})")
         pretrained = config.get("pretrained_cfg", config)
         names = config.get("label_names") or pretrained.get("label_names")
         if isinstance(names, Mapping):  # from the number of an output to its name, which may leave some out
             names = [names.get(str(index), "") for index in range(1 + max(map(int, names)))]
         given = {"mean": pretrained.get("mean"), "std": pretrained.get("std"), "class_names": names}
+        if theirs is not None:
+            options = {"stride": "v1.5"} if theirs.startswith("resnet") else {}
+            classes = config.get("num_classes", pretrained.get("num_classes"))
+            given |= {"architecture": _TIMM[theirs], "options": options | ({"num_classes": classes} if classes else {})}
         return cls(**{name: _tuples(value) for name, value in given.items() if value})
 
 

@@ -104,6 +104,8 @@ def _about_beside(path: Path) -> About:
         return About()
     try:
         return About.from_timm(json.loads(config.read_text()))
+    except UsageError as error:
+        raise UsageError(f"weights: {config} beside the weights: {error}; remove it if it is not theirs") from error
     except (ValueError, AttributeError, TypeError) as error:
         raise UsageError(
             f"weights: {config} beside the weights is not as timm writes it ({error}); remove it"

@@ -66,7 +66,7 @@ def load(model: nnx.Module, path_or_name: str | Path | Mapping[str, Any]) -> Loa
 
     Raises:
       UsageError: tensors that are missing, too many or misshapen, in a table; a file that cannot be read or fetched; a
-        network that torchvision does not have.
+        network that torchvision does not have; by timm's ``config.json``, weights of a network that is not here.
 
     >>> from cnn_jax import models
     >>> model = nnx.eval_shape(lambda: models.create("mlp_two_neurons", rngs=nnx.Rngs(0)))
@@ -99,7 +99,7 @@ def load(model: nnx.Module, path_or_name: str | Path | Mapping[str, Any]) -> Loa
 
 
 def create(path_or_name: str | Path, *, dtype: DTypeLike | None = None) -> Loaded:
-    """Builds the network that a file of :func:`save` names, with the file's weights.
+    """Builds the network that a file of :func:`save`, or timm's ``config.json`` beside it, names, with its weights.
 
     Args:
       path_or_name: as for :func:`load`.

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from cnn_jax import data, nn, train
 from cnn_jax.errors import UsageError
-from experiments import classification
+from experiments import baselines, classification, finetune
 
 SHAPE = (28, 28, 1)
 PREPROCESS = data.Preprocess(SHAPE, mean=(0.5,), std=(0.5,))
@@ -139,3 +139,27 @@ def test_mistakes_are_named(overrides: dict, parts: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
         classification.make_classifier(config(**overrides), PREPROCESS, ("a", "b"))
     assert all(part in str(caught.value) for part in parts)
+
+
+def test_a_networks_table_needs_no_pictures(tmp_path, capsys) -> None:
+    """Neither prepared nor downloaded; and of the classes that are chosen alone."""
+    settings = config(data={"name": "cifar10", "data_dir": str(tmp_path), "classes": (8, 3)}, input_shape=(32, 32, 3))
+    assert classification.untrained(settings).class_names == ("8", "3")  # TFDS has the names with the pictures
+    classification.summary(settings, output=str(tmp_path / "table.csv"))
+    printed = capsys.readouterr().out
+    assert printed.startswith("lenet_5_modern, input 32x32x3, 2 classes")
+    assert (tmp_path / "table.csv").read_text().splitlines()[1].startswith("c1,Conv,28x28x3,5x5")
+    settings.data.classes = (10,)
+    with pytest.raises(UsageError, match="class 10 is not one of 0 to 9"):
+        classification.untrained(settings)
+
+
+def test_a_series_has_the_table_of_each_network(tmp_path, capsys) -> None:
+    settings = baselines.default_config()
+    settings.networks = {"linear": {"model": {"name": "logistic_regression"}}, "two, 1": {"model": {"name": "mlp"}}}
+    baselines.summary(settings, output=str(tmp_path / "table.md"))
+    assert {path.name for path in tmp_path.iterdir()} == {"table-linear.md", "table-two-1.md"}
+    settings = finetune.default_config()
+    settings.source.update({"name": "digits", "classes": (0, 1, 2)})
+    finetune.summary(settings)
+    assert "lenet_5_modern, input 32x32x1, 3 classes" in capsys.readouterr().out

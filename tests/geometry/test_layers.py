@@ -68,6 +68,9 @@ def test_layers_stand_for_their_windows() -> None:
         nn.MaxPool((2, 2)),
     ]
     assert geometry.output_size(layers, (32, 48)) == geometry.output_shape(layers, (32, 48, 3))[:2]
+    named = {f"layer{index}": layer for index, layer in enumerate(layers)}
+    assert geometry.output_size(named, (32, 48)) == geometry.output_size(layers, (32, 48))
+    assert geometry.receptive_field(named, (32, 48)) == geometry.receptive_field(layers, (32, 48))
     field = geometry.receptive_field(layers, (32, 48))
     # 3 or 5, then 2, 4 and 1 more positions that are 2 apart.
     assert (field.size, field.jump) == ((3 + 2 * (2 + 4 + 1), 5 + 2 * (2 + 4 + 1)), (4, 4))
@@ -94,6 +97,7 @@ def test_same_with_a_stride_depends_on_the_size() -> None:
         (geometry.receptive_field, ([lambda x: x[:, ::-1]],), r"layer 0 \(<lambda>\) has no window"),
         (geometry.receptive_field, ((5, 1),), r"is one window; write \[\(5, 1\)\]"),
         (geometry.output_size, ([(3, 2), (9, 1)], 9), r"layer 1: window: kernel 9 does not fit input 4"),
+        (geometry.output_size, ({"pool": (3, 2), "c2": (9, 1)}, 9), r"layer c2: window: kernel 9 does not fit input 4"),
         (geometry.output_size, ([nn.MaxPool((2, 2))], (9, 9, 3)), r"input_size=\(9, 9, 3\) has 3 entries for 2"),
         (geometry.parameter_count, ([(3, 2)],), "a window has no channels to count"),
         (

@@ -118,14 +118,14 @@ def printed(rows: list[geometry.Row], width: int | None) -> list[str]:
 def test_printed_table_fits_eighty_columns_and_has_the_totals(rows: list[geometry.Row]) -> None:
     lines = printed(rows, 80)
     assert all(len(line) <= 80 and "…" not in line for line in lines)
-    assert lines[-3].split() == ["total", "152", "2,880"]
+    assert lines[-2].split() == ["total", "152", "2,880"]
     assert lines[-1] == "left out for want of room: centre, memory, connections, padding"
 
 
 def test_printed_table_has_everything_where_there_is_room(rows: list[geometry.Row]) -> None:
     lines = printed(rows, None)
-    assert lines[2].split() == list(geometry.HEADINGS)
-    assert " ".join(lines[4].split()) == "block/conv Conv 5x4x8 3x3 2x2 SAME 3 2 0 152 2,880 3,040 640 B"
+    assert lines[1].split() == list(geometry.HEADINGS)
+    assert " ".join(lines[3].split()) == "block/conv Conv 5x4x8 3x3 2x2 SAME 3 2 0 152 2,880 3,040 640 B"
 
 
 def test_csv_has_one_number_a_cell(rows: list[geometry.Row]) -> None:

@@ -1,11 +1,15 @@
 """GoogLeNet against the published counts, and its heads and blocks against the paper's drawings."""
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
 from cnn_jax import geometry, models
 from cnn_jax.errors import UsageError
 from cnn_jax.models.googlenet import AUXILIARY_LOGITS
+from tests.compiled import compiled
 from tests.models.traced import abstract, table, total
 
 MODULES = {
@@ -97,6 +101,25 @@ def test_heads_run_in_training_only() -> None:
     assert {row.output_shape for row in rows if row.name in AUXILIARY_LOGITS} == {(1000,)}
     assert [row.output_shape for row in rows if row.name.endswith("/avgpool")] == [(4, 4, 512), (4, 4, 528)]
     assert geometry.total(rows).parameters == geometry.parameter_count(model)
+
+
+def test_starts_as_caffes_version() -> None:
+    """Biases of 0.2, and of 0 where classes come out; dropout of 0.4, and of 0.7 in the heads."""
+
+    def biases() -> dict[str, jax.Array]:
+        model = models.create("googlenet", width=1 / 64)
+        return {
+            "/".join(map(str, path)): jnp.stack([bias[...].min(), bias[...].max()])
+            for path, bias in nnx.to_flat_state(nnx.state(model, nnx.Param))
+            if path[-1] == "bias"
+        }
+
+    zero = {"aux1/fc2/bias", "aux2/fc2/bias", "fc/bias"}
+    found = compiled(biases)()
+    assert found.keys() > zero | {"conv1/conv/bias", "aux1/fc1/bias"}
+    assert all((values == np.float32(0 if name in zero else 0.2)).all() for name, values in found.items())
+    model = abstract("googlenet")
+    assert [part.dropout.rate for part in (model, model.aux1, model.aux2)] == [0.4, 0.7, 0.7]
 
 
 def test_too_small_an_input_names_the_heads() -> None:

@@ -16,6 +16,7 @@ from tests.models import traced
 from tests.models.creation import create
 from tests.models.traced import table
 
+WINDOWS_OF_ONE = 256 * 256 + 256 + 2 * (512 * 512 + 512)  # VGG's C is B with three convolutions of 1x1
 # name: parameters, multiply-adds
 TOTALS = {
     "logistic_regression": (7_850, 7_840),
@@ -29,15 +30,23 @@ TOTALS = {
     "alexnet_torchvision": (61_100_840, 714_188_480),
     "alexnet_batch_norm": (25_678_184 + 2_752, None),
     "zfnet": (62_357_608, 1_168_032_896),
+    # Three wider convolutions, and twice the maps before FC6.
+    "zfnet_wide": (
+        62_357_608
+        + 9 * (256 * 128 + 512 * 1024 - 384 * 384 + 1024 * 512 - 384 * 256)
+        + (128 + 640 + 256 + 36 * 256 * 4096),
+        None,
+    ),
     "vgg_a": (132_863_336, None),
     "vgg_a_lrn": (132_863_336, None),
     "vgg_b": (133_047_848, None),
-    "vgg_c": (133_047_848 + 256 * 256 + 256 + 2 * (512 * 512 + 512), None),  # B and three convolutions of 1x1
+    "vgg_c": (133_047_848 + WINDOWS_OF_ONE, None),
     "vgg_d": (138_357_544, 15_470_264_320),
     "vgg_e": (143_667_240, None),
     "vgg_a_bn": (132_868_840, None),
     "vgg_a_lrn_bn": (132_868_840, None),
     "vgg_b_bn": (133_053_736, None),
+    "vgg_c_bn": (133_053_736 + WINDOWS_OF_ONE + 2 * (256 + 512 + 512), None),
     "vgg_d_bn": (138_365_992, 15_470_264_320),
     "vgg_e_bn": (143_678_248, None),
 }
@@ -83,6 +92,21 @@ FIELDS = {
     "small_cnn": ("conv3", 18, 4),
     "conv_stack": ("pool2", 22, 4),
 }
+# Layer by layer, likewise.
+FIELDS_BY_LAYER = {
+    "lenet_5": {"c1": (5, 1), "s2": (6, 2), "c3": (14, 2), "s4": (16, 4), "c5": (32, 4)},
+    "alexnet": {
+        "conv1": (11, 4),
+        "pool1": (19, 8),
+        "conv2": (51, 8),
+        "pool2": (67, 16),
+        "conv3": (99, 16),
+        "conv4": (131, 16),
+        "conv5": (163, 16),
+        "pool5": (195, 32),
+    },
+    "vgg_d": {"conv5_3": (196, 16), "pool5": (212, 32)},
+}
 # Billions of multiply-adds as torchvision's documentation rounds them; its ResNets from 50 on are of version 1.5.
 BILLIONS = {
     "alexnet_torchvision": 0.71,
@@ -110,6 +134,14 @@ def test_fields(name: str) -> None:
     layer, size, jump = FIELDS[name]
     row = table(name)[layer]
     assert (row.receptive_field.size, row.receptive_field.jump) == ((size, size), (jump, jump))
+
+
+@pytest.mark.parametrize("name", FIELDS_BY_LAYER)
+def test_fields_layer_by_layer(name: str) -> None:
+    rows = table(name)
+    found = {layer: rows[layer].receptive_field for layer in FIELDS_BY_LAYER[name]}
+    expected = {layer: ((size, size), (jump, jump)) for layer, (size, jump) in FIELDS_BY_LAYER[name].items()}
+    assert {layer: (field.size, field.jump) for layer, field in found.items()} == expected
 
 
 def test_every_network_with_maps_has_its_field_here() -> None:

@@ -120,9 +120,26 @@ def test_config_of_timm_beside_the_weights(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**config, "label_names": {"0": "cat", "2": "owl"}}))
     about = weights.load(model, tmp_path).about  # a folder, as the hub has it
     assert (about.mean, about.std, about.class_names) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1), ("cat", "", "owl"))
+    assert about.architecture == "vgg_a"
+    # Its blurred ResNet has the tensors of the plain one, and would load without a complaint.
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architecture": "resnetblur50"}))
+    with pytest.raises(
+        UsageError, match=r"config\.json beside the weights: timm's 'resnetblur50' is none of the networks"
+    ):
+        weights.load(model, tmp_path)
     (tmp_path / "config.json").write_text("[")
     with pytest.raises(UsageError, match=r"config\.json beside the weights is not as timm writes it"):
         weights.load(model, tmp_path)
+
+
+def test_networks_of_timm_are_built_from_their_config(tmp_path):
+    options = {"num_classes": 3, "stride": "v1.5"}
+    model = abstract("resnet_18", **options)
+    weights.save(drawn(model), tmp_path / "model.safetensors", layout="timm")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", "num_classes": 3}))
+    loaded = weights.create(tmp_path)
+    assert_same(loaded.model, drawn(model))
+    assert loaded.about.options == options
 
 
 def test_what_does_not_fit_is_a_table_and_changes_nothing():
