@@ -99,6 +99,9 @@ def override(config: ConfigDict, changes: Mapping[str, Any], *, where: str = "")
     changed = config.copy_and_resolve_references()
     for key, value in changes.items():
         if key not in known:
+            group, _, option = key.rpartition(".")
+            if _is_empty_group(config, group):
+                raise UsageError(f"{where}{key}: {group} is empty; set {option!r} in a copy of the config file first")
             raise UsageError(where + _unknown_key(key, known))
         default = known[key]
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):

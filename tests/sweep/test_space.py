@@ -16,6 +16,7 @@ CONFIG = ConfigDict(
         "seed": 0,
         "epochs": 3,
         "freeze": (),
+        "model": {"options": {}},
         "nesterov": False,
         "optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9},
     }
@@ -67,6 +68,7 @@ def test_prefix_of_the_command_line_is_understood() -> None:
     [
         (space.sweep("optimizer.learning_rat", [0.1]), ["learning_rat:", "'optimizer.learning_rate'"]),
         (space.sweep("optimizer", ["sgd"]), ["is a group", "optimizer.momentum"]),
+        (space.uniform("model.options.dropout_rate", 0.0, 0.5), ["model.options is empty", "set 'dropout_rate'"]),
         (space.sweep("optimizer.learning_rate", [0.1, "fast"]), ["'fast'", "a number", "0.1"]),
         (space.sweep("epochs", [1.5]), ["epochs=1.5", "a whole number", "3"]),
         (space.uniform("epochs", 1.0, 2.0), ["epochs=1,2", "a whole number", "int(1,2)"]),
