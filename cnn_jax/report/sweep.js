@@ -5,7 +5,7 @@ const page = JSON.parse(document.getElementById("data").textContent);
 const trials = page.trials, scored = trials.filter((trial) => trial.score !== null);
 const elements = new Map(trials.map((trial) => [trial.number, []])); // of each trial, in all plots and in the table
 const filters = new Map(); // axis -> [low, high], as shares of its length
-const NS = "http://www.w3.org/2000/svg";
+const NS = "http://www.w3.org/2000/svg", MOST_LETTERS = 24; // of a text in a plot
 
 function svg(tag, attributes, ...children) {
   const element = document.createElementNS(NS, tag);
@@ -110,7 +110,7 @@ const path = (points) => points.map(([x, y], index) => `${index ? "L" : "M"}${x.
 
 function label(x, y, text, options = {}) {
   const element = svg("text", { x, y, ...options }, text);
-  if (text.length > 24) element.replaceChildren(text.slice(0, 23) + "…", svg("title", {}, text));
+  if (text.length > MOST_LETTERS) element.replaceChildren(text.slice(0, MOST_LETTERS - 1) + "…", svg("title", {}, text));
   return element;
 }
 
@@ -208,7 +208,8 @@ function scatter(width, index) {
   const parameter = page.parameters[index], scale = makeScale(parameter, Math.max(2, Math.floor(width / 64)));
   const inset = (share) => 0.04 + 0.92 * share; // so that no dot, and no tick's text, is at the very edge
   const xTicks = scale.ticks.map(([share, text]) => [inset(share), text]);
-  const plot = frame(width, 236, { left: 52, bottom: 40 }, xTicks, scoreScale.ticks(5), parameter.name);
+  const name = parameter.name.length > MOST_LETTERS ? parameter.short : parameter.name;
+  const plot = frame(width, 236, { left: 52, bottom: 40 }, xTicks, scoreScale.ticks(5), name);
   for (const { values, mean, std } of page.points) {
     if (values[index] === null) continue;
     const x = plot.x(inset(scale.place(values[index])));

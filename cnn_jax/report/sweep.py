@@ -308,13 +308,13 @@ def _points(sweep: _Sweep) -> Section:
         first, states = runs[0], Counter(row.state for row in runs)
         spread = "" if first.mean is None else format_spread(sweep.metric, first.mean, first.std or 0.0)
         found = ", ".join(f"{count} {state}" for state, count in states.items())
-        rows.append([*(format_value(first.overrides.get(key, "")) for key in keys), spread, found])
+        rows.append([spread, *(format_value(first.overrides.get(key, "")) for key in keys), found])
     more = len(sweep.points) > _MOST_LISTED
     return Section(
         "Points",
         text=f"Each is {sweep.seeds} runs that differ in their seed; mean and standard deviation of the complete ones."
         + (f" The best {_MOST_LISTED} of {len(sweep.points):,}." if more else ""),
-        table=Table([*keys, f"{sweep.metric}, mean ± std", "runs"], rows),
+        table=Table([f"{sweep.metric}, mean ± std", *keys, "runs"], rows),
     )
 
 

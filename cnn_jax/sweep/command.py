@@ -223,6 +223,10 @@ def _workers(store: Store) -> Workers:
 
             reason = would_not_pay(store.sweep)
             if not reason:
+                if store.sweep.pruner == "hyperband":
+                    print(
+                        "--pruner=hyperband prunes nothing before a trial is complete; these end together: use halving"
+                    )
                 return LocalWorkers(store.place, 1, kind="vectorized", batch=flags.BATCH.value)
             print(f"--runner=vectorized would not pay, --runner=local takes its place: {reason}")
         case "ray":

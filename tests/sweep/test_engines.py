@@ -1,6 +1,7 @@
 """Engines: the same points for the same seed whatever happens, and better ones where they learn."""
 
 import itertools
+import json
 import random
 from typing import Any
 
@@ -27,7 +28,7 @@ def sweep(engine: str, part: space.Part = SPACE, **options: Any) -> Sweep:
 
 
 def score(overrides: dict[str, Any]) -> float:
-    return -((overrides["x"] - 0.3) ** 2) - (overrides.get("y", 0.5) - 0.2) ** 2
+    return -((overrides.get("x", 0.5) - 0.3) ** 2) - (overrides.get("y", 0.5) - 0.2) ** 2
 
 
 def finished(proposal: Proposal) -> optuna.trial.FrozenTrial:
@@ -94,6 +95,16 @@ def test_sequence_fills_what_is_behind_a_condition_evenly() -> None:
     assert len(found) == pytest.approx(32, abs=2)
     halves = np.mean(np.array(found) < 0.1)  # the middle of 0.01 to 1, logarithmically
     assert halves == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("engine", ["grid", "sobol", "tpe"])
+def test_conditions_within_conditions(engine: str) -> None:
+    inner = space.when("x", 1.0, space.sweep("y", [0.1, 0.2]))
+    part = space.product(space.sweep("kind", ["a", "b"]), space.when("kind", "b", space.sweep("x", [0.0, 1.0]), inner))
+    part = space.from_json(json.loads(json.dumps(space.to_json(part))))
+    space.check(part, sweep(engine).config)
+    found = {tuple(point.values()) for point in points(sweep(engine, part), 4 if engine == "grid" else 24)}
+    assert found == {("a",), ("b", 0.0), ("b", 1.0, 0.1), ("b", 1.0, 0.2)}
 
 
 def test_grid_is_in_the_order_of_a_product() -> None:
