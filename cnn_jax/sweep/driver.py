@@ -36,7 +36,7 @@ def drive(store: Store, workers: Workers) -> list[Row]:
     rows = store.rows()
     written = time.monotonic()
     try:
-        with StopRequest() as stop, View(store.sweep, rows) as view, workers:
+        with StopRequest() as stop, View(store.sweep, directory, rows) as view, workers:
             while True:
                 rows = store.rows()
                 view.update(rows, store.running())

@@ -35,8 +35,7 @@ ENGINES = {
 PRUNERS = {
     "none": "every trial runs to its end",
     "halving": "asynchronous successive halving (Li et al., 2018): of four, one goes on after 1, 4, 16... evaluations",
-    "hyperband": "several such rules of different patience side by side (Li et al., 2017), by thirds; prunes nothing before "
-    "a first trial is complete",
+    "hyperband": "several such rules side by side (Li et al., 2017), by thirds, as soon as a first trial is complete",
 }
 _SEQUENCES = {"sobol": "sobol", "random": "sobol", "halton": "halton"}
 

@@ -1,9 +1,11 @@
 """How a sweep looks in the terminal: running trials, the best so far, the time left; plain lines for log files."""
 
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -17,6 +19,8 @@ from cnn_jax.report.formatting import format_duration, format_score, format_valu
 from cnn_jax.sweep.settings import Sweep
 from cnn_jax.sweep.store import Running
 from cnn_jax.sweep.table import Row, best_row
+from cnn_jax.sweep.trial import trial_directory
+from cnn_jax.train import read_records
 
 _SHOWN = 12  # running trials
 
@@ -26,11 +30,13 @@ class View:
 
     Args:
       sweep: whose.
+      directory: the sweep's folder.
       rows: those of earlier sittings, which are not told again.
     """
 
-    def __init__(self, sweep: Sweep, rows: Sequence[Row] = ()) -> None:
-        self._sweep, self._file = sweep, sys.stdout
+    def __init__(self, sweep: Sweep, directory: Path, rows: Sequence[Row] = ()) -> None:
+        self._sweep, self._directory, self._file = sweep, directory, sys.stdout
+        self._watched = (-1, 0.0, 0.0)  # a trial, how much of it was done when it was first seen, and when that was
         self._told = {row.number for row in rows if _is_finished(row)}
         self._before, self._started = len(self._told), time.monotonic()
         terminal = self._file.isatty() and os.environ.get("TERM") != "dumb"
@@ -52,7 +58,7 @@ class View:
                 self._told.add(row.number)
                 self.tell(self._outcome(row))
         if self._live is not None:
-            group = Group(self._running(running), self._bar(rows))
+            group = Group(self._running(running), self._bar(rows, running))
             # Room for the ^C that a terminal writes: on a line of its own it would shift what is redrawn.
             self._live.update(Constrain(group, self._live.console.width - 2))
 
@@ -83,26 +89,51 @@ class View:
             table.add_row(f"and {len(running) - _SHOWN} more")
         return table
 
-    def _bar(self, rows: Sequence[Row]) -> Table:
-        best = best_row(rows, minimize=self._sweep.minimize)
-        best_line = f"best: {self._score(best.mean)}, trial {best.number}: {values(best.overrides)}" if best else ""
-        left = self._time_left()
+    def _bar(self, rows: Sequence[Row], running: Sequence[Running]) -> Table:
+        left = self._time_left(running)
         table = Table.grid(expand=True, padding=(0, 1))
         table.add_row(
             ProgressBar(total=self._sweep.trials, completed=len(self._told)),
             Text(f"{len(self._told)}/{self._sweep.trials}" + (f"  {left} left" if left else ""), justify="right"),
         )
         whole = Table.grid(expand=True)
-        whole.add_row(Text(best_line, no_wrap=True, overflow="ellipsis"))
+        whole.add_row(Text(self._best(rows, running), no_wrap=True, overflow="ellipsis"))
         whole.add_row(table)
         return whole
 
-    def _time_left(self) -> str | None:
-        """From the speed of this sitting; None before its first outcome."""
-        done, left = len(self._told) - self._before, self._sweep.trials - len(self._told)
-        if not (done and left):
+    def _best(self, rows: Sequence[Row], running: Sequence[Running]) -> str:
+        """The best complete trial; before there is one, the best of those that run."""
+        best = best_row(rows, minimize=self._sweep.minimize)
+        if best is not None:
+            return f"best: {self._score(best.mean)}, trial {best.number}: {values(best.overrides)}"
+        scored = [(one.score, one.row) for one in running if one.score is not None]
+        if not scored:
+            return ""
+        score, row = (min if self._sweep.minimize else max)(scored, key=lambda pair: pair[0])
+        return f"best so far: {self._score(score)}, trial {row.number}: {values(row.overrides)}"
+
+    def _time_left(self, running: Sequence[Running]) -> str | None:
+        """From the speed of this sitting; before its first outcome from how far a trial has come since it was seen."""
+        now, done, left = time.monotonic(), len(self._told) - self._before, self._sweep.trials - len(self._told)
+        if done:
+            return format_duration((now - self._started) / done * left) if left else None
+        if not running:
             return None
-        return format_duration((time.monotonic() - self._started) / done * left)
+        number, share = running[0].row.number, self._share(running[0].row)
+        if self._watched[0] != number:
+            self._watched = number, share, now
+        _, before, since = self._watched
+        if share <= before:
+            return None
+        speed = (share - before) * len(running) / (now - since)
+        return format_duration((left - share * len(running)) / speed)
+
+    def _share(self, row: Row) -> float:
+        """How much of a trial is done, by the epoch of its last record; 0 where that says nothing."""
+        with contextlib.suppress(ValueError, LookupError, TypeError, ZeroDivisionError):  # it may be writing
+            epochs = row.overrides.get("epochs", self._sweep.config.get("epochs"))
+            return read_records(trial_directory(self._directory, row.number))[-1]["epoch"] / epochs
+        return 0.0
 
     def _score(self, score: float | None) -> str:
         return "-" if score is None else format_score(self._sweep.metric, score)
