@@ -1,21 +1,28 @@
 """Receptive fields as gradients show them: the input positions from which a unit's gradient is not zero.
 
 So that nothing cancels and nothing is cut off, all weights are positive, and of a size that keeps a hundred layers
-within float32; max pools, which pass a gradient to one position only, become averages over the same windows.
+within float32, with factors of 1; max pools, which pass a gradient to one position only, become averages over the same
+windows.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from cnn_jax import nn
+from tests.compiled import compiled
 
 
 def transparent(abstract: nnx.Module) -> nnx.Module:
-    """A model of ``nnx.eval_shape`` with positive weights, and averages for maxima."""
+    """A model of ``nnx.eval_shape`` with positive weights, averages for maxima, and no branches scaled down."""
     for _, module in list(nnx.iter_modules(abstract)):
+        if isinstance(module, nn.Scale):
+            module.factor = 1.0
         for name in getattr(module, "names", ()):
             layer = getattr(module, name)
             if isinstance(layer, nn.MaxPool):
@@ -36,26 +43,60 @@ def transparent(abstract: nnx.Module) -> nnx.Module:
 
 
 def intervals(
-    model: nnx.Module, input_shape: Sequence[int], layer: str, units: Sequence[tuple[int, int]]
-) -> list[list[tuple[int, int]]]:
-    """Of some units (row, column) of a layer: the first and last input position that each sees, along each axis."""
-    graph, state = nnx.split(model)
+    model: nnx.Module, input_shape: Sequence[int], units: Mapping[str, Sequence[tuple[int, int]]]
+) -> dict[str, list[list[tuple[int, int]]]]:
+    """Of some units (row, column) of some layers: the first and last input position that each sees, along each axis."""
+    model = _compiled_by_layer(model)
 
-    @jax.jit
-    def gradients(state: nnx.State, x: jax.Array) -> jax.Array:
-        def features(x: jax.Array) -> jax.Array:
-            activations = nnx.merge(graph, state)(x, return_activations=True)[1]
-            return activations[layer].sum(axis=(0, 3))
-
-        _, pull = jax.vjp(features, x)
-        weights = np.zeros((len(units), *jax.eval_shape(features, x).shape), np.float32)
-        for index, (row, column) in enumerate(units):
-            weights[index, row, column] = 1
-        return jax.vmap(lambda weight: pull(weight)[0])(weights)
+    def features(x: jax.Array) -> dict[str, jax.Array]:
+        activations = model(x, return_activations=True)[1]
+        return {layer: activations[layer] for layer in units}
 
     x = np.random.default_rng(1).uniform(0.05, 0.15, (1, *input_shape)).astype(np.float32)
-    found = []
-    for gradient in np.abs(np.asarray(gradients(state, x))).sum(axis=(1, 4)):
-        axes = [np.flatnonzero(gradient.sum(axis=axis)) for axis in (1, 0)]
-        found.append([(int(axis[0]), int(axis[-1])) for axis in axes])
+    maps, pull = jax.vjp(features, jnp.asarray(x))
+    found: dict[str, list[list[tuple[int, int]]]] = {layer: [] for layer in units}
+    for layer, places in units.items():
+        for row, column in places:
+            weights = {name: np.zeros(array.shape, np.float32) for name, array in maps.items()}
+            weights[layer][0, row, column] = 1
+            [gradient] = np.abs(np.asarray(pull(weights)[0])).sum(axis=3)
+            axes = [np.flatnonzero(gradient.sum(axis=axis)) for axis in (1, 0)]
+            found[layer].append([(int(axis[0]), int(axis[-1])) for axis in axes])
     return found
+
+
+def _compiled_by_layer(model: nnx.Module) -> nnx.Module:
+    """The network with each layer, and the gradient of it, as programs of their own.
+
+    Layers that are alike share them, in all networks of a process. As one program, a hundred layers take minutes.
+    """
+    model = nnx.clone(model)
+    for _, module in list(nnx.iter_modules(model)):
+        for name in getattr(module, "names", ()):
+            layer = getattr(module, name)
+            if not hasattr(layer, "flow"):
+                setattr(module, name, _as_programs(layer))
+    return model
+
+
+def _as_programs(layer: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    graph, state = nnx.split(layer) if isinstance(layer, nnx.Module) else (layer, None)
+
+    @jax.custom_vjp
+    def run(x: jax.Array) -> jax.Array:
+        return _output(graph, state, x)
+
+    run.defvjp(lambda x: (run(x), x), lambda x, dy: (_gradient(graph, state, x, dy),))
+    return run
+
+
+def _called(graph: Any, state: nnx.State | None, x: jax.Array) -> jax.Array:
+    return (graph if state is None else nnx.merge(graph, state))(x)
+
+
+_output = compiled(_called, static_argnums=0)
+
+
+@functools.partial(compiled, static_argnums=0)
+def _gradient(graph: Any, state: nnx.State | None, x: jax.Array, dy: jax.Array) -> jax.Array:
+    return jax.vjp(functools.partial(_called, graph, state), x)[1](dy)[0]
