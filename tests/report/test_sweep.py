@@ -30,6 +30,7 @@ const measure = (frame) => {
     scrolls: page.documentElement.scrollWidth,
     beyond: beyond.map((element) => element.outerHTML.slice(0, 80)),
     lines: all("[data-plot=parallel] path.trial").map(number),
+    corners: all("[data-plot=parallel] path.trial").map((line) => line.getAttribute("d").split("L").length),
     dots: all("[data-plot=scatter]").map((plot) => [...plot.querySelectorAll("circle.trial")].map(
       (dot) => [number(dot), Number(dot.getAttribute("cx")), Number(dot.getAttribute("cy"))])),
     curves: all("[data-plot=curves] path.trial").length,
@@ -79,7 +80,7 @@ def make_rows(count: int = 40) -> list[Row]:
             "optimizer.learning_rate": 10 ** (-4 + 4 * share),
             "batch_size": BATCHES[number % 4],
             "optimizer.name": "sgd" if number % 3 else 'a<b>&"c"' * 8,
-        }
+        } | ({"optimizer.momentum": share} if number % 3 else {})
         reason = "the loss is nan at step 3; " + "lower it " * 20 if score is None else ""
         rows.append(
             Row(number, number, "failed" if score is None else "complete", score, None, None, 3.0, reason, values)
@@ -112,13 +113,15 @@ def test_the_page_fits_and_shows_every_trial(measured: list[dict[str, Any]], ind
     assert page["scrolls"] <= WIDTHS[index]
     assert page["beyond"] == []
     assert set(page["lines"]) == scored
-    assert [len(dots) for dots in page["dots"]] == [len(scored)] * 3
+    with_momentum = [number for number in scored if number % 3]
+    assert [len(dots) for dots in page["dots"]] == [*[len(scored)] * 3, len(with_momentum)]
+    assert page["corners"] == [5] * len(scored)  # of a line through four parameters, or through "none", to the score
     assert page["curves"] == len(scored)
     order = [row.number for row in sorted(rows, key=lambda row: (row.score or 0, -row.number), reverse=True)]
     assert page["first"] == order
     assert set(page["best"]) == {order[0]}
     assert page["links"] == [f"trials/{order[0]:04d}/report.html"]
-    assert {"0.001", "0.01", "16", "128", "80%"} <= set(page["texts"])
+    assert {"0.001", "0.01", "16", "128", "80%", "none"} <= set(page["texts"])
 
 
 @pytest.mark.parametrize("index", range(len(WIDTHS)), ids=[f"{width}px" for width in WIDTHS])
@@ -143,7 +146,7 @@ def test_the_table_sorts_an_axis_filters_and_a_dot_tells_its_trial(measured: lis
     assert page["back"] == len(rows)
     best = max(rows, key=lambda row: (row.score or 0, -row.number))
     assert page["tip"].startswith(f"trial {best.number}: {best.score:.2%}")
-    assert page["on"] == 1 + 1 + 3 + 1  # its row, its line, its dots, its curve
+    assert page["on"] == 1 + 1 + 4 + 1  # its row, its line, its dots, its curve
 
 
 def test_it_loads_nothing_and_runs_only_its_own_script(tmp_path: Path) -> None:
