@@ -38,7 +38,7 @@ class View:
         self._sweep, self._directory, self._file = sweep, directory, sys.stdout
         self._watched = (-1, 0.0, 0.0)  # a trial, how much of it was done when it was first seen, and when that was
         self._told = {row.number for row in rows if _is_finished(row)}
-        self._before, self._started = len(self._told), time.monotonic()
+        self._before, self._started, self._first_outcome = len(self._told), time.monotonic(), 0.0
         terminal = self._file.isatty() and os.environ.get("TERM") != "dumb"
         self._live = Live(console=Console(file=self._file), refresh_per_second=4) if terminal else None
 
@@ -56,6 +56,7 @@ class View:
         for row in rows:
             if _is_finished(row) and row.number not in self._told:
                 self._told.add(row.number)
+                self._first_outcome = self._first_outcome or time.monotonic()
                 self.tell(self._outcome(row))
         if self._live is not None:
             group = Group(self._running(running), self._bar(rows, running))
@@ -115,8 +116,12 @@ class View:
     def _time_left(self, running: Sequence[Running]) -> str | None:
         """From the speed of this sitting; before its first outcome from how far a trial has come since it was seen."""
         now, done, left = time.monotonic(), len(self._told) - self._before, self._sweep.trials - len(self._told)
+        if done and not left:
+            return None
+        if done > 1 and left <= len(running):  # what was trained together ends one after the other
+            return format_duration((now - self._first_outcome) / (done - 1) * left)
         if done:
-            return format_duration((now - self._started) / done * left) if left else None
+            return format_duration((now - self._started) / done * left)
         if not running:
             return None
         number, share = running[0].row.number, self._share(running[0].row)

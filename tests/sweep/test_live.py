@@ -58,3 +58,14 @@ def test_time_left_before_the_first_outcome(tmp_path: Path, monkeypatch: pytest.
     assert left_at(110.0, 2) == "3:00"  # two quarters of a trial in 10 s; of ten trials two are half done
     (folder / "metrics.jsonl").write_text('{"epoch": 3, "spl')
     assert view._time_left(now) is None
+
+
+def test_time_left_once_trials_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
+    view, rows = live.View(SWEEP, tmp_path), [Row(n, n, "complete", 0.5, overrides={}) for n in range(3)]
+    for number, seconds in enumerate((100.0, 102.0, 104.0), start=1):
+        clock[0] = seconds
+        view.update(rows[:number], [])
+    assert view._time_left([running(3), running(4)]) == "4:03"  # three in 104 s, seven to go
+    assert view._time_left([running(number) for number in range(3, 10)]) == "0:14"  # which are all at their ends
