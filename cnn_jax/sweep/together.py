@@ -336,14 +336,20 @@ class Batch:
                     self._drop(ended)
                 for member in everybody:
                     member.seconds += (time.perf_counter() - started) / len(everybody)
-                if stop.signal:
-                    self._save(self._members)
-                    for member in self._members:
-                        member.course.checkpoints.wait()
-                    raise Interrupted(stop.signal, f"stopped by {stop.signal.name} at step {step + count}, saved")
-                yield from failed + ended
+                self._heed(stop, step + count)
+                for one in failed + ended:
+                    yield one
+                    self._heed(stop, step + count)
                 if self._members and len(self._members) <= len(self._stacks) * self._size // 2:
                     self._stack([self._state(member) for member in self._members])
+
+    def _heed(self, stop: StopRequest, step: int) -> None:
+        """Saves what is left and ends, if that has been asked for."""
+        if stop.signal:
+            self._save(self._members)
+            for member in self._members:
+                member.course.checkpoints.wait()
+            raise Interrupted(stop.signal, f"stopped by {stop.signal.name} at step {step}, saved")
 
     def _drop(self, ended: Sequence[Ended]) -> None:
         gone = {one.member.trial.number for one in ended}

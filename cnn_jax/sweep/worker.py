@@ -60,6 +60,8 @@ def work(store: Store, *, kind: str = "alone", batch: int = 1, most: int | None 
                     store.finish(outcome)
                     del unfinished[outcome.number]
                     finished += 1
+                    if stop.signal:
+                        break
             except (InUseError, LeaseLost):  # another worker lives, and is at it
                 time.sleep(_WAIT_SECONDS)
             finally:

@@ -7,7 +7,8 @@ from types import FrameType
 class StopRequest:
     """Within its ``with`` block SIGTERM and SIGINT set :attr:`signal` instead of ending the process.
 
-    A second signal of the same kind has its usual, immediate effect, for a user who will not wait.
+    A second signal of the same kind has its usual, immediate effect, for a user who will not wait. One that came too
+    late to be heeded within the block is handed on to the block around it.
 
     >>> with StopRequest() as stop:
     ...     signal.raise_signal(signal.SIGTERM)
@@ -24,9 +25,12 @@ class StopRequest:
             self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        around = getattr(self._previous.get(self.signal), "__self__", None) if self.signal else None
+        if isinstance(around, StopRequest) and self.signal and not any(error):
+            around._note(self.signal, None)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)

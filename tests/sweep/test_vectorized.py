@@ -4,7 +4,7 @@ import contextlib
 import json
 import signal
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,13 @@ def never(trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
     return False
 
 
-def run(trials: list[Trial], report: Any = never) -> dict[int, Outcome]:
+def outcomes_of(trials: list[Trial], report: Any = never) -> Iterator[Outcome]:
     options = {"train": classification.train, "metric": "validation/loss", "reports": False}
-    return {outcome.number: outcome for outcome in vectorized.run_vectorized(trials, report=report, **options)}
+    return vectorized.run_vectorized(trials, report=report, **options)
+
+
+def run(trials: list[Trial], report: Any = never) -> dict[int, Outcome]:
+    return {outcome.number: outcome for outcome in outcomes_of(trials, report)}
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -171,6 +175,11 @@ def test_an_interrupted_group_goes_on_where_it_was(tmp_path: Path, alone: list[T
     with pytest.raises(Interrupted, match="at step 20, saved"):
         run(trials, interrupt)
     seen.clear()
+    while_they_end = outcomes_of(trials, interrupt)
+    assert next(while_they_end).state == "complete"
+    signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="at step 30, saved"):
+        next(while_they_end)
     outcomes = run(trials, interrupt)
     assert seen == [(0, 3), (1, 3), (2, 3)]  # of the second time, the third evaluation alone
     assert {outcome.state for outcome in outcomes.values()} == {"complete"}

@@ -1,5 +1,6 @@
 """The file of scores: what a resumed run drops and adds, and that a signal asks before it ends."""
 
+import contextlib
 import json
 import signal
 from pathlib import Path
@@ -41,3 +42,15 @@ def test_a_signal_is_noted_and_the_old_handler_comes_back() -> None:
         signal.raise_signal(signal.SIGTERM)
         assert stop.signal is signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_that_is_not_heeded_is_handed_on() -> None:
+    with StopRequest() as around:
+        with StopRequest():
+            signal.raise_signal(signal.SIGTERM)
+        assert around.signal is signal.SIGTERM
+    with StopRequest() as around:
+        with contextlib.suppress(KeyError), StopRequest():
+            signal.raise_signal(signal.SIGTERM)
+            raise KeyError  # by which it is heeded
+        assert around.signal is None
