@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 # Lowest first; those on one line do not know each other.
 LAYERS = [
-    {"cnn_jax.errors", "cnn_jax.files", "cnn_jax.huge_pages", "cnn_jax.xla"},
+    {"cnn_jax.errors", "cnn_jax.files", "cnn_jax.huge_pages", "cnn_jax.memory", "cnn_jax.xla"},
     {"cnn_jax.kept_programs"},
     {"cnn_jax.config"},
     {"cnn_jax.ops"},

@@ -23,6 +23,7 @@ from jaxtyping import Array, Key
 from cnn_jax.data.batches import HostOrder, padded_batches
 from cnn_jax.data.records import Records
 from cnn_jax.errors import UsageError
+from cnn_jax.memory import available_memory
 
 BUFFERED = 4  # batches that each worker keeps ready
 ON_DEVICE = 2  # batches on their way to the device
@@ -194,7 +195,7 @@ def choose_loading(loading: str, num_bytes: int) -> str:
         raise UsageError(f"config.data.loading={loading!r} is unknown; known: 'auto', 'memory', 'stream'")
     if loading != "auto":
         return loading
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = available_memory()
     device = jax.local_devices()[0].memory_stats() or {}
     room = min(free, device.get("bytes_limit", free))
     return "memory" if num_bytes <= MEMORY_PART * room else "stream"

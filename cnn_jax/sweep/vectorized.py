@@ -8,7 +8,6 @@ all of a sweep, the driver leaves it to the local runner's workers instead (:fun
 
 import contextlib
 import importlib
-import os
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
@@ -19,6 +18,7 @@ from cnn_jax import config as configs
 from cnn_jax import train as training
 from cnn_jax.data.stream import Stream
 from cnn_jax.errors import UsageError
+from cnn_jax.memory import available_memory
 from cnn_jax.sweep import space, together
 from cnn_jax.sweep.alone import LOG, one_line, run_alone
 from cnn_jax.sweep.settings import Sweep
@@ -158,7 +158,7 @@ def _free_bytes(device: jax.Device) -> float:
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return float(available_memory())
 
 
 def _train_together(

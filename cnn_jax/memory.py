@@ -1,0 +1,37 @@
+"""How much memory of this machine a process can still have."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def available_memory(machine: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that are free, or kept of files and given up when somebody needs them, within the limit of a container.
+
+    Args:
+      machine: what the Linux kernel says of the machine; without it only what is free counts (macOS: all).
+      group: what it says of the control group of a container or a job; without one there is no limit.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "meminfo").write_text("MemFree: 1 kB\\nMemAvailable: 3 kB\\n")
+    >>> available_memory(folder / "meminfo", folder)
+    3072
+    >>> for name, text in [("max", "2000"), ("current", "1500"), ("stat", "anon 500\\ninactive_file 1000\\n")]:
+    ...     _ = (folder / f"memory.{name}").write_text(text)
+    >>> available_memory(folder / "meminfo", folder)
+    1500
+    """
+    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
+    available = os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, LookupError):
+        available = 1024 * int(_fields(machine)["MemAvailable:"])
+    with contextlib.suppress(OSError, LookupError, ValueError):  # "max": there is no limit
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        given_up = int(_fields(group / "memory.stat")["inactive_file"])
+        available = min(available, max(limit - used + given_up, 0))
+    return available
+
+
+def _fields(path: Path) -> dict[str, str]:
+    return {name: value for name, value, *_ in map(str.split, path.read_text().splitlines())}
