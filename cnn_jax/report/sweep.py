@@ -357,7 +357,8 @@ def _table(sweep: _Sweep) -> Markup:
 {% for row, cells in rows %}
 <tr data-number="{{ row.number }}"{% if row.number == best %} class="best"{% endif %}>
 {% for text, value, kind in cells %}
-<td data-value="{{ value }}"{% if kind %} class="{{ kind }}"{% endif %}>
+<td data-value="{{ value }}"{% if kind %} class="{{ kind }}"{% endif %}
+{%- if kind == "reason" %} title="{{ value }}"{% endif %}>
 {%- if loop.first and row.number in linked %}<a href="trials/{{ '%04d' % row.number }}/report.html">{{ text }}</a>
 {%- else %}{{ text }}{% endif %}</td>
 {% endfor %}

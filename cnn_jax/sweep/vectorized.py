@@ -66,12 +66,12 @@ def run_vectorized(
             yield from alone(whole, _LONELY)
             continue
         program = together.Program(prepared, whole[0].config, tuple(training.numbers_of(whole[0].config, numbers)))
-        size = _fitting_size(program, len(whole))
+        size, most = _fitting(program, len(whole))
         if not size:
             yield from alone(whole, "two of them side by side do not fit into the memory")
             continue
-        for first in range(0, len(whole), _MOST_TOGETHER):
-            batch = whole[first : first + _MOST_TOGETHER]
+        for first in range(0, len(whole), min(most, _MOST_TOGETHER)):
+            batch = whole[first : first + min(most, _MOST_TOGETHER)]
             yield from _train_together(program, batch, size, report=report, metric=metric, reports=reports)
 
 
@@ -135,23 +135,29 @@ def _checked(group: Sequence[Trial], prepared: together.Prepared) -> tuple[list[
     return whole, refused
 
 
-def _fitting_size(program: together.Program, runs: int) -> int:
-    """How many runs go into one stack; 0 if it would be one of several but even one does not fit."""
+def _fitting(program: together.Program, runs: int) -> tuple[int, int]:
+    """How many runs go into one stack, and how many can be held at a time; 0 and 0 if not even one fits.
+
+    A stack that is advanced needs what its compiled program says; every run, in whichever stack, its state and that of
+    its best evaluation.
+    """
     lanes = together.lanes()
     device = lanes[0]
     parameter_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.state.params))
     size = together.stack_size(runs, lanes, parameter_bytes)
+    state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.state))
     room = _MEMORY_PART * _free_bytes(device) / max(lanes.count(device), 1)
     while size:
         analysis = program.compile_steps(size, program.plan.call_length(0), device).memory_analysis()
         if analysis is None:
-            return size
+            return size, runs
         needed = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
-        needed -= analysis.alias_size_in_bytes
+        needed += size * state_bytes - analysis.alias_size_in_bytes
         if needed <= room:
-            return size
+            stacks = 1 + int((room - needed) / (2 * size * state_bytes))
+            return size, size * stacks * len(lanes)
         size = min(size - 1, int(size * room / needed))
-    return 0
+    return 0, 0
 
 
 def _free_bytes(device: jax.Device) -> float:

@@ -4,6 +4,8 @@ Needs MNIST prepared for tensorflow_datasets: python -m cnn_jax.data.prepare mni
 
 Command:  python launch.py --config=configs/sweeps/kernel_size_depth.py --mode=sweep --seeds=3 --noreports
 Trials:   27: 3 stacks x 3 learning rates, three seeds each
+Time:     76 s on 2 CPU cores (AMD EPYC), compiling included
+Expected: validation accuracy of the best rates 91.2 % ± 1.1 (7x7), 93.5 % ± 1.0 (5x5, 3x3), 94.0 % ± 0.6 (three 3x3)
 """
 
 from typing import Any

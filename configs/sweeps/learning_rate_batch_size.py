@@ -4,6 +4,8 @@ Needs MNIST prepared for tensorflow_datasets: python -m cnn_jax.data.prepare mni
 
 Command:  python launch.py --config=configs/sweeps/learning_rate_batch_size.py --mode=sweep --noreports
 Trials:   30: 6 learning rates x 5 batch sizes
+Time:     47 s on 2 CPU cores (AMD EPYC), compiling included
+Expected: validation accuracy 97.1 % at rate 0.1 and batch 64; 96.9 % at 0.01 and 16; 95.5 % at 0.3 and 256 (one seed)
 """
 
 from typing import Any

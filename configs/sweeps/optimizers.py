@@ -7,6 +7,8 @@ Needs MNIST prepared for tensorflow_datasets: python -m cnn_jax.data.prepare mni
 
 Command:  python launch.py --config=configs/sweeps/optimizers.py --mode=sweep --noreports
 Trials:   16: 4 optimisers x 4 learning rates
+Time:     91 s on 2 CPU cores (AMD EPYC), compiling included
+Expected: validation accuracy of the best rates 97.4 % (Adagrad), 97.65 % (RMSprop, Adam), 97.75 % (SGD) (one seed)
 """
 
 from typing import Any

@@ -255,11 +255,22 @@ def test_what_does_not_fit_into_the_memory_is_split_and_at_last_trained_alone(
     monkeypatch.setattr(together, "lanes", lambda: jax.local_devices()[:1])
     (device,) = together.lanes()
     length = program.plan.call_length(0)
-    needed = [program.compile_steps(size, length, device).memory_analysis() for size in (1, 3)]
-    sizes = [a.temp_size_in_bytes + a.argument_size_in_bytes + a.output_size_in_bytes for a in needed]
-    for room, size in ((10 * sizes[1], 3), (sizes[0] / 4, 0)):
-        monkeypatch.setattr(vectorized, "_free_bytes", lambda device, room=room: room)
-        assert vectorized._fitting_size(program, 3) == size
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.state))
+
+    def needed(size: int) -> int:
+        found = program.compile_steps(size, length, device).memory_analysis()
+        all_in = found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
+        return all_in - found.alias_size_in_bytes + size * state  # the states of the best evaluations
+
+    one, two, three = map(needed, (1, 2, 3))
+    for room, fits in (
+        (three + 6 * state, (3, 6)),  # a second stack is held while the first one is advanced
+        (three + 5 * state, (3, 3)),
+        (two, (2, 2)),
+        (one - 1, (0, 0)),
+    ):
+        monkeypatch.setattr(vectorized, "_free_bytes", lambda device, room=room: (room + 0.5) / vectorized._MEMORY_PART)
+        assert vectorized._fitting(program, 3) == fits
 
 
 def test_dropout_of_several_rates_is_each_one_of_its_own() -> None:
