@@ -136,6 +136,25 @@ def test_it_learns_real_digits_wherever_they_are() -> None:
     assert all((leaf >= 0).all() for leaf in jax.tree.leaves(state))
 
 
+def test_it_tells_32_real_images_of_two_digits_apart() -> None:
+    """Shown 16 hands' images of each, without their labels, every plane that answers best answers one digit only.
+
+    The digits are pairs that share little ink. Of those that do, such as 1 and 4, some images share a plane.
+    """
+    images, labels = load_digits(return_X_y=True)
+    model = create("neocognitron")
+    respond = compiled(lambda shown, images: paper.self_organize(model, shown)(images))
+    order = np.concatenate([np.random.default_rng(0).permutation(32) for _ in range(20)])
+    for digits in ((0, 1), (0, 4), (0, 7), (3, 4)):
+        chosen = np.concatenate([np.flatnonzero(labels == digit)[:16] for digit in digits])
+        large = np.asarray(jax.image.resize(jnp.asarray(images[chosen].reshape(32, 8, 8)), (32, 12, 12), "linear")) > 8
+        x = np.pad(large, ((0, 0), (2, 2), (2, 2)))[..., None].astype(np.float32)
+        output = np.asarray(respond(x[order], x))
+        assert (output.max(axis=-1) > 0.1).all()
+        winners = output.argmax(axis=-1)
+        assert not set(winners[:16]) & set(winners[16:]), (digits, winners)
+
+
 def test_gradients_are_finite_where_nothing_is_seen() -> None:
     model = create("neocognitron")
     x = jnp.zeros((1, 16, 16, 1)).at[0, 4:9, 7].set(1.0)
