@@ -135,12 +135,17 @@ def read_sweep_file(directory: Path, *, storage: str = "") -> tuple[Place, Sweep
       storage: the URL of its database, where it has one with a password.
 
     Raises:
-      UsageError: the folder holds no sweep, or its database must be named.
+      UsageError: the folder holds no sweep, a damaged one, or its database must be named.
     """
     path = directory / FILE
     if not path.is_file():
         raise UsageError(f"--workdir={directory} holds no sweep (no {FILE}); begin one with --config and --mode=sweep")
-    fields = json.loads(path.read_text())
+    try:
+        fields = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"{path} is damaged ({error}); remove it, and give the command that began the sweep"
+        ) from error
     known = fields.pop("storage")
     if "***" in known and not storage:
         raise UsageError(f"--workdir={directory}: give its database again, with the password: --storage={known}")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 600.0  # with a database that does not answer
 _MOST_DEATHS = 3  # of the workers of one trial, at one place of its run
 _ALIKE = 3  # first trials that fail for one reason, which ends a sweep
+_DAMAGED = ("file is not a database", "database disk image is malformed")  # says SQLite
 _PROPOSALS = "proposals"  # the lease of the one process that adds points
 
 _Arguments = ParamSpec("_Arguments")
@@ -435,8 +436,12 @@ def _open(url: str) -> "optuna.storages.RDBStorage":
             raise UsageError(f"--storage={without_password(url)}: {' '.join(str(error).split())}") from error
         except sqlalchemy.exc.DBAPIError as error:
             # Two processes that make the tables at once: the second finds them made.
+            line = " ".join(str(error.orig).split())
+            if line in _DAMAGED:
+                mend = "remove it, and give the same command: trials that have ended are found in their folders"
+                raise UsageError(f"{url.removeprefix('sqlite:///')} is damaged ({line}); {mend}") from error
             if attempt == 4:
-                raise UsageError(f"--storage={without_password(url)}: {' '.join(str(error.orig).split())}") from error
+                raise UsageError(f"--storage={without_password(url)}: {line}") from error
             time.sleep(0.2 * 2**attempt)
     if url.startswith("sqlite"):
         sqlalchemy.event.listen(storage.engine, "connect", _write_ahead)

@@ -118,6 +118,24 @@ def test_sweep_of_which_all_trials_failed(tmp_path: Path) -> None:
         show(described(sweep="rate=0.1,0.2"), tmp_path, rows)
 
 
+@pytest.mark.parametrize("name", ["sweep.json", "sweep.db"])
+def test_damaged_sweep_says_what_to_remove(name: str, tmp_path: Path) -> None:
+    def begin() -> None:
+        with flagsaver.flagsaver(sweep="rate=0.1", trials=1):
+            command.sweep(trivial.default_config(), None, tmp_path, lambda config: EXPERIMENT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "drive", lambda store, workers: store.rows())
+        begin()
+        for file in tmp_path.glob(f"{name}*"):
+            file.unlink()
+        (tmp_path / name).write_bytes(b"{" * 2000)
+        with pytest.raises(UsageError, match=f"{name} is damaged .*remove it, and give"):
+            begin()
+        (tmp_path / name).unlink()
+        begin()
+
+
 def test_folder_of_a_run_is_not_one_for_a_sweep(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with flagsaver.flagsaver(sweep="rate=0.1"), pytest.raises(UsageError, match="no sweep"):
