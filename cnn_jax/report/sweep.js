@@ -121,7 +121,7 @@ function parallel(width) {
   const missing = page.parameters.map((_, index) => scored.some((trial) => trial.values[index] === null));
   const height = 340, top = 44, bottom = height - (missing.includes(true) ? 40 : 16), left = 84, right = width - 64;
   const step = (right - left) / (columns.length - 1), y = (share) => bottom - share * (bottom - top);
-  const scales = page.parameters.map((parameter) => makeScale(parameter, 7));
+  const scales = page.parameters.map((parameter) => makeScale(parameter, parameter.values ? 20 : 7));
   missing.forEach((some, index) => some && scales[index].ticks.push([NONE, "none"]));
   scales.push({ place: (value) => scoreScale.place(value), ticks: scoreScale.ticks(8) });
   const root = svg("svg", { width, height });
@@ -194,9 +194,9 @@ function frame(width, height, { left, bottom }, xTicks, yTicks, name) {
     root.append(svg("line", { x1: left, x2: right, y1: y(share), y2: y(share), class: "grid" }));
     root.append(label(left - 6, y(share) + 4, text, { "text-anchor": "end" }));
   }
-  for (const [share, text] of xTicks) {
+  for (const [share, text, row = 0] of xTicks) {
     const anchor = share > 0.97 ? "end" : share < 0.03 ? "start" : "middle";
-    root.append(label(x(share), floor + 17, String(text), { "text-anchor": anchor }));
+    root.append(label(x(share), floor + 17 + 14 * row, String(text), { "text-anchor": anchor }));
   }
   root.append(svg("line", { x1: left, x2: right, y1: floor, y2: floor, class: "floor" }));
   root.append(label((left + right) / 2, height - 4, name, { "text-anchor": "middle", class: "name" }));
@@ -205,11 +205,15 @@ function frame(width, height, { left, bottom }, xTicks, yTicks, name) {
 }
 
 function scatter(width, index) {
-  const parameter = page.parameters[index], scale = makeScale(parameter, Math.max(2, Math.floor(width / 64)));
+  const parameter = page.parameters[index];
+  const letters = Math.max(...(parameter.values || ["1e-5 "]).map((text) => Math.min(text.length, MOST_LETTERS)));
+  const most = Math.max(2, Math.floor((width - 64) / (7 * letters + 10)));
+  const rows = parameter.values && parameter.values.length > most ? 2 : 1; // of texts below the axis
+  const scale = makeScale(parameter, rows * most);
   const inset = (share) => 0.04 + 0.92 * share; // so that no dot, and no tick's text, is at the very edge
-  const xTicks = scale.ticks.map(([share, text]) => [inset(share), text]);
+  const xTicks = scale.ticks.map(([share, text], place) => [inset(share), text, place % rows]);
   const name = parameter.name.length > MOST_LETTERS ? parameter.short : parameter.name;
-  const plot = frame(width, 236, { left: 52, bottom: 40 }, xTicks, scoreScale.ticks(5), name);
+  const plot = frame(width, 236, { left: 52, bottom: 26 + 14 * rows }, xTicks, scoreScale.ticks(5), name);
   for (const { values, mean, std } of page.points) {
     if (values[index] === null) continue;
     const x = plot.x(inset(scale.place(values[index])));
@@ -255,7 +259,7 @@ function draw() {
     const name = place.dataset.plot;
     place.replaceChildren(drawn[name](Math.min(place.clientWidth, 900), Number(place.dataset.index)));
   }
-  applyFilters([...page.parameters.map((parameter) => makeScale(parameter, 7)), scoreScale]);
+  applyFilters([...page.parameters.map((parameter) => makeScale(parameter, parameter.values ? 20 : 7)), scoreScale]);
 }
 
 // --- one trial, everywhere ------------------------------------------------------------------------------------------
