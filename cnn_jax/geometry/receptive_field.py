@@ -270,7 +270,7 @@ def _over(layers: Any, input_size: PerAxis | None, function: str) -> Flow:
         raise UsageError(f"{function}: layers={layers} is one window; write [{layers}]")
     given = layers if isinstance(layers, list | tuple | Mapping) else [layers]
     given = given if isinstance(given, Mapping) else dict(enumerate(given))
-    named = {str(name): Window(*entry) if isinstance(entry, tuple) else entry for name, entry in given.items()}
+    named = {str(name): _window(function, name, entry) for name, entry in given.items()}
     entries = list(named.values())
     rank = _rank(entries) or (len(input_size) if isinstance(input_size, Sequence) else 1)
     sizes = None if input_size is None else per_axis(function, "input_size", input_size, rank)
@@ -302,6 +302,18 @@ def _over(layers: Any, input_size: PerAxis | None, function: str) -> Flow:
     for name, layer in named.items():
         flow = visit(name, layer, flow)
     return flow
+
+
+def _window(function: str, name: Any, entry: Any) -> Any:
+    """A tuple as the window that it stands for; a layer as it is."""
+    if not isinstance(entry, tuple):
+        return entry
+    if not 1 <= len(entry) <= 4:
+        raise UsageError(
+            f"{function}: layer {name}: {entry} must be (kernel size, strides, padding, kernel dilation), or begin so; "
+            "give a geometry.Window for more"
+        )
+    return Window(*entry)
 
 
 def join_flows(flows: Sequence[Flow]) -> Flow:

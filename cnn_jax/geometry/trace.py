@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from cnn_jax.errors import UsageError
 from cnn_jax.geometry.counts import connections, multiply_adds, parameter_count
 from cnn_jax.geometry.places import Place, behind
 from cnn_jax.geometry.program import calls
@@ -78,6 +79,10 @@ def trace(model: Any, input_shape: Sequence[int], *, train: bool = False) -> lis
     >>> row.output_shape, row.parameters, row.multiply_adds, row.receptive_field.size
     ((10, 10, 16), 2416, 240000, (14, 14))
     """
+    if not isinstance(input_shape, Sequence) or not input_shape:
+        raise UsageError(
+            f"trace: input_shape={input_shape!r} must be that of one input, such as (height, width, channels)"
+        )
     if not callable(model) or "return_activations" not in inspect.signature(model).parameters:
         found = calls(model, tuple(input_shape), train=train)
         rows = [_row(call.name, call.layer, call.output, call.field) for call in found]

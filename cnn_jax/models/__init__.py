@@ -8,8 +8,19 @@
 (1, 10)
 """
 
-from cnn_jax.models.registry import available, create, variant
-from cnn_jax.models.surgery import convolutionalize, output_layer, replace_head, trainable
+from cnn_jax.models.registry import NAMES_ELSEWHERE, available, create, variant
+from cnn_jax.models.surgery import convolutionalize, output_layer, output_layers, replace_head, trainable
 from cnn_jax.models.variant import Variant
 
-__all__ = ["Variant", "available", "convolutionalize", "create", "output_layer", "replace_head", "trainable", "variant"]
+__all__ = [
+    "NAMES_ELSEWHERE",
+    "Variant",
+    "available",
+    "convolutionalize",
+    "create",
+    "output_layer",
+    "output_layers",
+    "replace_head",
+    "trainable",
+    "variant",
+]

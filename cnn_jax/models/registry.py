@@ -1,8 +1,12 @@
 """The names of the networks, and the one function that builds any of them."""
 
+import math
+import operator
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import DTypeLike
 
@@ -23,8 +27,15 @@ from cnn_jax.models import (
     zfnet,
 )
 from cnn_jax.models.keys import Keys
-from cnn_jax.models.variant import Variant
+from cnn_jax.models.variant import Variant, checked_classes
+from cnn_jax.ops.arguments import FLOATS
 
+# What torchvision and timm call networks that are here.
+NAMES_ELSEWHERE = {
+    f"vgg{depth}{bn}": f"vgg_{net}{bn}"
+    for depth, net in ((11, "a"), (13, "b"), (16, "d"), (19, "e"))
+    for bn in ("", "_bn")
+} | {f"resnet{depth}": f"resnet_{depth}" for depth in (18, 34, 50, 101, 152)}
 _FAMILIES = (
     baselines,
     stack,
@@ -61,7 +72,9 @@ def variant(name: str) -> Variant:
     (32, 32, 1)
     """
     if name not in _VARIANTS:
-        raise UsageError(f"model.name={name!r} is unknown; {nearest(name, available())}")
+        known = NAMES_ELSEWHERE.get(name)
+        mend = f"here it is {known!r}" if known else nearest(str(name), available())
+        raise UsageError(f"model.name={name!r} is unknown; {mend}")
     return _VARIANTS[name]
 
 
@@ -92,7 +105,7 @@ def create(
 
     Raises:
       UsageError: an unknown name or option, fewer than one class, an input too small for a layer (which one, and the
-        sizes), or one with its channels first.
+        sizes), or one with its channels first; a width, type or rngs that is none.
 
     >>> import jax
     >>> create("lenet_5_modern", input_shape=(12, 12, 1), rngs=nnx.Rngs(0))
@@ -104,12 +117,13 @@ def create(
     if unknown is not None:
         known = nearest(unknown, chosen.options()) if chosen.options() else "it has none"
         raise UsageError(f"{name} has no option {unknown!r}; {known}")
-    num_classes = chosen.num_classes if num_classes is None else num_classes
-    if num_classes < 1:
-        raise UsageError(f"num_classes={num_classes} must be at least 1")
-    if width <= 0:
-        raise UsageError(f"width={width} must be positive")
-    shape = chosen.input_shape if input_shape is None else _checked_shape(tuple(input_shape))
+    num_classes = checked_classes(chosen.num_classes if num_classes is None else num_classes)
+    if not (isinstance(width, Real) and 0 < width < math.inf):
+        raise UsageError(f"width={width} must be a positive number")
+    shape = chosen.input_shape if input_shape is None else _checked_shape(input_shape)
+    _check_dtype(dtype)
+    if rngs is not None and not isinstance(rngs, nnx.Rngs):
+        raise UsageError(f"rngs={rngs!r} must be made by nnx.Rngs, of a seed or a key: rngs=nnx.Rngs(0)")
     try:
         model = chosen.builder(
             num_classes=num_classes,
@@ -126,9 +140,22 @@ def create(
     return model
 
 
-def _checked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _check_dtype(dtype: DTypeLike | None) -> None:
+    try:
+        known = dtype is None or jnp.dtype(dtype).name in FLOATS
+    except TypeError:
+        known = False
+    if not known:
+        raise UsageError(f"dtype={dtype!r} must be one of {', '.join(FLOATS)}, or None for that of the input")
+
+
+def _checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
+    try:
+        shape = tuple(operator.index(size) for size in input_shape)
+    except TypeError:
+        shape = ()
     if len(shape) != 3 or min(shape) < 1:
-        raise UsageError(f"input_shape={shape} must be (height, width, channels), each at least 1")
+        raise UsageError(f"input_shape={input_shape} must be (height, width, channels), each at least 1")
     first, *rest = shape
     if first in (1, 3) and min(rest) > 4:
         raise UsageError(

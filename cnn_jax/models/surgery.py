@@ -11,6 +11,7 @@ from jax.nn.initializers import Initializer, lecun_normal, zeros
 from cnn_jax import geometry, nn, ops
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.models.lenet import class_codes
+from cnn_jax.models.variant import checked_classes
 from cnn_jax.nn.parameters import matching
 
 
@@ -35,12 +36,11 @@ def replace_head(
     >>> replace_head(model, 26, rngs=nnx.Rngs(1)).output.kernel.shape
     (84, 26)
     """
-    if num_classes < 1:
-        raise UsageError(f"num_classes={num_classes} must be at least 1")
+    num_classes = checked_classes(num_classes)
     rngs = nnx.Rngs(0) if rngs is None else rngs
+    paths = output_layers(model)
     model = nnx.clone(model)
-    heads = [(name, getattr(model, name)) for name in model.names if isinstance(getattr(model, name), nn.Auxiliary)]
-    for *parents, name in [output_layer(model), *((name, *output_layer(head)) for name, head in heads)]:
+    for *parents, name in paths:
         parent = functools.reduce(getattr, parents, model)
         setattr(parent, name, _for_classes(getattr(parent, name), num_classes, kernel_init or lecun_normal(), rngs))
     return model
@@ -71,6 +71,7 @@ def output_layer(model: nn.Sequence) -> tuple[str, ...]:
     >>> output_layer(models.create("lenet_5_modern", rngs=nnx.Rngs(0)))
     ('output',)
     """
+    _check_sequence("output_layer", model)
     for name in reversed(model.names):
         layer = getattr(model, name)
         if isinstance(layer, nn.Linear | nn.Conv | nn.RBFOutput):
@@ -78,6 +79,21 @@ def output_layer(model: nn.Sequence) -> tuple[str, ...]:
         if isinstance(layer, nn.Sequence):
             return (name, *output_layer(layer))
     raise UsageError(f"output_layer: none of the layers {', '.join(model.names)} has a kernel")
+
+
+def output_layers(model: nn.Sequence) -> list[tuple[str, ...]]:
+    """The path of :func:`output_layer`, and those of the heads on the side, such as GoogLeNet's.
+
+    Raises:
+      UsageError: there is none.
+
+    >>> from cnn_jax import models
+    >>> output_layers(nnx.eval_shape(lambda: models.create("googlenet")))
+    [('fc',), ('aux1', 'fc2'), ('aux2', 'fc2')]
+    """
+    _check_sequence("output_layer", model)
+    heads = [(name, getattr(model, name)) for name in model.names if isinstance(getattr(model, name), nn.Auxiliary)]
+    return [output_layer(model), *((name, *output_layer(head)) for name, head in heads)]
 
 
 def trainable(model: nnx.Module, patterns: str | Sequence[str]) -> Callable[..., bool]:
@@ -136,6 +152,7 @@ def convolutionalize(model: nn.Sequence, input_shape: Sequence[int] | None = Non
     >>> convolutionalize(model)(jnp.zeros((1, 64, 48, 1))).shape
     (1, 9, 5, 10)
     """
+    _check_sequence("convolutionalize", model)
     layers: dict[str, Any] = {}
     input_shape = model.input_shape if input_shape is None else input_shape
     window: tuple[int, ...] = (1, 1)
@@ -160,6 +177,11 @@ def convolutionalize(model: nn.Sequence, input_shape: Sequence[int] | None = Non
         else:
             layers[name] = layer
     return nn.Sequence(layers)
+
+
+def _check_sequence(function: str, model: Any) -> None:
+    if not isinstance(model, nn.Sequence):
+        raise UsageError(f"{function}: a {type(model).__name__} has no named layers; give a network of models.create")
 
 
 def _as_convolution(layer: nn.Linear, window: tuple[int, ...]) -> nn.Conv:

@@ -1,10 +1,13 @@
-"""What the files of families share: the entry of a network, and its channel counts scaled by a width."""
+"""What the files of families share: the entry of a network, its channels scaled by a width, its number of classes."""
 
 import dataclasses
 import inspect
 from collections.abc import Callable
+from numbers import Integral
+from typing import Any
 
 from cnn_jax import nn
+from cnn_jax.errors import UsageError
 
 _COMMON = ("num_classes", "input_shape", "width", "dtype", "rngs")
 
@@ -42,3 +45,14 @@ def scaled(channels: int, width: float, *, multiple_of: int = 1) -> int:
     (48, 26, 24, 2)
     """
     return multiple_of * max(1, round(channels * width / multiple_of))
+
+
+def checked_classes(num_classes: Any) -> int:
+    """A number of classes, or a ``UsageError`` unless it is a whole number and at least 1.
+
+    >>> checked_classes(10)
+    10
+    """
+    if not isinstance(num_classes, Integral) or isinstance(num_classes, bool) or num_classes < 1:
+        raise UsageError(f"num_classes={num_classes!r} must be a whole number, at least 1")
+    return int(num_classes)

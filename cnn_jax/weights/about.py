@@ -5,20 +5,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cnn_jax import models
 from cnn_jax.errors import UsageError
 
 _KEY = "cnn_jax"  # of the metadata of a safetensors file, which maps texts to texts
-
-# timm's names for networks that are here. It has others with the very tensors of these that compute something else:
-# resnetblur50 and resnetaa50 smooth their maps before they leave positions out.
-_TIMM = {
-    **{
-        f"vgg{depth}{bn}": f"vgg_{net}{bn}"
-        for depth, net in zip((11, 13, 16, 19), "abde", strict=True)
-        for bn in ("", "_bn")
-    },
-    **{f"resnet{depth}": f"resnet_{depth}" for depth in (18, 34, 50, 101, 152)},
-}
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -95,9 +85,11 @@ class About:
         >>> about.architecture, about.options, about.mean
         ('resnet_50', {'stride': 'v1.5', 'num_classes': 2}, (0.5,))
         """
-        theirs = config.get("architecture")
-        if theirs is not None and theirs not in _TIMM:
-            raise UsageError(f"timm's {theirs!r} is none of the networks here ({', '.join(_TIMM)})")
+        # timm has others with the very tensors of these that compute something else: resnetblur50 and resnetaa50
+        # smooth their maps before they leave positions out.
+        theirs, known = config.get("architecture"), models.NAMES_ELSEWHERE
+        if theirs is not None and theirs not in known:
+            raise UsageError(f"timm's {theirs!r} is none of the networks here ({', '.join(known)})")
         pretrained = config.get("pretrained_cfg", config)
         names = config.get("label_names") or pretrained.get("label_names")
         if isinstance(names, Mapping):  # from the number of an output to its name, which may leave some out
@@ -106,7 +98,7 @@ class About:
         if theirs is not None:
             options = {"stride": "v1.5"} if theirs.startswith("resnet") else {}
             classes = config.get("num_classes", pretrained.get("num_classes"))
-            given |= {"architecture": _TIMM[theirs], "options": options | ({"num_classes": classes} if classes else {})}
+            given |= {"architecture": known[theirs], "options": options | ({"num_classes": classes} if classes else {})}
         return cls(**{name: _tuples(value) for name, value in given.items() if value})
 
 

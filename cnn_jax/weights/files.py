@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +48,8 @@ def open_tensors(source: str | Path | Mapping[str, Any]) -> Tensors:
     """
     if isinstance(source, Mapping):
         return _from_mapping(source, "the state dict", About())
+    if not isinstance(source, str | Path):
+        raise UsageError(f"weights: {source!r} is no path, no name on the hub ('owner/name'), and no state dict")
     path = Path(source)
     if not path.exists():
         if path.suffix in (*SAFETENSORS, *TORCH) or not hub.is_name(str(source)):
@@ -56,6 +57,8 @@ def open_tensors(source: str | Path | Mapping[str, Any]) -> Tensors:
         path = hub.fetch(str(source))
     if path.is_dir():
         path = path / hub.FILE
+        if not path.is_file():
+            raise UsageError(f"weights: the folder {path.parent} holds no {path.name}; give the path of a file")
     if path.suffix in SAFETENSORS:
         return _open_safetensors(path)
     if path.suffix in TORCH:
@@ -116,7 +119,7 @@ def _load_torch(path: Path) -> Mapping[str, Any]:
     torch = import_torch(f"reading {path.name}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a file that only looks like a pickle raises whatever its bytes happen to mean
         raise UsageError(
             f"weights: {path} is damaged, or holds more than tensors, which would mean to run code from it; "
             f"save its state_dict alone: torch.save(model.state_dict(), path)"
@@ -130,13 +133,18 @@ def _load_torch(path: Path) -> Mapping[str, Any]:
 
 
 def _from_mapping(mapping: Mapping[str, Any], source: str, about: About) -> Tensors:
-    others = [name for name, value in mapping.items() if not hasattr(value, "shape")]
+    others = [name for name, value in mapping.items() if not isinstance(name, str) or not _holds_numbers(value)]
     if others:
         raise UsageError(f"weights: {source} must map names to tensors, but {others[0]!r} is none")
     prefix = "module." if mapping and all(name.startswith("module.") for name in mapping) else ""  # DataParallel's
     named = {name.removeprefix(prefix): value for name, value in mapping.items()}
     shapes = {name: tuple(value.shape) for name, value in named.items()}
     return Tensors(source, shapes, lambda name: _numpy(named[name]), about)
+
+
+def _holds_numbers(value: Any) -> bool:
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")  # PyTorch's types have none
+    return hasattr(value, "shape") and kind not in "OSUMm"  # objects, texts, times
 
 
 def _numpy(value: Any) -> np.ndarray:

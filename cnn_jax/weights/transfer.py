@@ -1,7 +1,6 @@
 """Loading and saving: the model is never changed, a tensor that does not fit is an error, and both directions agree."""
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +84,7 @@ def load(model: nnx.Module, path_or_name: str | Path | Mapping[str, Any]) -> Loa
     names = {entry.name for entry in wanted}
     spare = [name for name in tensors.shapes if name not in names and name.rpartition(".")[-1] != BATCHES]
     unused = tuple(name for name in spare if is_auxiliary(name) and not any(map(is_auxiliary, names)))
-    _check(tensors, wanted, [name for name in spare if name not in unused], class_axis=-1 if layout == "cnn_jax" else 0)
+    _check(model, tensors, wanted, [name for name in spare if name not in unused])
 
     for entry in wanted:
         # A copy: on a CPU, asarray would share its memory with the state dict of a PyTorch model.
@@ -145,6 +144,8 @@ def save(model: nnx.Module, path: str | Path, *, layout: str = "cnn_jax", about:
     [('classifier.0.bias', (2,)), ('classifier.0.weight', (2, 784))]
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise UsageError(f"weights: {path}: there is no folder {str(path.parent)!r}; make it first")
     about = about or About()
     if about.architecture is not None:
         models.variant(about.architecture)
@@ -185,6 +186,8 @@ def _tensors(model: nnx.Module, layout: str) -> dict[str, np.ndarray]:
     leaves = paths(nnx.state(model, nnx.Not(nnx.RngState)))
     tensors = {}
     for entry in entries(model, layout):
+        if not _is_known(leaves[entry.path]):
+            raise UsageError("weights: the network is one of nnx.eval_shape and holds no numbers that could be written")
         array = np.asarray(leaves[entry.path])
         if layout != "cnn_jax" and array.dtype == jnp.bfloat16:
             array = array.astype(np.float32)  # NumPy's bfloat16 is unknown to PyTorch
@@ -194,8 +197,8 @@ def _tensors(model: nnx.Module, layout: str) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _check(tensors: files.Tensors, wanted: list[Entry], extra: list[str], *, class_axis: int) -> None:
-    """Raises the table of what does not fit; ``class_axis`` is the axis of the outputs in the file's kernels."""
+def _check(model: nnx.Module, tensors: files.Tensors, wanted: list[Entry], extra: list[str]) -> None:
+    """Raises the table of what does not fit."""
     found = tensors.shapes
     missing = [entry.name for entry in wanted if entry.name not in found]
     misshapen = [entry.name for entry in wanted if found.get(entry.name, entry.shape) != entry.shape]
@@ -204,9 +207,9 @@ def _check(tensors: files.Tensors, wanted: list[Entry], extra: list[str], *, cla
         return
     counts = {"missing": missing, "too many": extra, "misshapen": misshapen}
     summary = ", ".join(f"{len(names)} {kind}" for kind, names in counts.items() if names)
+    classes = _classes(model, wanted, found) if rows == misshapen else None
     mend = "create the network that they are of"
-    if rows == misshapen and len({re.split(r"[./](?=\w+$)", name)[0] for name in rows}) == 1:
-        classes = found[rows[0]][class_axis]
+    if classes is not None:
         mend = f"create the network with num_classes={classes}, load, and then replace its head"
     shapes = {entry.name: entry.shape for entry in wanted}
     texts = [("tensor", "in the file", "in the model")]
@@ -216,6 +219,22 @@ def _check(tensors: files.Tensors, wanted: list[Entry], extra: list[str], *, cla
     lines += [f"and {len(rows) - _ROWS} more"] if len(rows) > _ROWS else []
     title = f"weights: {tensors.source} does not fit the model: {summary} of {len(wanted)} tensors; {mend}"
     raise UsageError("\n  ".join([title, *lines]))
+
+
+def _classes(model: nnx.Module, wanted: list[Entry], found: Mapping[str, tuple[int, ...]]) -> int | None:
+    """The number of classes of a file, if that is all by which it does not fit."""
+    outputs = models.output_layers(model) if isinstance(model, nn.Sequence) else []
+    heads = tuple(f"{'/'.join(path)}/" for path in outputs)
+    numbers = set()
+    for entry in wanted:
+        theirs, ours = found[entry.name], entry.shape
+        if theirs == ours:
+            continue
+        # Where the outputs are: the first axis of codes, the last one here of kernels and biases.
+        axis = 0 if entry.path.endswith("/centers") else entry.order.index(len(entry.split) - 1)
+        alike = len(theirs) == len(ours) and (*theirs[:axis], *theirs[axis + 1 :]) == (*ours[:axis], *ours[axis + 1 :])
+        numbers.add(theirs[axis] if alike and entry.path.startswith(heads) else None)
+    return numbers.pop() if len(numbers) == 1 else None
 
 
 def _is_known(leaf: Any) -> bool:

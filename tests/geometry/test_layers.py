@@ -99,6 +99,7 @@ def test_same_with_a_stride_depends_on_the_size() -> None:
         (geometry.output_size, ([(3, 2), (9, 1)], 9), r"layer 1: window: kernel 9 does not fit input 4"),
         (geometry.output_size, ({"pool": (3, 2), "c2": (9, 1)}, 9), r"layer c2: window: kernel 9 does not fit input 4"),
         (geometry.output_size, ([nn.MaxPool((2, 2))], (9, 9, 3)), r"input_size=\(9, 9, 3\) has 3 entries for 2"),
+        (geometry.receptive_field, ([(3, 1, 0, 1, 1, 1, 1)],), r"layer 0: .* must be \(kernel size, strides, padding"),
         (geometry.parameter_count, ([(3, 2)],), "a window has no channels to count"),
         (
             geometry.receptive_field,

@@ -173,6 +173,22 @@ def test_another_number_of_classes_has_a_mend(tmp_path, layout):
         weights.load(abstract("vgg_a", num_classes=4, **VGG), tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "change", "mend"),
+    [
+        ("lenet_5", {}, {"num_classes": 26}, "num_classes=26"),
+        ("resnet_20", {"width": 0.25}, {"num_classes": 4}, "num_classes=4"),
+        ("mlp", {}, {"hidden_sizes": (7, 100)}, "create the network that they are of"),
+        ("logistic_regression", {}, {"input_shape": (8, 8, 1)}, "create the network that they are of"),
+    ],
+)
+def test_classes_are_only_suspected_where_they_are(name, options, change, mend):
+    state = nnx.state(abstract(name, **options, **change))
+    theirs = {path: np.zeros(leaf.shape, np.float32) for path, leaf in paths(state).items()}
+    with pytest.raises(UsageError, match=mend):
+        weights.load(abstract(name, **options), theirs)
+
+
 def test_another_variant_is_an_error(tmp_path):
     weights.save(drawn(abstract("vgg_a", **VGG)), tmp_path / "x.safetensors", layout="torchvision")
     with pytest.raises(UsageError, match="86 missing, 6 too many, 8 misshapen of 102 tensors") as error:
@@ -219,7 +235,13 @@ def test_needs_pytorch_for_its_files(tmp_path):
         (lambda model, path: weights.load(model, "vgg16"), r"there is no file 'vgg16', and it is no name on the hub"),
         (lambda model, path: weights.load(model, path / "README"), "must end in one of"),
         (lambda model, path: weights.load(model, path / "cut.safetensors"), "is no whole safetensors file"),
-        (lambda model, path: weights.load(model, path), "is no whole safetensors file"),
+        (lambda model, path: weights.load(model, path), r"the folder .* holds no model\.safetensors"),
+        (lambda model, path: weights.load(model, {"a": np.array(["b"])}), "must map names to tensors, but 'a' is none"),
+        (
+            lambda model, path: weights.save(model, path / "none" / "x.safetensors"),
+            "there is no folder .*make it first",
+        ),
+        (lambda model, path: weights.save(abstract("mlp"), path / "x.safetensors"), "holds no numbers"),
         (lambda model, path: weights.load(model, {"a": 1.0}), "must map names to tensors, but 'a' is none"),
         (lambda model, path: weights.create(path / "other.safetensors"), "does not say which network it is of"),
         (lambda model, path: weights.create(path / "newer.safetensors"), "is not of this version"),
