@@ -104,7 +104,11 @@ def print_table(rows: Sequence[Row], *, title: str) -> None:
 
 
 def to_markdown(rows: Sequence[Row], *, title: str) -> str:
-    """The table in Markdown, under its title."""
+    """The table in Markdown, under its title, with totals and the legend below.
+
+    >>> to_markdown([Row("s2", "AvgPool", (14, 14, 6))], title="one layer").splitlines()[0]
+    '## one layer'
+    """
     lines = [HEADINGS, tuple("---" if heading in _TEXT else "---:" for heading in HEADINGS)]
     lines += [cells(row) for row in rows]
     lines += [tuple(f"**{cell}**" if cell else "" for cell in cells(total(rows)))]
@@ -128,7 +132,11 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def to_json(rows: Sequence[Row], *, title: str) -> str:
-    """The table as JSON: the title, the rows, and their totals."""
+    """The table as JSON: the title, the rows, and their totals.
+
+    >>> json.loads(to_json([Row("c1", "Conv", (28, 28, 6), parameters=156)], title="one layer"))["total"]["parameters"]
+    156
+    """
     sums = {name: value for name, value in _record(total(rows)).items() if isinstance(value, int)}
     document = {"title": title, "layers": [_record(row) for row in rows], "total": sums}
     return json.dumps(document, indent=2) + "\n"

@@ -32,6 +32,11 @@ class Loaded:
       layout: that of the file, one of :data:`LAYOUTS`.
       unused: names in the file of auxiliary heads that the model does not have.
       kept: paths in the model of auxiliary heads that the file does not have; they are as they were.
+
+    >>> model = models.create("mlp_two_neurons", rngs=nnx.Rngs(0))
+    >>> loaded = load(model, {path: leaf[...] for path, leaf in paths(nnx.state(model)).items()})
+    >>> loaded.layout, loaded(jnp.ones((1, 28, 28, 1))).shape
+    ('cnn_jax', (1, 10))
     """
 
     model: Any

@@ -152,6 +152,7 @@ def _legend(figure: Figure, top: float, sums: Row) -> None:
     counts = f"{sums.parameters:,} parameters, {sums.multiply_adds:,} multiply-adds"
     write(figure, MARGIN, top, counts, size=8)
     top += 0.22
-    write(figure, MARGIN, top, "weights, with their number", color=BLUE, size=8)
-    write(figure, MARGIN + 1.7, top, "pools", color=VERMILLION, size=8)
-    write(figure, MARGIN, top + 0.19, "sides as the square roots of height, width and channels", color=GREY, size=8)
+    write(figure, MARGIN, top, "layers with weights", color=BLUE, size=8)
+    write(figure, MARGIN + 1.25, top, "pools", color=VERMILLION, size=8)
+    numbers = "below shapes: parameters; sides: roots of height, width and channels"
+    write(figure, MARGIN, top + 0.19, numbers, color=GREY, size=8)
