@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from cnn_jax.geometry.positions import keeps_positions
-from cnn_jax.geometry.receptive_field import Flow, adaptive_field
+from cnn_jax.geometry.receptive_field import Flow
 from cnn_jax.geometry.windows import window_of
 
 Shape = tuple[int, ...]
@@ -35,7 +35,7 @@ def behind(layer: Any, place: Place, shape: Shape | None) -> Place:
         return Place(shape, flow.slid(window, rank))
     output_size = getattr(layer, "output_size", None)
     if output_size is not None and rank and len(output_size) == rank:
-        return Place(shape, Flow(field.through(adaptive_field(flow.sizes, output_size)), shape[:-1]))
+        return Place(shape, flow.adapted(output_size))
     if len(shape) == 1 and rank and math.prod(shape) == math.prod(before):  # flattened: the same units in a row
         return Place(shape, flow)
     if callable(layer) and keeps_positions(layer, before, mixing_channels=rank > 0):

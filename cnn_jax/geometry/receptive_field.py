@@ -220,6 +220,12 @@ class Flow:
         sizes = None if self.sizes is None else window.output_size(self.sizes)
         return Flow(self.field and self.field.through(window_field(window, self.sizes, rank)), sizes)
 
+    def adapted(self, output_size: Sequence[int]) -> "Flow":
+        """Behind a pool that is given its output size; the sizes before it must be known."""
+        assert self.sizes is not None
+        field = self.field and self.field.through(adaptive_field(self.sizes, output_size))
+        return Flow(field, tuple(output_size))
+
 
 def receptive_field(layers: Any, input_size: PerAxis | None = None) -> ReceptiveField:
     """The field of the last of some layers, one after the other.
@@ -228,7 +234,8 @@ def receptive_field(layers: Any, input_size: PerAxis | None = None) -> Receptive
       layers: A layer, or layers: a list, or names to layers. An entry is a layer or function; or a :class:`Window`, or
         a tuple, which stands for ``Window(*tuple)``: (kernel size, strides, padding, kernel dilation). Branches
         (``nn.Parallel``) and skips (``nn.Residual``) may be among them.
-      input_size: Spatial sizes, one int for all axes or one per axis; needed only for ``padding='SAME'`` with a stride.
+      input_size: Spatial sizes, one int for all axes or one per axis; needed only for
+        ``padding='SAME'`` with a stride, and for pools that are given their output size.
 
     Returns:
       One number per spatial axis: those of the layers, or a single one where all windows are given by ints.
@@ -289,6 +296,13 @@ def _over(layers: Any, input_size: PerAxis | None, function: str) -> Flow:
                 return flow.slid(window, rank)
         except UsageError as error:
             raise UsageError(f"{function}: layer {name}: {error}") from error
+        given_size = getattr(layer, "output_size", None)
+        if given_size is not None and len(given_size) == rank:
+            if flow.sizes is None:
+                raise UsageError(
+                    f"{function}: layer {name}: what it sees depends on the size of its input; give input_size"
+                )
+            return flow.adapted(given_size)
         if callable(layer) and keeps_positions(layer, (*(4,) * rank, channels)):
             return flow
         raise UsageError(

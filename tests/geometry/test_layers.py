@@ -76,6 +76,15 @@ def test_layers_stand_for_their_windows() -> None:
     assert (field.size, field.jump) == ((3 + 2 * (2 + 4 + 1), 5 + 2 * (2 + 4 + 1)), (4, 4))
 
 
+def test_pools_that_are_given_their_output_size() -> None:
+    layers = [conv(3, 8, (3, 3), padding="VALID"), nn.AdaptiveAvgPool((6, 6))]
+    assert geometry.output_size(layers, 26) == (6, 6)
+    field = geometry.receptive_field(layers, 26)
+    assert (field.size, field.jump) == ((4 + 2, 4 + 2), (4, 4))  # 24 positions in six parts
+    with pytest.raises(UsageError, match=r"receptive_field: layer 1: .* give input_size"):
+        geometry.receptive_field(layers)
+
+
 def test_asymmetric_padding_moves_the_centre() -> None:
     field = geometry.receptive_field([Window(3, padding=((2, 0),)), Window(4, padding="SAME")])
     assert field.first_centre == (Fraction(2, 2) - 2 + Fraction(3, 2) - 1,)
