@@ -56,10 +56,10 @@ def measure(
     from cnn_jax.sweep.store import Store
 
     class Watched(LocalWorkers):
-        def tend(self, finished: int) -> None:
+        def tend(self, begun: int) -> None:
             if watch is not None:
-                watch(finished)
-            super().tend(finished)
+                watch(begun)
+            super().tend(begun)
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/compiled"
@@ -158,8 +158,8 @@ def driver(points: int) -> dict[str, Any]:
     described = Sweep(config, part, "benchmarks.sweep:train_nothing", "validation/accuracy", points, reports=False)
     memory: dict[int, int] = {}
 
-    def watch(finished: int) -> None:
-        memory[finished] = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    def watch(begun: int) -> None:
+        memory[begun] = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
     found = measure(described, 1, watch=watch)
     tenth = min((number for number in memory if number >= points / 10), default=points)

@@ -2,16 +2,21 @@
 
 import contextlib
 import json
+import shutil
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 
+from cnn_jax import config as configs
 from cnn_jax.errors import DISK_ERRORS, Interrupted, UsageError
+from cnn_jax.sweep.database import StorageError
 from cnn_jax.sweep.store import LeaseLost
 from cnn_jax.sweep.trial import Outcome, Report, Train, Trial
-from cnn_jax.train import InUseError
+from cnn_jax.train import InUseError, NoWholeCheckpointError
 
+_MOST_LETTERS = 500  # of a reason
 LOG = "log.txt"
 
 
@@ -27,7 +32,20 @@ def run_alone(
     What they print goes to ``log.txt`` in their folders. What they raise is their outcome.
     """
     for trial in trials:
-        yield _run(trial, train, report, metric, reports)
+        outcome = _run(trial, train, report, metric, reports)
+        if outcome.state == "failed" and not (trial.workdir / LOG).exists():  # somebody has removed the folder
+            shutil.rmtree(trial.workdir, ignore_errors=True)  # and what was written into it since
+            outcome = _run(trial, train, report, metric, reports)
+        yield outcome
+
+
+def ends_the_worker(error: BaseException) -> bool:
+    """Whether an error says nothing about the trial that was running, which is left to others."""
+    if isinstance(error, OSError):
+        return error.errno in DISK_ERRORS
+    if isinstance(error, KeyboardInterrupt):  # the user's? a worker takes the first Ctrl-C for a request
+        return signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, Interrupted | InUseError | LeaseLost | StorageError)
 
 
 def _run(trial: Trial, train: Train, report: Report, metric: str, reports: bool) -> Outcome:
@@ -46,28 +64,39 @@ def _run(trial: Trial, train: Train, report: Report, metric: str, reports: bool)
     with _logged(trial):
         try:
             if not _is_finished(trial, reports):
-                train(trial.config, trial.workdir, report=reports, on_evaluation=on_evaluation)
+                try:
+                    train(trial.config, trial.workdir, report=reports, on_evaluation=on_evaluation)
+                except NoWholeCheckpointError as error:
+                    print(f"beginning again: {error}")
+                    shutil.rmtree(trial.workdir / "checkpoints")
+                    train(trial.config, trial.workdir, report=reports, on_evaluation=on_evaluation)
             return outcome("complete", _score(trial, metric))
         except _Pruned as pruned:
             return outcome("pruned", float(last[metric]), str(pruned))
-        except (Interrupted, InUseError, LeaseLost):
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            if ends_the_worker(error):
                 raise
             traceback.print_exc()
             return outcome("failed", reason=one_line(error))
 
 
-def one_line(error: Exception) -> str:
-    """An error as the reason for which a trial failed."""
+def one_line(error: BaseException) -> str:
+    """An error as the reason for which a trial failed.
+
+    >>> one_line(ValueError("no such\\ndata set")), one_line(KeyboardInterrupt())
+    ('ValueError: no such data set', 'KeyboardInterrupt')
+    """
     text = " ".join(str(error).split())
-    return text if isinstance(error, UsageError) else f"{type(error).__name__}: {text}".rstrip(": ")
+    line = text if isinstance(error, UsageError) else f"{type(error).__name__}: {text}".rstrip(": ")
+    return line if len(line) <= _MOST_LETTERS else f"{line[: _MOST_LETTERS - 3]}..."
 
 
 def _is_finished(trial: Trial, reports: bool) -> bool:
-    """Whether a worker that died had finished the run and only not said so."""
-    return (trial.workdir / "result.json").exists() and (not reports or (trial.workdir / "report.html").exists())
+    """Whether a worker that died had finished the run, and no other one in its folder, and only not said so."""
+    if not all((trial.workdir / name).exists() for name in ("result.json", *(["report.html"] if reports else []))):
+        return False
+    known = trial.workdir / "config.json"
+    return not (known.exists() and configs.differences(configs.read_run_config(trial.workdir), trial.config))
 
 
 def _score(trial: Trial, metric: str) -> float:

@@ -17,7 +17,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.sweep.engines import require
 from cnn_jax.sweep.settings import ONE_MACHINE, STORAGE_VARIABLE, Place
 
-_MOST_DEATHS = 3  # of each worker, while no trial is finished
+_MOST_DEATHS = 3  # of each worker, while no trial is begun
 _END_SECONDS = 5.0  # for workers to notice that all is done
 _STOP_SECONDS = 60.0  # for workers to save what they are at
 _HANDED_ON = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
@@ -63,7 +63,7 @@ class RayWorkers:
             self._ray.wait(self._running, num_returns=len(self._running), timeout=_STOP_SECONDS)
         self._ray.shutdown()  # leaves the cluster, which goes on
 
-    def tend(self, finished: int) -> None:
+    def tend(self, begun: int) -> None:
         """Starts the next tasks in place of those that have ended, and of those that were lost with their nodes."""
         if not self._running:
             return
@@ -72,7 +72,7 @@ class RayWorkers:
             try:
                 more = self._ray.get(task)
             except Exception as error:
-                self._deaths.count(finished, error)
+                self._deaths.count(begun, error)
                 more = True
             if more:
                 self._start()
@@ -131,13 +131,13 @@ class SlurmWorkers:
         while time.monotonic() < end and not all(job.done() for job in self._jobs):
             time.sleep(0.2)
 
-    def tend(self, finished: int) -> None:
+    def tend(self, begun: int) -> None:
         """Hands in a new job for each that was lost; those that have ended by themselves had nothing left to do."""
         for job in [job for job in self._jobs if job.done()]:
             self._jobs.remove(job)
             error = job.exception()
             if error is not None:
-                self._deaths.count(finished, error)
+                self._deaths.count(begun, error)
                 self._start(1)
 
     def _start(self, count: int) -> None:
@@ -150,12 +150,12 @@ class _Deaths:
     """Ends a sweep whose workers die as fast as they are replaced."""
 
     def __init__(self, workers: int) -> None:
-        self._most, self._deaths, self._finished = _MOST_DEATHS * workers, 0, -1
+        self._most, self._deaths, self._begun = _MOST_DEATHS * workers, 0, -1
 
-    def count(self, finished: int, error: BaseException) -> None:
-        """One more, after so many trials."""
-        if finished > self._finished:
-            self._deaths, self._finished = 0, finished
+    def count(self, begun: int, error: BaseException) -> None:
+        """One more, after trials have been begun so many times."""
+        if begun > self._begun:
+            self._deaths, self._begun = 0, begun
         self._deaths += 1
         if self._deaths > self._most:
             lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -168,7 +168,8 @@ def _run_one(directory: str, storage: str, environment: Mapping[str, str]) -> bo
     from cnn_jax.sweep.store import Store
     from cnn_jax.sweep.worker import work
 
-    return work(Store(Place(Path(directory), storage)), most=1) == 1
+    with contextlib.closing(Store(Place(Path(directory), storage))) as store:  # this process runs more than one task
+        return work(store, most=1) == 1
 
 
 def _run_all(directory: str) -> int:

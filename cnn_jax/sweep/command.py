@@ -16,10 +16,11 @@ from cnn_jax.errors import UsageError, nearest
 from cnn_jax.sweep import engines, flags, notation, space
 from cnn_jax.sweep.alone import one_line
 from cnn_jax.sweep.cluster import RayWorkers, SlurmWorkers, slurm_options
+from cnn_jax.sweep.database import sweeps_in
 from cnn_jax.sweep.driver import FINISHED, drive, show, write_results
 from cnn_jax.sweep.local import LocalWorkers, Workers, default_workers
 from cnn_jax.sweep.settings import FILE, Place, Sweep, read_sweep_file, without_password, write_sweep_file
-from cnn_jax.sweep.store import Store, sweeps_in
+from cnn_jax.sweep.store import Store
 from cnn_jax.sweep.worker import work
 
 _TRIALS = 50  # of an infinite space, if nobody says how many
@@ -111,9 +112,8 @@ def _begin(place: Place, described: Sweep) -> Store:
         if (place.directory / "config.json").exists():
             raise UsageError(f"--workdir={place.directory} holds a run that is no sweep; choose another --workdir")
         store = Store(place, described)
-        if (place.directory / FILE).exists():
-            _check_same(store.sweep, described, place.directory)
-        else:
+        _check_same(store.sweep, described, place.directory)
+        if not (place.directory / FILE).exists():
             write_sweep_file(place, store.sweep)
     return store
 

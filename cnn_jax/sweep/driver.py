@@ -32,7 +32,7 @@ def drive(store: Store, workers: Workers) -> list[Row]:
       UsageError: the first trials failed for one and the same reason, or the workers cannot work.
     """
     directory = store.place.directory
-    store.note_machine()
+    store.note_driver()
     rows = store.rows()
     written = time.monotonic()
     try:
@@ -42,13 +42,13 @@ def drive(store: Store, workers: Workers) -> list[Row]:
                 view.update(rows, store.running())
                 finished = sum(row.state in FINISHED for row in rows)
                 failure = store.failure()
-                if failure or finished == store.sweep.trials:
+                if failure or finished >= store.sweep.trials:  # more, where another driver has extended it
                     break
                 if stop.signal:
                     view.tell("stopping: what runs is saved")
                     line = f"stopped by {stop.signal.name} after {finished} of {store.sweep.trials} trials, all saved"
                     raise Interrupted(stop.signal, f"{line}; to continue: {how_to_continue(directory)}")
-                workers.tend(finished)
+                workers.tend(store.begun())
                 if time.monotonic() - written > _WRITE_SECONDS:
                     write_table(directory, rows)
                     written = time.monotonic()

@@ -2,9 +2,11 @@
 
 Taking one is a single conditional update, so of two processes that try at once one has it, on any database. A lease
 that is not given back ends with its owner: on the same machine as soon as the process is gone; on another when its
-heartbeat has not been heard for a while, by the listener's own clock, so that clocks need not agree.
+heartbeat has not been heard for a while, by the listener's own clock, so that clocks need not agree. A process that
+was only stopped for that long finds out before it writes anything: see :meth:`Leases.holds`.
 """
 
+import math
 import os
 import platform
 import time
@@ -14,14 +16,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import sqlalchemy as sql
+from sqlalchemy.orm import Session
 
 BEAT_SECONDS = 5.0
 GRACE_SECONDS = 40.0  # without a heartbeat, until an owner elsewhere is taken for dead
 
-_METADATA = sql.MetaData()
+METADATA = sql.MetaData()
 _TABLE = sql.Table(
     "cnn_jax_leases",
-    _METADATA,
+    METADATA,
     sql.Column("study", sql.String(512), primary_key=True),
     sql.Column("name", sql.String(64), primary_key=True),
     sql.Column("owner", sql.String(256), nullable=False),  # empty: given back
@@ -42,7 +45,7 @@ class Leases:
     """The leases of one study, for one process.
 
     Args:
-      engine: of the database.
+      engine: of the database, which has the table of :data:`METADATA`.
       study: whose.
       owner: this process, as :func:`this_process` names it.
     """
@@ -51,19 +54,21 @@ class Leases:
         self.owner = owner or this_process()
         self._engine, self._study = engine, study
         self._heard: dict[str, tuple[_Lease, float]] = {}  # the last of each, and since when it is so
-        _METADATA.create_all(engine)
+        self._looked = -math.inf
 
     def free(self, names: Iterable[str]) -> list[str]:
         """Those of some leases that nobody who lives holds, this process included."""
         held = sql.and_(_TABLE.c.study == self._study, _TABLE.c.owner != "")
         with self._engine.begin() as connection:
             found = {row.name: _Lease(*row) for row in connection.execute(_COLUMNS.where(held))}
+        self._listen()
         return [name for name in names if name not in found or self._is_free(found[name])]
 
     def take(self, name: str) -> bool:
         """Takes a lease, if it is free; whether this process has it now."""
         with self._engine.begin() as connection:
             row = connection.execute(_COLUMNS.where(self._at(name))).one_or_none()
+        self._listen()
         if row is None:
             try:
                 with self._engine.begin() as connection:
@@ -81,27 +86,42 @@ class Leases:
             change = sql.update(_TABLE).where(as_read).values(owner=self.owner, beat=lease.beat + 1)
             return connection.execute(change).rowcount == 1
 
-    def beat(self) -> set[str]:
-        """Says that this process lives; returns the leases that it holds."""
-        own = sql.and_(_TABLE.c.study == self._study, _TABLE.c.owner == self.owner)
+    def beat(self) -> None:
+        """Says that this process lives."""
         with self._engine.begin() as connection:
-            connection.execute(sql.update(_TABLE).where(own).values(beat=_TABLE.c.beat + 1))
-            return set(connection.execute(sql.select(_TABLE.c.name).where(own)).scalars())
+            connection.execute(sql.update(_TABLE).where(self._own()).values(beat=_TABLE.c.beat + 1))
 
-    def holds(self, name: str) -> bool:
-        """Whether this process has a lease."""
+    def held(self) -> set[str]:
+        """The leases that this process has."""
         with self._engine.begin() as connection:
-            owner = connection.execute(sql.select(_TABLE.c.owner).where(self._at(name))).scalar_one_or_none()
-        return owner == self.owner
+            return set(connection.execute(sql.select(_TABLE.c.name).where(self._own())).scalars())
+
+    def holds(self, name: str, session: Session) -> bool:
+        """Whether this process has a lease; if so, nobody else can take it before the session's transaction ends."""
+        query = sql.select(_TABLE.c.owner).where(self._at(name)).with_for_update()
+        if session.execute(query).scalar_one_or_none() == self.owner:
+            return True
+        session.rollback()
+        return False
 
     def give_back(self, name: str) -> None:
         """Frees a lease, if this process has it."""
-        own = sql.and_(self._at(name), _TABLE.c.owner == self.owner)
+        own = sql.and_(self._own(), _TABLE.c.name == name)
         with self._engine.begin() as connection:
             connection.execute(sql.update(_TABLE).where(own).values(owner="", beat=_TABLE.c.beat + 1))
 
+    def _own(self) -> sql.ColumnElement[bool]:
+        return sql.and_(_TABLE.c.study == self._study, _TABLE.c.owner == self.owner)
+
     def _at(self, name: str) -> sql.ColumnElement[bool]:
         return sql.and_(_TABLE.c.study == self._study, _TABLE.c.name == name)
+
+    def _listen(self) -> None:
+        """Begins to listen anew after a while in which the database may have been away, and nobody's heart heard."""
+        now = time.monotonic()
+        if now - self._looked > GRACE_SECONDS / 2:
+            self._heard.clear()
+        self._looked = now
 
     def _is_free(self, lease: _Lease) -> bool:
         if not lease.owner:

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from cnn_jax.errors import UsageError
 from cnn_jax.sweep.settings import STORAGE_VARIABLE, Place
 
-_MOST_DEATHS = 3  # of each worker, while no trial is finished
+_MOST_DEATHS = 3  # of each worker, while no trial is begun
 _STOP_SECONDS = 60.0  # for workers to save what they are at
 _MOST_WORKERS = 8  # on cores, if nobody says how many
 
@@ -31,8 +31,8 @@ class Workers(Protocol):
         """Ends them."""
         ...
 
-    def tend(self, finished: int) -> None:
-        """Replaces those that have died; ``finished`` trials are.
+    def tend(self, begun: int) -> None:
+        """Replaces those that have ended while the sweep has not; trials have been begun so many times.
 
         Raises:
           UsageError: they die as fast as they are replaced.
@@ -94,7 +94,8 @@ class LocalWorkers:
         self._place, self._options = place, [f"--kind={kind}", f"--batch={batch}"]
         self._cores, self._gpus = shares(cores(), count), gpus()
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
-        self._deaths, self._finished = 0, -1
+        self._ended: set[int] = set()  # the workers that had ended in order when last looked at
+        self._deaths, self._begun = 0, -1
 
     def __enter__(self) -> "LocalWorkers":
         (self._place.directory / "workers").mkdir(parents=True, exist_ok=True)
@@ -117,14 +118,18 @@ class LocalWorkers:
             if started.stdin is not None:
                 started.stdin.close()
 
-    def tend(self, finished: int) -> None:
-        """Replaces workers that have died."""
-        if finished > self._finished:
-            self._deaths, self._finished = 0, finished
+    def tend(self, begun: int) -> None:
+        """Replaces workers that have ended."""
+        if begun > self._begun:
+            self._deaths, self._begun = 0, begun
         for number, process in enumerate(self._processes):
-            code = 0 if process is None else process.poll()
-            if process is None or code is None or code == 0:
+            code = None if process is None else process.poll()
+            if code is None:
                 continue
+            if code == 0 and number not in self._ended:  # there may be nothing left to do
+                self._ended.add(number)
+                continue
+            self._ended.discard(number)
             self._deaths += 1
             if self._deaths >= _MOST_DEATHS * len(self._processes):
                 raise UsageError(f"the workers end as soon as they begin (exit code {code}): {self._last_line(number)}")

@@ -6,18 +6,17 @@ goes on from its checkpoint.
 """
 
 import contextlib
+import dataclasses
 import datetime
-import functools
 import platform
 import statistics
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cnn_jax import config as configs
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.sweep.database import open_storage, patient
 from cnn_jax.sweep.engines import Engine, Proposal, learns, load_optuna, make_pruner
 from cnn_jax.sweep.leases import BEAT_SECONDS, Leases, machine
 from cnn_jax.sweep.settings import ONE_MACHINE, Place, Sweep, without_password
@@ -27,14 +26,9 @@ from cnn_jax.sweep.trial import Outcome, State, Trial, trial_directory
 if TYPE_CHECKING:
     import optuna
 
-_PATIENCE_SECONDS = 600.0  # with a database that does not answer
 _MOST_DEATHS = 3  # of the workers of one trial, at one place of its run
 _ALIKE = 3  # first trials that fail for one reason, which ends a sweep
-_DAMAGED = ("file is not a database", "database disk image is malformed")  # says SQLite
 _PROPOSALS = "proposals"  # the lease of the one process that adds points
-
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
 
 
 class LeaseLost(Exception):
@@ -48,34 +42,6 @@ class Running(NamedTuple):
     seconds: float
     evaluation: int
     score: float | None
-
-
-def _patient(
-    method: Callable[Concatenate["Store", _Arguments], _Result],
-) -> Callable[Concatenate["Store", _Arguments], _Result]:
-    """Repeats a method while the database does not answer: all of them may be repeated."""
-
-    @functools.wraps(method)
-    def repeated(self: "Store", *arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
-        import sqlalchemy
-
-        away = (
-            sqlalchemy.exc.OperationalError,
-            sqlalchemy.exc.InterfaceError,
-            self.optuna.exceptions.StorageInternalError,
-        )
-        end = time.monotonic() + _PATIENCE_SECONDS
-        for attempt in range(1_000_000):
-            try:
-                return method(self, *arguments, **options)
-            except away as error:
-                if time.monotonic() > end:
-                    line = " ".join(str(error).split())
-                    raise UsageError(f"{without_password(self.place.url)} does not answer: {line}") from error
-                time.sleep(min(0.1 * 2**attempt, 5.0))
-        raise AssertionError
-
-    return repeated
 
 
 class Store:
@@ -92,7 +58,17 @@ class Store:
     def __init__(self, place: Place, sweep: Sweep | None = None) -> None:
         self.optuna = load_optuna()
         self.place = place
-        self._storage = _open(place.url)
+        self._storage = open_storage(place)
+        self._claimed: set[str] = set()  # the leases of the trials that this process runs
+        self._load(sweep)
+        self._study.pruner = make_pruner(self.sweep.pruner)
+        self._id = self._storage.get_study_id_from_name(place.study)
+        self._engine = Engine(self.sweep)
+        self._leases = Leases(self._storage.engine, place.study)
+
+    @patient
+    def _load(self, sweep: Sweep | None) -> None:
+        place = self.place
         try:
             self._study = self.optuna.load_study(study_name=place.study, storage=self._storage)
         except KeyError:
@@ -105,22 +81,23 @@ class Store:
             self._study.set_user_attr("directory", str(place.directory.absolute()))
             self._study.set_user_attr("sweep", sweep.to_json())
         self.sweep = Sweep.from_json(self._study.user_attrs["sweep"])
-        self._study.pruner = make_pruner(self.sweep.pruner)
-        self._id = self._storage.get_study_id_from_name(place.study)
-        self._engine = Engine(self.sweep)
-        self._leases = Leases(self._storage.engine, place.study)
 
     def close(self) -> None:
         """Closes the connections to the database; the next use opens new ones."""
         self._storage.remove_session()
         self._storage.engine.dispose()
 
-    @_patient
-    def note_machine(self) -> None:
-        """Says that the sweep is run from this machine, for :meth:`check_machine` elsewhere."""
-        self._study.set_user_attr("machine", {"name": platform.node(), "boot": machine()})
+    @patient
+    def note_driver(self) -> None:
+        """Says that this process drives the sweep, and where: see :meth:`check_machine`.
 
-    @_patient
+        Deaths of workers under an earlier driver are forgotten: who kills a sweep as a whole, and continues it, can do
+        so at any time and as often as he likes.
+        """
+        self._study.set_user_attr("machine", {"name": platform.node(), "boot": machine()})
+        self._study.set_user_attr("driver", self._leases.owner)
+
+    @patient
     def check_machine(self) -> None:
         """Refuses to work on a sweep in SQLite that is run from another machine: its file would be damaged.
 
@@ -138,32 +115,33 @@ class Store:
         self.sweep = Sweep.from_json(self._study.user_attrs["sweep"])
         self._engine = Engine(self.sweep)
 
-    @_patient
+    @patient
     def claim(self, most: int = 1) -> list[Trial] | None:
         """Takes trials to run: those that another worker left, or new ones.
 
         Returns:
           No more than ``most``; none if one has to wait for those that run now; None when there is nothing left to do.
         """
+        self._leave_unclaimed()
         claimed: list[Trial] = []
         while len(claimed) < most:
             trials = self._trials()
-            if self._failure(trials):
-                return claimed or None
             unfinished = [trial for trial in trials if not trial.state.is_finished()]
-            taken = self._take(unfinished, trials)
+            if self._failure(trials) or (not unfinished and len(trials) >= self.sweep.trials):
+                if not claimed:
+                    return None
+                break
+            taken = self._take(unfinished, trials, in_company=bool(claimed))
             if taken is not None:
                 claimed.append(taken)
-            elif len(trials) < self.sweep.trials:
-                if not self._propose():
+                if _is_suspect(taken.deaths):
                     break
-            elif not unfinished:
-                return claimed or None
-            else:
+            elif len(trials) >= self.sweep.trials or not self._propose():
                 break
+        self._claimed.update(_lease(trial.number) for trial in claimed)
         return claimed
 
-    @_patient
+    @patient
     def report(self, trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
         """Notes an evaluation of a trial that this process runs; whether the trial is pruned.
 
@@ -173,10 +151,11 @@ class Store:
           LeaseLost: the trial is another worker's now.
           UsageError: the scores lack the sweep's metric.
         """
-        if not self._leases.holds(_lease(trial.number)):
-            raise LeaseLost
         value = self.score(scores)
-        self._storage.set_trial_intermediate_value(self._trial_id(trial.number), evaluation, value)
+        number = self._trial_id(trial.number)
+        if not self._holds(_lease(trial.number)):
+            raise LeaseLost
+        self._storage.set_trial_intermediate_value(number, evaluation, value)
         if self.sweep.pruner == "none":
             return False
         first = trial.point * self.sweep.seeds
@@ -188,29 +167,27 @@ class Store:
         leader.intermediate_values[evaluation] = statistics.fmean(as_far)
         return self._study.pruner.prune(self._study, leader)
 
-    @_patient
+    @patient
     def finish(self, outcome: Outcome) -> bool:
         """Notes what became of a trial that this process runs; False if it is another worker's now, or was finished."""
-        name = _lease(outcome.number)
-        if not self._leases.holds(name):
-            return False
-        number = self._trial_id(outcome.number)
-        for key in ("reason", "seconds"):
-            self._storage.set_trial_user_attr(number, key, getattr(outcome, key))
-        state = self._state(outcome.state)
-        with contextlib.suppress(self.optuna.exceptions.UpdateFinishedTrialError):
-            self._storage.set_trial_state_values(number, state, None if outcome.score is None else [outcome.score])
+        name, number = _lease(outcome.number), self._trial_id(outcome.number)
+        with contextlib.suppress(self.optuna.exceptions.UpdateFinishedTrialError):  # by an attempt of this very call
+            for key in ("reason", "seconds"):
+                if self._holds(name):
+                    self._storage.set_trial_user_attr(number, key, getattr(outcome, key))
+            if not self._holds(name):
+                self._claimed.discard(name)
+                return False
+            values = None if outcome.score is None else [outcome.score]
+            self._storage.set_trial_state_values(number, self._state(outcome.state), values)
         self._leases.give_back(name)
+        self._claimed.discard(name)
         return True
 
-    @_patient
+    @patient
     def give_back(self, trial: Trial) -> None:
         """Leaves a trial that this process has begun to any other."""
-        if self._leases.holds(_lease(trial.number)):
-            waiting = self.optuna.trial.TrialState.WAITING
-            with contextlib.suppress(self.optuna.exceptions.UpdateFinishedTrialError):
-                self._storage.set_trial_state_values(self._trial_id(trial.number), waiting)
-            self._leases.give_back(_lease(trial.number))
+        self._leave(trial.number)
 
     @contextlib.contextmanager
     def alive(self) -> Iterator[None]:
@@ -230,12 +207,19 @@ class Store:
             over.set()
             thread.join()
 
-    @_patient
+    @patient
+    def begun(self) -> int:
+        """How many trials have been begun, and how often again after a worker's death: whether workers can work."""
+        deaths = sum(trial.user_attrs.get("deaths", {"all": 0})["all"] for trial in self._trials())
+        waiting = self.optuna.trial.TrialState.WAITING
+        return deaths + sum(trial.state != waiting for trial in self._trials())
+
+    @patient
     def rows(self) -> list[Row]:
         """The table of all trials that have been proposed."""
         return with_spreads(self._rows(self._trials()))
 
-    @_patient
+    @patient
     def running(self) -> list[Running]:
         """The trials that somebody works on."""
         trials = [trial for trial in self._trials() if not trial.state.is_finished()]
@@ -248,7 +232,7 @@ class Store:
                 found.append(Running(row, seconds, evaluation, score))
         return found
 
-    @_patient
+    @patient
     def failure(self) -> str | None:
         """The one reason for which all the first trials failed, which ends the sweep; None otherwise."""
         return self._failure(self._trials())
@@ -263,6 +247,29 @@ class Store:
         if metric not in scores:
             raise UsageError(f"--metric={metric} is not among the scores; {nearest(metric, scores)}")
         return float(scores[metric])
+
+    def _leave(self, number: int) -> None:
+        name, key = _lease(number), self._trial_id(number)
+        if self._holds(name):
+            with contextlib.suppress(self.optuna.exceptions.UpdateFinishedTrialError):
+                self._storage.set_trial_state_values(key, self.optuna.trial.TrialState.WAITING)
+            self._leases.give_back(name)
+        self._claimed.discard(name)
+
+    def _leave_unclaimed(self) -> None:
+        """Leaves what this process holds and does not run: a claim may have been cut short between the two."""
+        lost = self._leases.held() - self._claimed
+        for trial in self._trials() if lost else ():
+            if _lease(trial.number) in lost:
+                self._leave(trial.number)
+
+    def _holds(self, name: str) -> bool:
+        """Whether this process has a lease, which is its own until Optuna's next call has committed.
+
+        Optuna goes on with the transaction of its scoped session, so that no process that was stopped for a while, and
+        has lost the lease meanwhile, can write in between.
+        """
+        return self._leases.holds(name, self._storage.scoped_session())
 
     def _trials(self) -> list["optuna.trial.FrozenTrial"]:
         return self._study.get_trials(deepcopy=False)
@@ -298,9 +305,13 @@ class Store:
         return reasons.pop() if len(failed) == _ALIKE and len(reasons) == 1 else None
 
     def _take(
-        self, unfinished: Sequence["optuna.trial.FrozenTrial"], trials: Sequence["optuna.trial.FrozenTrial"]
+        self,
+        unfinished: Sequence["optuna.trial.FrozenTrial"],
+        trials: Sequence["optuna.trial.FrozenTrial"],
+        *,
+        in_company: bool,
     ) -> Trial | None:
-        """Begins the first of the trials that nobody works on."""
+        """Begins the first of the trials that nobody works on; none, in company, on which workers have died."""
         free = set(self._leases.free([_lease(trial.number) for trial in unfinished])) if unfinished else set()
         for candidate in unfinished:
             name = _lease(candidate.number)
@@ -310,18 +321,20 @@ class Store:
             trial = self._as_trial(frozen)
             if frozen.state.is_finished():
                 self._leases.give_back(name)
-            elif trials[trial.point * self.sweep.seeds].state == self.optuna.trial.TrialState.PRUNED:
+                continue
+            trial = dataclasses.replace(trial, deaths=self._deaths(frozen, trial))
+            if trials[trial.point * self.sweep.seeds].state == self.optuna.trial.TrialState.PRUNED:
                 self.finish(Outcome(trial.number, "pruned", reason="pruned together with the other runs of its point"))
-            elif frozen.state == self.optuna.trial.TrialState.WAITING:
-                self._storage.set_trial_state_values(
-                    self._trial_id(frozen.number), self.optuna.trial.TrialState.RUNNING
-                )
-                return trial
-            elif self._deaths(frozen, trial) < _MOST_DEATHS:
-                return trial
-            else:
+            elif trial.deaths >= _MOST_DEATHS:
                 reason = f"its process ended {_MOST_DEATHS} times at the same place (out of memory?)"
                 self.finish(Outcome(trial.number, "failed", reason=reason))
+            elif in_company and _is_suspect(trial.deaths):
+                self._leave(trial.number)
+            else:
+                if frozen.state == self.optuna.trial.TrialState.WAITING:
+                    running = self.optuna.trial.TrialState.RUNNING
+                    self._storage.set_trial_state_values(self._trial_id(frozen.number), running)
+                return trial
         return None
 
     def _as_trial(self, frozen: "optuna.trial.FrozenTrial") -> Trial:
@@ -331,16 +344,25 @@ class Store:
         return Trial(frozen.number, overrides, config, workdir, point=frozen.user_attrs["point"])
 
     def _deaths(self, frozen: "optuna.trial.FrozenTrial", trial: Trial) -> int:
-        """How often workers have died on a trial since its run last came forward, this time included."""
+        """How often workers have died on a trial since its run last came forward, under this driver."""
+        died = frozen.state == self.optuna.trial.TrialState.RUNNING
+        known = frozen.user_attrs.get("deaths")
+        if not died and known is None:
+            return 0
         metrics = trial.workdir / "metrics.jsonl"
         place = metrics.stat().st_size if metrics.exists() else 0
-        before = frozen.user_attrs.get("deaths", {"place": -1, "count": 0})
-        count = before["count"] + 1 if before["place"] == place else 1
-        self._storage.set_trial_user_attr(self._trial_id(trial.number), "deaths", {"place": place, "count": count})
+        driver = self._study.user_attrs.get("driver")
+        before = known or {"place": -1, "driver": driver, "count": 0, "all": 0}
+        goes_on = before["driver"] == driver and place <= before["place"]
+        count = (before["count"] if goes_on else 0) + died
+        if died:
+            farthest = before["place"] if goes_on else place
+            deaths = {"place": farthest, "driver": driver, "count": count, "all": before["all"] + 1}
+            self._storage.set_trial_user_attr(self._trial_id(trial.number), "deaths", deaths)
         return count
 
     def _propose(self) -> bool:
-        """Adds a point; False if another process is about to, or results have to come in first."""
+        """Adds a point; False if another process is about to, or has, or results have to come in first."""
         if not self._leases.take(_PROPOSALS):
             return False
         try:
@@ -360,6 +382,8 @@ class Store:
                     system_attrs=proposal.system_attrs,
                     user_attrs={"point": point, "overrides": {**proposal.overrides, **seeded}},
                 )
+                if not self._holds(_PROPOSALS):
+                    return False
                 self._study.add_trial(frozen)
             return True
         finally:
@@ -402,54 +426,6 @@ def _lease(number: int) -> str:
     return f"trial {number}"
 
 
-def sweeps_in(storage: str) -> list[Place]:
-    """The places of the sweeps that a database holds.
-
-    Raises:
-      UsageError: the database cannot be opened.
-    """
-    optuna = load_optuna()
-    opened = _open(Place(Path(), storage).url)
-    names = optuna.get_all_study_names(opened)
-    attributes = [optuna.load_study(study_name=name, storage=opened).user_attrs for name in names]
-    opened.remove_session()
-    opened.engine.dispose()
-    return [Place(Path(found["directory"]), storage) for found in attributes if "sweep" in found]
-
-
-def _open(url: str) -> "optuna.storages.RDBStorage":
-    import sqlalchemy
-
-    optuna = load_optuna()
-    # Several processes share the file: each waits for the others' writes.
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    for attempt in range(5):
-        try:
-            storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
-            break
-        except ImportError as error:
-            raise UsageError(f"--storage={without_password(url)}: {error} ({error.__cause__})") from error
-        except sqlalchemy.exc.ArgumentError as error:
-            mend = "write it as postgresql://user@host/database"
-            raise UsageError(f"--storage={without_password(url)}: {' '.join(str(error).split())}; {mend}") from error
-        except (optuna.exceptions.OptunaError, RuntimeError) as error:
-            raise UsageError(f"--storage={without_password(url)}: {' '.join(str(error).split())}") from error
-        except sqlalchemy.exc.DBAPIError as error:
-            # Two processes that make the tables at once: the second finds them made.
-            line = " ".join(str(error.orig).split())
-            if line in _DAMAGED:
-                mend = "remove it, and give the same command: trials that have ended are found in their folders"
-                raise UsageError(f"{url.removeprefix('sqlite:///')} is damaged ({line}); {mend}") from error
-            if attempt == 4:
-                raise UsageError(f"--storage={without_password(url)}: {line}") from error
-            time.sleep(0.2 * 2**attempt)
-    if url.startswith("sqlite"):
-        sqlalchemy.event.listen(storage.engine, "connect", _write_ahead)
-        storage.engine.dispose()  # of the connections from before
-    return storage
-
-
-def _write_ahead(connection: Any, _: object) -> None:
-    """A log ahead of SQLite's file: readers do not wait; a commit outlives the process, not waiting for the disk."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+def _is_suspect(deaths: int) -> bool:
+    """Whether a trial is to be run by itself, since the next death is held against it."""
+    return deaths >= _MOST_DEATHS - 1

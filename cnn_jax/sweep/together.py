@@ -271,11 +271,21 @@ def start_states(
     """Each run's newest checkpoint, or its state before the first step without notes."""
     values = values_of(program.keys, trials)
     roots = jnp.stack([jax.random.key(trial.config.seed) for trial in trials])
-    found = [own.restore(program.state) if own.steps() else None for own in checkpoints]
+    found = [_restored(own, program.state) if own.steps() else None for own in checkpoints]
     if all(found):
         return [checkpoint for checkpoint in found if checkpoint is not None]
     first = program.init(roots, values)
     return [checkpoint or training.Checkpoint(_row(first, row), {}) for row, checkpoint in enumerate(found)]
+
+
+def _restored(checkpoints: training.Checkpoints, template: training.TrainState) -> training.Checkpoint | None:
+    """A run's newest whole checkpoint; None, for a run to begin again, if all are damaged."""
+    try:
+        return checkpoints.restore(template)
+    except training.NoWholeCheckpointError as error:
+        print(f"beginning again: {error}", flush=True)
+        checkpoints.remove_all()
+        return None
 
 
 def values_of(keys: Sequence[str], trials: Sequence[Trial]) -> dict[str, Array]:

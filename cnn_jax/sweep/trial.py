@@ -20,6 +20,7 @@ class Trial:
       overrides: dotted key -> value, the seed included where a point has several runs.
       config: the sweep's config with the overrides in it.
       workdir: the run's folder, ``<sweep>/trials/<number>``; what it holds is an ordinary run.
+      deaths: how many workers have died on it where it is.
     """
 
     number: int
@@ -27,6 +28,7 @@ class Trial:
     config: ConfigDict
     workdir: Path
     point: int = 0
+    deaths: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

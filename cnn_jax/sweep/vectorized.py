@@ -8,7 +8,7 @@ all of a sweep, the driver leaves it to the local runner's workers instead (:fun
 
 import contextlib
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
 import jax
@@ -20,7 +20,7 @@ from cnn_jax.data.stream import Stream
 from cnn_jax.errors import UsageError
 from cnn_jax.memory import available_memory
 from cnn_jax.sweep import space, together
-from cnn_jax.sweep.alone import LOG, one_line, run_alone
+from cnn_jax.sweep.alone import LOG, ends_the_worker, one_line, run_alone
 from cnn_jax.sweep.settings import Sweep
 from cnn_jax.sweep.trial import Outcome, Report, Train, Trial
 
@@ -48,31 +48,49 @@ def run_vectorized(
     module = importlib.import_module(train.__module__)
     numbers = getattr(module, "NUMBERS", ())
     for group in groups([trial for trial in trials if trial not in done], numbers):
-        reason = _unprepared(module) or obstacle(group[0].config) or (_LONELY if len(group) == 1 else "")
-        if reason:
-            yield from alone(group, reason)
-            continue
+        left = {trial.number: trial for trial in group}
         try:
-            prepared: together.Prepared = module.prepare(group[0].config, group[0].workdir)
-        except UsageError as error:
-            yield from (Outcome(trial.number, "failed", reason=one_line(error)) for trial in group)
-            continue
-        whole, refused = _checked(group, prepared)
-        yield from refused
-        if whole and isinstance(prepared.task(whole[0].config, training.ONE_DEVICE).train_examples, Stream):
-            yield from alone(whole, "its pictures are read from disk in every step")
-            continue
-        if len(whole) < 2:
-            yield from alone(whole, _LONELY)
-            continue
-        program = together.Program(prepared, whole[0].config, tuple(training.numbers_of(whole[0].config, numbers)))
-        size, most = _fitting(program, len(whole))
-        if not size:
-            yield from alone(whole, "two of them side by side do not fit into the memory")
-            continue
-        for first in range(0, len(whole), min(most, _MOST_TOGETHER)):
-            batch = whole[first : first + min(most, _MOST_TOGETHER)]
-            yield from _train_together(program, batch, size, report=report, metric=metric, reports=reports)
+            for outcome in _run_group(group, module, alone, report=report, metric=metric, reports=reports):
+                left.pop(outcome.number)
+                yield outcome
+        except Exception as error:
+            if ends_the_worker(error):
+                raise
+            yield from alone(list(left.values()), f"together, it ended with {one_line(error)}")
+
+
+def _run_group(
+    group: Sequence[Trial],
+    module: ModuleType,
+    alone: Callable[[Sequence[Trial], str], Iterator[Outcome]],
+    *,
+    report: Report,
+    metric: str,
+    reports: bool,
+) -> Iterator[Outcome]:
+    """Trains trials that differ in numbers alone."""
+    numbers = getattr(module, "NUMBERS", ())
+    reason = _unprepared(module) or obstacle(group[0].config) or (_LONELY if len(group) == 1 else "")
+    if reason:
+        yield from alone(group, reason)
+        return
+    prepared: together.Prepared = module.prepare(group[0].config, group[0].workdir)
+    whole, refused = _checked(group, prepared)
+    yield from refused
+    if whole and isinstance(prepared.task(whole[0].config, training.ONE_DEVICE).train_examples, Stream):
+        yield from alone(whole, "its pictures are read from disk in every step")
+        return
+    if len(whole) < 2:
+        yield from alone(whole, _LONELY)
+        return
+    program = together.Program(prepared, whole[0].config, tuple(training.numbers_of(whole[0].config, numbers)))
+    size, most = _fitting(program, len(whole))
+    if not size:
+        yield from alone(whole, "two of them side by side do not fit into the memory")
+        return
+    for first in range(0, len(whole), min(most, _MOST_TOGETHER)):
+        batch = whole[first : first + min(most, _MOST_TOGETHER)]
+        yield from _train_together(program, batch, size, report=report, metric=metric, reports=reports)
 
 
 def groups(trials: Sequence[Trial], numbers: Sequence[str]) -> list[list[Trial]]:
@@ -191,9 +209,20 @@ def _train_together(
         return Outcome(number, "complete", score, seconds=seconds)
 
     with contextlib.ExitStack() as opened:
+        whole = []
         for trial in trials:
-            opened.enter_context(training.open_workdir(trial.workdir, trial.config))
+            try:
+                opened.enter_context(training.open_workdir(trial.workdir, trial.config))
+            except training.InUseError:  # another worker lives, and is at it
+                continue
+            except UsageError as error:
+                yield Outcome(trial.number, "failed", reason=one_line(error))
+                continue
             program.prepared.begin(trial.config, trial.workdir)
+            whole.append(trial)
+        if not whole:
+            return
+        trials = whole
         checkpoints = [opened.enter_context(training.Checkpoints(trial.workdir / "checkpoints")) for trial in trials]
         found = together.start_states(program, trials, checkpoints)
         started: dict[int, list[tuple[together.Member, training.TrainState]]] = {}

@@ -11,13 +11,15 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from cnn_jax.errors import EXIT_CODE, Interrupted, UsageError
 from cnn_jax.sweep.alone import run_alone
+from cnn_jax.sweep.database import StorageError
 from cnn_jax.sweep.settings import STORAGE_VARIABLE, Place
 from cnn_jax.sweep.store import LeaseLost, Store
-from cnn_jax.sweep.trial import Runner
+from cnn_jax.sweep.trial import Runner, Trial
 from cnn_jax.train import InUseError, StopRequest
 
 KINDS = ("alone", "vectorized")
@@ -38,12 +40,19 @@ def work(store: Store, *, kind: str = "alone", batch: int = 1, most: int | None 
 
     Raises:
       Interrupted: SIGTERM or Ctrl-C; the trial that was running is saved, and left to others.
-      UsageError: the storage is not for this machine.
+      UsageError: the storage is not for this machine, or does not answer.
       OSError: the disk is full.
     """
     store.check_machine()
     run, train, finished = _runner(kind), store.sweep.load_train(), 0
     metric, reports = store.sweep.metric, store.sweep.reports
+
+    def report(trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
+        pruned = store.report(trial, evaluation, scores)
+        if stop.signal:  # which came before the training itself was listening
+            raise Interrupted(stop.signal, f"stopped by {stop.signal.name} at evaluation {evaluation}, saved")
+        return pruned
+
     with store.alive(), StopRequest() as stop:
         while most is None or finished < most:
             if stop.signal:
@@ -56,7 +65,7 @@ def work(store: Store, *, kind: str = "alone", batch: int = 1, most: int | None 
                 continue
             unfinished = {trial.number: trial for trial in trials}
             try:
-                for outcome in run(trials, train=train, report=store.report, metric=metric, reports=reports):
+                for outcome in run(trials, train=train, report=report, metric=metric, reports=reports):
                     store.finish(outcome)
                     del unfinished[outcome.number]
                     finished += 1
@@ -64,6 +73,9 @@ def work(store: Store, *, kind: str = "alone", batch: int = 1, most: int | None 
                         break
             except (InUseError, LeaseLost):  # another worker lives, and is at it
                 time.sleep(_WAIT_SECONDS)
+            except StorageError:  # nobody can be told that the trials are left
+                unfinished.clear()
+                raise
             finally:
                 for trial in unfinished.values():
                     store.give_back(trial)

@@ -1,6 +1,6 @@
 """Training that can be killed and continued: state, step, loop, optimisers, checkpoints, records."""
 
-from cnn_jax.train.checkpoints import Checkpoint, Checkpoints
+from cnn_jax.train.checkpoints import Checkpoint, Checkpoints, NoWholeCheckpointError
 from cnn_jax.train.course import Course, open_course
 from cnn_jax.train.durations import duration_in_steps
 from cnn_jax.train.ensemble import ensemble_init, ensemble_step, member, over_members
@@ -52,6 +52,7 @@ __all__ = [
     "Examples",
     "InUseError",
     "Metrics",
+    "NoWholeCheckpointError",
     "Numbers",
     "Parallel",
     "Plan",

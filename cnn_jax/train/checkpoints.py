@@ -29,6 +29,10 @@ _LATEST_KEPT = 2  # the newest, and the one to fall back on when the newest turn
 logger = logging.getLogger(__name__)
 
 
+class NoWholeCheckpointError(UsageError):
+    """There are checkpoints, and all of them are damaged."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint read back: the state and the JSON values that were noted beside it."""
@@ -127,7 +131,8 @@ class Checkpoints:
           The checkpoint, or None if the directory holds none.
 
         Raises:
-          UsageError: every candidate is damaged, or belongs to another network.
+          NoWholeCheckpointError: every candidate is damaged.
+          UsageError: the one that was asked for is damaged, or it belongs to another network.
         """
         candidates = self.steps()[::-1] if step is None else [step]
         damaged: list[str] = []
@@ -141,13 +146,17 @@ class Checkpoints:
                 logger.warning("%s; falling back to the one of step %d", line, candidate)
             self._discard(candidates[: len(damaged)])
             return checkpoint
-        if damaged:
-            raise UsageError(
+        if damaged and step is None:
+            raise NoWholeCheckpointError(
                 f"{damaged[0]}, and no other is whole; remove {self.directory} to train again from the start"
-                if step is None
-                else damaged[0]
             )
+        if damaged:
+            raise UsageError(damaged[0])
         return None
+
+    def remove_all(self) -> None:
+        """Removes every checkpoint, for a run that begins again."""
+        self._discard(self.steps())
 
     def _read(self, step: int, template: TrainState) -> Checkpoint:
         expected = _expected(template)

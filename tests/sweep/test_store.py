@@ -56,7 +56,7 @@ def test_a_file_is_not_shared_between_machines(place: Place) -> None:
     store._study.set_user_attr("machine", {"name": "far.away", "boot": "another"})
     with pytest.raises(UsageError, match=r"run from far.away: without --storage .* --storage=postgresql://"):
         work(store)
-    store.note_machine()
+    store.note_driver()
     assert work(store) == 4
 
 
@@ -109,16 +109,21 @@ def test_owner_elsewhere_is_dead_when_its_heart_has_not_been_heard(
     assert [trial.number for trial in elsewhere.claim() or ()] == [0]
     now = 1000.0
     monkeypatch.setattr("cnn_jax.sweep.leases.time.monotonic", lambda: now)
-    assert store.rows()[0].state == "running"
-    now += 39
-    assert store.rows()[0].state == "running"
+
+    def state_after(*seconds: int) -> str:
+        nonlocal now
+        for passed in seconds:
+            now += passed
+            state = store.rows()[0].state
+        return state
+
+    assert state_after(0, 13, 13, 13) == "running"
     elsewhere._leases.beat()
-    now += 39
-    assert store.rows()[0].state == "running"
-    now += 39
-    assert store.rows()[0].state == "running", "it was heard 39 seconds ago"
-    now += 2
-    assert store.rows()[0].state == "waiting"
+    assert state_after(13, 13, 13) == "running"
+    assert state_after(13) == "running", "it was heard 39 seconds ago"
+    assert state_after(100) == "running", "the database was away, so nobody could be heard"
+    assert state_after(13, 13, 13) == "running"
+    assert state_after(2) == "waiting"
     (trial,) = store.claim() or ()
     assert trial.number == 0
     with pytest.raises(LeaseLost):

@@ -1,0 +1,181 @@
+"""The database that the workers of a sweep have in common: opening it, and waiting while it does not answer."""
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from cnn_jax.errors import UsageError
+from cnn_jax.sweep.engines import load_optuna
+from cnn_jax.sweep.leases import GRACE_SECONDS, METADATA
+from cnn_jax.sweep.settings import Place, without_password
+
+if TYPE_CHECKING:
+    import optuna
+
+_PATIENCE_SECONDS = 600.0  # with a database that does not answer
+_ATTEMPTS_UNSAID = 5  # in 3 seconds, before it is said that it does not
+
+
+class StorageError(UsageError):
+    """The database of a sweep does not answer, or is damaged; it says nothing about the trial that was running."""
+
+
+class _ConnectionLost(Exception):
+    """In the midst of a transaction, of which nobody knows whether it took place."""
+
+
+class _Placed(Protocol):
+    @property
+    def place(self) -> Place: ...
+
+
+_Self = TypeVar("_Self", bound=_Placed)
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def patient(
+    method: Callable[Concatenate[_Self, _Arguments], _Result],
+) -> Callable[Concatenate[_Self, _Arguments], _Result]:
+    """A method that is repeated while the database does not answer; it must be one that may be.
+
+    Raises:
+      StorageError: from the method: the database does not answer for ten minutes, or is damaged.
+    """
+
+    @functools.wraps(method)
+    def repeated(self: _Self, *arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
+        import sqlalchemy
+
+        end = time.monotonic() + _PATIENCE_SECONDS
+        for attempt in range(1_000_000):
+            try:
+                return method(self, *arguments, **options)
+            except (
+                sqlalchemy.exc.SQLAlchemyError,
+                load_optuna().exceptions.StorageInternalError,
+                _ConnectionLost,
+            ) as error:
+                line = _words(error)
+                if not _may_come_back(error, self.place):
+                    raise StorageError(_damaged(self.place, line)) from error
+                if time.monotonic() > end:
+                    raise StorageError(f"{without_password(self.place.url)} does not answer: {line}") from error
+                if attempt == _ATTEMPTS_UNSAID:
+                    minutes = round(_PATIENCE_SECONDS / 60)
+                    url = without_password(self.place.url)
+                    print(f"{url} does not answer, waiting for {minutes} minutes at most: {line}", file=sys.stderr)
+                time.sleep(min(0.1 * 2**attempt, 5.0))
+        raise AssertionError
+
+    return repeated
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """What Optuna has hidden behind an error of its own."""
+    return error.__cause__ or error if isinstance(error, load_optuna().exceptions.StorageInternalError) else error
+
+
+def _words(error: BaseException) -> str:
+    """What the database said, in one line."""
+    cause = _unwrapped(error)
+    return " ".join(str(getattr(cause, "orig", None) or cause).split())
+
+
+def _may_come_back(error: BaseException, place: Place) -> bool:
+    """Whether a database that raised an error is away for a while, and not damaged or without room."""
+    import sqlalchemy
+
+    error = _unwrapped(error)
+    if place.is_local:
+        return "locked" in str(error) or "busy" in str(error)
+    away = sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.InternalError
+    return isinstance(error, (*away, sqlalchemy.exc.TimeoutError, _ConnectionLost))
+
+
+def _damaged(place: Place, line: str) -> str:
+    if not place.is_local:
+        return f"{without_password(place.url)}: {line}"
+    file = place.url.removeprefix("sqlite:///")
+    return (
+        f"the sweep's database {file} cannot be used ({line}); unless the disk is full or the folder read-only, remove "
+        f"{file}* and run the same command again: trials whose runs have ended are not trained again"
+    )
+
+
+def sweeps_in(storage: str) -> list[Place]:
+    """The places of the sweeps that a database holds.
+
+    Raises:
+      UsageError: the database cannot be opened.
+    """
+    optuna = load_optuna()
+    opened = open_storage(Place(Path(), storage))
+    names = optuna.get_all_study_names(opened)
+    attributes = [optuna.load_study(study_name=name, storage=opened).user_attrs for name in names]
+    opened.remove_session()
+    opened.engine.dispose()
+    return [Place(Path(found["directory"]), storage) for found in attributes if "sweep" in found]
+
+
+def open_storage(place: Place) -> "optuna.storages.RDBStorage":
+    """Optuna's storage in the database of a sweep, with the tables that it and the leases need.
+
+    Raises:
+      UsageError: it cannot be opened.
+    """
+    import sqlalchemy
+
+    optuna, url = load_optuna(), place.url
+    # Several processes share the file: each waits for the others' writes.
+    options = {"connect_args": {"timeout": 60}} if place.is_local else {"pool_pre_ping": True}
+    for attempt in range(5):
+        try:
+            storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
+            METADATA.create_all(storage.engine)
+            break
+        except ImportError as error:
+            raise UsageError(f"--storage={without_password(url)}: {error} ({error.__cause__})") from error
+        except (sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
+            # Two processes that make the tables at once: the second finds them made.
+            if attempt == 4:
+                line = _words(error)
+                message = _damaged(place, line) if not place.storage else f"--storage={without_password(url)}: {line}"
+                raise StorageError(message) from error
+            time.sleep(0.2 * 2**attempt)
+        except sqlalchemy.exc.ArgumentError as error:
+            mend = "write it as postgresql://user@host/database"
+            raise UsageError(f"--storage={without_password(url)}: {' '.join(str(error).split())}; {mend}") from error
+        except (optuna.exceptions.OptunaError, RuntimeError) as error:
+            raise UsageError(f"--storage={without_password(url)}: {' '.join(str(error).split())}") from error
+    if place.is_local:
+        sqlalchemy.event.listen(storage.engine, "connect", _write_ahead)
+    else:
+        sqlalchemy.event.listen(storage.engine, "handle_error", _connection_lost)
+    if storage.engine.name == "postgresql":
+        sqlalchemy.event.listen(storage.engine, "connect", _end_idle_transactions)
+    storage.engine.dispose()  # of the connections from before
+    return storage
+
+
+def _write_ahead(connection: Any, _: object) -> None:
+    """A log ahead of SQLite's file: readers do not wait; a commit outlives the process, not waiting for the disk."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _connection_lost(context: Any) -> Exception | None:
+    """An error that Optuna does not know: it would repeat what may have taken place, and add a trial twice."""
+    if context.is_disconnect and not context.is_pre_ping:
+        return _ConnectionLost(str(context.original_exception))
+    return None
+
+
+def _end_idle_transactions(connection: Any, _: object) -> None:
+    """A process that is stopped in the midst of a transaction keeps nobody waiting for longer than its leases last."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{GRACE_SECONDS:.0f}s'")
+    connection.commit()
