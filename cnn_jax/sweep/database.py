@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from cnn_jax.errors import UsageError
 from cnn_jax.sweep.engines import load_optuna
@@ -27,6 +27,7 @@ class _ConnectionLost(Exception):
     """In the midst of a transaction, of which nobody knows whether it took place."""
 
 
+@runtime_checkable
 class _Placed(Protocol):
     @property
     def place(self) -> Place: ...

@@ -14,8 +14,9 @@ import pytest
 import sqlalchemy as sql
 
 from cnn_jax.errors import UsageError
+from cnn_jax.sweep.leases import Leases
 from cnn_jax.sweep.settings import Place
-from cnn_jax.sweep.store import Store
+from cnn_jax.sweep.store import LeaseLost, Store
 from tests.launch.process import ROOT, environment, launch
 from tests.sweep.driving import begin, driver, until
 from tests.sweep.test_kills import assert_complete, begun
@@ -82,6 +83,24 @@ def test_connections_are_cut_and_the_server_restarts(server: Server, tmp_path: P
         output = process.communicate()[0]
     assert process.returncode == 0, output
     assert_complete(tmp_path, store, count=9)
+    store.close()
+
+
+def test_nobody_takes_a_trial_between_the_look_at_its_lease_and_the_write(server: Server, tmp_path: Path) -> None:
+    """So that a worker that is stopped there, for longer than its lease lasts, cannot write into another's trial."""
+    store = begin(tmp_path, storage=server.url, points=1)
+    (trial,) = store.claim() or ()
+    engine = sql.create_engine(store.place.url, connect_args={"options": "-c lock_timeout=300"})
+    another = Leases(engine, store.place.study, owner=store._leases.owner)
+    assert store._leases.holds("trial 0", store._storage.scoped_session())
+    with pytest.raises(sql.exc.OperationalError, match="lock timeout"):
+        another.give_back("trial 0")
+    store.report(trial, 1, {"validation/accuracy": 0.5})
+    another.give_back("trial 0")
+    with pytest.raises(LeaseLost):
+        store.report(trial, 2, {"validation/accuracy": 0.5})
+    assert store._trials()[0].intermediate_values == {1: 0.5}
+    engine.dispose()
     store.close()
 
 

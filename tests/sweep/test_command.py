@@ -23,9 +23,13 @@ def get_hyper(hyper):
 """
 
 
-def described(file: str | None = None, **given: Any) -> Sweep:
+@pytest.fixture(autouse=True, scope="module")
+def parsed_flags() -> None:
     if not absl_flags.FLAGS.is_parsed():
         absl_flags.FLAGS(["launch.py"])
+
+
+def described(file: str | None = None, **given: Any) -> Sweep:
     with flagsaver.flagsaver(**given):
         return command._described(trivial.default_config(), file, lambda config: EXPERIMENT)
 
@@ -118,8 +122,14 @@ def test_sweep_of_which_all_trials_failed(tmp_path: Path) -> None:
         show(described(sweep="rate=0.1,0.2"), tmp_path, rows)
 
 
-@pytest.mark.parametrize("name", ["sweep.json", "sweep.db"])
-def test_damaged_sweep_says_what_to_remove(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("sweep.json", r"sweep.json is damaged .*remove it, and give"),
+        ("sweep.db", r"sweep.db cannot be used \(file is not a database\); .*remove .*sweep.db\* and run the same"),
+    ],
+)
+def test_damaged_sweep_says_what_to_remove(name: str, words: str, tmp_path: Path) -> None:
     def begin() -> None:
         with flagsaver.flagsaver(sweep="rate=0.1", trials=1):
             command.sweep(trivial.default_config(), None, tmp_path, lambda config: EXPERIMENT)
@@ -130,7 +140,7 @@ def test_damaged_sweep_says_what_to_remove(name: str, tmp_path: Path) -> None:
         for file in tmp_path.glob(f"{name}*"):
             file.unlink()
         (tmp_path / name).write_bytes(b"{" * 2000)
-        with pytest.raises(UsageError, match=f"{name} is damaged .*remove it, and give"):
+        with pytest.raises(UsageError, match=words):
             begin()
         (tmp_path / name).unlink()
         begin()

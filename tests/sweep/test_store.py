@@ -131,6 +131,15 @@ def test_owner_elsewhere_is_dead_when_its_heart_has_not_been_heard(
     assert not elsewhere.finish(Outcome(0, "complete", 0.5))
 
 
+def test_deaths_under_an_earlier_driver_are_not_held_against_a_trial(place: Place) -> None:
+    """Whoever kills a sweep as a whole, and continues it, may do so as often as he likes."""
+    for number in range(5):
+        driver = other(Store(place, described(points=1)), owner=f"elsewhere/{number}:1")
+        driver.note_driver()
+        assert [trial.number for trial in driver.claim() or ()] == [0], f"after {number} kills"
+        driver._leases.give_back("trial 0")  # as if its owner were gone
+
+
 def test_trial_that_is_given_back_waits(place: Place) -> None:
     store = Store(place, described())
     (trial,) = store.claim() or ()
