@@ -23,6 +23,16 @@ _STOP_SECONDS = 60.0  # for workers to save what they are at
 _HANDED_ON = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 
 
+def require_runner(name: str) -> Any:
+    """Imports the library of a runner, if it has one; a sweep asks before it writes anything.
+
+    Raises:
+      UsageError: it is not installed.
+    """
+    libraries = {"ray": "ray", "slurm": "submitit"}
+    return require(libraries[name], f"pip install 'cnn_jax[{name}]'") if name in libraries else None
+
+
 class RayWorkers:
     """Tasks on a Ray cluster, each of which runs one trial; Ray keeps their processes warm.
 
@@ -37,7 +47,7 @@ class RayWorkers:
     def __init__(
         self, place: Place, count: int, *, address: str = "auto", cpus: float = 1.0, gpus: float = 0.0
     ) -> None:
-        self._ray = require("ray", "pip install 'cnn_jax[ray]'")
+        self._ray = require_runner("ray")
         self._place, self._count, self._address = place, count, address
         self._task = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_run_one)
         self._running: list[Any] = []
@@ -96,7 +106,7 @@ class SlurmWorkers:
     def __init__(
         self, place: Place, count: int, *, cpus: int = 1, gpus: int = 0, options: Mapping[str, str] | None = None
     ) -> None:
-        submitit = require("submitit", "pip install 'cnn_jax[slurm]'")
+        submitit = require_runner("slurm")
         self._place, self._count = place, count
         given = {key: int(value) if value.isdigit() else value for key, value in (options or {}).items()}
         cluster = given.pop("cluster", "slurm")

@@ -15,7 +15,7 @@ from cnn_jax import config as configs
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.sweep import engines, flags, notation, space
 from cnn_jax.sweep.alone import one_line
-from cnn_jax.sweep.cluster import RayWorkers, SlurmWorkers, slurm_options
+from cnn_jax.sweep.cluster import RayWorkers, SlurmWorkers, require_runner, slurm_options
 from cnn_jax.sweep.database import sweeps_in
 from cnn_jax.sweep.driver import FINISHED, drive, show, write_results
 from cnn_jax.sweep.local import LocalWorkers, Workers, default_workers
@@ -41,6 +41,7 @@ def sweep(
       UsageError: flags, space and config do not go together; nothing has been started.
       Interrupted: by a signal; everything is saved.
     """
+    require_runner(flags.RUNNER.value)
     storage = flags.STORAGE.value or ""
     if config is None or (directory / FILE).exists():
         place, known = read_sweep_file(directory, storage=storage)

@@ -1,5 +1,6 @@
 """The flags of a sweep: what they mean together, and what is wrong with them, found before anything starts."""
 
+import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,19 @@ def test_damaged_sweep_says_what_to_remove(name: str, words: str, tmp_path: Path
             begin()
         (tmp_path / name).unlink()
         begin()
+
+
+@pytest.mark.parametrize(("runner", "library"), [("ray", "ray"), ("slurm", "submitit")])
+def test_nothing_is_written_for_a_runner_that_is_not_installed(
+    runner: str, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with (
+        flagsaver.flagsaver(sweep="rate=0.1", runner=runner),
+        pytest.raises(UsageError, match=rf"this needs {library}: pip install 'cnn_jax\[{runner}\]'"),
+    ):
+        command.sweep(trivial.default_config(), None, tmp_path / "sweep", lambda config: EXPERIMENT)
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_folder_of_a_run_is_not_one_for_a_sweep(tmp_path: Path) -> None:
