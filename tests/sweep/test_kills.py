@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+from cnn_jax.sweep import space
 from cnn_jax.sweep.store import Store
 from cnn_jax.sweep.table import read_table
 from tests.sweep import trivial
@@ -73,6 +74,22 @@ def test_ctrl_c_stops_in_order_and_the_sweep_continues(tmp_path: Path) -> None:
         output = again.communicate()[0]
     assert again.returncode == 0, output
     assert_complete(tmp_path, store, count=4)
+
+
+def test_trials_that_end_their_processes_fail_and_leave_the_others_alone(tmp_path: Path) -> None:
+    """Though they are the first ones, and every worker dies of them again and again."""
+    kinds = ["exits", "crashes", "a", "b"]
+    store = begin(tmp_path, space=space.sweep("kind", kinds), engine="grid", points=4)
+    with driver(tmp_path) as process:
+        output = process.communicate()[0]
+    assert process.returncode == 0, output
+    rows = store.rows()
+    assert [row.overrides["kind"] for row in rows] == kinds
+    assert [row.state for row in rows] == ["failed", "failed", "complete", "complete"]
+    for number, row in enumerate(rows):
+        failed = row.state == "failed"
+        assert len(starts(tmp_path, number)) == (3 if failed else 1)
+        assert ("ended 3 times at the same place" in row.reason) == failed
 
 
 def test_workers_that_cannot_work_are_not_started_for_ever(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A training that costs nothing: for tests of sweeps that are not about training."""
 
+import ctypes
 import json
 import os
 import time
@@ -43,6 +44,10 @@ def train(config: ConfigDict, directory: Path, *, report: bool = True, on_evalua
             time.sleep(config.pause)
             if config.raises:
                 raise ValueError(config.raises)
+            if config.kind == "exits":
+                os._exit(0)
+            if config.kind == "crashes":
+                ctypes.string_at(0)
             value = score(config) * evaluation / config.evaluations
             row = {"step": evaluation, "epoch": evaluation, "split": "validation", "accuracy": value}
             metrics.write(json.dumps(row) + "\n")
