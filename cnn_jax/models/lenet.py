@@ -114,7 +114,7 @@ def lenet_5(
     The layer ``output`` is the distance of F6 to the fixed code of each class, and ``log_likelihood`` its negative, of
     which the largest is the class; the softmax cross-entropy of that is the paper's criterion without its constant
     (its equation 9 with j to infinity). The codes are pictures of the digits for ten classes, and random otherwise, so
-    F6 has 84 units at any width.
+    F6 has 84 units at any width, and distances to the codes are float32 whatever layers compute in.
     """
     c1, c3, c5 = (scaled(channels, width) for channels in (6, 16, 120))
     conv, partial_conv, subsampling, linear = _layers_of_1989(dtype, rngs)

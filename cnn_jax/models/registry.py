@@ -95,7 +95,8 @@ def create(
       num_classes: the number of outputs; by default the paper's (1,000 for ImageNet, 10 for digits).
       input_shape: (height, width, channels) of one input; by default the paper's.
       width: multiplies the number of channels of every hidden layer, and rounds it to at least 1.
-      dtype: the type that layers compute in, by default that of the input; parameters are float32 either way.
+      dtype: the type that layers compute in; by default what the input and the parameters, which are float32, promote
+        to. Parameters are float32 either way.
       rngs: draws the initial parameters; by default ``nnx.Rngs(0)``, the same ones each time.
       **options: those of the network, by keyword: ``variant(name).options()``.
 

@@ -78,7 +78,9 @@ def output_layer(model: nn.Sequence) -> tuple[str, ...]:
             return (name,)
         if isinstance(layer, nn.Sequence):
             return (name, *output_layer(layer))
-    raise UsageError(f"output_layer: none of the layers {', '.join(model.names)} has a kernel")
+    raise UsageError(
+        f"output_layer: none of the layers {', '.join(model.names)} is an nn.Linear, nn.Conv or nn.RBFOutput"
+    )
 
 
 def output_layers(model: nn.Sequence) -> list[tuple[str, ...]]:

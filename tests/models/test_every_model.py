@@ -46,6 +46,8 @@ LEARNING = {
     "inception_naive": (0.003, 100),
     "logistic_regression": (0.03, 300),
     "mlp_two_neurons": (0.003, 10_000),
+    "vgg_d": (0.001, 150),
+    "vgg_e": (0.001, 150),
 }
 # Compiled as one program; the others are traced as one, which finds all but errors of the compiler.
 COMPILED = ("alexnet", "lenet_1989", "lenet_5", "logistic_regression", "mlp_two_neurons", "vgg_a_bn")
