@@ -1,5 +1,6 @@
 """What becomes of a trial that is run by itself, whatever its training does."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,12 @@ def test_its_own_keyboard_interrupt_is_an_outcome_and_the_users_is_not(tmp_path:
 
     with StopRequest():  # as a worker has it, for which the user's Ctrl-C is a request
         assert run(tmp_path, train).reason == "KeyboardInterrupt"
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, train)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as of a Python that was just started
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, train)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_run_of_which_no_checkpoint_is_whole_begins_again(tmp_path: Path) -> None:
