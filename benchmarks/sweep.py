@@ -56,9 +56,9 @@ def measure(
     from cnn_jax.sweep.store import Store
 
     class Watched(LocalWorkers):
-        def tend(self, begun: int) -> None:
+        def tend(self, begun: Callable[[], int]) -> None:
             if watch is not None:
-                watch(begun)
+                watch(begun())
             super().tend(begun)
 
     with tempfile.TemporaryDirectory() as folder:

@@ -8,12 +8,13 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from cnn_jax import config as configs
 from cnn_jax.errors import DISK_ERRORS, Interrupted, UsageError
 from cnn_jax.sweep.database import StorageError
 from cnn_jax.sweep.store import LeaseLost
-from cnn_jax.sweep.trial import Outcome, Report, Train, Trial
+from cnn_jax.sweep.trial import OnEvaluation, Outcome, Report, Train, Trial
 from cnn_jax.train import InUseError, NoWholeCheckpointError
 
 _MOST_LETTERS = 500  # of a reason
@@ -64,12 +65,7 @@ def _run(trial: Trial, train: Train, report: Report, metric: str, reports: bool)
     with _logged(trial):
         try:
             if not _is_finished(trial, reports):
-                try:
-                    train(trial.config, trial.workdir, report=reports, on_evaluation=on_evaluation)
-                except NoWholeCheckpointError as error:
-                    print(f"beginning again: {error}")
-                    shutil.rmtree(trial.workdir / "checkpoints")
-                    train(trial.config, trial.workdir, report=reports, on_evaluation=on_evaluation)
+                _train(trial, train, report=reports, on_evaluation=on_evaluation)
             return outcome("complete", _score(trial, metric))
         except _Pruned as pruned:
             return outcome("pruned", float(last[metric]), str(pruned))
@@ -78,6 +74,17 @@ def _run(trial: Trial, train: Train, report: Report, metric: str, reports: bool)
                 raise
             traceback.print_exc()
             return outcome("failed", reason=one_line(error))
+
+
+def _train(trial: Trial, train: Train, *, report: bool, on_evaluation: OnEvaluation) -> None:
+    """Trains from the newest checkpoint; from the start, if all of them are damaged."""
+    options: dict[str, Any] = {"report": report, "on_evaluation": on_evaluation}
+    try:
+        train(trial.config, trial.workdir, **options)
+    except NoWholeCheckpointError as error:
+        print(f"beginning again: {error}")
+        shutil.rmtree(trial.workdir / "checkpoints")
+        train(trial.config, trial.workdir, **options)
 
 
 def one_line(error: BaseException) -> str:

@@ -9,15 +9,15 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnn_jax.errors import UsageError
 from cnn_jax.sweep.engines import require
+from cnn_jax.sweep.local import MOST_DEATHS, Deaths
 from cnn_jax.sweep.settings import ONE_MACHINE, STORAGE_VARIABLE, Place
 
-_MOST_DEATHS = 3  # of each worker, while no trial is begun
 _END_SECONDS = 5.0  # for workers to notice that all is done
 _STOP_SECONDS = 60.0  # for workers to save what they are at
 _HANDED_ON = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
@@ -51,7 +51,7 @@ class RayWorkers:
         self._place, self._count, self._address = place, count, address
         self._task = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_run_one)
         self._running: list[Any] = []
-        self._deaths = _Deaths(count)
+        self._deaths = Deaths(MOST_DEATHS * count)
 
     def __enter__(self) -> "RayWorkers":
         try:
@@ -73,7 +73,7 @@ class RayWorkers:
             self._ray.wait(self._running, num_returns=len(self._running), timeout=_STOP_SECONDS)
         self._ray.shutdown()  # leaves the cluster, which goes on
 
-    def tend(self, begun: int) -> None:
+    def tend(self, begun: Callable[[], int]) -> None:
         """Starts the next tasks in place of those that have ended, and of those that were lost with their nodes."""
         if not self._running:
             return
@@ -82,7 +82,7 @@ class RayWorkers:
             try:
                 more = self._ray.get(task)
             except Exception as error:
-                self._deaths.count(begun, error)
+                self._deaths.count(begun(), f": {_last_line(error)}", error)
                 more = True
             if more:
                 self._start()
@@ -121,7 +121,7 @@ class SlurmWorkers:
         except (RuntimeError, NameError, TypeError, ValueError) as error:
             raise UsageError(f"--runner=slurm: {' '.join(str(error).split())}") from error
         self._jobs: list[Any] = []
-        self._deaths = _Deaths(count)
+        self._deaths = Deaths(MOST_DEATHS * count)
 
     def __enter__(self) -> "SlurmWorkers":
         self._start(self._count)
@@ -141,13 +141,13 @@ class SlurmWorkers:
         while time.monotonic() < end and not all(job.done() for job in self._jobs):
             time.sleep(0.2)
 
-    def tend(self, begun: int) -> None:
+    def tend(self, begun: Callable[[], int]) -> None:
         """Hands in a new job for each that was lost; those that have ended by themselves had nothing left to do."""
         for job in [job for job in self._jobs if job.done()]:
             self._jobs.remove(job)
             error = job.exception()
             if error is not None:
-                self._deaths.count(begun, error)
+                self._deaths.count(begun(), f": {_last_line(error)}", error)
                 self._start(1)
 
     def _start(self, count: int) -> None:
@@ -156,20 +156,8 @@ class SlurmWorkers:
             self._jobs += self._executor.map_array(_run_all, [directory] * count)
 
 
-class _Deaths:
-    """Ends a sweep whose workers die as fast as they are replaced."""
-
-    def __init__(self, workers: int) -> None:
-        self._most, self._deaths, self._begun = _MOST_DEATHS * workers, 0, -1
-
-    def count(self, begun: int, error: BaseException) -> None:
-        """One more, after trials have been begun so many times."""
-        if begun > self._begun:
-            self._deaths, self._begun = 0, begun
-        self._deaths += 1
-        if self._deaths > self._most:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise UsageError(f"the workers end as soon as they begin: {lines[-1].strip()}") from error
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 def _run_one(directory: str, storage: str, environment: Mapping[str, str]) -> bool:

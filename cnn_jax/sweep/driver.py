@@ -48,7 +48,7 @@ def drive(store: Store, workers: Workers) -> list[Row]:
                     view.tell("stopping: what runs is saved")
                     line = f"stopped by {stop.signal.name} after {finished} of {store.sweep.trials} trials, all saved"
                     raise Interrupted(stop.signal, f"{line}; to continue: {how_to_continue(directory)}")
-                workers.tend(store.begun())
+                workers.tend(store.begun)
                 if time.monotonic() - written > _WRITE_SECONDS:
                     write_table(directory, rows)
                     written = time.monotonic()

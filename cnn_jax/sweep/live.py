@@ -20,7 +20,7 @@ from cnn_jax.sweep.settings import Sweep
 from cnn_jax.sweep.store import Running
 from cnn_jax.sweep.table import Row, best_row
 from cnn_jax.sweep.trial import trial_directory
-from cnn_jax.train import read_records
+from cnn_jax.train import read_last_record
 
 _SHOWN = 12  # running trials
 
@@ -135,9 +135,9 @@ class View:
 
     def _share(self, row: Row) -> float:
         """How much of a trial is done, by the epoch of its last record; 0 where that says nothing."""
-        with contextlib.suppress(ValueError, LookupError, TypeError, ZeroDivisionError):  # it may be writing
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, ZeroDivisionError):  # it may be writing
             epochs = row.overrides.get("epochs", self._sweep.config.get("epochs"))
-            return read_records(trial_directory(self._directory, row.number))[-1]["epoch"] / epochs
+            return read_last_record(trial_directory(self._directory, row.number))["epoch"] / epochs
         return 0.0
 
     def _score(self, score: float | None) -> str:

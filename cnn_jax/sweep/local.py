@@ -7,14 +7,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from cnn_jax.errors import UsageError
 from cnn_jax.sweep.settings import STORAGE_VARIABLE, Place
 
-_MOST_DEATHS = 3  # of each worker, while no trial is begun
+MOST_DEATHS = 3  # of each worker, while no trial is begun
 _STOP_SECONDS = 60.0  # for workers to save what they are at
 _MOST_WORKERS = 8  # on cores, if nobody says how many
 
@@ -31,13 +31,36 @@ class Workers(Protocol):
         """Ends them."""
         ...
 
-    def tend(self, begun: int) -> None:
-        """Replaces those that have ended while the sweep has not; trials have been begun so many times.
+    def tend(self, begun: Callable[[], int]) -> None:
+        """Replaces those that have ended while the sweep has not; ``begun`` says how often trials have been begun.
 
         Raises:
           UsageError: they die as fast as they are replaced.
         """
         ...
+
+
+class Deaths:
+    """Ends a sweep whose workers die as fast as they are replaced.
+
+    Args:
+      most: that are borne while no trial is begun.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._deaths, self._begun = most, 0, -1
+
+    def count(self, begun: int, why: str, cause: BaseException | None = None) -> None:
+        """One more, after trials have been begun so many times.
+
+        Raises:
+          UsageError: one too many; ``why`` ends the line.
+        """
+        if begun > self._begun:
+            self._deaths, self._begun = 0, begun
+        self._deaths += 1
+        if self._deaths > self._most:
+            raise UsageError(f"the workers end as soon as they begin{why}") from cause
 
 
 def gpus(environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -95,7 +118,7 @@ class LocalWorkers:
         self._cores, self._gpus = shares(cores(), count), gpus()
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
         self._ended: set[int] = set()  # the workers that had ended in order when last looked at
-        self._deaths, self._begun = 0, -1
+        self._deaths = Deaths(MOST_DEATHS * count - 1)
 
     def __enter__(self) -> "LocalWorkers":
         (self._place.directory / "workers").mkdir(parents=True, exist_ok=True)
@@ -118,10 +141,8 @@ class LocalWorkers:
             if started.stdin is not None:
                 started.stdin.close()
 
-    def tend(self, begun: int) -> None:
+    def tend(self, begun: Callable[[], int]) -> None:
         """Replaces workers that have ended."""
-        if begun > self._begun:
-            self._deaths, self._begun = 0, begun
         for number, process in enumerate(self._processes):
             code = None if process is None else process.poll()
             if code is None:
@@ -130,9 +151,7 @@ class LocalWorkers:
                 self._ended.add(number)
                 continue
             self._ended.discard(number)
-            self._deaths += 1
-            if self._deaths >= _MOST_DEATHS * len(self._processes):
-                raise UsageError(f"the workers end as soon as they begin (exit code {code}): {self._last_line(number)}")
+            self._deaths.count(begun(), f" (exit code {code}): {self._last_line(number)}")
             self._start(number)
 
     def _start(self, number: int) -> None:

@@ -210,9 +210,9 @@ class Store:
     @patient
     def begun(self) -> int:
         """How many trials have been begun, and how often again after a worker's death: whether workers can work."""
-        deaths = sum(trial.user_attrs.get("deaths", {"all": 0})["all"] for trial in self._trials())
-        waiting = self.optuna.trial.TrialState.WAITING
-        return deaths + sum(trial.state != waiting for trial in self._trials())
+        trials, waiting = self._trials(), self.optuna.trial.TrialState.WAITING
+        deaths = sum(trial.user_attrs.get("deaths", {"all": 0})["all"] for trial in trials)
+        return deaths + sum(trial.state != waiting for trial in trials)
 
     @patient
     def rows(self) -> list[Row]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
 import jax
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from cnn_jax import config as configs
@@ -46,8 +47,7 @@ def run_vectorized(
     done = [trial for trial in trials if (trial.workdir / "result.json").exists()]
     yield from run_alone(done, train=train, report=report, metric=metric, reports=reports)
     module = importlib.import_module(train.__module__)
-    numbers = getattr(module, "NUMBERS", ())
-    for group in groups([trial for trial in trials if trial not in done], numbers):
+    for group in groups([trial for trial in trials if trial not in done], _numbers(module)):
         left = {trial.number: trial for trial in group}
         try:
             for outcome in _run_group(group, module, alone, report=report, metric=metric, reports=reports):
@@ -69,7 +69,6 @@ def _run_group(
     reports: bool,
 ) -> Iterator[Outcome]:
     """Trains trials that differ in numbers alone."""
-    numbers = getattr(module, "NUMBERS", ())
     reason = _unprepared(module) or obstacle(group[0].config) or (_LONELY if len(group) == 1 else "")
     if reason:
         yield from alone(group, reason)
@@ -83,7 +82,8 @@ def _run_group(
     if len(whole) < 2:
         yield from alone(whole, _LONELY)
         return
-    program = together.Program(prepared, whole[0].config, tuple(training.numbers_of(whole[0].config, numbers)))
+    keys = tuple(training.numbers_of(whole[0].config, _numbers(module)))
+    program = together.Program(prepared, whole[0].config, keys)
     size, most = _fitting(program, len(whole))
     if not size:
         yield from alone(whole, "two of them side by side do not fit into the memory")
@@ -115,7 +115,7 @@ def would_not_pay(sweep: Sweep) -> str:
     reason = _unprepared(module) or obstacle(sweep.config)
     if reason or sweep.seeds > 1:
         return reason
-    numbers = getattr(module, "NUMBERS", ())
+    numbers = _numbers(module)
     if sweep.engine != "grid":
         leaves = (leaf for leaf, _ in space.leaves(sweep.space) if not isinstance(leaf, space.When))
         varied = {name for leaf in leaves for name in space.names(leaf)}
@@ -127,6 +127,11 @@ def would_not_pay(sweep: Sweep) -> str:
             return ""
         shapes.add(shape)
     return _ALL_LONELY
+
+
+def _numbers(module: ModuleType) -> Sequence[str]:
+    """The keys that an experiment's program takes as arguments."""
+    return getattr(module, "NUMBERS", ())
 
 
 def _unprepared(module: ModuleType) -> str:
@@ -161,9 +166,8 @@ def _fitting(program: together.Program, runs: int) -> tuple[int, int]:
     """
     lanes = together.lanes()
     device = lanes[0]
-    parameter_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.state.params))
-    size = together.stack_size(runs, lanes, parameter_bytes)
-    state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.state))
+    size = together.stack_size(runs, lanes, _num_bytes(program.state.params))
+    state_bytes = _num_bytes(program.state)
     room = _MEMORY_PART * _free_bytes(device) / max(lanes.count(device), 1)
     while size:
         analysis = program.compile_steps(size, program.plan.call_length(0), device).memory_analysis()
@@ -176,6 +180,10 @@ def _fitting(program: together.Program, runs: int) -> tuple[int, int]:
             return size, size * stacks * len(lanes)
         size = min(size - 1, int(size * room / needed))
     return 0, 0
+
+
+def _num_bytes(tree: PyTree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _free_bytes(device: jax.Device) -> float:

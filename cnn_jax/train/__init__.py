@@ -12,7 +12,7 @@ from cnn_jax.train.optimizers import create_optimizer
 from cnn_jax.train.parallel import ONE_DEVICE, Parallel, agreed, is_primary
 from cnn_jax.train.plan import Best, Plan
 from cnn_jax.train.program import Numbers, Program, Task
-from cnn_jax.train.records import Records, read_records
+from cnn_jax.train.records import Records, read_last_record, read_records
 from cnn_jax.train.schedules import learning_rate_schedule
 from cnn_jax.train.settings import (
     NUMBERS,
@@ -91,6 +91,7 @@ __all__ = [
     "open_course",
     "open_workdir",
     "over_members",
+    "read_last_record",
     "read_records",
     "scanned_steps",
     "shape_of",

@@ -10,6 +10,9 @@ from typing import Any
 
 from cnn_jax.train.parallel import is_primary
 
+_FILE = "metrics.jsonl"
+_LONGEST_LINE = 1 << 16  # bytes
+
 
 class Records:
     """The scores of a run, one JSON object a line, and the same as TensorBoard events; a context manager.
@@ -25,7 +28,7 @@ class Records:
     """
 
     def __init__(self, directory: Path, *, length: int = 0, step: int = 0) -> None:
-        self._file = open(directory / "metrics.jsonl", "ab")  # noqa: SIM115 - closed in __exit__
+        self._file = open(directory / _FILE, "ab")  # noqa: SIM115 - closed in __exit__
         self._file.truncate(length)
         with _hidden("torch"):  # tensorboardX imports it for tensors, which there are none of: seconds at every start
             from tensorboardX import SummaryWriter
@@ -100,5 +103,18 @@ def read_records(directory: Path) -> list[dict[str, Any]]:
     >>> read_records(Path("/nowhere"))
     []
     """
-    path = directory / "metrics.jsonl"
+    path = directory / _FILE
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def read_last_record(directory: Path) -> dict[str, Any]:
+    """The newest line of a run's ``metrics.jsonl``, without reading the others.
+
+    Raises:
+      OSError: there is no such file.
+      LookupError: it is empty.
+      ValueError: the line is only half written.
+    """
+    with open(directory / _FILE, "rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - _LONGEST_LINE, 0))
+        return json.loads(file.read().splitlines()[-1])

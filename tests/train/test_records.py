@@ -5,7 +5,7 @@ import json
 import signal
 from pathlib import Path
 
-from cnn_jax.train import Records, read_records
+from cnn_jax.train import Records, read_last_record, read_records
 from cnn_jax.train.interruption import StopRequest
 
 
@@ -27,6 +27,14 @@ def test_rows_read_back_as_written(tmp_path: Path) -> None:
         records.write(step=3, epoch=1 / 3, split="test", scores={"loss": 0.1, "accuracy": 1.0})
     assert read_records(tmp_path) == [{"step": 3, "epoch": 0.3333, "split": "test", "loss": 0.1, "accuracy": 1.0}]
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == read_records(tmp_path)[0]
+
+
+def test_the_last_row_of_a_long_file(tmp_path: Path) -> None:
+    rows = [{"step": step, "epoch": step / 10, "split": "train", "loss": 0.5} for step in range(2000)]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    for count in (1, len(lines)):
+        (tmp_path / "metrics.jsonl").write_text("".join(lines[:count]))
+        assert read_last_record(tmp_path) == rows[count - 1]
 
 
 def test_speed_is_kept_out_of_the_scores(tmp_path: Path) -> None:
