@@ -99,6 +99,7 @@ def trained_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Trial]
     def listen(event: str, seconds: float, **_: Any) -> None:
         events.append(event)
 
+    jax.clear_caches()  # of what other tests of this process have trained
     jax.monitoring.register_event_duration_secs_listener(listen)
     counts = []
     for trial in trials:
