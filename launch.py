@@ -11,7 +11,8 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from cnn_jax import command_line, huge_pages, xla
+from cnn_jax.cli import command_line
+from cnn_jax.runtime import huge_pages, xla
 from cnn_jax.sweep import flags as sweep_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -56,7 +57,7 @@ def main(added_xla_flags: list[str]) -> None:
     experiment = command_line.experiment(config)
     match _MODE.value:
         case "train":
-            print(xla.in_words(added_xla_flags), huge_pages.in_words(), sep="; ")
+            print(xla.describe(added_xla_flags), huge_pages.describe(), sep="; ")
             experiment.train(config, workdir, profile=_PROFILE.value)
         case "eval":
             experiment.evaluate(config, workdir, checkpoint=_CHECKPOINT.value)
@@ -69,6 +70,6 @@ def main(added_xla_flags: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    huge_pages.start_again_with_huge_pages()
+    huge_pages.restart_with_huge_pages()
     added = xla.apply_recommended_flags(os.environ)  # before anything imports jax
     sys.exit(command_line.run(lambda: main(added), sys.argv))

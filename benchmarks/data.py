@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 import record
 
-from cnn_jax.huge_pages import start_again_with_huge_pages
-from cnn_jax.xla import apply_recommended_flags
+from cnn_jax.runtime.huge_pages import restart_with_huge_pages
+from cnn_jax.runtime.xla import apply_recommended_flags
 
 RUNS = 3
 CORES = os.cpu_count() or 1
@@ -337,7 +337,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="half a second each, and nothing is written")
     parser.add_argument("--seconds", type=float, default=4, help="per measured way")
     arguments = parser.parse_args()
-    start_again_with_huge_pages()
+    restart_with_huge_pages()
     apply_recommended_flags(os.environ)
     load = os.getloadavg()[0]
     rates = measure(0.5 if arguments.quick else arguments.seconds, 64 if arguments.quick else 512)

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import record
 from op_contenders import CONTENDERS, LAYERS
 
-from cnn_jax.xla import apply_recommended_flags, recommended_xla_flags
+from cnn_jax.runtime.xla import apply_recommended_flags, recommended_xla_flags
 
 QUICK = ("lenet_c1", "resnet20_32", "depthwise_3x3", "max_3_s2")
 NAMES = {

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 import record
 
-from cnn_jax.huge_pages import start_again_with_huge_pages
-from cnn_jax.xla import apply_recommended_flags
+from cnn_jax.runtime.huge_pages import restart_with_huge_pages
+from cnn_jax.runtime.xla import apply_recommended_flags
 
 CHANNELS = 32
 BASE = {"batch": 32, "depth": 4, "side": 32, "devices": 1}
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="per measured step")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    start_again_with_huge_pages()
+    restart_with_huge_pages()
     apply_recommended_flags(os.environ)
     if arguments.case:
         print(measure(json.loads(arguments.case), arguments.seconds))

@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 import record  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
-from cnn_jax import huge_pages, xla  # noqa: E402
+from cnn_jax.runtime import huge_pages, xla  # noqa: E402
 
 PARTS = ("workers", "driver", "vectorized")
 TOGETHER_IMAGES, TOGETHER_EPOCHS = 12_800, 4
@@ -40,7 +40,7 @@ TOGETHER_IMAGES, TOGETHER_EPOCHS = 12_800, 4
 
 def train_nothing(config: ConfigDict, directory: Path, *, report: bool, on_evaluation: Callable[..., None]) -> None:
     """A training that only has a score."""
-    from cnn_jax.files import write_json
+    from cnn_jax.runtime.files import write_json
 
     score = 1.0 - (config.x - 0.3) ** 2 - (config.y - 0.7) ** 2
     write_json(directory / "result.json", {"scores": {"validation/accuracy": score}})
@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=1000)
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas; others keep their record")
     arguments = parser.parse_args()
-    huge_pages.start_again_with_huge_pages()
+    huge_pages.restart_with_huge_pages()
     xla.apply_recommended_flags(os.environ)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")  # as launch.py has it
     path = record.path_of("sweep")

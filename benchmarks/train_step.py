@@ -40,8 +40,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from train_step_contenders import NETWORKS
 
-from cnn_jax.huge_pages import apply_recommended_tunables, recommended_glibc_tunables
-from cnn_jax.xla import apply_recommended_flags, recommended_xla_flags
+from cnn_jax.runtime.huge_pages import apply_recommended_tunables, recommended_glibc_tunables
+from cnn_jax.runtime.xla import apply_recommended_flags, recommended_xla_flags
 
 QUICK = ("lenet_5", "resnet_20")
 STOCK_LOOPS = "lenet_5,resnet_20,alexnet"

@@ -12,7 +12,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from cnn_jax.xla import recommended_xla_flags
+from cnn_jax.runtime.xla import recommended_xla_flags
 
 if TYPE_CHECKING:
     from cnn_jax import data, filters, geometry, models, nn, ops, report, train, weights

@@ -23,10 +23,10 @@ from cnn_jax import config as configs
 from cnn_jax import data, geometry
 from cnn_jax import train as training
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.files import write_json
 from cnn_jax.report.figures import errors
 from cnn_jax.report.formatting import format_shares
 from cnn_jax.report.page import Headline, Page, Section, Table
+from cnn_jax.runtime.files import write_json
 from experiments import classification, series
 from experiments.classification_data import load_splits
 

@@ -27,9 +27,9 @@ from cnn_jax import train as training
 from cnn_jax.data import augment
 from cnn_jax.data.pictures import find_pictures, read_picture
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.files import write_whole
 from cnn_jax.ops.arguments import is_traced, may_differ_from_zero
 from cnn_jax.report import summary as network_summary
+from cnn_jax.runtime.files import write_atomically
 from experiments.classification_data import (
     examples,
     find_class_names,
@@ -383,7 +383,7 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         )
     _print_table(f"{directory}, {checkpoint} checkpoint", rows)
     if output is not None:
-        write_whole(Path(output), _csv(paths, probabilities, classifier.class_names))
+        write_atomically(Path(output), _csv(paths, probabilities, classifier.class_names))
         print(f"wrote {output}")
 
 

@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from cnn_jax import config as configs
 from cnn_jax import data
 from cnn_jax import train as training
-from cnn_jax.files import write_json
 from cnn_jax.models.airbench import whitening_kernel
+from cnn_jax.runtime.files import write_json
 from experiments.classification import NUMBERS, Classifier, load_run, make_classifier, monitor
 from experiments.classification_data import (
     PictureSet,

@@ -16,10 +16,10 @@ from cnn_jax import config as configs
 from cnn_jax import models
 from cnn_jax import train as training
 from cnn_jax.errors import UsageError
-from cnn_jax.files import write_json
 from cnn_jax.report.figures import spreads
 from cnn_jax.report.formatting import format_shares
 from cnn_jax.report.page import Headline, Page, Section, Table
+from cnn_jax.runtime.files import write_json
 from experiments import classification, series
 
 Scores = dict[str, dict[int, list[float]]]

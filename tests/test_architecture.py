@@ -9,8 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 # Lowest first; those on one line do not know each other.
 LAYERS = [
-    {"cnn_jax.errors", "cnn_jax.files", "cnn_jax.huge_pages", "cnn_jax.memory", "cnn_jax.xla"},
-    {"cnn_jax.kept_programs"},
+    {"cnn_jax.errors", "cnn_jax.runtime"},
     {"cnn_jax.config"},
     {"cnn_jax.ops"},
     {"cnn_jax.geometry", "cnn_jax.filters"},
@@ -19,7 +18,7 @@ LAYERS = [
     {"cnn_jax.data", "cnn_jax.report"},
     {"cnn_jax.train", "cnn_jax.weights"},
     {"cnn_jax.sweep"},
-    {"cnn_jax.command_line"},
+    {"cnn_jax.cli"},
     {"experiments"},
     {"configs"},
     {"launch"},

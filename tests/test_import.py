@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import cnn_jax
-from cnn_jax import huge_pages, xla
+from cnn_jax.runtime import huge_pages, xla
 from tests.requirements import require_data
 
 
@@ -53,7 +53,7 @@ def test_recommended_flags_are_known_to_the_installed_jaxlib() -> None:
 def test_starting_again_brings_large_arrays_in_huge_pages() -> None:
     """As the system counts them, of 64 MiB from the C library's allocator."""
     program = (
-        "import json, os, re; from cnn_jax import huge_pages; huge_pages.start_again_with_huge_pages();"
+        "import json, os, re; from cnn_jax.runtime import huge_pages; huge_pages.restart_with_huge_pages();"
         "block = bytearray(b'1') * (1 << 26); maps = open('/proc/self/smaps').read();"
         "sizes = re.findall(r'AnonHugePages: +([0-9]+) kB', maps);"
         "print(json.dumps([os.environ.get('GLIBC_TUNABLES', ''), sum(map(int, sizes))]))"

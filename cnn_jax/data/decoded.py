@@ -14,7 +14,7 @@ import numpy as np
 import PIL
 from jaxtyping import Int32, Shaped
 
-from cnn_jax.files import cache_folder, replaced_when_written
+from cnn_jax.runtime.files import cache_folder, open_atomically
 
 WORTH_KEEPING = 2000  # examples; fewer are decoded in no time
 MOST_OF_A_SET = 1 << 30  # bytes
@@ -47,7 +47,7 @@ def decoded_once(identity: str, count: int, num_bytes: int, decode: Callable[[],
     with contextlib.suppress(OSError):  # a full or read-only disk: nothing is kept
         path.parent.mkdir(parents=True, exist_ok=True)
         _make_room(path.parent, num_bytes)
-        with replaced_when_written(path) as file:
+        with open_atomically(path) as file:
             np.savez(file, images=images, labels=labels)
     return images, labels
 

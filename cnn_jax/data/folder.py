@@ -23,7 +23,7 @@ from cnn_jax.data.pictures import decode_picture, find_pictures
 from cnn_jax.data.records import Records, in_threads, showing_progress
 from cnn_jax.data.splits import members_of_split, mixed_order, stratified_parts
 from cnn_jax.errors import EXIT_CODE, UsageError
-from cnn_jax.files import cache_folder, write_whole
+from cnn_jax.runtime.files import cache_folder, write_atomically
 
 SHOWN_BROKEN = 10
 CHECKED_AT_ONCE = 64
@@ -194,7 +194,7 @@ def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
             advance(count)
     if seen != known:
         index_file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(index_file, json.dumps({"version": INDEX_VERSION, "folder": str(root), "files": seen}))
+        write_atomically(index_file, json.dumps({"version": INDEX_VERSION, "folder": str(root), "files": seen}))
     files = [File(relative, part, class_name, *seen[relative][2:]) for relative, part, class_name in listed]
     good, broken = [file for file in files if not file.error], [file for file in files if file.error]
     if not good:

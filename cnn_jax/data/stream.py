@@ -23,7 +23,7 @@ from jaxtyping import Array, Key
 from cnn_jax.data.batches import HostOrder, padded_batches
 from cnn_jax.data.records import Records
 from cnn_jax.errors import UsageError
-from cnn_jax.memory import available_memory
+from cnn_jax.runtime.memory import available_memory
 
 BUFFERED = 4  # batches that each worker keeps ready
 ON_DEVICE = 2  # batches on their way to the device

@@ -23,8 +23,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cnn_jax.errors import UsageError
-from cnn_jax.files import write_whole
 from cnn_jax.report.figures.style import styled
+from cnn_jax.runtime.files import write_atomically
 
 _DOTS_PER_INCH = 220  # of the saved pictures
 _PIXELS_PER_INCH = 115  # at which the page shows them where there is room: half as many, for screens of double density
@@ -145,11 +145,11 @@ class Page:
             if section.figure is not None:
                 png = _png(section.figure)
                 (workdir / "figures").mkdir(exist_ok=True)
-                write_whole(workdir / "figures" / f"{slug}.png", png)
+                write_atomically(workdir / "figures" / f"{slug}.png", png)
                 images[slug] = _embedded(section.figure, png)
         page = _template().render(page=self, sections=list(zip(slugs, self.sections, strict=True)), images=images)
         report = workdir / name
-        write_whole(report, page.encode())
+        write_atomically(report, page.encode())
         return report
 
 

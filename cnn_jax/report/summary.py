@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cnn_jax import geometry
 from cnn_jax.errors import UsageError
-from cnn_jax.files import write_whole
+from cnn_jax.runtime.files import write_atomically
 
 EXTENSIONS = (".csv", ".json", ".md", ".png")
 
@@ -57,4 +57,4 @@ def write(path: str | Path, rows: Sequence[geometry.Row], *, title: str, input_s
             picture = io.BytesIO()
             network(rows, input_shape, title=title).savefig(picture, format="png", dpi=200)
             content = picture.getvalue()
-    write_whole(Path(path), content)
+    write_atomically(Path(path), content)

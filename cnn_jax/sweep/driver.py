@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cnn_jax.errors import Interrupted, UsageError
-from cnn_jax.files import write_whole
 from cnn_jax.report.formatting import format_duration, format_score, format_spread, format_value, short_names
+from cnn_jax.runtime.files import write_atomically
 from cnn_jax.sweep.live import View, values
 from cnn_jax.sweep.local import Workers
 from cnn_jax.sweep.settings import Sweep
@@ -75,7 +75,7 @@ def write_results(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> None:
     write_table(directory, rows)
     best = best_row(rows, minimize=sweep.minimize)
     if best is not None:
-        write_whole(directory / "best.py", _config_file(sweep, directory, best, rows))
+        write_atomically(directory / "best.py", _config_file(sweep, directory, best, rows))
     write_page(sweep, directory, rows)
 
 

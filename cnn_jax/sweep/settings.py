@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from cnn_jax import config as configs
 from cnn_jax.errors import UsageError
-from cnn_jax.files import write_json
+from cnn_jax.runtime.files import write_json
 from cnn_jax.sweep import space
 from cnn_jax.sweep.trial import Train
 

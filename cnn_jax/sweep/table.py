@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.errors import UsageError
-from cnn_jax.files import write_whole
+from cnn_jax.runtime.files import write_atomically
 from cnn_jax.sweep.trial import State
 
 _FIELDS = ("number", "point", "state", "score", "mean", "std", "seconds", "reason")
@@ -98,7 +98,7 @@ def write_table(directory: Path, rows: Sequence[Row]) -> None:
     for row in rows:
         fields = ["" if (value := getattr(row, name)) is None else value for name in _FIELDS]
         writer.writerow([*fields, *(_cell(row.overrides[key]) if key in row.overrides else "" for key in keys)])
-    write_whole(directory / "sweep.csv", out.getvalue())
+    write_atomically(directory / "sweep.csv", out.getvalue())
 
 
 def read_table(directory: Path) -> list[Row]:

@@ -26,9 +26,9 @@ from cnn_jax import train as training
 from cnn_jax.data.batches import padded_batches
 from cnn_jax.data.stream import Stream
 from cnn_jax.errors import Interrupted, UsageError
+from cnn_jax.runtime.xla import options_for_single_use
 from cnn_jax.sweep.trial import Trial
 from cnn_jax.train import StopRequest
-from cnn_jax.xla import options_for_one_run
 
 _MOST_SIDE_BY_SIDE = 8  # runs in a stack on a CPU
 _STACK_BYTES = 2**21  # of their parameters: what stays in a core's cache
@@ -92,7 +92,7 @@ class Program:
 
     def init(self, roots: Key[Array, " runs"], values: Mapping[str, Array]) -> training.TrainState:
         """The stacked states of runs before their first step."""
-        options = options_for_one_run(jax.default_backend())
+        options = options_for_single_use(jax.default_backend())
         return jax.jit(jax.vmap(self._of_one.init), compiler_options=options)(roots, values)
 
     def steps(self, stack: "Stack", count: int) -> training.Metrics:

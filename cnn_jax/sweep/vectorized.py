@@ -19,7 +19,7 @@ from cnn_jax import config as configs
 from cnn_jax import train as training
 from cnn_jax.data.stream import Stream
 from cnn_jax.errors import UsageError
-from cnn_jax.memory import available_memory
+from cnn_jax.runtime.memory import available_memory
 from cnn_jax.sweep import space, together
 from cnn_jax.sweep.alone import LOG, ends_the_worker, one_line, run_alone
 from cnn_jax.sweep.settings import Sweep

@@ -16,13 +16,13 @@ from jaxtyping import Array, Key
 
 from cnn_jax.data.stream import Stream
 from cnn_jax.ops.arguments import Number
+from cnn_jax.runtime.xla import options_for_single_use
 from cnn_jax.train.evaluation import Evaluations
 from cnn_jax.train.feed import streamed_evaluation, streamed_step
 from cnn_jax.train.parallel import ONE_DEVICE, Parallel
 from cnn_jax.train.plan import Plan
 from cnn_jax.train.state import TrainState
 from cnn_jax.train.step import Batch, Evaluate, Examples, Step, scanned_steps, whole_evaluation
-from cnn_jax.xla import options_for_one_run
 
 Numbers = Mapping[str, Number]
 """Dotted key of a config -> number, which may be a value of the program that is being compiled."""
@@ -96,7 +96,7 @@ class Program:
             return self.init(jax.random.wrap_key_data(data), numbers)
 
         shardings = self._parallel.shardings(self.template)
-        options = options_for_one_run(jax.default_backend())
+        options = options_for_single_use(jax.default_backend())
         return jax.jit(init, out_shardings=shardings, compiler_options=options)
 
     def first_state(self, seed: int, numbers: Numbers) -> TrainState:

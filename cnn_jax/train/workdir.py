@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from cnn_jax import config as configs
 from cnn_jax.errors import UsageError
-from cnn_jax.files import write_json, write_whole
+from cnn_jax.runtime.files import write_atomically, write_json
 from cnn_jax.train.parallel import agreed, is_primary
 
 _PACKAGES = ("cnn_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
@@ -60,7 +60,7 @@ class Workdir:
                 )
         else:
             write_json(path / "environment.json", environment())
-            write_whole(saved, configs.to_json(config) + "\n")
+            write_atomically(saved, configs.to_json(config) + "\n")
 
     def __enter__(self) -> "Workdir":
         return self

@@ -12,7 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from cnn_jax.errors import UsageError
-from cnn_jax.files import write_whole
+from cnn_jax.runtime.files import write_atomically
 from cnn_jax.weights import hub
 from cnn_jax.weights.about import About
 
@@ -68,7 +68,7 @@ def open_tensors(source: str | Path | Mapping[str, Any]) -> Tensors:
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Writes a safetensors file, whole or not at all."""
-    write_whole(path, safetensors.numpy.save(dict(tensors), metadata=dict(metadata)))
+    write_atomically(path, safetensors.numpy.save(dict(tensors), metadata=dict(metadata)))
 
 
 def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -76,7 +76,7 @@ def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     torch = import_torch(f"writing {path.name}")
     buffer = io.BytesIO()
     torch.save({name: torch.from_numpy(array) for name, array in tensors.items()}, buffer)
-    write_whole(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue())
 
 
 def import_torch(purpose: str) -> Any:

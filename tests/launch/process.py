@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cnn_jax.huge_pages import apply_recommended_tunables
+from cnn_jax.runtime.huge_pages import apply_recommended_tunables
 
 ROOT = Path(__file__).parents[2]
 

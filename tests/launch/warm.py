@@ -13,7 +13,7 @@ import socket
 import sys
 
 IMPORTED = (
-    "cnn_jax.command_line",
+    "cnn_jax.cli.command_line",
     "experiments.baselines",
     "experiments.classification_report",
     "experiments.finetune",

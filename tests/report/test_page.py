@@ -183,7 +183,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one_whole(
             super().write(content[: len(content) // 2])
             raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("cnn_jax.files.open", Full, raising=False)
+    monkeypatch.setattr("cnn_jax.runtime.files.open", Full, raising=False)
     with pytest.raises(OSError, match="No space left"):
         Page("Another").write(tmp_path)
     assert report.read_bytes() == before

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cnn_jax.files import write_json
+from cnn_jax.runtime.files import write_json
 
 
 def default_config() -> ConfigDict:

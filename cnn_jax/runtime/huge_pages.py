@@ -1,14 +1,14 @@
 """Huge pages for large arrays: on a Linux CPU training steps take a fifth to two fifths less time.
 
-The C library takes a large array from the system anew each time, which hands it out, cleared, in pages of 4 KiB: a
-training step of VGG-A spends a third of its time on that. glibc 2.35 and later asks for pages of 2 MiB instead where
-``GLIBC_TUNABLES`` says ``glibc.malloc.hugetlb=1``, and reads that when a process starts, not later. So ``launch.py``
-starts itself again with it; ``import cnn_jax`` never does. In your own program set it in the shell::
+The C library asks the system for the memory of each large array, and the system clears it in pages of 4 KiB: a third
+of the time of a training step of VGG-A. With ``GLIBC_TUNABLES=glibc.malloc.hugetlb=1`` glibc 2.35 and later asks for
+pages of 2 MiB instead. glibc reads the variable when a process starts, so ``launch.py`` restarts itself with it;
+``import cnn_jax`` never does. In your own program set it in the shell::
 
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python train.py
 
-Where the system gives huge pages to everybody or to nobody (``/sys/kernel/mm/transparent_hugepage/enabled``), or the
-C library is another, nothing is set. This module must not import jax.
+Nothing is set where the system gives huge pages to all processes or to none
+(``/sys/kernel/mm/transparent_hugepage/enabled``), or where the C library is not glibc. This module must not import jax.
 """
 
 import os
@@ -21,12 +21,12 @@ _SYSTEM = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def recommended_glibc_tunables() -> str:
-    """What this machine should be given as ``GLIBC_TUNABLES``; empty where it would change nothing."""
+    """The value of ``GLIBC_TUNABLES`` that helps on this machine; empty where none does."""
     return f"{_TUNABLE}=1" if _on_request(_SYSTEM) and _glibc() >= (2, 35) else ""
 
 
 def _on_request(system: Path) -> bool:
-    """Whether the system gives huge pages to those who ask for them."""
+    """Whether the system gives huge pages to the processes that ask for them."""
     try:
         return "[madvise]" in system.read_text()
     except OSError:
@@ -47,7 +47,7 @@ def apply_recommended_tunables(environ: MutableMapping[str, str] = os.environ) -
     """Adds the recommended tunable to ``GLIBC_TUNABLES``, unless the user has set that tunable.
 
     Returns:
-      Whether it was added; it takes effect in the processes started with this environment.
+      Whether it was added. It takes effect in processes that are started with this environment.
 
     >>> environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}
     >>> apply_recommended_tunables(environment), environment["GLIBC_TUNABLES"]
@@ -61,16 +61,16 @@ def apply_recommended_tunables(environ: MutableMapping[str, str] = os.environ) -
     return True
 
 
-def in_words(environ: Mapping[str, str] = os.environ) -> str:
-    """How this process gets its memory, for the log.
+def describe(environ: Mapping[str, str] = os.environ) -> str:
+    """The tunables of this process, as a line for the log.
 
-    >>> in_words({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}), in_words({})
-    ('memory: glibc.malloc.hugetlb=1', 'memory: as the system gives it')
+    >>> describe({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}), describe({})
+    ('memory: glibc.malloc.hugetlb=1', 'memory: system defaults')
     """
-    return f"memory: {environ.get('GLIBC_TUNABLES') or 'as the system gives it'}"
+    return f"memory: {environ.get('GLIBC_TUNABLES') or 'system defaults'}"
 
 
-def start_again_with_huge_pages() -> None:
-    """Replaces this process by itself, started with the recommended tunable; returns where it has it or has no use."""
+def restart_with_huge_pages() -> None:
+    """Restarts this process with the recommended tunable; returns if it is already set or none is recommended."""
     if apply_recommended_tunables(os.environ):
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict, config_flags
 
 from cnn_jax import config as configs
 from cnn_jax.errors import DISK_ERRORS, EXIT_CODE, Interrupted, UsageError, nearest
-from cnn_jax.kept_programs import keep_compiled_programs
+from cnn_jax.runtime.compilation_cache import enable_compilation_cache
 
 
 def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
@@ -28,7 +28,7 @@ def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
       The exit code.
     """
     app.define_help_flags()
-    keep_compiled_programs()  # before the config file is read, which imports jax
+    enable_compilation_cache()  # before the config file is read, which imports jax
     try:
         try:
             others = configs.parse_flags(arguments)[1:]
@@ -95,7 +95,7 @@ def join_processes(
 
 def experiment(config: ConfigDict) -> ModuleType:
     """The module of ``experiments/`` that a config names."""
-    folder = Path(__file__).parents[1] / "experiments"
+    folder = Path(__file__).parents[2] / "experiments"
     known = [path.stem for path in folder.glob("[!_]*.py")]
     name = config.get("experiment", "")
     if name not in known:

@@ -1,4 +1,4 @@
-"""Programs that JAX itself has kept, whole and in parts."""
+"""Complete and incomplete entries of JAX's compilation cache."""
 
 import os
 import shutil
@@ -7,10 +7,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.kept_programs import keep_compiled_programs
+from cnn_jax.runtime.compilation_cache import enable_compilation_cache
 
 
-def test_parts_of_programs_are_removed_before_jax_looks(tmp_path: Path) -> None:
+def test_incomplete_entries_are_removed(tmp_path: Path) -> None:
     @jax.jit
     def program_of_this_test(x):
         return jnp.sin(x).sum()
@@ -20,7 +20,7 @@ def test_parts_of_programs_are_removed_before_jax_looks(tmp_path: Path) -> None:
     content = entry.read_bytes()
 
     def start() -> list[str]:
-        keep_compiled_programs({"JAX_COMPILATION_CACHE_DIR": str(tmp_path)})
+        enable_compilation_cache({"JAX_COMPILATION_CACHE_DIR": str(tmp_path)})
         return sorted(file.name for file in tmp_path.iterdir() if not file.name.startswith("."))
 
     shutil.copy2(entry, tmp_path / "whole-cache")
@@ -36,7 +36,7 @@ def test_parts_of_programs_are_removed_before_jax_looks(tmp_path: Path) -> None:
 
 def test_the_environment_has_the_last_word_and_no_folder_is_needed(tmp_path: Path) -> None:
     environ = {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "5"}
-    keep_compiled_programs(environ)
+    enable_compilation_cache(environ)
     assert environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "cnn_jax/compiled")
     assert environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "5"
     assert not list(tmp_path.iterdir())

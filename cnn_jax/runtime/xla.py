@@ -28,7 +28,7 @@ def recommended_xla_flags(jaxlib_version: str | None = None) -> str:
       jaxlib_version: for example ``'0.10.2'``; the installed one by default.
 
     Returns:
-      Flags separated by blanks; empty for a version on which none was tried.
+      Flags separated by blanks; empty for a version that was not tried.
 
     >>> recommended_xla_flags("0.10.2")
     '--xla_cpu_experimental_ynn_fusion_type=-individual_convolution'
@@ -60,25 +60,25 @@ def apply_recommended_flags(environ: MutableMapping[str, str] = os.environ) -> l
     return added
 
 
-def options_for_one_run(platform: str) -> dict[str, str | bool | int]:
-    """``compiler_options`` of ``jax.jit`` for what runs once, such as drawing a network's first weights.
+def options_for_single_use(platform: str) -> dict[str, str | bool | int]:
+    """``compiler_options`` of ``jax.jit`` for functions that run once, such as a network's initialisation.
 
-    On a CPU it is the same bits in the same time (LeNet-5 to VGG-A), compiled in a third of it. Steps are to be
-    compiled with all optimisations, which they repay. On other platforms it was not tried, and nothing is changed.
+    On a CPU the results have the same bits and the run takes as long (LeNet-5 to VGG-A), but compilation takes a third
+    of the time. Training steps should be compiled with all optimisations. Other platforms were not tried: no options.
 
     Args:
       platform: ``jax.default_backend()``.
 
-    >>> options_for_one_run("cpu"), options_for_one_run("gpu")
+    >>> options_for_single_use("cpu"), options_for_single_use("gpu")
     ({'xla_backend_optimization_level': 1}, {})
     """
     return {"xla_backend_optimization_level": 1} if platform == "cpu" else {}
 
 
-def in_words(added: list[str], environ: Mapping[str, str] = os.environ) -> str:
-    """What :func:`apply_recommended_flags` did, as a line for the log.
+def describe(added: list[str], environ: Mapping[str, str] = os.environ) -> str:
+    """The XLA flags in use and where they come from, as a line for the log.
 
-    >>> in_words([], {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"})
+    >>> describe([], {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"})
     'XLA flags: --xla_cpu_enable_fast_math=true from the environment'
     """
     present = environ.get("XLA_FLAGS", "")

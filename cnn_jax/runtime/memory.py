@@ -1,4 +1,4 @@
-"""How much memory of this machine a process can still have."""
+"""How much memory is available to a process."""
 
 import contextlib
 import os
@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 def available_memory(machine: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that are free, or kept of files and given up when somebody needs them, within the limit of a container.
+    """Bytes that are free or used only as file cache, within the memory limit of a container.
 
     Args:
-      machine: what the Linux kernel says of the machine; without it only what is free counts (macOS: all).
-      group: what it says of the control group of a container or a job; without one there is no limit.
+      machine: Linux's file about the machine's memory. Without it only free memory counts (macOS: all memory).
+      group: Linux's folder about the control group of a container or job. Without it there is no limit.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())

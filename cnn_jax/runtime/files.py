@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and the folder of those that can be made again."""
+"""Atomic writes of files, and the folder of files that can be made again."""
 
 import contextlib
 import json
@@ -14,8 +14,8 @@ def cache_folder(name: str, environ: Mapping[str, str] = os.environ) -> Path:
 
 
 @contextlib.contextmanager
-def replaced_when_written(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write beside its place, which is renamed into it at the end: nobody ever sees a half of it."""
+def open_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a temporary file that replaces ``path`` when the block ends, so that no reader sees a partial file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
@@ -25,19 +25,19 @@ def replaced_when_written(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
-    """Writes a file whole or not at all.
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Writes a whole file, or, where that fails, leaves the old one.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "note.txt"
-    >>> write_whole(path, "all of it")
+    >>> write_atomically(path, "all of it")
     >>> path.read_text()
     'all of it'
     """
-    with replaced_when_written(path) as file:
+    with open_atomically(path) as file:
         file.write(content if isinstance(content, bytes) else content.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    write_whole(path, json.dumps(value, indent=2) + "\n")
+    """Writes a JSON file atomically."""
+    write_atomically(path, json.dumps(value, indent=2) + "\n")

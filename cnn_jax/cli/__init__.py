@@ -1,0 +1,1 @@
+"""The command line: flags in; results, one line for each error, and an exit code out."""

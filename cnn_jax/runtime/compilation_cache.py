@@ -1,0 +1,67 @@
+"""JAX's persistent compilation cache, so that the second start of a config compiles nothing.
+
+JAX does not write cache entries atomically. A process that is killed while writing, or finds the disk full, leaves an
+incomplete entry. JAX then warns and compiles again at every start, because it never overwrites an entry.
+:func:`enable_compilation_cache` removes incomplete entries before JAX reads them.
+
+This module must not import jax.
+"""
+
+import contextlib
+import os
+import zlib
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from cnn_jax.runtime.files import cache_folder
+
+_CHECKED = ".looked-through"  # its modification time: when the folder was last checked
+
+
+def enable_compilation_cache(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Sets JAX's compilation cache folder, unless the environment does, and removes incomplete entries from it.
+
+    Must run before JAX is imported.
+    """
+    environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder("compiled", environ)))
+    environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    remove_incomplete_entries(Path(environ["JAX_COMPILATION_CACHE_DIR"]))
+
+
+def remove_incomplete_entries(folder: Path) -> None:
+    """Removes incomplete entries among those written since the last call.
+
+    An entry that another process is writing at this moment may be removed as well. That process keeps its program; the
+    next process that needs it compiles it again.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> whole = zlib.compress(b"a program")
+    >>> _ = (folder / "whole-cache").write_bytes(whole), (folder / "part-cache").write_bytes(whole[:9])
+    >>> remove_incomplete_entries(folder)
+    >>> [file.name for file in folder.glob("*-cache")]
+    ['whole-cache']
+    """
+    last, this = folder / _CHECKED, folder / f"{_CHECKED}-{os.getpid()}"
+    with contextlib.suppress(OSError):  # no such folder yet, or a read-only one: JAX handles both
+        since = last.stat().st_mtime_ns if last.exists() else 0
+        this.touch()  # before the check, by the file system's clock
+        with os.scandir(folder) as files:
+            new = [Path(file) for file in files if file.name.endswith("-cache") and file.stat().st_mtime_ns >= since]
+        for file in new:
+            if not _is_complete(file.read_bytes()):
+                file.unlink()
+        this.replace(last)
+
+
+def _is_complete(entry: bytes) -> bool:
+    """Whether an entry is complete. Of one compressed with Zstandard (JAX uses it where it is installed) only
+    whether it has any content."""
+    if entry[:1] != b"x":
+        return entry.strip(b"\0") != b""
+    decompressor = zlib.decompressobj()
+    try:
+        decompressor.decompress(entry)
+    except zlib.error:
+        return False
+    return decompressor.eof
