@@ -40,9 +40,9 @@ def get_config(folder: str = "") -> Any:
 
     With a folder from :func:`write_digits`, ``--config=benchmarks/kill.py:folder``, pictures streamed from it.
     """
-    from configs.lenet5_digits import get_config as digits
+    from cnn_jax.config import load_config
 
-    config = digits("smoke")
+    config = load_config("lenet5_digits:smoke")
     config.epochs = 12
     config.model.options.dropout_rate = 0.2
     config.data.augment = ("affine(rotation=10, translation=0.1)", "cutout(size=2)")
@@ -151,10 +151,10 @@ def outcome(workdir: Path) -> dict[str, object]:
     """What must not depend on kills: the result, every line of scores, the arrays of the last and best checkpoint."""
     from cnn_jax import config as configs
     from cnn_jax import train
-    from experiments import classification
+    from cnn_jax.tasks.saved import load_run
 
     config = configs.read_run_config(workdir)
-    states = {name: classification.load_run(config, workdir, checkpoint=name)[1] for name in ("latest", "best")}
+    states = {name: load_run(config, workdir, checkpoint=name)[1] for name in ("latest", "best")}
     return {
         "result.json": json.loads((workdir / "result.json").read_text()),
         "metrics.jsonl": (workdir / "metrics.jsonl").read_text(),

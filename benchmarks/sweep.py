@@ -93,15 +93,15 @@ def measure(
 
 def workers(trials: int, epochs: int, runs: int) -> dict[str, Any]:
     """LeNet-5 on the digits, one worker against one a core, in turn; medians of the runs."""
+    from cnn_jax.config import load_config
     from cnn_jax.sweep import space
     from cnn_jax.sweep.local import cores
     from cnn_jax.sweep.settings import Sweep
-    from configs.lenet5_digits import get_config
 
-    config = get_config()
+    config = load_config("lenet5_digits")
     config.epochs = epochs
     part = space.log_uniform("optimizer.learning_rate", 0.01, 0.3)
-    described = Sweep(config, part, "experiments.classification:train", "validation/accuracy", trials, reports=False)
+    described = Sweep(config, part, "cnn_jax.tasks.run:train", "validation/accuracy", trials, reports=False)
     sides = [[measure(described, count) for count in (1, len(cores()))] for _ in range(runs)]
     one, many = (
         {key: statistics.median(run[key] for run in side) for key in side[0]} for side in zip(*sides, strict=True)
@@ -134,16 +134,16 @@ def separate_runs(epochs: int, count: int = 3) -> float:
 
 def vectorized(trials: int) -> dict[str, Any]:
     """LeNet-5 on MNIST, one after the other against all together."""
+    from cnn_jax.config import load_config
     from cnn_jax.sweep import space
     from cnn_jax.sweep.settings import Sweep
-    from configs.lenet5_mnist import get_config
 
-    config = get_config()
+    config = load_config("lenet5_mnist")
     config.data.train = f"train[:{TOGETHER_IMAGES}]"
     config.data.validation, config.data.test = "train[55000:56000]", "test[:1000]"
     config.epochs = TOGETHER_EPOCHS
     part = space.log_uniform("optimizer.learning_rate", 0.005, 0.1)
-    described = Sweep(config, part, "experiments.classification:train", "validation/accuracy", trials, reports=False)
+    described = Sweep(config, part, "cnn_jax.tasks.run:train", "validation/accuracy", trials, reports=False)
     alone, together = measure(described, 1), measure(described, 1, kind="vectorized", batch=trials)
     return {"images": TOGETHER_IMAGES * TOGETHER_EPOCHS * trials, "alone": alone, "together": together}
 

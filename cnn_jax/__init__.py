@@ -15,10 +15,22 @@ from typing import TYPE_CHECKING
 from cnn_jax.runtime.xla import recommended_xla_flags
 
 if TYPE_CHECKING:
-    from cnn_jax import data, filters, geometry, models, nn, ops, report, train, weights
+    from cnn_jax import data, filters, geometry, models, nn, ops, report, tasks, train, weights
 
 __version__ = "0.1.0"
-__all__ = ["data", "filters", "geometry", "models", "nn", "ops", "recommended_xla_flags", "report", "train", "weights"]
+__all__ = [
+    "data",
+    "filters",
+    "geometry",
+    "models",
+    "nn",
+    "ops",
+    "recommended_xla_flags",
+    "report",
+    "tasks",
+    "train",
+    "weights",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

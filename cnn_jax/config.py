@@ -1,19 +1,87 @@
-"""Configs on the command line and on disk: reading, checking, comparing, and saying plainly what is wrong with one.
+"""Configs by name, on the command line and on disk: finding, reading, checking and comparing them.
 
 Must not import jax: flags are read before it starts.
 """
 
+import inspect
 import json
 import runpy
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.runtime.objects import import_file
+
+_ROOT = Path(__file__).parent
+FOLDER = next((folder for folder in (_ROOT / "configs", _ROOT.parent / "configs") if folder.is_dir()), _ROOT)
+"""The configs that come with cnn_jax: in the installed package, or beside it in a checkout."""
+
+_RENAMED = {"model.features_from": "model.weights"}  # keys of earlier versions
+
+
+def find_config(name: str) -> str:
+    """The file of ``--config``, which may also be the name of a config that comes with cnn_jax.
+
+    Args:
+      name: A path, or a name such as ``'lenet5_digits'``; either may end in ``':variant'``.
+
+    Returns:
+      The path, with the variant; the name as it is where there is no such file.
+
+    >>> find_config("lenet5_digits:smoke") == f"{FOLDER / 'lenet5_digits.py'}:smoke"
+    True
+    """
+    file, colon, variant = name.partition(":")
+    if Path(file).is_file():
+        return name
+    own = FOLDER / f"{file.removeprefix('configs/').removesuffix('.py')}.py"
+    return f"{own}{colon}{variant}" if own.is_file() else name
+
+
+def load_config(name: str) -> ConfigDict:
+    """The config that a file makes, such as one that another config changes in some keys.
+
+    Args:
+      name: As for :func:`find_config`.
+
+    Raises:
+      UsageError: There is no such file, or it has no function ``get_config``.
+
+    >>> load_config("lenet5_digits:smoke").epochs
+    2
+    """
+    get_config = getattr(config_module(name), "get_config", None)
+    if get_config is None:
+        raise UsageError(f"config {name}: the file has no function get_config(variant) that returns a ConfigDict")
+    return _made(get_config, name.partition(":")[2])
+
+
+def config_module(name: str) -> ModuleType:
+    """The Python module of a config file, for configs that share more than keys.
+
+    Args:
+      name: As for :func:`find_config`.
+
+    >>> config_module("lenet5_digits").get_config("smoke").epochs
+    2
+    """
+    path = find_config(name)
+    check_config_file(path)
+    return import_file(Path(path.partition(":")[0]).resolve())
+
+
+def _made(get_config: Any, variant: str) -> ConfigDict:
+    """The config of a file; ``get_config`` may have no argument where there are no variants."""
+    if inspect.signature(get_config).parameters:
+        return get_config(variant)
+    check_variant(variant, ())
+    return get_config()
 
 
 def check_variant(variant: str, known: Sequence[str]) -> None:
@@ -24,7 +92,9 @@ def check_variant(variant: str, known: Sequence[str]) -> None:
     cnn_jax.errors.UsageError: the config has no variant 'smok'; did you mean 'smoke'?
     """
     if variant and variant not in known:
-        raise UsageError(f"the config has no variant {variant!r}; {nearest(variant, known)}")
+        raise UsageError(
+            f"the config has no variant {variant!r}; {nearest(variant, known) if known else 'it has none'}"
+        )
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
@@ -127,7 +197,21 @@ def read_run_config(workdir: Path) -> ConfigDict:
     saved = workdir / "config.json"
     if not saved.is_file():
         raise UsageError(f"--workdir={workdir} holds no run (no {saved.name}); train first, or name another folder")
-    return ConfigDict(with_tuples(read_json_object(saved)))
+    return upgraded(ConfigDict(with_tuples(read_json_object(saved))))
+
+
+def upgraded(config: ConfigDict) -> ConfigDict:
+    """A config that an earlier version wrote, with the keys of this one.
+
+    >>> upgraded(ConfigDict({"model": {"name": "mlp", "features_from": "runs/a", "whiten": 0}})).model.to_dict()
+    {'name': 'mlp', 'weights': 'runs/a'}
+    """
+    fields = config.to_dict()
+    model = fields.get("model")
+    if isinstance(model, dict) and "features_from" in model:
+        model["weights"] = model.pop("features_from")
+        model.pop("whiten", None)  # the network says by itself what its initialisation needs
+    return ConfigDict(fields)
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
@@ -139,9 +223,9 @@ def read_json_object(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text())
     except ValueError as error:
-        raise UsageError(f"{file} is damaged ({error}); mend it, or train anew with another --workdir") from error
+        raise UsageError(f"{file} is damaged ({error}); repair it, or train again with another --workdir") from error
     if not isinstance(value, dict):
-        raise UsageError(f"{file} is damaged (no JSON object); mend it, or train anew with another --workdir")
+        raise UsageError(f"{file} is damaged (no JSON object); repair it, or train again with another --workdir")
     return value
 
 
@@ -173,13 +257,26 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
         that is missing, has no ``get_config``, or raises.
     """
     try:
-        return flags.FLAGS(list(arguments))
+        return flags.FLAGS(_with_config_file(arguments))
     except UsageError:
         raise
     except flags.UnrecognizedFlagError as error:
         raise UsageError(f"unknown flag --{error.flagname}; {_nearest_flags(error.flagname)}") from error
     except Exception as error:  # config_flags raises whatever the config file, ConfigDict or the type's parser raised
         raise UsageError(_diagnosis(arguments, error)) from error
+
+
+def _with_config_file(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the file of ``--config`` in place of a name."""
+    found = list(arguments)
+    for position, argument in enumerate(arguments):
+        flag, separator, value = argument.partition("=")
+        if flag.lstrip("-") == "config" and argument.startswith("-"):
+            if separator:
+                found[position] = f"{flag}={find_config(value)}"
+            elif position + 1 < len(found):
+                found[position + 1] = find_config(found[position + 1])
+    return found
 
 
 def check_config_file(path: str) -> None:
@@ -190,9 +287,10 @@ def check_config_file(path: str) -> None:
     """
     file = path.partition(":")[0]
     if not Path(file).is_file():
-        folders = {Path(file).parent, Path("configs")} - {Path()}
-        known = [str(other) for folder in folders for other in folder.glob("*.py")]
-        raise UsageError(f"--config={path}: there is no file {file}" + (f"; {nearest(file, known)}" if known else ""))
+        own = [other.relative_to(FOLDER).with_suffix("").as_posix() for other in FOLDER.rglob("*.py")]
+        beside = [str(other) for other in Path(file).parent.glob("*.py")] if file.endswith(".py") else []
+        known = [*(f"configs/{name}.py" if file.endswith(".py") else name for name in own), *beside]
+        raise UsageError(f"--config={path}: there is no file {file}; {nearest(file, known)}")
 
 
 def _flag_value(arguments: Sequence[str], name: str) -> str | None:
@@ -216,7 +314,7 @@ def _diagnosis(arguments: Sequence[str], error: Exception) -> str:
         if not callable(module.get("get_config")):
             return f"--config={path}: {file} has no function get_config(variant) that returns a ConfigDict"
         try:
-            config = module["get_config"](variant)
+            config = _made(module["get_config"], variant)
         except UsageError as cause:
             return f"--config={path}: {cause}"
         except Exception as cause:
@@ -247,6 +345,8 @@ def _unknown_key(key: str, keys: Iterable[str], value: str | None = None) -> str
     if of_group:
         given = key if value is None else f"{key}={value}"
         return f"{given}: {key} is a group; set one of its keys: {', '.join(of_group)}"
+    if key in _RENAMED:
+        return f"{key}: this key is now called {_RENAMED[key]}"
     abbreviated = [known for known in keys if _initials(known) == key.rpartition(".")[2]]  # lr, wd
     guess = f"did you mean {' or '.join(map(repr, abbreviated))}?" if abbreviated else nearest(key, keys)
     return f"{key}: the config has no such key; {guess}"

@@ -15,7 +15,7 @@ Expected: 92.04 % test accuracy for :cpu (1 seed: --config.seed=0); the other no
 from ml_collections import ConfigDict
 
 from cnn_jax.config import check_variant
-from experiments.classification import default_config
+from cnn_jax.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -24,7 +24,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config = default_config()
     config.input_shape = (32, 32, 3)
     config.model.name = "airbench"
-    config.model.whiten = 5000
     config.data.name = "cifar10"
     config.data.validation = ""  # as published: the test set chooses nothing, the last weights count
     config.data.augment = ("alternating_flip", "pad_and_crop(padding=2, mode='mirror')")
@@ -56,7 +55,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.optimizer.learning_rate = 0.75
     if variant == "smoke":
         config.data.train, config.data.test = "train[:2000]", "test[:500]"
-        config.model.width, config.model.whiten = 0.125, 500
+        config.model.width = 0.125
         config.batch_size, config.duration, config.evaluate_every = 200, "2 epochs", "1 epoch"
         config.optimizer.warmup = "0.5 epochs"
     return config

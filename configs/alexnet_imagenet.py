@@ -16,7 +16,7 @@ Expected: not run here; published for one network on the validation set: top-1 e
 from ml_collections import ConfigDict
 
 from cnn_jax.config import check_variant
-from experiments.classification import default_config
+from cnn_jax.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -16,7 +16,7 @@ Expected: test error: linear 7.44 % ± 0.04, perceptron 1.89 % ± 0.06 (mean ± 
 from ml_collections import ConfigDict
 
 from cnn_jax.config import check_variant
-from experiments.baselines import default_config
+from cnn_jax.experiments.baselines import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -11,12 +11,12 @@ Expected: with 1,000 examples, kept 94.60 % ± 0.42 and scratch 96.51 % ± 0.03 
 
 from ml_collections import ConfigDict
 
-from configs import finetune_mnist_to_fashion_mnist
+from cnn_jax.config import load_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its ``smoke`` variant: fewer examples, one seed, short runs."""
-    config = finetune_mnist_to_fashion_mnist.get_config(variant)
+    config = load_config(f"finetune_mnist_to_fashion_mnist:{variant}")
     config.data.name = "mnist"
     config.source.classes = (0, 1, 2, 3, 4)
     config.data.classes = (5, 6, 7, 8, 9)

@@ -12,7 +12,7 @@ Expected: with 1,000 examples, kept 73.49 % ± 0.52 and scratch 81.39 % ± 0.29 
 from ml_collections import ConfigDict
 
 from cnn_jax.config import check_variant
-from experiments.finetune import default_config
+from cnn_jax.experiments.finetune import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -15,14 +15,15 @@ Expected: not run here; published for one network and ten crops: top-5 error 9.1
 
 from ml_collections import ConfigDict
 
-from configs import alexnet_imagenet
+from cnn_jax.config import config_module
 
 LIGHT = ("brightness(strength=0.4)", "contrast(strength=0.4)", "saturation(strength=0.4)")
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its ``smoke`` variant: a small network on pieces of two photographs."""
-    config = alexnet_imagenet.imagenet(variant)
+    alexnet = config_module("alexnet_imagenet")
+    config = alexnet.imagenet(variant)
     config.model.name = "googlenet"
     config.auxiliary_weight = 0.3
     config.data.augment = ("random_resized_crop(size=(224, 224))", "flip", *LIGHT)
@@ -35,6 +36,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.drop_factor = 0.96
     config.reference.source = "top-5 error 9.15 %: one network, ten crops, Szegedy et al. 2015, table 3"
     if variant == "smoke":
-        alexnet_imagenet.smoke(config, side=80, width=1 / 16)
+        alexnet.smoke(config, side=80, width=1 / 16)
         config.data.augment = ("random_resized_crop(size=(80, 80))", "flip", *LIGHT)
     return config

@@ -9,12 +9,12 @@ Expected: test accuracy 91.27 % ± 0.09 (mean ± std over 3 seeds: --config.seed
 
 from ml_collections import ConfigDict
 
-from configs import lenet5_mnist
+from cnn_jax.config import load_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its ``smoke`` variant: one epoch on 2,000 pictures."""
-    config = lenet5_mnist.get_config(variant)
+    config = load_config(f"lenet5_mnist:{variant}")
     config.data.name = "fashion_mnist"
     config.reference.accuracy = 0.916
     config.reference.source = "2 convolutions and pooling, from the data set's own README"

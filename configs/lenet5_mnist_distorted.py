@@ -11,12 +11,12 @@ Expected: test accuracy 99.40 % ± 0.03 (mean ± std over 3 seeds: --config.seed
 
 from ml_collections import ConfigDict
 
-from configs import lenet5_mnist
+from cnn_jax.config import load_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its ``smoke`` variant: one epoch on 2,000 digits."""
-    config = lenet5_mnist.get_config(variant)
+    config = load_config(f"lenet5_mnist:{variant}")
     config.data.augment = ("affine(scale=(0.9, 1.1), squeeze=0.1, shear=0.15, translation=0.05)",)
     config.optimizer.weight_decay = 1e-4
     config.evaluate_every = "5 epochs"

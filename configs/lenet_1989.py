@@ -12,7 +12,7 @@ Expected: test accuracy 95.68 % ± 0.78 (mean ± std over 3 seeds: --config.seed
 from ml_collections import ConfigDict
 
 from cnn_jax.config import check_variant
-from experiments.classification import default_config
+from cnn_jax.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:

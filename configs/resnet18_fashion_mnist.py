@@ -13,7 +13,7 @@ Expected: not run here; published 94.9 % test accuracy, 5.1 % error
 from ml_collections import ConfigDict
 
 from cnn_jax.config import check_variant
-from experiments.classification import default_config
+from cnn_jax.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:

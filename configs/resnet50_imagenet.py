@@ -14,12 +14,13 @@ Expected: not run here; published for ten crops: top-1 error 22.85 %, top-5 erro
 
 from ml_collections import ConfigDict
 
-from configs import alexnet_imagenet
+from cnn_jax.config import config_module
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its ``smoke`` variant: a small and shallower network on pieces of two photographs."""
-    config = alexnet_imagenet.imagenet(variant)
+    alexnet = config_module("alexnet_imagenet")
+    config = alexnet.imagenet(variant)
     config.model.name = "resnet_50"
     config.data.size = (368, 368)
     config.data.augment = ("random_crop(size=(224, 224), sides=(256, 480))", "flip", "color_pca(std=0.1)")
@@ -31,7 +32,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.reference.accuracy = 0.7715
     config.reference.source = "ten crops, He et al. 2016, table 3; top-5 error 6.71 %"
     if variant == "smoke":
-        alexnet_imagenet.smoke(config, side=32, width=1 / 16)
+        alexnet.smoke(config, side=32, width=1 / 16)
         config.model.name = "resnet_18"
         config.data.augment = ("random_crop(size=(32, 32), sides=(36, 64))", "flip", "color_pca(std=0.1)")
     return config

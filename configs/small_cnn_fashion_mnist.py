@@ -10,7 +10,7 @@ Expected: test accuracy 93.25 % ± 0.21 (mean ± std over 3 seeds: --config.seed
 from ml_collections import ConfigDict
 
 from cnn_jax.config import check_variant
-from experiments.classification import default_config
+from cnn_jax.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:

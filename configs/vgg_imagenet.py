@@ -15,12 +15,13 @@ Expected: not run here; published for network D, one scale of 384 in the test: t
 
 from ml_collections import ConfigDict
 
-from configs import alexnet_imagenet
+from cnn_jax.config import config_module
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its ``smoke`` variant: a small network on pieces of two photographs."""
-    config = alexnet_imagenet.imagenet(variant)
+    alexnet = config_module("alexnet_imagenet")
+    config = alexnet.imagenet(variant)
     config.model.name = "vgg_d"
     config.data.size = (384, 384)
     config.data.augment = ("random_crop(size=(224, 224), sides=(256, 512))", "flip", "color_pca(std=0.1)")
@@ -32,6 +33,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.reference.accuracy = 0.744
     config.reference.source = "network D, Simonyan and Zisserman 2015, table 3; top-5 error 8.1 %"
     if variant == "smoke":
-        alexnet_imagenet.smoke(config, side=32, width=1 / 16)
+        alexnet.smoke(config, side=32, width=1 / 16)
         config.data.augment = ("random_crop(size=(32, 32), sides=(36, 64))", "flip", "color_pca(std=0.1)")
     return config

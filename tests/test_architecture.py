@@ -1,15 +1,17 @@
-"""Imports point one way: a layer knows the ones below it and nothing above."""
+"""Imports point one way: a layer imports the ones below it, and no file is part of a circle."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Lowest first; those on one line do not know each other.
+# Lowest first. Those on one line do not import each other, but for the files within one of them.
 LAYERS = [
-    {"cnn_jax.errors", "cnn_jax.runtime"},
+    {"cnn_jax.errors"},
+    {"cnn_jax.metrics", "cnn_jax.runtime"},
     {"cnn_jax.config"},
     {"cnn_jax.ops"},
     {"cnn_jax.geometry", "cnn_jax.filters"},
@@ -17,51 +19,78 @@ LAYERS = [
     {"cnn_jax.models"},
     {"cnn_jax.data", "cnn_jax.report"},
     {"cnn_jax.train", "cnn_jax.weights"},
-    {"cnn_jax.sweep"},
+    {"cnn_jax.tasks"},
+    {"cnn_jax.sweep", "cnn_jax.experiments"},
     {"cnn_jax.cli"},
-    {"experiments"},
     {"configs"},
     {"launch"},
 ]
-# The experiment that a config names is looked up by name, so launch.py and configs may name what is beside them.
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in [*ROOT.glob("cnn_jax/**/*.py"), *ROOT.glob("configs/**/*.py"), ROOT / "launch.py"]
+}
 
 
 def layer_of(module: str) -> str | None:
     return next((name for name in HEIGHT if module == name or module.startswith(f"{name}.")), None)
 
 
-def imported(path: Path) -> set[str]:
-    """The modules of this project that a file imports, at its top or inside a function."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported(module: str) -> set[str]:
+    """The files of this project that a file imports, at its top or inside a function, other than for type checkers."""
+    tree, found = ast.parse(SOURCES[module].read_text()), set()
+    skipped = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{path}: relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {layer for layer in map(layer_of, found) if layer}
+            assert node.level == 0, f"{module}: relative import"
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                found.add(submodule if submodule in SOURCES else node.module)
+    return found & SOURCES.keys()
 
 
-def sources() -> list[tuple[str, Path]]:
-    files = [*ROOT.glob("cnn_jax/**/*.py"), *ROOT.glob("experiments/*.py"), *ROOT.glob("configs/**/*.py")]
-    files.append(ROOT / "launch.py")
-    return [(".".join(path.relative_to(ROOT).with_suffix("").parts), path) for path in files]
-
-
-@pytest.mark.parametrize(("module", "path"), [case for case in sources() if case[0] != "cnn_jax.__init__"])
-def test_imports_point_down(module: str, path: Path) -> None:
+@pytest.mark.parametrize("module", [module for module in SOURCES if module != "cnn_jax"])
+def test_imports_point_down(module: str) -> None:
     own = layer_of(module)
     assert own is not None, f"{module} has no place in LAYERS"
-    upward = {other for other in imported(path) if other != own and HEIGHT[other] >= HEIGHT[own]}
+    layers = {layer for other in imported(module) if (layer := layer_of(other)) is not None}
+    upward = {other for other in layers if other != own and HEIGHT[other] >= HEIGHT[own]}
     assert not upward, f"{module} ({own}) imports {sorted(upward)}, which stand above or beside it"
 
 
-def test_the_walk_sees_the_arrows_that_are_known_to_be_there() -> None:
-    assert "cnn_jax.ops" in imported(ROOT / "cnn_jax/nn/linear.py")
-    assert "experiments" in imported(ROOT / "configs/lenet5_digits.py")
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of nodes that reach each other (Tarjan's strongly connected components of more than one node)."""
+    reach = {node: set(targets) for node, targets in graph.items()}
+    for middle in graph:
+        for node in graph:
+            if middle in reach[node]:
+                reach[node] |= reach[middle]
+    groups = {frozenset(n for n in reach[node] if node in reach[n]) for node in graph if node in reach[node]}
+    return [sorted(group) for group in groups]
 
 
-@pytest.mark.parametrize("path", [path for _, path in sources()], ids=str)
-def test_modules_stay_readable(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 500
+def test_no_file_is_part_of_a_circle() -> None:
+    """Nor by an import within a function, which would only hide it. A package is what its ``__init__`` imports."""
+    graph = {module: imported(module) - {module} for module in SOURCES}
+    assert circles(graph) == []
+
+
+def test_circles_and_arrows_are_found_where_they_are() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": set()}) == [["a", "b", "c"]]
+    assert "cnn_jax.ops" in imported("cnn_jax.nn.linear")
+    assert "cnn_jax.tasks.report" in imported("cnn_jax.tasks.run"), "within a function"
+
+
+def test_the_wheel_has_every_package() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    packages = {".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("cnn_jax/**/__init__.py")}
+    assert set(listed) == packages | {"cnn_jax.configs", "cnn_jax.configs.sweeps"}

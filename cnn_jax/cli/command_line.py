@@ -1,28 +1,26 @@
-"""Around ``launch.py``: flags in; one clear line and an exit code out.
+"""What surrounds every mode of the command line: from flags to a config and a folder, from errors to one line.
 
-Exit codes: 0 done; 2 a mistake, with a line that says how to mend it; 130 or 143 interrupted by Ctrl-C or SIGTERM,
-saved and to be continued; 1 a fault of the program's own, with its traceback.
+Exit codes: 0 done; 2 a mistake, with a line that says how to fix it; 130 or 143 interrupted by Ctrl-C or SIGTERM, saved
+and ready to be continued; 1 a fault of the program itself, with its traceback.
 """
 
-import importlib
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from cnn_jax import config as configs
-from cnn_jax.errors import DISK_ERRORS, EXIT_CODE, Interrupted, UsageError, nearest
+from cnn_jax.errors import DISK_ERRORS, EXIT_CODE, Interrupted, UsageError
 from cnn_jax.runtime.compilation_cache import enable_compilation_cache
 
 
 def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
-    """Parses the flags and runs ``main``; each mistake of the user's becomes one line on stderr.
+    """Parses the flags and runs ``main``; each mistake of the user becomes one line on stderr.
 
     Returns:
       The exit code.
@@ -36,7 +34,7 @@ def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
             return 0
         if others:
             raise UsageError(
-                f"{others[0]!r} is no flag; write --name=value, and what has blanks or brackets in quotes: "
+                f"{others[0]!r} is not a flag; write --name=value, in quotes if it has blanks or brackets: "
                 "\"--config.data.augment=('flip', 'cutout')\""
             )
         main()
@@ -50,8 +48,8 @@ def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
         if error.errno not in DISK_ERRORS:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        mend = "make room or use another --workdir, and run the same command again; saved checkpoints are intact"
-        return _say(f"{error.strerror}{where}: {mend}", EXIT_CODE)
+        fix = "make room or use another --workdir, and run the same command again; saved checkpoints are intact"
+        return _say(f"{error.strerror}{where}: {fix}", EXIT_CODE)
     return 0
 
 
@@ -93,16 +91,6 @@ def join_processes(
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process lives
 
 
-def experiment(config: ConfigDict) -> ModuleType:
-    """The module of ``experiments/`` that a config names."""
-    folder = Path(__file__).parents[2] / "experiments"
-    known = [path.stem for path in folder.glob("[!_]*.py")]
-    name = config.get("experiment", "")
-    if name not in known:
-        raise UsageError(f"config.experiment={name!r} is unknown; {nearest(name, known)}")
-    return importlib.import_module(f"experiments.{name}")
-
-
 def config_and_workdir(config: ConfigDict | None, workdir: str | None, mode: str) -> tuple[ConfigDict, Path]:
     """The config from ``--config``, or that of the run in ``--workdir``; and the run's folder.
 
@@ -116,9 +104,7 @@ def config_and_workdir(config: ConfigDict | None, workdir: str | None, mode: str
         configs.check_config_file(path)
     if config is None:
         if workdir is None:
-            raise UsageError(
-                "which experiment? give --config=configs/<name>.py, or --workdir=<folder of an earlier run>"
-            )
+            raise UsageError("which experiment? give --config=<name or file>, or --workdir=<folder of an earlier run>")
         config = configs.read_run_config(_folder(workdir))
     if workdir is None:
         if mode in ("eval", "predict"):
@@ -138,6 +124,7 @@ def _folder(workdir: str) -> Path:
 
 def sweep(config: ConfigDict | None, workdir: str | None, *, worker: bool) -> None:
     """Begins, continues or shows a sweep, or takes part in one as a worker, see :mod:`cnn_jax.sweep.command`."""
+    from cnn_jax import experiments  # brings in jax, which flags must not
     from cnn_jax.sweep import command  # brings in Optuna
 
     if worker:
@@ -145,8 +132,8 @@ def sweep(config: ConfigDict | None, workdir: str | None, *, worker: bool) -> No
         return
     path = config_flags.get_config_filename(flags.FLAGS["config"]) if config is not None else None
     if config is None and workdir is None:
-        raise UsageError("which sweep? give --config=configs/<name>.py, or --workdir=<folder of an earlier sweep>")
-    command.sweep(config, path, _folder(workdir or _new_workdir(path, "sweep-")), experiment)
+        raise UsageError("which sweep? give --config=<name or file>, or --workdir=<folder of an earlier sweep>")
+    command.sweep(config, path, _folder(workdir or _new_workdir(path, "sweep-")), experiments.find)
 
 
 def _new_workdir(path: str | None, kind: str = "") -> str:
@@ -157,5 +144,5 @@ def _new_workdir(path: str | None, kind: str = "") -> str:
 def _say(line: str, exit_code: int) -> int:
     if "--debug" in sys.argv:  # and not FLAGS, which may be what could not be parsed
         traceback.print_exc()
-    print(f"launch.py: {line}", file=sys.stderr)
+    print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
     return exit_code

@@ -6,8 +6,9 @@ Balsam's speed records.
 Layers: ``whiten``, ``whiten_gelu``; ``block1`` to ``block3`` with ``conv1``, ``pool``, ``norm1``, ``gelu1``, ``conv2``,
 ``norm2``, ``gelu2`` inside; ``maxpool``, ``flatten``, ``fc``, ``scale``.
 
-The first layer is not trained: it whitens patches of the training images. It is made from them before training,
-``model.whiten.kernel[...] = airbench.whitening_kernel(images)``; until then it holds random numbers.
+The first layer is not trained: it whitens patches of the training images. Its kernel is computed from them before
+training, which runs do by themselves; in your own program write
+``model.whiten.kernel[...] = airbench.whitening_kernel(images)``. Until then it holds random numbers.
 """
 
 import math
@@ -151,4 +152,13 @@ def whitening_kernel(
     return jnp.concatenate([filters, -filters], axis=-1).reshape(_PATCH, _PATCH, x.shape[-1], -1)
 
 
-VARIANTS = {"airbench": Variant(airbench, (32, 32, 3), 10)}
+def whitened(images: Shaped[AnyArray, "..."]) -> dict[str, Array]:
+    """The initialisation that depends on the data: the kernel of the first layer, see :func:`whitening_kernel`.
+
+    >>> list(whitened(jax.random.normal(jax.random.key(0), (100, 32, 32, 3))))
+    ['whiten/kernel']
+    """
+    return {"whiten/kernel": whitening_kernel(images)}
+
+
+VARIANTS = {"airbench": Variant(airbench, (32, 32, 3), 10, data_init=whitened)}

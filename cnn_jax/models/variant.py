@@ -22,11 +22,14 @@ class Variant:
         ``functools.partial``.
       input_shape: (height, width, channels), the published one.
       num_classes: likewise.
+      data_init: for a network whose initialisation depends on the data: from training images, (images, height, width,
+        channels) as the network gets them, to the arrays that are not drawn at random, ``'whiten/kernel' -> array``.
     """
 
     builder: Callable[..., nn.Sequence]
     input_shape: tuple[int, int, int]
     num_classes: int
+    data_init: Callable[[Any], dict[str, Any]] | None = None
 
     def options(self) -> tuple[str, ...]:
         """The keywords that this network takes besides those that all of them do.

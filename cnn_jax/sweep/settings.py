@@ -19,6 +19,7 @@ ONE_MACHINE = (
     "without --storage a sweep is in SQLite, which is for the processes of one machine; "
     "begin it in another --workdir with --storage=postgresql://user@host/database"
 )
+_FORMER_NAMES = {"experiments.classification:train": "cnn_jax.tasks.run:train"}  # of functions, in older sweeps
 STORAGE_VARIABLE = "CNN_JAX_SWEEP_STORAGE"  # the URL for a worker; on its command line everybody could read it
 
 
@@ -78,8 +79,9 @@ class Sweep:
     @staticmethod
     def from_json(fields: dict[str, Any]) -> "Sweep":
         """What :meth:`to_json` wrote."""
-        config = configs.from_json(json.dumps(fields["config"]))
-        return Sweep(**{**fields, "config": config, "space": space.from_json(fields["space"])})
+        config = configs.upgraded(configs.from_json(json.dumps(fields["config"])))
+        train = _FORMER_NAMES.get(fields["train"], fields["train"])
+        return Sweep(**{**fields, "config": config, "train": train, "space": space.from_json(fields["space"])})
 
     def load_train(self) -> Train:
         """The function that trains one trial."""

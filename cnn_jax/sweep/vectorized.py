@@ -1,7 +1,7 @@
 """The vectorised runner: trials that differ only in numbers train together, in one compiled program.
 
 Learning rate, momentum, weight decay, dropout, label smoothing: the numbers that an experiment's program takes as
-arguments (``NUMBERS`` in its module), and the seed. Trials with other differences (batch size, width, optimiser)
+arguments (``traced`` in its module), and the seed. Trials with other differences (batch size, width, optimiser)
 form groups, and each group is compiled once. What would not pay is trained alone, and its log says why; where that is
 all of a sweep, the driver leaves it to the local runner's workers instead (:func:`would_not_pay`).
 """
@@ -47,7 +47,8 @@ def run_vectorized(
     done = [trial for trial in trials if (trial.workdir / "result.json").exists()]
     yield from run_alone(done, train=train, report=report, metric=metric, reports=reports)
     module = importlib.import_module(train.__module__)
-    for group in groups([trial for trial in trials if trial not in done], _numbers(module)):
+    numbers = _numbers(module, trials[0].config) if trials else ()
+    for group in groups([trial for trial in trials if trial not in done], numbers):
         left = {trial.number: trial for trial in group}
         try:
             for outcome in _run_group(group, module, alone, report=report, metric=metric, reports=reports):
@@ -82,7 +83,7 @@ def _run_group(
     if len(whole) < 2:
         yield from alone(whole, _LONELY)
         return
-    keys = tuple(training.numbers_of(whole[0].config, _numbers(module)))
+    keys = tuple(training.numbers_of(whole[0].config, _numbers(module, whole[0].config)))
     program = together.Program(prepared, whole[0].config, keys)
     size, most = _fitting(program, len(whole))
     if not size:
@@ -115,7 +116,7 @@ def would_not_pay(sweep: Sweep) -> str:
     reason = _unprepared(module) or obstacle(sweep.config)
     if reason or sweep.seeds > 1:
         return reason
-    numbers = _numbers(module)
+    numbers = _numbers(module, sweep.config)
     if sweep.engine != "grid":
         leaves = (leaf for leaf, _ in space.leaves(sweep.space) if not isinstance(leaf, space.When))
         varied = {name for leaf in leaves for name in space.names(leaf)}
@@ -129,9 +130,9 @@ def would_not_pay(sweep: Sweep) -> str:
     return _ALL_LONELY
 
 
-def _numbers(module: ModuleType) -> Sequence[str]:
-    """The keys that an experiment's program takes as arguments."""
-    return getattr(module, "NUMBERS", ())
+def _numbers(module: ModuleType, config: ConfigDict) -> Sequence[str]:
+    """The keys of a config that its program takes as arguments."""
+    return module.traced(config) if hasattr(module, "traced") else ()
 
 
 def _unprepared(module: ModuleType) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnn_jax.config import check_variant
-from experiments.classification import default_config
+from cnn_jax.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:

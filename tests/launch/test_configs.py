@@ -8,8 +8,8 @@ import pytest
 from sklearn.svm import SVC
 
 from cnn_jax import data
+from cnn_jax.config import load_config
 from cnn_jax.data.sources import SOURCES
-from configs.lenet5_digits import get_config
 from tests.launch.process import ROOT, train
 from tests.requirements import require_data
 
@@ -48,4 +48,4 @@ def test_reference_of_the_digits_is_what_the_machine_scores() -> None:
     train_set, test_set = (data.load("digits", split) for split in ("train", "test"))
     pixels = [dataset.images.reshape(len(dataset), -1) / 255 * 16 for dataset in (train_set, test_set)]
     score = SVC(gamma=0.001, C=10).fit(pixels[0], train_set.labels).score(pixels[1], test_set.labels)
-    assert score == pytest.approx(get_config().reference.accuracy, abs=1e-4)
+    assert score == pytest.approx(load_config("lenet5_digits").reference.accuracy, abs=1e-4)

@@ -73,7 +73,7 @@ def test_killed_streams_of_pictures_continue_to_the_same_bits_but_not_with_anoth
     new.write_bytes(next(folder.glob("3/*.png")).read_bytes())
     refused = launch(f"--workdir={workdir}")
     assert refused.returncode == 2
-    assert re.search(r"begun with other data \((train|validation|test): (\d+) -> (\d+) pictures", refused.stderr)
+    assert re.search(r"begun with other data \((train|validation|test): (\d+) -> (\d+) images", refused.stderr)
     new.unlink()
     train(workdir, config=config)
     assert outcome(workdir) == outcome(tmp_path / "undisturbed")

@@ -13,10 +13,10 @@ import socket
 import sys
 
 IMPORTED = (
-    "cnn_jax.cli.command_line",
-    "experiments.baselines",
-    "experiments.classification_report",
-    "experiments.finetune",
+    "cnn_jax.cli.main",
+    "cnn_jax.experiments.baselines",
+    "cnn_jax.tasks.report",
+    "cnn_jax.experiments.finetune",
     "matplotlib.pyplot",
     "sklearn.datasets",
     "tensorboardX",

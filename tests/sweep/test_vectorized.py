@@ -22,7 +22,9 @@ from cnn_jax.sweep.settings import Place, Sweep, write_sweep_file
 from cnn_jax.sweep.store import Store
 from cnn_jax.sweep.trial import Outcome, Trial, trial_directory
 from cnn_jax.sweep.worker import work
-from experiments import classification
+from cnn_jax.tasks import default_config
+from cnn_jax.tasks import run as runs
+from cnn_jax.tasks.saved import load_run
 from tests.launch.process import started
 from tests.sweep.driving import until
 
@@ -38,7 +40,7 @@ DIVERGING, ODD = 4, 5
 
 
 def make_trials(folder: Path, values: list[dict[str, Any]], *, model: str = "logistic_regression") -> list[Trial]:
-    config = classification.default_config()
+    config = default_config()
     config.model.name = model
     config.data.train, config.data.validation, config.data.test = "train[:320]", "validation[:50]", "test[:50]"
     config.batch_size, config.epochs = 32, 3
@@ -56,7 +58,7 @@ def never(trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
 
 
 def outcomes_of(trials: list[Trial], report: Any = never) -> Iterator[Outcome]:
-    options = {"train": classification.train, "metric": "validation/loss", "reports": False}
+    options = {"train": runs.train, "metric": "validation/loss", "reports": False}
     return vectorized.run_vectorized(trials, report=report, **options)
 
 
@@ -75,8 +77,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert results[0]["scores"] == pytest.approx(results[1]["scores"], rel=1e-4)
     for checkpoint in ("latest", "best"):
         states = [
-            classification.load_run(configs.read_run_config(folder), folder, checkpoint=checkpoint)[1]
-            for folder in (one, other)
+            load_run(configs.read_run_config(folder), folder, checkpoint=checkpoint)[1] for folder in (one, other)
         ]
         assert int(states[0].step) == int(states[1].step)
         jax.tree.map(
@@ -104,7 +105,7 @@ def trained_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Trial]
     counts = []
     for trial in trials:
         events.clear()
-        classification.train(trial.config, trial.workdir, report=False)
+        runs.train(trial.config, trial.workdir, report=False)
         counts.append(events.count("/jax/core/compile/backend_compile_duration"))
     jax.monitoring.unregister_event_duration_listener(listen)
     return trials, counts
@@ -135,7 +136,7 @@ def test_the_same_holds_of_lenet_5(tmp_path: Path) -> None:
     values = [{"seed": 3, "optimizer.learning_rate": 0.05, rate: 0.2}, {"seed": 4, rate: 0.4}]
     together, (alone, _) = (make_trials(tmp_path / name, values, model="lenet_5_modern") for name in ("a", "b"))
     assert [outcome.state for outcome in run(together).values()] == ["complete"] * 2
-    classification.train(alone.config, alone.workdir, report=False)
+    runs.train(alone.config, alone.workdir, report=False)
     assert_same_run(together[0].workdir, alone.workdir)
 
 
@@ -191,7 +192,7 @@ def test_an_interrupted_group_goes_on_where_it_was(tmp_path: Path, alone: list[T
 def test_killed_trials_of_one_program_are_finished_by_another_worker(tmp_path: Path, alone: list[Trial]) -> None:
     part, place = space.sweep(VALUES[:3]), Place(tmp_path)
     base = make_trials(tmp_path, [{}])[0].config
-    sweep = Sweep(base, part, "experiments.classification:train", "validation/loss", 3, engine="grid", reports=False)
+    sweep = Sweep(base, part, "cnn_jax.tasks.run:train", "validation/loss", 3, engine="grid", reports=False)
     write_sweep_file(place, sweep)
     store = Store(place, sweep)
     trials = [tmp_path / "trials" / f"{number:04d}" for number in range(3)]
@@ -213,9 +214,9 @@ def test_killed_trials_of_one_program_are_finished_by_another_worker(tmp_path: P
 
 def test_what_would_not_pay_is_known_before_anything_starts() -> None:
     def reason(part: space.Part, **changes: Any) -> str:
-        base = classification.default_config()
+        base = default_config()
         base.update(changes.pop("config", {}))
-        fields = {"train": "experiments.classification:train", "metric": "validation/loss", "points": 4} | changes
+        fields = {"train": "cnn_jax.tasks.run:train", "metric": "validation/loss", "points": 4} | changes
         return vectorized.would_not_pay(Sweep(base, part, **fields))
 
     sizes, rates = space.sweep("batch_size", [16, 32]), space.sweep("optimizer.learning_rate", [0.1, 0.2])
@@ -250,9 +251,7 @@ def test_what_does_not_fit_into_the_memory_is_split_and_at_last_trained_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trials = make_trials(tmp_path, VALUES[:3])
-    program = together.Program(
-        classification.prepare(trials[0].config, tmp_path), trials[0].config, ["label_smoothing"]
-    )
+    program = together.Program(runs.prepare(trials[0].config, tmp_path), trials[0].config, ["label_smoothing"])
     monkeypatch.setattr(together, "lanes", lambda: jax.local_devices()[:1])
     (device,) = together.lanes()
     length = program.plan.call_length(0)

@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnn_jax.errors import UsageError
-from experiments import classification
+from cnn_jax.tasks import run
 
 
 def variation(config: ConfigDict, changes: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> ConfigDict:
@@ -22,14 +22,15 @@ def variation(config: ConfigDict, changes: Mapping[str, Any], *, without: tuple[
       changes: key to value, with dots for keys within groups: ``{"optimizer.learning_rate": 0.1}``.
       without: the keys that belong to the series alone.
 
-    >>> config = classification.default_config()
+    >>> from cnn_jax.tasks import default_config
+    >>> config = default_config()
     >>> variation(config, {"model.name": "mlp"}).model.name, config.model.name
     ('mlp', 'lenet_5_modern')
     """
     fields = {key: value for key, value in config.to_dict().items() if key not in without}
-    run = ConfigDict({**fields, "experiment": "classification"})
-    run.update_from_flattened_dict(dict(changes))
-    return run
+    varied = ConfigDict({**fields, "experiment": "classification"})
+    varied.update_from_flattened_dict(dict(changes))
+    return varied
 
 
 def finished(config: ConfigDict, directory: Path) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def finished(config: ConfigDict, directory: Path) -> dict[str, Any]:
     path = directory / "result.json"
     if not path.is_file():
         print(f"\n{directory.name}: {config.model.name} on {config.data.name}, {config.data.train}")
-        classification.train(config, directory, report=False)
+        run.train(config, directory, report=False)
     return json.loads(path.read_text())
 
 

@@ -16,11 +16,14 @@ from cnn_jax import config as configs
 from cnn_jax import models
 from cnn_jax import train as training
 from cnn_jax.errors import UsageError
+from cnn_jax.experiments import series
 from cnn_jax.report.figures import spreads
 from cnn_jax.report.formatting import format_shares
 from cnn_jax.report.page import Headline, Page, Section, Table
+from cnn_jax.runtime.command import command_name
 from cnn_jax.runtime.files import write_json
-from experiments import classification, series
+from cnn_jax.tasks import default_config as task_config
+from cnn_jax.tasks import run as runs
 
 Scores = dict[str, dict[int, list[float]]]
 """Way -> number of examples -> test accuracy for each seed."""
@@ -31,7 +34,7 @@ _TITLES = {"kept": "features kept", "scratch": "from scratch"}
 
 def default_config() -> ConfigDict:
     """Every key: those of classification, which describe the target, and what is different on the source."""
-    config = classification.default_config()
+    config = task_config("classification")
     config.experiment = "finetune"
     with config.unlocked():
         config.source = {
@@ -72,7 +75,7 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
     print(f"the runs are in {directory}; open {directory / 'report.html'}")
 
 
-def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str) -> None:
+def evaluate(config: ConfigDict, directory: Path, **options: Any) -> None:
     """Raises a UsageError: a series of runs has no checkpoint of its own."""
     raise series.refusal("eval", directory)
 
@@ -84,7 +87,7 @@ def predict(config: ConfigDict, directory: Path, **options: Any) -> None:
 
 def summary(config: ConfigDict, **options: Any) -> None:
     """Prints the table of the network that learns the source."""
-    classification.summary(source_run(config), **options)
+    runs.summary(source_run(config), **options)
 
 
 def source_run(config: ConfigDict) -> ConfigDict:
@@ -103,7 +106,7 @@ def target_run(config: ConfigDict, way: str, *, count: int, number: int, source:
         "batch_size": min(config.batch_size, count),
     }
     if way == "kept":
-        changes |= {"model.features_from": str(source), "freeze": _feature_layers(config)}
+        changes |= {"model.weights": str(source), "freeze": _feature_layers(config)}
     return series.variation(config, changes, without=_SERIES_KEYS)
 
 
@@ -154,7 +157,7 @@ def _write_report(config: ConfigDict, directory: Path, source: float, scores: Sc
                 ),
             ),
             Section("Config", code=configs.to_json(config)),
-            Section("How to reproduce", code=f"python launch.py --workdir={directory}"),
+            Section("How to reproduce", code=f"{command_name()} --workdir={directory}"),
         ],
         footer=f"Written by cnn_jax. Each run is in a folder of its own within {directory.name}.",
     )

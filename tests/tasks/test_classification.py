@@ -1,4 +1,4 @@
-"""What a classifier computes in, and what an ensemble of them says."""
+"""What a network computes in, and what an ensemble of them says."""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,17 @@ from ml_collections import ConfigDict
 
 from cnn_jax import data, nn, train
 from cnn_jax.errors import UsageError
-from experiments import baselines, classification, finetune
+from cnn_jax.experiments import baselines, finetune
+from cnn_jax.tasks import Classification, Examples, default_config
+from cnn_jax.tasks import run as runs
+from cnn_jax.tasks.network import TaskNetwork, make_network
 
 SHAPE = (28, 28, 1)
 PREPROCESS = data.Preprocess(SHAPE, mean=(0.5,), std=(0.5,))
 
 
 def config(**overrides) -> ConfigDict:
-    result = classification.default_config()
+    result = default_config()
     result.input_shape = SHAPE
     result.model.width = 0.5
     result.update(overrides)
@@ -29,21 +32,29 @@ def batch() -> dict[str, jax.Array]:
     return {"image": jnp.asarray(images), "label": jnp.arange(6) % 3, "mask": jnp.array([1, 1, 1, 1, 1, 0])}
 
 
-def classifier_and_state(settings: ConfigDict) -> tuple[classification.Classifier, train.TrainState]:
-    classifier = classification.make_classifier(settings, PREPROCESS, ("a", "b", "c"))
+def task(settings: ConfigDict, names: tuple[str, ...] = ("a", "b", "c")) -> Classification:
+    return Classification(settings, Examples(SHAPE, names))
+
+
+def network_of(settings: ConfigDict) -> TaskNetwork:
+    return make_network(settings, task(settings), PREPROCESS)
+
+
+def network_and_state(settings: ConfigDict) -> tuple[TaskNetwork, train.TrainState]:
+    network = network_of(settings)
     optimizer = train.create_optimizer("sgd", 0.1)
-    return classifier, jax.jit(lambda: classifier.init(jax.random.key(0), optimizer))()
+    return network, jax.jit(lambda: network.init(jax.random.key(0), optimizer))()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_network_computes_in_its_dtype_and_learns_in_float32(dtype: str) -> None:
-    classifier = classification.make_classifier(config(dtype=dtype), PREPROCESS, ("a", "b", "c"))
+    network = network_of(config(dtype=dtype))
     optimizer = train.create_optimizer("sgd", 0.1)
-    state = jax.eval_shape(lambda: classifier.init(jax.random.key(0), optimizer))
-    step = classifier.step(optimizer, train.ONE_DEVICE)
+    state = jax.eval_shape(lambda: network.init(jax.random.key(0), optimizer))
+    step = network.step(optimizer, train.ONE_DEVICE)
     images = batch()["image"]
     logits, activations = jax.eval_shape(
-        lambda state: classifier.apply(state.params, state.model_state, images, return_activations=True)[0], state
+        lambda state: network.apply(state.params, state.model_state, images, return_activations=True)[0], state
     )
     assert {name: array.dtype.name for name, array in activations.items()} == dict.fromkeys(activations, dtype)
     assert logits.dtype.name == dtype
@@ -53,20 +64,20 @@ def test_network_computes_in_its_dtype_and_learns_in_float32(dtype: str) -> None
 
 
 def test_activations_can_be_drawn_whatever_the_network_computes_in() -> None:
-    classifier, state = classifier_and_state(config(dtype="bfloat16"))
-    activations = classifier.activations(state, np.asarray(batch()["image"][:1]))
+    network, state = network_and_state(config(dtype="bfloat16"))
+    activations = network.activations(state, np.asarray(batch()["image"][:1]))
     assert {array.dtype.name for array in activations.values()} == {"float32"}
 
 
 def test_ensemble_averages_the_probabilities_of_its_members() -> None:
-    classifier, state = classifier_and_state(config(ensemble=3))
-    single = classification.Classifier(config(), PREPROCESS, ("a", "b", "c"))
-    probability = jax.jit(lambda state, images: jax.nn.softmax(single.logits(state, images)))
+    network, state = network_and_state(config(ensemble=3))
+    single = network_of(config())
+    probability = jax.jit(lambda state, images: jax.nn.softmax(single.outputs(state, images)))
     each = np.stack([probability(train.member(state, number), batch()["image"]) for number in range(3)])
     assert np.abs(each[0] - each[1]).max() > 1e-3, "the members differ"
     average = each.mean(axis=0)
     labels, mask = np.asarray(batch()["label"]), np.asarray(batch()["mask"])
-    metrics = {name: float(total) for name, (total, _) in jax.jit(classifier.evaluate)(state, batch()).items()}
+    metrics = {name: float(total) for name, (total, _) in jax.jit(network.evaluate)(state, batch()).items()}
     expected = {"accuracy": ((average.argmax(-1) == labels) * mask).sum()}
     expected |= {f"accuracy_{n + 1}": ((each[n].argmax(-1) == labels) * mask).sum() for n in range(3)}
     expected |= {"loss": -(np.log(average[np.arange(6), labels]) * mask).sum()}
@@ -74,22 +85,22 @@ def test_ensemble_averages_the_probabilities_of_its_members() -> None:
 
 
 def test_views_of_a_network_of_squared_errors_are_averaged_as_they_are() -> None:
-    classifier, state = classifier_and_state(config(loss="squared_error"))
+    network, state = network_and_state(config(loss="squared_error"))
     images = batch()["image"]
-    both = jax.jit(lambda images: classifier.apply(state.params, state.model_state, images)[0])
-    classifier.config.data.test_time = "mirror"
+    both = jax.jit(lambda images: network.apply(state.params, state.model_state, images)[0])
+    network.config.data.test_time = "mirror"
     expected = (both(images) + both(images[:, :, ::-1])) / 2
-    np.testing.assert_allclose(jax.jit(classifier.logits)(state, images), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(network.outputs)(state, images), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_top_k_counts_the_classes_that_are_among_the_first() -> None:
-    classifier = classification.make_classifier(config(top_k=2), PREPROCESS, ("a", "b", "c"))
+    network = task(config(top_k=2))
     logits = jnp.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [1.0, 1.0, 0.0]])
-    metrics = classifier.metrics(logits, {"label": jnp.array([0, 1, 2, 1]), "mask": jnp.array([1, 1, 1, 0])})
+    metrics = network.measure(logits, {"label": jnp.array([0, 1, 2, 1]), "mask": jnp.array([1, 1, 1, 0])})
     assert [float(number) for number in metrics["top_2_accuracy"]] == [2, 3]
 
 
-class WithAHead(classification.Classifier):
+class WithAHead(TaskNetwork):
     """A linear network with a linear head on the side."""
 
     def create(self, key: jax.Array) -> nn.Sequence:
@@ -99,10 +110,11 @@ class WithAHead(classification.Classifier):
 
 
 def test_auxiliary_heads_add_their_losses_with_their_weight() -> None:
-    classifier = WithAHead(config(auxiliary_weight=0.25), PREPROCESS, ("a", "b", "c"))
-    assert classifier.auxiliary_heads == ["aux/logits"]
-    state = classifier.init(jax.random.key(0), train.create_optimizer("sgd", 0.1))
-    total, _ = classifier.loss(state.params, state.model_state, batch(), jax.random.key(0))
+    settings = config(auxiliary_weight=0.25)
+    network = WithAHead(settings, task(settings), PREPROCESS)
+    assert network.auxiliary_heads == ["aux/logits"]
+    state = network.init(jax.random.key(0), train.create_optimizer("sgd", 0.1))
+    total, _ = network.loss(state.params, state.model_state, batch(), jax.random.key(0))
     pixels = np.asarray(PREPROCESS(batch()["image"])).reshape(6, -1)
     losses = []
     for layer in (state.params["output"], state.params["aux"]["logits"]):
@@ -112,17 +124,18 @@ def test_auxiliary_heads_add_their_losses_with_their_weight() -> None:
     assert float(total) == pytest.approx(losses[0] + 0.25 * losses[1], rel=1e-5)
 
 
-def test_whitening_is_in_the_state_and_in_its_average() -> None:
+def test_values_to_start_from_are_in_the_state_and_in_its_average() -> None:
     settings = config(input_shape=(32, 32, 3), ema_decay=0.9, model={"name": "airbench", "width": 1 / 16})
-    classifier = classification.Classifier(settings, PREPROCESS, ("a", "b"))
-    kernel = jnp.ones((2, 2, 3, 24))
-    optimizer = train.create_optimizer("sgd", 0.1)
-    state = jax.eval_shape(lambda: classifier.whitened(classifier.init(jax.random.key(0), optimizer), kernel))
-    template = jax.eval_shape(lambda: classifier.init(jax.random.key(0), optimizer))
-    assert jax.tree.structure(state) == jax.tree.structure(template)
-    made = jax.jit(lambda: classifier.whitened(classifier.init(jax.random.key(0), optimizer), kernel))()
-    for kept in (made.model_state, made.ema[1]):
-        np.testing.assert_array_equal(kept["whiten"]["kernel"][...], kernel)
+    network, optimizer = network_of(settings), train.create_optimizer("lookahead", 0.1)
+    values = {"whiten/kernel": jnp.ones((2, 2, 3, 24)), "fc/kernel": jnp.full((16, 3), 2.0)}
+    made = jax.jit(lambda: network.init(jax.random.key(0), optimizer, values))()
+    for params, model_state in ((made.params, made.model_state), made.ema):
+        np.testing.assert_array_equal(model_state["whiten"]["kernel"][...], 1)
+        np.testing.assert_array_equal(params["fc"]["kernel"][...], 2)
+    slow = [leaf for leaf in jax.tree.leaves(made.opt_state) if leaf.shape == (16, 3)]
+    assert any(np.all(np.asarray(leaf) == 2) for leaf in slow), "the optimiser has a copy of what training starts from"
+    drawn = jax.eval_shape(lambda: network.init(jax.random.key(0), optimizer))
+    assert jax.tree.structure(made) == jax.tree.structure(drawn)
 
 
 @pytest.mark.parametrize(
@@ -137,21 +150,21 @@ def test_whitening_is_in_the_state_and_in_its_average() -> None:
 )
 def test_mistakes_are_named(overrides: dict, parts: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
-        classification.make_classifier(config(**overrides), PREPROCESS, ("a", "b"))
+        make_network(config(**overrides), task(config(**overrides), ("a", "b")), PREPROCESS)
     assert all(part in str(caught.value) for part in parts)
 
 
 def test_a_networks_table_needs_no_pictures(tmp_path, capsys) -> None:
     """Neither prepared nor downloaded; and of the classes that are chosen alone."""
     settings = config(data={"name": "cifar10", "data_dir": str(tmp_path), "classes": (8, 3)}, input_shape=(32, 32, 3))
-    assert classification.untrained(settings).class_names == ("8", "3")  # TFDS has the names with the pictures
-    classification.summary(settings, output=str(tmp_path / "table.csv"))
+    assert runs.untrained(settings).task.outputs == ("8", "3")  # TFDS has the names with the pictures
+    runs.summary(settings, output=str(tmp_path / "table.csv"))
     printed = capsys.readouterr().out
-    assert printed.startswith("lenet_5_modern, input 32x32x3, 2 classes")
+    assert printed.startswith("lenet_5_modern, input 32x32x3, 2 outputs")
     assert (tmp_path / "table.csv").read_text().splitlines()[1].startswith("c1,Conv,28x28x3,5x5")
     settings.data.classes = (10,)
     with pytest.raises(UsageError, match="class 10 is not one of 0 to 9"):
-        classification.untrained(settings)
+        runs.untrained(settings)
 
 
 def test_a_series_has_the_table_of_each_network(tmp_path, capsys) -> None:
@@ -162,4 +175,4 @@ def test_a_series_has_the_table_of_each_network(tmp_path, capsys) -> None:
     settings = finetune.default_config()
     settings.source.update({"name": "digits", "classes": (0, 1, 2)})
     finetune.summary(settings)
-    assert "lenet_5_modern, input 32x32x1, 3 classes" in capsys.readouterr().out
+    assert "lenet_5_modern, input 32x32x1, 3 outputs" in capsys.readouterr().out

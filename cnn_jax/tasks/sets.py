@@ -1,4 +1,4 @@
-"""The data of a classification run: the sets that its config names, their augmentation, what is noted of them."""
+"""The data of a run: the sets that its config names, their augmentation, and the description that a run keeps."""
 
 import dataclasses
 import functools
@@ -16,31 +16,32 @@ from cnn_jax import data
 from cnn_jax import train as training
 from cnn_jax.data import augment
 from cnn_jax.errors import UsageError
+from cnn_jax.tasks.task import Examples
 
-PictureSet = data.Dataset | data.Records
+ExampleSet = data.Dataset | data.Records
 
 # A series of runs opens and reads each set once.
 _open = functools.lru_cache(maxsize=8)(data.open_set)
 
 
 @functools.lru_cache(maxsize=8)
-def _in_memory(found: PictureSet) -> data.Dataset:
+def _in_memory(found: ExampleSet) -> data.Dataset:
     return found.to_memory()
 
 
-def open_split(config: ConfigDict, split: str) -> PictureSet:
+def open_split(config: ConfigDict, split: str) -> ExampleSet:
     """One split of a config's data."""
     return _open(config.data.name, split, **_options(config))
 
 
 def find_class_names(config: ConfigDict) -> tuple[str, ...]:
-    """The names of the classes that a config tells apart; its pictures need not be prepared for that."""
+    """The names of the classes that a config tells apart; its data set need not be prepared for that."""
     names = data.class_names(config.data.name, config.data.test, **_options(config))
     return data.chosen_classes(config.data.name, names, config.data.classes) if config.data.classes else names
 
 
 def _options(config: ConfigDict) -> dict[str, Any]:
-    """Where and how the pictures of a config are read."""
+    """Where and how the images of a config are read."""
     size = tuple(config.data.size)
     if size and (len(size) != 2 or min(size) < 1):
         raise UsageError(f"data.size={size} must be (height, width), or () for that of input_shape")
@@ -52,13 +53,13 @@ def _options(config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def load_splits(config: ConfigDict, splits: Sequence[str], *, directory: Path | None = None) -> list[PictureSet]:
+def load_splits(config: ConfigDict, splits: Sequence[str], *, directory: Path | None = None) -> list[ExampleSet]:
     """Some splits of a config's data: in memory, or, where ``config.data.loading`` has it so, left on disk.
 
     Args:
-      config: of the run.
-      splits: split expressions.
-      directory: of a run that is perhaps continued: it goes on as it began, since the order of its sums hangs on it.
+      config: Of the run.
+      splits: Split expressions.
+      directory: Of a run, which is continued as it began: the order of its sums depends on where the data are.
     """
     begun = _description(directory) if directory is not None else None
     sets = [open_split(config, split) for split in splits]
@@ -74,7 +75,7 @@ def load_splits(config: ConfigDict, splits: Sequence[str], *, directory: Path | 
     return [data.as_records(found) for found in sets]
 
 
-def load_sets(config: ConfigDict, directory: Path) -> dict[str, PictureSet]:
+def load_sets(config: ConfigDict, directory: Path) -> dict[str, ExampleSet]:
     """The sets that a config names, by their role: train, test, and validation if there is one."""
     roles = ("train", "validation", "test") if config.data.validation else ("train", "test")
     sets = dict(
@@ -90,15 +91,26 @@ def load_sets(config: ConfigDict, directory: Path) -> dict[str, PictureSet]:
     return sets
 
 
-def examples(config: ConfigDict, found: PictureSet) -> training.Examples | data.Stream:
-    """A set as the loop knows it: arrays, or a stream of them."""
+def known_examples(found: ExampleSet) -> Examples:
+    """What a task is told about a set."""
+    return Examples(tuple(found.image_shape), tuple(found.class_names))
+
+
+def take(found: ExampleSet, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+    """Some examples of a set, as a batch has them."""
+    images, labels = found.take(list(indices))
+    return {"image": images, "label": labels, "index": np.asarray(indices, np.int32)}
+
+
+def examples(config: ConfigDict, found: ExampleSet) -> training.Examples | data.Stream:
+    """A set as the loop takes it: arrays, or a stream of them."""
     if isinstance(found, data.Records):
         return data.Stream(found, workers=config.data.workers)
     return {"image": found.images, "label": found.labels, "index": np.arange(len(found), dtype=np.int32)}
 
 
-def make_preprocess(config: ConfigDict, train_set: PictureSet) -> data.Preprocess:
-    """How pictures become the network's input: in the config's range of pixels, or normalised by the training set."""
+def make_preprocess(config: ConfigDict, train_set: ExampleSet) -> data.Preprocess:
+    """How images become the network's input: in the config's range of pixels, or normalised by the training set."""
     shape, resize, pixel_range = tuple(config.input_shape), config.data.resize, tuple(config.data.pixel_range)
     if not pixel_range:
         return data.Preprocess.measure(train_set, shape, resize=resize)
@@ -107,19 +119,19 @@ def make_preprocess(config: ConfigDict, train_set: PictureSet) -> data.Preproces
     return data.Preprocess.ranged(shape, *pixel_range, resize=resize)
 
 
-def make_augmentation(config: ConfigDict, train_set: PictureSet, preprocess: data.Preprocess) -> augment.Augmentation:
-    """The augmentation of a config, with what it needs to know of the training set; tried on shapes at once."""
+def make_augmentation(config: ConfigDict, train_set: ExampleSet, preprocess: data.Preprocess) -> augment.Augmentation:
+    """The augmentation of a config, with what it needs to know about the training set; checked on shapes at once."""
     wants_colors = any(call.startswith("color_pca") for call in config.data.augment)
     colors = augment.color_covariance(data.sample(train_set).images) if wants_colors else None
     augmentation = augment.Augmentation(config.data.augment, num_classes=train_set.num_classes, covariance=colors)
-    pictures = jnp.zeros((1, *train_set.image_shape), train_set.dtype)
-    batch = {"image": pictures, "label": jnp.zeros(1, jnp.int32), "index": jnp.zeros(1, jnp.int32)}
+    images = jnp.zeros((1, *train_set.image_shape), train_set.dtype)
+    batch = {"image": images, "label": jnp.zeros(1, jnp.int32), "index": jnp.zeros(1, jnp.int32)}
     jax.eval_shape(lambda key: preprocess(augmentation(key, batch, step=0, epoch=0)["image"]), jax.random.key(0))
     return augmentation
 
 
-def describe_data(config: ConfigDict, sets: Mapping[str, PictureSet], preprocess: data.Preprocess) -> dict[str, Any]:
-    """What a run must remember of its data to be used without it, as JSON values (``data.json``)."""
+def describe_data(config: ConfigDict, sets: Mapping[str, ExampleSet], preprocess: data.Preprocess) -> dict[str, Any]:
+    """What a trained run must know about its data where they are not there, as JSON values (``data.json``)."""
     train_set = sets["train"]
     return {
         "name": train_set.name,
@@ -134,11 +146,11 @@ def describe_data(config: ConfigDict, sets: Mapping[str, PictureSet], preprocess
     }
 
 
-def check_same_data(directory: Path, sets: Mapping[str, PictureSet]) -> None:
-    """Refuses to continue a run with other data than it was begun with.
+def check_same_data(directory: Path, sets: Mapping[str, ExampleSet]) -> None:
+    """Refuses to continue a run with data other than those that it was started with.
 
     Raises:
-      UsageError: the data have changed; it says how.
+      UsageError: The data have changed; it says how.
     """
     before = _description(directory)
     if before is None:
@@ -150,7 +162,7 @@ def check_same_data(directory: Path, sets: Mapping[str, PictureSet]) -> None:
     for role, found in sets.items():
         then, now = before["fingerprints"].get(role), found.fingerprint()
         if then != now:
-            counts = f"{before['examples'].get(role, 0):,} -> {len(found):,} pictures"
+            counts = f"{before['examples'].get(role, 0):,} -> {len(found):,} images"
             changed.append(f"{role}: {counts}, fingerprint {then} -> {now}")
     if changed:
         raise UsageError(
@@ -163,7 +175,7 @@ def read_description(directory: Path) -> dict[str, Any]:
     """The ``data.json`` of a run.
 
     Raises:
-      UsageError: there is none.
+      UsageError: There is none.
     """
     description = _description(directory)
     if description is None:
@@ -175,9 +187,11 @@ def read_description(directory: Path) -> dict[str, Any]:
 
 
 def preprocess_of(description: Mapping[str, Any]) -> data.Preprocess:
-    """The preprocessing that a run noted."""
-    noted = description["preprocess"]
-    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in noted.items()}
+    """The preprocessing of a run."""
+    fields_of = description["preprocess"]
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields_of.items()
+    }
     return data.Preprocess(**fields)
 
 

@@ -23,12 +23,15 @@ from cnn_jax import config as configs
 from cnn_jax import data, geometry
 from cnn_jax import train as training
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.experiments import series
 from cnn_jax.report.figures import errors
 from cnn_jax.report.formatting import format_shares
 from cnn_jax.report.page import Headline, Page, Section, Table
+from cnn_jax.runtime.command import command_name
 from cnn_jax.runtime.files import write_json
-from experiments import classification, series
-from experiments.classification_data import load_splits
+from cnn_jax.tasks import default_config as task_config
+from cnn_jax.tasks import run as runs
+from cnn_jax.tasks.sets import load_splits
 
 _SERIES_KEYS = ("networks", "seeds", "methods", "published", "few")
 # On all 784 pixels the support vector machine took over three minutes; 50 components hold 82 % of the variance.
@@ -42,7 +45,7 @@ METHODS: dict[str, Callable[[], Any]] = {
 
 def default_config() -> ConfigDict:
     """Every key: those of classification, shared by all networks, and what is different for each."""
-    config = classification.default_config()
+    config = task_config("classification")
     config.experiment = "baselines"
     with config.unlocked():
         config.networks = {}  # title -> changes to the config, keys with dots written as nested groups
@@ -62,11 +65,11 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
     with training.open_workdir(directory, config):
         results: dict[str, dict[str, Any]] = {}
         for title in config.networks:
-            runs = network_runs(config, title)
-            folders = [directory / f"{_file_name(title)}-{run.seed}" for run in runs]
-            scores = [series.finished(*pair)["scores"] for pair in zip(runs, folders, strict=True)]
+            own = network_runs(config, title)
+            folders = [directory / f"{_file_name(title)}-{run.seed}" for run in own]
+            scores = [series.finished(*pair)["scores"] for pair in zip(own, folders, strict=True)]
             errors_of_runs = [1 - score["test/accuracy"] for score in scores]
-            network = classification.untrained(runs[0]).abstract_model
+            network = runs.untrained(own[0]).abstract_model
             results[title] = {"errors": errors_of_runs, "parameters": geometry.parameter_count(network)}
         for title in config.methods:
             results[title] = _method(config, title, directory / f"{_file_name(title)}.json")
@@ -78,7 +81,7 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
     print(f"in {time.perf_counter() - started:.1f} s; the runs are in {directory}; open {directory / 'report.html'}")
 
 
-def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str) -> None:
+def evaluate(config: ConfigDict, directory: Path, **options: Any) -> None:
     """Raises a UsageError: a series of runs has no checkpoint of its own."""
     raise series.refusal("eval", directory)
 
@@ -92,7 +95,7 @@ def summary(config: ConfigDict, *, output: str | None = None) -> None:
     """Prints the tables of the networks, and writes each to a file of its own: ``x-LeNet-5.csv`` for ``x.csv``."""
     for title in config.networks:
         own = output and str(Path(output).with_stem(f"{Path(output).stem}-{_file_name(title)}"))
-        classification.summary(network_runs(config, title)[0], output=own)
+        runs.summary(network_runs(config, title)[0], output=own)
 
 
 def network_runs(config: ConfigDict, title: str) -> list[ConfigDict]:
@@ -192,7 +195,7 @@ def _write_report(config: ConfigDict, directory: Path, results: dict[str, dict[s
         sections=[
             *sections,
             Section("Config", code=configs.to_json(config)),
-            Section("How to reproduce", code=f"python launch.py --workdir={directory}"),
+            Section("How to reproduce", code=f"{command_name()} --workdir={directory}"),
         ],
         footer=f"Written by cnn_jax. Each network's run is in a folder of its own within {directory.name}.",
     )

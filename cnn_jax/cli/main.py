@@ -1,0 +1,87 @@
+"""Trains, evaluates and uses networks; also installed as the command ``cnn-jax``.
+
+{0} --config=lenet5_digits
+{0} --config=lenet5_digits --mode=sweep --sweep='optimizer.learning_rate=log(1e-3,1)'
+{0} --mode=predict --workdir=runs/lenet5_digits-20260101-120000 --images=a.png,folder/
+"""
+
+import os
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from cnn_jax.cli import command_line
+from cnn_jax.runtime import command, huge_pages, xla
+from cnn_jax.sweep import flags as sweep_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "The experiment: the name of a config that comes with cnn_jax, such as lenet5_digits, or a file, such as "
+    "my_own.py; ':variant' may follow.",
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The folder of the run. By default a new one, runs/<config>-<time>; an old one is continued."
+)
+_MODE = flags.DEFINE_enum(
+    "mode",
+    "train",
+    ["train", "eval", "predict", "summary", "sweep", "sweep-worker"],
+    "train: learn, evaluate, write the report. eval: score a checkpoint on the full test set. "
+    "predict: what the network says about your own images. summary: the network's table. "
+    "sweep: the config with many values; continues, or shows, that in --workdir. sweep-worker: help a sweep elsewhere.",
+)
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ["latest", "best"], "For eval and predict: which checkpoint.")
+_IMAGES = flags.DEFINE_list("images", [], "For predict: images, and folders of images, separated by commas.")
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "A file to write as well. For predict and eval: .csv. For summary: .csv, .md, .json, or .png for a figure.",
+)
+_PROFILE = flags.DEFINE_integer(
+    "profile", 0, "For train: trace so many steps first, and say where the trace is.", lower_bound=0
+)
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One run in several processes, found through the scheduler.")
+_COORDINATOR = flags.DEFINE_string("coordinator_address", None, "Several processes: host:port of the first of them.")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Several processes: the number of this one, from 0.")
+flags.adopt_module_key_flags(sweep_flags)
+flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+
+
+def main() -> int:
+    """The command line; returns the exit code."""
+    huge_pages.restart_with_huge_pages()
+    added = xla.apply_recommended_flags(os.environ)  # before anything imports jax
+    program = sys.modules["__main__"]
+    program.__doc__ = (__doc__ or "").format(command.command_name())  # what --help shows
+    for flag in flags.FLAGS.get_key_flags_for_module(__name__):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    return command_line.run(lambda: _run(added), sys.argv)
+
+
+def _run(added_xla_flags: list[str]) -> None:
+    """Gives the config to its experiment, or to a sweep."""
+    if _MODE.value.startswith("sweep"):
+        command_line.sweep(_CONFIG.value, _WORKDIR.value, worker=_MODE.value == "sweep-worker")
+        return
+    command_line.join_processes(
+        _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, scheduler=_DISTRIBUTED.value, workdir=_WORKDIR.value
+    )
+    config, workdir = command_line.config_and_workdir(_CONFIG.value, _WORKDIR.value, _MODE.value)
+    from cnn_jax import experiments  # brings in jax, which the flags of several processes must come before
+
+    experiment = experiments.find(config)
+    match _MODE.value:
+        case "train":
+            print(xla.describe(added_xla_flags), huge_pages.describe(), sep="; ")
+            experiment.train(config, workdir, profile=_PROFILE.value)
+        case "eval":
+            experiment.evaluate(config, workdir, checkpoint=_CHECKPOINT.value, output=_OUTPUT.value)
+        case "predict":
+            experiment.predict(
+                config, workdir, images=_IMAGES.value, output=_OUTPUT.value, checkpoint=_CHECKPOINT.value
+            )
+        case "summary":
+            experiment.summary(config, output=_OUTPUT.value)

@@ -1,0 +1,31 @@
+"""What ``config.experiment`` can name: a task, of which one run is trained, or an experiment made of several runs."""
+
+import importlib
+from types import ModuleType
+
+from ml_collections import ConfigDict
+
+from cnn_jax.errors import UsageError, nearest
+from cnn_jax.runtime.objects import is_reference
+from cnn_jax.tasks import TASKS, run, task_class
+
+SERIES = {  # by the names of their modules, since they bring in scikit-learn and matplotlib
+    "baselines": "cnn_jax.experiments.baselines",
+    "finetune": "cnn_jax.experiments.finetune",
+}
+"""Name in ``config.experiment`` -> module of an experiment that is made of several runs."""
+
+
+def find(config: ConfigDict) -> ModuleType:
+    """The module with ``train``, ``evaluate``, ``predict`` and ``summary`` for a config.
+
+    Raises:
+      UsageError: ``config.experiment`` names neither a task nor an experiment of several runs.
+    """
+    name = config.get("experiment", "")
+    if name in SERIES:
+        return importlib.import_module(SERIES[name])
+    if name not in TASKS and not is_reference(name):
+        raise UsageError(f"config.experiment={name!r} is unknown; {nearest(name, [*TASKS, *SERIES])}")
+    task_class(name)
+    return run

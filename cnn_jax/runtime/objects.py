@@ -1,0 +1,67 @@
+"""Python objects by the place of their definition, so that a config, which holds texts, can name one."""
+
+import functools
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cnn_jax.errors import UsageError, nearest
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text has the form of a reference: ``'path/to/file.py:name'`` or ``'package.module:name'``.
+
+    >>> is_reference("mine.py:Ink"), is_reference("classification")
+    (True, False)
+    """
+    return ":" in text
+
+
+def load_object(reference: str, *, what: str) -> Any:
+    """The object that a reference names; the file or module is imported once per process.
+
+    Args:
+      reference: ``'path/to/file.py:name'`` or ``'package.module:name'``.
+      what: Where the reference was given, such as ``"experiment='mine.py:Ink'"``; begins the error message.
+
+    Raises:
+      UsageError: The file or module does not exist or raises while it is imported, or has no such name.
+
+    >>> load_object("math:pi", what="number")
+    3.141592653589793
+    """
+    place, _, name = reference.rpartition(":")
+    try:
+        module = import_file(Path(place).resolve()) if place.endswith(".py") else importlib.import_module(place)
+    except Exception as error:
+        if isinstance(error, FileNotFoundError):
+            raise UsageError(f"{what}: there is no file {place}") from error
+        raise UsageError(f"{what}: {place} cannot be imported: {type(error).__name__}: {error}") from error
+    if not hasattr(module, name):
+        public = [known for known in vars(module) if not known.startswith("_")]
+        raise UsageError(f"{what}: {place} has no {name!r}; {nearest(name, public)}")
+    return getattr(module, name)
+
+
+@functools.cache
+def import_file(path: Path) -> ModuleType:
+    """The module of a Python file, executed once per process.
+
+    Args:
+      path: An absolute path.
+    """
+    name = f"cnn_jax_file_{path.stem}_{abs(hash(str(path)))}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look modules up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,18 @@
+"""Tasks: what is learned, and the run that is the same for all of them. ``docs/extending.md`` shows how to add one."""
+
+from cnn_jax.metrics import Metric
+from cnn_jax.tasks.classification import Classification
+from cnn_jax.tasks.table import TASKS, default_config, task_class
+from cnn_jax.tasks.task import Examples, Results, Task, mean_over
+
+__all__ = [
+    "TASKS",
+    "Classification",
+    "Examples",
+    "Metric",
+    "Results",
+    "Task",
+    "default_config",
+    "mean_over",
+    "task_class",
+]

@@ -1,0 +1,227 @@
+"""A task's network as pure functions of its parameters: one network, or several that are trained side by side."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Key, PyTree, Shaped
+from ml_collections import ConfigDict
+
+from cnn_jax import data, models, nn
+from cnn_jax import train as training
+from cnn_jax.data import augment
+from cnn_jax.errors import UsageError, nearest
+from cnn_jax.metrics import Metric
+from cnn_jax.ops.arguments import may_differ_from_zero
+from cnn_jax.tasks.task import Task
+
+_DTYPES = ("float32", "bfloat16", "float16")
+_PREDICTED_AT_ONCE = 500
+
+Values = Mapping[str, Array]
+"""Path of a parameter or of another array of a network, its parts joined by slashes -> the value to start from."""
+
+
+def create_model(config: ConfigDict, num_outputs: int, key: Key[Array, ""]) -> nn.Sequence:
+    """The network that a config names, with freshly drawn parameters.
+
+    Args:
+      config: Of a run.
+      num_outputs: The number of the network's outputs.
+      key: Of the random numbers.
+    """
+    return models.create(
+        config.model.name,
+        num_classes=num_outputs,
+        input_shape=tuple(config.input_shape),
+        width=config.model.width,
+        dtype=_dtype(config.dtype),
+        rngs=nnx.Rngs(key),
+        **config.model.options,
+    )
+
+
+class TaskNetwork:
+    """A network, the preprocessing that belongs to it, and the task that says what its outputs mean.
+
+    Args:
+      config: The run's config.
+      task: What is learned.
+      preprocess: Raw images to network inputs.
+    """
+
+    def __init__(self, config: ConfigDict, task: Task, preprocess: data.Preprocess) -> None:
+        self.config, self.task, self.preprocess = config, task, preprocess
+        augment.check_test_time(config.data.test_time)
+        self.abstract_model = nnx.eval_shape(lambda: self.create(jax.random.key(0)))
+        self._graph = nnx.split(self.abstract_model, nnx.Param, ...)[0]
+        self.abstract_params = nnx.state(self.abstract_model, nnx.Param)
+
+    def create(self, key: Key[Array, ""]) -> nn.Sequence:
+        """The network with freshly drawn parameters."""
+        return create_model(self.config, len(self.task.outputs), key)
+
+    def model(self, params: PyTree, model_state: PyTree) -> nn.Sequence:
+        """The network with these parameters."""
+        return nnx.merge(self._graph, params, model_state)
+
+    def apply(
+        self, params: PyTree, model_state: PyTree, images: Array, *, train: bool = False, **options: Any
+    ) -> tuple[Any, PyTree]:
+        """Runs the network on raw images; returns its output and its new state."""
+        model = self.model(params, model_state)
+        output = model(self.preprocess(images), train=train, **options)
+        return output, nnx.state(model, nnx.Not(nnx.Param))
+
+    def init(
+        self, key: Key[Array, ""], optimizer: optax.GradientTransformation, values: Values | None = None
+    ) -> training.TrainState:
+        """The state before the first step.
+
+        Args:
+          key: The run's root key.
+          optimizer: Of the run.
+          values: What to start from instead of what is drawn.
+        """
+        model = self.create(training.stream_key(key, "params"))
+        params = _with_values(nnx.state(model, nnx.Param), values or {})
+        model_state = _with_values(nnx.state(model, nnx.Not(nnx.Param)), values or {})
+        averaged = may_differ_from_zero(self.config.ema_decay)
+        return training.create_state(key, params, model_state, optimizer, ema=averaged)
+
+    def step(self, optimizer: optax.GradientTransformation, parallel: training.Parallel) -> training.Step:
+        """One optimiser step."""
+        return training.make_step_of(self.config, self.loss, optimizer, parallel)
+
+    def loss(
+        self, params: PyTree, model_state: PyTree, batch: training.Batch, key: Key[Array, ""]
+    ) -> tuple[Float[Array, ""], tuple[training.Metrics, PyTree]]:
+        """What training minimises: the task's loss, and that of each auxiliary head with the config's weight."""
+        options: dict[str, Any] = {"train": True, "rngs": nnx.Rngs(key), "return_activations": True}
+        (outputs, activations), model_state = self.apply(params, model_state, batch["image"], **options)
+        auxiliary = sum(self.task.loss(activations[head], batch) for head in self.auxiliary_heads)
+        total = self.task.loss(outputs, batch) + self.config.auxiliary_weight * auxiliary
+        return total, (self.task.measure(outputs, batch), model_state)
+
+    @property
+    def auxiliary_heads(self) -> list[str]:
+        """The activations that are the outputs of auxiliary heads."""
+        layers = ((name, getattr(self.abstract_model, name)) for name in self.abstract_model.names)
+        return [f"{name}/{layer.names[-1]}" for name, layer in layers if isinstance(layer, nn.Auxiliary)]
+
+    def outputs(self, state: training.TrainState, images: Array) -> Array:
+        """The network's outputs for raw images: the average over the views that ``config.data.test_time`` names."""
+        views = augment.test_time_views(self.config.data.test_time, images, size=tuple(self.config.input_shape[:2]))
+        if views is None:
+            return self.apply(state.params, state.model_state, images)[0]
+        return self.task.average(jax.lax.map(lambda view: self.apply(state.params, state.model_state, view)[0], views))
+
+    def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
+        """The task's metrics of a batch."""
+        return self.task.measure(self.outputs(state, batch["image"]), batch)
+
+    def predict(self, state: training.TrainState, images: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+        """What the task says about raw images (n, height, width, channels), computed batch by batch: (n, ...)."""
+        forward = jax.jit(lambda images: self.task.predict(self.outputs(state, images)))
+        indices, mask = data.padded_batches(len(images), min(len(images), _PREDICTED_AT_ONCE))
+        rows = np.concatenate([forward(images[batch]) for batch in np.asarray(indices)])
+        return rows[np.asarray(mask).reshape(-1) > 0]
+
+    def activations(
+        self, state: training.TrainState, images: Shaped[np.ndarray, "..."]
+    ) -> Mapping[str, Shaped[np.ndarray, "..."]]:
+        """Every named intermediate of the network on raw images, in order, in float32 whatever it computes in."""
+
+        @jax.jit
+        def forward(images: Array) -> dict[str, Array]:
+            (_, activations), _ = self.apply(state.params, state.model_state, images, return_activations=True)
+            return {name: array.astype(jnp.float32) for name, array in activations.items()}
+
+        return jax.device_get(forward(images))
+
+    def first(self, state: training.TrainState) -> training.TrainState:
+        """The state of one network, for figures of its parameters."""
+        return state
+
+
+class Ensemble(TaskNetwork):
+    """``config.ensemble`` networks that see the same batches and differ in initial parameters and random numbers.
+
+    Their outputs are averaged as the task averages them, and each one's score is beside that of the average.
+
+    Krizhevsky, Sutskever & Hinton, "ImageNet classification with deep convolutional neural networks", 2012, average
+    the predictions of seven networks.
+    """
+
+    def init(
+        self, key: Key[Array, ""], optimizer: optax.GradientTransformation, values: Values | None = None
+    ) -> training.TrainState:
+        """The states of the networks before the first step, stacked."""
+        member = super().init
+        return training.ensemble_init(lambda key: member(key, optimizer, values), self.config.ensemble)(key)
+
+    def step(self, optimizer: optax.GradientTransformation, parallel: training.Parallel) -> training.Step:
+        """One step of every network."""
+        return training.ensemble_step(super().step(optimizer, parallel))
+
+    def member_outputs(self, state: training.TrainState, images: Array) -> Array:
+        """The outputs of each network: (networks, batch, ..., outputs)."""
+        member = super().outputs
+        return training.over_members(lambda state: member(state, images), state)
+
+    def outputs(self, state: training.TrainState, images: Array) -> Array:
+        """The average of the networks' outputs."""
+        return self.task.average(self.member_outputs(state, images))
+
+    def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
+        """The metrics of the average, and the task's first metric of each network: ``accuracy_1`` and so on."""
+        each = self.member_outputs(state, batch["image"])
+        metrics, first = self.task.measure(self.task.average(each), batch), self.task.metrics(self.config)[0].name
+        sums = jax.vmap(lambda outputs: self.task.measure(outputs, batch)[first][0])(each)
+        count = metrics[first][1]
+        return metrics | {f"{first}_{number}": (total, count) for number, total in enumerate(sums, start=1)}
+
+    def activations(
+        self, state: training.TrainState, images: Shaped[np.ndarray, "..."]
+    ) -> Mapping[str, Shaped[np.ndarray, "..."]]:
+        """The intermediates of the first network."""
+        return super().activations(self.first(state), images)
+
+    def first(self, state: training.TrainState) -> training.TrainState:
+        """The first network's state."""
+        return training.member(state, 0)
+
+
+def make_network(config: ConfigDict, task: Task, preprocess: data.Preprocess) -> TaskNetwork:
+    """The network of a config, or its ensemble of networks."""
+    if config.ensemble < 1:
+        raise UsageError(f"ensemble={config.ensemble} must be at least 1")
+    return (TaskNetwork if config.ensemble == 1 else Ensemble)(config, task, preprocess)
+
+
+def declared_metrics(config: ConfigDict, task: type[Task]) -> tuple[Metric, ...]:
+    """The metrics of a task and, of an ensemble, the first of them for each network."""
+    metrics, members = task.metrics(config), range(1, config.ensemble + 1) if config.ensemble > 1 else ()
+    first = metrics[0]
+    return (*metrics, *(Metric(f"{first.name}_{number}", first.better, first.unit) for number in members))
+
+
+def _with_values(state: Any, values: Values) -> Any:
+    """A part of a network's state with the values that are its own."""
+    flat = dict(nnx.to_flat_state(state))
+    own = {path: name for path in flat if (name := "/".join(map(str, path))) in values}
+    if not own:
+        return state
+    for path, name in own.items():
+        flat[path] = flat[path].replace(values[name])
+    return nnx.from_flat_state(flat)
+
+
+def _dtype(name: str) -> jnp.dtype:
+    if name not in _DTYPES:
+        raise UsageError(f"dtype={name!r} is unknown; {nearest(name, _DTYPES)}")
+    return jnp.dtype(name)

@@ -1,0 +1,138 @@
+"""The page that a run leaves behind: its scores, how it learned, what the task shows, and what the network sees."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from cnn_jax import config as configs
+from cnn_jax import data, geometry
+from cnn_jax import train as training
+from cnn_jax.report import figures
+from cnn_jax.report.page import Headline, Page, Section, Table
+from cnn_jax.tasks.network import TaskNetwork
+from cnn_jax.tasks.sets import ExampleSet
+from cnn_jax.tasks.task import Results
+
+
+def write(directory: Path, network: TaskNetwork, trained: training.Trained, test_set: ExampleSet) -> Path:
+    """Writes ``report.html`` and ``figures/`` of a finished run.
+
+    Args:
+      directory: The run's folder.
+      network: The network and its task.
+      trained: Its last state and scores.
+      test_set: What its predictions are shown on.
+
+    Returns:
+      The page's path.
+    """
+    config, task, shown = network.config, network.task, data.sample(test_set)
+    state = training.evaluated(trained.state)
+    results = Results(config, shown, len(test_set), network.predict(state, shown.images), trained.scores)
+    sections = [
+        _learning_curves(directory, network),
+        *task.sections(results),
+        *_members(network, trained),
+        *_first_filters(network, network.first(state)),
+        _feature_maps(network, state, results),
+        _table(network),
+        Section("Config", code=configs.to_json(config)),
+        _reproduction(directory),
+    ]
+    epochs = training.read_records(directory)[-1]["epoch"]  # not the config's, since a run may end early
+    page = Page(
+        title=f"{config.model.name} on {config.data.name}",
+        subtitle=f"{len(test_set):,} test images, {epochs:.4g} epochs, seed {config.seed}",
+        headlines=[*task.headlines(results), _parameters(network)],
+        sections=sections,
+        footer=f"Written by cnn_jax. Everything this page shows is in the folder {directory.name}.",
+    )
+    return page.write(directory)
+
+
+def _parameters(network: TaskNetwork) -> Headline:
+    count = geometry.parameter_count(network.abstract_model)
+    networks = network.config.ensemble
+    return Headline("parameters", f"{count:,}", note=f"in each of {networks} networks" if networks > 1 else None)
+
+
+def _learning_curves(directory: Path, network: TaskNetwork) -> Section:
+    metrics = dict.fromkeys(["loss", *(metric.name for metric in network.task.metrics(network.config)[:2])])
+    return Section(
+        "Learning curves",
+        figure=figures.learning_curves(training.read_records(directory), metrics=list(metrics)),
+        alt=f"{' and '.join(metrics)} of the training, validation and test sets over the epochs",
+        caption="Training scores are averages over the steps of one compiled call, taken while the network changes; "
+        "the others are exact over their whole set.",
+    )
+
+
+def _members(network: TaskNetwork, trained: training.Trained) -> list[Section]:
+    """The score of each network of an ensemble, and of them together; nothing for a single one."""
+    metric = network.task.metrics(network.config)[0]
+    prefix = f"test/{metric.name}_"
+    each = {name.removeprefix(prefix): score for name, score in trained.scores.items() if name.startswith(prefix)}
+    if network.config.ensemble == 1:
+        return []
+    named = {f"network {number}": score for number, score in each.items()}
+    named |= {"mean of the networks": float(np.mean(list(each.values())))}
+    named |= {"averaged prediction": trained.scores[f"test/{metric.name}"]}
+    rows = [[name, metric.format(score)] for name, score in named.items()]
+    return [Section("Ensemble", table=Table(["test set", metric.name], rows))]
+
+
+def _first_filters(network: TaskNetwork, state: training.TrainState) -> list[Section]:
+    """The kernel of the first layer that has one over space; none for networks without convolutions."""
+    model = network.model(state.params, state.model_state)
+    for row in geometry.trace(network.abstract_model, tuple(network.config.input_shape)):
+        kernel = getattr(model.layer(row.name), "kernel", None)
+        if kernel is not None and kernel.ndim == 4:
+            return [
+                Section(
+                    "First-layer filters",
+                    figure=figures.filters(np.asarray(kernel[...])),
+                    alt=f"The learned filters of layer {row.name}",
+                    caption=f"What layer {row.name} looks for: light where a filter wants light.",
+                )
+            ]
+    return []
+
+
+def _feature_maps(network: TaskNetwork, state: training.TrainState, results: Results) -> Section:
+    chosen, what = network.task.typical(results)
+    image = results.test_set.images[chosen]
+    activations = network.activations(state, image[None])
+    network_input = np.asarray(network.preprocess(image[None]))[0]
+    return Section(
+        "Through the network",
+        figure=figures.feature_maps(
+            network_input,
+            {name: array[0] for name, array in activations.items()},
+            class_names=network.task.outputs,
+        ),
+        alt=f"The activations of every layer for {what}",
+        caption=f"{what[0].upper()}{what[1:]}, and what every layer makes of it.",
+    )
+
+
+def _table(network: TaskNetwork) -> Section:
+    rows = geometry.trace(network.abstract_model, tuple(network.config.input_shape))
+    return Section(
+        "Network",
+        text=geometry.LEGEND,
+        table=Table(geometry.HEADINGS, [geometry.cells(row) for row in [*rows, geometry.total(rows)]]),
+    )
+
+
+def _reproduction(directory: Path) -> Section:
+    environment = json.loads((directory / "environment.json").read_text())
+    versions = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    devices = ", ".join(environment["devices"])
+    commit = environment["commit"] or "not a git clone"
+    return Section(
+        "How to reproduce",
+        text=f"Python {environment['python']}, {versions}; {devices}, {environment['cpu_count']} CPU cores; commit "
+        f"{commit}. The same command on the same machine ends with the same bits.",
+        code=" ".join(["python", *environment["command"]]),
+    )

@@ -1,0 +1,319 @@
+"""One run of any task: train, evaluate, predict, summary. What is learned is the task's, see :mod:`cnn_jax.tasks.task`.
+
+What is common to configs that differ in traced hyperparameters only is prepared once, so that a sweep trains many of
+them in one program.
+"""
+
+import csv
+import dataclasses
+import functools
+import io
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich
+from jaxtyping import Array, Key
+from ml_collections import ConfigDict
+from rich.table import Table
+
+from cnn_jax import data, geometry
+from cnn_jax import train as training
+from cnn_jax.data.pictures import find_pictures, read_picture
+from cnn_jax.errors import UsageError
+from cnn_jax.report import summary as network_summary
+from cnn_jax.runtime.command import command_name
+from cnn_jax.runtime.files import write_atomically, write_json
+from cnn_jax.tasks.network import TaskNetwork, make_network
+from cnn_jax.tasks.saved import load_run
+from cnn_jax.tasks.sets import (
+    ExampleSet,
+    check_same_data,
+    describe_data,
+    examples,
+    find_class_names,
+    known_examples,
+    load_sets,
+    load_splits,
+    make_augmentation,
+    read_description,
+    take,
+)
+from cnn_jax.tasks.start import Start, find_start
+from cnn_jax.tasks.table import task_class
+from cnn_jax.tasks.task import Examples, Task
+
+_TRACED = (*training.NUMBERS, "auxiliary_weight", "model.options.dropout_rate")
+_TAKEN_AT_ONCE = 500  # examples, while predictions are written
+
+
+def monitor(config: ConfigDict) -> str:
+    """The score that a run is judged by: it chooses the best checkpoint, and the best trial of a sweep.
+
+    >>> from cnn_jax.tasks import default_config
+    >>> monitor(default_config())
+    'validation/accuracy'
+    """
+    split = "validation" if config.data.validation else "test"
+    return task_class(config.experiment).metrics(config)[0].of(split).name
+
+
+def traced(config: ConfigDict) -> tuple[str, ...]:
+    """The keys of a config whose values its compiled programs take as arguments."""
+    return (*_TRACED, *task_class(config.experiment).traced)
+
+
+def prepare(config: ConfigDict, directory: Path) -> "Run":
+    """What a run is made of besides its traced hyperparameters: its data sets and where its network starts."""
+    sets = load_sets(config, directory)
+    task = task_class(config.experiment)(config, known_examples(sets["train"]))
+    return Run(sets, find_start(config, task, sets["train"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What runs share whose configs differ only in traced hyperparameters; :func:`prepare` makes it.
+
+    Attributes:
+      sets: By role: train, test, and validation if there is one.
+      start: Where the network starts.
+    """
+
+    sets: Mapping[str, ExampleSet]
+    start: Start
+
+    def plan(self, config: ConfigDict) -> training.Plan:
+        """How long to train."""
+        return training.make_plan(config, len(self.sets["train"]))
+
+    def network(self, config: ConfigDict) -> TaskNetwork:
+        """The network of a config."""
+        task = task_class(config.experiment)(config, known_examples(self.sets["train"]))
+        return make_network(config, task, self.start.preprocess)
+
+    def task(self, config: ConfigDict, parallel: training.Parallel) -> training.Task:
+        """What the training loop needs; traced hyperparameters of the config may be JAX arrays."""
+        network, plan = self.network(config), self.plan(config)
+        optimizer = training.make_optimizer(config, plan, network.abstract_params)
+        step = network.step(optimizer, parallel)
+        if config.data.augment:
+            augmentation = make_augmentation(config, self.sets["train"], self.start.preprocess)
+            step = training.augmented(step, augmentation, steps_per_epoch=plan.steps_per_epoch, parallel=parallel)
+
+        def init(key: Key[Array, ""]) -> training.TrainState:
+            return network.init(key, optimizer, self.start.values)
+
+        return training.Task(
+            init=init,
+            step=step,
+            evaluate=network.evaluate,
+            train_examples=examples(config, self.sets["train"]),
+            eval_examples={role: examples(config, found) for role, found in self.sets.items() if role != "train"},
+            monitor=monitor(config),
+        )
+
+    def program(self, config: ConfigDict, parallel: training.Parallel) -> training.Program:
+        """The compiled functions, shared with the runs of this process that differ in traced hyperparameters only."""
+        fingerprints = tuple((role, found.fingerprint()) for role, found in self.sets.items())
+        start = training.digest(dict(self.start.values))
+        return _program(
+            _Shape((training.shape_of(config, traced(config)), fingerprints, start), self, config), parallel
+        )
+
+    def begin(self, config: ConfigDict, directory: Path) -> None:
+        """Writes what is known about the data into the run's folder; where a run is continued, compares first."""
+        check_same_data(directory, self.sets)
+        if training.is_primary():
+            write_json(directory / "data.json", describe_data(config, self.sets, self.start.preprocess))
+
+    def finish(self, config: ConfigDict, directory: Path, trained: training.Trained, *, report: bool) -> None:
+        """Writes ``result.json`` and, if wanted, ``report.html``."""
+        result = {
+            "step": int(trained.state.step),
+            "scores": trained.scores,
+            "parameters_sha256": training.digest(training.evaluated(trained.state).params),
+        }
+        write_json(directory / "result.json", result)
+        if report:
+            from cnn_jax.tasks import report as page  # brings in matplotlib, which takes half a second
+
+            page.write(directory, self.network(config), trained, self.sets["test"])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    """What makes one program differ from another, and what it is made of; of equal ones the first is used."""
+
+    identity: tuple[Any, ...]
+    run: Run = dataclasses.field(compare=False)
+    config: ConfigDict = dataclasses.field(compare=False)
+
+
+@functools.lru_cache(maxsize=8)
+def _program(shape: _Shape, parallel: training.Parallel) -> training.Program:
+    def task(numbers: training.Numbers) -> training.Task:
+        return shape.run.task(training.with_numbers(shape.config, numbers), parallel)
+
+    return training.Program(task, shape.run.plan(shape.config), parallel)
+
+
+def train(
+    config: ConfigDict,
+    directory: Path,
+    *,
+    profile: int = 0,
+    report: bool = True,
+    on_evaluation: Callable[[int, Mapping[str, float]], None] | None = None,
+) -> None:
+    """Trains to the end, or on from the last checkpoint, and writes ``result.json`` and ``report.html``.
+
+    Args:
+      config: With the keys of :func:`cnn_jax.tasks.default_config`.
+      directory: The run's folder.
+      profile: How many steps to trace first.
+      report: Whether to write ``report.html``, too.
+      on_evaluation: See :func:`cnn_jax.train.train`.
+    """
+    started = time.perf_counter()
+    run, parallel = prepare(config, directory), training.make_parallel(config)
+    task = run.task(config, parallel)
+    with training.open_workdir(directory, config):
+        run.begin(config, directory)
+        trained = training.train(
+            task,
+            run.plan(config),
+            seed=config.seed,
+            directory=directory,
+            how_to_continue=f"{command_name()} --workdir={directory}",
+            parallel=parallel,
+            profile=profile,
+            on_evaluation=on_evaluation,
+            program=run.program(config, parallel),
+            numbers=training.numbers_of(config, traced(config)),
+        )
+        if not training.is_primary():
+            return
+        run.finish(config, directory, trained, report=report)
+    scores = run.network(config).task.describe(_of_test(trained.scores))
+    written = ", ".join(f"{name} {text}" for name, text in scores.items())
+    print(f"test {written}, in {time.perf_counter() - started:.1f} s")
+    print(f"the run is in {directory}" + (f"; open {directory / 'report.html'}" if report else ""))
+
+
+def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str, output: str | None = None) -> None:
+    """Prints the scores of a checkpoint on the full test set.
+
+    Args:
+      config: Of the run.
+      directory: The run's folder.
+      checkpoint: ``'latest'`` or ``'best'``.
+      output: A ``.csv`` file for what is right and what is predicted, one line per test example.
+    """
+    _check_csv(output)
+    (test_set,) = load_splits(config, [config.data.test])
+    network, state = load_run(config, directory, checkpoint=checkpoint)
+    test_examples = {"test": examples(config, test_set)}
+    scores = training.make_evaluations(network.evaluate, test_examples, batch_size=config.batch_size)(state)
+    counts = {"step": f"{int(state.step)}", "test images": f"{len(test_set):,}"}
+    _print_table(f"{directory}, {checkpoint} checkpoint", [counts | network.task.describe(_of_test(scores))])
+    if output is not None:
+        _write_csv(output, list(_compared(network, state, test_set)))
+
+
+def _compared(network: TaskNetwork, state: training.TrainState, found: ExampleSet) -> Iterator[dict[str, Any]]:
+    """What is right and what is predicted, for every example of a set."""
+    for first in range(0, len(found), _TAKEN_AT_ONCE):
+        batch = take(found, range(first, min(first + _TAKEN_AT_ONCE, len(found))))
+        predicted = network.task.rows(network.predict(state, batch["image"]))
+        for index, target, row in zip(batch["index"], network.task.targets(batch), predicted, strict=True):
+            yield {"index": int(index), **target, **row}
+
+
+def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], output: str | None, checkpoint: str) -> None:
+    """Prints what the network says about the user's own images.
+
+    Args:
+      config: Of the run.
+      directory: The run's folder.
+      images: Files, and folders of files.
+      output: A ``.csv`` file to write it to as well.
+      checkpoint: ``'latest'`` or ``'best'``.
+    """
+    if not images:
+        raise UsageError("--mode=predict needs --images=<image or folder>, several separated by commas")
+    _check_csv(output)
+    paths = find_pictures(images)
+    network, state = load_run(config, directory, checkpoint=checkpoint)
+    description = read_description(directory)
+    height, width, channels = description["image_shape"]
+    framed = {
+        "ink_extent": description["ink_extent"],
+        "invert": "auto" if description["ink_extent"] else False,
+        "resize": description["framing"],
+    }
+    read = [read_picture(path, height=height, width=width, channels=channels, **framed) for path in paths]
+    predictions = network.predict(state, np.stack([image.pixels for image in read]))
+    brief = network.task.brief_rows(predictions)
+    printed = [
+        {"image": str(path), **row, "assumed": image.assumed}
+        for path, image, row in zip(paths, read, brief, strict=True)
+    ]
+    _print_table(f"{directory}, {checkpoint} checkpoint", printed)
+    if output is not None:
+        rows = network.task.rows(predictions)
+        _write_csv(output, [{"picture": path, **row} for path, row in zip(paths, rows, strict=True)])
+
+
+def summary(config: ConfigDict, *, output: str | None = None) -> None:
+    """Prints the network's table, for which TFDS's data sets need not be prepared.
+
+    Args:
+      config: Names the network.
+      output: A file to write it to as well, see :func:`cnn_jax.report.summary.write`.
+    """
+    if output is not None:
+        network_summary.check_path(output)
+    shape, network = tuple(config.input_shape), untrained(config)
+    title = f"{config.model.name}, input {'x'.join(map(str, shape))}, {len(network.task.outputs)} outputs"
+    rows = geometry.trace(network.abstract_model, shape)
+    geometry.print_table(rows, title=title)
+    if output is not None:
+        network_summary.write(output, rows, title=title, input_shape=shape)
+        print(f"wrote {output}")
+
+
+def untrained(config: ConfigDict) -> TaskNetwork:
+    """The network of a config by itself: nothing is drawn, and no data set is read."""
+    shape = tuple(config.input_shape)
+    as_is = data.Preprocess(shape, mean=(0.0,) * shape[-1], std=(1.0,) * shape[-1])
+    task: Task = task_class(config.experiment)(config, Examples(shape, find_class_names(config)))
+    return make_network(config, task, as_is)
+
+
+def _of_test(scores: Mapping[str, float]) -> dict[str, float]:
+    return {name.removeprefix("test/"): value for name, value in scores.items() if name.startswith("test/")}
+
+
+def _check_csv(output: str | None) -> None:
+    if output is not None and Path(output).suffix != ".csv":
+        raise UsageError(f"--output={output} must end in .csv")
+
+
+def _print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    rich.print(table)
+
+
+def _write_csv(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, rows[0].keys())
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(Path(path), out.getvalue())
+    print(f"wrote {path}")

@@ -1,0 +1,41 @@
+"""A trained network from the folder of its run."""
+
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from cnn_jax import train as training
+from cnn_jax.errors import UsageError
+from cnn_jax.runtime.command import command_name
+from cnn_jax.tasks.network import TaskNetwork, make_network
+from cnn_jax.tasks.sets import preprocess_of, read_description
+from cnn_jax.tasks.table import task_class
+from cnn_jax.tasks.task import Examples
+
+
+def load_run(
+    config: ConfigDict, directory: Path, *, checkpoint: str = "latest"
+) -> tuple[TaskNetwork, training.TrainState]:
+    """A trained network from the folder of its run, as it is evaluated.
+
+    Args:
+      config: Of the network that the checkpoint must hold.
+      directory: The run's folder.
+      checkpoint: ``'latest'`` or ``'best'``.
+
+    Raises:
+      UsageError: The folder holds no checkpoint, or a damaged one, or one of another network.
+    """
+    description = read_description(directory)
+    known = Examples(tuple(description["image_shape"]), tuple(description["class_names"]))
+    network = make_network(config, task_class(config.experiment)(config, known), preprocess_of(description))
+    plan = training.make_plan(config, description["examples"]["train"])
+    optimizer = training.make_optimizer(config, plan, network.abstract_params)
+    template = training.ONE_DEVICE.abstract(lambda: network.init(jax.random.key(0), optimizer))
+    with training.Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
+        restored = checkpoints.restore(template, step=checkpoints.best_step() if checkpoint == "best" else None)
+    if restored is None:
+        command = f"{command_name()} --workdir={directory}"
+        raise UsageError(f"{directory} holds no complete checkpoint; train first: {command}")
+    return network, training.evaluated(restored.state)

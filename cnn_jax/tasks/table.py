@@ -1,0 +1,80 @@
+"""The names of the tasks: the one place where they are looked up."""
+
+from ml_collections import ConfigDict
+
+from cnn_jax import train as training
+from cnn_jax.errors import UsageError, nearest
+from cnn_jax.runtime.objects import is_reference, load_object
+from cnn_jax.tasks.classification import Classification
+from cnn_jax.tasks.task import Task
+
+TASKS: dict[str, type[Task]] = {"classification": Classification}
+"""Name in ``config.experiment`` -> task."""
+
+
+def task_class(name: str) -> type[Task]:
+    """The task of a name in :data:`TASKS`, or of a reference such as ``'path/to/file.py:Name'``.
+
+    Raises:
+      UsageError: There is no such task.
+
+    >>> task_class("classification").__name__
+    'Classification'
+    """
+    if name in TASKS:
+        return TASKS[name]
+    what = f"config.experiment={name!r}"
+    if not is_reference(name):
+        raise UsageError(f"{what} is unknown; {nearest(name, TASKS)}")
+    found = load_object(name, what=what)
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise UsageError(f"{what} is not a subclass of cnn_jax.tasks.Task; see docs/extending.md")
+    if found.__abstractmethods__:
+        raise UsageError(f"{what} lacks {', '.join(sorted(found.__abstractmethods__))}; see cnn_jax.tasks.Task")
+    return found
+
+
+def default_config(name: str = "classification") -> ConfigDict:
+    """Every key of the runs of a task, with the defaults that config files override.
+
+    Args:
+      name: As in :func:`task_class`.
+
+    >>> default_config().model.name
+    'lenet_5_modern'
+    """
+    config = ConfigDict(
+        {
+            "experiment": name,
+            "seed": 0,
+            "input_shape": (32, 32, 1),
+            "model": {
+                "name": "lenet_5_modern",
+                "width": 1.0,
+                "options": {},  # of the network, see models.variant(name).options()
+                "weights": "",  # where to start: a .safetensors or .pth file, a name on the hub, a run's folder
+            },
+            "data": {
+                "name": "digits",
+                "train": "train",
+                "validation": "validation",  # chooses the best checkpoint; empty for none
+                "test": "test",
+                "classes": (),  # the numbers of those to tell apart; empty for all
+                "train_part": (),  # (start, stop) of the training examples of these classes; empty for all
+                "data_dir": "",  # where TFDS looks; empty for its own default
+                "size": (),  # (height, width) to which images of different sizes are read; empty for input_shape's
+                "framing": "crop",  # how: crop, fit, stretch
+                "loading": "auto",  # memory; stream, from disk by worker processes; or auto, by the memory there is
+                "workers": -1,  # that read a stream; -1 for one for each core, 0 for threads instead
+                "resize": "bilinear",  # how images reach input_shape: also pad, crop, none
+                "pixel_range": (),  # what black and white become, such as (-1.0, 1.0); empty: mean 0, deviation 1
+                "augment": (),  # of the training images, in this order: ("flip", "pad_and_crop(padding=4)")
+                "test_time": "",  # views whose predictions are averaged: mirror, ten_crop; empty for the image alone
+            },
+            "ensemble": 1,  # how many networks to train and average
+            "auxiliary_weight": 0.3,  # of the loss of each auxiliary head, in networks that have such
+        }
+    )
+    config.update(task_class(name).default_config())
+    config.update(training.default_settings())
+    return config

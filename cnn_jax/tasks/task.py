@@ -1,0 +1,182 @@
+"""The contract of a task: what a researcher writes to learn something new. All else is the same for every task.
+
+A task says how many outputs the network has, how wrong they are, how good they are, and what they mean to a person.
+Training, exact resume, evaluation, prediction, ensembles, sweeps, reports, several devices and pretrained weights are
+in :mod:`cnn_jax.tasks.run` and need nothing else. A new task is one class in one file; a config names it by
+``config.experiment = "path/to/file.py:Name"``, or by an entry in :data:`cnn_jax.tasks.table.TASKS`. The guide is
+``docs/extending.md``; :mod:`cnn_jax.tasks.classification` is a complete example.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Shaped
+from ml_collections import ConfigDict
+
+from cnn_jax import data
+from cnn_jax import train as training
+from cnn_jax.metrics import Metric
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """What a task is told about the examples that it learns from.
+
+    Attributes:
+      image_shape: Of one image, (height, width, channels).
+      class_names: One per class; empty where examples have no class.
+    """
+
+    image_shape: tuple[int, ...]
+    class_names: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What a task's report is made of: a trained network on the test set.
+
+    Attributes:
+      config: The run's config.
+      test_set: The test set; of one that is left on disk, a sample of it.
+      test_count: The number of examples in the whole test set.
+      predictions: What :meth:`Task.predict` says about each of its examples, ``(n, ...)``.
+      scores: Of the last evaluation, ``'split/metric' -> value``.
+    """
+
+    config: ConfigDict
+    test_set: data.Dataset
+    test_count: int
+    predictions: Shaped[np.ndarray, "..."]
+    scores: Mapping[str, float]
+
+
+class Task(abc.ABC):
+    """What is learned. A subclass writes the abstract methods and, where the defaults do not fit, the others.
+
+    Methods that take ``outputs`` or ``batch`` are pure functions of JAX arrays, to be compiled. A ``batch`` is a dict
+    of arrays with a leading axis of examples: ``'image'`` as it is in the data set, before preprocessing, ``'label'``,
+    and ``'index'``, the number of the example in its set. In evaluation it also has ``'mask'``: 1 for an example, 0 for
+    the padding of the last batch.
+
+    Args:
+      config: The run's config. While a program is compiled, the values of traced keys are JAX arrays.
+      examples: What is known about the training set.
+    """
+
+    traced: ClassVar[tuple[str, ...]] = ()
+    """Dotted keys of real numbers in the config that compiled programs take as arguments: runs that differ in them
+    share one program, and ``--runner=vectorized`` trains them together. 0 means "off" and is another program."""
+
+    config: ConfigDict
+    """The run's config."""
+
+    outputs: tuple[str, ...]
+    """The names of the network's outputs, such as class names; their number is the network's."""
+
+    @abc.abstractmethod
+    def __init__(self, config: ConfigDict, examples: Examples) -> None: ...
+
+    @classmethod
+    def default_config(cls) -> ConfigDict:
+        """The keys that the task adds to the config of every run, with their defaults."""
+        return ConfigDict()
+
+    @classmethod
+    @abc.abstractmethod
+    def metrics(cls, config: ConfigDict) -> tuple[Metric, ...]:
+        """The metrics that :meth:`measure` computes. The first one chooses the best checkpoint and the best trial."""
+
+    @abc.abstractmethod
+    def loss(self, outputs: Array, batch: training.Batch) -> Array:
+        """What training minimises: a scalar, the mean over the batch.
+
+        Args:
+          outputs: Of the network, (batch, ..., outputs).
+          batch: The examples.
+        """
+
+    @abc.abstractmethod
+    def measure(self, outputs: Array, batch: training.Batch) -> training.Metrics:
+        """The metrics of a batch, of training as of evaluation: name -> (sum over examples, their number).
+
+        Use :func:`mean_over` for the mean of one value per example. There must be a ``'loss'``; training stops where it
+        is not finite.
+
+        Args:
+          outputs: Of the network, (batch, ..., outputs).
+          batch: The examples, with ``'mask'`` in evaluation.
+        """
+
+    def predict(self, outputs: Array) -> Array:
+        """What is told to a user about each example, such as class probabilities; by default the outputs, float32."""
+        return outputs.astype(jnp.float32)
+
+    def average(self, outputs: Array) -> Array:
+        """One output for several, of views of an image or of the networks of an ensemble; by default their mean.
+
+        Args:
+          outputs: (several, batch, ..., outputs).
+        """
+        return outputs.mean(axis=0)
+
+    def rows(self, predictions: Shaped[np.ndarray, "..."]) -> list[dict[str, Any]]:
+        """The cells of one line of a ``.csv`` file for each example; by default one column for each output.
+
+        Args:
+          predictions: Of :meth:`predict`, (n, ...).
+        """
+        return [dict(zip(self.outputs, row.tolist(), strict=True)) for row in predictions]
+
+    def brief_rows(self, predictions: Shaped[np.ndarray, "..."]) -> list[dict[str, str]]:
+        """The same for the terminal, as text; by default the numbers of :meth:`rows` with four digits."""
+
+        def text(value: Any) -> str:
+            return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+        return [{name: text(value) for name, value in row.items()} for row in self.rows(predictions)]
+
+    def targets(self, batch: Mapping[str, Shaped[np.ndarray, "..."]]) -> list[dict[str, Any]]:
+        """What is right, for the lines of ``--mode=eval --output=predictions.csv``; by default nothing.
+
+        Args:
+          batch: NumPy arrays of the examples, as in :meth:`loss`.
+        """
+        return [{} for _ in batch["index"]]
+
+    def describe(self, scores: Mapping[str, float]) -> dict[str, str]:
+        """The scores of one split as they are printed, label -> text; by default every metric with its unit.
+
+        Args:
+          scores: Metric -> value.
+        """
+        declared = self.metrics(self.config)
+        return {metric.name: metric.format(scores[metric.name]) for metric in declared if metric.name in scores}
+
+    def headlines(self, results: Results) -> list[Any]:
+        """The :class:`~cnn_jax.report.page.Headline` numbers of the report; by default the first metric on the test set."""
+        from cnn_jax.report.page import Headline
+
+        metric = self.metrics(self.config)[0].of("test")
+        return [Headline(metric.name.replace("/", " "), metric.format(results.scores[metric.name]))]
+
+    def sections(self, results: Results) -> list[Any]:
+        """The task's own :class:`~cnn_jax.report.page.Section` of the report, figures and tables; by default none."""
+        return []
+
+    def typical(self, results: Results) -> tuple[int, str]:
+        """The test example whose way through the network the report shows: its number and what it is."""
+        return 0, "test image 0"
+
+
+def mean_over(values: Shaped[Array, " batch"], batch: training.Batch) -> tuple[Array, Array]:
+    """The sum of one value per example and the number of examples, without those that are padding.
+
+    >>> mean_over(jnp.array([1.0, 2.0, 9.0]), {"mask": jnp.array([1.0, 1.0, 0.0])})
+    (Array(3., dtype=float32), Array(2., dtype=float32))
+    """
+    mask = batch.get("mask", jnp.ones_like(values))
+    return (values * mask).sum(), mask.sum()
