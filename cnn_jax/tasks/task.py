@@ -157,7 +157,7 @@ class Task(abc.ABC):
         return {metric.name: metric.format(scores[metric.name]) for metric in declared if metric.name in scores}
 
     def headlines(self, results: Results) -> list[Any]:
-        """The :class:`~cnn_jax.report.page.Headline` numbers of the report; by default the first metric on the test set."""
+        """The report's :class:`~cnn_jax.report.page.Headline` numbers; by default the first metric on the test set."""
         from cnn_jax.report.page import Headline
 
         metric = self.metrics(self.config)[0].of("test")

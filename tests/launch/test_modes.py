@@ -99,7 +99,7 @@ def test_help_explains_the_flags() -> None:
     assert done.returncode == 0
     for flag in ("--config", "--workdir", "--mode", "--images", "--output", "--[no]debug"):
         assert flag in done.stdout
-    assert "python launch.py --config=configs/lenet5_digits.py" in done.stdout
+    assert "python launch.py --config=lenet5_digits" in done.stdout
 
 
 def test_training_a_finished_run_again_changes_nothing(trained: Path) -> None:

@@ -143,7 +143,7 @@ def test_values_to_start_from_are_in_the_state_and_in_its_average() -> None:
     [
         ({"dtype": "bfloat"}, ["'bfloat'", "'bfloat16'"]),
         ({"ensemble": 0}, ["ensemble=0"]),
-        ({"top_k": 2}, ["top_k=2", "2 classes"]),
+        ({"top_k": 2}, ["top_k=2", "classes, 2"]),
         ({"ensemble": 2, "loss": "squared_error"}, ["ensemble=2", "'squared_error'"]),
     ],
     ids=str,
