@@ -32,7 +32,7 @@ class Metric:
     """
 
     name: str
-    better: Literal["higher", "lower"]
+    better: str
     unit: str = ""
 
     def __post_init__(self) -> None:
@@ -40,6 +40,9 @@ class Metric:
             raise UsageError(
                 f"metric {self.name!r}: better={self.better!r} is unknown; {nearest(self.better, DIRECTIONS)}"
             )
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.better} is better)"
 
     @property
     def minimize(self) -> bool:

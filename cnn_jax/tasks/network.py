@@ -1,5 +1,6 @@
 """A task's network as pure functions of its parameters: one network, or several that are trained side by side."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,8 +59,8 @@ class TaskNetwork:
         self.config, self.task, self.preprocess = config, task, preprocess
         augment.check_test_time(config.data.test_time)
         self.abstract_model = nnx.eval_shape(lambda: self.create(jax.random.key(0)))
-        self._graph = nnx.split(self.abstract_model, nnx.Param, ...)[0]
-        self.abstract_params = nnx.state(self.abstract_model, nnx.Param)
+        self._trained = models.trainable(self.abstract_model, freeze=config.freeze)
+        self._graph, self.abstract_params, _ = nnx.split(self.abstract_model, self._trained, ...)
 
     def create(self, key: Key[Array, ""]) -> nn.Sequence:
         """The network with freshly drawn parameters."""
@@ -75,7 +76,7 @@ class TaskNetwork:
         """Runs the network on raw images; returns its output and its new state."""
         model = self.model(params, model_state)
         output = model(self.preprocess(images), train=train, **options)
-        return output, nnx.state(model, nnx.Not(nnx.Param))
+        return output, nnx.state(model, nnx.Not(self._trained))
 
     def init(
         self, key: Key[Array, ""], optimizer: optax.GradientTransformation, values: Values | None = None
@@ -88,12 +89,22 @@ class TaskNetwork:
           values: What to start from instead of what is drawn.
         """
         model = self.create(training.stream_key(key, "params"))
-        params = _with_values(nnx.state(model, nnx.Param), values or {})
-        model_state = _with_values(nnx.state(model, nnx.Not(nnx.Param)), values or {})
+        _, *parts = nnx.split(model, self._trained, ...)
+        params, model_state = (_with_values(part, values or {}) for part in parts)
         averaged = may_differ_from_zero(self.config.ema_decay)
         return training.create_state(key, params, model_state, optimizer, ema=averaged)
 
-    def step(self, optimizer: optax.GradientTransformation, parallel: training.Parallel) -> training.Step:
+    @functools.cached_property
+    def abstract_weights(self) -> tuple[PyTree, PyTree]:
+        """The shapes of a state's parameters, and of what else the network keeps."""
+        state = jax.eval_shape(lambda: self.init(jax.random.key(0), optax.identity()))
+        return state.params, state.model_state
+
+    def parameters(self, state: training.TrainState) -> PyTree:
+        """All parameters of a state, those that are frozen included."""
+        return nnx.filter_state(nnx.merge_state(state.params, state.model_state), nnx.Param)
+
+    def step(self, optimizer: optax.GradientTransformation, parallel: training.DataParallel) -> training.Step:
         """One optimiser step."""
         return training.make_step_of(self.config, self.loss, optimizer, parallel)
 
@@ -164,7 +175,7 @@ class Ensemble(TaskNetwork):
         member = super().init
         return training.ensemble_init(lambda key: member(key, optimizer, values), self.config.ensemble)(key)
 
-    def step(self, optimizer: optax.GradientTransformation, parallel: training.Parallel) -> training.Step:
+    def step(self, optimizer: optax.GradientTransformation, parallel: training.DataParallel) -> training.Step:
         """One step of every network."""
         return training.ensemble_step(super().step(optimizer, parallel))
 

@@ -58,11 +58,12 @@ def _parameters(network: TaskNetwork) -> Headline:
 
 
 def _learning_curves(directory: Path, network: TaskNetwork) -> Section:
-    metrics = dict.fromkeys(["loss", *(metric.name for metric in network.task.metrics(network.config)[:2])])
+    metrics = network.task.metrics(network.config)[:2]
+    names = " and ".join(metric.name for metric in metrics)
     return Section(
         "Learning curves",
-        figure=figures.learning_curves(training.read_records(directory), metrics=list(metrics)),
-        alt=f"{' and '.join(metrics)} of the training, validation and test sets over the epochs",
+        figure=figures.learning_curves(training.read_records(directory), metrics=metrics),
+        alt=f"{names} of the training, validation and test sets over the epochs",
         caption="Training scores are averages over the steps of one compiled call, taken while the network changes; "
         "the others are exact over their whole set.",
     )

@@ -23,10 +23,11 @@ from cnn_jax import data, geometry
 from cnn_jax import train as training
 from cnn_jax.data.pictures import find_pictures, read_picture
 from cnn_jax.errors import UsageError
+from cnn_jax.metrics import Metric
 from cnn_jax.report import summary as network_summary
 from cnn_jax.runtime.command import command_name
 from cnn_jax.runtime.files import write_atomically, write_json
-from cnn_jax.tasks.network import TaskNetwork, make_network
+from cnn_jax.tasks.network import TaskNetwork, declared_metrics, make_network
 from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import (
     ExampleSet,
@@ -45,7 +46,7 @@ from cnn_jax.tasks.start import Start, find_start
 from cnn_jax.tasks.table import task_class
 from cnn_jax.tasks.task import Examples, Task
 
-_TRACED = (*training.NUMBERS, "auxiliary_weight", "model.options.dropout_rate")
+_TRACED = (*training.TRACED_HYPERPARAMETERS, "auxiliary_weight", "model.options.dropout_rate")
 _TAKEN_AT_ONCE = 500  # examples, while predictions are written
 
 
@@ -58,6 +59,11 @@ def monitor(config: ConfigDict) -> str:
     """
     split = "validation" if config.data.validation else "test"
     return task_class(config.experiment).metrics(config)[0].of(split).name
+
+
+def metrics(config: ConfigDict) -> tuple[Metric, ...]:
+    """The metrics that a run is scored by."""
+    return declared_metrics(config, task_class(config.experiment))
 
 
 def traced(config: ConfigDict) -> tuple[str, ...]:
@@ -93,7 +99,7 @@ class Run:
         task = task_class(config.experiment)(config, known_examples(self.sets["train"]))
         return make_network(config, task, self.start.preprocess)
 
-    def task(self, config: ConfigDict, parallel: training.Parallel) -> training.Task:
+    def task(self, config: ConfigDict, parallel: training.DataParallel) -> training.Task:
         """What the training loop needs; traced hyperparameters of the config may be JAX arrays."""
         network, plan = self.network(config), self.plan(config)
         optimizer = training.make_optimizer(config, plan, network.abstract_params)
@@ -111,16 +117,16 @@ class Run:
             evaluate=network.evaluate,
             train_examples=examples(config, self.sets["train"]),
             eval_examples={role: examples(config, found) for role, found in self.sets.items() if role != "train"},
+            metrics=metrics(config),
             monitor=monitor(config),
         )
 
-    def program(self, config: ConfigDict, parallel: training.Parallel) -> training.Program:
-        """The compiled functions, shared with the runs of this process that differ in traced hyperparameters only."""
+    def program(self, config: ConfigDict, parallel: training.DataParallel) -> training.Program:
+        """What a run computes; the compiled functions are shared by the runs of this process with the same shape."""
         fingerprints = tuple((role, found.fingerprint()) for role, found in self.sets.items())
-        start = training.digest(dict(self.start.values))
-        return _program(
-            _Shape((training.shape_of(config, traced(config)), fingerprints, start), self, config), parallel
-        )
+        identity = training.shape_of(config, traced(config)), fingerprints, training.digest(dict(self.start.values))
+        shared = _program(_Shape(identity, self, config), parallel)
+        return shared.bind(training.traced_hyperparameters(config, traced(config)))
 
     def begin(self, config: ConfigDict, directory: Path) -> None:
         """Writes what is known about the data into the run's folder; where a run is continued, compares first."""
@@ -130,16 +136,17 @@ class Run:
 
     def finish(self, config: ConfigDict, directory: Path, trained: training.Trained, *, report: bool) -> None:
         """Writes ``result.json`` and, if wanted, ``report.html``."""
+        network = self.network(config)
         result = {
             "step": int(trained.state.step),
             "scores": trained.scores,
-            "parameters_sha256": training.digest(training.evaluated(trained.state).params),
+            "parameters_sha256": training.digest(network.parameters(training.evaluated(trained.state))),
         }
         write_json(directory / "result.json", result)
         if report:
             from cnn_jax.tasks import report as page  # brings in matplotlib, which takes half a second
 
-            page.write(directory, self.network(config), trained, self.sets["test"])
+            page.write(directory, network, trained, self.sets["test"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,11 +159,11 @@ class _Shape:
 
 
 @functools.lru_cache(maxsize=8)
-def _program(shape: _Shape, parallel: training.Parallel) -> training.Program:
-    def task(numbers: training.Numbers) -> training.Task:
-        return shape.run.task(training.with_numbers(shape.config, numbers), parallel)
+def _program(shape: _Shape, parallel: training.DataParallel) -> training.Program:
+    def task(hyperparameters: training.Hyperparameters) -> training.Task:
+        return shape.run.task(training.with_hyperparameters(shape.config, hyperparameters), parallel)
 
-    return training.Program(task, shape.run.plan(shape.config), parallel)
+    return training.Program(task, shape.run.plan(shape.config), parallel=parallel)
 
 
 def train(
@@ -178,20 +185,16 @@ def train(
     """
     started = time.perf_counter()
     run, parallel = prepare(config, directory), training.make_parallel(config)
-    task = run.task(config, parallel)
+    program = run.program(config, parallel)
     with training.open_workdir(directory, config):
         run.begin(config, directory)
         trained = training.train(
-            task,
-            run.plan(config),
+            program,
             seed=config.seed,
             directory=directory,
             how_to_continue=f"{command_name()} --workdir={directory}",
-            parallel=parallel,
             profile=profile,
             on_evaluation=on_evaluation,
-            program=run.program(config, parallel),
-            numbers=training.numbers_of(config, traced(config)),
         )
         if not training.is_primary():
             return

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
 from cnn_jax import train as training
@@ -30,12 +29,10 @@ def load_run(
     description = read_description(directory)
     known = Examples(tuple(description["image_shape"]), tuple(description["class_names"]))
     network = make_network(config, task_class(config.experiment)(config, known), preprocess_of(description))
-    plan = training.make_plan(config, description["examples"]["train"])
-    optimizer = training.make_optimizer(config, plan, network.abstract_params)
-    template = training.ONE_DEVICE.abstract(lambda: network.init(jax.random.key(0), optimizer))
     with training.Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
-        restored = checkpoints.restore(template, step=checkpoints.best_step() if checkpoint == "best" else None)
-    if restored is None:
+        step = checkpoints.best_step() if checkpoint == "best" else None
+        state = checkpoints.restore_evaluated(*network.abstract_weights, step=step)
+    if state is None:
         command = f"{command_name()} --workdir={directory}"
         raise UsageError(f"{directory} holds no complete checkpoint; train first: {command}")
-    return network, training.evaluated(restored.state)
+    return network, state
