@@ -21,7 +21,6 @@ from rich.table import Table
 
 from cnn_jax import data, geometry
 from cnn_jax import train as training
-from cnn_jax.data.pictures import find_pictures, read_picture
 from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
 from cnn_jax.report import summary as network_summary
@@ -247,7 +246,7 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
     if not images:
         raise UsageError("--mode=predict needs --images=<image or folder>, several separated by commas")
     _check_csv(output)
-    paths = find_pictures(images)
+    paths = data.find_images(images)
     network, state = load_run(config, directory, checkpoint=checkpoint)
     description = read_description(directory)
     height, width, channels = description["image_shape"]
@@ -256,7 +255,7 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         "invert": "auto" if description["ink_extent"] else False,
         "resize": description["framing"],
     }
-    read = [read_picture(path, height=height, width=width, channels=channels, **framed) for path in paths]
+    read = [data.read_image(path, height=height, width=width, channels=channels, **framed) for path in paths]
     predictions = network.predict(state, np.stack([image.pixels for image in read]))
     brief = network.task.brief_rows(predictions)
     printed = [
@@ -291,7 +290,8 @@ def untrained(config: ConfigDict) -> TaskNetwork:
     """The network of a config by itself: nothing is drawn, and no data set is read."""
     shape = tuple(config.input_shape)
     as_is = data.Preprocess(shape, mean=(0.0,) * shape[-1], std=(1.0,) * shape[-1])
-    task: Task = task_class(config.experiment)(config, Examples(shape, find_class_names(config)))
+    spec = {"image": data.Field("image", shape), "label": data.Field("label", class_names=find_class_names(config))}
+    task: Task = task_class(config.experiment)(config, Examples(config.data.name, spec))
     return make_network(config, task, as_is)
 
 

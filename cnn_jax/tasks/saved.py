@@ -8,9 +8,8 @@ from cnn_jax import train as training
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.command import command_name
 from cnn_jax.tasks.network import TaskNetwork, make_network
-from cnn_jax.tasks.sets import preprocess_of, read_description
+from cnn_jax.tasks.sets import examples_of, preprocess_of, read_description
 from cnn_jax.tasks.table import task_class
-from cnn_jax.tasks.task import Examples
 
 
 def load_run(
@@ -27,8 +26,8 @@ def load_run(
       UsageError: The folder holds no checkpoint, or a damaged one, or one of another network.
     """
     description = read_description(directory)
-    known = Examples(tuple(description["image_shape"]), tuple(description["class_names"]))
-    network = make_network(config, task_class(config.experiment)(config, known), preprocess_of(description))
+    task = task_class(config.experiment)(config, examples_of(description))
+    network = make_network(config, task, preprocess_of(description))
     with training.Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
         step = checkpoints.best_step() if checkpoint == "best" else None
         state = checkpoints.restore_evaluated(*network.abstract_weights, step=step)

@@ -93,20 +93,19 @@ def load_sets(config: ConfigDict, directory: Path) -> dict[str, ExampleSet]:
 
 def known_examples(found: ExampleSet) -> Examples:
     """What a task is told about a set."""
-    return Examples(tuple(found.image_shape), tuple(found.class_names))
+    return Examples(found.name, found.spec)
 
 
 def take(found: ExampleSet, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
     """Some examples of a set, as a batch has them."""
-    images, labels = found.take(list(indices))
-    return {"image": images, "label": labels, "index": np.asarray(indices, np.int32)}
+    return {**found.take(list(indices)), "index": np.asarray(indices, np.int32)}
 
 
 def examples(config: ConfigDict, found: ExampleSet) -> training.Examples | data.Stream:
     """A set as the loop takes it: arrays, or a stream of them."""
     if isinstance(found, data.Records):
         return data.Stream(found, workers=config.data.workers)
-    return {"image": found.images, "label": found.labels, "index": np.arange(len(found), dtype=np.int32)}
+    return {**found.fields, "index": np.arange(len(found), dtype=np.int32)}
 
 
 def make_preprocess(config: ConfigDict, train_set: ExampleSet) -> data.Preprocess:
@@ -123,9 +122,11 @@ def make_augmentation(config: ConfigDict, train_set: ExampleSet, preprocess: dat
     """The augmentation of a config, with what it needs to know about the training set; checked on shapes at once."""
     wants_colors = any(call.startswith("color_pca") for call in config.data.augment)
     colors = augment.color_covariance(data.sample(train_set).images) if wants_colors else None
-    augmentation = augment.Augmentation(config.data.augment, num_classes=train_set.num_classes, covariance=colors)
-    images = jnp.zeros((1, *train_set.image_shape), train_set.dtype)
-    batch = {"image": images, "label": jnp.zeros(1, jnp.int32), "index": jnp.zeros(1, jnp.int32)}
+    augmentation = augment.Augmentation(
+        config.data.augment, num_classes=train_set.num_classes or None, covariance=colors, spec=train_set.spec
+    )
+    batch = {name: jnp.zeros((1, *(field.shape or ())), field.dtype) for name, field in train_set.spec.items()}
+    batch["index"] = jnp.zeros(1, jnp.int32)
     jax.eval_shape(lambda key: preprocess(augmentation(key, batch, step=0, epoch=0)["image"]), jax.random.key(0))
     return augmentation
 
@@ -137,6 +138,7 @@ def describe_data(config: ConfigDict, sets: Mapping[str, ExampleSet], preprocess
         "name": train_set.name,
         "image_shape": list(train_set.image_shape),
         "class_names": list(train_set.class_names),
+        "spec": {name: dataclasses.asdict(field) for name, field in train_set.spec.items()},
         "framing": config.data.framing if train_set.report else "fit",
         "ink_extent": data.measure_ink_extent(data.sample(train_set).images),
         "loading": "stream" if isinstance(train_set, data.Records) else "memory",
@@ -184,6 +186,18 @@ def read_description(directory: Path) -> dict[str, Any]:
             "--workdir"
         )
     return description
+
+
+def examples_of(description: Mapping[str, Any]) -> Examples:
+    """What a task is told about a run's examples; runs of earlier versions had images with one label each."""
+    names = tuple(description["class_names"])
+    spec = {
+        "image": data.Field("image", tuple(description["image_shape"])),
+        "label": data.Field("label", (), "int32", names),
+    }
+    if "spec" in description:
+        spec = {name: data.Field(**configs.with_tuples(field)) for name, field in description["spec"].items()}
+    return Examples(description["name"], spec)
 
 
 def preprocess_of(description: Mapping[str, Any]) -> data.Preprocess:

@@ -19,20 +19,24 @@ from ml_collections import ConfigDict
 
 from cnn_jax import data
 from cnn_jax import train as training
+from cnn_jax.data.fields import Described
 from cnn_jax.metrics import Metric
 
 
 @dataclasses.dataclass(frozen=True)
-class Examples:
-    """What a task is told about the examples that it learns from.
+class Examples(Described):
+    """What a task is told about the examples that it learns from, their ``class_names`` and ``image_shape`` included.
 
     Attributes:
-      image_shape: Of one image, (height, width, channels).
-      class_names: One per class; empty where examples have no class.
+      name: The data set's name, for error messages.
+      spec: Name of a field -> what it is.
+
+    >>> Examples("mine", {"label": data.Field("label", class_names=("cat", "dog"))}).class_names
+    ('cat', 'dog')
     """
 
-    image_shape: tuple[int, ...]
-    class_names: tuple[str, ...] = ()
+    name: str
+    spec: data.Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +62,9 @@ class Task(abc.ABC):
     """What is learned. A subclass writes the abstract methods and, where the defaults do not fit, the others.
 
     Methods that take ``outputs`` or ``batch`` are pure functions of JAX arrays, to be compiled. A ``batch`` is a dict
-    of arrays with a leading axis of examples: ``'image'`` as it is in the data set, before preprocessing, ``'label'``,
-    and ``'index'``, the number of the example in its set. In evaluation it also has ``'mask'``: 1 for an example, 0 for
-    the padding of the last batch.
+    of arrays with a leading axis of examples: the fields of the data set by their names, such as ``'image'`` (before
+    preprocessing) and ``'label'``, and ``'index'``, the number of the example in its set. In evaluation it also has
+    ``'mask'``: 1 for an example, 0 for the padding of the last batch.
 
     Args:
       config: The run's config. While a program is compiled, the values of traced keys are JAX arrays.

@@ -33,7 +33,7 @@ def batch() -> dict[str, jax.Array]:
 
 
 def task(settings: ConfigDict, names: tuple[str, ...] = ("a", "b", "c")) -> Classification:
-    return Classification(settings, Examples(SHAPE, names))
+    return Classification(settings, Examples("mine", {"label": data.Field("label", class_names=names)}))
 
 
 def network_of(settings: ConfigDict) -> TaskNetwork:
