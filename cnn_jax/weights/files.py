@@ -3,21 +3,31 @@
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.files import write_atomically
-from cnn_jax.weights import hub
+from cnn_jax.weights import formats, hub, torch_files
 from cnn_jax.weights.about import About
 
 SAFETENSORS = (".safetensors",)
 TORCH = (".pth", ".pt", ".bin")
+_OTHERS = (".ckpt", ".tar", ".zip", ".pkl", ".npz", ".h5", ".onnx")  # no name on the hub ends like this
+_IN_A_FOLDER = (hub.FILE, "pytorch_model.bin")
+_FLOAT8 = {  # by their names in safetensors, whose NumPy face cannot read them
+    "F8_E4M3": jnp.float8_e4m3fn,
+    "F8_E4M3FNUZ": jnp.float8_e4m3fnuz,
+    "F8_E5M2": jnp.float8_e5m2,
+    "F8_E5M2FNUZ": jnp.float8_e5m2fnuz,
+    "F8_E8M0": jnp.float8_e8m0fnu,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,25 +36,29 @@ class Tensors:
 
     Attributes:
       source: where they are from, for messages.
-      shapes: of each, by name.
+      shapes: of each, by name; a tensor in a mapping within a mapping is called ``'state_dict/conv1.weight'``.
       read: a tensor from its name.
       about: what the source says of them.
+      notes: what else is to be said of the source, in phrases.
     """
 
     source: str
     shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], np.ndarray]
     about: About
+    notes: tuple[str, ...] = ()
 
 
 def open_tensors(source: str | Path | Mapping[str, Any]) -> Tensors:
     """The tensors of a file, of a name on the hub, or of a mapping from names to arrays.
 
-    Raises:
-      UsageError: no such file, a damaged one, or one that holds more than tensors.
+    What a file is, is seen from its content: ``.pth.tar``, ``.ckpt`` and ``.PTH`` are files of PyTorch, too.
 
-    >>> open_tensors({"fc.weight": np.ones((2, 3))}).shapes
-    {'fc.weight': (2, 3)}
+    Raises:
+      UsageError: no such file, a damaged one, one that holds no tensors, or one that would have to run code.
+
+    >>> open_tensors({"epoch": 3, "state_dict": {"fc.weight": np.ones((2, 3))}}).shapes
+    {'state_dict/fc.weight': (2, 3)}
     """
     if isinstance(source, Mapping):
         return _from_mapping(source, "the state dict", About())
@@ -52,42 +66,47 @@ def open_tensors(source: str | Path | Mapping[str, Any]) -> Tensors:
         raise UsageError(f"weights: {source!r} is no path, no name on the hub ('owner/name'), and no state dict")
     path = Path(source)
     if not path.exists():
-        if path.suffix in (*SAFETENSORS, *TORCH) or not hub.is_name(str(source)):
+        if path.suffix.lower() in (*SAFETENSORS, *TORCH, *_OTHERS) or not hub.is_name(str(source)):
             raise UsageError(f"weights: there is no file {str(source)!r}, and it is no name on the hub ('owner/name')")
         path = hub.fetch(str(source))
     if path.is_dir():
-        path = path / hub.FILE
-        if not path.is_file():
-            raise UsageError(f"weights: the folder {path.parent} holds no {path.name}; give the path of a file")
-    if path.suffix in SAFETENSORS:
+        path = _in_folder(path)
+    try:
+        format = formats.format_of(path)
+    except OSError as error:
+        raise UsageError(f"weights: {path} cannot be read ({error.strerror})") from error
+    if format == "safetensors":
         return _open_safetensors(path)
-    if path.suffix in TORCH:
-        return _from_mapping(_load_torch(path), str(path), _about_beside(path))
-    raise UsageError(f"weights: {path} must end in one of {', '.join((*SAFETENSORS, *TORCH))}")
+    content, ignored = torch_files.read(path)
+    notes = (f"not imported, as only tensors are read: {', '.join(ignored)}",) if ignored else ()
+    return dataclasses.replace(_from_mapping(content, str(path), _about_beside(path)), notes=notes)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Writes a safetensors file, whole or not at all."""
-    write_atomically(path, safetensors.numpy.save(dict(tensors), metadata=dict(metadata)))
+    # safetensors 0.8 takes no notice of strides: of a transposed array it writes the numbers in the order of memory.
+    dense = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    write_atomically(path, safetensors.numpy.save(dense, metadata=dict(metadata)))
 
 
 def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes what ``torch.load(path, weights_only=True)`` reads, whole or not at all."""
-    torch = import_torch(f"writing {path.name}")
+    torch = torch_files.import_torch(f"writing {path.name}")
     buffer = io.BytesIO()
     torch.save({name: torch.from_numpy(array) for name, array in tensors.items()}, buffer)
     write_atomically(path, buffer.getvalue())
 
 
-def import_torch(purpose: str) -> Any:
-    """PyTorch, or the line that says how to have it."""
-    try:
-        import torch
-    except ImportError as error:
+def _in_folder(folder: Path) -> Path:
+    """The file of weights in a folder that is like a repository on the hub."""
+    for name in _IN_A_FOLDER:
+        if (folder / name).is_file():
+            return folder / name
+    if (folder / "data.pkl").is_file():
         raise UsageError(
-            f"weights: {purpose} needs PyTorch: pip install 'cnn_jax[parity]', or use .safetensors, which does not"
-        ) from error
-    return torch
+            f"weights: the folder {folder} is a file of PyTorch's that was unpacked; give the file as it was downloaded"
+        )
+    raise UsageError(f"weights: the folder {folder} holds no {' or '.join(_IN_A_FOLDER)}; give the path of a file")
 
 
 def _open_safetensors(path: Path) -> Tensors:
@@ -97,7 +116,27 @@ def _open_safetensors(path: Path) -> Tensors:
         raise UsageError(f"weights: {path} is no whole safetensors file ({error}); fetch or copy it again") from error
     shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     about = About.from_metadata(file.metadata() or {})
-    return Tensors(str(path), shapes, file.get_tensor, about if about != About() else _about_beside(path))
+
+    def read(name: str) -> np.ndarray:
+        dtype = file.get_slice(name).get_dtype()
+        if dtype in _FLOAT8:
+            return _read_bytes(path, name).view(_FLOAT8[dtype]).reshape(shapes[name])
+        try:
+            return file.get_tensor(name)
+        except (AttributeError, TypeError, safetensors.SafetensorError) as error:
+            raise UsageError(
+                f"weights: {path}: tensor {name!r} is of type {dtype}, which NumPy does not have"
+            ) from error
+
+    return Tensors(str(path), shapes, read, about if about != About() else _about_beside(path))
+
+
+def _read_bytes(path: Path, name: str) -> np.ndarray:
+    """The bytes of a tensor in a safetensors file, whose header says where they are."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        begin, end = json.loads(file.read(length))[name]["data_offsets"]
+        return np.fromfile(file, np.uint8, count=end - begin, offset=begin)
 
 
 def _about_beside(path: Path) -> About:
@@ -115,31 +154,25 @@ def _about_beside(path: Path) -> About:
         ) from error
 
 
-def _load_torch(path: Path) -> Mapping[str, Any]:
-    torch = import_torch(f"reading {path.name}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that only looks like a pickle raises whatever its bytes happen to mean
-        raise UsageError(
-            f"weights: {path} is damaged, or holds more than tensors, which would mean to run code from it; "
-            f"save its state_dict alone: torch.save(model.state_dict(), path)"
-        ) from error
-    for key in ("state_dict", "model"):  # as training scripts wrap it
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping):
-        raise UsageError(f"weights: {path} holds a {type(content).__name__}; it must hold a state dict")
-    return content
-
-
-def _from_mapping(mapping: Mapping[str, Any], source: str, about: About) -> Tensors:
-    others = [name for name, value in mapping.items() if not isinstance(name, str) or not _holds_numbers(value)]
-    if others:
-        raise UsageError(f"weights: {source} must map names to tensors, but {others[0]!r} is none")
-    prefix = "module." if mapping and all(name.startswith("module.") for name in mapping) else ""  # DataParallel's
-    named = {name.removeprefix(prefix): value for name, value in mapping.items()}
+def _from_mapping(mapping: Any, source: str, about: About) -> Tensors:
+    named = dict(_flat(mapping))
+    if not named:
+        if not isinstance(mapping, Mapping):
+            raise UsageError(f"weights: {source} holds a {type(mapping).__name__}; it must hold a state dict")
+        others = ", ".join(f"{name!r} ({type(value).__name__})" for name, value in list(mapping.items())[:5])
+        raise UsageError(f"weights: {source} must map names to tensors, but holds only {others or 'nothing'}")
     shapes = {name: tuple(value.shape) for name, value in named.items()}
-    return Tensors(source, shapes, lambda name: _numpy(named[name]), about)
+    return Tensors(source, shapes, lambda name: _numpy(named[name], f"{source}: tensor {name!r}"), about)
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The tensors in mappings within mappings, by the keys on the way."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            if isinstance(key, str):
+                yield from _flat(entry, f"{name}/{key}" if name else key)
+    elif name and _holds_numbers(value):
+        yield name, value
 
 
 def _holds_numbers(value: Any) -> bool:
@@ -147,8 +180,5 @@ def _holds_numbers(value: Any) -> bool:
     return hasattr(value, "shape") and kind not in "OSUMm"  # objects, texts, times
 
 
-def _numpy(value: Any) -> np.ndarray:
-    if not hasattr(value, "detach"):
-        return np.asarray(value)
-    tensor = value.detach().cpu()
-    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()  # NumPy has no bfloat16
+def _numpy(value: Any, what: str) -> np.ndarray:
+    return torch_files.to_numpy(value, what) if hasattr(value, "detach") else np.asarray(value)

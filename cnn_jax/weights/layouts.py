@@ -115,16 +115,16 @@ def _entry(layer: TorchLayer, ours: str, theirs: str, shape: tuple[int, ...]) ->
 
 
 def layout_of(names: Iterable[str]) -> str:
-    """The layout of a file, from the names of its tensors.
+    """The layout of a file, from the names of its tensors, wherever in it they are.
 
-    >>> layout_of(["conv1/kernel"]), layout_of(["features.0.weight"]), layout_of(["pre_logits.fc1.weight"])
+    >>> layout_of(["conv1/kernel"]), layout_of(["features.0.weight"]), layout_of(["model/pre_logits.fc1.weight"])
     ('cnn_jax', 'torchvision', 'timm')
     """
     names = list(names)
     endings = {*_TORCH_NAMES.values(), BATCHES}
-    if not all(name.rpartition(".")[-1] in endings for name in names):
+    if not any(name.rpartition(".")[-1] in endings for name in names if "." in name):
         return "cnn_jax"
-    return "timm" if any(name.startswith("pre_logits.") for name in names) else "torchvision"
+    return "timm" if any(re.search(r"(^|[./])pre_logits\.", name) for name in names) else "torchvision"
 
 
 def is_auxiliary(name: str) -> bool:

@@ -168,7 +168,8 @@ def test_what_does_not_fit_is_a_table_and_changes_nothing():
 def test_another_number_of_classes_has_a_mend(tmp_path, layout):
     weights.save(drawn(abstract("vgg_a", num_classes=3, **VGG)), tmp_path / "x.safetensors", layout=layout)
     with pytest.raises(
-        UsageError, match=r"2 misshapen of 22 tensors; create the network with num_classes=3, load, and"
+        UsageError,
+        match=r"2 misshapen of 22 tensors; create the network with num_classes=3, load, .*; or keep .* by adapt=True",
     ):
         weights.load(abstract("vgg_a", num_classes=4, **VGG), tmp_path / "x.safetensors")
 
@@ -209,8 +210,8 @@ def test_the_model_given_stays_as_it_was():
 
 def test_needs_pytorch_for_its_files(tmp_path):
     model = drawn(abstract("vgg_a", num_classes=3, **VGG))
-    (tmp_path / "x.pth").touch()
-    line = r"^weights: .* needs PyTorch: pip install 'cnn_jax\[parity\]', or use .safetensors, which does not$"
+    (tmp_path / "x.pth").write_bytes(b"\x80\x02")
+    line = r"^weights: .* needs PyTorch: pip install torch, or use .safetensors, which does not$"
     with pytest.raises(UsageError, match=line):
         weights.load(model, tmp_path / "x.pth")
     with pytest.raises(UsageError, match=line):
@@ -233,16 +234,19 @@ def test_needs_pytorch_for_its_files(tmp_path):
         (lambda model, path: weights.to_torch(model, layout="cnn_jax"), r"layout='torchvision' or 'timm'"),
         (lambda model, path: weights.load(model, path / "none.safetensors"), "there is no file"),
         (lambda model, path: weights.load(model, "vgg16"), r"there is no file 'vgg16', and it is no name on the hub"),
-        (lambda model, path: weights.load(model, path / "README"), "must end in one of"),
+        (lambda model, path: weights.load(model, path / "README"), "README is empty; fetch or copy it again"),
         (lambda model, path: weights.load(model, path / "cut.safetensors"), "is no whole safetensors file"),
         (lambda model, path: weights.load(model, path), r"the folder .* holds no model\.safetensors"),
-        (lambda model, path: weights.load(model, {"a": np.array(["b"])}), "must map names to tensors, but 'a' is none"),
+        (
+            lambda model, path: weights.load(model, {"a": np.array(["b"])}),
+            r"must map names to tensors, but .*'a' \(ndarray",
+        ),
         (
             lambda model, path: weights.save(model, path / "none" / "x.safetensors"),
             "there is no folder .*make it first",
         ),
         (lambda model, path: weights.save(abstract("mlp"), path / "x.safetensors"), "holds no numbers"),
-        (lambda model, path: weights.load(model, {"a": 1.0}), "must map names to tensors, but 'a' is none"),
+        (lambda model, path: weights.load(model, {"a": 1.0}), r"must map names to tensors, but .*'a' \(float"),
         (lambda model, path: weights.create(path / "other.safetensors"), "does not say which network it is of"),
         (lambda model, path: weights.create(path / "newer.safetensors"), "is not of this version"),
         (lambda model, path: weights.About(mean=(0.5,)), "must have one value per channel each"),

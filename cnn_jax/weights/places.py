@@ -1,0 +1,135 @@
+"""Where in a file a network's tensors are: training scripts nest state dicts and put prefixes before names.
+
+``{"epoch": 3, "state_dict": {"module.model.conv1.weight": ...}, "optimizer": ...}`` holds a network whose first tensor
+is ``conv1.weight``. No list of such keys and prefixes is kept: a place is whatever comes before the network's own
+names, and the place that fits best, by names and shapes, is taken.
+"""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from cnn_jax.errors import UsageError, nearest
+from cnn_jax.weights.layouts import BATCHES
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+# What wrappers put before a layer within the network: DataParallel ("features.module.0.weight"), torch.compile, FSDP
+# and activation checkpointing.
+_WRAPPERS = re.compile(r"(?<=[./])(?:(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+")
+_AVERAGES = {"ema", "swa", "average", "averaged", "shadow"}  # as timm, these go before the last weights
+_SHOWN = 3  # names of tensors in a note
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A network's tensors in a file.
+
+    Attributes:
+      shapes: of each, by the names that the network has for them.
+      read: a tensor from such a name.
+      notes: where it was found, what was stripped from the names and left out, in phrases; none if it is all there is.
+    """
+
+    shapes: Shapes
+    read: Callable[[str], np.ndarray]
+    notes: tuple[str, ...]
+
+
+def find(source: str, shapes: Shapes, read: Callable[[str], np.ndarray], wanted: Shapes, key: str | None) -> Found:
+    """The tensors of a network in a file, under the network's own names.
+
+    Args:
+      source: the file, for messages.
+      shapes: of all tensors in the file, by name.
+      read: a tensor from its name in the file.
+      wanted: the shapes of the network's tensors, by its own names.
+      key: where to look, ``'state_dict_ema'``; None for wherever the network fits best, moving averages first.
+
+    Raises:
+      UsageError: Nothing at that key, or the network is there several times.
+
+    >>> shapes = {"state_dict/module.fc.bias": (2,), "optimizer/step": ()}
+    >>> found = find("last.ckpt", shapes, lambda name: np.zeros(shapes[name]), {"fc.bias": (2,)}, None)
+    >>> found.shapes, found.notes
+    ({'fc.bias': (2,)}, ("found under 'state_dict'", "stripped from the names: 'module.'"))
+    """
+    fits = _fits(shapes, wanted)
+    if key is not None:
+        known = [place for place in fits if place]
+        fits = {place: fit for place, fit in fits.items() if f"{place[:-1]}/".startswith((f"{key}/", f"{key}."))}
+        if not fits:
+            raise UsageError(f"weights: {source} has no tensors of the network under key={key!r}; {_known(key, known)}")
+    best = max(fits.values(), default=None)
+    places = [place for place, fit in fits.items() if fit == best]
+    place = _choice(source, places) if places else _fullest(shapes)
+    inside = _inside(place, shapes)
+    notes = _notes(place, [other for other in places if other != place], shapes, inside)
+    return Found({name: shapes[own] for name, own in inside.items()}, lambda name: read(inside[name]), notes)
+
+
+def _inside(place: str, shapes: Shapes) -> dict[str, str]:
+    """From the names at a place, without what wrappers put into them, to the names in the file."""
+    names = [name for name in shapes if name.startswith(place)]
+    inside = {_WRAPPERS.sub("", name[len(place) :]): name for name in names}
+    return inside if len(inside) == len(names) else {name[len(place) :]: name for name in names}
+
+
+def _fits(shapes: Shapes, wanted: Shapes) -> dict[str, tuple[int, int]]:
+    """At each place, how many of the network's tensors are there in their shape, and how many by name."""
+    fits: dict[str, tuple[int, int]] = {}
+    for name, shape in shapes.items():
+        for start in (0, *(match.end() for match in re.finditer(r"[./]", name))):
+            place, rest = name[:start], _WRAPPERS.sub("", name[start:])
+            if rest in wanted:
+                fitting, named = fits.get(place, (0, 0))
+                fits[place] = (fitting + (shape == wanted[rest]), named + 1)
+    return fits
+
+
+def _choice(source: str, places: list[str]) -> str:
+    averages = [place for place in places if _AVERAGES & set(re.split(r"[^a-z]+", place.lower()))]
+    if len(places) == 1 or len(averages) == 1:
+        return (averages or places)[0]
+    raise UsageError(
+        f"weights: {source} holds the network {len(places)} times: {_listed(places)}; choose one with key="
+    )
+
+
+def _listed(places: list[str]) -> str:
+    return ", ".join(repr(place[:-1]) if place else "the top level" for place in places)
+
+
+def _fullest(names: Iterable[str]) -> str:
+    """Where most tensors are, in a file with none of the network's."""
+    if not any("." in name for name in names):
+        return ""
+    counts = collections.Counter(name[: name.rfind("/") + 1] for name in names)
+    return max(counts, key=lambda place: counts[place], default="")
+
+
+def _known(key: str, places: list[str]) -> str:
+    return nearest(str(key), [place[:-1] for place in places]) if places else "it is not nested: leave key out"
+
+
+def _notes(place: str, others: list[str], names: Iterable[str], inside: Mapping[str, str]) -> tuple[str, ...]:
+    where, slash, prefix = place.rpartition("/")
+    level = where + slash
+    wrappers = {match for name, own in inside.items() if not own.endswith(name) for match in _WRAPPERS.findall(own)}
+    stripped = dict.fromkeys([prefix] * bool(prefix) + sorted(wrappers))
+    beside = [
+        name.removeprefix(level)
+        for name in names
+        if name.startswith(level) and not name.startswith((place, *others)) and name.rpartition(".")[-1] != BATCHES
+    ]
+    also = f" (also there: {_listed(others)}; choose with key=)" if others else ""
+    more = f" and {len(beside) - _SHOWN} more" if len(beside) > _SHOWN else ""
+    notes = {
+        f"found under {(where or prefix[:-1])!r}{also}": where or others,
+        f"stripped from the names: {', '.join(map(repr, stripped))}": stripped,
+        f"left out beside it: {', '.join(map(repr, beside[:_SHOWN]))}{more}": beside,
+    }
+    return tuple(note for note, holds in notes.items() if holds)
