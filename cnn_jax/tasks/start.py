@@ -1,6 +1,7 @@
 """Where a network starts: pretrained weights, or an initialisation that depends on the data; otherwise at random."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,13 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from cnn_jax import config as configs
-from cnn_jax import data, models, weights
+from cnn_jax import data, models, nn, weights
 from cnn_jax.errors import UsageError
 from cnn_jax.tasks.network import Values, create_model
 from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import ExampleSet, make_preprocess
 from cnn_jax.tasks.task import Task
-from cnn_jax.weights import files, transfer
-from cnn_jax.weights.layouts import entries, layout_of
+from cnn_jax.weights.layouts import paths
 
 _DATA_INIT_IMAGES = 5000  # of the training set, for a network whose initialisation depends on them
 
@@ -38,8 +38,8 @@ class Start:
 def find_start(config: ConfigDict, task: Task, train_set: ExampleSet) -> Start:
     """Where the network of a config starts.
 
-    With ``config.model.weights`` everything but the output layer has the pretrained values, and the output layer too if
-    its classes are the same; inputs are normalised as those weights expect. What was done is printed.
+    With ``config.model.weights`` everything but the output layer has the pretrained values, and so has the output layer
+    if its classes are the same; inputs are normalised as those weights expect. What was done is printed.
 
     Args:
       config: Of the run.
@@ -64,70 +64,57 @@ def find_start(config: ConfigDict, task: Task, train_set: ExampleSet) -> Start:
 
 
 def _from_run(config: ConfigDict, task: Task, folder: Path) -> Start:
-    """The trained network of another run."""
+    """The trained network of another run, with its preprocessing."""
     own = configs.read_run_config(folder)
     network, state = load_run(own, folder)
     if own.ensemble > 1:
         state = network.first(state)
+    values = paths(state.params) | paths(state.model_state)
+    model = nnx.eval_shape(lambda: create_model(config, len(task.outputs), jax.random.key(0)))
+    if network.task.outputs != task.outputs:
+        values = _without_heads(values, model)
     preprocess = dataclasses.replace(network.preprocess, input_shape=tuple(config.input_shape))
-    values = _values(state.params) | _values(state.model_state)
-    return _checked(config, task, preprocess, values, same_classes=network.task.outputs == task.outputs)
+    return Start(preprocess, _checked(config, model, values))
 
 
 def _from_file(config: ConfigDict, task: Task, train_set: ExampleSet) -> Start:
     """A file of weights, or weights by their name on the Hugging Face hub."""
-    source, count = config.model.weights, len(task.outputs)
-    classes = _num_classes(_abstract(config, count), source) or count
-    loaded = weights.load(_abstract(config, classes), source)
-    about, names = loaded.about, loaded.about.class_names
-    preprocess = make_preprocess(config, train_set)
-    if about.mean is not None and about.std is not None:
+    source, preprocess = config.model.weights, make_preprocess(config, train_set)
+    model = create_model(config, len(task.outputs), jax.random.key(0))
+    loaded = weights.load(model, source, adapt=True)
+    values = paths(nnx.state(loaded.model, nnx.Not(nnx.RngState)))
+    values = {name: value for name, value in values.items() if name not in loaded.kept}
+    mean, std, names = loaded.about.mean, loaded.about.std, loaded.about.class_names
+    if names is not None and names != task.outputs:
+        values = _without_heads(values, model)
+    if mean is not None and std is not None:
         if config.data.pixel_range:
             raise UsageError(
-                f"data.pixel_range={config.data.pixel_range}: model.weights={source} have their own normalisation; "
-                "leave it ()"
+                f"data.pixel_range={config.data.pixel_range}: model.weights={source} come with the normalisation of "
+                "their inputs; use data.pixel_range=()"
             )
-        preprocess = dataclasses.replace(preprocess, mean=about.mean, std=about.std)
-    values = _values(nnx.state(loaded.model, nnx.Not(nnx.RngState)))
-    same = classes == count and (names is None or tuple(names) == task.outputs)
-    return _checked(config, task, preprocess, values, same_classes=same)
+        preprocess = dataclasses.replace(preprocess, mean=mean, std=std)
+    return Start(preprocess, _checked(config, model, values))
 
 
-def _checked(
-    config: ConfigDict, task: Task, preprocess: data.Preprocess, values: dict[str, Any], *, same_classes: bool
-) -> Start:
-    """Rejects values of another network, and leaves the output layers out unless they are of the same classes."""
-    model = _abstract(config, len(task.outputs))
-    heads = () if same_classes else tuple(f"{'/'.join(path)}/" for path in models.output_layers(model))
-    kept = {}
-    for name, leaf in _values(nnx.state(model, nnx.Not(nnx.RngState))).items():
-        if name.startswith(heads):
-            continue
-        if name not in values or values[name].shape != leaf.shape:
+def _without_heads(values: Mapping[str, Any], model: nn.Sequence) -> dict[str, Any]:
+    """The values of all but the output layers, which are for other classes."""
+    heads = tuple(f"{'/'.join(path)}/" for path in models.output_layers(model))
+    return {name: value for name, value in values.items() if not name.startswith(heads)}
+
+
+def _checked(config: ConfigDict, model: nn.Sequence, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Rejects values of another network, and says which arrays have none."""
+    source, kept = config.model.weights, {}
+    heads = tuple(f"{'/'.join(path)}/" for path in models.output_layers(model))
+    for name, leaf in paths(nnx.state(model, nnx.Not(nnx.RngState))).items():
+        if name in values and values[name].shape == leaf.shape:
+            kept[name] = jnp.asarray(values[name], leaf.dtype)
+        elif name in values or not name.startswith(heads):
             raise UsageError(
-                f"model.weights={config.model.weights}: it has no parameter {name} of shape {leaf.shape}; "
+                f"model.weights={source}: it has no parameter {name} of shape {leaf.shape}; "
                 f"choose weights of {config.model.name} of the same width"
             )
-        kept[name] = jnp.asarray(values[name], leaf.dtype)
-    print(
-        f"starting from {config.model.weights}"
-        + ("" if same_classes else f", but for a new {' and '.join(head.rstrip('/') for head in heads)}"),
-        flush=True,
-    )
-    return Start(preprocess, kept)
-
-
-def _abstract(config: ConfigDict, num_classes: int) -> Any:
-    """The shapes of the config's network, for a number of classes."""
-    return nnx.eval_shape(lambda: create_model(config, num_classes, jax.random.key(0)))
-
-
-def _num_classes(model: Any, source: str) -> int | None:
-    """The number of classes of weights, if it is all that makes them differ from a network."""
-    tensors = files.open_tensors(source)
-    wanted = [entry for entry in entries(model, layout_of(tensors.shapes)) if entry.name in tensors.shapes]
-    return transfer._classes(model, wanted, tensors.shapes)
-
-
-def _values(state: Any) -> dict[str, Any]:
-    return {"/".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(state)}
+    new = {name.rpartition("/")[0] for name in paths(nnx.state(model, nnx.Param)) if name not in kept}
+    print(f"starting from {source}" + (f", with a new {', '.join(sorted(new))}" if new else ""), flush=True)
+    return kept
