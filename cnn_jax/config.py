@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.runtime.objects import import_file
+from cnn_jax.runtime.objects import add_folder, import_file
 
 _ROOT = Path(__file__).parent
 FOLDER = next((folder for folder in (_ROOT / "configs", _ROOT.parent / "configs") if folder.is_dir()), _ROOT)
@@ -267,16 +267,14 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def _with_config_file(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the file of ``--config`` in place of a name."""
-    found = list(arguments)
-    for position, argument in enumerate(arguments):
-        flag, separator, value = argument.partition("=")
-        if flag.lstrip("-") == "config" and argument.startswith("-"):
-            if separator:
-                found[position] = f"{flag}={find_config(value)}"
-            elif position + 1 < len(found):
-                found[position + 1] = find_config(found[position + 1])
-    return found
+    """The arguments with the file of ``--config`` in place of a name. The file may import the modules beside it."""
+    path = _flag_value(arguments, "config")
+    if path is None:
+        return list(arguments)
+    found = find_config(path)
+    add_folder(Path(found.partition(":")[0]).resolve().parent)
+    named = {f"--config={path}": f"--config={found}", f"-config={path}": f"-config={found}"}
+    return [found if argument == path else named.get(argument, argument) for argument in arguments]
 
 
 def check_config_file(path: str) -> None:

@@ -17,6 +17,7 @@ from cnn_jax.data.photographs import open_photographs
 from cnn_jax.data.records import Records
 from cnn_jax.data.tfds import open_tfds, tfds_class_names
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.runtime.objects import load_object
 
 Source = Callable[..., Dataset | Records]
 
@@ -70,6 +71,8 @@ def open_set(
         raise UsageError(f"data set {name!r}: unknown framing={framing!r}; {nearest(framing, RESIZES)}")
     prefix, _, path = name.partition(":")
     options: dict[str, Any] = {"data_dir": data_dir, "image_shape": image_shape, "framing": framing}
+    if prefix.endswith(".py"):
+        return load_object(name, what=f"data.name={name!r}")(split, **options)
     return SOURCES[prefix](path, split, **options) if prefix in SOURCES else open_tfds(name, split, **options)
 
 
@@ -86,7 +89,8 @@ def class_names(name: str, split: str, **options: Any) -> tuple[str, ...]:
       >>> class_names("digits", "test")[:3]
       ('0', '1', '2')
     """
-    if name.partition(":")[0] in SOURCES:
+    prefix = name.partition(":")[0]
+    if prefix in SOURCES or prefix.endswith(".py"):
         return tuple(open_set(name, split, **options).class_names)
     return tfds_class_names(name, data_dir=options.get("data_dir"))
 

@@ -29,6 +29,7 @@ from cnn_jax.models import (
 from cnn_jax.models.keys import Keys
 from cnn_jax.models.variant import Variant, checked_classes
 from cnn_jax.ops.arguments import FLOATS
+from cnn_jax.runtime.objects import is_reference, load_object
 
 # What torchvision and timm call networks that are here.
 NAMES_ELSEWHERE = {
@@ -65,12 +66,21 @@ def available() -> tuple[str, ...]:
 def variant(name: str) -> Variant:
     """How a network is built, for which inputs and how many classes it was published, and its options.
 
+    Args:
+      name: one of :func:`available`, or a reference to a :class:`Variant` of your own: ``'path/to/file.py:NAME'`` or
+        ``'package.module:NAME'``.
+
     Raises:
       UsageError: an unknown name.
 
     >>> variant("lenet_5_modern").input_shape
     (32, 32, 1)
     """
+    if name not in _VARIANTS and is_reference(name):
+        found = load_object(name, what=f"model.name={name!r}")
+        if not isinstance(found, Variant):
+            raise UsageError(f"model.name={name!r} is not a models.Variant; see docs/extending.md")
+        return found
     if name not in _VARIANTS:
         known = NAMES_ELSEWHERE.get(name)
         mend = f"here it is {known!r}" if known else nearest(str(name), available())

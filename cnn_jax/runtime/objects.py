@@ -46,13 +46,20 @@ def load_object(reference: str, *, what: str) -> Any:
     return getattr(module, name)
 
 
+def add_folder(folder: Path) -> None:
+    """Lets modules of a folder be imported, after all others."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
 @functools.cache
 def import_file(path: Path) -> ModuleType:
-    """The module of a Python file, executed once per process.
+    """The module of a Python file, executed once per process. It may import the modules beside it, as a script may.
 
     Args:
       path: An absolute path.
     """
+    add_folder(path.parent)
     name = f"cnn_jax_file_{path.stem}_{abs(hash(str(path)))}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import importlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,12 @@ ENGINES = {
     "cmaes": "covariance matrix adaptation (Hansen and Ostermeier, 2001)",
     "gp": "Gaussian process and expected improvement; needs PyTorch",
 }
+SAMPLERS: dict[str, Callable[[Any, int], Any]] = {
+    "tpe": lambda samplers, seed: samplers.TPESampler(seed=seed),
+    "cmaes": lambda samplers, seed: samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False),
+    "gp": lambda samplers, seed: samplers.GPSampler(seed=seed, warn_independent_sampling=False),
+}
+"""Those of :data:`ENGINES` that learn from results -> the Optuna sampler, from ``optuna.samplers`` and a seed."""
 PRUNERS = {
     "none": "every trial runs to its end",
     "halving": "asynchronous successive halving (Li et al., 2018): of four, one goes on after 1, 4, 16... evaluations",
@@ -71,7 +77,7 @@ def load_optuna() -> Any:
 
 def learns(engine: str) -> bool:
     """Whether an engine looks at results."""
-    return engine in ("tpe", "cmaes", "gp")
+    return engine in SAMPLERS
 
 
 def check(engine: str, pruner: str) -> None:
@@ -166,7 +172,7 @@ class Engine:
         optuna = load_optuna()
         seed = int(np.random.SeedSequence([self.sweep.seed, number]).generate_state(1)[0] >> 1)
         with _quiet():
-            sampler = self._sampler(optuna, seed)
+            sampler = SAMPLERS[self.sweep.engine](optuna.samplers, seed)
             study = optuna.create_study(direction=self.sweep.metric.direction, sampler=sampler)
             for point in before:
                 study.add_trial(point)
@@ -174,15 +180,6 @@ class Engine:
             overrides = space.suggest(self.sweep.space, trial, self._base)
         system_attrs = study.get_trials(deepcopy=False)[-1].system_attrs
         return Proposal(overrides, trial.params, trial.distributions, dict(system_attrs))
-
-    def _sampler(self, optuna: Any, seed: int) -> "optuna.samplers.BaseSampler":
-        samplers = optuna.samplers
-        match self.sweep.engine:
-            case "tpe":
-                return samplers.TPESampler(seed=seed)
-            case "cmaes":
-                return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-        return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
 
 
 def _hidden(point: "optuna.trial.FrozenTrial") -> "optuna.trial.FrozenTrial":

@@ -63,7 +63,8 @@ class Task(abc.ABC):
 
     Methods that take ``outputs`` or ``batch`` are pure functions of JAX arrays, to be compiled. A ``batch`` is a dict
     of arrays with a leading axis of examples: the fields of the data set by their names, such as ``'image'`` (before
-    preprocessing) and ``'label'``, and ``'index'``, the number of the example in its set. In evaluation it also has
+    preprocessing: uint8 from 0 to 255 as it is stored, or float32 from 0 to 1, which augmentations make of it) and
+    ``'label'``, and ``'index'``, the number of the example in its set. In evaluation it also has
     ``'mask'``: 1 for an example, 0 for the padding of the last batch.
 
     Args:

@@ -1,12 +1,16 @@
 """After ``pip install``, from an empty folder: the command, the configs by name, a config of one's own."""
 
+import csv
+import json
 import os
+import re
 import shutil
 import site
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.launch.process import ROOT, environment
@@ -49,16 +53,27 @@ def test_a_config_by_its_name_trains_from_an_empty_folder(installed: Path, tmp_p
     assert "cnn-jax --config" in run(installed / "cnn-jax", "--help", folder=tmp_path)
 
 
-def test_a_config_of_ones_own_may_begin_from_another_one(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "my_own.py").write_text(
-        "from cnn_jax.config import load_config\n"
-        "def get_config():\n"
-        "    config = load_config('lenet5_fashion_mnist')\n"
-        "    config.data.name = 'digits'\n"
-        "    return config\n"
-    )
-    printed = run(installed / "cnn-jax", "--config=my_own.py", "--mode=summary", folder=tmp_path)
-    assert "lenet_5_modern, input 32x32x1, 10 outputs" in printed
+def test_from_a_folder_of_images_to_predictions(installed: Path, tmp_path: Path) -> None:
+    """As docs/your_own_data.md has it, but for the time it takes."""
+    text = (ROOT / "docs/your_own_data.md").read_text()
+    files = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, re.S))
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    assert len([line for line in files["my_own.py"].splitlines() if line.strip()]) == 5
+    run(installed / "python", "make_images.py", folder=tmp_path)
+    commands = [line.split()[1:] for line in text.splitlines() if line.startswith("cnn-jax --")]
+    assert len(commands) == 3
+    run(installed / "cnn-jax", *commands[0], "--config.duration=20 steps", folder=tmp_path)
+    run(installed / "cnn-jax", *commands[1], folder=tmp_path)
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines()))
+    scores = json.loads((tmp_path / "run/result.json").read_text())["scores"]
+    assert [int(row["index"]) for row in rows] == list(range(len(rows)))
+    assert np.mean([row["label"] == row["class"] for row in rows]) == pytest.approx(scores["test/accuracy"])
+    assert all(float(row[row["class"]]) == max(float(row[f"digit {k}"]) for k in range(10)) for row in rows)
+    shutil.copy(next(tmp_path.glob("images/digit 3/*.png")), tmp_path / "new.png")
+    shutil.copytree(tmp_path / "images/digit 5", tmp_path / "more")
+    run(installed / "cnn-jax", *commands[2], folder=tmp_path)
+    assert len((tmp_path / "new.csv").read_text().splitlines()) == 2 + len(list((tmp_path / "more").iterdir()))
 
 
 def test_the_package_is_the_installed_one_and_typed(installed: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class Ink(tasks.Task):
 
     @classmethod
     def metrics(cls, config: ConfigDict) -> tuple[tasks.Metric, ...]:
-        return tasks.Metric("loss", "lower"), tasks.Metric("error", "lower")
+        return tasks.Metric("error", "lower"), tasks.Metric("loss", "lower")
 
     def loss(self, outputs: Array, batch: train.Batch) -> Array:
         return self.squares(outputs, batch).mean()
@@ -58,7 +58,7 @@ class Ink(tasks.Task):
 
 def true_values(images: Array | np.ndarray) -> Array:
     """Ink and centre of images (n, height, width, 1): (n, 2)."""
-    pixels = jnp.asarray(images, jnp.float32)[..., 0] / 255
+    pixels = jnp.asarray(images, jnp.float32)[..., 0] / (255 if images.dtype == jnp.uint8 else 1)
     columns = jnp.linspace(-1, 1, pixels.shape[2])
     centre = (pixels * columns).sum(axis=(1, 2)) / pixels.sum(axis=(1, 2))
     return jnp.stack([pixels.mean(axis=(1, 2)), centre], axis=-1)
@@ -71,5 +71,5 @@ def get_config() -> ConfigDict:
     config.data.augment = ("affine(translation=0.1)",)
     config.batch_size = 64
     config.duration, config.evaluate_every, config.steps_per_call = "160 steps", "20 steps", 5
-    config.optimizer.learning_rate = 0.02
+    config.optimizer.name, config.optimizer.learning_rate = "adam", 0.003
     return config
