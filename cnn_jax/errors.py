@@ -1,7 +1,7 @@
-"""The one exception for a mistake that the user can mend, and the phrase that suggests the nearest real name.
+"""The one exception for a mistake that the user can fix, and the phrase that suggests the nearest real name.
 
-Everything in cnn_jax that rejects an argument, a config, a file or a picture raises :class:`UsageError` with one line:
-what is wrong, where, with which numbers, and how to mend it. ``launch.py`` prints that line and exits with code 2;
+Everything in cnn_jax that rejects an argument, a config, a file or an image raises :class:`UsageError` with one line:
+what is wrong, where, with which numbers, and how to fix it. ``launch.py`` prints that line and exits with code 2;
 library users catch it as the ``ValueError`` that it is.
 """
 
@@ -16,7 +16,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPER
 
 
 class UsageError(ValueError):
-    """A mistake of the user's, described in one line: what, where, the numbers, and the mend."""
+    """A mistake of the user, described in one line: what, where, the numbers, and the fix."""
 
 
 def nearest(name: str, options: Iterable[str], *, most: int = 3) -> str:

@@ -19,7 +19,7 @@ from cnn_jax.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment; its ``cpu`` variant, of half the width; or its ``smoke`` variant, on 2,000 pictures."""
+    """The experiment; its ``cpu`` variant, of half the width; or its ``smoke`` variant, on 2,000 images."""
     check_variant(variant, ("cpu", "smoke"))
     config = default_config()
     config.input_shape = (32, 32, 3)

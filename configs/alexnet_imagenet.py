@@ -5,11 +5,11 @@ light along the principal components of the colours; 90 epochs of SGD at 0.01, d
 crops in the test. Departures: the paper lowered the rate when validation stood still, here after 30, 60 and 80 epochs;
 biases have no weight decay. ``--config.ensemble=5`` averages five networks, as the paper did (38.1 % and 16.4 %).
 
-Needs ImageNet: by hand, as tensorflow_datasets says of imagenet2012; or folders of pictures, train and val, one
+Needs ImageNet: by hand, as tensorflow_datasets says of imagenet2012; or folders of images, train and val, one
 subfolder a class: --config.data.name=folder:/data/imagenet --config.data.test=validation
 
 Command:  python launch.py --config=configs/alexnet_imagenet.py
-Time:     not run here; 1.2 million pictures, 90 times, are days for a GPU
+Time:     not run here; 1.2 million images, 90 times, are days for a GPU
 Expected: not run here; published for one network on the validation set: top-1 error 40.7 %, top-5 error 18.2 %
 """
 
@@ -39,7 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def imagenet(variant: str) -> ConfigDict:
-    """What the experiments with ImageNet have in common: pictures read as 256x256, top-5, ten crops, SGD with steps."""
+    """What the experiments with ImageNet have in common: images read as 256x256, top-5, ten crops, SGD with steps."""
     check_variant(variant, ("smoke",))
     config = default_config()
     config.input_shape = (224, 224, 3)
@@ -55,7 +55,7 @@ def imagenet(variant: str) -> ConfigDict:
 
 
 def smoke(config: ConfigDict, *, side: int, width: float) -> None:
-    """Makes a few steps with small pictures and a narrow network of an experiment, all else as it is."""
+    """Makes a few steps with small images and a narrow network of an experiment, all else as it is."""
     config.input_shape = (side, side, 3)
     config.model.width = width
     config.data.name = "photographs"

@@ -20,7 +20,7 @@ from cnn_jax.experiments.baselines import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, or its ``smoke`` variant: the quickest of the networks and methods, on 2,000 pictures."""
+    """The experiment, or its ``smoke`` variant: the quickest of the networks and methods, on 2,000 images."""
     check_variant(variant, ("smoke",))
     config = default_config()
     config.input_shape = (28, 28, 1)

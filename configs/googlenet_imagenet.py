@@ -1,6 +1,6 @@
 """GoogLeNet on ImageNet, after Szegedy et al. 2015: section 6.
 
-Windows of 8 to 100 % of the picture and aspects from 3/4 to 4/3, brought to 224x224 and mirrored, with changes of
+Windows of 8 to 100 % of the image and aspects from 3/4 to 4/3, brought to 224x224 and mirrored, with changes of
 brightness, contrast and saturation (Howard 2013); SGD at a rate that falls by 4 % every 8 epochs; both auxiliary heads
 with weight 0.3; the moving average of the weights is what is tested, on ten crops. What the paper does not say is as in
 Caffe's version: batches of 32, the rate 0.01, weight decay 2e-4, 60 epochs. Departures: one interpolation of the

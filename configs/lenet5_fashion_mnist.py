@@ -13,7 +13,7 @@ from cnn_jax.config import load_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, or its ``smoke`` variant: one epoch on 2,000 pictures."""
+    """The experiment, or its ``smoke`` variant: one epoch on 2,000 images."""
     config = load_config(f"lenet5_mnist:{variant}")
     config.data.name = "fashion_mnist"
     config.reference.accuracy = 0.916

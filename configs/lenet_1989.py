@@ -16,7 +16,7 @@ from cnn_jax.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, or its ``smoke`` variant: one epoch on 500 pictures."""
+    """The experiment, or its ``smoke`` variant: one epoch on 500 images."""
     check_variant(variant, ("smoke",))
     config = default_config()
     config.input_shape = (16, 16, 1)

@@ -1,6 +1,6 @@
 """ResNet-18 on Fashion-MNIST, after the entry of that name in the data set's table: flips, shifts and small rotations.
 
-The table gives the score and the augmentations and no more; the pictures are enlarged to 64x64, so that the network of
+The table gives the score and the augmentations and no more; the images are enlarged to 64x64, so that the network of
 ImageNet sees maps of 16x16 after its stem, and the rest is the custom: SGD, cosine, 60 epochs.
 
 Needs Fashion-MNIST prepared for tensorflow_datasets: python -m cnn_jax.data.prepare fashion_mnist
@@ -17,7 +17,7 @@ from cnn_jax.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, or its ``smoke`` variant: an eighth of the width, one epoch on 400 pictures."""
+    """The experiment, or its ``smoke`` variant: an eighth of the width, one epoch on 400 images."""
     check_variant(variant, ("smoke",))
     config = default_config()
     config.input_shape = (64, 64, 1)

@@ -1,6 +1,6 @@
 """ResNet-20 on CIFAR-10, as He et al. 2016 trained it: section 4.2, table 6.
 
-64,000 steps of 128 on 45,000 pictures, the rate divided by 10 after 32,000 and 48,000; padded by 4, cropped, mirrored.
+64,000 steps of 128 on 45,000 images, the rate divided by 10 after 32,000 and 48,000; padded by 4, cropped, mirrored.
 Departures: colours are normalised by channel, not by pixel; biases and norms have no weight decay.
 
 Needs CIFAR-10 prepared for tensorflow_datasets: python -m cnn_jax.data.prepare cifar10
@@ -17,7 +17,7 @@ from cnn_jax.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, or its ``smoke`` variant: a quarter of the width, one epoch on 400 pictures."""
+    """The experiment, or its ``smoke`` variant: a quarter of the width, one epoch on 400 images."""
     check_variant(variant, ("smoke",))
     config = default_config()
     config.input_shape = (32, 32, 3)

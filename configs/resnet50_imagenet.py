@@ -1,14 +1,14 @@
 """ResNet-50 on ImageNet, as He et al. 2016 trained it: section 3.4.
 
-Windows of 224x224 from pictures whose shorter side is scaled to a random length from 256 to 480, mirrored, with light
+Windows of 224x224 from images whose shorter side is scaled to a random length from 256 to 480, mirrored, with light
 along the principal components of the colours; 600,000 steps of SGD at 0.1 in batches of 256, divided by 10 twice; ten
 crops in the test. Departures: the paper lowered the rate when the error stood still, here at 30 and 60 of 120 epochs
-and once more at 90; the pictures are kept at 368x368; biases and norms have no weight decay.
+and once more at 90; the images are kept at 368x368; biases and norms have no weight decay.
 
 Needs ImageNet: see alexnet_imagenet.py.
 
 Command:  python launch.py --config=configs/resnet50_imagenet.py
-Time:     not run here; 120 epochs of 1.2 million pictures are days for a GPU
+Time:     not run here; 120 epochs of 1.2 million images are days for a GPU
 Expected: not run here; published for ten crops: top-1 error 22.85 %, top-5 error 6.71 %
 """
 

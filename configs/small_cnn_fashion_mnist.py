@@ -14,7 +14,7 @@ from cnn_jax.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, or its ``smoke`` variant: one epoch on 2,000 pictures."""
+    """The experiment, or its ``smoke`` variant: one epoch on 2,000 images."""
     check_variant(variant, ("smoke",))
     config = default_config()
     config.input_shape = (28, 28, 1)

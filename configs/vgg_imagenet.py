@@ -1,10 +1,10 @@
 """VGG's network D (VGG-16) on ImageNet, as Simonyan and Zisserman 2015 trained it: section 3.1.
 
-Windows of 224x224 from pictures whose shorter side is scaled to a random length from 256 to 512, mirrored, with light
+Windows of 224x224 from images whose shorter side is scaled to a random length from 256 to 512, mirrored, with light
 along the principal components of the colours; 74 epochs of SGD at 0.01 in batches of 256, divided by 10 three times;
-dropout. Departures: the paper lowered the rate when validation stood still, here at thirds of the run; the pictures are
+dropout. Departures: the paper lowered the rate when validation stood still, here at thirds of the run; the images are
 kept at 384x384 and so are a little soft at the larger scales; ten crops of 384x384 in the test, where the paper slides
-the network over the picture; biases have no weight decay.
+the network over the image; biases have no weight decay.
 
 Needs ImageNet: see alexnet_imagenet.py.
 

@@ -265,7 +265,7 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
     _print_table(f"{directory}, {checkpoint} checkpoint", printed)
     if output is not None:
         rows = network.task.rows(predictions)
-        _write_csv(output, [{"picture": path, **row} for path, row in zip(paths, rows, strict=True)])
+        _write_csv(output, [{"image": path, **row} for path, row in zip(paths, rows, strict=True)])
 
 
 def summary(config: ConfigDict, *, output: str | None = None) -> None:

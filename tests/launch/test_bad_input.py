@@ -172,13 +172,13 @@ def test_full_disk(trained: Path, tmp_path: Path) -> None:
     assert (run / "result.json").read_bytes() == (trained / "result.json").read_bytes()
 
 
-def test_picture_that_is_no_picture(trained: Path, tmp_path: Path) -> None:
+def test_image_that_is_no_image(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.png").write_text("Dear network,")
     line = rejected("--mode=predict", f"--workdir={trained}", f"--images={tmp_path / 'letter.png'}")
     assert "letter.png" in line
 
 
-def test_picture_cut_short(trained: Path, tmp_path: Path) -> None:
+def test_image_cut_short(trained: Path, tmp_path: Path) -> None:
     path = tmp_path / "half.png"
     noise = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
     Image.fromarray(noise).save(path)

@@ -59,7 +59,7 @@ def test_tensorboard_events_are_those_of_the_metrics(trained: Path) -> None:
 
 
 def test_eval_is_exact_on_the_full_test_set(trained: Path) -> None:
-    """The printed accuracy equals the one counted here from the probabilities that predict writes for each picture."""
+    """The printed accuracy equals the one counted here from the probabilities that predict writes for each image."""
     done = launch("--mode=eval", f"--workdir={trained}", fresh=True)
     assert done.returncode == 0, done.stderr
     scores = json.loads((trained / "result.json").read_text())["scores"]
@@ -80,7 +80,7 @@ def test_predict_reads_real_digits(trained: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "inverted" in done.stdout
     rows = list(csv.DictReader(output.read_text().splitlines()))
-    assert [Path(row["picture"]).name for row in rows] == [f"{position:02d}.png" for position in range(60)]
+    assert [Path(row["image"]).name for row in rows] == [f"{position:02d}.png" for position in range(60)]
     for row in rows:
         assert sum(float(row[str(digit)]) for digit in range(10)) == pytest.approx(1, abs=1e-4)
     # Two epochs are not much; chance is 0.1.
