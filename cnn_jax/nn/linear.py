@@ -1,5 +1,6 @@
 """Layers after the convolutions: flattening, matrix products, LeNet-5's radial basis functions, a fixed factor."""
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ def flatten(x: Shaped[AnyArray, "batch ..."]) -> Shaped[Array, "batch features"]
     >>> flatten(jnp.ones((8, 5, 5, 16))).shape
     (8, 400)
     """
-    return jnp.asarray(x).reshape(x.shape[0], -1)
+    return jnp.asarray(x).reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 class Flatten(nnx.Module):

@@ -139,7 +139,7 @@ def global_max_pool(x: Shaped[AnyArray, "batch *space channels"], *, keepdims: b
     (8, 512)
     """
     x, space = _space("global_max_pool", x)
-    flat = x.reshape(x.shape[0], -1, x.shape[-1])
+    flat = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
     y = jnp.take_along_axis(flat, flat.argmax(axis=1, keepdims=True), axis=1)
     return y.reshape(x.shape[0], *(1,) * (len(space) if keepdims else 0), x.shape[-1])
 
@@ -164,13 +164,13 @@ def mix(x: Shaped[Array, "..."], matrix: np.ndarray, axis: int) -> Shaped[Array,
 def _arguments(
     op: str, x: AnyArray, output_size: int | Sequence[int]
 ) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
-    x, rank = check_array(op, "x", x), check_window(op, output_size, "output_size")
+    x, rank = check_array(op, "x", x, empty=True), check_window(op, output_size, "output_size")
     sizes = per_axis(op, "output_size", output_size, rank)
     return *split_batch(op, x, rank, f"output_size={sizes}"), sizes
 
 
 def _space(op: str, x: AnyArray) -> tuple[Array, tuple[int, ...]]:
-    x = check_array(op, "x", x)
+    x = check_array(op, "x", x, empty=True)
     if x.ndim < 3:
         raise UsageError(f"{op}: x of shape {x.shape} has no space to pool; it must be (N, *space, C)")
     return x, tuple(range(1, x.ndim - 1))

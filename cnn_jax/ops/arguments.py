@@ -3,8 +3,9 @@
 Each function takes the name of the calling op first, because each error line starts with it.
 """
 
+import math
 import operator
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -65,20 +66,35 @@ def check_precision(op: str, precision: Any) -> None:
             check_option(op, "precision", name, PRECISIONS)
 
 
-def check_array(op: str, name: str, value: Any) -> jax.Array:
-    """The argument as a JAX array, or a ``UsageError`` if it is not a floating-point array or has an axis of size 0."""
+def check_array(op: str, name: str, value: Any, *, empty: bool = False) -> jax.Array:
+    """The argument as a JAX array, or a ``UsageError`` if it is not a floating-point array or has an axis of size 0.
+
+    Args:
+      op: The calling op, for the error line.
+      name: What the caller calls the array; for the error line.
+      value: The argument.
+      empty: Whether axes may have size 0, as that of a batch without images. :func:`split_batch` and
+        :func:`check_filled` refuse the others.
+    """
     array = as_array(op, name, value)
     if array.dtype.name not in FLOATS:
         raise UsageError(
             f"{op}: {name} has dtype {array.dtype.name}, but this op is for {', '.join(FLOATS)}; "
             f"convert it, e.g. {name}.astype('float32')"
         )
-    if array.size == 0:
-        axis = array.shape.index(0)
-        raise UsageError(
-            f"{op}: {name} of shape {array.shape} is empty: axis {axis} has size 0; every axis must be >= 1"
-        )
+    if not empty:
+        check_filled(op, name, array, range(array.ndim))
     return array
+
+
+def check_filled(op: str, name: str, array: jax.Array, axes: Iterable[int]) -> None:
+    """Raises a ``UsageError`` if one of the axes has size 0."""
+    for axis in axes:
+        if array.shape[axis] == 0:
+            raise UsageError(
+                f"{op}: {name} of shape {array.shape} is empty: axis {axis} has size 0, but must be >= 1; "
+                f"only the batch may be empty"
+            )
 
 
 def as_array(op: str, name: str, value: Any) -> jax.Array:
@@ -123,6 +139,8 @@ def integer(op: str, name: str, value: Any) -> int:
 def split_batch(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x") -> tuple[jax.Array, tuple[int, ...]]:
     """``x`` with its leading axes merged into one, ``(N, *space, C)``, and the shape of those leading axes.
 
+    The batch may be empty, or of a size that ``jax.export`` leaves open.
+
     Args:
       op: The calling op, for the error line.
       x: ``(*batch, *space, C)`` with any number of batch axes, also none.
@@ -135,5 +153,6 @@ def split_batch(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x")
             f"{op}: {name} of shape {x.shape} has {x.ndim} axes, but {noun} has {rank} spatial axes and needs at least "
             f"{rank + 1} (space, then channels); reshape it, e.g. {name}[..., None] for a single channel"
         )
-    batch = x.shape[: x.ndim - rank - 1]
-    return x.reshape(-1, *x.shape[len(batch) :]), batch
+    batch, rest = x.shape[: x.ndim - rank - 1], x.shape[x.ndim - rank - 1 :]
+    check_filled(op, name, x, range(len(batch), x.ndim))
+    return x.reshape(math.prod(batch), *rest), batch

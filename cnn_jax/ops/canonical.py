@@ -60,7 +60,7 @@ def operands(
     op: str, x: AnyArray, kernel: AnyArray, feature_group_count: int
 ) -> tuple[jax.Array, jax.Array, tuple[int, ...]]:
     """Checks and promotes the two arrays of a convolution; returns ``(N, *space, C)``, the kernel, the batch shape."""
-    x, kernel = check_array(op, "x", x), check_array(op, "kernel", kernel)
+    x, kernel = check_array(op, "x", x, empty=True), check_array(op, "kernel", kernel)
     rank = check_rank(op, kernel, "(*window, C_in / feature_group_count, C_out)")
     merged, batch = split_batch(op, x, rank, f"kernel of shape {kernel.shape}")
     groups = check_groups(op, kernel, feature_group_count)
@@ -170,8 +170,12 @@ def prepare(
 
 
 def accumulator(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype in which sums of products are formed: at least float32."""
-    return jnp.promote_types(dtype, jnp.float32)
+    """The dtype in which sums are formed: at least float32. Also under JAX's strict rules of promotion.
+
+    >>> accumulator(jnp.dtype("bfloat16")), accumulator(jnp.dtype("float64"))
+    (dtype('float32'), dtype('float64'))
+    """
+    return jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
 
 
 def inverted(kernel: Shaped[Array, "..."], groups: int) -> Shaped[Array, "..."]:

@@ -45,7 +45,7 @@ def depthwise_conv(
     (56, 56, 128)
     """
     op = "depthwise_conv"
-    x, kernel = check_array(op, "x", x), check_array(op, "kernel", kernel)
+    x, kernel = check_array(op, "x", x, empty=True), check_array(op, "kernel", kernel)
     check_rank(op, kernel, "(*window, C, multiplier)")
     *window, channels, multiplier = kernel.shape
     if x.shape[-1] != channels:

@@ -57,7 +57,7 @@ def im2col(
     """
     op = "im2col"
     check_boundary(op, boundary, boundary_value)
-    x = check_array(op, "x", x)
+    x = check_array(op, "x", x, empty=True)
     window = check_window(op, window)
     merged, batch = split_batch(op, x, len(window), f"window {window}")
     geometry = windows(
@@ -71,7 +71,7 @@ def im2col(
         rounding=rounding,
     )
     rows = window_rows(merged, geometry, boundary, boundary_value)
-    return rows.reshape(*batch, *geometry.sliding.output, -1)
+    return rows.reshape(*batch, *geometry.sliding.output, math.prod(rows.shape[-2:]))
 
 
 def col2im(
@@ -110,7 +110,7 @@ def col2im(
     """
     op = "col2im"
     check_boundary(op, boundary, 0.0)
-    columns = check_array(op, "columns", columns)
+    columns = check_array(op, "columns", columns, empty=True)
     window = check_window(op, window)
     sizes = per_axis(op, "sizes", sizes, len(window))
     geometry = windows(
@@ -132,7 +132,7 @@ def col2im(
         )
     x_like = like((merged.shape[0], *sizes, merged.shape[-1] // taps), merged)
     adjoint = jax.linear_transpose(lambda x: window_rows(x, geometry, boundary, 0.0), x_like)
-    (x,) = adjoint(merged.reshape(*merged.shape[:-1], taps, -1))
+    (x,) = adjoint(merged.reshape(*merged.shape[:-1], taps, merged.shape[-1] // taps))
     return x.reshape(*batch, *x.shape[1:])
 
 

@@ -104,7 +104,7 @@ def rbf_output(x: Shaped[AnyArray, "*batch features"], centers: Shaped[AnyArray,
     Array([0., 5.], dtype=float32)
     """
     op = "rbf_output"
-    x, centers = check_array(op, "x", x), check_array(op, "centers", centers)
+    x, centers = check_array(op, "x", x, empty=True), check_array(op, "centers", centers)
     if centers.ndim != 2 or x.ndim < 1 or x.shape[-1] != centers.shape[-1]:
         raise UsageError(
             f"{op}: centers of shape {centers.shape} do not go with x of shape {x.shape}; "
@@ -116,7 +116,7 @@ def rbf_output(x: Shaped[AnyArray, "*batch features"], centers: Shaped[AnyArray,
 
 def _with_distributions(op: str, name: str, outputs: AnyArray, labels: AnyArray) -> tuple[jax.Array, jax.Array]:
     """Checks both; gives the outputs in at least float32, and the labels as distributions of the same type."""
-    outputs, labels = check_array(op, name, outputs), jnp.asarray(labels)
+    outputs, labels = check_array(op, name, outputs, empty=True), jnp.asarray(labels)
     if outputs.ndim < 1:
         raise UsageError(f"{op}: {name} must have an axis of classes, got a scalar")
     outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))

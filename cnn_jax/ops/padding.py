@@ -272,7 +272,7 @@ def pad(
     >>> pad(x, [(-1, 2)], boundary="periodic")[:, 0]
     Array([2., 3., 4., 1., 2.], dtype=float32)
     """
-    x = check_array("pad", "x", x)
+    x = check_array("pad", "x", x, empty=True)
     check_boundary("pad", boundary, boundary_value)
     if not isinstance(widths, Sequence):
         raise UsageError(f"pad: widths={widths!r} must have one int or (low, high) pair per spatial axis")

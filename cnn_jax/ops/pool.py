@@ -17,6 +17,7 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import AnyArray, check_array, check_option, per_axis, split_batch
+from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.padding import Padding, slide
 from cnn_jax.ops.reductions import (
     DERIVATIVES,
@@ -152,7 +153,9 @@ def avg_pool(
     if all((count == count[0]).all() for count in counts):
         y = y / math.prod(int(count[0]) for count in counts)
     else:
-        y = y / reduce(np.multiply, [slide.along(c, y.ndim) for slide, c in zip(axes, counts, strict=True)])
+        y = y / reduce(np.multiply, [slide.along(c, y.ndim) for slide, c in zip(axes, counts, strict=True)]).astype(
+            y.dtype
+        )
     return y.astype(x.dtype).reshape(*batch, *y.shape[1:])
 
 
@@ -199,7 +202,7 @@ def lp_pool(
         raise UsageError(f"{op}: p={p!r} must be a finite number, at least 1; for the limit use max_pool(abs(x), ...)")
     check_option(op, "derivatives", derivatives, DERIVATIVES)
     x, batch, axes, origins = arguments(op, x, window, strides, padding, dilation, rounding)
-    wide = crop(x, axes, origins).astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = crop(x, axes, origins).astype(accumulator(x.dtype))
     # The sign keeps the slope of |x| at 0 at 0 (JAX has it at 1), and is not in the way of even powers.
     sums = with_derivatives(derivatives, window_sums)(
         axes, wide ** int(p) if p % 2 == 0 else (wide * jnp.sign(wide)) ** p
@@ -224,7 +227,7 @@ def arguments(
       ``x`` with one batch axis, the shape of its own batch axes, where the windows are in ``x`` cropped by the negative
       paddings, and the position in ``x`` at which each cropped axis begins.
     """
-    x, rank = check_array(op, "x", x), check_window(op, window)
+    x, rank = check_array(op, "x", x, empty=True), check_window(op, window)
     window = per_axis(op, "window", window, rank)
     merged, batch = split_batch(op, x, rank, f"window={window}")
     steps = window if strides is None else per_axis(op, "strides", strides, rank)

@@ -51,7 +51,7 @@ def max_unpool(
     op = "max_unpool"
     check_option(op, "overlap", overlap, ("set", "add"))
     y, indices, rank = (
-        check_array(op, "y", y),
+        check_array(op, "y", y, empty=True),
         as_array(op, "indices", indices),
         check_window(op, output_shape, "output_shape"),
     )
@@ -63,7 +63,7 @@ def max_unpool(
             f"{y.shape}; use those that max_pool(..., return_indices=True) gave with it"
         )
     size = math.prod(sizes)
-    if not isinstance(indices, jax.core.Tracer):
+    if indices.size and not isinstance(indices, jax.core.Tracer):
         known = np.asarray(indices)  # of JAX itself, these would be traced too
         least, most = known.min(), known.max()
         if least < 0 or most >= size:
@@ -71,7 +71,7 @@ def max_unpool(
                 f"{op}: indices run from {least} to {most}, but a map of {by(sizes)} has positions 0 to {size - 1}; "
                 f"output_shape must be the spatial shape of what was pooled"
             )
-    values = merged.reshape(merged.shape[0], -1, merged.shape[-1])
+    values = merged.reshape(merged.shape[0], math.prod(merged.shape[1:-1]), merged.shape[-1])
     places = indices.reshape(values.shape)
     places = jnp.where(places < 0, size, places)  # .at would count a negative one from the end
 
@@ -117,7 +117,7 @@ def upsample(
     check_option(op, "method", method, UPSAMPLINGS)
     if align_corners and method != "bilinear":
         raise UsageError(f"{op}: align_corners=True means nothing to method={method!r}; use method='bilinear'")
-    x, rank = check_array(op, "x", x), check_window(op, scale, "scale")
+    x, rank = check_array(op, "x", x, empty=True), check_window(op, scale, "scale")
     factors = per_axis(op, "scale", scale, rank)
     merged, batch = split_batch(op, x, rank, f"scale={factors}")
     y = merged
