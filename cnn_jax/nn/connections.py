@@ -14,7 +14,7 @@ from jaxtyping import Array, DTypeLike, Shaped
 
 from cnn_jax import ops
 from cnn_jax.nn import sequence
-from cnn_jax.nn.conv import Conv, check_sizes
+from cnn_jax.nn.conv import Conv, check_sizes, with_bias
 from cnn_jax.nn.options import frozen
 from cnn_jax.ops.arguments import AnyArray, integer, per_axis
 from cnn_jax.ops.padding import Padding, slide
@@ -201,4 +201,4 @@ class ConvLocal(nnx.Module):
             rounding=self.rounding,
             precision=self.precision,
         )
-        return y if bias is None else y + bias
+        return with_bias(y, bias)

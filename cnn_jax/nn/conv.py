@@ -18,7 +18,7 @@ from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
 from cnn_jax.nn.options import frozen
-from cnn_jax.ops.arguments import AnyArray, integer, per_axis
+from cnn_jax.ops.arguments import AnyArray, integer, per_axis, wider
 from cnn_jax.ops.canonical import effective_kernel, operands, windows
 from cnn_jax.ops.padding import Padding, dilated, extend, spread
 
@@ -150,7 +150,7 @@ class Conv(nnx.Module):
         else:
             y = self._convolution(*_widened(self.preferred_element_type, jnp.asarray(inputs), kernel))
         y = y if self.preferred_element_type is None else y.astype(self.preferred_element_type)
-        y = y if bias is None else y + bias
+        y = with_bias(y, bias)
         return y if out_sharding is None else jax.sharding.reshard(y, out_sharding)
 
     def _convolution(self, inputs: Array, kernel: Array) -> Array:
@@ -253,15 +253,28 @@ def _masked(kernel: Array, mask: Shaped[AnyArray, "..."] | None) -> Array:
     """The kernel times the mask; where that is 0 it is 0, whatever the kernel holds there."""
     if mask is None:
         return kernel
-    product = kernel * mask
-    return jnp.where(mask != 0, product, jnp.zeros((), product.dtype))
+    mask = lax.broadcast_to_rank(jnp.asarray(mask), kernel.ndim)
+    dtype = wider(kernel.dtype, mask.dtype)
+    return jnp.where(mask.astype(bool), kernel.astype(dtype) * mask.astype(dtype), jnp.zeros((), dtype))
+
+
+def with_bias(y: Shaped[Array, "..."], bias: Shaped[Array, "..."] | None) -> Shaped[Array, "..."]:
+    """``y`` plus a bias of its last axes, in the wider dtype of the two.
+
+    >>> with_bias(jnp.zeros((8, 14, 14, 16)), jnp.ones(16)).shape
+    (8, 14, 14, 16)
+    """
+    if bias is None:
+        return y
+    dtype = wider(y.dtype, bias.dtype)
+    return y.astype(dtype) + lax.broadcast_to_rank(bias.astype(dtype), y.ndim)
 
 
 def _widened(preferred: DTypeLike | None, inputs: Array, kernel: Array) -> tuple[Array, Array]:
     """Both arrays in a type that holds the preferred one of the output: their products are the same."""
     if preferred is None:
         return inputs, kernel
-    dtype = jnp.promote_types(jnp.result_type(inputs, kernel), preferred)
+    dtype = wider(inputs.dtype, kernel.dtype, preferred)
     return inputs.astype(dtype), kernel.astype(dtype)
 
 
@@ -390,7 +403,7 @@ class ConvTranspose(nnx.Module):
             precision=self.precision,
         )
         y = y if self.preferred_element_type is None else y.astype(self.preferred_element_type)
-        return y if bias is None else y + bias
+        return with_bias(y, bias)
 
     @property
     def window(self) -> Window:

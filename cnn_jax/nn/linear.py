@@ -9,7 +9,7 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray
+from cnn_jax.ops.arguments import AnyArray, wider
 
 
 class Linear(nnx.Linear):
@@ -98,7 +98,8 @@ class RBFOutput(nnx.Module):
 
     def __call__(self, inputs: Shaped[AnyArray, "*batch features"]) -> Shaped[Array, "*batch classes"]:
         """Maps ``(*batch, features)`` to distances ``(*batch, classes)``; the nearest class has the smallest."""
-        return ops.rbf_output(inputs, self.centers[...])
+        dtype = wider(inputs.dtype, self.centers[...].dtype)
+        return ops.rbf_output(jnp.asarray(inputs, dtype), self.centers[...].astype(dtype))
 
 
 class Scale(nnx.Module):

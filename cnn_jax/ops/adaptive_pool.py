@@ -15,7 +15,8 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array, per_axis, split_batch
+from cnn_jax.ops.arguments import AnyArray, check_array, check_filled, per_axis, split_batch
+from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.pool import check_window, max_pool
 
 
@@ -42,7 +43,7 @@ def adaptive_avg_pool(
     """
     op = "adaptive_avg_pool"
     merged, batch, sizes = _arguments(op, x, output_size)
-    y = merged.astype(jnp.promote_types(merged.dtype, jnp.float32))
+    y = merged.astype(accumulator(merged.dtype))
     for axis, size in enumerate(sizes, start=1):
         starts, stops = windows(y.shape[axis], size)
         position = np.arange(y.shape[axis])
@@ -118,7 +119,7 @@ def global_avg_pool(x: Shaped[AnyArray, "batch *space channels"], *, keepdims: b
     (8, 512)
     """
     x, space = _space("global_avg_pool", x)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(accumulator(x.dtype))
     return wide.mean(axis=space, keepdims=keepdims).astype(x.dtype)
 
 
@@ -173,4 +174,5 @@ def _space(op: str, x: AnyArray) -> tuple[Array, tuple[int, ...]]:
     x = check_array(op, "x", x, empty=True)
     if x.ndim < 3:
         raise UsageError(f"{op}: x of shape {x.shape} has no space to pool; it must be (N, *space, C)")
+    check_filled(op, "x", x, range(1, x.ndim))
     return x, tuple(range(1, x.ndim - 1))

@@ -6,13 +6,14 @@ Each function takes the name of the calling op first, because each error line st
 import math
 import operator
 from collections.abc import Collection, Iterable, Sequence
+from functools import reduce
 from numbers import Real
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, DTypeLike, Shaped
 
 from cnn_jax.errors import UsageError, nearest
 
@@ -95,6 +96,17 @@ def check_filled(op: str, name: str, array: jax.Array, axes: Iterable[int]) -> N
                 f"{op}: {name} of shape {array.shape} is empty: axis {axis} has size 0, but must be >= 1; "
                 f"only the batch may be empty"
             )
+
+
+def wider(*dtypes: DTypeLike) -> jnp.dtype:
+    """The dtype that two or more promote to, also where JAX's rules of promotion are set to be strict.
+
+    >>> with jax.numpy_dtype_promotion("strict"):
+    ...     wider("bfloat16", "float32")
+    dtype('float32')
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return reduce(jnp.promote_types, map(jnp.dtype, dtypes))
 
 
 def as_array(op: str, name: str, value: Any) -> jax.Array:

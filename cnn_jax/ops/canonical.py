@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, as_array, check_array, integer, per_axis, split_batch
+from cnn_jax.ops.arguments import AnyArray, as_array, check_array, integer, per_axis, split_batch, wider
 from cnn_jax.ops.padding import Padding, Pairs, Sliding, extend, slide, spread
 
 
@@ -170,12 +170,8 @@ def prepare(
 
 
 def accumulator(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype in which sums are formed: at least float32. Also under JAX's strict rules of promotion.
-
-    >>> accumulator(jnp.dtype("bfloat16")), accumulator(jnp.dtype("float64"))
-    (dtype('float32'), dtype('float64'))
-    """
-    return jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
+    """The dtype in which sums are formed: at least float32."""
+    return wider(dtype, jnp.float32)
 
 
 def inverted(kernel: Shaped[Array, "..."], groups: int) -> Shaped[Array, "..."]:
