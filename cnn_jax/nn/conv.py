@@ -19,7 +19,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
 from cnn_jax.nn.options import frozen
 from cnn_jax.ops.arguments import AnyArray, integer, per_axis, wider
-from cnn_jax.ops.canonical import effective_kernel, operands, windows
+from cnn_jax.ops.canonical import effective_kernel, looks_channels_first, operands, windows
 from cnn_jax.ops.padding import Padding, dilated, extend, spread
 
 # Flax has boundary rules among its padding names.
@@ -142,6 +142,8 @@ class Conv(nnx.Module):
 
         On an explicit mesh the output is split as the inputs are along their batch axis, or by ``out_sharding``.
         """
+        in_features = self.kernel.shape[-2] * self.feature_group_count
+        check_channels("Conv", inputs, in_features, len(self.kernel_size))
         bias = None if self.bias is None else self.bias[...]
         kernel = _masked(self.kernel[...], self.mask)
         inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
@@ -234,6 +236,18 @@ def check_sizes(
             f"and out_features={out_features}"
         )
     return window
+
+
+def check_channels(name: str, inputs: Shaped[AnyArray, "..."], in_features: int, rank: int) -> None:
+    """Raises a ``UsageError`` for inputs with another number of channels than a layer was made for."""
+    if inputs.ndim > rank and inputs.shape[-1] != in_features:
+        hint = "channels come last"
+        if looks_channels_first(inputs, in_features, rank):
+            hint = f"they look channels-first, use jnp.moveaxis(inputs, {-1 - rank}, -1)"
+        raise UsageError(
+            f"{name}: inputs of shape {inputs.shape} have {inputs.shape[-1]} channels, but in_features={in_features}; "
+            + hint
+        )
 
 
 def _entries(name: str, mask: Shaped[AnyArray, "..."] | None, kernel_shape: tuple[int, ...]) -> int | None:
@@ -378,6 +392,8 @@ class ConvTranspose(nnx.Module):
         self, inputs: Shaped[AnyArray, "*batch_and_space in_features"]
     ) -> Shaped[Array, "*batch_and_output out_features"]:
         """Convolves ``(*batch, *space, in_features)``, spread out, to ``(*batch, *output, out_features)``."""
+        in_features = self.kernel.shape[-1 if self.transpose_kernel else -2]
+        check_channels("ConvTranspose", inputs, in_features, len(self.kernel_size))
         bias = None if self.bias is None else self.bias[...]
         kernel = _masked(self.kernel[...], self.mask)
         inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)

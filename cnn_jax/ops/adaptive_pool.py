@@ -15,9 +15,9 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array, check_filled, per_axis, split_batch
+from cnn_jax.ops.arguments import AnyArray, check_array, check_filled, split_batch, window_sizes
 from cnn_jax.ops.canonical import accumulator
-from cnn_jax.ops.pool import check_window, max_pool
+from cnn_jax.ops.pool import max_pool
 
 
 def adaptive_avg_pool(
@@ -27,7 +27,7 @@ def adaptive_avg_pool(
 
     Args:
       x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
-      output_size: The number of windows, one int per spatial axis.
+      output_size: The number of windows, one int per spatial axis; an int is for every axis but the first and the last.
 
     Returns:
       ``(*batch, *output_size, C)``.
@@ -63,7 +63,7 @@ def adaptive_max_pool(
 
     Args:
       x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
-      output_size: The number of windows, one int per spatial axis.
+      output_size: The number of windows, one int per spatial axis; an int is for every axis but the first and the last.
       return_indices: Also return where the maxima are.
       derivatives: As for :func:`max_pool`.
 
@@ -165,9 +165,9 @@ def mix(x: Shaped[Array, "..."], matrix: np.ndarray, axis: int) -> Shaped[Array,
 def _arguments(
     op: str, x: AnyArray, output_size: int | Sequence[int]
 ) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
-    x, rank = check_array(op, "x", x, empty=True), check_window(op, output_size, "output_size")
-    sizes = per_axis(op, "output_size", output_size, rank)
-    return *split_batch(op, x, rank, f"output_size={sizes}"), sizes
+    x = check_array(op, "x", x, empty=True)
+    sizes = window_sizes(op, "output_size", output_size, x)
+    return *split_batch(op, x, len(sizes), f"output_size={sizes}"), sizes
 
 
 def _space(op: str, x: AnyArray) -> tuple[Array, tuple[int, ...]]:

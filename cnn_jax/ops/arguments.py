@@ -138,6 +138,34 @@ def per_axis(op: str, name: str, value: int | Sequence[int], rank: int, *, least
     return numbers
 
 
+def one_or_several(op: str, name: str, value: int | Sequence[int]) -> int | tuple[int, ...]:
+    """An int, which stands for every spatial axis, or one int per axis as a tuple; all at least 1."""
+    if not isinstance(value, Sequence):
+        return per_axis(op, name, value, 1)[0]
+    if not value:
+        raise UsageError(f"{op}: {name}={value!r} must have one int per spatial axis, e.g. (2, 2)")
+    return per_axis(op, name, value, len(value))
+
+
+def window_sizes(op: str, name: str, value: int | Sequence[int], array: jax.Array) -> tuple[int, ...]:
+    """One int per spatial axis of an array, whose number of spatial axes they give.
+
+    An int stands for every axis but the first, which is the batch, and the last, the channels.
+
+    >>> window_sizes("max_pool", "window", 2, jnp.ones((8, 28, 28, 6)))
+    (2, 2)
+    """
+    sizes = one_or_several(op, name, value)
+    if isinstance(sizes, tuple):
+        return sizes
+    if array.ndim < 3:
+        raise UsageError(
+            f"{op}: {name}={sizes} is for every spatial axis of (N, *space, C), but the array of shape {array.shape} "
+            f"has {array.ndim} axes; write {name}=({sizes},) for one spatial axis without a batch"
+        )
+    return (sizes,) * (array.ndim - 2)
+
+
 def integer(op: str, name: str, value: Any) -> int:
     """The value as a Python int, or a ``UsageError`` (bools and traced values are not ints)."""
     try:
@@ -146,6 +174,15 @@ def integer(op: str, name: str, value: Any) -> int:
         return operator.index(value)
     except (TypeError, jax.errors.JAXTypeError):
         raise UsageError(f"{op}: {name} must be made of Python ints, known before compiling; got {value!r}") from None
+
+
+def check_axes(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x") -> None:
+    """Raises a ``UsageError`` if ``x`` has too few axes; the arguments are those of :func:`split_batch`."""
+    if x.ndim < rank + 1:
+        raise UsageError(
+            f"{op}: {name} of shape {x.shape} has {x.ndim} axes, but {noun} has {rank} spatial axes and needs at least "
+            f"{rank + 1} (space, then channels); reshape it, e.g. {name}[..., None] for a single channel"
+        )
 
 
 def split_batch(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x") -> tuple[jax.Array, tuple[int, ...]]:
@@ -160,11 +197,7 @@ def split_batch(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x")
       noun: What gave the rank, with its shape, e.g. ``'kernel of shape (3, 3, 8, 16)'``; for the error line.
       name: What the caller calls ``x``; for the error line.
     """
-    if x.ndim < rank + 1:
-        raise UsageError(
-            f"{op}: {name} of shape {x.shape} has {x.ndim} axes, but {noun} has {rank} spatial axes and needs at least "
-            f"{rank + 1} (space, then channels); reshape it, e.g. {name}[..., None] for a single channel"
-        )
+    check_axes(op, x, rank, noun, name=name)
     batch, rest = x.shape[: x.ndim - rank - 1], x.shape[x.ndim - rank - 1 :]
     check_filled(op, name, x, range(len(batch), x.ndim))
     return x.reshape(math.prod(batch), *rest), batch
