@@ -46,8 +46,14 @@ def of_pair(function: Callable[..., Any], first: tuple[int, ...], second: tuple[
 
 
 def of_layer(make: Callable[[nnx.Rngs], nnx.Module], *, image: tuple[int, ...] = IMAGE, **options: Any) -> Program:
-    """A layer called with options; what it keeps, such as running statistics, is among the outputs."""
-    graph, parameters, rest = nnx.split(make(nnx.Rngs(0)), nnx.Param, ...)
+    """A layer called with options; what it keeps, such as running statistics, is among the outputs.
+
+    It is made as shapes and filled by NumPy, which compiles nothing.
+    """
+    graph, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+    rng = np.random.default_rng(2)
+    state = jax.tree.map(lambda leaf: jnp.asarray(0.1 + np.abs(rng.standard_normal(leaf.shape)), leaf.dtype), state)
+    _, parameters, rest = nnx.split(nnx.merge(graph, state), nnx.Param, ...)
 
     def function(inputs: list[jax.Array], parameters: nnx.State) -> Any:
         layer = nnx.merge(graph, parameters, rest)

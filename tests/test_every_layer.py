@@ -18,7 +18,7 @@ from tests.every_layer import FILTERS, LAYERS, OPS, PROGRAMS, floating, outputs_
 
 # Ops of shapes alone.
 NOT_OF_A_BATCH = {"tune"}
-MANY = 7  # images, a number that no other axis has
+MANY = 13  # images, a number that no other axis has
 
 
 @functools.cache
@@ -45,12 +45,11 @@ def strict():
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_strict_promotion(name, strict):
-    """Made and traced only: that is where JAX refuses."""
+    """Made and traced only: that is where JAX refuses. Half precision is where types meet that differ."""
     one = program(name)
-    for dtype in (jnp.float32, jnp.bfloat16):
-        weights = jax.tree.map(lambda leaf, dtype=dtype: leaf.astype(dtype), one.weights)
-        _, gradients = jax.eval_shape(outputs_and_gradients(one), one.batch(2, dtype), weights)
-        assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(gradients))
+    weights = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), one.weights)
+    _, gradients = jax.eval_shape(outputs_and_gradients(one), one.batch(2, jnp.bfloat16), weights)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(gradients))
 
 
 @pytest.mark.parametrize("name", FILTERS)
@@ -58,42 +57,80 @@ def test_filters_under_strict_promotion(name, strict):
     assert FILTERS[name]().dtype == jnp.float32
 
 
-def everything(batches):
-    """The outputs and gradients of all programs, as one program, which takes one compilation."""
+def together(make, size):
+    """What ``make(program)`` gives for a batch, for all programs at once: that takes one compilation."""
+    batches = {name: program(name).batch(size) for name in PROGRAMS}
     weights = {name: program(name).weights for name in PROGRAMS}
 
     def run(batches, weights):
-        return {name: outputs_and_gradients(program(name))(batches[name], weights[name]) for name in PROGRAMS}
+        return {name: make(name)(batches[name], weights[name]) for name in PROGRAMS}
 
     return compiled(run)(batches, weights)
 
 
 @pytest.fixture(scope="module")
 def of_no_image():
-    return everything({name: program(name).batch(0) for name in PROGRAMS})
+    return together(lambda name: outputs_and_gradients(program(name)), 0)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_empty_batch(name, of_no_image):
     """Shapes are those of a batch with images, but for their number; no weight has a gradient, and nothing is NaN."""
-    one = program(name)
-    many = jax.eval_shape(outputs_and_gradients(one), one.batch(MANY), one.weights)
-    for none, some in zip(jax.tree.leaves(of_no_image[name]), jax.tree.leaves(many), strict=True):
-        assert none.shape == tuple(0 if size == MANY else size for size in some.shape)
-        assert none.dtype == some.dtype
-        assert np.isfinite(none).all()
-    _, (_, gradients) = of_no_image[name]
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradients))
+    outputs, (gradients, of_weights) = of_no_image[name]
+    some = jax.eval_shape(program(name).function, program(name).batch(MANY), program(name).weights)
+    for none, many in zip(jax.tree.leaves(outputs), jax.tree.leaves(some), strict=True):
+        assert none.shape == tuple(0 if size == MANY else size for size in many.shape)
+        assert none.dtype == many.dtype
+    assert [leaf.shape for leaf in gradients] == [(0, *shape) for shape in program(name).inputs]
+    assert all(np.isfinite(leaf).all() for leaf in floating(outputs))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(of_weights))
 
 
 @pytest.fixture(scope="module")
 def exported():
-    """Every program with a batch size that is left open, as a function of the batch and the weights."""
+    """Every program, exported with a batch size that is left open."""
     (size,) = export.symbolic_shape("size")
 
     def one(name):
-        run = jax.jit(outputs_and_gradients(program(name)))
         batch = [jax.ShapeDtypeStruct((size, *shape), jnp.float32) for shape in program(name).inputs]
-        return export.export(run)(batch, program(name).weights)
+        return export.export(jax.jit(program(name).function))(batch, program(name).weights)
 
     return {name: one(name) for name in PROGRAMS}
+
+
+@pytest.fixture(scope="module", params=[1, 5])
+def as_they_are_and_exported(request, exported):
+    size = request.param
+    return together(lambda name: program(name).function, size), together(lambda name: exported[name].call, size)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_export_with_an_open_batch_size(name, as_they_are_and_exported):
+    """The exported program of a batch is the program itself, whatever the size."""
+    expected, actual = (jax.tree.leaves(results[name]) for results in as_they_are_and_exported)
+    for left, right in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
+
+
+# Those with gradients of their own, whose code is not that which JAX transposes.
+WITH_OWN_GRADIENTS = [
+    *("conv", "conv, strided", "conv, wide", "conv, volume", "conv, groups", "conv, one by one", "depthwise_conv"),
+    *("max_pool", "max_pool, split ties", "avg_pool", "avg_pool, wide", "local_response_norm", "relu, guided"),
+]
+
+
+def test_gradients_are_exported_with_an_open_batch_size():
+    (size,) = export.symbolic_shape("size")
+    batches = {name: program(name).batch(5) for name in WITH_OWN_GRADIENTS}
+    weights = {name: program(name).weights for name in WITH_OWN_GRADIENTS}
+
+    def run(batches, weights):
+        return {
+            name: outputs_and_gradients(program(name))(batches[name], weights[name])[1] for name in WITH_OWN_GRADIENTS
+        }
+
+    open_batches = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), batches)
+    exported = export.export(jax.jit(run))(open_batches, weights)
+    expected, actual = compiled(run)(batches, weights), compiled(exported.call)(batches, weights)
+    for left, right in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4 * max(1, np.abs(right).max()))

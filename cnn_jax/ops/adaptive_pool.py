@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array, check_filled, split_batch, window_sizes
+from cnn_jax.ops.arguments import AnyArray, Shape, check_array, check_filled, split_batch, window_sizes
 from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.pool import max_pool
 
@@ -162,9 +162,7 @@ def mix(x: Shaped[Array, "..."], matrix: np.ndarray, axis: int) -> Shaped[Array,
     return jnp.moveaxis(product, 0, axis)
 
 
-def _arguments(
-    op: str, x: AnyArray, output_size: int | Sequence[int]
-) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
+def _arguments(op: str, x: AnyArray, output_size: int | Sequence[int]) -> tuple[Array, Shape, tuple[int, ...]]:
     x = check_array(op, "x", x, empty=True)
     sizes = window_sizes(op, "output_size", output_size, x)
     return *split_batch(op, x, len(sizes), f"output_size={sizes}"), sizes

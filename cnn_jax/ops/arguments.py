@@ -20,6 +20,7 @@ from cnn_jax.errors import UsageError, nearest
 AnyArray = jax.Array | np.ndarray  # what public functions take; they return jax.Array
 PRECISIONS = ("bfloat16", "bfloat16_3x", "default", "fastest", "float32", "high", "highest", "tensorfloat32")  # lax's
 Number = int | float | Shaped[Array, ""]  # an array where it may be a traced value, see is_traced
+Shape = tuple[Any, ...]  # ints, but that jax.export may leave the size of the batch open, as a symbol
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 
 
@@ -185,7 +186,7 @@ def check_axes(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x") 
         )
 
 
-def split_batch(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x") -> tuple[jax.Array, tuple[int, ...]]:
+def split_batch(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x") -> tuple[jax.Array, Shape]:
     """``x`` with its leading axes merged into one, ``(N, *space, C)``, and the shape of those leading axes.
 
     The batch may be empty, or of a size that ``jax.export`` leaves open.

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, as_array, check_array, integer, per_axis, split_batch, wider
+from cnn_jax.ops.arguments import AnyArray, Shape, as_array, check_array, integer, per_axis, split_batch, wider
 from cnn_jax.ops.padding import Padding, Pairs, Sliding, extend, slide, spread
 
 
@@ -56,9 +56,7 @@ def windows(
     return Windows(tuple(window), strides, input_dilation, kernel_dilation, sliding)
 
 
-def operands(
-    op: str, x: AnyArray, kernel: AnyArray, feature_group_count: int
-) -> tuple[jax.Array, jax.Array, tuple[int, ...]]:
+def operands(op: str, x: AnyArray, kernel: AnyArray, feature_group_count: int) -> tuple[jax.Array, jax.Array, Shape]:
     """Checks and promotes the two arrays of a convolution; returns ``(N, *space, C)``, the kernel, the batch shape."""
     x, kernel = check_array(op, "x", x, empty=True), check_array(op, "kernel", kernel)
     rank = check_rank(op, kernel, "(*window, C_in / feature_group_count, C_out)")

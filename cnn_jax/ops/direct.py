@@ -21,6 +21,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Shaped
 
+from cnn_jax.ops.arguments import Shape
 from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.formulations import (
     BLOCK,
@@ -99,8 +100,8 @@ def conv_jax(
 
 
 def plan_of(
-    x: Sequence[int],
-    kernel: Sequence[int],
+    x: Shape,
+    kernel: Shape,
     strides: Sequence[int],
     padding: Pairs,
     input_dilation: Sequence[int],
@@ -251,7 +252,7 @@ def _merge(stack: jax.Array, axis: int, groups: int) -> jax.Array:
     return jnp.moveaxis(stack, 0, axis + 1).reshape(*shape[:axis], size * shape[axis], *shape[axis + 1 :])
 
 
-def _split(array: jax.Array, shape: Sequence[int], size: int, axis: int, groups: int) -> jax.Array:
+def _split(array: jax.Array, shape: Shape, size: int, axis: int, groups: int) -> jax.Array:
     """The inverse of ``_merge``: ``(size, *shape)``."""
     axis %= len(shape)
     array = array.reshape(*shape[:axis], groups, size, shape[axis] // groups, *shape[axis + 1 :])

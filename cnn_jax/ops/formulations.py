@@ -31,6 +31,7 @@ import numpy as np
 from jax import lax
 
 from cnn_jax.ops import taps
+from cnn_jax.ops.arguments import Shape
 from cnn_jax.ops.canonical import inverted, place
 from cnn_jax.ops.sharding import like, zeros
 from cnn_jax.ops.toeplitz import selector
@@ -82,7 +83,7 @@ class Plan(NamedTuple):
         return tuple(getattr(axis, field) for axis in self.axes)
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> dict[str, Shape]:
         """The shapes of the three operands of the trilinear form."""
         return {
             "x": (self.batch, *self.each("size"), self.channels),

@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array, check_option, per_axis, split_batch, window_sizes
+from cnn_jax.ops.arguments import AnyArray, Shape, check_array, check_option, per_axis, split_batch, window_sizes
 from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.padding import Padding, slide
 from cnn_jax.ops.reductions import (
@@ -222,7 +222,7 @@ def arguments(
     padding: Padding,
     dilation: int | Sequence[int],
     rounding: str,
-) -> tuple[jax.Array, tuple[int, ...], Axes, tuple[int, ...]]:
+) -> tuple[jax.Array, Shape, Axes, tuple[int, ...]]:
     """Checks the arguments that all pools share.
 
     Returns:
