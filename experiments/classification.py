@@ -224,7 +224,7 @@ class Classifier:
         classes = label.argmax(axis=-1) if label.ndim == 2 else label  # a mixed picture's is its greater part
         correct = (logits.argmax(axis=-1) == classes).astype(losses.dtype)
         mask = batch.get("mask", jnp.ones_like(losses))
-        count = mask.sum()
+        count, mask = mask.sum(), mask.astype(losses.dtype)
         metrics: training.Metrics = {
             "loss": ((losses * mask).sum(), count),
             "accuracy": ((correct * mask).sum(), count),
@@ -232,7 +232,7 @@ class Classifier:
         if self.config.top_k:
             own = jnp.take_along_axis(logits, classes[:, None], axis=-1)
             among = (logits > own).sum(axis=-1) < self.config.top_k
-            metrics[f"top_{self.config.top_k}_accuracy"] = ((among * mask).sum(), count)
+            metrics[f"top_{self.config.top_k}_accuracy"] = ((among.astype(losses.dtype) * mask).sum(), count)
         return metrics
 
     def logits(self, state: training.TrainState, images: Array) -> Float[Array, "batch classes"]:

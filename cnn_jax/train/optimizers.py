@@ -16,6 +16,7 @@ from optax import contrib
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.nn.parameters import matching, parameter_names
 from cnn_jax.ops.arguments import Number, is_traced, may_differ_from_zero
+from cnn_jax.train.schedules import with_standard_promotion
 
 _LOOKAHEAD_PERIOD = 5  # as in the paper's experiments
 
@@ -81,7 +82,10 @@ def create_optimizer(
         optimizer = optax.chain(optimizer, _scaled(rate_factors, params))
     if lookahead:
         optimizer = _lookahead(optimizer, lookahead)
-    return _frozen(optimizer, freeze, params) if freeze else optimizer
+    optimizer = _frozen(optimizer, freeze, params) if freeze else optimizer
+    return optimizer._replace(
+        init=with_standard_promotion(optimizer.init), update=with_standard_promotion(optimizer.update)
+    )
 
 
 def decayed(params: PyTree) -> PyTree:
