@@ -6,7 +6,7 @@ from typing import Any
 
 from cnn_jax.geometry.positions import keeps_positions
 from cnn_jax.geometry.receptive_field import Flow
-from cnn_jax.geometry.windows import window_of
+from cnn_jax.geometry.windows import adaptive_size, window_of
 
 Shape = tuple[int, ...]
 
@@ -33,8 +33,8 @@ def behind(layer: Any, place: Place, shape: Shape | None) -> Place:
     field, window = flow.field, window_of(layer)
     if window is not None and rank and window.rank in (None, rank):
         return Place(shape, flow.slid(window, rank))
-    output_size = getattr(layer, "output_size", None)
-    if output_size is not None and rank and len(output_size) == rank:
+    output_size = adaptive_size(layer, rank)
+    if output_size is not None and rank:
         return Place(shape, flow.adapted(output_size))
     if len(shape) == 1 and rank and math.prod(shape) == math.prod(before):  # flattened: the same units in a row
         return Place(shape, flow)

@@ -16,7 +16,7 @@ from typing import Any
 
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry.positions import keeps_positions
-from cnn_jax.geometry.windows import PerAxis, Window, window_of
+from cnn_jax.geometry.windows import PerAxis, Window, adaptive_size, window_of
 from cnn_jax.ops.adaptive_pool import windows as adaptive_windows
 from cnn_jax.ops.arguments import per_axis
 
@@ -296,8 +296,8 @@ def _over(layers: Any, input_size: PerAxis | None, function: str) -> Flow:
                 return flow.slid(window, rank)
         except UsageError as error:
             raise UsageError(f"{function}: layer {name}: {error}") from error
-        given_size = getattr(layer, "output_size", None)
-        if given_size is not None and len(given_size) == rank:
+        given_size = adaptive_size(layer, rank)
+        if given_size is not None:
             if flow.sizes is None:
                 raise UsageError(
                     f"{function}: layer {name}: what it sees depends on the size of its input; give input_size"

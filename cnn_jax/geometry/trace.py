@@ -156,7 +156,7 @@ def blocks(rows: Sequence[Row]) -> list[Row]:
 def _row(name: str, layer: Any, activation: jax.ShapeDtypeStruct, field: ReceptiveField | None) -> Row:
     shape = tuple(activation.shape[1:])
     window = window_of(layer)
-    sliding = window.over(len(window.kernel_size) if isinstance(window.kernel_size, Sequence) else 1) if window else {}
+    sliding = window.over(window.rank or max(1, len(shape) - 1)) if window else {}
     return Row(
         name=name,
         kind=getattr(layer, "__name__", type(layer).__name__),

@@ -121,6 +121,19 @@ def window_of(layer: Any) -> Window | None:
     )
 
 
+def adaptive_size(layer: Any, rank: int) -> tuple[int, ...] | None:
+    """The output size of a pool that is given one, or None for any other layer, and for maps of another rank.
+
+    >>> from cnn_jax import nn
+    >>> adaptive_size(nn.AdaptiveAvgPool(6), 2), adaptive_size(nn.AdaptiveAvgPool((6,)), 2)
+    ((6, 6), None)
+    """
+    size = getattr(layer, "output_size", None)
+    if size is None or (isinstance(size, Sequence) and len(size) != rank):
+        return None
+    return per_axis("window", "output_size", size, rank)
+
+
 def _numbered(padding: Padding, reaches: Sequence[int]) -> Padding:
     """Padding without Flax's two names that also say the boundary: both are as wide as 'SAME' at stride 1."""
     if padding in ("CIRCULAR", "REFLECT"):

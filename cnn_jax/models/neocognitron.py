@@ -95,7 +95,8 @@ class SCells(nnx.Module):
         inputs, kernel, inhibition = promote_dtype((inputs, self.kernel[...], self.inhibition[...]), dtype=self.dtype)
         r = self.stage.selectivity
         excited = ops.conv(inputs, kernel, padding=self.padding)
-        inhibited = 2 * r / (1 + r) * inhibition * self.inhibitory(inputs)
+        strength = lax.broadcast_to_rank(2 * r / (1 + r) * inhibition, excited.ndim)
+        inhibited = strength * self.inhibitory(inputs)
         return r * jax.nn.relu((1 + excited) / (1 + inhibited) - 1)
 
 
@@ -199,8 +200,9 @@ def reinforced(layer: SCells, below: Shaped[AnyArray, "h w planes"]) -> tuple[Ar
 
     patches = jax.vmap(seen, out_axes=-1)(positions)
     shunting = layer.inhibitory(below[None])[0, positions[:, 0], positions[:, 1], 0]
-    step = layer.stage.reinforcement * found
-    kernel = layer.kernel[...] + step * layer.fixed(below.shape[-1])[..., None] * patches
+    step = jnp.where(found, layer.stage.reinforcement, 0.0)
+    fixed = jnp.asarray(layer.fixed(below.shape[-1])[..., None], patches.dtype)
+    kernel = layer.kernel[...] + lax.broadcast_to_rank(step, patches.ndim) * fixed * patches
     return kernel, layer.inhibition[...] + step / 2 * shunting
 
 

@@ -13,6 +13,7 @@ from cnn_jax.errors import UsageError, nearest
 from cnn_jax.models.lenet import class_codes
 from cnn_jax.models.variant import checked_classes
 from cnn_jax.nn.parameters import matching
+from cnn_jax.ops.arguments import per_axis
 
 
 def replace_head(
@@ -225,7 +226,7 @@ def _given(param: nnx.Variable) -> Initializer:
 def _as_sliding_pool(name: str, layer: Any, sizes: tuple[int, ...]) -> dict[str, nnx.Module]:
     if layer is ops.global_avg_pool:
         return {name: nn.AvgPool(sizes, strides=1)}
-    if layer.output_size != sizes:
+    if per_axis("convolutionalize", "output_size", layer.output_size, len(sizes)) != sizes:
         raise UsageError(
             f"convolutionalize: layer {name!r} brings maps of {sizes} to {layer.output_size}; only a network whose "
             f"maps have that size already can slide"

@@ -14,7 +14,7 @@ from jaxtyping import Array, DTypeLike, Shaped
 
 from cnn_jax import ops
 from cnn_jax.nn import sequence
-from cnn_jax.nn.conv import Conv, check_sizes
+from cnn_jax.nn.conv import Conv, check_channels, check_sizes, with_bias
 from cnn_jax.nn.options import frozen
 from cnn_jax.ops.arguments import AnyArray, integer, per_axis
 from cnn_jax.ops.padding import Padding, slide
@@ -186,6 +186,7 @@ class ConvLocal(nnx.Module):
         self, inputs: Shaped[AnyArray, "*batch_and_space in_features"]
     ) -> Shaped[Array, "*batch_and_output out_features"]:
         """Maps ``(*batch, *input_size, in_features)`` to ``(*batch, *output, out_features)``."""
+        check_channels("ConvLocal", inputs, self.in_features, len(self.kernel_size))
         bias = None if self.bias is None else self.bias[...]
         inputs, kernel, bias = promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)
         y = ops.conv_local(
@@ -201,4 +202,4 @@ class ConvLocal(nnx.Module):
             rounding=self.rounding,
             precision=self.precision,
         )
-        return y if bias is None else y + bias
+        return with_bias(y, bias)

@@ -18,8 +18,8 @@ from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
 from cnn_jax.nn.options import frozen
-from cnn_jax.ops.arguments import AnyArray, integer, per_axis
-from cnn_jax.ops.canonical import effective_kernel, operands, windows
+from cnn_jax.ops.arguments import AnyArray, integer, per_axis, wider
+from cnn_jax.ops.canonical import effective_kernel, looks_channels_first, operands, windows
 from cnn_jax.ops.padding import Padding, dilated, extend, spread
 
 # Flax has boundary rules among its padding names.
@@ -142,6 +142,8 @@ class Conv(nnx.Module):
 
         On an explicit mesh the output is split as the inputs are along their batch axis, or by ``out_sharding``.
         """
+        in_features = self.kernel.shape[-2] * self.feature_group_count
+        check_channels("Conv", inputs, in_features, len(self.kernel_size))
         bias = None if self.bias is None else self.bias[...]
         kernel = _masked(self.kernel[...], self.mask)
         inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
@@ -150,7 +152,7 @@ class Conv(nnx.Module):
         else:
             y = self._convolution(*_widened(self.preferred_element_type, jnp.asarray(inputs), kernel))
         y = y if self.preferred_element_type is None else y.astype(self.preferred_element_type)
-        y = y if bias is None else y + bias
+        y = with_bias(y, bias)
         return y if out_sharding is None else jax.sharding.reshard(y, out_sharding)
 
     def _convolution(self, inputs: Array, kernel: Array) -> Array:
@@ -236,6 +238,18 @@ def check_sizes(
     return window
 
 
+def check_channels(name: str, inputs: Shaped[AnyArray, "..."], in_features: int, rank: int) -> None:
+    """Raises a ``UsageError`` for inputs with another number of channels than a layer was made for."""
+    if inputs.ndim > rank and inputs.shape[-1] != in_features:
+        hint = "channels come last"
+        if looks_channels_first(inputs, in_features, rank):
+            hint = f"they look channels-first, use jnp.moveaxis(inputs, {-1 - rank}, -1)"
+        raise UsageError(
+            f"{name}: inputs of shape {inputs.shape} have {inputs.shape[-1]} channels, but in_features={in_features}; "
+            + hint
+        )
+
+
 def _entries(name: str, mask: Shaped[AnyArray, "..."] | None, kernel_shape: tuple[int, ...]) -> int | None:
     """How many entries of a kernel a mask lets through; None without a mask, or for one that is being traced."""
     if mask is None or isinstance(mask, jax.core.Tracer):
@@ -253,15 +267,28 @@ def _masked(kernel: Array, mask: Shaped[AnyArray, "..."] | None) -> Array:
     """The kernel times the mask; where that is 0 it is 0, whatever the kernel holds there."""
     if mask is None:
         return kernel
-    product = kernel * mask
-    return jnp.where(mask != 0, product, jnp.zeros((), product.dtype))
+    mask = lax.broadcast_to_rank(jnp.asarray(mask), kernel.ndim)
+    dtype = wider(kernel.dtype, mask.dtype)
+    return jnp.where(mask.astype(bool), kernel.astype(dtype) * mask.astype(dtype), jnp.zeros((), dtype))
+
+
+def with_bias(y: Shaped[Array, "..."], bias: Shaped[Array, "..."] | None) -> Shaped[Array, "..."]:
+    """``y`` plus a bias of its last axes, in the wider dtype of the two.
+
+    >>> with_bias(jnp.zeros((8, 14, 14, 16)), jnp.ones(16)).shape
+    (8, 14, 14, 16)
+    """
+    if bias is None:
+        return y
+    dtype = wider(y.dtype, bias.dtype)
+    return y.astype(dtype) + lax.broadcast_to_rank(bias.astype(dtype), y.ndim)
 
 
 def _widened(preferred: DTypeLike | None, inputs: Array, kernel: Array) -> tuple[Array, Array]:
     """Both arrays in a type that holds the preferred one of the output: their products are the same."""
     if preferred is None:
         return inputs, kernel
-    dtype = jnp.promote_types(jnp.result_type(inputs, kernel), preferred)
+    dtype = wider(inputs.dtype, kernel.dtype, preferred)
     return inputs.astype(dtype), kernel.astype(dtype)
 
 
@@ -365,6 +392,8 @@ class ConvTranspose(nnx.Module):
         self, inputs: Shaped[AnyArray, "*batch_and_space in_features"]
     ) -> Shaped[Array, "*batch_and_output out_features"]:
         """Convolves ``(*batch, *space, in_features)``, spread out, to ``(*batch, *output, out_features)``."""
+        in_features = self.kernel.shape[-1 if self.transpose_kernel else -2]
+        check_channels("ConvTranspose", inputs, in_features, len(self.kernel_size))
         bias = None if self.bias is None else self.bias[...]
         kernel = _masked(self.kernel[...], self.mask)
         inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
@@ -390,7 +419,7 @@ class ConvTranspose(nnx.Module):
             precision=self.precision,
         )
         y = y if self.preferred_element_type is None else y.astype(self.preferred_element_type)
-        return y if bias is None else y + bias
+        return with_bias(y, bias)
 
     @property
     def window(self) -> Window:

@@ -9,15 +9,16 @@ import numpy as np
 from flax import nnx
 from flax.nnx.nn.dtypes import promote_dtype
 from flax.nnx.nn.linear import default_bias_init, default_kernel_init
+from jax import lax
 from jax.nn.initializers import Initializer, constant
 from jaxtyping import Array, DTypeLike, Shaped
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
+from cnn_jax.nn.conv import check_channels, with_bias
 from cnn_jax.nn.options import frozen
 from cnn_jax.ops.arguments import AnyArray, per_axis
 from cnn_jax.ops.padding import Padding
-from cnn_jax.ops.pool import check_window
 
 
 class TableConv(nnx.Module):
@@ -99,6 +100,7 @@ class TableConv(nnx.Module):
         self, inputs: Shaped[AnyArray, "*batch_and_space in_features"]
     ) -> Shaped[Array, "*batch_and_output out_features"]:
         """Convolves ``(*batch, *space, in_features)`` to ``(*batch, *output, out_features)``."""
+        check_channels("TableConv", inputs, self.in_features, len(self.kernel_size))
         inputs, kernel, bias = promote_dtype((inputs, self.kernel[...], self.bias[...]), dtype=self.dtype)
         seen = np.concatenate([np.array(inputs) for inputs in self.table])
         by = np.repeat(np.arange(self.out_features), [len(inputs) for inputs in self.table])
@@ -111,7 +113,7 @@ class TableConv(nnx.Module):
             boundary=self.boundary,
             boundary_value=self.boundary_value,
         )
-        return y + bias
+        return with_bias(y, bias)
 
 
 class Subsampling(nnx.Module):
@@ -146,8 +148,7 @@ class Subsampling(nnx.Module):
         bias_init: Initializer = default_bias_init,
         rngs: nnx.Rngs,
     ) -> None:
-        rank = check_window("Subsampling", window_shape, "window_shape")
-        self.window_shape = self.strides = per_axis("Subsampling", "window_shape", window_shape, rank)
+        self.window_shape = self.strides = per_axis("Subsampling", "window_shape", window_shape, len(window_shape))
         self.padding = "VALID"
         coefficient_init = coefficient_init or constant(1 / math.prod(self.window_shape))
         self.coefficient = nnx.Param(coefficient_init(rngs.params(), (features,), jnp.float32))
@@ -166,4 +167,4 @@ class Subsampling(nnx.Module):
             )
         inputs, coefficient, bias = promote_dtype((inputs, self.coefficient[...], self.bias[...]), dtype=self.dtype)
         sums = ops.avg_pool(inputs, self.window_shape) * math.prod(self.window_shape)
-        return sums * coefficient + bias
+        return with_bias(sums * lax.broadcast_to_rank(coefficient, sums.ndim), bias)

@@ -1,5 +1,6 @@
 """Layers after the convolutions: flattening, matrix products, LeNet-5's radial basis functions, a fixed factor."""
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray
+from cnn_jax.ops.arguments import AnyArray, wider
 
 
 class Linear(nnx.Linear):
@@ -41,7 +42,7 @@ def flatten(x: Shaped[AnyArray, "batch ..."]) -> Shaped[Array, "batch features"]
     >>> flatten(jnp.ones((8, 5, 5, 16))).shape
     (8, 400)
     """
-    return jnp.asarray(x).reshape(x.shape[0], -1)
+    return jnp.asarray(x).reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 class Flatten(nnx.Module):
@@ -97,7 +98,8 @@ class RBFOutput(nnx.Module):
 
     def __call__(self, inputs: Shaped[AnyArray, "*batch features"]) -> Shaped[Array, "*batch classes"]:
         """Maps ``(*batch, features)`` to distances ``(*batch, classes)``; the nearest class has the smallest."""
-        return ops.rbf_output(inputs, self.centers[...])
+        dtype = wider(inputs.dtype, self.centers[...].dtype)
+        return ops.rbf_output(jnp.asarray(inputs, dtype), self.centers[...].astype(dtype))
 
 
 class Scale(nnx.Module):

@@ -13,7 +13,7 @@ from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
 from cnn_jax.nn.options import held, released
-from cnn_jax.ops.arguments import AnyArray, Number
+from cnn_jax.ops.arguments import AnyArray, Number, wider
 from cnn_jax.ops.dropout import check_rate
 
 
@@ -89,10 +89,11 @@ class BatchNorm(nnx.Module):
         options: dict[str, Any] = {"scale": scale, "bias": bias, "epsilon": self.epsilon}
         if train:
             y, mean, variance = ops.normalize_by_batch(inputs, axis_name=self.axis_name, **options)
-            self.mean, self.var = self._moved(self.mean, mean), self._moved(self.var, variance)
+            if 0 not in inputs.shape:  # no image, no statistics
+                self.mean, self.var = self._moved(self.mean, mean), self._moved(self.var, variance)
         else:
             y = ops.batch_norm(inputs, mean=self.mean[...], variance=self.var[...], **options)
-        dtype = self.dtype or jnp.result_type(*(array for array in (inputs, scale, bias) if array is not None))
+        dtype = self.dtype or wider(*(array.dtype for array in (inputs, scale, bias) if array is not None))
         return y.astype(dtype)
 
     def _moved(self, running: nnx.Variable[Array], new: Array) -> nnx.Variable[Array]:

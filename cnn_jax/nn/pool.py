@@ -9,9 +9,8 @@ from jaxtyping import Array, Shaped
 from cnn_jax import ops
 from cnn_jax.geometry import Window
 from cnn_jax.nn.options import frozen
-from cnn_jax.ops.arguments import AnyArray, per_axis
+from cnn_jax.ops.arguments import AnyArray, one_or_several, per_axis
 from cnn_jax.ops.padding import Padding
-from cnn_jax.ops.pool import check_window
 
 
 class _Pool(nnx.Module):
@@ -27,13 +26,19 @@ class _Pool(nnx.Module):
         derivatives: str,
     ) -> None:
         name = type(self).__name__
-        rank = check_window(name, window_shape, "window_shape")
-        self.window_shape = per_axis(name, "window_shape", window_shape, rank)
-        self.strides = self.window_shape if strides is None else per_axis(name, "strides", strides, rank)
+        self.window_shape = one_or_several(name, "window_shape", window_shape)
+        self.strides = self.window_shape if strides is None else self._like_window("strides", strides)
         self.padding = frozen(padding)
-        self.dilation = per_axis(name, "dilation", dilation, rank)
+        self.dilation = self._like_window("dilation", dilation)
         self.rounding = rounding
         self.derivatives = derivatives
+
+    def _like_window(self, what: str, value: int | Sequence[int]) -> int | tuple[int, ...]:
+        """One number per axis of the window; where that is an int, for any number of axes, as it is written."""
+        name = type(self).__name__
+        if isinstance(self.window_shape, int):
+            return one_or_several(name, what, value)
+        return per_axis(name, what, value, len(self.window_shape))
 
     def _options(self) -> dict[str, Any]:
         names = ("strides", "padding", "dilation", "rounding", "derivatives")
@@ -44,7 +49,7 @@ class MaxPool(_Pool):
     """:func:`cnn_jax.ops.max_pool` as a layer.
 
     Args:
-      window_shape: Sizes of the window, one per spatial axis.
+      window_shape: Sizes of the window, one per spatial axis; an int is for every axis but the first and the last.
       strides: One int, or one per axis; those of the window by default.
       padding: As for :func:`cnn_jax.ops.max_pool`, as are the further options.
       dilation: One int, or one per axis.
@@ -89,7 +94,7 @@ class AvgPool(_Pool):
     """:func:`cnn_jax.ops.avg_pool` as a layer.
 
     Args:
-      window_shape: Sizes of the window, one per spatial axis.
+      window_shape: Sizes of the window, one per spatial axis; an int is for every axis but the first and the last.
       strides: One int, or one per axis; those of the window by default.
       padding: As for :func:`cnn_jax.ops.avg_pool`, as are the further options.
       count_include_pad: Whether padding counts in the number that a sum is divided by.
@@ -132,7 +137,7 @@ class LpPool(_Pool):
     """:func:`cnn_jax.ops.lp_pool` as a layer.
 
     Args:
-      window_shape: Sizes of the window, one per spatial axis.
+      window_shape: Sizes of the window, one per spatial axis; an int is for every axis but the first and the last.
       strides: One int, or one per axis; those of the window by default.
       padding: As for :func:`cnn_jax.ops.avg_pool`, as are the further options.
       p: Which norm, at least 1.
@@ -175,7 +180,7 @@ class AdaptiveAvgPool(nnx.Module):
     """:func:`cnn_jax.ops.adaptive_avg_pool` as a layer.
 
     Args:
-      output_size: The number of windows, one int per spatial axis.
+      output_size: The number of windows, one int per spatial axis; an int is for every axis but the first and the last.
 
     >>> import jax.numpy as jnp
     >>> AdaptiveAvgPool((6, 6))(jnp.ones((8, 13, 13, 256))).shape
@@ -183,8 +188,7 @@ class AdaptiveAvgPool(nnx.Module):
     """
 
     def __init__(self, output_size: int | Sequence[int]) -> None:
-        rank = check_window("AdaptiveAvgPool", output_size, "output_size")
-        self.output_size = per_axis("AdaptiveAvgPool", "output_size", output_size, rank)
+        self.output_size = one_or_several("AdaptiveAvgPool", "output_size", output_size)
 
     def __call__(
         self, inputs: Shaped[AnyArray, "*batch_and_space channels"]
@@ -197,7 +201,7 @@ class AdaptiveMaxPool(nnx.Module):
     """:func:`cnn_jax.ops.adaptive_max_pool` as a layer.
 
     Args:
-      output_size: The number of windows, one int per spatial axis.
+      output_size: The number of windows, one int per spatial axis; an int is for every axis but the first and the last.
       return_indices: Return a pair: what :func:`cnn_jax.ops.adaptive_max_pool` does.
 
     >>> import jax.numpy as jnp
@@ -206,8 +210,7 @@ class AdaptiveMaxPool(nnx.Module):
     """
 
     def __init__(self, output_size: int | Sequence[int], *, return_indices: bool = False) -> None:
-        rank = check_window("AdaptiveMaxPool", output_size, "output_size")
-        self.output_size = per_axis("AdaptiveMaxPool", "output_size", output_size, rank)
+        self.output_size = one_or_several("AdaptiveMaxPool", "output_size", output_size)
         self.return_indices = return_indices
 
     def __call__(self, inputs: Shaped[AnyArray, "*batch_and_space channels"]) -> Any:
@@ -219,7 +222,7 @@ class MaxUnpool(nnx.Module):
     """:func:`cnn_jax.ops.max_unpool` as a layer; it takes what ``ops.max_pool(..., return_indices=True)`` gives.
 
     Args:
-      output_shape: The spatial sizes of what was pooled.
+      output_shape: The spatial sizes of what was pooled; an int is for every axis but the first and the last.
       overlap: Where windows share a maximum: ``'set'`` or ``'add'``.
 
     >>> import jax.numpy as jnp
@@ -229,8 +232,7 @@ class MaxUnpool(nnx.Module):
     """
 
     def __init__(self, output_shape: int | Sequence[int], *, overlap: str = "set") -> None:
-        rank = check_window("MaxUnpool", output_shape, "output_shape")
-        self.output_shape = per_axis("MaxUnpool", "output_shape", output_shape, rank)
+        self.output_shape = one_or_several("MaxUnpool", "output_shape", output_shape)
         self.overlap = overlap
 
     def __call__(
@@ -244,7 +246,7 @@ class Upsample(nnx.Module):
     """:func:`cnn_jax.ops.upsample` as a layer.
 
     Args:
-      scale: The factors, one int per spatial axis.
+      scale: The factors, one int per spatial axis; an int is for every axis but the first and the last.
       method: ``'nearest'``, ``'bilinear'`` or ``'bed_of_nails'``.
       align_corners: For ``'bilinear'``: whether the outermost entries stay at the outermost positions.
 
@@ -254,7 +256,7 @@ class Upsample(nnx.Module):
     """
 
     def __init__(self, scale: int | Sequence[int], *, method: str = "nearest", align_corners: bool = False) -> None:
-        self.scale = per_axis("Upsample", "scale", scale, check_window("Upsample", scale, "scale"))
+        self.scale = one_or_several("Upsample", "scale", scale)
         self.method = method
         self.align_corners = align_corners
 
@@ -263,14 +265,19 @@ class Upsample(nnx.Module):
         """That of the transposed convolution which does the same; none does where corners are aligned."""
         if self.align_corners:
             return None
-        reaches = {"nearest": self.scale, "bed_of_nails": (1,) * len(self.scale)}
-        kernel = reaches.get(self.method, tuple(2 * scale - scale % 2 for scale in self.scale))
-        gaps = tuple(scale - 2 + span for scale, span in zip(self.scale, kernel, strict=True))
+        scales = (self.scale,) if isinstance(self.scale, int) else self.scale
+        reaches = {"nearest": scales, "bed_of_nails": (1,) * len(scales)}
+        kernel = reaches.get(self.method, tuple(2 * scale - scale % 2 for scale in scales))
+        gaps = tuple(scale - 2 + span for scale, span in zip(scales, kernel, strict=True))
         if self.method == "bed_of_nails":  # the first position of each block
             padding = tuple((0, gap) for gap in gaps)
         else:
             padding = tuple((-(-gap // 2), gap // 2) for gap in gaps)
-        return Window(kernel, padding=padding, input_dilation=self.scale)
+        if not isinstance(self.scale, int):
+            return Window(kernel, padding=padding, input_dilation=scales)
+        # Of any number of axes: a Window can say so of an int on both sides, but not of a pair.
+        (low, high), *_ = padding
+        return Window(kernel[0], padding=low, input_dilation=self.scale) if low == high else None
 
     def __call__(
         self, inputs: Shaped[AnyArray, "*batch_and_space channels"]

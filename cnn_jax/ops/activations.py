@@ -47,7 +47,7 @@ def relu(x: Shaped[AnyArray, "..."], *, rule: str = "standard") -> Shaped[Array,
     """
     op = "relu"
     check_option(op, "rule", rule, RELU_RULES)
-    x = check_array(op, "x", x)
+    x = check_array(op, "x", x, empty=True)
     return jax.nn.relu(x) if rule == "standard" else _relu(rule, x)
 
 
@@ -66,7 +66,7 @@ def scaled_tanh(x: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
     >>> scaled_tanh(jnp.array([-1.0, 0.0, 1.0])).round(3)
     Array([-1.,  0.,  1.], dtype=float32)
     """
-    return 1.7159 * jnp.tanh(check_array("scaled_tanh", "x", x) * (2 / 3))
+    return 1.7159 * jnp.tanh(check_array("scaled_tanh", "x", x, empty=True) * (2 / 3))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -15,8 +15,9 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array, per_axis, split_batch
-from cnn_jax.ops.pool import check_window, max_pool
+from cnn_jax.ops.arguments import AnyArray, Shape, check_array, check_filled, split_batch, window_sizes
+from cnn_jax.ops.canonical import accumulator
+from cnn_jax.ops.pool import max_pool
 
 
 def adaptive_avg_pool(
@@ -26,7 +27,7 @@ def adaptive_avg_pool(
 
     Args:
       x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
-      output_size: The number of windows, one int per spatial axis.
+      output_size: The number of windows, one int per spatial axis; an int is for every axis but the first and the last.
 
     Returns:
       ``(*batch, *output_size, C)``.
@@ -42,7 +43,7 @@ def adaptive_avg_pool(
     """
     op = "adaptive_avg_pool"
     merged, batch, sizes = _arguments(op, x, output_size)
-    y = merged.astype(jnp.promote_types(merged.dtype, jnp.float32))
+    y = merged.astype(accumulator(merged.dtype))
     for axis, size in enumerate(sizes, start=1):
         starts, stops = windows(y.shape[axis], size)
         position = np.arange(y.shape[axis])
@@ -62,7 +63,7 @@ def adaptive_max_pool(
 
     Args:
       x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
-      output_size: The number of windows, one int per spatial axis.
+      output_size: The number of windows, one int per spatial axis; an int is for every axis but the first and the last.
       return_indices: Also return where the maxima are.
       derivatives: As for :func:`max_pool`.
 
@@ -118,7 +119,7 @@ def global_avg_pool(x: Shaped[AnyArray, "batch *space channels"], *, keepdims: b
     (8, 512)
     """
     x, space = _space("global_avg_pool", x)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(accumulator(x.dtype))
     return wide.mean(axis=space, keepdims=keepdims).astype(x.dtype)
 
 
@@ -139,7 +140,7 @@ def global_max_pool(x: Shaped[AnyArray, "batch *space channels"], *, keepdims: b
     (8, 512)
     """
     x, space = _space("global_max_pool", x)
-    flat = x.reshape(x.shape[0], -1, x.shape[-1])
+    flat = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
     y = jnp.take_along_axis(flat, flat.argmax(axis=1, keepdims=True), axis=1)
     return y.reshape(x.shape[0], *(1,) * (len(space) if keepdims else 0), x.shape[-1])
 
@@ -161,16 +162,15 @@ def mix(x: Shaped[Array, "..."], matrix: np.ndarray, axis: int) -> Shaped[Array,
     return jnp.moveaxis(product, 0, axis)
 
 
-def _arguments(
-    op: str, x: AnyArray, output_size: int | Sequence[int]
-) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
-    x, rank = check_array(op, "x", x), check_window(op, output_size, "output_size")
-    sizes = per_axis(op, "output_size", output_size, rank)
-    return *split_batch(op, x, rank, f"output_size={sizes}"), sizes
+def _arguments(op: str, x: AnyArray, output_size: int | Sequence[int]) -> tuple[Array, Shape, tuple[int, ...]]:
+    x = check_array(op, "x", x, empty=True)
+    sizes = window_sizes(op, "output_size", output_size, x)
+    return *split_batch(op, x, len(sizes), f"output_size={sizes}"), sizes
 
 
 def _space(op: str, x: AnyArray) -> tuple[Array, tuple[int, ...]]:
-    x = check_array(op, "x", x)
+    x = check_array(op, "x", x, empty=True)
     if x.ndim < 3:
         raise UsageError(f"{op}: x of shape {x.shape} has no space to pool; it must be (N, *space, C)")
+    check_filled(op, "x", x, range(1, x.ndim))
     return x, tuple(range(1, x.ndim - 1))

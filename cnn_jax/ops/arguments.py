@@ -3,21 +3,24 @@
 Each function takes the name of the calling op first, because each error line starts with it.
 """
 
+import math
 import operator
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from functools import reduce
 from numbers import Real
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, DTypeLike, Shaped
 
 from cnn_jax.errors import UsageError, nearest
 
 AnyArray = jax.Array | np.ndarray  # what public functions take; they return jax.Array
 PRECISIONS = ("bfloat16", "bfloat16_3x", "default", "fastest", "float32", "high", "highest", "tensorfloat32")  # lax's
 Number = int | float | Shaped[Array, ""]  # an array where it may be a traced value, see is_traced
+Shape = tuple[Any, ...]  # ints, but that jax.export may leave the size of the batch open, as a symbol
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 
 
@@ -65,20 +68,46 @@ def check_precision(op: str, precision: Any) -> None:
             check_option(op, "precision", name, PRECISIONS)
 
 
-def check_array(op: str, name: str, value: Any) -> jax.Array:
-    """The argument as a JAX array, or a ``UsageError`` if it is not a floating-point array or has an axis of size 0."""
+def check_array(op: str, name: str, value: Any, *, empty: bool = False) -> jax.Array:
+    """The argument as a JAX array, or a ``UsageError`` if it is not a floating-point array or has an axis of size 0.
+
+    Args:
+      op: The calling op, for the error line.
+      name: What the caller calls the array; for the error line.
+      value: The argument.
+      empty: Whether axes may have size 0, as that of a batch without images. :func:`split_batch` and
+        :func:`check_filled` refuse the others.
+    """
     array = as_array(op, name, value)
     if array.dtype.name not in FLOATS:
         raise UsageError(
             f"{op}: {name} has dtype {array.dtype.name}, but this op is for {', '.join(FLOATS)}; "
             f"convert it, e.g. {name}.astype('float32')"
         )
-    if array.size == 0:
-        axis = array.shape.index(0)
-        raise UsageError(
-            f"{op}: {name} of shape {array.shape} is empty: axis {axis} has size 0; every axis must be >= 1"
-        )
+    if not empty:
+        check_filled(op, name, array, range(array.ndim))
     return array
+
+
+def check_filled(op: str, name: str, array: jax.Array, axes: Iterable[int]) -> None:
+    """Raises a ``UsageError`` if one of the axes has size 0."""
+    for axis in axes:
+        if array.shape[axis] == 0:
+            raise UsageError(
+                f"{op}: {name} of shape {array.shape} is empty: axis {axis} has size 0, but must be >= 1; "
+                f"only the batch may be empty"
+            )
+
+
+def wider(*dtypes: DTypeLike) -> jnp.dtype:
+    """The dtype that two or more promote to, also where JAX's rules of promotion are set to be strict.
+
+    >>> with jax.numpy_dtype_promotion("strict"):
+    ...     wider("bfloat16", "float32")
+    dtype('float32')
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return reduce(jnp.promote_types, map(jnp.dtype, dtypes))
 
 
 def as_array(op: str, name: str, value: Any) -> jax.Array:
@@ -110,6 +139,34 @@ def per_axis(op: str, name: str, value: int | Sequence[int], rank: int, *, least
     return numbers
 
 
+def one_or_several(op: str, name: str, value: int | Sequence[int]) -> int | tuple[int, ...]:
+    """An int, which stands for every spatial axis, or one int per axis as a tuple; all at least 1."""
+    if not isinstance(value, Sequence):
+        return per_axis(op, name, value, 1)[0]
+    if not value:
+        raise UsageError(f"{op}: {name}={value!r} must have one int per spatial axis, e.g. (2, 2)")
+    return per_axis(op, name, value, len(value))
+
+
+def window_sizes(op: str, name: str, value: int | Sequence[int], array: jax.Array) -> tuple[int, ...]:
+    """One int per spatial axis of an array, whose number of spatial axes they give.
+
+    An int stands for every axis but the first, which is the batch, and the last, the channels.
+
+    >>> window_sizes("max_pool", "window", 2, jnp.ones((8, 28, 28, 6)))
+    (2, 2)
+    """
+    sizes = one_or_several(op, name, value)
+    if isinstance(sizes, tuple):
+        return sizes
+    if array.ndim < 3:
+        raise UsageError(
+            f"{op}: {name}={sizes} is for every spatial axis of (N, *space, C), but the array of shape {array.shape} "
+            f"has {array.ndim} axes; write {name}=({sizes},) for one spatial axis without a batch"
+        )
+    return (sizes,) * (array.ndim - 2)
+
+
 def integer(op: str, name: str, value: Any) -> int:
     """The value as a Python int, or a ``UsageError`` (bools and traced values are not ints)."""
     try:
@@ -120,8 +177,19 @@ def integer(op: str, name: str, value: Any) -> int:
         raise UsageError(f"{op}: {name} must be made of Python ints, known before compiling; got {value!r}") from None
 
 
-def split_batch(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x") -> tuple[jax.Array, tuple[int, ...]]:
+def check_axes(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x") -> None:
+    """Raises a ``UsageError`` if ``x`` has too few axes; the arguments are those of :func:`split_batch`."""
+    if x.ndim < rank + 1:
+        raise UsageError(
+            f"{op}: {name} of shape {x.shape} has {x.ndim} axes, but {noun} has {rank} spatial axes and needs at least "
+            f"{rank + 1} (space, then channels); reshape it, e.g. {name}[..., None] for a single channel"
+        )
+
+
+def split_batch(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x") -> tuple[jax.Array, Shape]:
     """``x`` with its leading axes merged into one, ``(N, *space, C)``, and the shape of those leading axes.
+
+    The batch may be empty, or of a size that ``jax.export`` leaves open.
 
     Args:
       op: The calling op, for the error line.
@@ -130,10 +198,7 @@ def split_batch(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x")
       noun: What gave the rank, with its shape, e.g. ``'kernel of shape (3, 3, 8, 16)'``; for the error line.
       name: What the caller calls ``x``; for the error line.
     """
-    if x.ndim < rank + 1:
-        raise UsageError(
-            f"{op}: {name} of shape {x.shape} has {x.ndim} axes, but {noun} has {rank} spatial axes and needs at least "
-            f"{rank + 1} (space, then channels); reshape it, e.g. {name}[..., None] for a single channel"
-        )
-    batch = x.shape[: x.ndim - rank - 1]
-    return x.reshape(-1, *x.shape[len(batch) :]), batch
+    check_axes(op, x, rank, noun, name=name)
+    batch, rest = x.shape[: x.ndim - rank - 1], x.shape[x.ndim - rank - 1 :]
+    check_filled(op, name, x, range(len(batch), x.ndim))
+    return x.reshape(math.prod(batch), *rest), batch

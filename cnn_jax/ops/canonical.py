@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, as_array, check_array, integer, per_axis, split_batch
+from cnn_jax.ops.arguments import AnyArray, Shape, as_array, check_array, integer, per_axis, split_batch, wider
 from cnn_jax.ops.padding import Padding, Pairs, Sliding, extend, slide, spread
 
 
@@ -56,11 +56,9 @@ def windows(
     return Windows(tuple(window), strides, input_dilation, kernel_dilation, sliding)
 
 
-def operands(
-    op: str, x: AnyArray, kernel: AnyArray, feature_group_count: int
-) -> tuple[jax.Array, jax.Array, tuple[int, ...]]:
+def operands(op: str, x: AnyArray, kernel: AnyArray, feature_group_count: int) -> tuple[jax.Array, jax.Array, Shape]:
     """Checks and promotes the two arrays of a convolution; returns ``(N, *space, C)``, the kernel, the batch shape."""
-    x, kernel = check_array(op, "x", x), check_array(op, "kernel", kernel)
+    x, kernel = check_array(op, "x", x, empty=True), check_array(op, "kernel", kernel)
     rank = check_rank(op, kernel, "(*window, C_in / feature_group_count, C_out)")
     merged, batch = split_batch(op, x, rank, f"kernel of shape {kernel.shape}")
     groups = check_groups(op, kernel, feature_group_count)
@@ -100,19 +98,54 @@ def check_groups(op: str, kernel: jax.Array, feature_group_count: int) -> int:
 
 
 def layout_hint(
-    x: jax.Array, kernel: jax.Array, needed: int, *, name: str = "x", channels_first: int = 1, groups: int = 1
+    x: jax.Array,
+    kernel: jax.Array,
+    needed: int,
+    *,
+    name: str = "x",
+    channels_first: int = 1,
+    groups: int = 1,
+    order: tuple[int, int] = (1, 0),
 ) -> str:
     """The end of an error line about channels: which of the two arrays looks channels-first, if one does.
 
-    ``channels_first`` is where a channels-first kernel, as PyTorch's, has the channels of ``x``, or those of a group.
+    A kernel that is as wide as ``x`` has channels may be just that. It looks channels-first if its axes make sense in
+    that order and not as they are: windows mostly have one size on all axes, and they fit into the input.
+
+    Args:
+      x: ``(*batch, *space, C)``.
+      kernel: ``(*window, ., .)``.
+      needed: The number of channels that the kernel is for.
+      name: What the caller calls ``x``.
+      channels_first: Where a channels-first kernel, as PyTorch's, has the channels of ``x``, or those of a group.
+      groups: The number of groups.
+      order: The first two axes of such a kernel in the order in which the op has them as its last two.
     """
     rank = kernel.ndim - 2
-    if x.shape[-1 - rank] == needed:
+    if looks_channels_first(x, needed, rank):
         return f"; {name} looks channels-first, use jnp.moveaxis({name}, {-1 - rank}, -1)"
-    if groups * kernel.shape[channels_first] == x.shape[-1]:
-        axes = ", ".join(str(axis) for axis in (*range(2, kernel.ndim), 1, 0))
+    window, swapped, space = kernel.shape[:rank], kernel.shape[2:], x.shape[-1 - rank : -1]
+    as_it_is = _uniform(window) and all(reach <= size for reach, size in zip(window, space, strict=True))
+    if groups * kernel.shape[channels_first] == x.shape[-1] and _uniform(swapped) and not as_it_is:
+        axes = ", ".join(str(axis) for axis in (*range(2, kernel.ndim), *order))
         return f"; kernel looks channels-first, use kernel.transpose({axes})"
     return f"; {name} is (*batch, *space, channels), kernel (*window, C_in / groups, C_out)"
+
+
+def looks_channels_first(x: AnyArray, needed: int, rank: int) -> bool:
+    """Whether an input with a wrong number of channels has the right one where channels-first arrays have it.
+
+    Not if its space is a square as it is, and would be none: ``(8, 6, 6, 3)`` for 6 channels has a wrong number.
+
+    >>> looks_channels_first(jnp.ones((8, 3, 32, 32)), 3, 2), looks_channels_first(jnp.ones((8, 6, 6, 3)), 6, 2)
+    (True, False)
+    """
+    last, first = x.shape[-1 - rank : -1], x.shape[-rank:]
+    return x.ndim > rank and last[0] == needed != x.shape[-1] and (_uniform(first) or not _uniform(last))
+
+
+def _uniform(sizes: Sequence[int]) -> bool:
+    return len(set(sizes)) == 1
 
 
 def effective_kernel(op: str, kernel: jax.Array, mask: AnyArray | None, flip: bool) -> jax.Array:
@@ -170,8 +203,8 @@ def prepare(
 
 
 def accumulator(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype in which sums of products are formed: at least float32."""
-    return jnp.promote_types(dtype, jnp.float32)
+    """The dtype in which sums are formed: at least float32."""
+    return wider(dtype, jnp.float32)
 
 
 def inverted(kernel: Shaped[Array, "..."], groups: int) -> Shaped[Array, "..."]:

@@ -50,7 +50,7 @@ def conv_local(
     op = "conv_local"
     check_boundary(op, boundary, boundary_value)
     check_precision(op, precision)
-    x, kernel = check_array(op, "x", x), check_array(op, "kernel", kernel)
+    x, kernel = check_array(op, "x", x, empty=True), check_array(op, "kernel", kernel)
     rank = (kernel.ndim - 2) // 2
     if rank < 1 or kernel.ndim % 2:
         raise UsageError(

@@ -104,7 +104,7 @@ def conv_transpose(
     op = "conv_transpose"
     check_option(op, "derivatives", derivatives, ("custom", "jax"))
     check_boundary(op, boundary, 0.0)
-    y, kernel = check_array(op, "y", y), check_array(op, "kernel", kernel)
+    y, kernel = check_array(op, "y", y, empty=True), check_array(op, "kernel", kernel)
     rank = check_rank(op, kernel, "(*window, C_in / feature_group_count, C_out)")
     groups = check_groups(op, kernel, feature_group_count)
     merged, batch = split_batch(op, y, rank, f"kernel of shape {kernel.shape}", name="y")

@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array
+from cnn_jax.ops.arguments import AnyArray, check_array, check_axes
 from cnn_jax.ops.canonical import check_rank, layout_hint
 from cnn_jax.ops.conv import conv_as
 from cnn_jax.ops.padding import Padding
@@ -45,13 +45,14 @@ def depthwise_conv(
     (56, 56, 128)
     """
     op = "depthwise_conv"
-    x, kernel = check_array(op, "x", x), check_array(op, "kernel", kernel)
-    check_rank(op, kernel, "(*window, C, multiplier)")
+    x, kernel = check_array(op, "x", x, empty=True), check_array(op, "kernel", kernel)
+    rank = check_rank(op, kernel, "(*window, C, multiplier)")
+    check_axes(op, x, rank, f"kernel of shape {kernel.shape}")
     *window, channels, multiplier = kernel.shape
     if x.shape[-1] != channels:
         raise UsageError(
             f"{op}: x of shape {x.shape} has {x.shape[-1]} channels, but kernel {kernel.shape} takes {channels}"
-            + layout_hint(x, kernel, channels)
+            + layout_hint(x, kernel, channels, channels_first=0, order=(0, 1))
         )
     return conv_as(
         op,

@@ -21,6 +21,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Shaped
 
+from cnn_jax.ops.arguments import Shape
 from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.formulations import (
     BLOCK,
@@ -99,8 +100,8 @@ def conv_jax(
 
 
 def plan_of(
-    x: Sequence[int],
-    kernel: Sequence[int],
+    x: Shape,
+    kernel: Shape,
     strides: Sequence[int],
     padding: Pairs,
     input_dilation: Sequence[int],
@@ -170,7 +171,7 @@ def formulation(product: str, plan: Plan) -> Formulation:
 
 def _product(product: str, plan: Plan, *operands: jax.Array) -> jax.Array:
     """One of the three products, for one model or, under ``vmap``, for several."""
-    if 0 in plan.each("out"):
+    if 0 in (plan.batch, plan.channels, plan.features, *plan.each("out")):  # no image, or no model under vmap
         return zeros(plan.shapes[_RESULT[product]], operands[0])
 
     @custom_vmap
@@ -225,7 +226,8 @@ def _product_of_many(
     ]
     larger = plan._replace(**{dimension: getattr(plan, dimension) * size})
     result = _RESULT[product]
-    return _split(_product(product, larger, *merged), size, axis[result], groups(result))
+    joint = _product(product, larger, *merged)
+    return _split(joint, plan.shapes[result], size, axis[result], groups(result))
 
 
 def _each_by_itself(product: str, plan: Plan, *operands: jax.Array) -> jax.Array:
@@ -244,15 +246,14 @@ def _each_by_itself(product: str, plan: Plan, *operands: jax.Array) -> jax.Array
 
 def _merge(stack: jax.Array, axis: int, groups: int) -> jax.Array:
     """Moves the first axis into another one, within each of its groups."""
-    shape = stack.shape[1:]
+    size, *shape = stack.shape
     axis %= len(shape)
-    stack = stack.reshape(-1, *shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
-    return jnp.moveaxis(stack, 0, axis + 1).reshape(*shape[:axis], -1, *shape[axis + 1 :])
+    stack = stack.reshape(size, *shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
+    return jnp.moveaxis(stack, 0, axis + 1).reshape(*shape[:axis], size * shape[axis], *shape[axis + 1 :])
 
 
-def _split(array: jax.Array, size: int, axis: int, groups: int) -> jax.Array:
-    """The inverse of ``_merge``."""
-    shape = array.shape
+def _split(array: jax.Array, shape: Shape, size: int, axis: int, groups: int) -> jax.Array:
+    """The inverse of ``_merge``: ``(size, *shape)``."""
     axis %= len(shape)
-    array = array.reshape(*shape[:axis], groups, size, -1, *shape[axis + 1 :])
-    return jnp.moveaxis(array, axis + 1, 0).reshape(size, *shape[:axis], -1, *shape[axis + 1 :])
+    array = array.reshape(*shape[:axis], groups, size, shape[axis] // groups, *shape[axis + 1 :])
+    return jnp.moveaxis(array, axis + 1, 0).reshape(size, *shape)

@@ -38,7 +38,7 @@ def dropout(
     Array([0., 2.], dtype=float32)
     """
     op = "dropout"
-    x, rate = check_array(op, "x", x), check_rate(op, rate)
+    x, rate = check_array(op, "x", x, empty=True), check_rate(op, rate)
     axes = [broadcast_dims] if isinstance(broadcast_dims, int) else list(broadcast_dims)
     shape = list(x.shape)
     for axis in axes:

@@ -31,6 +31,7 @@ import numpy as np
 from jax import lax
 
 from cnn_jax.ops import taps
+from cnn_jax.ops.arguments import Shape
 from cnn_jax.ops.canonical import inverted, place
 from cnn_jax.ops.sharding import like, zeros
 from cnn_jax.ops.toeplitz import selector
@@ -82,7 +83,7 @@ class Plan(NamedTuple):
         return tuple(getattr(axis, field) for axis in self.axes)
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> dict[str, Shape]:
         """The shapes of the three operands of the trilinear form."""
         return {
             "x": (self.batch, *self.each("size"), self.channels),
@@ -220,8 +221,13 @@ def _taps(x: jax.Array, axes: Sequence[Axis]) -> Iterator[jax.Array]:
 
 def _sum_of_shifted_products(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
     x = jnp.repeat(x, plan.features // plan.channels, axis=-1)
-    weights = kernel.reshape(-1, plan.features)
+    weights = _weights_by_tap(plan, kernel)
     return sum((tap * weight for tap, weight in zip(_taps(x, plan.axes), weights, strict=True)), jnp.zeros((), x.dtype))
+
+
+def _weights_by_tap(plan: Plan, kernel: jax.Array) -> jax.Array:
+    """A depthwise kernel as one array per tap that broadcasts over images and positions."""
+    return kernel.reshape(-1, *(1,) * (1 + len(plan.axes)), plan.features)
 
 
 def _shifted_products_returned(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -230,7 +236,7 @@ def _shifted_products_returned(plan: Plan, dy: jax.Array, kernel: jax.Array) -> 
         taps.Axis(index, axis.spread, axis.window, axis.stride, axis.kernel_dilation, axis.low, axis.high, axis.out)
         for index, axis in enumerate(plan.axes, start=1)
     )
-    weights = kernel.reshape(-1, plan.features)
+    weights = _weights_by_tap(plan, kernel)
     dx = taps.untap(windows, lambda tap, dy: dy * weights[tap], [dy])
     dx = dx[:, *(slice(None, None, axis.input_dilation) for axis in plan.axes)]
     return dx if plan.features == plan.channels else dx.reshape(*plan.shapes["x"], -1).sum(-1)
@@ -244,7 +250,7 @@ def _sums_of_shifted_products(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Ar
     """
     few = max(n for n in range(1, IMAGES + 1) if plan.batch % n == 0)
     x = jnp.repeat(x, plan.features // plan.channels, axis=-1)
-    products = tuple((tap * dy).reshape(-1, few, *dy.shape[1:]) for tap in _taps(x, plan.axes))
+    products = tuple((tap * dy).reshape(plan.batch // few, few, *dy.shape[1:]) for tap in _taps(x, plan.axes))
     zeros = (jnp.zeros((), dy.dtype),) * len(products)
     axes = (1,) if len(products) <= 2 * few else (0, 1, *range(3, dy.ndim))
     parts = lax.reduce(products, zeros, lambda left, right: tuple(map(jnp.add, left, right)), axes)

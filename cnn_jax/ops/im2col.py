@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array, per_axis, split_batch
+from cnn_jax.ops.arguments import AnyArray, check_array, per_axis, split_batch, window_sizes
 from cnn_jax.ops.canonical import Windows, prepare, windows
 from cnn_jax.ops.padding import Padding, Pairs, check_boundary, spread
 from cnn_jax.ops.sharding import like, zeros
@@ -25,7 +25,7 @@ from cnn_jax.ops.sharding import like, zeros
 
 def im2col(
     x: Shaped[AnyArray, "*batch_and_space channels"],
-    window: Sequence[int],
+    window: int | Sequence[int],
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "VALID",
@@ -39,7 +39,7 @@ def im2col(
 
     Args:
       x: ``(*batch, *space, C)``.
-      window: The sizes of the window, one per spatial axis.
+      window: The sizes of the window, one per spatial axis; an int is for every axis but the first and the last.
       strides: This and all further options are those of :func:`cnn_jax.ops.conv`.
 
     Returns:
@@ -57,8 +57,8 @@ def im2col(
     """
     op = "im2col"
     check_boundary(op, boundary, boundary_value)
-    x = check_array(op, "x", x)
-    window = check_window(op, window)
+    x = check_array(op, "x", x, empty=True)
+    window = window_sizes(op, "window", window, x)
     merged, batch = split_batch(op, x, len(window), f"window {window}")
     geometry = windows(
         op,
@@ -71,13 +71,13 @@ def im2col(
         rounding=rounding,
     )
     rows = window_rows(merged, geometry, boundary, boundary_value)
-    return rows.reshape(*batch, *geometry.sliding.output, -1)
+    return rows.reshape(*batch, *geometry.sliding.output, math.prod(rows.shape[-2:]))
 
 
 def col2im(
     columns: Shaped[AnyArray, "*batch_and_output columns"],
-    sizes: Sequence[int],
-    window: Sequence[int],
+    sizes: int | Sequence[int],
+    window: int | Sequence[int],
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "VALID",
@@ -92,8 +92,8 @@ def col2im(
 
     Args:
       columns: ``(*batch, *output, prod(window) * C)``.
-      sizes: The spatial sizes of the input.
-      window: The sizes of the window, one per spatial axis.
+      sizes: The spatial sizes of the input; an int is for every axis of ``columns`` but the first and the last.
+      window: The sizes of the window, one int or one per spatial axis.
       strides: This and all further options are those of :func:`im2col`.
 
     Returns:
@@ -110,9 +110,9 @@ def col2im(
     """
     op = "col2im"
     check_boundary(op, boundary, 0.0)
-    columns = check_array(op, "columns", columns)
-    window = check_window(op, window)
-    sizes = per_axis(op, "sizes", sizes, len(window))
+    columns = check_array(op, "columns", columns, empty=True)
+    sizes = window_sizes(op, "sizes", sizes, columns)
+    window = per_axis(op, "window", window, len(sizes))
     geometry = windows(
         op,
         sizes,
@@ -132,15 +132,8 @@ def col2im(
         )
     x_like = like((merged.shape[0], *sizes, merged.shape[-1] // taps), merged)
     adjoint = jax.linear_transpose(lambda x: window_rows(x, geometry, boundary, 0.0), x_like)
-    (x,) = adjoint(merged.reshape(*merged.shape[:-1], taps, -1))
+    (x,) = adjoint(merged.reshape(*merged.shape[:-1], taps, merged.shape[-1] // taps))
     return x.reshape(*batch, *x.shape[1:])
-
-
-def check_window(op: str, window: Sequence[int]) -> tuple[int, ...]:
-    """The sizes of a window as a tuple of ints >= 1."""
-    if not isinstance(window, Sequence) or not window:
-        raise UsageError(f"{op}: window={window!r} must have one int per spatial axis, e.g. (3, 3)")
-    return per_axis(op, "window", window, len(window))
 
 
 def window_rows(x: jax.Array, geometry: Windows, boundary: str, boundary_value: float) -> jax.Array:

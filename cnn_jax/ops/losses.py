@@ -8,10 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, Number, check_array, is_traced, may_differ_from_zero
+from cnn_jax.ops.arguments import AnyArray, Number, check_array, check_filled, is_traced, may_differ_from_zero
+from cnn_jax.ops.canonical import accumulator
 
 
 def softmax_cross_entropy(
@@ -104,22 +106,24 @@ def rbf_output(x: Shaped[AnyArray, "*batch features"], centers: Shaped[AnyArray,
     Array([0., 5.], dtype=float32)
     """
     op = "rbf_output"
-    x, centers = check_array(op, "x", x), check_array(op, "centers", centers)
+    x, centers = check_array(op, "x", x, empty=True), check_array(op, "centers", centers)
     if centers.ndim != 2 or x.ndim < 1 or x.shape[-1] != centers.shape[-1]:
         raise UsageError(
             f"{op}: centers of shape {centers.shape} do not go with x of shape {x.shape}; "
             f"centers must be (classes, {x.shape[-1] if x.ndim else 'features'})"
         )
+    check_filled(op, "x", x, [x.ndim - 1])
     # Differences, not |x|² - 2 x c + |c|²: that loses all digits next to a centre.
-    return jnp.square(x[..., None, :] - centers).sum(axis=-1)
+    return jnp.square(x[..., None, :] - lax.broadcast_to_rank(centers, x.ndim + 1)).sum(axis=-1)
 
 
 def _with_distributions(op: str, name: str, outputs: AnyArray, labels: AnyArray) -> tuple[jax.Array, jax.Array]:
     """Checks both; gives the outputs in at least float32, and the labels as distributions of the same type."""
-    outputs, labels = check_array(op, name, outputs), jnp.asarray(labels)
+    outputs, labels = check_array(op, name, outputs, empty=True), jnp.asarray(labels)
     if outputs.ndim < 1:
         raise UsageError(f"{op}: {name} must have an axis of classes, got a scalar")
-    outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+    check_filled(op, name, outputs, [outputs.ndim - 1])
+    outputs = outputs.astype(accumulator(outputs.dtype))
     whole = jnp.issubdtype(labels.dtype, jnp.integer)
     expected = outputs.shape[:-1] if whole else outputs.shape
     if labels.shape != expected or labels.dtype == bool:

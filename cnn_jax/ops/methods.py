@@ -21,7 +21,7 @@ the input may reach outputs whose window does not hold it, where a method multip
 with ``fft`` all of them, with ``toeplitz`` and, for few channels, ``direct`` those of its rows or group.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ import jax
 
 from cnn_jax.errors import UsageError
 from cnn_jax.ops import direct
-from cnn_jax.ops.arguments import by, check_option
+from cnn_jax.ops.arguments import Shape, by, check_option
 from cnn_jax.ops.canonical import Windows
 from cnn_jax.ops.fft import conv_fft
 from cnn_jax.ops.im2col import conv_im2col
@@ -48,15 +48,15 @@ class Method(NamedTuple):
     """What it can do, for people."""
     error: str
     """The bound on the error of an output, in the terms of this module's table."""
-    obstacle: Callable[[Sequence[int], Sequence[int], Windows, int], str | None]
+    obstacle: Callable[[Shape, Shape, Windows, int], str | None]
     """From the shapes of input and kernel, the options and the groups: why it cannot do this one, or None."""
 
 
-def _none(x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> None:
+def _none(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> None:
     """No obstacle."""
 
 
-def _too_large(x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> str | None:
+def _too_large(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> str | None:
     padded = (*x[:-2], x[-2] + sum(max(width, 0) for width in geometry.sliding.reach[-1]), x[-1])
     entries = band_entries(padded, kernel, geometry.sliding.output, groups)
     if entries <= LARGEST_BAND:
@@ -64,7 +64,7 @@ def _too_large(x: Sequence[int], kernel: Sequence[int], geometry: Windows, group
     return f"would build banded matrices of {entries:,} entries, more than {LARGEST_BAND:,}"
 
 
-def _not_three(x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> str | None:
+def _not_three(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> str | None:
     steps = {*geometry.strides, *geometry.input_dilation, *geometry.kernel_dilation}
     if set(geometry.window) == {3} and steps == {1}:
         return None
@@ -107,10 +107,10 @@ class Rule(NamedTuple):
     method: str
     when: str
     """The condition, for people."""
-    applies: Callable[[Sequence[int], Sequence[int], Windows, int], bool]
+    applies: Callable[[Shape, Shape, Windows, int], bool]
 
 
-def _one_window(x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> bool:
+def _one_window(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> bool:
     return set(geometry.sliding.output) == {1} and not any(map(any, geometry.sliding.reach))
 
 
@@ -125,7 +125,7 @@ def _one_window(x: Sequence[int], kernel: Sequence[int], geometry: Windows, grou
 AUTO = (Rule("cpu", "im2col", "one window covers the input: the layer is a matrix product", _one_window),)
 
 
-def resolve(op: str, method: str, x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> str:
+def resolve(op: str, method: str, x: Shape, kernel: Shape, geometry: Windows, groups: int) -> str:
     """The method to use for these shapes, or a ``UsageError`` if it is unknown or cannot do it."""
     check_option(op, "method", method, ("auto", *METHODS))
     if method == "auto":
@@ -136,7 +136,7 @@ def resolve(op: str, method: str, x: Sequence[int], kernel: Sequence[int], geome
     return method
 
 
-def auto(x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> str:
+def auto(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> str:
     """The rule of ``method='auto'``: the first line of :data:`AUTO` that applies on this platform, else ``direct``."""
     platform = jax.default_backend()
     for rule in AUTO:

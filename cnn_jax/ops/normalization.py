@@ -10,7 +10,8 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, as_array, check_array, check_option, per_axis
+from cnn_jax.ops.arguments import AnyArray, as_array, check_array, check_filled, check_option, per_axis
+from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.reductions import DERIVATIVES, window_sums, window_sums_transpose, with_derivatives
 from cnn_jax.ops.taps import Axes, Axis
 
@@ -30,13 +31,13 @@ def batch_statistics(
       axis_name: Mapped axes (``shard_map``, ``vmap``, ``pmap``) to average over as well.
 
     Returns:
-      Mean ``(C,)`` and variance ``(C,)``, float32 or float64.
+      Mean ``(C,)`` and variance ``(C,)``, float32 or float64; both 0 for an empty batch.
 
     >>> mean, variance = batch_statistics(jnp.array([[10001.0], [10003.0]]))
     >>> mean.item(), variance.item()
     (10002.0, 1.0)
     """
-    _, shift, rest, variance = _shifted(check_array("batch_statistics", "x", x), axis_name)
+    _, shift, rest, variance = _shifted(check_array("batch_statistics", "x", x, empty=True), axis_name)
     return shift + rest, variance
 
 
@@ -71,7 +72,7 @@ def normalize_by_batch(
     (Array([-1.,  1.], dtype=float32), 10002.0, 1.0)
     """
     op = "normalize_by_batch"
-    x = check_array(op, "x", x)
+    x = check_array(op, "x", x, empty=True)
     vectors = _vectors(op, x, scale=scale, bias=bias)
     check_at_least(op, "epsilon", epsilon, 0)
     distances, shift, rest, variance = _shifted(x, axis_name)
@@ -79,28 +80,30 @@ def normalize_by_batch(
     if scale is not None:
         factor = factor * vectors["scale"]
     offset = -rest * factor if bias is None else vectors["bias"] - rest * factor
+    factor, offset = (lax.broadcast_to_rank(vector, x.ndim) for vector in (factor, offset))
     return (distances * factor + offset).astype(x.dtype), shift + rest, variance
 
 
 def _shifted(x: Array, axis_name: str | Sequence[str] | None) -> tuple[Array, Array, Array, Array]:
     """The distances from a first estimate of the mean, in float32 at least; the estimate, their mean and variance."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x.astype(accumulator(x.dtype))
 
     def average(values: Array) -> Array:
-        mean = values.mean(axis=tuple(range(values.ndim - 1)))
+        axes = tuple(range(values.ndim - 1))
+        mean = values.sum(axis=axes) if 0 in values.shape else values.mean(axis=axes)
         return mean if axis_name is None else lax.pmean(mean, axis_name)
 
     # The mean of the first example alone: it is one of n, so at most the root of n standard deviations from that of
     # all, and the variance loses no more than a factor n of its precision. Any shift gives the same result but for
     # rounding, so no gradient needs to pass through it.
     shift = lax.stop_gradient(average(x[:1]))
-    distances = x - shift
+    distances = x - lax.broadcast_to_rank(shift, x.ndim)
     rest = average(distances)
     return distances, shift, rest, jnp.maximum(average(jnp.square(distances)) - jnp.square(rest), 0)
 
 
 def _vectors(op: str, x: Array, **given: Shaped[AnyArray, "..."] | None) -> dict[str, Array]:
-    """Those of the vectors that are given, as arrays; each must have one entry a channel."""
+    """Those of the vectors that are given, in float32 at least; each must have one entry a channel."""
     vectors = {name: as_array(op, name, vector) for name, vector in given.items() if vector is not None}
     for name, vector in vectors.items():
         if vector.shape != x.shape[-1:]:
@@ -108,7 +111,7 @@ def _vectors(op: str, x: Array, **given: Shaped[AnyArray, "..."] | None) -> dict
                 f"{op}: {name} has shape {vector.shape}, but x of shape {x.shape} has {x.shape[-1]} channels; "
                 f"channels come last"
             )
-    return vectors
+    return {name: vector.astype(accumulator(x.dtype)) for name, vector in vectors.items()}
 
 
 def batch_norm(
@@ -145,15 +148,16 @@ def batch_norm(
     Array([-1.,  1.], dtype=float32)
     """
     op = "batch_norm"
-    x = check_array(op, "x", x)
+    x = check_array(op, "x", x, empty=True)
     vectors = _vectors(op, x, mean=mean, variance=variance, scale=scale, bias=bias)
     check_at_least(op, "epsilon", epsilon, 0)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    factor = lax.rsqrt(vectors["variance"].astype(wide.dtype) + epsilon)
+    wide = x.astype(accumulator(x.dtype))
+    factor = lax.rsqrt(vectors["variance"] + epsilon)
     if scale is not None:
         factor = factor * vectors["scale"]
-    y = (wide - vectors["mean"]) * factor
-    return (y if bias is None else y + vectors["bias"]).astype(x.dtype)
+    mean, factor = (lax.broadcast_to_rank(vector, x.ndim) for vector in (vectors["mean"], factor))
+    y = (wide - mean) * factor
+    return (y if bias is None else y + lax.broadcast_to_rank(vectors["bias"], x.ndim)).astype(x.dtype)
 
 
 def local_response_norm(
@@ -211,7 +215,7 @@ def local_response_norm(
         check_at_least(op, name, value, 0)
     if not isinstance(k, int | float) or not k > 0:
         raise UsageError(f"{op}: k={k!r} must be a number greater than 0; it keeps the denominator from vanishing")
-    x = check_array(op, "x", x)
+    x = check_array(op, "x", x, empty=True)
     within = isinstance(size, Sequence)
     if isinstance(size, Sequence) and not size:
         raise UsageError(f"{op}: size=() must be one int for channels, or one int per spatial axis, e.g. (3, 3)")
@@ -219,6 +223,7 @@ def local_response_norm(
     first = x.ndim - len(window) - within
     if first < 0:
         raise UsageError(f"{op}: x of shape {x.shape} has too few axes for size={size!r}, one int per spatial axis")
+    check_filled(op, "x", x, range(first, x.ndim))
     axes = tuple(
         Axis(index, x.shape[index], span, 1, 1, span // 2, (span - 1) // 2, x.shape[index])
         for index, span in enumerate(window, start=first)
@@ -230,7 +235,7 @@ def local_response_norm(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def _local_response_norm(axes: Axes, alpha: float, beta: float, k: float, x: Array) -> Array:
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(accumulator(x.dtype))
     sums = with_derivatives("jax", window_sums)(axes, wide * wide)
     return (wide * (k + alpha * sums) ** -beta).astype(x.dtype)
 
@@ -238,7 +243,7 @@ def _local_response_norm(axes: Axes, alpha: float, beta: float, k: float, x: Arr
 def _local_response_norm_forward(
     axes: Axes, alpha: float, beta: float, k: float, x: Array
 ) -> tuple[Array, tuple[Array, Array]]:
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(accumulator(x.dtype))
     base = k + alpha * window_sums(axes, wide * wide)
     return (wide * base**-beta).astype(x.dtype), (x, base)
 

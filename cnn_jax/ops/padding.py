@@ -29,7 +29,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.ops.arguments import AnyArray, by, check_array, check_number, check_option, integer
+from cnn_jax.ops.arguments import AnyArray, by, check_array, check_filled, check_number, check_option, integer
 
 Pair = tuple[int, int]
 Pairs = tuple[Pair, ...]
@@ -272,7 +272,7 @@ def pad(
     >>> pad(x, [(-1, 2)], boundary="periodic")[:, 0]
     Array([2., 3., 4., 1., 2.], dtype=float32)
     """
-    x = check_array("pad", "x", x)
+    x = check_array("pad", "x", x, empty=True)
     check_boundary("pad", boundary, boundary_value)
     if not isinstance(widths, Sequence):
         raise UsageError(f"pad: widths={widths!r} must have one int or (low, high) pair per spatial axis")
@@ -280,6 +280,7 @@ def pad(
         raise UsageError(
             f"pad: {len(widths)} widths, but x of shape {x.shape} has only {x.ndim - 1} axes before its channels"
         )
+    check_filled("pad", "x", x, range(x.ndim - 1 - len(widths), x.ndim))
     named = next((width for width in widths if isinstance(width, str)), None)
     if named is not None:
         raise UsageError(f"pad: widths={widths!r} has the name {named!r}, which is of convolutions; give ints or pairs")

@@ -1,7 +1,9 @@
 """Pooling of any rank: maxima, averages and p-norms of windows, one axis after the other.
 
 The rank of a pool is the length of its window, so ``(*batch, *space, C)`` needs no other hint: ``window=(2, 2)`` pools
-the two axes before the channels. Strides are those of the window unless given.
+the two axes before the channels. ``window=2`` stands for every axis but the first, which is then the batch, and the
+channels: of one image without a batch axis it would leave the first spatial axis alone. Strides are those of the window
+unless given.
 """
 
 import math
@@ -16,7 +18,8 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array, check_option, per_axis, split_batch
+from cnn_jax.ops.arguments import AnyArray, Shape, check_array, check_option, per_axis, split_batch, window_sizes
+from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.padding import Padding, slide
 from cnn_jax.ops.reductions import (
     DERIVATIVES,
@@ -49,7 +52,7 @@ def max_pool(
 
     Args:
       x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
-      window: Sizes of the window, one per spatial axis.
+      window: Sizes of the window, one per spatial axis; an int is for every axis but the first and the last.
       strides: Distance of neighbouring windows, one int or one per axis; those of the window by default.
       padding: As for :func:`cnn_jax.ops.conv`; padding is never the maximum.
       dilation: Distance of neighbouring window entries, one int or one per axis.
@@ -116,7 +119,7 @@ def avg_pool(
     Args:
       x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64. The two
         half-precision types are summed in float32.
-      window: Sizes of the window, one per spatial axis.
+      window: Sizes of the window, one per spatial axis; an int is for every axis but the first and the last.
       strides: Distance of neighbouring windows, one int or one per axis; those of the window by default.
       padding: As for :func:`cnn_jax.ops.conv`; zeros.
       dilation: Distance of neighbouring window entries, one int or one per axis.
@@ -152,7 +155,9 @@ def avg_pool(
     if all((count == count[0]).all() for count in counts):
         y = y / math.prod(int(count[0]) for count in counts)
     else:
-        y = y / reduce(np.multiply, [slide.along(c, y.ndim) for slide, c in zip(axes, counts, strict=True)])
+        y = y / reduce(np.multiply, [slide.along(c, y.ndim) for slide, c in zip(axes, counts, strict=True)]).astype(
+            y.dtype
+        )
     return y.astype(x.dtype).reshape(*batch, *y.shape[1:])
 
 
@@ -174,7 +179,7 @@ def lp_pool(
     Args:
       x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64. The two
         half-precision types are summed in float32.
-      window: Sizes of the window, one per spatial axis.
+      window: Sizes of the window, one per spatial axis; an int is for every axis but the first and the last.
       p: At least 1.
       strides: As for :func:`avg_pool`, like the further options; padding is with zeros.
       padding: See there.
@@ -199,7 +204,7 @@ def lp_pool(
         raise UsageError(f"{op}: p={p!r} must be a finite number, at least 1; for the limit use max_pool(abs(x), ...)")
     check_option(op, "derivatives", derivatives, DERIVATIVES)
     x, batch, axes, origins = arguments(op, x, window, strides, padding, dilation, rounding)
-    wide = crop(x, axes, origins).astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = crop(x, axes, origins).astype(accumulator(x.dtype))
     # The sign keeps the slope of |x| at 0 at 0 (JAX has it at 1), and is not in the way of even powers.
     sums = with_derivatives(derivatives, window_sums)(
         axes, wide ** int(p) if p % 2 == 0 else (wide * jnp.sign(wide)) ** p
@@ -217,15 +222,16 @@ def arguments(
     padding: Padding,
     dilation: int | Sequence[int],
     rounding: str,
-) -> tuple[jax.Array, tuple[int, ...], Axes, tuple[int, ...]]:
+) -> tuple[jax.Array, Shape, Axes, tuple[int, ...]]:
     """Checks the arguments that all pools share.
 
     Returns:
       ``x`` with one batch axis, the shape of its own batch axes, where the windows are in ``x`` cropped by the negative
       paddings, and the position in ``x`` at which each cropped axis begins.
     """
-    x, rank = check_array(op, "x", x), check_window(op, window)
-    window = per_axis(op, "window", window, rank)
+    x = check_array(op, "x", x, empty=True)
+    window = window_sizes(op, "window", window, x)
+    rank = len(window)
     merged, batch = split_batch(op, x, rank, f"window={window}")
     steps = window if strides is None else per_axis(op, "strides", strides, rank)
     gaps = per_axis(op, "dilation", dilation, rank)
@@ -246,14 +252,6 @@ def arguments(
         )
     )
     return merged, batch, axes, tuple(max(-low, 0) for low, _ in sliding.padding)
-
-
-def check_window(op: str, window: int | Sequence[int], name: str = "window") -> int:
-    """The number of spatial axes, which is the length of the window (or of what is called so in the error line)."""
-    if not isinstance(window, Sequence) or not len(window):
-        shown = f"({window},) or ({window}, {window})" if isinstance(window, int) else "(2, 2)"
-        raise UsageError(f"{op}: {name}={window!r} must have one int per spatial axis, e.g. {shown}")
-    return len(window)
 
 
 def check_not_empty(op: str, padding: Padding, axes: Axes) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Shaped
 
+from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.sharding import like
 from cnn_jax.ops.taps import Axes, Axis, padded, taps, untap
 
@@ -47,7 +48,7 @@ def _wide(axes: Axes) -> bool:
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def window_sums(axes: Axes, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """The sum of every window, in float32 at least."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x.astype(accumulator(x.dtype))
     for some in passes(axes, x.shape[-1]):
         x = _doubled_sums(some[0], x) if _wide(some) else reduce(jnp.add, taps(x, some, 0.0))
     return x

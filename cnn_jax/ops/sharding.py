@@ -5,13 +5,15 @@ custom derivatives must vary over the same axes. On explicit meshes, which ``jax
 product of split arrays must say how its result is split; that is left to the compiler, except for the result.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import jax
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
+
+from cnn_jax.ops.arguments import Shape
 
 
 def over_batches(
@@ -37,7 +39,7 @@ def over_batches(
     return jax.sharding.auto_axes(function, axes=explicit.explicit_axes, out_sharding=result)(*arrays)
 
 
-def zeros(shape: Sequence[int], array: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+def zeros(shape: Shape, array: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """Zeros in the dtype of an array, which vary over the mapped axes that it varies over.
 
     >>> import jax.numpy as jnp
@@ -47,6 +49,6 @@ def zeros(shape: Sequence[int], array: Shaped[Array, "..."]) -> Shaped[Array, ".
     return lax.full_like(array, 0, shape=tuple(shape))
 
 
-def like(shape: Sequence[int], array: Shaped[Array, "..."]) -> jax.ShapeDtypeStruct:
+def like(shape: Shape, array: Shaped[Array, "..."]) -> jax.ShapeDtypeStruct:
     """The description of :func:`zeros`, for ``jax.linear_transpose``."""
     return jax.eval_shape(partial(zeros, shape), array)

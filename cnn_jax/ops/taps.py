@@ -48,12 +48,12 @@ class Axis:
         return (-low <= positions) & (positions < self.size + high)
 
     def along(self, table: np.ndarray, rank: int) -> np.ndarray:
-        """A vector of ``out`` entries, shaped to broadcast along this axis of an array of that rank.
+        """A vector of ``out`` entries as an array of that rank, which broadcasts along this axis.
 
         >>> Axis(index=1, size=4, window=2, stride=2, dilation=1, low=0, high=0, out=2).along(np.ones(2), rank=4).shape
-        (2, 1, 1)
+        (1, 2, 1, 1)
         """
-        return table.reshape(-1, *(1,) * (rank - self.index - 1))
+        return table.reshape(*(1,) * self.index, -1, *(1,) * (rank - self.index - 1))
 
 
 Axes = tuple[Axis, ...]
@@ -140,7 +140,7 @@ def untap(
         if len(parts) == 1:
             return parts[0]
         x = jnp.stack(parts, axis.index + 1)
-        return x.reshape(*x.shape[: axis.index], -1, *x.shape[axis.index + 2 :])
+        return x.reshape(*x.shape[: axis.index], len(parts) * parts[0].shape[axis.index], *x.shape[axis.index + 2 :])
 
     return _fit(interleave(()), axes, [-low for low in lows], [axis.size for axis in axes], 0.0)
 
@@ -155,7 +155,7 @@ def _fit(x: Array, axes: Axes, lows: Sequence[int], sizes: Sequence[int], fill: 
 
 def _cut(x: Array, axes: Axes, starts: Sequence[int], spans: Sequence[int], steps: Sequence[int]) -> Array:
     """A strided slice of the axes."""
-    index = [slice(None)] * x.ndim
+    cuts = [(0, size, 1) for size in x.shape]
     for axis, start, span, step in zip(axes, starts, spans, steps, strict=True):
-        index[axis.index] = slice(start, start + span, step)
-    return lax.slice(x, *zip(*(entry.indices(size) for entry, size in zip(index, x.shape, strict=True)), strict=True))
+        cuts[axis.index] = (start, start + span, step)
+    return lax.slice(x, *zip(*cuts, strict=True))

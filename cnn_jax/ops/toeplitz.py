@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, by, check_array, check_option, per_axis
+from cnn_jax.ops.arguments import AnyArray, Shape, by, check_array, check_option, per_axis
 from cnn_jax.ops.canonical import check_groups, check_rank, effective_kernel, windows
 from cnn_jax.ops.im2col import patches
 from cnn_jax.ops.padding import BOUNDARIES, Padding, Pair, Pairs
@@ -134,7 +134,7 @@ def ungrouped(kernel: Shaped[Array, "..."], groups: int) -> Shaped[Array, "..."]
     return blocks.reshape(*window, groups * per_group, features)
 
 
-def band_entries(x_shape: Sequence[int], kernel_shape: Sequence[int], output: Sequence[int], groups: int) -> int:
+def band_entries(x_shape: Shape, kernel_shape: Shape, output: Sequence[int], groups: int) -> int:
     """The number of entries of the banded matrices that :func:`conv_toeplitz` builds."""
     rows = int(np.prod(kernel_shape[:-3])) * x_shape[-2] * kernel_shape[-2] * groups
     return rows * output[-1] * kernel_shape[-1]

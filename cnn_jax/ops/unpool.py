@@ -11,8 +11,7 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.adaptive_pool import mix
-from cnn_jax.ops.arguments import AnyArray, as_array, by, check_array, check_option, per_axis, split_batch
-from cnn_jax.ops.pool import check_window
+from cnn_jax.ops.arguments import AnyArray, as_array, by, check_array, check_option, split_batch, window_sizes
 
 UPSAMPLINGS = ("nearest", "bilinear", "bed_of_nails")
 
@@ -29,7 +28,7 @@ def max_unpool(
     Args:
       y: ``(*batch, *output, C)``; bfloat16, float16, float32 or float64.
       indices: Integers of the shape of ``y``, as from ``max_pool(..., return_indices=True)``.
-      output_shape: The spatial sizes of the map that was pooled.
+      output_shape: The spatial sizes of the map that was pooled; an int is for every axis but the first and the last.
       overlap: What happens where overlapping windows share a maximum: ``'set'``, one of their values stays, as in
         PyTorch (they are all the same, unless ``y`` has been changed since the pool); ``'add'``, they are summed, which
         makes this the exact adjoint of the pool, and equal to its gradient.
@@ -50,20 +49,16 @@ def max_unpool(
     """
     op = "max_unpool"
     check_option(op, "overlap", overlap, ("set", "add"))
-    y, indices, rank = (
-        check_array(op, "y", y),
-        as_array(op, "indices", indices),
-        check_window(op, output_shape, "output_shape"),
-    )
-    sizes = per_axis(op, "output_shape", output_shape, rank)
-    merged, batch = split_batch(op, y, rank, f"output_shape={sizes}")
+    y, indices = check_array(op, "y", y, empty=True), as_array(op, "indices", indices)
+    sizes = window_sizes(op, "output_shape", output_shape, y)
+    merged, batch = split_batch(op, y, len(sizes), f"output_shape={sizes}")
     if indices.shape != y.shape or not jnp.issubdtype(indices.dtype, jnp.integer):
         raise UsageError(
             f"{op}: indices of shape {indices.shape} and dtype {indices.dtype.name} do not belong to y of shape "
             f"{y.shape}; use those that max_pool(..., return_indices=True) gave with it"
         )
     size = math.prod(sizes)
-    if not isinstance(indices, jax.core.Tracer):
+    if indices.size and not isinstance(indices, jax.core.Tracer):
         known = np.asarray(indices)  # of JAX itself, these would be traced too
         least, most = known.min(), known.max()
         if least < 0 or most >= size:
@@ -71,7 +66,7 @@ def max_unpool(
                 f"{op}: indices run from {least} to {most}, but a map of {by(sizes)} has positions 0 to {size - 1}; "
                 f"output_shape must be the spatial shape of what was pooled"
             )
-    values = merged.reshape(merged.shape[0], -1, merged.shape[-1])
+    values = merged.reshape(merged.shape[0], math.prod(merged.shape[1:-1]), merged.shape[-1])
     places = indices.reshape(values.shape)
     places = jnp.where(places < 0, size, places)  # .at would count a negative one from the end
 
@@ -94,7 +89,7 @@ def upsample(
 
     Args:
       x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
-      scale: The factors, one int per spatial axis.
+      scale: The factors, one int per spatial axis; an int is for every axis but the first and the last.
       method: ``'nearest'`` repeats each entry; ``'bilinear'`` interpolates linearly along each axis (so it is linear in
         1-D and trilinear in 3-D); ``'bed_of_nails'`` puts each entry in the first corner of its block, zeros elsewhere.
       align_corners: For ``'bilinear'``: whether the outermost entries stay at the outermost positions. Otherwise
@@ -117,9 +112,9 @@ def upsample(
     check_option(op, "method", method, UPSAMPLINGS)
     if align_corners and method != "bilinear":
         raise UsageError(f"{op}: align_corners=True means nothing to method={method!r}; use method='bilinear'")
-    x, rank = check_array(op, "x", x), check_window(op, scale, "scale")
-    factors = per_axis(op, "scale", scale, rank)
-    merged, batch = split_batch(op, x, rank, f"scale={factors}")
+    x = check_array(op, "x", x, empty=True)
+    factors = window_sizes(op, "scale", scale, x)
+    merged, batch = split_batch(op, x, len(factors), f"scale={factors}")
     y = merged
     for axis, factor in enumerate(factors, start=1):
         if method == "nearest":

@@ -9,6 +9,7 @@ References:
   Lavin and Gray, Fast algorithms for convolutional neural networks, 2016, sections 4.1 and 4.3.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -94,7 +95,7 @@ def conv_winograd(
         kernel = _apply(transform.kernel, kernel, axis)
 
     points = kernel.shape[:rank]
-    x = x.reshape(x.shape[0], *tiles, groups, per_group, -1)
+    x = x.reshape(x.shape[0], *tiles, groups, per_group, math.prod(points))
     kernel = kernel.reshape(-1, per_group, groups, features // groups)
     y = jnp.einsum("...gcp,pcgo->...gop", x, kernel, precision=precision)
     y = y.reshape(y.shape[0], *tiles, features, *points)

@@ -90,7 +90,9 @@ def _runner(kind: str) -> Runner:
 
 def main() -> int:
     """The process that a runner starts; it ends, saved, when its standard input does, which is when the runner has."""
-    parser = argparse.ArgumentParser(description="A worker of a sweep, as the runners start it.")
+    parser = argparse.ArgumentParser(
+        prog="python -m cnn_jax.sweep.worker", description="A worker of a sweep, as the runners start it."
+    )
     parser.add_argument("directory", type=Path, help="the sweep's folder")
     parser.add_argument("--kind", choices=KINDS, default="alone")
     parser.add_argument("--batch", type=int, default=1, help="how many trials are claimed together")

@@ -184,4 +184,4 @@ def mean_over(values: Shaped[Array, " batch"], batch: training.Batch) -> tuple[A
     (Array(3., dtype=float32), Array(2., dtype=float32))
     """
     mask = batch.get("mask", jnp.ones_like(values))
-    return (values * mask).sum(), mask.sum()
+    return (values * mask.astype(values.dtype)).sum(), mask.sum()

@@ -1,8 +1,11 @@
 """Learning rates as functions of the step, by name."""
 
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array
@@ -10,6 +13,8 @@ from jaxtyping import Array
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.ops.arguments import Number, is_traced
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _SCHEDULES = ("constant", "cosine", "linear", "one_cycle", "step")
 _ONE_CYCLE_RISE = 0.3  # of the run, where no warm-up is given
 _ONE_CYCLE_START = 1 / 25  # of the peak
@@ -79,7 +84,26 @@ def learning_rate_schedule(
         decay = optax.piecewise_constant_schedule(peak, {drop - warmup_steps: drop_factor for drop in drops})
     else:
         decay = optax.cosine_decay_schedule(peak, decay_steps, alpha=end_factor)
-    return optax.join_schedules([rise, decay], [warmup_steps]) if warmup_steps else decay
+    rate = optax.join_schedules([rise, decay], [warmup_steps]) if warmup_steps else decay
+    return with_standard_promotion(rate)
+
+
+def with_standard_promotion(function: Callable[P, T]) -> Callable[P, T]:
+    """A function of optax under JAX's standard rules of promotion, whatever rules are set.
+
+    Optax mixes types, as ``decay**step`` does, so that ``jax_numpy_dtype_promotion='strict'`` would refuse Adam.
+
+    >>> with jax.numpy_dtype_promotion("strict"):
+    ...     float(with_standard_promotion(lambda step: 0.5**step)(jnp.int32(2)))
+    0.25
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            return function(*args, **kwargs)
+
+    return run
 
 
 def _cosine_rise(peak: Number, steps: int) -> optax.Schedule:

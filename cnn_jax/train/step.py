@@ -120,6 +120,7 @@ def _accumulated(gradient: Gradient, parts: int) -> Gradient:
 
 
 def _moved(ema: PyTree, new: PyTree, decay: Number, step: Int[Array, ""]) -> PyTree:
+    step = step.astype(jnp.float32)
     weight = jnp.minimum(decay, (1 + step) / (10 + step))
 
     def move(old: Array, new: Array) -> Array:

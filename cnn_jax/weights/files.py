@@ -63,7 +63,8 @@ def open_tensors(source: str | Path | Mapping[str, Any]) -> Tensors:
     if isinstance(source, Mapping):
         return _from_mapping(source, "the state dict", About())
     if not isinstance(source, str | Path):
-        raise UsageError(f"weights: {source!r} is no path, no name on the hub ('owner/name'), and no state dict")
+        kind = type(source).__name__
+        raise UsageError(f"weights: a {kind} is no path, no name on the hub ('owner/name'), and no state dict")
     path = Path(source)
     if not path.exists():
         if path.suffix.lower() in (*SAFETENSORS, *TORCH, *_OTHERS) or not hub.is_name(str(source)):
@@ -165,12 +166,12 @@ def _from_mapping(mapping: Any, source: str, about: About) -> Tensors:
     return Tensors(source, shapes, lambda name: _numpy(named[name], f"{source}: tensor {name!r}"), about)
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(value: Any, name: str = "", around: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
     """The tensors in mappings within mappings, by the keys on the way."""
     if isinstance(value, Mapping):
         for key, entry in value.items():
-            if isinstance(key, str):
-                yield from _flat(entry, f"{name}/{key}" if name else key)
+            if isinstance(key, str) and not any(entry is outer for outer in (*around, value)):
+                yield from _flat(entry, f"{name}/{key}" if name else key, (*around, value))
     elif name and _holds_numbers(value):
         yield name, value
 

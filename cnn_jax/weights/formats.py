@@ -89,7 +89,9 @@ def _fault(path: Path, head: bytes) -> str:
             return f"is compressed by {name}; unpack it and give the file in it"
     if tarfile.is_tarfile(path):
         with tarfile.open(path) as file:
-            return f"is {_archive('tar', file.getnames())}"
+            members = file.getnames()
+        if members:  # a file of zeros is an empty one
+            return f"is {_archive('tar', members)}"
     for magic, name in _OTHERS.items():
         if head.startswith(magic):
             return f"is {name}; {_CONVERT}"

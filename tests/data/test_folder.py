@@ -1,6 +1,8 @@
 """Folders of images and npz files, written here, against what was written."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 
 from cnn_jax import data
 from cnn_jax.data.folder import scan_folder
+from cnn_jax.data.folder.__main__ import main
 from cnn_jax.errors import UsageError
 
 RANDOM = np.random.default_rng(0)
@@ -287,3 +290,20 @@ class TestNpz:
         for file in ("text.npz", "one.npy"):
             with pytest.raises(UsageError, match=r"not a readable \.npz file"):
                 data.load(f"npz:{tmp_path / file}", "train")
+
+
+@pytest.mark.parametrize("module", ["cnn_jax.data.folder", "cnn_jax.data.prepare", "cnn_jax.sweep.worker"])
+def test_modules_that_are_commands(module):
+    """``python -m`` with every warning an error: also runpy's, of a module that its package has imported already."""
+    command = [sys.executable, "-W", "error::RuntimeWarning", "-m", module, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: python -m {module} ")
+
+
+def test_the_command_reports_a_folder(tmp_path, capsys):
+    folder = class_folders(tmp_path / "pets", 4)
+    assert main([str(folder)]) == 0
+    assert str(scan_folder(folder)) in capsys.readouterr().out
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert "there is no folder" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score
 from tensorboardX.proto.event_pb2 import Event
 
-from tests.launch.process import ROOT, launch
+from tests.launch.process import ROOT, launch, train
 
 
 def test_run_leaves_everything(trained: Path) -> None:
@@ -112,3 +112,16 @@ def test_training_a_finished_run_again_changes_nothing(trained: Path) -> None:
 
 def test_launch_is_short() -> None:
     assert len((ROOT / "launch.py").read_text().splitlines()) < 80
+
+
+def test_strict_promotion(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training, evaluation and prediction under JAX's strict rules end as they do without."""
+    monkeypatch.setenv("JAX_NUMPY_RANK_PROMOTION", "raise")
+    monkeypatch.setenv("JAX_NUMPY_DTYPE_PROMOTION", "strict")
+    train(tmp_path / "run", fresh=True)  # JAX reads the two when it is imported
+    results = [json.loads((run / "result.json").read_text()) for run in (trained, tmp_path / "run")]
+    assert results[0]["scores"]["test/accuracy"] == pytest.approx(results[1]["scores"]["test/accuracy"], abs=0.01)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")
+    for mode in (["--mode=eval"], ["--mode=predict", f"--images={tmp_path / 'black.png'}"]):
+        done = launch(f"--workdir={tmp_path / 'run'}", *mode, fresh=True)
+        assert done.returncode == 0, done.stdout + done.stderr

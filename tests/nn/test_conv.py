@@ -196,3 +196,29 @@ def test_separable_and_local_layers_call_their_ops():
     assert row.multiply_adds == layer.kernel.size
     with pytest.raises(UsageError, match=r"conv_local: kernel of shape .* is for an output of \(4, 7\), but"):
         layer(x[:, :5])
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "line"),
+    [
+        (lambda **k: nn.Conv(1, 4, (3, 3), **k), (2, 9, 9, 3), "Conv: .* have 3 channels, but in_features=1; channels"),
+        (lambda **k: nn.Conv(3, 4, (3, 3), **k), (2, 3, 9, 9), "Conv: .*jnp.moveaxis\\(inputs, -3, -1\\)"),
+        (lambda **k: nn.Conv(4, 8, 3, feature_group_count=2, **k), (2, 9, 6), "Conv: .* in_features=4; channels come"),
+        (
+            lambda **k: nn.ConvTranspose(4, 2, (3, 3), **k),
+            (2, 9, 9, 3),
+            "ConvTranspose: .* 3 channels, but in_features=4",
+        ),
+        (
+            lambda **k: nn.ConvLocal(4, 2, 3, input_size=9, **k),
+            (2, 9, 3),
+            "ConvLocal: .* 3 channels, but in_features=4",
+        ),
+        (lambda **k: nn.TableConv(2, [(0,), (1,)], (3, 3), **k), (2, 9, 9, 3), "TableConv: .* but in_features=2"),
+    ],
+)
+def test_a_wrong_number_of_channels_is_named(make, shape, line):
+    layer = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+    with pytest.raises(UsageError, match=line) as caught:
+        nnx.eval_shape(layer, jax.ShapeDtypeStruct(shape, "float32"))
+    assert "kernel" not in str(caught.value)

@@ -15,9 +15,9 @@ INDICES = jnp.zeros((2, 3, 3, 3), jnp.int32)
 POOLED = jnp.ones((2, 3, 3, 3))
 
 CASES = {
-    "window not a tuple": (
-        lambda: ops.max_pool(X, 2),
-        "max_pool: window=2 must have one int per spatial axis, .*(2, 2)",
+    "window for no spatial axis": (
+        lambda: ops.max_pool(X[0, 0], 2),
+        "max_pool: window=2 is for every spatial axis of (N, *space, C), .* shape (6, 3) has 2 axes; write window=(2,)",
     ),
     "window empty": (lambda: ops.avg_pool(X, ()), "avg_pool: window=() must have one int per spatial axis"),
     "window below 1": (lambda: ops.max_pool(X, (0, 2)), "max_pool: window=(0, 2) must be at least 1"),
@@ -32,7 +32,14 @@ CASES = {
         "avg_pool: x of shape (3,) has 1 axes, .*needs at least 2",
     ),
     "integers": (lambda: ops.max_pool(X.astype(int), (2, 2)), "max_pool: x has dtype int32, .*x.astype('float32')"),
-    "empty": (lambda: ops.avg_pool(X[:0], (2, 2)), "avg_pool: x of shape (0, 6, 6, 3) is empty: axis 0 has size 0"),
+    "empty": (lambda: ops.avg_pool(X[:, :0], (2, 2)), "avg_pool: x of shape (2, 0, 6, 3) is empty: axis 1 has size 0"),
+    "empty space of a global pool": (lambda: ops.global_max_pool(X[:, :, :0]), "global_max_pool: x of shape .*axis 2"),
+    "nothing to pad": (lambda: ops.pad(X[:, :0], [1, 1]), "pad: x of shape (2, 0, 6, 3) is empty: axis 1"),
+    "no classes": (
+        lambda: ops.softmax_cross_entropy(jnp.ones((8, 0)), jnp.ones(8, int)),
+        "softmax_cross_entropy: logits of shape (8, 0) is empty: axis 1",
+    ),
+    "no channels to normalise": (lambda: ops.local_response_norm(X[..., :0]), "local_response_norm: x of .* axis 3"),
     "stride 0": (lambda: ops.max_pool(X, (2, 2), strides=0), "max_pool: strides=0 must be at least 1"),
     "too many strides": (lambda: ops.lp_pool(X, (2, 2), strides=(1, 1, 1)), "strides=(1, 1, 1) has 3 entries for 2"),
     "dilation 0": (lambda: ops.max_pool(X, (2, 2), dilation=(1, 0)), "max_pool: dilation=(1, 0) must be at least 1"),
@@ -72,7 +79,9 @@ CASES = {
         lambda: ops.adaptive_avg_pool(X, (0, 2)),
         "adaptive_avg_pool: output_size=(0, 2) must be at least 1",
     ),
-    "output size an int": (lambda: ops.adaptive_max_pool(X, 3), "output_size=3 must have one int per spatial axis"),
+    "output size an int": (lambda: ops.adaptive_max_pool(X[0, 0], 3), "output_size=3 is for every spatial axis of"),
+    "scale an int": (lambda: ops.upsample(X[0, 0], 2), "upsample: scale=2 is for every spatial axis of"),
+    "unpooled to an int": (lambda: ops.max_unpool(X[0, 0], INDICES[0, 0], 6), "output_shape=6 is for every spatial"),
     "nothing to pool": (
         lambda: ops.global_avg_pool(X[0, 0]),
         "global_avg_pool: x of shape (6, 3) has no space to pool",

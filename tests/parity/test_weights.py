@@ -218,7 +218,7 @@ def test_pickles_are_never_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"fc.weight": torch.ones(1), "harm": Harm()}, "x.pth")
     with pytest.raises(
-        UsageError, match=r"^weights: x.pth is damaged, or holds more than tensors, .*state_dict"
+        UsageError, match=r"^weights: x.pth holds more than tensors: it names builtins\.eval, .*state_dict"
     ) as error:
         weights.load(abstract("resnet_18"), "x.pth")
     assert "\n" not in str(error.value)
@@ -235,9 +235,10 @@ def test_files_without_a_state_dict(tmp_path, content):
 def test_a_truncated_file_is_one_line(tmp_path):
     path = tmp_path / "x.pth"
     torch.save({"fc.weight": torch.ones(1000)}, path)
-    for content in (path.read_bytes()[:2000], b"", b"hello"):  # PyTorch says KeyError of the last
+    contents = {path.read_bytes()[:2000]: "is damaged", b"": "is empty", b"hello": "is damaged"}
+    for content, message in contents.items():
         path.write_bytes(content)
-        with pytest.raises(UsageError, match="is damaged"):
+        with pytest.raises(UsageError, match=message):
             weights.load(abstract("resnet_18"), path)
 
 

@@ -198,3 +198,25 @@ def test_mistakes_are_named(call, parts: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
         call()
     assert all(part in str(caught.value) for part in parts), caught.value
+
+
+@pytest.mark.parametrize("name", [*NAMES, "lookahead"])
+def test_strict_promotion(name: str) -> None:
+    """Traced under JAX's strict rules, which optax itself does not keep; the updates are of the parameters' types."""
+    params = {key: jnp.zeros(shape) for key, shape in SHAPES.items()}
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        rate = learning_rate_schedule("cosine", RATE, total_steps=9, warmup_steps=2)
+        optimizer = create_optimizer(name, rate, weight_decay=DECAY, clip_norm=1.0)
+
+        def updates(gradients):
+            return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+        assert jax.eval_shape(updates, params) == jax.eval_shape(lambda: params)
+
+
+@pytest.mark.parametrize("name", ["constant", "cosine", "linear", "one_cycle", "step"])
+def test_schedules_under_strict_promotion(name: str) -> None:
+    schedule = learning_rate_schedule(name, RATE, total_steps=9, warmup_steps=2, drops=(5,) if name == "step" else ())
+    expected = [float(schedule(step)) for step in (0, 3, 8)]
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        assert [float(schedule(jnp.int32(step))) for step in (0, 3, 8)] == pytest.approx(expected, rel=1e-6)

@@ -62,6 +62,7 @@ def test_safetensors_are_known_by_their_content(tmp_path, name):
         ("x.npy", b"\x93NUMPY", "is a NumPy array; convert it"),
         ("x.json", b'{"metadata": {}}', "is JSON, text and not tensors"),
         ("x.onnx", b"\x08\x07\x12\x07pytorch", "is perhaps ONNX"),
+        ("x.pth", bytes(2000), "is damaged, or no file of safetensors or PyTorch"),
         ("x.bin", b"hello", "is damaged, or no file of safetensors or PyTorch"),
         ("x.safetensors", b"hello", "is no whole safetensors file"),
         ("x.safetensors", WHOLE[:-1], "is no whole safetensors file"),

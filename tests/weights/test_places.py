@@ -219,3 +219,9 @@ def test_networks_of_ours_are_found_too():
     assert loaded.layout == "cnn_jax"
     assert (np.asarray(loaded.model.output.kernel[...]) == 2).all()
     assert loaded.notes[0] == "found under 'params'"
+
+
+def test_a_mapping_that_holds_itself():
+    content = {"model": network()}
+    content["model"]["self"] = content
+    assert_is(load(content))

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from cnn_jax.data.arrays import PARTS
 from cnn_jax.data.images import decode_image, find_images
 from cnn_jax.data.records import Records, in_threads, labelled_images, showing_progress
 from cnn_jax.data.splits import members_of_split, mixed_order, stratified_parts
-from cnn_jax.errors import EXIT_CODE, UsageError
+from cnn_jax.errors import UsageError
 from cnn_jax.runtime.files import cache_folder, write_atomically
 
 SHOWN_BROKEN = 10
@@ -251,12 +250,3 @@ def _read_index(file: Path) -> dict[str, list]:
         return index["files"] if index["version"] == INDEX_VERSION else {}
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or spoilt
         return {}
-
-
-if __name__ == "__main__":
-    try:
-        for argument in sys.argv[1:]:
-            print(scan_folder(argument))
-    except UsageError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        sys.exit(EXIT_CODE)

@@ -1,0 +1,32 @@
+"""``python -m cnn_jax.data.folder path``: what there is in a folder of images, and which files cannot be read."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from cnn_jax.data.folder import scan_folder
+from cnn_jax.errors import EXIT_CODE, UsageError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code: 0, or 2 with one line on stderr for a mistake of the user's."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cnn_jax.data.folder",
+        description="Decodes every image of a folder with one subfolder per class, and reports what it found.",
+    )
+    parser.add_argument("folders", nargs="+", metavar="folder", help="what --config.data.name=folder:... would read")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    options = parser.parse_args(arguments)
+    try:
+        for folder in options.folders:
+            print(scan_folder(folder))
+    except UsageError as error:
+        if options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_CODE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
