@@ -39,7 +39,12 @@ from experiments.classification_data import (
 )
 
 LOSSES = ("cross_entropy", "squared_error")
-NUMBERS = (*training.NUMBERS, "label_smoothing", "auxiliary_weight", "model.options.dropout_rate")
+TRACED_HYPERPARAMETERS = (
+    *training.TRACED_HYPERPARAMETERS,
+    "label_smoothing",
+    "auxiliary_weight",
+    "model.options.dropout_rate",
+)
 
 
 def default_config() -> ConfigDict:
@@ -183,7 +188,7 @@ class Classifier:
         ema = None if state.ema is None else (state.ema[0], model_state)
         return dataclasses.replace(state, model_state=model_state, ema=ema)
 
-    def step(self, optimizer: optax.GradientTransformation, parallel: training.Parallel) -> training.Step:
+    def step(self, optimizer: optax.GradientTransformation, parallel: training.DataParallel) -> training.Step:
         """One optimiser step."""
         return training.make_step_of(self.config, self.loss, optimizer, parallel)
 
@@ -272,6 +277,14 @@ class Classifier:
         return state
 
 
+def metrics(config: ConfigDict) -> list[training.Metric]:
+    """What a run is scored by."""
+    found = [training.Metric("loss", better="lower"), training.Metric("accuracy", better="higher", unit="%")]
+    if config.top_k:
+        found.append(training.Metric(f"top_{config.top_k}_accuracy", better="higher", unit="%"))
+    return found
+
+
 def monitor(config: ConfigDict) -> str:
     """The score that a run is judged by: chooses its best checkpoint, and the best of a sweep.
 
@@ -300,20 +313,16 @@ def train(
     """
     started = time.perf_counter()
     run, parallel = prepare(config, directory), training.make_parallel(config)
-    task = run.task(config, parallel)
+    program = run.program(config, parallel)
     with training.open_workdir(directory, config):
         run.begin(config, directory)
         trained = training.train(
-            task,
-            run.plan(config),
+            program,
             seed=config.seed,
             directory=directory,
             how_to_continue=f"python launch.py --workdir={directory}",
-            parallel=parallel,
             profile=profile,
             on_evaluation=on_evaluation,
-            program=run.program(config, parallel),
-            numbers=training.numbers_of(config, NUMBERS),
         )
         if not training.is_primary():
             return

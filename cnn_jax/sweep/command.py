@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from cnn_jax import config as configs
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.metrics import metric_of
 from cnn_jax.sweep import engines, flags, notation, space
 from cnn_jax.sweep.alone import one_line
 from cnn_jax.sweep.cluster import RayWorkers, SlurmWorkers, require_runner, slurm_options
@@ -129,9 +130,8 @@ def _described(config: ConfigDict, file: str | None, experiment: Callable[[Confi
     module = experiment(config)
     if not hasattr(module, "monitor"):
         raise UsageError(f"--mode=sweep is for experiments of single runs; {config.experiment} is a series of its own")
-    metric = flags.METRIC.value or module.monitor(config)
-    if "/" not in metric:
-        raise UsageError(f"--metric={metric} must be split/metric, such as {module.monitor(config)}")
+    score = flags.METRIC.value or module.monitor(config)
+    metric = metric_of(score, module.metrics(config), what=f"--metric={score}")
     swept = {name for leaf, _ in space.leaves(part) if not isinstance(leaf, space.When) for name in space.names(leaf)}
     if not swept and flags.SEEDS.value == 1:
         raise UsageError("--mode=sweep: nothing is swept over; name a key in get_hyper(hyper), or give --seeds=5")
@@ -165,6 +165,8 @@ def _as_flagged(known: Sweep) -> Sweep:
     """A sweep that is continued, with what the flags of this command say of it."""
     named = {"engine": flags.ENGINE, "pruner": flags.PRUNER, "seeds": flags.SEEDS, "metric": flags.METRIC}
     given: dict[str, Any] = {name: flag.value for name, flag in named.items() if flag.present}
+    if "metric" in given:
+        given["metric"] = dataclasses.replace(known.metric, name=given["metric"])
     if flags.SWEEP.value is not None:
         given["space"] = notation.parse(flags.SWEEP.value)
     return dataclasses.replace(known, **given)
@@ -205,8 +207,10 @@ def _check_same(known: Sweep, described: Sweep, directory: Path) -> None:
     differing += [
         f"{key}: {before[key]!r} -> {same[key]!r}"
         for key in before
-        if key not in ("config", "space") and before[key] != same[key]
+        if key not in ("config", "space", "metric") and before[key] != same[key]
     ]
+    if known.metric != described.metric:
+        differing.append(f"metric: {known.metric} -> {described.metric}")
     if space.from_json(before["space"]) != described.space:
         differing.append("what is tried")
     if differing:

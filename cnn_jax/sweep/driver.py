@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from cnn_jax.errors import Interrupted, UsageError
-from cnn_jax.report.formatting import format_duration, format_score, format_spread, format_value, short_names
+from cnn_jax.report.formatting import format_duration, format_value, short_names
 from cnn_jax.runtime.files import write_atomically
 from cnn_jax.sweep.live import View, values
 from cnn_jax.sweep.local import Workers
 from cnn_jax.sweep.settings import Sweep
 from cnn_jax.sweep.store import Store
-from cnn_jax.sweep.table import Row, best_row, ranked, write_table
+from cnn_jax.sweep.table import TrialRow, best_row, ranked, write_table
 from cnn_jax.train import StopRequest
 
 _LOOK_SECONDS = 0.25
@@ -24,7 +24,7 @@ _SHOWN = 10  # rows of the table in the terminal
 FINISHED = ("complete", "pruned", "failed")
 
 
-def drive(store: Store, workers: Workers) -> list[Row]:
+def drive(store: Store, workers: Workers) -> list[TrialRow]:
     """Has workers run a sweep to its end, showing how it goes, and writes its results.
 
     Raises:
@@ -68,24 +68,24 @@ def how_to_continue(directory: Path) -> str:
     return f"python launch.py --mode=sweep --workdir={directory}"
 
 
-def write_results(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> None:
+def write_results(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> None:
     """Writes ``sweep.csv``, ``sweep.html`` and, when a trial is complete, ``best.py``."""
     from cnn_jax.sweep.page import write_page  # brings in matplotlib, which takes its time
 
     write_table(directory, rows)
-    best = best_row(rows, minimize=sweep.minimize)
+    best = best_row(rows, sweep.metric)
     if best is not None:
         write_atomically(directory / "best.py", _config_file(sweep, directory, best, rows))
     write_page(sweep, directory, rows)
 
 
-def show(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> None:
+def show(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> None:
     """Prints the best points, and where everything is.
 
     Raises:
       UsageError: all trials failed.
     """
-    best = best_row(rows, minimize=sweep.minimize)
+    best = best_row(rows, sweep.metric)
     counts = {state: sum(row.state == state for row in rows) for state in FINISHED}
     counted = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     if counts["failed"] == len(rows) > 0:
@@ -101,18 +101,18 @@ def show(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> None:
     print(f"the sweep is in {directory}; all trials: {directory / 'sweep.csv'}; open {directory / 'sweep.html'}")
 
 
-def _table(sweep: Sweep, rows: Sequence[Row], title: str, *, columns: bool) -> Table:
+def _table(sweep: Sweep, rows: Sequence[TrialRow], title: str, *, columns: bool) -> Table:
     """The best points, a line each whatever the number of seeds; their values in columns of their own or in one."""
     several = sweep.seeds > 1
     names = short_names(key for row in rows for key in row.overrides if not (several and key == "seed"))
     table = Table(title=title, title_justify="left")
-    scores = f"{sweep.metric} ({sweep.seeds} seeds)" if several else sweep.metric
+    scores = f"{sweep.metric.name} ({sweep.seeds} seeds)" if several else sweep.metric.name
     for column in ("trials" if several else "trial", scores, "time"):
         table.add_column(column, no_wrap=True)
     for column in names.values() if columns else ("values",):
         table.add_column(column)
-    best_of: dict[int, Row] = {}
-    for row in ranked(rows, minimize=sweep.minimize):
+    best_of: dict[int, TrialRow] = {}
+    for row in ranked(rows, sweep.metric):
         best_of.setdefault(row.point, row)
     for row in list(best_of.values())[:_SHOWN]:
         runs = [other for other in rows if other.point == row.point]
@@ -123,17 +123,17 @@ def _table(sweep: Sweep, rows: Sequence[Row], title: str, *, columns: bool) -> T
     return table
 
 
-def _score(sweep: Sweep, row: Row) -> str:
+def _score(sweep: Sweep, row: TrialRow) -> str:
     if sweep.seeds > 1:
-        return format_spread(sweep.metric, row.mean or 0.0, row.std or 0.0)
-    return format_score(sweep.metric, row.score or 0.0)
+        return sweep.metric.format_spread(row.mean or 0.0, row.std or 0.0)
+    return sweep.metric.format(row.score or 0.0)
 
 
-def _config_file(sweep: Sweep, directory: Path, best: Row, rows: Sequence[Row]) -> str:
+def _config_file(sweep: Sweep, directory: Path, best: TrialRow, rows: Sequence[TrialRow]) -> str:
     """The best trial's config as a file for ``--config``."""
     from cnn_jax import config as configs
 
-    complete, score = sum(row.state == "complete" for row in rows), f"{sweep.metric} {_score(sweep, best)}"
+    complete, score = sum(row.state == "complete" for row in rows), f"{sweep.metric.name} {_score(sweep, best)}"
     config = configs.override(sweep.config, best.overrides)
     changed = "\n".join(f"  {key} = {value!r}" for key, value in best.overrides.items())
     body = pprint.pformat(config.to_dict(), width=112, sort_dicts=False)

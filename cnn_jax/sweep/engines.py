@@ -167,7 +167,7 @@ class Engine:
         seed = int(np.random.SeedSequence([self.sweep.seed, number]).generate_state(1)[0] >> 1)
         with _quiet():
             sampler = self._sampler(optuna, seed)
-            study = optuna.create_study(direction=self.sweep.direction, sampler=sampler)
+            study = optuna.create_study(direction=self.sweep.metric.direction, sampler=sampler)
             for point in before:
                 study.add_trial(point)
             trial = study.ask()

@@ -15,10 +15,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cnn_jax.report.formatting import format_duration, format_score, format_value, short_names
+from cnn_jax.report.formatting import format_duration, format_value, short_names
 from cnn_jax.sweep.settings import Sweep
 from cnn_jax.sweep.store import Running
-from cnn_jax.sweep.table import Row, best_row
+from cnn_jax.sweep.table import TrialRow, best_row
 from cnn_jax.sweep.trial import trial_directory
 from cnn_jax.train import read_last_record
 
@@ -34,7 +34,7 @@ class View:
       rows: those of earlier sittings, which are not told again.
     """
 
-    def __init__(self, sweep: Sweep, directory: Path, rows: Sequence[Row] = ()) -> None:
+    def __init__(self, sweep: Sweep, directory: Path, rows: Sequence[TrialRow] = ()) -> None:
         self._sweep, self._directory, self._file = sweep, directory, sys.stdout
         self._watched = (-1, 0.0, 0.0)  # a trial, how much of it was done when it was first seen, and when that was
         self._told = {row.number for row in rows if _is_finished(row)}
@@ -51,7 +51,7 @@ class View:
         if self._live is not None:
             self._live.stop()
 
-    def update(self, rows: Sequence[Row], running: Sequence[Running]) -> None:
+    def update(self, rows: Sequence[TrialRow], running: Sequence[Running]) -> None:
         """Shows how things are."""
         for row in rows:
             if _is_finished(row) and row.number not in self._told:
@@ -70,7 +70,7 @@ class View:
         else:
             print(line, file=self._file, flush=True)
 
-    def _outcome(self, row: Row) -> str:
+    def _outcome(self, row: TrialRow) -> str:
         counted = f"[{len(self._told)}/{self._sweep.trials}]"
         if row.state == "failed":
             found = f"failed: {row.reason}"
@@ -80,7 +80,7 @@ class View:
 
     def _running(self, running: Sequence[Running]) -> Table:
         table = Table(box=None, pad_edge=False)
-        for column in ("trial", "time", "evaluations", self._sweep.metric):
+        for column in ("trial", "time", "evaluations", self._sweep.metric.name):
             table.add_column(column, no_wrap=True)
         table.add_column("values")  # which give way where the terminal is narrow
         for row, seconds, evaluation, score in running[:_SHOWN]:
@@ -90,7 +90,7 @@ class View:
             table.add_row(f"and {len(running) - _SHOWN} more")
         return table
 
-    def _bar(self, rows: Sequence[Row], running: Sequence[Running]) -> Table:
+    def _bar(self, rows: Sequence[TrialRow], running: Sequence[Running]) -> Table:
         left = self._time_left(running)
         table = Table.grid(expand=True, padding=(0, 1))
         table.add_row(
@@ -102,15 +102,15 @@ class View:
         whole.add_row(table)
         return whole
 
-    def _best(self, rows: Sequence[Row], running: Sequence[Running]) -> str:
+    def _best(self, rows: Sequence[TrialRow], running: Sequence[Running]) -> str:
         """The best complete trial; before there is one, the best of those that run."""
-        best = best_row(rows, minimize=self._sweep.minimize)
+        best = best_row(rows, self._sweep.metric)
         if best is not None:
             return f"best: {self._score(best.mean)}, trial {best.number}: {values(best.overrides)}"
         scored = [(one.score, one.row) for one in running if one.score is not None]
         if not scored:
             return ""
-        score, row = (min if self._sweep.minimize else max)(scored, key=lambda pair: pair[0])
+        score, row = max(scored, key=lambda pair: self._sweep.metric.utility(pair[0]))
         return f"best so far: {self._score(score)}, trial {row.number}: {values(row.overrides)}"
 
     def _time_left(self, running: Sequence[Running]) -> str | None:
@@ -133,7 +133,7 @@ class View:
         speed = (share - before) * len(running) / (now - since)
         return format_duration((left - share * len(running)) / speed)
 
-    def _share(self, row: Row) -> float:
+    def _share(self, row: TrialRow) -> float:
         """How much of a trial is done, by the epoch of its last record; 0 where that says nothing."""
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, ZeroDivisionError):  # it may be writing
             epochs = row.overrides.get("epochs", self._sweep.config.get("epochs"))
@@ -141,7 +141,7 @@ class View:
         return 0.0
 
     def _score(self, score: float | None) -> str:
-        return "-" if score is None else format_score(self._sweep.metric, score)
+        return "-" if score is None else self._sweep.metric.format(score)
 
 
 def values(overrides: Mapping[str, Any]) -> str:
@@ -154,5 +154,5 @@ def values(overrides: Mapping[str, Any]) -> str:
     return "  ".join(f"{names[key]}={format_value(value)}" for key, value in overrides.items())
 
 
-def _is_finished(row: Row) -> bool:
+def _is_finished(row: TrialRow) -> bool:
     return row.state in ("complete", "pruned", "failed")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from cnn_jax.report.sweep import Curve, write_sweep
 from cnn_jax.sweep.settings import Sweep
-from cnn_jax.sweep.table import Row, best_row
+from cnn_jax.sweep.table import TrialRow, best_row
 from cnn_jax.sweep.trial import trial_directory
 from cnn_jax.train import read_records
 
 
-def write_page(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> Path:
+def write_page(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> Path:
     """Writes ``sweep.html`` of a sweep, finished or not.
 
     Args:
@@ -22,7 +22,7 @@ def write_page(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> Path:
     Returns:
       The page's path.
     """
-    best = best_row(rows, minimize=sweep.minimize)
+    best = best_row(rows, sweep.metric)
     data = sweep.config.get("data")
     of_data = f" on {data.name}" if data is not None and "name" in data else ""
     model = sweep.config.get("model")
@@ -32,10 +32,9 @@ def write_page(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> Path:
         rows,
         title=f"Sweep: {what}",
         metric=sweep.metric,
-        minimize=sweep.minimize,
         best=best.number if best else None,
         seeds=sweep.seeds,
-        curve=lambda number: curve_of(trial_directory(directory, number), sweep.metric),
+        curve=lambda number: curve_of(trial_directory(directory, number), sweep.metric.name),
     )
 
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from cnn_jax import config as configs
 from cnn_jax.errors import UsageError
+from cnn_jax.metrics import Metric
 from cnn_jax.runtime.files import write_json
 from cnn_jax.sweep import space
 from cnn_jax.sweep.trial import Train
@@ -30,7 +31,7 @@ class Sweep:
       config: what all trials have in common.
       space: what they differ in.
       train: the function that trains one, as ``module:name``; see :class:`cnn_jax.sweep.trial.Train`.
-      metric: ``'split/metric'``, what is compared; higher is better but for a loss or an error.
+      metric: what trials are compared by, named ``'split/metric'``.
       points: how many points are tried.
       engine: one of :data:`cnn_jax.sweep.engines.ENGINES`.
       pruner: one of :data:`cnn_jax.sweep.engines.PRUNERS`.
@@ -42,7 +43,7 @@ class Sweep:
     config: ConfigDict
     space: space.Part
     train: str
-    metric: str
+    metric: Metric
     points: int
     engine: str = "sobol"
     pruner: str = "none"
@@ -56,16 +57,6 @@ class Sweep:
         return self.config.get("seed", 0)
 
     @property
-    def direction(self) -> Literal["minimize", "maximize"]:
-        """Which scores are better."""
-        return "minimize" if self.metric.endswith(("loss", "error")) else "maximize"
-
-    @property
-    def minimize(self) -> bool:
-        """Whether lower is better."""
-        return self.direction == "minimize"
-
-    @property
     def trials(self) -> int:
         """How many runs there are."""
         return self.points * self.seeds
@@ -73,18 +64,26 @@ class Sweep:
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**fields, "config": json.loads(configs.to_json(self.config)), "space": space.to_json(self.space)}
+        config, part = json.loads(configs.to_json(self.config)), space.to_json(self.space)
+        return {**fields, "config": config, "space": part, "metric": dataclasses.asdict(self.metric)}
 
     @staticmethod
     def from_json(fields: dict[str, Any]) -> "Sweep":
-        """What :meth:`to_json` wrote."""
-        config = configs.from_json(json.dumps(fields["config"]))
-        return Sweep(**{**fields, "config": config, "space": space.from_json(fields["space"])})
+        """The sweep that :meth:`to_json` wrote, also that of an earlier version."""
+        config, metric = configs.from_json(json.dumps(fields["config"])), fields["metric"]
+        metric = _metric_by_name(metric) if isinstance(metric, str) else Metric(**metric)
+        return Sweep(**{**fields, "config": config, "space": space.from_json(fields["space"]), "metric": metric})
 
     def load_train(self) -> Train:
         """The function that trains one trial."""
         module, _, name = self.train.partition(":")
         return getattr(importlib.import_module(module), name)
+
+
+def _metric_by_name(name: str) -> Metric:
+    """The metric of a sweep that was begun when only its name was stored: by the rules of that version."""
+    better: Literal["higher", "lower"] = "lower" if name.endswith(("loss", "error")) else "higher"
+    return Metric(name, better, "%" if name.endswith(("accuracy", "error")) else "")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from cnn_jax.sweep.database import open_storage, patient
 from cnn_jax.sweep.engines import Engine, Proposal, learns, load_optuna, make_pruner
 from cnn_jax.sweep.leases import BEAT_SECONDS, Leases, machine
 from cnn_jax.sweep.settings import ONE_MACHINE, Place, Sweep, without_password
-from cnn_jax.sweep.table import Row, with_spreads
+from cnn_jax.sweep.table import TrialRow, with_spreads
 from cnn_jax.sweep.trial import Outcome, State, Trial, trial_directory
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class LeaseLost(Exception):
 class Running(NamedTuple):
     """How far a trial is: for how long it has run, its last evaluation and score (0 and None before the first)."""
 
-    row: Row
+    row: TrialRow
     seconds: float
     evaluation: int
     score: float | None
@@ -75,7 +75,7 @@ class Store:
             if sweep is None:
                 raise UsageError(f"{without_password(place.url)} holds no sweep {place.study!r}") from None
             self._study = self.optuna.create_study(
-                study_name=place.study, storage=self._storage, direction=sweep.direction, load_if_exists=True
+                study_name=place.study, storage=self._storage, direction=sweep.metric.direction, load_if_exists=True
             )
         if "sweep" not in self._study.user_attrs and sweep is not None:
             self._study.set_user_attr("directory", str(place.directory.absolute()))
@@ -215,7 +215,7 @@ class Store:
         return deaths + sum(trial.state != waiting for trial in trials)
 
     @patient
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TrialRow]:
         """The table of all trials that have been proposed."""
         return with_spreads(self._rows(self._trials()))
 
@@ -243,7 +243,7 @@ class Store:
         Raises:
           UsageError: it is not among them.
         """
-        metric = self.sweep.metric
+        metric = self.sweep.metric.name
         if metric not in scores:
             raise UsageError(f"--metric={metric} is not among the scores; {nearest(metric, scores)}")
         return float(scores[metric])
@@ -281,12 +281,12 @@ class Store:
         states = self.optuna.trial.TrialState
         return {"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[state]
 
-    def _rows(self, trials: Sequence["optuna.trial.FrozenTrial"]) -> list[Row]:
+    def _rows(self, trials: Sequence["optuna.trial.FrozenTrial"]) -> list[TrialRow]:
         unfinished = [_lease(trial.number) for trial in trials if not trial.state.is_finished()]
         free = set(self._leases.free(unfinished)) if unfinished else set()
         names: dict[Any, State] = {self._state(state): state for state in ("complete", "pruned", "failed")}
         return [
-            Row(
+            TrialRow(
                 number=trial.number,
                 point=trial.user_attrs["point"],
                 state=names.get(trial.state, "waiting" if _lease(trial.number) in free else "running"),

@@ -7,6 +7,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from ml_collections import ConfigDict
 
+from cnn_jax import train as training
+
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
 
 
@@ -79,6 +81,26 @@ class Train(Protocol):
 
     def __call__(self, config: ConfigDict, directory: Path, *, report: bool, on_evaluation: OnEvaluation) -> None:
         """Trains."""
+        ...
+
+
+@runtime_checkable
+class Preparation(Protocol):
+    """What runs share whose configs differ in traced hyperparameters and seeds alone.
+
+    ``prepare(config, directory)`` in the experiment's module, beside its ``train``, returns it.
+    """
+
+    def program(self, config: ConfigDict, parallel: training.DataParallel) -> training.Program:
+        """What the run of a config computes; all these configs share the compiled functions."""
+        ...
+
+    def begin(self, config: ConfigDict, directory: Path) -> None:
+        """What is written into a run's folder, which is open, before it trains."""
+        ...
+
+    def finish(self, config: ConfigDict, directory: Path, trained: training.Trained, *, report: bool) -> None:
+        """Writes ``result.json`` and, if asked, ``report.html``."""
         ...
 
 

@@ -45,7 +45,7 @@ def work(store: Store, *, kind: str = "alone", batch: int = 1, most: int | None 
     """
     store.check_machine()
     run, train, finished = _runner(kind), store.sweep.load_train(), 0
-    metric, reports = store.sweep.metric, store.sweep.reports
+    metric, reports = store.sweep.metric.name, store.sweep.reports
 
     def report(trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
         pruned = store.report(trial, evaluation, scores)

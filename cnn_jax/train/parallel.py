@@ -1,6 +1,6 @@
 """One run on many devices, and in many processes: who holds what, and where sums over the batch are taken.
 
-The loop and the step are written once, for one device, and call :class:`Parallel` at the few places where devices
+The loop and the step are written once, for one device, and call :class:`DataParallel` at the few places where devices
 matter. With ``mode='jit'`` a mesh has all devices on one axis, ``'data'``; every array has a ``NamedSharding`` over it,
 and XLA derives the communication from two of them: batches are split, parameters are whole on each device. All sums
 and means, those of batch normalisation among them, are over the whole batch, and random numbers do not depend on the
@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Parallel:
+class DataParallel:
     """Which devices a run uses, and how.
 
     Attributes:
@@ -189,7 +189,7 @@ def _same(tree: _T) -> _T:  # one function, so that it is compiled once
     return tree
 
 
-ONE_DEVICE = Parallel(num_devices=1)
+ONE_DEVICE = DataParallel(num_devices=1)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ _FILE = "metrics.jsonl"
 _LONGEST_LINE = 1 << 16  # bytes
 
 
-class Records:
+class MetricsLog:
     """The scores of a run, one JSON object a line, and the same as TensorBoard events; a context manager.
 
     The file holds only what is a function of the run (step, epoch, split, scores), never times, so that a run that was
@@ -35,7 +35,7 @@ class Records:
 
         self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=step or None, max_queue=1000)
 
-    def __enter__(self) -> "Records":
+    def __enter__(self) -> "MetricsLog":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,7 +75,7 @@ def _hidden(package: str) -> Iterator[None]:
         del sys.modules[package]
 
 
-class NoRecords:
+class NoMetricsLog:
     """What processes other than the first write of the scores: nothing, since the first writes them once."""
 
     length = 0
@@ -88,13 +88,13 @@ class NoRecords:
 
 
 @contextlib.contextmanager
-def open_records(directory: Path, *, length: int = 0, step: int = 0) -> Iterator[Records | NoRecords]:
-    """The :class:`Records` of a run, in the process that writes them."""
+def open_metrics_log(directory: Path, *, length: int = 0, step: int = 0) -> Iterator[MetricsLog | NoMetricsLog]:
+    """The :class:`MetricsLog` of a run, in the process that writes them."""
     if not is_primary():
-        yield NoRecords()
+        yield NoMetricsLog()
         return
-    with Records(directory, length=length, step=step) as records:
-        yield records
+    with MetricsLog(directory, length=length, step=step) as log:
+        yield log
 
 
 def read_records(directory: Path) -> list[dict[str, Any]]:

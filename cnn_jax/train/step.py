@@ -13,7 +13,7 @@ from jaxtyping import Array, Int, Key, PyTree
 from cnn_jax.data.batches import batch_indices
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.ops.arguments import Number, is_traced, may_differ_from_zero
-from cnn_jax.train.parallel import ONE_DEVICE, Parallel
+from cnn_jax.train.parallel import ONE_DEVICE, DataParallel
 from cnn_jax.train.state import TrainState, stream_key
 
 Batch = dict[str, Array]
@@ -40,7 +40,7 @@ def make_step(
     accumulate: int = 1,
     ema_decay: Number = 0.0,
     on_nonfinite: str = "stop",
-    parallel: Parallel = ONE_DEVICE,
+    parallel: DataParallel = ONE_DEVICE,
 ) -> Step:
     """One optimiser step as a pure function ``step(state, batch) -> (state, metrics)``.
 
@@ -148,7 +148,7 @@ def _unless_finite(
 
 
 def make_scanned_steps(
-    step: Step, *, batch_size: int, num_examples: int, parallel: Parallel = ONE_DEVICE
+    step: Step, *, batch_size: int, num_examples: int, parallel: DataParallel = ONE_DEVICE
 ) -> Callable[[TrainState, Batch, int], tuple[TrainState, Metrics]]:
     """Many steps in one compiled call: :func:`scanned_steps`, compiled. ``count`` is static, the state is donated."""
     steps = scanned_steps(step, batch_size=batch_size, num_examples=num_examples, parallel=parallel)
@@ -156,7 +156,7 @@ def make_scanned_steps(
 
 
 def scanned_steps(
-    step: Step, *, batch_size: int, num_examples: int, parallel: Parallel = ONE_DEVICE
+    step: Step, *, batch_size: int, num_examples: int, parallel: DataParallel = ONE_DEVICE
 ) -> Callable[[TrainState, Batch, int], tuple[TrainState, Metrics]]:
     """Many steps as one pure function: ``steps(state, examples, count) -> (state, metrics)``.
 
@@ -189,14 +189,14 @@ def scanned_steps(
 
 
 def make_evaluation(
-    evaluate: Evaluate, *, parallel: Parallel = ONE_DEVICE
+    evaluate: Evaluate, *, parallel: DataParallel = ONE_DEVICE
 ) -> Callable[[TrainState, Batch, Int[Array, "batches batch"], Array], Metrics]:
     """Exact evaluation of a whole set in one compiled call: :func:`whole_evaluation`, compiled."""
     return parallel.compile_evaluation(whole_evaluation(evaluate, parallel=parallel))
 
 
 def whole_evaluation(
-    evaluate: Evaluate, *, parallel: Parallel = ONE_DEVICE
+    evaluate: Evaluate, *, parallel: DataParallel = ONE_DEVICE
 ) -> Callable[[TrainState, Batch, Int[Array, "batches batch"], Array], Metrics]:
     """Exact evaluation of a whole set as a pure function: ``evaluation(state, examples, indices, mask) -> metrics``.
 

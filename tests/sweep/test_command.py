@@ -10,13 +10,15 @@ from absl import flags as absl_flags
 from absl.testing import flagsaver
 
 from cnn_jax.errors import UsageError
+from cnn_jax.metrics import Metric
 from cnn_jax.sweep import command, space
 from cnn_jax.sweep.driver import show
 from cnn_jax.sweep.settings import Sweep, read_sweep_file
-from cnn_jax.sweep.table import Row
+from cnn_jax.sweep.table import TrialRow
 from tests.sweep import trivial
 
 EXPERIMENT = types.ModuleType("trivial_experiment")
+EXPERIMENT.metrics = lambda config: [Metric("accuracy", "higher", "%"), Metric("loss", "lower")]  # type: ignore[attr-defined]
 EXPERIMENT.monitor = lambda config: "validation/accuracy"  # type: ignore[attr-defined]
 FILE = """
 def get_hyper(hyper):
@@ -45,8 +47,8 @@ def test_lists_are_a_grid_and_ranges_are_drawn_from() -> None:
 
 
 def test_metric_is_what_the_experiment_is_judged_by() -> None:
-    assert described(sweep="rate=0.1").metric == "validation/accuracy"
-    assert described(sweep="rate=0.1", metric="test/loss").direction == "minimize"
+    assert described(sweep="rate=0.1").metric == Metric("validation/accuracy", "higher", "%")
+    assert described(sweep="rate=0.1", metric="test/loss").metric == Metric("test/loss", "lower")
 
 
 def test_points_begun_ahead_of_results_follow_from_the_workers() -> None:
@@ -93,7 +95,8 @@ def test_space_of_the_config_file_that_is_none(body: str, expected: str, tmp_pat
         ({"sweep": "rate=0.1", "pruner": "halfing"}, "'halving'"),
         ({"sweep": "rate=uniform(0,1)", "engine": "grid"}, "'rate'"),
         ({"sweep": "seed=0..2", "seeds": 3}, "exclude each other"),
-        ({"sweep": "rate=0.1", "metric": "accuracy"}, "--metric=accuracy must be split/metric, such as validation/"),
+        ({"sweep": "rate=0.1", "metric": "accuracy"}, "--metric=accuracy must be split/metric, such as 'validation/"),
+        ({"sweep": "rate=0.1", "metric": "test/acuracy"}, "--metric=test/acuracy .*'test/accuracy'"),
         ({"sweep": "rate=0.1", "slurm": ["partition"]}, "--slurm=partition must be a list"),
     ],
 )
@@ -118,7 +121,7 @@ def test_storage_that_is_none_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_sweep_of_which_all_trials_failed(tmp_path: Path) -> None:
-    rows = [Row(n, n, "failed", reason=f"the loss is nan at step {n}") for n in (1, 2)]
+    rows = [TrialRow(n, n, "failed", reason=f"the loss is nan at step {n}") for n in (1, 2)]
     with pytest.raises(UsageError, match=r"all trials failed, the first one: the loss is nan at step 1; .*sweep\.csv"):
         show(described(sweep="rate=0.1,0.2"), tmp_path, rows)
 

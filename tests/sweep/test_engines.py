@@ -14,6 +14,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.sweep import engines, space
 from cnn_jax.sweep.engines import Engine, Proposal
 from cnn_jax.sweep.settings import Sweep
+from tests.sweep import trivial
 
 SPACE = space.product(
     space.sweep("kind", ["a", "b"]),
@@ -24,7 +25,7 @@ SPACE = space.product(
 
 def sweep(engine: str, part: space.Part = SPACE, **options: Any) -> Sweep:
     config = ConfigDict({"seed": options.pop("seed", 0), "kind": "a", "x": 0.5, "y": 0.5})
-    return Sweep(config, part, train="", metric="validation/accuracy", points=50, engine=engine, **options)
+    return Sweep(config, part, train="", metric=trivial.METRIC, points=50, engine=engine, **options)
 
 
 def score(overrides: dict[str, Any]) -> float:

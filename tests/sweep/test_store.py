@@ -12,6 +12,7 @@ import optuna
 import pytest
 
 from cnn_jax.errors import UsageError
+from cnn_jax.metrics import Metric
 from cnn_jax.sweep import space
 from cnn_jax.sweep.leases import Leases
 from cnn_jax.sweep.settings import Place, Sweep, read_sweep_file, write_sweep_file
@@ -32,7 +33,13 @@ def described(**options: Any) -> Sweep:
     part = options.pop("space", space.uniform("rate", 0.0, 1.0))
     config = trivial.default_config()
     config.update(options.pop("config", {}))
-    return Sweep(config, part, train="tests.sweep.trivial:train", metric=METRIC, **{"points": 4, **options})
+    return Sweep(
+        config,
+        part,
+        train="tests.sweep.trivial:train",
+        metric=trivial.METRIC,
+        **{"points": 4, **options},
+    )
 
 
 def other(store: Store, owner: str = "elsewhere/1:1") -> Store:
@@ -256,7 +263,7 @@ def test_failure_in_between_ends_nothing(place: Place) -> None:
 
 
 def test_metric_that_the_run_does_not_have(place: Place) -> None:
-    sweep = Sweep(**{**vars(described(points=3)), "metric": "validation/acuracy"})
+    sweep = Sweep(**{**vars(described(points=3)), "metric": Metric("validation/acuracy", "higher")})
     store = Store(place, sweep)
     work(store)
     assert "validation/acuracy" in (store.failure() or "")
