@@ -109,16 +109,17 @@ class Prepared:
 
     def finish(self, config: ConfigDict, directory: Path, trained: training.Trained, *, report: bool) -> None:
         """Writes ``result.json`` and, if wanted, ``report.html``."""
+        classifier = self.classifier(config)
         result = {
             "step": int(trained.state.step),
             "scores": trained.scores,
-            "parameters_sha256": training.digest(training.evaluated(trained.state).params),
+            "parameters_sha256": training.digest(classifier.parameters(training.evaluated(trained.state))),
         }
         write_json(directory / "result.json", result)
         if report:
             from experiments import classification_report  # matplotlib is needed here alone, and slow to import
 
-            classification_report.write(directory, self.classifier(config), trained, data.sample(self.sets["test"]))
+            classification_report.write(directory, classifier, trained, data.sample(self.sets["test"]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,7 +48,7 @@ def default_settings() -> ConfigDict:
                 "drop_factor": 0.1,
                 "rate_factors": (),  # (pattern of parameter names, factor): (("*/bias", 2.0),) for twice the rate
             },
-            "freeze": (),  # patterns of parameter names, such as 'c1/*'
+            "freeze": (),  # patterns of the paths of parameters that are not trained, such as 'c1/*'
             "ema_decay": 0.0,  # of the averaged weights that are evaluated; 0 for none
             "dtype": "float32",  # what the network computes in; parameters and statistics are float32
             "parallel": "jit",  # or 'pmap'
@@ -158,7 +158,6 @@ def make_optimizer(config: ConfigDict, plan: Plan, params: PyTree) -> optax.Grad
         clip_norm=settings.clip_norm,
         lookahead=settings.lookahead,
         rate_factors=settings.rate_factors,
-        freeze=config.freeze,
         params=params,
     )
 
