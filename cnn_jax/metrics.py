@@ -32,7 +32,7 @@ class Metric:
     """
 
     name: str
-    better: Literal["higher", "lower"]
+    better: str
     unit: str = ""
 
     def __post_init__(self) -> None:

@@ -82,7 +82,7 @@ class Sweep:
 
 def _metric_by_name(name: str) -> Metric:
     """The metric of a sweep that was begun when only its name was stored: by the rules of that version."""
-    better: Literal["higher", "lower"] = "lower" if name.endswith(("loss", "error")) else "higher"
+    better = "lower" if name.endswith(("loss", "error")) else "higher"
     return Metric(name, better, "%" if name.endswith(("accuracy", "error")) else "")
 
 
