@@ -16,6 +16,7 @@ from cnn_jax import config as configs
 from cnn_jax import data
 from cnn_jax import train as training
 from cnn_jax.models.airbench import whitening_kernel
+from cnn_jax.runtime.files import write_json
 from experiments.classification import TRACED_HYPERPARAMETERS, Classifier, load_run, make_classifier, metrics, monitor
 from experiments.classification_data import (
     PictureSet,

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.errors import UsageError
-from cnn_jax.sweep.engines import require
 from cnn_jax.sweep.local import MOST_DEATHS, Deaths
+from cnn_jax.sweep.samplers import require
 from cnn_jax.sweep.settings import ONE_MACHINE, STORAGE_VARIABLE, Place
 
 _END_SECONDS = 5.0  # for workers to notice that all is done
-_STOP_SECONDS = 60.0  # for workers to save what they are at
+_STOP_SECONDS = 60.0  # for workers to save what they are doing
 _HANDED_ON = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 
 

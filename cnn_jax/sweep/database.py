@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from cnn_jax.errors import UsageError
-from cnn_jax.sweep.engines import load_optuna
 from cnn_jax.sweep.leases import GRACE_SECONDS, METADATA
+from cnn_jax.sweep.samplers import load_optuna
 from cnn_jax.sweep.settings import Place, without_password
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class StorageError(UsageError):
 
 
 class _ConnectionLost(Exception):
-    """In the midst of a transaction, of which nobody knows whether it took place."""
+    """The connection was lost within a transaction, which may or may not have been committed."""
 
 
 @runtime_checkable
@@ -148,8 +148,8 @@ def open_storage(place: Place) -> "optuna.storages.RDBStorage":
                 raise StorageError(message) from error
             time.sleep(0.2 * 2**attempt)
         except sqlalchemy.exc.ArgumentError as error:
-            mend = "write it as postgresql://user@host/database"
-            raise UsageError(f"--storage={without_password(url)}: {' '.join(str(error).split())}; {mend}") from error
+            fix = "write it as postgresql://user@host/database"
+            raise UsageError(f"--storage={without_password(url)}: {' '.join(str(error).split())}; {fix}") from error
         except (optuna.exceptions.OptunaError, RuntimeError) as error:
             raise UsageError(f"--storage={without_password(url)}: {' '.join(str(error).split())}") from error
     if place.is_local:
@@ -176,7 +176,7 @@ def _connection_lost(context: Any) -> Exception | None:
 
 
 def _end_idle_transactions(connection: Any, _: object) -> None:
-    """A process that is stopped in the midst of a transaction keeps nobody waiting for longer than its leases last."""
+    """A process that is stopped within a transaction blocks others for no longer than its leases last."""
     with connection.cursor() as cursor:
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{GRACE_SECONDS:.0f}s'")
     connection.commit()

@@ -15,13 +15,13 @@ from cnn_jax.errors import UsageError
 from cnn_jax.sweep.settings import STORAGE_VARIABLE, Place
 
 MOST_DEATHS = 3  # of each worker, while no trial is begun
-_STOP_SECONDS = 60.0  # for workers to save what they are at
-_MOST_WORKERS = 8  # on cores, if nobody says how many
+_STOP_SECONDS = 60.0  # for workers to save what they are doing
+_MOST_WORKERS = 8  # on cores, by default
 
 
 @runtime_checkable
 class Workers(Protocol):
-    """Those who run the trials of a sweep, as a context manager; leaving it ends them, with what they are at saved."""
+    """The processes that run the trials of a sweep, a context manager; leaving it ends them, with all saved."""
 
     def __enter__(self) -> "Workers":
         """Starts them."""
@@ -44,7 +44,7 @@ class Deaths:
     """Ends a sweep whose workers die as fast as they are replaced.
 
     Args:
-      most: that are borne while no trial is begun.
+      most: How many are allowed while no trial is begun.
     """
 
     def __init__(self, most: int) -> None:
@@ -131,7 +131,7 @@ class LocalWorkers:
         for process in alive:
             process.terminate()
         end = time.monotonic() + _STOP_SECONDS
-        # Whoever does not wait for them loses nothing: their trials go on from the last checkpoint.
+        # Nothing is lost by not waiting: their trials go on from the last checkpoint.
         with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             for process in alive:
                 process.wait(max(end - time.monotonic(), 0.1))

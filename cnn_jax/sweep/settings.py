@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -33,10 +33,10 @@ class Sweep:
       train: the function that trains one, as ``module:name``; see :class:`cnn_jax.sweep.trial.Train`.
       metric: what trials are compared by, named ``'split/metric'``.
       points: how many points are tried.
-      engine: one of :data:`cnn_jax.sweep.engines.ENGINES`.
-      pruner: one of :data:`cnn_jax.sweep.engines.PRUNERS`.
+      sampler: one of :data:`cnn_jax.sweep.samplers.SAMPLERS`.
+      pruner: one of :data:`cnn_jax.sweep.samplers.PRUNERS`.
       seeds: the runs of each point; their seeds are ``config.seed``, and those after it.
-      ahead: how many points may be begun before the result of the first of them is known to an engine that learns.
+      ahead: how many points may be begun before the result of the first of them is known to a sampler that learns.
       reports: whether each trial has a ``report.html``.
     """
 
@@ -45,7 +45,7 @@ class Sweep:
     train: str
     metric: Metric
     points: int
-    engine: str = "sobol"
+    sampler: str = "sobol"
     pruner: str = "none"
     seeds: int = 1
     ahead: int = 1
@@ -53,7 +53,7 @@ class Sweep:
 
     @property
     def seed(self) -> int:
-        """Of the engine."""
+        """Of the sampler."""
         return self.config.get("seed", 0)
 
     @property
@@ -70,6 +70,7 @@ class Sweep:
     @staticmethod
     def from_json(fields: dict[str, Any]) -> "Sweep":
         """The sweep that :meth:`to_json` wrote, also that of an earlier version."""
+        fields = {"sampler" if key == "engine" else key: value for key, value in fields.items()}
         config, metric = configs.from_json(json.dumps(fields["config"])), fields["metric"]
         metric = _metric_by_name(metric) if isinstance(metric, str) else Metric(**metric)
         return Sweep(**{**fields, "config": config, "space": space.from_json(fields["space"]), "metric": metric})

@@ -187,11 +187,11 @@ def grid(part: Part, base: Mapping[str, Any] | None = None) -> list[dict[str, An
     if not is_finite(part):
         ranges = ", ".join(repr(leaf.name) for leaf, _ in leaves(part) if isinstance(leaf, Range) and not leaf.whole)
         raise UsageError(
-            f"a grid needs a list of values for {ranges}: key=0.1,0.2 or hyper.sweep(key, values); or another --engine"
+            f"a grid needs a list of values for {ranges}: key=0.1,0.2 or hyper.sweep(key, values); or another --sampler"
         )
     points = list(itertools.islice(_points(part, dict(base or {}), {}), _MOST_POINTS + 1))
     if len(points) > _MOST_POINTS:
-        raise UsageError(f"the grid has more than {_MOST_POINTS:,} points; leave values out, or use another engine")
+        raise UsageError(f"the grid has more than {_MOST_POINTS:,} points; leave values out, or use another sampler")
     return points
 
 

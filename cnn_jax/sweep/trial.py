@@ -54,7 +54,7 @@ class Outcome:
 
 @runtime_checkable
 class Report(Protocol):
-    """What a runner is given to tell of an evaluation while a trial trains; the answer is whether to stop it there."""
+    """Called by a runner after each evaluation of a trial; returns whether to stop the trial there."""
 
     def __call__(self, trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
         """Takes the scores (``'split/metric' -> value``) of a trial's evaluation number 1, 2, 3..."""
@@ -120,7 +120,7 @@ class Runner(Protocol):
         Args:
           trials: to be run.
           train: trains one of them.
-          report: to be told of each evaluation; says whether to stop the trial there, as pruned.
+          report: Called after each evaluation; returns whether to stop the trial there, as pruned.
           metric: ``'split/metric'``, the score of an outcome.
           reports: whether the runs are to have a ``report.html``.
         """

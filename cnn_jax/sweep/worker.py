@@ -1,4 +1,4 @@
-"""A worker: claims trials, runs them, says what became of them, and so on until there is nothing left to do.
+"""A worker: claims trials, runs them and reports their outcomes, until there is nothing left to do.
 
 ``python -m cnn_jax.sweep.worker`` is the process that the runners start on this machine; ``launch.py
 --mode=sweep-worker`` is the one that people start, on any machine that sees the storage and the folder.
@@ -73,7 +73,7 @@ def work(store: Store, *, kind: str = "alone", batch: int = 1, most: int | None 
                         break
             except (InUseError, LeaseLost):  # another worker lives, and is at it
                 time.sleep(_WAIT_SECONDS)
-            except StorageError:  # nobody can be told that the trials are left
+            except StorageError:  # the trials cannot be given back
                 unfinished.clear()
                 raise
             finally:

@@ -91,7 +91,7 @@ def train(
       directory: Where ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/`` are.
       how_to_continue: What the user does to continue the run, shown when it is interrupted.
       profile: How many steps to trace into ``profile/`` before the first; 0 for none.
-      on_evaluation: Told the number of each evaluation, from 1, and its scores, once saved; what it raises ends
+      on_evaluation: Called with the number of each evaluation, from 1, and its scores, once saved; what it raises ends
         the run, which can be continued.
 
     Raises:
@@ -100,7 +100,7 @@ def train(
       OSError: The disk is full; earlier checkpoints are intact.
     """
 
-    def told(_index: int, evaluation: int, scores: Mapping[str, float]) -> bool:
+    def reported(_index: int, evaluation: int, scores: Mapping[str, float]) -> bool:
         if on_evaluation is not None:
             on_evaluation(evaluation, scores)
         return False
@@ -127,7 +127,7 @@ def train(
                 if step:
                     progress.log(f"continuing from step {step} of {plan.total_steps}")
                 shown = {"how_to_continue": how_to_continue, "progress": progress}
-                (ended,) = _Loop(group, [_Member(0, history)], stop, told, **shown).train()
+                (ended,) = _Loop(group, [_Member(0, history)], stop, reported, **shown).train()
             if ended.trained is None:
                 raise ended.error or AssertionError
             checkpoints.wait()
@@ -153,8 +153,8 @@ def train_together(
       vectorized: The compiled functions that all runs share.
       runs: The runs; their folders exist.
       size: How many of them are put side by side, see :meth:`VectorizedProgram.fitting`.
-      on_evaluation: Told the index of a run, the number of its evaluation, from 1, and the scores; whether to stop the
-        run there. What it raises ends all runs, which can be continued.
+      on_evaluation: Called with the index of a run, the number of its evaluation, from 1, and the scores; returns
+        whether to stop the run there. What it raises ends all runs, which can be continued.
 
     Raises:
       Interrupted: SIGTERM or Ctrl-C; all states are saved.

@@ -1,4 +1,4 @@
-"""What a run writes down while it learns: ``metrics.jsonl``, continued without a seam after a kill, and TensorBoard."""
+"""The log of a run's scores: ``metrics.jsonl``, the same bytes with and without interruptions, and TensorBoard."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ class MetricsLog:
     def __init__(self, directory: Path, *, length: int = 0, step: int = 0) -> None:
         self._file = open(directory / _FILE, "ab")  # noqa: SIM115 - closed in __exit__
         self._file.truncate(length)
-        with _hidden("torch"):  # tensorboardX imports it for tensors, which there are none of: seconds at every start
+        with _hidden("torch"):  # tensorboardX imports it, which takes seconds, only to log torch tensors
             from tensorboardX import SummaryWriter
 
         self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=step or None, max_queue=1000)
@@ -64,7 +64,7 @@ class MetricsLog:
 
 @contextlib.contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """A package that nobody has imported yet seems not to be installed."""
+    """Within it, a package that is not imported yet cannot be imported."""
     if package in sys.modules:
         yield
         return

@@ -83,7 +83,7 @@ def test_sweep_prunes_high_values_and_finds_the_lowest(tmp_path: Path) -> None:
     rates = [0.001, 0.02, 0.01, 0.1, 0.005, 0.05]
     part, metric = space.sweep("rate", rates), RMSE.of("test")
     sweep = Sweep(
-        ConfigDict({"rate": 0.1}), part, f"{__name__}:train", metric, 6, engine="grid", pruner="halving", reports=False
+        ConfigDict({"rate": 0.1}), part, f"{__name__}:train", metric, 6, sampler="grid", pruner="halving", reports=False
     )
     store = Store(Place(tmp_path), sweep)
     work(store)
@@ -107,12 +107,15 @@ def test_sweep_prunes_high_values_and_finds_the_lowest(tmp_path: Path) -> None:
     assert f"rate = {best.overrides['rate']!r}" in (tmp_path / "best.py").read_text()
 
 
-def test_a_sweep_of_an_earlier_version_keeps_the_direction_that_it_had(tmp_path: Path) -> None:
+def test_a_sweep_of_an_earlier_version_keeps_its_direction_and_its_sampler(tmp_path: Path) -> None:
     fields = Sweep(ConfigDict({"rate": 0.1}), space.sweep("rate", [0.1]), "", RMSE, 1).to_json()
     names = {"test/loss": ("lower", ""), "test/error": ("lower", "%"), "test/accuracy": ("higher", "%")}
     for name, (better, unit) in names.items():
         assert Sweep.from_json({**fields, "metric": name}).metric == Metric(name, better, unit)
     assert Sweep.from_json(fields).metric == RMSE
+    del fields["sampler"]
+    fields["engine"] = "tpe"
+    assert Sweep.from_json(fields).sampler == "tpe"
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_a_file_is_not_shared_between_machines(place: Place) -> None:
 
 
 def test_trial_is_an_ordinary_run_with_the_values_in_its_config(place: Place) -> None:
-    store = Store(place, described(space=space.sweep("rate", [0.25]), engine="grid", points=1, seeds=2))
+    store = Store(place, described(space=space.sweep("rate", [0.25]), sampler="grid", points=1, seeds=2))
     trials = store.claim(most=2)
     assert trials is not None
     assert [trial.config.seed for trial in trials] == [0, 1]
@@ -173,10 +173,10 @@ def test_trial_on_which_workers_die_again_and_again_fails(place: Place) -> None:
     assert "3 times at the same place" in row.reason
 
 
-@pytest.mark.parametrize("engine", ["sobol", "grid", "tpe", "cmaes"])
-def test_worker_runs_a_sweep_to_its_end(engine: str, place: Place) -> None:
+@pytest.mark.parametrize("sampler", ["sobol", "grid", "tpe", "cmaes"])
+def test_worker_runs_a_sweep_to_its_end(sampler: str, place: Place) -> None:
     part = space.product(space.integers("seed", 0, 2), space.sweep("kind", ["a", "b"]))
-    store = Store(place, described(space=part, engine=engine, points=5))
+    store = Store(place, described(space=part, sampler=sampler, points=5))
     assert work(store) == 5
     rows = store.rows()
     assert [row.state for row in rows] == ["complete"] * 5
@@ -197,7 +197,7 @@ def test_points_have_the_mean_and_deviation_of_their_runs(place: Place) -> None:
 
 
 def test_point_of_which_only_some_runs_were_added_is_completed(place: Place) -> None:
-    store = Store(place, described(points=2, seeds=3, engine="tpe"))
+    store = Store(place, described(points=2, seeds=3, sampler="tpe"))
     add = store._study.add_trial
     calls = iter([add, add])
     store._study.add_trial = lambda trial: next(calls, _die)(trial)  # type: ignore[method-assign]
@@ -218,7 +218,7 @@ def _die(_: object) -> None:
 def test_successive_halving_prunes_the_worse_ones_and_all_runs_of_a_point(place: Place) -> None:
     grid = space.sweep("rate", [0.3, 0.35, 0.9, 0.32, 1.0, 0.95])  # the best is 0.3
     store = Store(
-        place, described(space=grid, engine="grid", points=6, seeds=2, pruner="halving", config={"evaluations": 5})
+        place, described(space=grid, sampler="grid", points=6, seeds=2, pruner="halving", config={"evaluations": 5})
     )
     work(store)
     states = {row.overrides["rate"]: set() for row in store.rows()}
@@ -256,7 +256,7 @@ def test_three_failures_alike_at_the_start_end_the_sweep(place: Place) -> None:
 
 def test_failure_in_between_ends_nothing(place: Place) -> None:
     part = space.sweep("raises", ["", "a", "b", "c", "c", "c", ""])
-    store = Store(place, described(space=part, engine="grid", points=7))
+    store = Store(place, described(space=part, sampler="grid", points=7))
     work(store)
     assert [row.state for row in store.rows()] == ["complete", *["failed"] * 5, "complete"]
     assert store.failure() is None
