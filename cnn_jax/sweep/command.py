@@ -20,7 +20,7 @@ from cnn_jax.sweep.commands import continue_sweep
 from cnn_jax.sweep.database import sweeps_in
 from cnn_jax.sweep.driver import FINISHED, drive, show, write_results
 from cnn_jax.sweep.local import LocalWorkers, Workers, default_workers
-from cnn_jax.sweep.settings import FILE, Place, Sweep, read_sweep_file, without_password, write_sweep_file
+from cnn_jax.sweep.settings import FILE, Sweep, SweepPlace, read_sweep_file, without_password, write_sweep_file
 from cnn_jax.sweep.store import Store
 from cnn_jax.sweep.worker import work
 
@@ -33,14 +33,14 @@ def sweep(
     """Begins the sweep of a config, or continues that of a folder, or shows it if it is finished.
 
     Args:
-      config: what trials have in common; None to continue.
-      file: the config's, whose ``get_hyper`` says what to try unless ``--sweep`` does.
-      directory: the sweep's folder.
-      experiment: the module that a config is for.
+      config: What trials have in common; None to continue.
+      file: The config's, whose ``get_hyper`` says what to try unless ``--sweep`` does.
+      directory: The sweep's folder.
+      experiment: The module that a config is for.
 
     Raises:
-      UsageError: flags, space and config do not go together; nothing has been started.
-      Interrupted: by a signal; everything is saved.
+      UsageError: Flags, space and config do not go together; nothing has been started.
+      Interrupted: By a signal; everything is saved.
     """
     require_runner(flags.RUNNER.value)
     storage = flags.STORAGE.value or ""
@@ -53,7 +53,7 @@ def sweep(
             store.extend(wanted)
             write_sweep_file(place, store.sweep)
     else:
-        store = _begin(Place(directory, storage), _described(config, file, experiment))
+        store = _begin(SweepPlace(directory, storage), _described(config, file, experiment))
     rows = store.rows()
     if sum(row.state in FINISHED for row in rows) < store.sweep.trials:
         print(f"{store.sweep.trials} trials, sampler {store.sweep.sampler}; to continue: {continue_sweep(directory)}")
@@ -67,10 +67,10 @@ def sweep_worker(directory: Path | None) -> None:
     """Takes part in a sweep that was begun elsewhere, until it is finished.
 
     Args:
-      directory: the sweep's folder; not needed where ``--storage`` names a database with a single sweep.
+      directory: The sweep's folder; not needed where ``--storage`` names a database with a single sweep.
 
     Raises:
-      UsageError: no such sweep, or its folder is not seen from here.
+      UsageError: No such sweep, or its folder is not seen from here.
     """
     storage = flags.STORAGE.value
     if storage:
@@ -98,7 +98,7 @@ def sweep_worker(directory: Path | None) -> None:
     print(f"finished {finished} trials")
 
 
-def _begin(place: Place, described: Sweep) -> Store:
+def _begin(place: SweepPlace, described: Sweep) -> Store:
     """A new sweep; of two processes that begin one in the same folder, the second takes part in that of the first."""
     if place.storage:
         sweeps_in(place.storage)  # says what is wrong with it before anything is written

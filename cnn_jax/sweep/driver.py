@@ -30,7 +30,7 @@ def drive(store: Store, workers: Workers) -> list[TrialRow]:
 
     Raises:
       Interrupted: SIGTERM or Ctrl-C; all that ran is saved, and the sweep can be continued.
-      UsageError: the first trials failed for one and the same reason, or the workers cannot work.
+      UsageError: The first trials failed for one and the same reason, or the workers cannot work.
     """
     directory = store.place.directory
     store.note_driver()
@@ -79,7 +79,7 @@ def show(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> None:
     """Prints the best points, and where everything is.
 
     Raises:
-      UsageError: all trials failed.
+      UsageError: All trials failed.
     """
     best = best_row(rows, sweep.metric)
     counts = {state: sum(row.state == state for row in rows) for state in FINISHED}

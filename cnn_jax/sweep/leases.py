@@ -45,9 +45,9 @@ class Leases:
     """The leases of one study, for one process.
 
     Args:
-      engine: of the database, which has the table of :data:`METADATA`.
-      study: whose.
-      owner: this process, as :func:`this_process` names it.
+      engine: Of the database, which has the table of :data:`METADATA`.
+      study: Whose.
+      owner: This process, as :func:`this_process` names it.
     """
 
     def __init__(self, engine: sql.Engine, study: str, *, owner: str = "") -> None:

@@ -29,9 +29,9 @@ class View:
     """A sweep's progress; a context manager. On a terminal it is redrawn in place, elsewhere each outcome is a line.
 
     Args:
-      sweep: whose.
-      directory: the sweep's folder.
-      rows: those of earlier sessions; trials that are finished among them are not printed.
+      sweep: Whose.
+      directory: The sweep's folder.
+      rows: Those of earlier sessions; trials that are finished among them are not printed.
     """
 
     def __init__(self, sweep: Sweep, directory: Path, rows: Sequence[TrialRow] = ()) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from cnn_jax.errors import UsageError
-from cnn_jax.sweep.settings import STORAGE_VARIABLE, Place
+from cnn_jax.sweep.settings import STORAGE_VARIABLE, SweepPlace
 
 MOST_DEATHS = 3  # of each worker, while no trial is begun
 _STOP_SECONDS = 60.0  # for workers to save what they are doing
@@ -35,7 +35,7 @@ class Workers(Protocol):
         """Replaces those that have ended while the sweep has not; ``begun`` says how often trials have been begun.
 
         Raises:
-          UsageError: they die as fast as they are replaced.
+          UsageError: They die as fast as they are replaced.
         """
         ...
 
@@ -54,7 +54,7 @@ class Deaths:
         """One more, after trials have been begun so many times.
 
         Raises:
-          UsageError: one too many; ``why`` ends the line.
+          UsageError: One too many; ``why`` ends the line.
         """
         if begun > self._begun:
             self._deaths, self._begun = 0, begun
@@ -107,13 +107,13 @@ class LocalWorkers:
     """Worker processes on this machine.
 
     Args:
-      place: of the sweep.
-      count: how many.
-      kind: what they do with what they claim, see :func:`cnn_jax.sweep.worker.work`.
-      batch: how many trials each claims together.
+      place: Of the sweep.
+      count: How many.
+      kind: What they do with what they claim, see :func:`cnn_jax.sweep.worker.work`.
+      batch: How many trials each claims together.
     """
 
-    def __init__(self, place: Place, count: int, *, kind: str = "alone", batch: int = 1) -> None:
+    def __init__(self, place: SweepPlace, count: int, *, kind: str = "alone", batch: int = 1) -> None:
         self._place, self._options = place, [f"--kind={kind}", f"--batch={batch}"]
         self._cores, self._gpus = shares(cores(), count), gpus()
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * count

@@ -16,9 +16,9 @@ def write_page(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> Path:
     """Writes ``sweep.html`` of a sweep, finished or not.
 
     Args:
-      sweep: what is tried.
-      directory: the sweep's folder.
-      rows: its trials.
+      sweep: What is tried.
+      directory: The sweep's folder.
+      rows: Its trials.
 
     Returns:
       The page's path.

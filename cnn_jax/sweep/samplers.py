@@ -54,7 +54,7 @@ def require(module: str, install: str) -> Any:
     """Imports a module that not every installation has.
 
     Raises:
-      UsageError: it is missing.
+      UsageError: It is missing.
     """
     try:
         return importlib.import_module(module)
@@ -110,8 +110,8 @@ class Sampler:
         """The point of a number.
 
         Args:
-          number: from 0.
-          before: all points before it, in order.
+          number: From 0.
+          before: All points before it, in order.
 
         Returns:
           None if a result that it depends on is not known yet.

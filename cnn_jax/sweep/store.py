@@ -19,7 +19,7 @@ from cnn_jax.errors import UsageError, nearest
 from cnn_jax.sweep.database import open_storage, patient
 from cnn_jax.sweep.leases import BEAT_SECONDS, Leases, machine
 from cnn_jax.sweep.samplers import Proposal, Sampler, learns, load_optuna, make_pruner
-from cnn_jax.sweep.settings import ONE_MACHINE, Place, Sweep, without_password
+from cnn_jax.sweep.settings import ONE_MACHINE, Sweep, SweepPlace, without_password
 from cnn_jax.sweep.table import TrialRow, with_spreads
 from cnn_jax.sweep.trial import Outcome, State, Trial, trial_directory
 
@@ -48,14 +48,14 @@ class Store:
     """The trials of one sweep.
 
     Args:
-      place: where it is.
-      sweep: what it is, to begin it; by default what the storage says.
+      place: Where it is.
+      sweep: What it is, to begin it; by default what the storage says.
 
     Raises:
-      UsageError: the database cannot be opened, or holds no such sweep.
+      UsageError: The database cannot be opened, or holds no such sweep.
     """
 
-    def __init__(self, place: Place, sweep: Sweep | None = None) -> None:
+    def __init__(self, place: SweepPlace, sweep: Sweep | None = None) -> None:
         self.optuna = load_optuna()
         self.place = place
         self._storage = open_storage(place)
@@ -102,7 +102,7 @@ class Store:
         """Refuses to work on a sweep in SQLite that is run from another machine: its file would be damaged.
 
         Raises:
-          UsageError: it is.
+          UsageError: It is.
         """
         known = self._study.user_attrs.get("machine")
         if self.place.is_local and known is not None and known["boot"] != machine():
@@ -148,8 +148,8 @@ class Store:
         The first run of a point decides for all of them, by the mean of those that are as far.
 
         Raises:
-          LeaseLost: the trial is another worker's now.
-          UsageError: the scores lack the sweep's metric.
+          LeaseLost: The trial is another worker's now.
+          UsageError: The scores lack the sweep's metric.
         """
         value = self.score(scores)
         number = self._trial_id(trial.number)
@@ -241,7 +241,7 @@ class Store:
         """The sweep's metric among some scores.
 
         Raises:
-          UsageError: it is not among them.
+          UsageError: It is not among them.
         """
         metric = self.sweep.metric.name
         if metric not in scores:

@@ -23,14 +23,14 @@ def require_finite(metrics: Metrics, *, first_step: int, skipped: int, most: int
     """Ends the run if a loss is not finite, or too many steps were skipped.
 
     Args:
-      metrics: of the steps of one call.
-      first_step: the number of steps before them.
-      skipped: how many steps of the run were skipped so far.
-      most: how many may be.
-      checkpoints: of the run; they are kept.
+      metrics: Of the steps of one call.
+      first_step: The number of steps before them.
+      skipped: How many steps of the run were skipped so far.
+      most: How many may be.
+      checkpoints: Of the run; they are kept.
 
     Raises:
-      UsageError: the run must end.
+      UsageError: The run must end.
     """
     losses = np.asarray(metrics["loss"][0])
     if np.isfinite(losses).all() and skipped <= most:
@@ -52,7 +52,7 @@ def require_finite_scores(scores: Mapping[str, float], *, step: int, checkpoints
     of the weights before it.
 
     Raises:
-      UsageError: the run must end.
+      UsageError: The run must end.
     """
     for name, value in scores.items():
         if name.endswith("/loss") and not math.isfinite(value):

@@ -37,19 +37,19 @@ def create_optimizer(
     Args:
       name: ``'sgd'`` (with momentum), ``'nesterov'``, ``'adagrad'``, ``'rmsprop'``, ``'adam'``, ``'adamw'``, ``'lars'``
         or ``'muon'``; or ``'lookahead'``: SGD with momentum, and ``lookahead=5`` if none is given.
-      learning_rate: a number or a schedule.
-      momentum: of SGD, RMSprop, LARS and Muon; Adam's first decay rate; Adagrad has none.
-      weight_decay: a pull on the kernels towards zero, biases and norms spared. It is added to the gradient (the
+      learning_rate: A number or a schedule.
+      momentum: Of SGD, RMSprop, LARS and Muon; Adam's first decay rate; Adagrad has none.
+      weight_decay: A pull on the kernels towards zero, biases and norms spared. It is added to the gradient (the
         classical L2 penalty), except for AdamW and Muon, which shrink the kernels by it themselves.
-      clip_norm: the most that the gradient may measure, over all parameters together; 0 for no limit.
-      lookahead: every so many steps the parameters go back half of the way they have come since; 0 for never.
-      rate_factors: pairs of a pattern of parameter names (``'c1/*'``, ``'*/bias'``, or ``'c1'`` for all that is in it)
+      clip_norm: The most that the gradient may measure, over all parameters together; 0 for no limit.
+      lookahead: Every so many steps the parameters go back half of the way they have come since; 0 for never.
+      rate_factors: Pairs of a pattern of parameter names (``'c1/*'``, ``'*/bias'``, or ``'c1'`` for all that is in it)
         and what multiplies the updates of the parameters that match it, in SGD as if it multiplied their learning rate;
         of several patterns the first that matches counts.
-      params: the parameters, or their shapes; needed to check the patterns.
+      params: The parameters, or their shapes; needed to check the patterns.
 
     Raises:
-      UsageError: an unknown name, a number out of its range, or a pattern that no parameter matches.
+      UsageError: An unknown name, a number out of its range, or a pattern that no parameter matches.
 
     References:
       Duchi et al., Adaptive subgradient methods, 2011 (Adagrad). Tieleman and Hinton, lecture 6.5, 2012 (RMSprop).

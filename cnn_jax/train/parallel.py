@@ -34,12 +34,12 @@ class DataParallel:
     Attributes:
       mode: ``'jit'`` or ``'pmap'``, see above; they end with the same parameters, to rounding, where neither batch
         statistics nor random numbers enter. ``'pmap'`` is for one process.
-      num_devices: how many devices, the first ones; None for all, of all processes.
-      shard_parameters: keep each array of the parameters and of the optimiser in parts, one a device, along its longest
+      num_devices: How many devices, the first ones; None for all, of all processes.
+      shard_parameters: Keep each array of the parameters and of the optimiser in parts, one a device, along its longest
         axis that divides, and gather it where it is used (FSDP: Zhao et al., 2023); for ``'jit'``.
 
     Raises:
-      UsageError: an unknown mode, or options that do not go with it.
+      UsageError: An unknown mode, or options that do not go with it.
     """
 
     mode: str = "jit"

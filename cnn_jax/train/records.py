@@ -21,10 +21,10 @@ class MetricsLog:
     killed and continued leaves the same bytes as one that was not. Times go to TensorBoard.
 
     Args:
-      directory: the run directory.
-      length: how many bytes of an earlier ``metrics.jsonl`` to keep: what :attr:`length` was when the checkpoint to
+      directory: The run directory.
+      length: How many bytes of an earlier ``metrics.jsonl`` to keep: what :attr:`length` was when the checkpoint to
         continue from was saved. Lines written after it are dropped; the resumed run writes them again.
-      step: the step of that checkpoint; TensorBoard hides the events after it.
+      step: The step of that checkpoint; TensorBoard hides the events after it.
     """
 
     def __init__(self, directory: Path, *, length: int = 0, step: int = 0) -> None:
@@ -111,9 +111,9 @@ def read_last_record(directory: Path) -> dict[str, Any]:
     """The newest line of a run's ``metrics.jsonl``, without reading the others.
 
     Raises:
-      OSError: there is no such file.
-      LookupError: it is empty.
-      ValueError: the line is only half written.
+      OSError: There is no such file.
+      LookupError: It is empty.
+      ValueError: The line is only half written.
     """
     with open(directory / _FILE, "rb") as file:
         file.seek(max(file.seek(0, os.SEEK_END) - _LONGEST_LINE, 0))

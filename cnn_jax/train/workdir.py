@@ -34,11 +34,11 @@ class Workdir:
     begun before, checks that it was begun with the same config.
 
     Args:
-      path: the folder.
-      config: the run's config.
+      path: The folder.
+      config: The run's config.
 
     Raises:
-      UsageError: the folder cannot be written, belongs to a run with another config, or another process trains in it.
+      UsageError: The folder cannot be written, belongs to a run with another config, or another process trains in it.
     """
 
     def __init__(self, path: Path, config: ConfigDict) -> None:
@@ -74,7 +74,7 @@ def open_workdir(path: Path, config: ConfigDict) -> Iterator[None]:
     """The :class:`Workdir` of a run, opened by the first process while the others wait for it.
 
     Raises:
-      UsageError: as the class; in every process, since one alone would leave the others waiting.
+      UsageError: As the class; in every process, since one alone would leave the others waiting.
     """
     failure: UsageError | None = None
     with contextlib.ExitStack() as opened:

@@ -14,7 +14,7 @@ from cnn_jax.metrics import Metric, metric_of
 from cnn_jax.runtime.files import write_json
 from cnn_jax.sweep import space
 from cnn_jax.sweep.driver import write_results
-from cnn_jax.sweep.settings import Place, Sweep
+from cnn_jax.sweep.settings import Sweep, SweepPlace
 from cnn_jax.sweep.store import Store
 from cnn_jax.sweep.table import best_row
 from cnn_jax.sweep.worker import work
@@ -85,7 +85,7 @@ def test_sweep_prunes_high_values_and_finds_the_lowest(tmp_path: Path) -> None:
     sweep = Sweep(
         ConfigDict({"rate": 0.1}), part, f"{__name__}:train", metric, 6, sampler="grid", pruner="halving", reports=False
     )
-    store = Store(Place(tmp_path), sweep)
+    store = Store(SweepPlace(tmp_path), sweep)
     work(store)
     rows = store.rows()
     first = []

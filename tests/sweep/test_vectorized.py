@@ -19,7 +19,7 @@ from cnn_jax import train as training
 from cnn_jax.errors import Interrupted
 from cnn_jax.metrics import Metric
 from cnn_jax.sweep import space, vectorized
-from cnn_jax.sweep.settings import Place, Sweep, write_sweep_file
+from cnn_jax.sweep.settings import Sweep, SweepPlace, write_sweep_file
 from cnn_jax.sweep.store import Store
 from cnn_jax.sweep.trial import Outcome, Trial, trial_directory
 from cnn_jax.sweep.worker import work
@@ -192,7 +192,7 @@ def test_an_interrupted_group_goes_on_where_it_was(tmp_path: Path, alone: list[T
 
 
 def test_killed_trials_of_one_program_are_finished_by_another_worker(tmp_path: Path, alone: list[Trial]) -> None:
-    part, place = space.sweep(VALUES[:3]), Place(tmp_path)
+    part, place = space.sweep(VALUES[:3]), SweepPlace(tmp_path)
     base = make_trials(tmp_path, [{}])[0].config
     sweep = Sweep(
         base,
