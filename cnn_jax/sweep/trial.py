@@ -92,7 +92,7 @@ class Preparation(Protocol):
     """
 
     def program(self, config: ConfigDict, parallel: training.DataParallel) -> training.Program:
-        """What the run of a config computes; all these configs share the compiled functions."""
+        """What the run of a config computes, bound to its values; all these configs share the compiled functions."""
         ...
 
     def begin(self, config: ConfigDict, directory: Path) -> None:

@@ -72,14 +72,12 @@ def _run_group(
     preparation: Preparation = module.prepare(group[0].config, group[0].workdir)
     programs: list[tuple[Trial, training.Program]] = []
     for trial in group:
-        program = preparation.program(trial.config, training.ONE_DEVICE)
         try:
-            streamed = isinstance(program.task.train_examples, Stream)  # making the task checks the trial's values
-            programs.append((trial, program))
+            programs.append((trial, preparation.program(trial.config, training.ONE_DEVICE)))
         except UsageError as error:
             yield Outcome(trial.number, "failed", reason=one_line(error))
     whole = [trial for trial, _ in programs]
-    if programs and streamed:
+    if programs and isinstance(programs[0][1].task.train_examples, Stream):
         yield from alone(whole, "its examples are read from disk in every step")
         return
     if len(programs) < 2:

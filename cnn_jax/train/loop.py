@@ -105,8 +105,7 @@ def train(
             on_evaluation(evaluation, scores)
         return False
 
-    plan, metric = program.plan, program.task.monitored
-    program.parallel.check_batch(plan.batch_size)
+    plan, metric = program.plan, program.check()
     with Checkpoints(directory / "checkpoints") as checkpoints, StopRequest() as stop:
         start = checkpoints.restore(program.template) or Checkpoint(program.first_state(seed), {})
         step = int(start.state.step)
@@ -165,7 +164,7 @@ def train_together(
         at_step: dict[int, list[tuple[_Member, TrainState]]] = {}
         for index, start in enumerate(_starts(vectorized, runs, checkpoints)):
             run, step = runs[index], int(start.state.step)
-            plan, metric = run.program.plan, run.program.task.monitored
+            plan, metric = run.program.plan, run.program.check()
             history = opened.enter_context(
                 open_history(run.directory, plan, metric, checkpoints[index], step=step, notes=start.notes)
             )

@@ -108,11 +108,30 @@ class Program:
         self.functions = Functions(self._make_task, plan, parallel)
 
     def bind(self, hyperparameters: Hyperparameters) -> "Program":
-        """The program with other values of the same traced hyperparameters; they share what is compiled."""
+        """The program with other values of the same traced hyperparameters; they share what is compiled.
+
+        Raises:
+          UsageError: See :meth:`check`.
+        """
         other = copy.copy(self)
         other.hyperparameters = dict(hyperparameters)
         vars(other).pop("task", None)
+        other.check()
         return other
+
+    def check(self) -> Metric:
+        """Finds mistakes before anything is written or compiled.
+
+        Returns:
+          The monitored metric.
+
+        Raises:
+          UsageError: A hyperparameter is out of its range, or the monitor, the target or the batch size does not fit.
+        """
+        metric = self.task.monitored
+        self.plan.check_target(metric)
+        self.parallel.check_batch(self.plan.batch_size)
+        return metric
 
     @functools.cached_property
     def task(self) -> Task:
