@@ -117,7 +117,8 @@ class Classifier:
             )
         self.abstract_model = nnx.eval_shape(lambda: self.create(jax.random.key(0)))
         self._trained = models.trainable(self.abstract_model, freeze=config.freeze)
-        self._graph, self.abstract_params, _ = nnx.split(self.abstract_model, self._trained, ...)
+        self._graph = nnx.split(self.abstract_model, self._trained, ...)[0]
+        self.abstract_params = nnx.state(self.abstract_model, self._trained)
 
     def create(self, key: Key[Array, ""]) -> nn.Sequence:
         """The network with freshly drawn parameters."""
@@ -147,7 +148,7 @@ class Classifier:
         """The state before the first step."""
         model, decay = self.create(training.stream_key(key, "params")), self.config.ema_decay
         averaged = may_differ_from_zero(decay)
-        _, params, model_state = nnx.split(model, self._trained, ...)
+        params, model_state = nnx.state(model, self._trained), nnx.state(model, nnx.Not(self._trained))
         return training.create_state(key, params, model_state, optimizer, ema=averaged)
 
     @functools.cached_property

@@ -89,9 +89,9 @@ def _run_group(
         yield from alone(whole, "two of them side by side do not fit into the memory")
         return
     most = min(most, _MOST_TOGETHER)
-    options = {"report": report, "metric": metric, "reports": reports}
     for first in range(0, len(programs), most):
-        yield from _train_together(preparation, vectorized, programs[first : first + most], size, **options)
+        some = programs[first : first + most]
+        yield from _train_together(preparation, vectorized, some, size, report=report, metric=metric, reports=reports)
 
 
 def groups(trials: Sequence[Trial], numbers: Sequence[str]) -> list[list[Trial]]:

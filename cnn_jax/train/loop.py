@@ -125,8 +125,9 @@ def train(
             else:
                 if step:
                     progress.log(f"continuing from step {step} of {plan.total_steps}")
-                shown = {"how_to_continue": how_to_continue, "progress": progress}
-                (ended,) = _Loop(group, [_Member(0, history)], stop, reported, **shown).train()
+                members = [_Member(0, history)]
+                loop = _Loop(group, members, stop, reported, how_to_continue=how_to_continue, progress=progress)
+                (ended,) = loop.train()
             if ended.trained is None:
                 raise ended.error or AssertionError
             checkpoints.wait()

@@ -167,8 +167,8 @@ class Program:
 
         functions = self.functions
         in_memory, streamed = bound(functions.compiled_evaluation), bound(functions.compiled_streamed_evaluation)
-        sizes = {"batch_size": self.plan.batch_size, "parallel": self.parallel}
-        return Evaluations(in_memory, streamed, self.task.eval_examples, **sizes)
+        examples, size = self.task.eval_examples, self.plan.batch_size
+        return Evaluations(in_memory, streamed, examples, batch_size=size, parallel=self.parallel)
 
 
 class Functions:
