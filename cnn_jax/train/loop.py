@@ -27,7 +27,7 @@ from cnn_jax.train.step import Metrics
 
 _SKIPPED = Metric("skipped", better="lower")  # of which make_step gives the scores
 _SAVE_SECONDS = 30.0  # between checkpoints of many runs, or
-_SAVE_SHARE = 20  # so many times what saving them takes
+_SAVE_SHARE = 20  # this many times the duration of the last save
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,10 +173,13 @@ def train_together(
                 yield Ended(index, history.evaluation, 0.0, Trained(start.state, history.scores))
             else:
                 at_step.setdefault(step, []).append((_Member(index, history), start.state))
-        for pairs in at_step.values():  # of several steps only where saving was cut short
-            members, states = [member for member, _ in pairs], [state for _, state in pairs]
-            indices = [member.index for member in members]
-            with Stacks(vectorized, indices, [runs[k].program.hyperparameters for k in indices], states, size) as group:
+        while at_step:  # of several steps only where saving was cut short
+            pairs = at_step.pop(min(at_step))
+            members = [member for member, _ in pairs]
+            values = [runs[member.index].program.hyperparameters for member in members]
+            indices, states = [member.index for member in members], [state for _, state in pairs]
+            with Stacks(vectorized, indices, values, states, size) as group:
+                del pairs, states  # whose memory the runs need
                 yield from _Loop(group, members, stop, on_evaluation, save_seconds=_SAVE_SECONDS).train()
 
 

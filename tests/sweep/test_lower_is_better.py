@@ -42,7 +42,7 @@ def program(evaluate: Any, *, rate: float = 0.05, **ends: Any) -> training.Progr
 
 def valley(state: training.TrainState, batch: training.Batch) -> training.Metrics:
     """11 px at the start, less and less until step 10, and then more and more."""
-    return {"rmse": (jnp.abs(state.step - 10.0) + 1, jnp.ones(()))}
+    return {"rmse": (jnp.abs(state.step.astype(jnp.float32) - 10) + 1, jnp.ones(()))}
 
 
 def distance(state: training.TrainState, batch: training.Batch) -> training.Metrics:
