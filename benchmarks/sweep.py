@@ -59,7 +59,7 @@ def measure(
     """Runs a sweep with ``count`` workers; how long the trials took altogether, and each for itself."""
     from cnn_jax.sweep.driver import drive, write_results
     from cnn_jax.sweep.local import LocalWorkers
-    from cnn_jax.sweep.settings import Place, write_sweep_file
+    from cnn_jax.sweep.settings import SweepPlace, write_sweep_file
     from cnn_jax.sweep.store import Store
 
     class Watched(LocalWorkers):
@@ -70,7 +70,7 @@ def measure(
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/compiled"
-        place = Place(Path(folder) / "sweep")
+        place = SweepPlace(Path(folder) / "sweep")
         place.directory.mkdir()
         write_sweep_file(place, described)
         store = Store(place, described)

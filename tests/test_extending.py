@@ -34,10 +34,10 @@ def test_every_row_of_the_table_has_an_example() -> None:
 
 @pytest.mark.parametrize("name", ["my_layer.py", "my_sampler.py"])
 def test_examples_hold_what_they_assert(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cnn_jax.sweep import engines
+    from cnn_jax.sweep import samplers
 
-    monkeypatch.setattr(engines, "ENGINES", dict(engines.ENGINES))
-    monkeypatch.setattr(engines, "SAMPLERS", dict(engines.SAMPLERS))
+    monkeypatch.setattr(samplers, "SAMPLERS", dict(samplers.SAMPLERS))
+    monkeypatch.setattr(samplers, "LEARNING", dict(samplers.LEARNING))
     runpy.run_path(str(folder / name))
 
 

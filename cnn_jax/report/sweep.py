@@ -38,6 +38,8 @@ def write_sweep(
     best: int | None = None,
     seeds: int = 1,
     curve: Callable[[int], Curve] = lambda number: (),
+    best_commands: str = "",
+    how_to_continue: str = "",
 ) -> Path:
     """Writes ``sweep.html``, which loads nothing and opens offline.
 
@@ -49,6 +51,8 @@ def write_sweep(
       best: the number of the best trial; by default that of the best score.
       seeds: runs of each point.
       curve: a trial's scores over the epochs, by its number; asked of the best few hundred only.
+      best_commands: how to train the best trial again, and to write its report; shown with it.
+      how_to_continue: the command that continues the sweep; shown at the end.
 
     Returns:
       The page's path.
@@ -61,7 +65,7 @@ def write_sweep(
     >>> write_sweep(Path(tempfile.mkdtemp()), rows, title="A sweep", metric=metric).name
     'sweep.html'
     """
-    sweep = _Sweep(workdir, rows, metric, seeds, best)
+    sweep = _Sweep(workdir, rows, metric, seeds, best, best_commands, how_to_continue)
     swept = ", ".join(sweep.keys) or "nothing"
     page = Page(
         title=title,
@@ -96,6 +100,8 @@ class _Sweep:
     metric: Metric
     seeds: int
     best_number: int | None
+    best_commands: str
+    how_to_continue: str
 
     @functools.cached_property
     def scored(self) -> list[TrialLike]:
@@ -177,7 +183,7 @@ def _headlines(sweep: _Sweep) -> list[Headline]:
 
 
 def _sections(sweep: _Sweep) -> list[Section]:
-    sections = [_best(sweep.workdir, sweep.best)] if sweep.best is not None else []
+    sections = [_best(sweep, sweep.best)] if sweep.best is not None else []
     sections += _heat_map(sweep)
     if sweep.scored and sweep.parameters:
         sections += [_parallel(sweep), _each_parameter(sweep)]
@@ -188,22 +194,18 @@ def _sections(sweep: _Sweep) -> list[Section]:
     if sweep.seeds > 1:
         sections.append(_points(sweep))
     sections.append(Section("Trials", widget=_table(sweep)))
-    sections.append(Section("How to continue", code=f"python launch.py --mode=sweep --workdir={sweep.workdir}"))
-    return sections
+    return [*sections, *([Section("How to continue", code=sweep.how_to_continue)] if sweep.how_to_continue else [])]
 
 
-def _best(workdir: Path, row: TrialLike) -> Section:
+def _best(sweep: _Sweep, row: TrialLike) -> Section:
     folder = f"trials/{row.number:04d}"
-    report = workdir / folder / "report.html"
+    report = sweep.workdir / folder / "report.html"
     link = '<p><a href="{{ folder }}/report.html">The report of trial {{ number }}</a></p>'
-    command = f"python launch.py --workdir={workdir / folder}" + ("" if report.is_file() else "  # writes its report")
-    if (workdir / "best.py").is_file():
-        command = f"python launch.py --config={workdir / 'best.py'}\n{command}"
     return Section(
         "Best trial",
         table=Table(["parameter", "value"], [[key, format_value(value)] for key, value in row.overrides.items()]),
         widget=_render(link, folder=folder, number=row.number) if report.is_file() else None,
-        code=command,
+        code=sweep.best_commands or None,
     )
 
 

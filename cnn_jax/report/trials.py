@@ -1,4 +1,4 @@
-"""What the page of a sweep knows of a trial, and which of the parameters the score hangs on."""
+"""What the page of a sweep reads of a trial, and how important each parameter is for the score."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""A sweep from its beginning to its results: looks on while workers work, and writes down what came out."""
+"""Drives a sweep: starts workers, shows progress, and writes the results."""
 
 import pprint
 import time
@@ -11,6 +11,7 @@ from rich.table import Table
 from cnn_jax.errors import Interrupted, UsageError
 from cnn_jax.report.formatting import format_duration, format_value, short_names
 from cnn_jax.runtime.files import write_atomically
+from cnn_jax.sweep.commands import continue_sweep, launch
 from cnn_jax.sweep.live import View, values
 from cnn_jax.sweep.local import Workers
 from cnn_jax.sweep.settings import Sweep
@@ -29,7 +30,7 @@ def drive(store: Store, workers: Workers) -> list[TrialRow]:
 
     Raises:
       Interrupted: SIGTERM or Ctrl-C; all that ran is saved, and the sweep can be continued.
-      UsageError: the first trials failed for one and the same reason, or the workers cannot work.
+      UsageError: The first trials failed for one and the same reason, or the workers cannot work.
     """
     directory = store.place.directory
     store.note_driver()
@@ -45,9 +46,9 @@ def drive(store: Store, workers: Workers) -> list[TrialRow]:
                 if failure or finished >= store.sweep.trials:  # more, where another driver has extended it
                     break
                 if stop.signal:
-                    view.tell("stopping: what runs is saved")
+                    view.print("stopping: running trials are saved")
                     line = f"stopped by {stop.signal.name} after {finished} of {store.sweep.trials} trials, all saved"
-                    raise Interrupted(stop.signal, f"{line}; to continue: {how_to_continue(directory)}")
+                    raise Interrupted(stop.signal, f"{line}; to continue: {continue_sweep(directory)}")
                 workers.tend(store.begun)
                 if time.monotonic() - written > _WRITE_SECONDS:
                     write_table(directory, rows)
@@ -58,19 +59,14 @@ def drive(store: Store, workers: Workers) -> list[TrialRow]:
     if failure:
         raise UsageError(
             f"the first trials all failed for one reason: {failure}; "
-            f"mend it, and begin again in another --workdir (their logs are in {directory / 'trials'})"
+            f"fix it, and begin again in another --workdir (their logs are in {directory / 'trials'})"
         )
     return rows
 
 
-def how_to_continue(directory: Path) -> str:
-    """The command."""
-    return f"python launch.py --mode=sweep --workdir={directory}"
-
-
 def write_results(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> None:
     """Writes ``sweep.csv``, ``sweep.html`` and, when a trial is complete, ``best.py``."""
-    from cnn_jax.sweep.page import write_page  # brings in matplotlib, which takes its time
+    from cnn_jax.sweep.page import write_page  # imports matplotlib, which is slow
 
     write_table(directory, rows)
     best = best_row(rows, sweep.metric)
@@ -83,7 +79,7 @@ def show(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> None:
     """Prints the best points, and where everything is.
 
     Raises:
-      UsageError: all trials failed.
+      UsageError: All trials failed.
     """
     best = best_row(rows, sweep.metric)
     counts = {state: sum(row.state == state for row in rows) for state in FINISHED}
@@ -93,11 +89,12 @@ def show(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> None:
     if best is None:
         print(f"no trial is complete ({counted or 'none has run'}); {directory / 'sweep.csv'} says why")
         return
+    best_config = f"--config={directory / 'best.py'}"
     console, title = Console(), f"{directory}: {counted}"
     table = _table(sweep, rows, title, columns=True)
     fits = console.measure(table, options=console.options.update(max_width=1000)).maximum <= console.width
     console.print(table if fits else _table(sweep, rows, title, columns=False))
-    print(f"the best is trial {best.number}; its config: python launch.py --config={directory / 'best.py'}")
+    print(f"the best is trial {best.number}; its config: {launch(best_config)}")
     print(f"the sweep is in {directory}; all trials: {directory / 'sweep.csv'}; open {directory / 'sweep.html'}")
 
 
@@ -142,7 +139,7 @@ def _config_file(sweep: Sweep, directory: Path, best: TrialRow, rows: Sequence[T
 What it has of its own:
 {changed}
 
-Command:  python launch.py --config={directory / "best.py"}
+Command:  {launch(f"--config={directory / 'best.py'}")}
 """
 
 from ml_collections import ConfigDict

@@ -29,16 +29,16 @@ class View:
     """A sweep's progress; a context manager. On a terminal it is redrawn in place, elsewhere each outcome is a line.
 
     Args:
-      sweep: whose.
-      directory: the sweep's folder.
-      rows: those of earlier sittings, which are not told again.
+      sweep: Whose.
+      directory: The sweep's folder.
+      rows: Those of earlier sessions; trials that are finished among them are not printed.
     """
 
     def __init__(self, sweep: Sweep, directory: Path, rows: Sequence[TrialRow] = ()) -> None:
         self._sweep, self._directory, self._file = sweep, directory, sys.stdout
         self._watched = (-1, 0.0, 0.0)  # a trial, how much of it was done when it was first seen, and when that was
-        self._told = {row.number for row in rows if _is_finished(row)}
-        self._before, self._started, self._first_outcome = len(self._told), time.monotonic(), 0.0
+        self._printed = {row.number for row in rows if _is_finished(row)}
+        self._before, self._started, self._first_outcome = len(self._printed), time.monotonic(), 0.0
         terminal = self._file.isatty() and os.environ.get("TERM") != "dumb"
         self._live = Live(console=Console(file=self._file), refresh_per_second=4) if terminal else None
 
@@ -54,24 +54,25 @@ class View:
     def update(self, rows: Sequence[TrialRow], running: Sequence[Running]) -> None:
         """Shows how things are."""
         for row in rows:
-            if _is_finished(row) and row.number not in self._told:
-                self._told.add(row.number)
+            if _is_finished(row) and row.number not in self._printed:
+                self._printed.add(row.number)
                 self._first_outcome = self._first_outcome or time.monotonic()
-                self.tell(self._outcome(row))
+                self.print(self._outcome(row))
         if self._live is not None:
             group = Group(self._running(running), self._bar(rows, running))
             # Room for the ^C that a terminal writes: on a line of its own it would shift what is redrawn.
             self._live.update(Constrain(group, self._live.console.width - 2))
 
-    def tell(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Prints a line, on a terminal above what is redrawn."""
         if self._live is not None:
             self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(line, file=self._file, flush=True)
+            self._file.write(f"{line}\n")
+            self._file.flush()
 
     def _outcome(self, row: TrialRow) -> str:
-        counted = f"[{len(self._told)}/{self._sweep.trials}]"
+        counted = f"[{len(self._printed)}/{self._sweep.trials}]"
         if row.state == "failed":
             found = f"failed: {row.reason}"
         else:
@@ -82,7 +83,7 @@ class View:
         table = Table(box=None, pad_edge=False)
         for column in ("trial", "time", "evaluations", self._sweep.metric.name):
             table.add_column(column, no_wrap=True)
-        table.add_column("values")  # which give way where the terminal is narrow
+        table.add_column("values")  # cut off where the terminal is narrow
         for row, seconds, evaluation, score in running[:_SHOWN]:
             cells = str(row.number), format_duration(seconds), str(evaluation or "-"), self._score(score)
             table.add_row(*cells, Text(values(row.overrides), no_wrap=True, overflow="ellipsis"))
@@ -94,8 +95,8 @@ class View:
         left = self._time_left(running)
         table = Table.grid(expand=True, padding=(0, 1))
         table.add_row(
-            ProgressBar(total=self._sweep.trials, completed=len(self._told)),
-            Text(f"{len(self._told)}/{self._sweep.trials}" + (f"  {left} left" if left else ""), justify="right"),
+            ProgressBar(total=self._sweep.trials, completed=len(self._printed)),
+            Text(f"{len(self._printed)}/{self._sweep.trials}" + (f"  {left} left" if left else ""), justify="right"),
         )
         whole = Table.grid(expand=True)
         whole.add_row(Text(self._best(rows, running), no_wrap=True, overflow="ellipsis"))
@@ -114,8 +115,8 @@ class View:
         return f"best so far: {self._score(score)}, trial {row.number}: {values(row.overrides)}"
 
     def _time_left(self, running: Sequence[Running]) -> str | None:
-        """From the speed of this sitting; before its first outcome from how far a trial has come since it was seen."""
-        now, done, left = time.monotonic(), len(self._told) - self._before, self._sweep.trials - len(self._told)
+        """From the speed of this session; before its first outcome, from the progress of one trial."""
+        now, done, left = time.monotonic(), len(self._printed) - self._before, self._sweep.trials - len(self._printed)
         if done and not left:
             return None
         if done > 1 and left <= len(running):  # what was trained together ends one after the other

@@ -29,16 +29,16 @@ class Sweep:
     """What is tried, and how.
 
     Attributes:
-      config: what all trials have in common.
-      space: what they differ in.
-      train: the function that trains one, as ``module:name``; see :class:`cnn_jax.sweep.trial.Train`.
-      metric: what trials are compared by, named ``'split/metric'``.
-      points: how many points are tried.
-      engine: one of :data:`cnn_jax.sweep.engines.ENGINES`.
-      pruner: one of :data:`cnn_jax.sweep.engines.PRUNERS`.
-      seeds: the runs of each point; their seeds are ``config.seed``, and those after it.
-      ahead: how many points may be begun before the result of the first of them is known to an engine that learns.
-      reports: whether each trial has a ``report.html``.
+      config: What all trials have in common.
+      space: What they differ in.
+      train: The function that trains one, as ``module:name``; see :class:`cnn_jax.sweep.trial.Train`.
+      metric: What trials are compared by, named ``'split/metric'``.
+      points: How many points are tried.
+      sampler: One of :data:`cnn_jax.sweep.samplers.SAMPLERS`.
+      pruner: One of :data:`cnn_jax.sweep.samplers.PRUNERS`.
+      seeds: The runs of each point; their seeds are ``config.seed``, and those after it.
+      ahead: How many points may be begun before the result of the first of them is known to a sampler that learns.
+      reports: Whether each trial has a ``report.html``.
     """
 
     config: ConfigDict
@@ -46,7 +46,7 @@ class Sweep:
     train: str
     metric: Metric
     points: int
-    engine: str = "sobol"
+    sampler: str = "sobol"
     pruner: str = "none"
     seeds: int = 1
     ahead: int = 1
@@ -54,7 +54,7 @@ class Sweep:
 
     @property
     def seed(self) -> int:
-        """Of the engine."""
+        """Of the sampler."""
         return self.config.get("seed", 0)
 
     @property
@@ -71,6 +71,7 @@ class Sweep:
     @staticmethod
     def from_json(fields: dict[str, Any]) -> "Sweep":
         """The sweep that :meth:`to_json` wrote, also that of an earlier version."""
+        fields = {"sampler" if key == "engine" else key: value for key, value in fields.items()}
         config, metric = configs.upgraded(configs.from_json(json.dumps(fields["config"]))), fields["metric"]
         own = {
             "config": config,
@@ -93,12 +94,12 @@ def _metric_by_name(name: str) -> Metric:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class SweepPlace:
     """Where a sweep is: its folder, and the database of its trials.
 
     Attributes:
-      directory: the folder.
-      storage: the URL of a database; empty for SQLite in the folder.
+      directory: The folder.
+      storage: The URL of a database; empty for SQLite in the folder.
     """
 
     directory: Path
@@ -108,7 +109,7 @@ class Place:
     def url(self) -> str:
         """Of the database, with the driver that this project installs.
 
-        >>> Place(Path("runs/sweep"), "postgresql://me@host/sweeps").url
+        >>> SweepPlace(Path("runs/sweep"), "postgresql://me@host/sweeps").url
         'postgresql+psycopg://me@host/sweeps'
         """
         if not self.storage:
@@ -127,20 +128,20 @@ class Place:
         return str(self.directory.absolute()) if self.storage else "sweep"
 
 
-def write_sweep_file(place: Place, sweep: Sweep) -> None:
+def write_sweep_file(place: SweepPlace, sweep: Sweep) -> None:
     """Writes ``sweep.json``; a password in the URL is left out."""
     write_json(place.directory / FILE, {"storage": without_password(place.storage), **sweep.to_json()})
 
 
-def read_sweep_file(directory: Path, *, storage: str = "") -> tuple[Place, Sweep]:
+def read_sweep_file(directory: Path, *, storage: str = "") -> tuple[SweepPlace, Sweep]:
     """The sweep of a folder.
 
     Args:
-      directory: the folder.
-      storage: the URL of its database, where it has one with a password.
+      directory: The folder.
+      storage: The URL of its database, where it has one with a password.
 
     Raises:
-      UsageError: the folder holds no sweep, a damaged one, or its database must be named.
+      UsageError: The folder holds no sweep, a damaged one, or its database must be named.
     """
     path = directory / FILE
     if not path.is_file():
@@ -154,7 +155,7 @@ def read_sweep_file(directory: Path, *, storage: str = "") -> tuple[Place, Sweep
     known = fields.pop("storage")
     if "***" in known and not storage:
         raise UsageError(f"--workdir={directory}: give its database again, with the password: --storage={known}")
-    return Place(directory, storage or known), Sweep.from_json(fields)
+    return SweepPlace(directory, storage or known), Sweep.from_json(fields)
 
 
 def without_password(url: str) -> str:

@@ -23,15 +23,15 @@ class TrialRow:
     """One trial.
 
     Attributes:
-      number: the trial's.
-      point: which values it has; the trials of one point differ in their seed alone.
-      state: of the trial.
-      score: its metric; None while there is none.
-      mean: of the scores of the complete trials of its point; None while there are none.
-      std: their deviation (n - 1); 0 for one trial.
-      seconds: it took.
-      reason: why it was pruned or failed.
-      overrides: dotted key -> value.
+      number: The trial's.
+      point: Which values it has; the trials of one point differ in their seed alone.
+      state: Of the trial.
+      score: Its metric; None while there is none.
+      mean: Of the scores of the complete trials of its point; None while there are none.
+      std: Their deviation (n - 1); 0 for one trial.
+      seconds: It took.
+      reason: Why it was pruned or failed.
+      overrides: Dotted key -> value.
     """
 
     number: int
@@ -108,7 +108,7 @@ def read_table(directory: Path) -> list[TrialRow]:
     """The rows of a sweep's ``sweep.csv``, by number.
 
     Raises:
-      UsageError: the folder holds no sweep.
+      UsageError: The folder holds no sweep.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())

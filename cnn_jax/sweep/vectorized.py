@@ -1,9 +1,9 @@
 """The vectorised runner: trials that differ only in numbers train together, in one compiled program.
 
-Learning rate, momentum, weight decay, dropout, label smoothing: the numbers that an experiment's program takes as
-arguments (``traced`` in its module), and the seed. Trials with other differences (batch size, width, optimiser)
-form groups, and each group is compiled once. What would not pay is trained alone, and its log says why; where that is
-all of a sweep, the driver leaves it to the local runner's workers instead (:func:`would_not_pay`).
+Learning rate, momentum, weight decay, dropout, label smoothing: an experiment's traced hyperparameters
+(``traced(config)`` in its module), and the seed. Trials with other differences (batch size, width, optimiser)
+form groups, and each group is compiled once. Trials without a group are trained alone, and their logs say why; where
+these are all, the driver uses the local runner's workers instead (:func:`reason_against`).
 """
 
 import contextlib
@@ -23,14 +23,14 @@ from cnn_jax.sweep.settings import Sweep
 from cnn_jax.sweep.trial import Outcome, Preparation, Report, Train, Trial
 
 _MOST_TOGETHER = 128  # each has files open
-_LONELY = "no other trial differs from it in numbers alone"
-_ALL_LONELY = "no two of its trials differ in numbers alone"
+_NO_OTHER = "no other trial differs from it in numbers alone"
+_NO_GROUPS = "no two of its trials differ in numbers alone"
 
 
 def run_vectorized(
     trials: Sequence[Trial], *, train: Train, report: Report, metric: str, reports: bool = True
 ) -> Iterator[Outcome]:
-    """The :class:`~cnn_jax.sweep.trial.Runner` that trains trials together, and alone where that would not pay.
+    """The :class:`~cnn_jax.sweep.trial.Runner` that trains trials together, and alone those without a group.
 
     Which it was, and why, is printed, and in the ``log.txt`` of each trial.
     """
@@ -66,25 +66,23 @@ def _run_group(
     reports: bool,
 ) -> Iterator[Outcome]:
     """Trains trials that differ in traced hyperparameters alone."""
-    reason = _unprepared(module) or obstacle(group[0].config) or (_LONELY if len(group) == 1 else "")
+    reason = _unprepared(module) or obstacle(group[0].config) or (_NO_OTHER if len(group) == 1 else "")
     if reason:
         yield from alone(group, reason)
         return
     preparation: Preparation = module.prepare(group[0].config, group[0].workdir)
     programs: list[tuple[Trial, training.Program]] = []
     for trial in group:
-        program = preparation.program(trial.config, training.ONE_DEVICE)
         try:
-            streamed = isinstance(program.task.train_examples, Stream)  # making the task checks the trial's values
-            programs.append((trial, program))
+            programs.append((trial, preparation.program(trial.config, training.ONE_DEVICE)))
         except UsageError as error:
             yield Outcome(trial.number, "failed", reason=one_line(error))
     whole = [trial for trial, _ in programs]
-    if programs and streamed:
+    if programs and isinstance(programs[0][1].task.train_examples, Stream):
         yield from alone(whole, "its examples are read from disk in every step")
         return
     if len(programs) < 2:
-        yield from alone(whole, _LONELY)
+        yield from alone(whole, _NO_OTHER)
         return
     vectorized = training.VectorizedProgram(programs[0][1])
     size, most = vectorized.fitting(len(programs))
@@ -92,9 +90,9 @@ def _run_group(
         yield from alone(whole, "two of them side by side do not fit into the memory")
         return
     most = min(most, _MOST_TOGETHER)
-    options = {"report": report, "metric": metric, "reports": reports}
     for first in range(0, len(programs), most):
-        yield from _train_together(preparation, vectorized, programs[first : first + most], size, **options)
+        some = programs[first : first + most]
+        yield from _train_together(preparation, vectorized, some, size, report=report, metric=metric, reports=reports)
 
 
 def groups(trials: Sequence[Trial], numbers: Sequence[str]) -> list[list[Trial]]:
@@ -113,28 +111,28 @@ def groups(trials: Sequence[Trial], numbers: Sequence[str]) -> list[list[Trial]]
     return list(found.values())
 
 
-def would_not_pay(sweep: Sweep) -> str:
-    """Why no two trials of a sweep are to be trained together, as far as is known beforehand; empty for no reason."""
+def reason_against(sweep: Sweep) -> str:
+    """Why no two trials of a sweep can be trained together, as far as is known beforehand; empty if they can."""
     module = importlib.import_module(sweep.train.partition(":")[0])
     reason = _unprepared(module) or obstacle(sweep.config)
     if reason or sweep.seeds > 1:
         return reason
     traced = _traced(module, sweep.config)
-    if sweep.engine != "grid":
+    if sweep.sampler != "grid":
         leaves = (leaf for leaf, _ in space.leaves(sweep.space) if not isinstance(leaf, space.When))
         varied = {name for leaf in leaves for name in space.names(leaf)}
-        return "" if varied & {"seed", *traced} else _ALL_LONELY
+        return "" if varied & {"seed", *traced} else _NO_GROUPS
     shapes: set[str] = set()
     for point in space.grid(sweep.space, configs.flatten(sweep.config))[: sweep.points]:
         shape = training.shape_of(configs.override(sweep.config, point), traced)
         if shape in shapes:
             return ""
         shapes.add(shape)
-    return _ALL_LONELY
+    return _NO_GROUPS
 
 
 def _traced(module: ModuleType, config: ConfigDict) -> Sequence[str]:
-    """The keys of the traced hyperparameters of a config."""
+    """The traced hyperparameters of an experiment."""
     return module.traced(config) if hasattr(module, "traced") else ()
 
 
@@ -143,7 +141,7 @@ def _unprepared(module: ModuleType) -> str:
 
 
 def obstacle(config: ConfigDict) -> str:
-    """Why trials of a config are not to be trained together, as far as it says; empty for no reason."""
+    """Why trials of a config cannot be trained together, as far as it says; empty if they can."""
     for key, value in (("debug_nans", True), ("shard_parameters", True), ("parallel", "pmap")):
         if config.get(key) == value:
             return f"{key}={value!r} is for one run"

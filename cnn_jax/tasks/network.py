@@ -60,7 +60,8 @@ class TaskNetwork:
         augment.check_test_time(config.data.test_time)
         self.abstract_model = nnx.eval_shape(lambda: self.create(jax.random.key(0)))
         self._trained = models.trainable(self.abstract_model, freeze=config.freeze)
-        self._graph, self.abstract_params, _ = nnx.split(self.abstract_model, self._trained, ...)
+        self._graph = nnx.split(self.abstract_model, self._trained, ...)[0]
+        self.abstract_params = nnx.state(self.abstract_model, self._trained)
 
     def create(self, key: Key[Array, ""]) -> nn.Sequence:
         """The network with freshly drawn parameters."""
@@ -89,7 +90,7 @@ class TaskNetwork:
           values: What to start from instead of what is drawn.
         """
         model = self.create(training.stream_key(key, "params"))
-        _, *parts = nnx.split(model, self._trained, ...)
+        parts = nnx.state(model, self._trained), nnx.state(model, nnx.Not(self._trained))
         params, model_state = (_with_values(part, values or {}) for part in parts)
         averaged = may_differ_from_zero(self.config.ema_decay)
         return training.create_state(key, params, model_state, optimizer, ema=averaged)

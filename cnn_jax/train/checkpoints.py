@@ -53,8 +53,8 @@ class Checkpoints:
     writing. Each carries the SHA-256 of all that is in it, so that one damaged on disk is noticed and not used.
 
     Args:
-      directory: the folder, made if it is missing.
-      read_only: for evaluation: change nothing on disk.
+      directory: The folder, made if it is missing.
+      read_only: For evaluation: change nothing on disk.
     """
 
     def __init__(self, directory: Path, *, read_only: bool = False) -> None:
@@ -88,12 +88,12 @@ class Checkpoints:
         """Saves the whole state in the background.
 
         Args:
-          state: what to save; it may be donated to the next step at once.
-          score: what the best checkpoint is chosen by; higher is better.
+          state: What to save; it may be donated to the next step at once.
+          score: What the best checkpoint is chosen by; higher is better.
           notes: JSON values kept beside the arrays.
 
         Raises:
-          OSError: the save before this one, or this one, found the disk full.
+          OSError: The save before this one, or this one, found the disk full.
         """
         # A copy, because on a CPU the writer would otherwise read the very buffers that the next step overwrites.
         arrays = jax.tree.map(jnp.copy, _with_key_data(state))
@@ -127,16 +127,16 @@ class Checkpoints:
         """Reads one checkpoint, or the newest that is whole.
 
         Args:
-          template: a state, or the shapes of one, with the structure, shapes and dtypes to expect, and the shardings
+          template: A state, or the shapes of one, with the structure, shapes and dtypes to expect, and the shardings
             to give the arrays, wherever they were saved from.
-          step: which checkpoint; by default the newest, and if that is damaged the one before it, with a warning.
+          step: Which checkpoint; by default the newest, and if that is damaged the one before it, with a warning.
 
         Returns:
           The checkpoint, or None if the directory holds none.
 
         Raises:
-          NoWholeCheckpointError: every candidate is damaged.
-          UsageError: the one that was asked for is damaged, or it belongs to another network.
+          NoWholeCheckpointError: Every candidate is damaged.
+          UsageError: The one that was asked for is damaged, or it belongs to another network.
         """
         return self._newest_whole(lambda candidate: self._read(candidate, template), step)
 

@@ -19,11 +19,11 @@ class Evaluations:
     scores a batch.
 
     Args:
-      in_memory: compiled, the metrics of a whole set, ``in_memory(state, examples, indices, mask)``.
-      streamed: compiled, the metrics of a batch from a stream, with the same arguments.
-      examples: split -> examples, or a stream of them.
-      batch_size: examples a batch; the last one is padded and masked, so that the averages are exact.
-      parallel: the devices.
+      in_memory: Compiled, the metrics of a whole set, ``in_memory(state, examples, indices, mask)``.
+      streamed: Compiled, the metrics of a batch from a stream, with the same arguments.
+      examples: Split -> examples, or a stream of them.
+      batch_size: Examples a batch; the last one is padded and masked, so that the averages are exact.
+      parallel: The devices.
     """
 
     def __init__(

@@ -20,10 +20,10 @@ def augmented(
     """A step whose batches are augmented first, with keys from the run's ``'augment'`` stream.
 
     Args:
-      step: what is done with the augmented batch.
-      augmentation: of a batch with ``'image'``, ``'label'`` and ``'index'``.
-      steps_per_epoch: by which the augmentation learns the epoch.
-      parallel: the devices.
+      step: What is done with the augmented batch.
+      augmentation: Of a batch with ``'image'``, ``'label'`` and ``'index'``.
+      steps_per_epoch: By which the augmentation learns the epoch.
+      parallel: The devices.
     """
 
     def augmented_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -38,11 +38,11 @@ class Feed:
     """The training batches of a run from a stream, on the devices; a context manager, which ends the workers.
 
     Args:
-      stream: what is learned from.
-      key: the run's root key.
-      batch_size: examples a step, of all processes together; each reads its own.
-      total_steps: of the run.
-      parallel: the devices.
+      stream: What is learned from.
+      key: The run's root key.
+      batch_size: Examples a step, of all processes together; each reads its own.
+      total_steps: Of the run.
+      parallel: The devices.
     """
 
     def __init__(
@@ -126,10 +126,10 @@ def make_streamed_evaluation(
     """Exact evaluation on a stream: the metrics of a state, summed over all batches.
 
     Args:
-      compiled: the metrics of one batch, see :func:`streamed_evaluation`.
-      stream: of the set.
-      batch_size: examples a batch.
-      parallel: the devices.
+      compiled: The metrics of one batch, see :func:`streamed_evaluation`.
+      stream: Of the set.
+      batch_size: Examples a batch.
+      parallel: The devices.
     """
 
     def evaluation(state: TrainState) -> Metrics:

@@ -6,6 +6,7 @@ stacks at the same time.
 
 import contextlib
 import dataclasses
+import functools
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -159,7 +160,7 @@ class VectorizedProgram:
         for split, examples in self.placed(stack.device)[1].items():
             given = evaluated(stack.states), stack.values, *examples
             name = "evaluate", split, stack.size, stack.device
-            compiled = self._once(name, lambda given=given: jax.jit(evaluate).lower(*given).compile())
+            compiled = self._once(name, functools.partial(_compiled, evaluate, given))
             metrics = jax.device_get(compiled(*given))
             for number, of_run in enumerate(scores):
                 own = averages(jax.tree.map(lambda leaf, row=number: leaf[row, ...], metrics))
@@ -289,7 +290,8 @@ class Stacks:
         """Puts runs side by side, equally many in each stack; the last run of the last one is repeated to fill it."""
         indices = list(states)
         self._size = min(self._size, -(-len(indices) // len(self._lanes)))
-        stacks, self._places = [], {}
+        stacks: list[_Stack] = []
+        self._places: dict[int, tuple[int, int]] = {}  # in which stack, and where in it
         for number, first in enumerate(range(0, len(indices), self._size)):
             own, device = indices[first : first + self._size], self._lanes[number % len(self._lanes)]
             self._places |= {index: (number, row) for row, index in enumerate(own)}
@@ -328,6 +330,10 @@ def free_bytes(device: jax.Device) -> float:
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     return float(available_memory())
+
+
+def _compiled(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    return jax.jit(function).lower(*arguments).compile()
 
 
 def _each(function: Callable[[TrainState, Mapping[str, Array]], Any], states: TrainState, values: Any) -> Any:

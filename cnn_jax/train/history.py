@@ -117,11 +117,7 @@ def open_history(
       checkpoints: Of the run.
       step: How many steps are made.
       notes: Of the checkpoint of that step; empty at the start.
-
-    Raises:
-      UsageError: The plan's target is no value of the metric.
     """
-    plan.check_target(metric)
     with open_metrics_log(directory, length=notes.get("metrics_length", 0), step=step) as log:
         best, scores, skipped = (
             Best.from_json(notes.get("best", {}), metric),

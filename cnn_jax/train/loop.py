@@ -27,7 +27,7 @@ from cnn_jax.train.step import Metrics
 
 _SKIPPED = Metric("skipped", better="lower")  # of which make_step gives the scores
 _SAVE_SECONDS = 30.0  # between checkpoints of many runs, or
-_SAVE_SHARE = 20  # so many times what saving them takes
+_SAVE_SHARE = 20  # this many times the duration of the last save
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ def train(
       directory: Where ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/`` are.
       how_to_continue: What the user does to continue the run, shown when it is interrupted.
       profile: How many steps to trace into ``profile/`` before the first; 0 for none.
-      on_evaluation: Told the number of each evaluation, from 1, and its scores, once saved; what it raises ends
+      on_evaluation: Called with the number of each evaluation, from 1, and its scores, once saved; what it raises ends
         the run, which can be continued.
 
     Raises:
@@ -100,13 +100,12 @@ def train(
       OSError: The disk is full; earlier checkpoints are intact.
     """
 
-    def told(_index: int, evaluation: int, scores: Mapping[str, float]) -> bool:
+    def reported(_index: int, evaluation: int, scores: Mapping[str, float]) -> bool:
         if on_evaluation is not None:
             on_evaluation(evaluation, scores)
         return False
 
-    plan, metric = program.plan, program.task.monitored
-    program.parallel.check_batch(plan.batch_size)
+    plan, metric = program.plan, program.check()
     with Checkpoints(directory / "checkpoints") as checkpoints, StopRequest() as stop:
         start = checkpoints.restore(program.template) or Checkpoint(program.first_state(seed), {})
         step = int(start.state.step)
@@ -126,8 +125,9 @@ def train(
             else:
                 if step:
                     progress.log(f"continuing from step {step} of {plan.total_steps}")
-                shown = {"how_to_continue": how_to_continue, "progress": progress}
-                (ended,) = _Loop(group, [_Member(0, history)], stop, told, **shown).train()
+                members = [_Member(0, history)]
+                loop = _Loop(group, members, stop, reported, how_to_continue=how_to_continue, progress=progress)
+                (ended,) = loop.train()
             if ended.trained is None:
                 raise ended.error or AssertionError
             checkpoints.wait()
@@ -153,8 +153,8 @@ def train_together(
       vectorized: The compiled functions that all runs share.
       runs: The runs; their folders exist.
       size: How many of them are put side by side, see :meth:`VectorizedProgram.fitting`.
-      on_evaluation: Told the index of a run, the number of its evaluation, from 1, and the scores; whether to stop the
-        run there. What it raises ends all runs, which can be continued.
+      on_evaluation: Called with the index of a run, the number of its evaluation, from 1, and the scores; returns
+        whether to stop the run there. What it raises ends all runs, which can be continued.
 
     Raises:
       Interrupted: SIGTERM or Ctrl-C; all states are saved.
@@ -165,7 +165,7 @@ def train_together(
         at_step: dict[int, list[tuple[_Member, TrainState]]] = {}
         for index, start in enumerate(_starts(vectorized, runs, checkpoints)):
             run, step = runs[index], int(start.state.step)
-            plan, metric = run.program.plan, run.program.task.monitored
+            plan, metric = run.program.plan, run.program.check()
             history = opened.enter_context(
                 open_history(run.directory, plan, metric, checkpoints[index], step=step, notes=start.notes)
             )
@@ -173,10 +173,13 @@ def train_together(
                 yield Ended(index, history.evaluation, 0.0, Trained(start.state, history.scores))
             else:
                 at_step.setdefault(step, []).append((_Member(index, history), start.state))
-        for pairs in at_step.values():  # of several steps only where saving was cut short
-            members, states = [member for member, _ in pairs], [state for _, state in pairs]
-            indices = [member.index for member in members]
-            with Stacks(vectorized, indices, [runs[k].program.hyperparameters for k in indices], states, size) as group:
+        while at_step:  # of several steps only where saving was cut short
+            pairs = at_step.pop(min(at_step))
+            members = [member for member, _ in pairs]
+            values = [runs[member.index].program.hyperparameters for member in members]
+            indices, states = [member.index for member in members], [state for _, state in pairs]
+            with Stacks(vectorized, indices, values, states, size) as group:
+                del pairs, states  # whose memory the runs need
                 yield from _Loop(group, members, stop, on_evaluation, save_seconds=_SAVE_SECONDS).train()
 
 

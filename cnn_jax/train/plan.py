@@ -14,14 +14,14 @@ class Plan:
     """How long to train and how often to look, in steps.
 
     Attributes:
-      batch_size: examples a step.
-      num_examples: examples in the training set; a last, smaller batch of an epoch is left out.
-      total_steps: steps in the whole run.
-      evaluate_every: steps between evaluations; the end is always evaluated, and each evaluation saves a checkpoint.
-      steps_per_call: the most steps in one compiled call; scores are recorded and signals answered between calls.
-      patience: training ends at an evaluation that comes so many steps after the best one; 0 for never.
-      target: training ends at an evaluation whose monitored score is at least as good as this; None for never.
-      max_skipped: the most steps that may be skipped because their loss or gradient was not finite.
+      batch_size: Examples a step.
+      num_examples: Examples in the training set; a last, smaller batch of an epoch is left out.
+      total_steps: Steps in the whole run.
+      evaluate_every: Steps between evaluations; the end is always evaluated, and each evaluation saves a checkpoint.
+      steps_per_call: The most steps in one compiled call; scores are recorded and signals answered between calls.
+      patience: Training ends at an evaluation that comes so many steps after the best one; 0 for never.
+      target: Training ends at an evaluation whose monitored score is at least as good as this; None for never.
+      max_skipped: The most steps that may be skipped because their loss or gradient was not finite.
     """
 
     batch_size: int

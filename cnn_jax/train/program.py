@@ -108,11 +108,30 @@ class Program:
         self.functions = Functions(self._make_task, plan, parallel)
 
     def bind(self, hyperparameters: Hyperparameters) -> "Program":
-        """The program with other values of the same traced hyperparameters; they share what is compiled."""
+        """The program with other values of the same traced hyperparameters; they share what is compiled.
+
+        Raises:
+          UsageError: See :meth:`check`.
+        """
         other = copy.copy(self)
         other.hyperparameters = dict(hyperparameters)
         vars(other).pop("task", None)
+        other.check()
         return other
+
+    def check(self) -> Metric:
+        """Finds mistakes before anything is written or compiled.
+
+        Returns:
+          The monitored metric.
+
+        Raises:
+          UsageError: A hyperparameter is out of its range, or the monitor, the target or the batch size does not fit.
+        """
+        metric = self.task.monitored
+        self.plan.check_target(metric)
+        self.parallel.check_batch(self.plan.batch_size)
+        return metric
 
     @functools.cached_property
     def task(self) -> Task:
@@ -148,8 +167,8 @@ class Program:
 
         functions = self.functions
         in_memory, streamed = bound(functions.compiled_evaluation), bound(functions.compiled_streamed_evaluation)
-        sizes = {"batch_size": self.plan.batch_size, "parallel": self.parallel}
-        return Evaluations(in_memory, streamed, self.task.eval_examples, **sizes)
+        examples, size = self.task.eval_examples, self.plan.batch_size
+        return Evaluations(in_memory, streamed, examples, batch_size=size, parallel=self.parallel)
 
 
 class Functions:

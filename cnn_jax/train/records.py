@@ -1,4 +1,4 @@
-"""What a run writes down while it learns: ``metrics.jsonl``, continued without a seam after a kill, and TensorBoard."""
+"""The log of a run's scores: ``metrics.jsonl``, the same bytes with and without interruptions, and TensorBoard."""
 
 import contextlib
 import json
@@ -21,16 +21,16 @@ class MetricsLog:
     killed and continued leaves the same bytes as one that was not. Times go to TensorBoard.
 
     Args:
-      directory: the run directory.
-      length: how many bytes of an earlier ``metrics.jsonl`` to keep: what :attr:`length` was when the checkpoint to
+      directory: The run directory.
+      length: How many bytes of an earlier ``metrics.jsonl`` to keep: what :attr:`length` was when the checkpoint to
         continue from was saved. Lines written after it are dropped; the resumed run writes them again.
-      step: the step of that checkpoint; TensorBoard hides the events after it.
+      step: The step of that checkpoint; TensorBoard hides the events after it.
     """
 
     def __init__(self, directory: Path, *, length: int = 0, step: int = 0) -> None:
         self._file = open(directory / _FILE, "ab")  # noqa: SIM115 - closed in __exit__
         self._file.truncate(length)
-        with _hidden("torch"):  # tensorboardX imports it for tensors, which there are none of: seconds at every start
+        with _hidden("torch"):  # tensorboardX imports it, which takes seconds, only to log torch tensors
             from tensorboardX import SummaryWriter
 
         self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=step or None, max_queue=1000)
@@ -64,7 +64,7 @@ class MetricsLog:
 
 @contextlib.contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """A package that nobody has imported yet seems not to be installed."""
+    """Within it, a package that is not imported yet cannot be imported."""
     if package in sys.modules:
         yield
         return
@@ -111,9 +111,9 @@ def read_last_record(directory: Path) -> dict[str, Any]:
     """The newest line of a run's ``metrics.jsonl``, without reading the others.
 
     Raises:
-      OSError: there is no such file.
-      LookupError: it is empty.
-      ValueError: the line is only half written.
+      OSError: There is no such file.
+      LookupError: It is empty.
+      ValueError: The line is only half written.
     """
     with open(directory / _FILE, "rb") as file:
         file.seek(max(file.seek(0, os.SEEK_END) - _LONGEST_LINE, 0))

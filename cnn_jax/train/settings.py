@@ -136,9 +136,9 @@ def make_optimizer(config: ConfigDict, plan: Plan, params: PyTree) -> optax.Grad
     """The optimiser of a config, its schedule laid over the plan's steps.
 
     Args:
-      config: with the keys of :func:`default_settings`.
-      plan: of the run.
-      params: the parameters, or their shapes.
+      config: With the keys of :func:`default_settings`.
+      plan: Of the run.
+      params: The parameters, or their shapes.
     """
     settings, steps = config.optimizer, _Steps(plan)
     rate = learning_rate_schedule(

@@ -45,19 +45,19 @@ def make_step(
     """One optimiser step as a pure function ``step(state, batch) -> (state, metrics)``.
 
     Args:
-      loss: the objective, a mean over its batch; its key is drawn from the run's ``'dropout'`` stream at the current
+      loss: The objective, a mean over its batch; its key is drawn from the run's ``'dropout'`` stream at the current
         step.
-      optimizer: turns gradients into updates.
-      accumulate: in how many equal parts, one after the other, the gradient of a batch is computed, to save memory. It
+      optimizer: Turns gradients into updates.
+      accumulate: In how many equal parts, one after the other, the gradient of a batch is computed, to save memory. It
         is the same gradient, unless the network has batch statistics, which are then those of the parts.
-      ema_decay: of the moving average in ``state.ema``, as ``ema = decay * ema + (1 - decay) * new``, where decay is
+      ema_decay: Of the moving average in ``state.ema``, as ``ema = decay * ema + (1 - decay) * new``, where decay is
         at most ``(1 + step) / (10 + step)``, so that the start is soon forgotten; 0 if none is kept.
       on_nonfinite: ``'stop'``: take every step, the loop ends the run. ``'skip'``: a step whose loss or gradient is not
         finite leaves everything but the step count as it was, and the metric ``'skipped'`` counts it.
-      parallel: the devices.
+      parallel: The devices.
 
     Raises:
-      UsageError: an argument out of its range.
+      UsageError: An argument out of its range.
 
     >>> def loss(params, model_state, batch, key):
     ...     value = jnp.sum((params["w"] - batch["x"]) ** 2)
@@ -201,8 +201,8 @@ def whole_evaluation(
     """Exact evaluation of a whole set as a pure function: ``evaluation(state, examples, indices, mask) -> metrics``.
 
     Args:
-      evaluate: the metrics of one batch; ``batch['mask']`` is 0 for the padding of the last batch.
-      parallel: the devices.
+      evaluate: The metrics of one batch; ``batch['mask']`` is 0 for the padding of the last batch.
+      parallel: The devices.
 
     Returns:
       A function of the state, all examples, and the padded index batches with their mask (both (batches,

@@ -39,11 +39,11 @@ def described(file: str | None = None, **given: Any) -> Sweep:
 
 def test_lists_are_a_grid_and_ranges_are_drawn_from() -> None:
     grid = described(sweep="rate=0.1,0.2; kind=a,b,c")
-    assert (grid.engine, grid.points, grid.ahead) == ("grid", 6, grid.ahead)
+    assert (grid.sampler, grid.points, grid.ahead) == ("grid", 6, grid.ahead)
     assert described(sweep="rate=0.1,0.2; kind=a,b,c", trials=4).points == 4
     drawn = described(sweep="rate=log(1e-3,1)")
-    assert (drawn.engine, drawn.points) == ("sobol", 50)
-    assert described(sweep="rate=0.1,0.2", engine="tpe", trials=7).points == 7
+    assert (drawn.sampler, drawn.points) == ("sobol", 50)
+    assert described(sweep="rate=0.1,0.2", sampler="tpe", trials=7).points == 7
 
 
 def test_metric_is_what_the_experiment_is_judged_by() -> None:
@@ -91,9 +91,9 @@ def test_space_of_the_config_file_that_is_none(body: str, expected: str, tmp_pat
     [
         ({"sweep": "rat=0.1"}, "'rate'"),
         ({"sweep": "kind=1,2"}, "a text"),
-        ({"sweep": "rate=0.1", "engine": "tpee"}, "'tpe'"),
+        ({"sweep": "rate=0.1", "sampler": "tpee"}, "'tpe'"),
         ({"sweep": "rate=0.1", "pruner": "halfing"}, "'halving'"),
-        ({"sweep": "rate=uniform(0,1)", "engine": "grid"}, "'rate'"),
+        ({"sweep": "rate=uniform(0,1)", "sampler": "grid"}, "'rate'"),
         ({"sweep": "seed=0..2", "seeds": 3}, "exclude each other"),
         ({"sweep": "rate=0.1", "metric": "accuracy"}, "--metric=accuracy must be split/metric, such as 'validation/"),
         ({"sweep": "rate=0.1", "metric": "test/acuracy"}, "--metric=test/acuracy .*'test/accuracy'"),
@@ -184,7 +184,7 @@ def test_a_grid_cut_short_is_continued_up_to_its_end(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"engine": "tpe"}, "engine: 'grid' -> 'tpe'"),
+        ({"sampler": "tpe"}, "sampler: 'grid' -> 'tpe'"),
         ({"seeds": 2}, "seeds: 1 -> 2"),
         ({"sweep": "rate=0.1,0.3"}, "what is tried"),
         ({}, ""),

@@ -14,7 +14,7 @@ from cnn_jax.metrics import Metric, metric_of
 from cnn_jax.runtime.files import write_json
 from cnn_jax.sweep import space
 from cnn_jax.sweep.driver import write_results
-from cnn_jax.sweep.settings import Place, Sweep
+from cnn_jax.sweep.settings import Sweep, SweepPlace
 from cnn_jax.sweep.store import Store
 from cnn_jax.sweep.table import best_row
 from cnn_jax.sweep.worker import work
@@ -42,7 +42,7 @@ def program(evaluate: Any, *, rate: float = 0.05, **ends: Any) -> training.Progr
 
 def valley(state: training.TrainState, batch: training.Batch) -> training.Metrics:
     """11 px at the start, less and less until step 10, and then more and more."""
-    return {"rmse": (jnp.abs(state.step - 10.0) + 1, jnp.ones(()))}
+    return {"rmse": (jnp.abs(state.step.astype(jnp.float32) - 10) + 1, jnp.ones(()))}
 
 
 def distance(state: training.TrainState, batch: training.Batch) -> training.Metrics:
@@ -83,9 +83,9 @@ def test_sweep_prunes_high_values_and_finds_the_lowest(tmp_path: Path) -> None:
     rates = [0.001, 0.02, 0.01, 0.1, 0.005, 0.05]
     part, metric = space.sweep("rate", rates), RMSE.of("test")
     sweep = Sweep(
-        ConfigDict({"rate": 0.1}), part, f"{__name__}:train", metric, 6, engine="grid", pruner="halving", reports=False
+        ConfigDict({"rate": 0.1}), part, f"{__name__}:train", metric, 6, sampler="grid", pruner="halving", reports=False
     )
-    store = Store(Place(tmp_path), sweep)
+    store = Store(SweepPlace(tmp_path), sweep)
     work(store)
     rows = store.rows()
     first = []
@@ -107,12 +107,15 @@ def test_sweep_prunes_high_values_and_finds_the_lowest(tmp_path: Path) -> None:
     assert f"rate = {best.overrides['rate']!r}" in (tmp_path / "best.py").read_text()
 
 
-def test_a_sweep_of_an_earlier_version_keeps_the_direction_that_it_had(tmp_path: Path) -> None:
+def test_a_sweep_of_an_earlier_version_keeps_its_direction_and_its_sampler(tmp_path: Path) -> None:
     fields = Sweep(ConfigDict({"rate": 0.1}), space.sweep("rate", [0.1]), "", RMSE, 1).to_json()
     names = {"test/loss": ("lower", ""), "test/error": ("lower", "%"), "test/accuracy": ("higher", "%")}
     for name, (better, unit) in names.items():
         assert Sweep.from_json({**fields, "metric": name}).metric == Metric(name, better, unit)
     assert Sweep.from_json(fields).metric == RMSE
+    del fields["sampler"]
+    fields["engine"] = "tpe"
+    assert Sweep.from_json(fields).sampler == "tpe"
 
 
 @pytest.mark.parametrize(

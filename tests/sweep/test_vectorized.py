@@ -19,7 +19,7 @@ from cnn_jax import train as training
 from cnn_jax.errors import Interrupted
 from cnn_jax.metrics import Metric
 from cnn_jax.sweep import space, vectorized
-from cnn_jax.sweep.settings import Place, Sweep, write_sweep_file
+from cnn_jax.sweep.settings import Sweep, SweepPlace, write_sweep_file
 from cnn_jax.sweep.store import Store
 from cnn_jax.sweep.trial import Outcome, Trial, trial_directory
 from cnn_jax.sweep.worker import work
@@ -193,7 +193,7 @@ def test_an_interrupted_group_goes_on_where_it_was(tmp_path: Path, alone: list[T
 
 
 def test_killed_trials_of_one_program_are_finished_by_another_worker(tmp_path: Path, alone: list[Trial]) -> None:
-    part, place = space.sweep(VALUES[:3]), Place(tmp_path)
+    part, place = space.sweep(VALUES[:3]), SweepPlace(tmp_path)
     base = make_trials(tmp_path, [{}])[0].config
     sweep = Sweep(
         base,
@@ -201,7 +201,7 @@ def test_killed_trials_of_one_program_are_finished_by_another_worker(tmp_path: P
         "cnn_jax.tasks.run:train",
         LOSS,
         3,
-        engine="grid",
+        sampler="grid",
         reports=False,
     )
     write_sweep_file(place, sweep)
@@ -223,7 +223,7 @@ def test_killed_trials_of_one_program_are_finished_by_another_worker(tmp_path: P
         assert_same_run(trial, wanted.workdir)
 
 
-def test_what_would_not_pay_is_known_before_anything_starts() -> None:
+def test_what_cannot_be_trained_together_is_known_before_anything_starts() -> None:
     def reason(part: space.Part, **changes: Any) -> str:
         base = default_config()
         base.update(changes.pop("config", {}))
@@ -232,17 +232,17 @@ def test_what_would_not_pay_is_known_before_anything_starts() -> None:
             "metric": LOSS,
             "points": 4,
         } | changes
-        return vectorized.would_not_pay(Sweep(base, part, **fields))
+        return vectorized.reason_against(Sweep(base, part, **fields))
 
     sizes, rates = space.sweep("batch_size", [16, 32]), space.sweep("optimizer.learning_rate", [0.1, 0.2])
-    lonely = "no two of its trials differ in numbers alone"
-    assert reason(sizes, engine="grid") == lonely
-    assert reason(sizes, engine="grid", seeds=2) == ""
-    assert reason(space.product(sizes, rates), engine="grid") == ""
-    assert reason(space.zipit(sizes, rates), engine="grid") == lonely
+    no_groups = "no two of its trials differ in numbers alone"
+    assert reason(sizes, sampler="grid") == no_groups
+    assert reason(sizes, sampler="grid", seeds=2) == ""
+    assert reason(space.product(sizes, rates), sampler="grid") == ""
+    assert reason(space.zipit(sizes, rates), sampler="grid") == no_groups
     assert reason(space.uniform("optimizer.momentum", 0.1, 0.9)) == ""
-    assert reason(space.integers("batch_size", 16, 32)) == lonely
-    assert reason(rates, engine="grid", config={"parallel": "pmap"}) == "parallel='pmap' is for one run"
+    assert reason(space.integers("batch_size", 16, 32)) == no_groups
+    assert reason(rates, sampler="grid", config={"parallel": "pmap"}) == "parallel='pmap' is for one run"
     assert "has no function prepare" in reason(rates, train="tests.sweep.trivial:train")
 
 

@@ -1,8 +1,8 @@
-"""Which values come next: grids, quasi-random sequences and Optuna's samplers that learn, and who is pruned.
+"""Which values come next: grids, quasi-random sequences and Optuna's samplers that learn, and which trials are pruned.
 
 What is proposed as point ``n`` is a function of the sweep's seed, of ``n``, and of the results of the points before
 ``n - ahead``. So the same sweep proposes the same points again, however many workers it has, whichever of them finishes
-first, and whatever was killed on the way.
+first, and whatever was killed.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from cnn_jax.sweep.settings import Sweep
 if TYPE_CHECKING:
     import optuna
 
-ENGINES = {
+SAMPLERS = {
     "grid": "every combination",
     "sobol": "a scrambled Sobol sequence, which fills a space more evenly than independent draws",
     "halton": "a scrambled Halton sequence",
@@ -32,12 +32,12 @@ ENGINES = {
     "cmaes": "covariance matrix adaptation (Hansen and Ostermeier, 2001)",
     "gp": "Gaussian process and expected improvement; needs PyTorch",
 }
-SAMPLERS: dict[str, Callable[[Any, int], Any]] = {
+LEARNING: dict[str, Callable[[Any, int], Any]] = {
     "tpe": lambda samplers, seed: samplers.TPESampler(seed=seed),
     "cmaes": lambda samplers, seed: samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False),
     "gp": lambda samplers, seed: samplers.GPSampler(seed=seed, warn_independent_sampling=False),
 }
-"""Those of :data:`ENGINES` that learn from results -> the Optuna sampler, from ``optuna.samplers`` and a seed."""
+"""The samplers that learn from results -> Optuna's sampler, made of ``optuna.samplers`` and a seed."""
 PRUNERS = {
     "none": "every trial runs to its end",
     "halving": "asynchronous successive halving (Li et al., 2018): of four, one goes on after 1, 4, 16... evaluations",
@@ -60,7 +60,7 @@ def require(module: str, install: str) -> Any:
     """Imports a module that not every installation has.
 
     Raises:
-      UsageError: it is missing.
+      UsageError: It is missing.
     """
     try:
         return importlib.import_module(module)
@@ -75,21 +75,21 @@ def load_optuna() -> Any:
     return optuna
 
 
-def learns(engine: str) -> bool:
-    """Whether an engine looks at results."""
-    return engine in SAMPLERS
+def learns(sampler: str) -> bool:
+    """Whether a sampler looks at results."""
+    return sampler in LEARNING
 
 
-def check(engine: str, pruner: str) -> None:
-    """Raises a ``UsageError`` for an unknown engine or pruner, or one whose package is missing."""
-    if engine not in ENGINES:
-        raise UsageError(f"--engine={engine} is unknown; {nearest(engine, ENGINES)} (of {', '.join(ENGINES)})")
+def check(sampler: str, pruner: str) -> None:
+    """Raises a ``UsageError`` for an unknown sampler or pruner, or one whose package is missing."""
+    if sampler not in SAMPLERS:
+        raise UsageError(f"--sampler={sampler} is unknown; {nearest(sampler, SAMPLERS)} (of {', '.join(SAMPLERS)})")
     if pruner not in PRUNERS:
         raise UsageError(f"--pruner={pruner} is unknown; {nearest(pruner, PRUNERS)}")
     load_optuna()
-    if engine == "cmaes":
+    if sampler == "cmaes":
         require("cmaes", "pip install 'cnn_jax[sweep]'")
-    if engine == "gp":
+    if sampler == "gp":
         require("torch", "pip install torch")
 
 
@@ -104,7 +104,7 @@ def make_pruner(name: str) -> "optuna.pruners.BasePruner":
     return pruners.NopPruner()
 
 
-class Engine:
+class Sampler:
     """The points of a sweep, one after the other."""
 
     def __init__(self, sweep: Sweep) -> None:
@@ -116,15 +116,15 @@ class Engine:
         """The point of a number.
 
         Args:
-          number: from 0.
-          before: all points before it, in order.
+          number: From 0.
+          before: All points before it, in order.
 
         Returns:
           None if a result that it depends on is not known yet.
         """
-        if self.sweep.engine == "grid":
+        if self.sweep.sampler == "grid":
             return self._of_grid(number)
-        if not learns(self.sweep.engine):
+        if not learns(self.sweep.sampler):
             return self._of_sequence(number)
         known = max(number - self.sweep.ahead + 1, 0)
         if not all(point.state.is_finished() for point in before[:known]):
@@ -152,7 +152,7 @@ class Engine:
         optuna = load_optuna()
         with _quiet():
             sampler = optuna.samplers.QMCSampler(
-                qmc_type=_SEQUENCES[self.sweep.engine],
+                qmc_type=_SEQUENCES[self.sweep.sampler],
                 scramble=True,
                 seed=self.sweep.seed,
                 independent_sampler=optuna.samplers.RandomSampler(seed=self.sweep.seed),
@@ -172,7 +172,7 @@ class Engine:
         optuna = load_optuna()
         seed = int(np.random.SeedSequence([self.sweep.seed, number]).generate_state(1)[0] >> 1)
         with _quiet():
-            sampler = SAMPLERS[self.sweep.engine](optuna.samplers, seed)
+            sampler = LEARNING[self.sweep.sampler](optuna.samplers, seed)
             study = optuna.create_study(direction=self.sweep.metric.direction, sampler=sampler)
             for point in before:
                 study.add_trial(point)
