@@ -17,8 +17,13 @@ LAST_PERCENT = re.compile(r"-\s*(\d+)\s*%")
 def resolve_split(name: str, split: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int]]:
     """The (part, start, stop) that a TFDS split expression names, given the number of examples of every part.
 
+    Args:
+      name: The data set's, for messages.
+      split: The expression, such as ``"train[:90%]+test"``.
+      sizes: Part -> number of examples.
+
     Raises:
-      UsageError: There is no such split, or it is empty.
+      UsageError: There is no such split, it is empty, or a negative percentage of a part rounds to no example.
 
     Example:
       >>> resolve_split("mine", "train[:50%]+test", {"train": 8, "test": 3})
@@ -59,6 +64,14 @@ def resolve_split(name: str, split: str, sizes: Mapping[str, int]) -> list[tuple
 def members_of_split(name: str, split: str, members: Mapping[str, Int[np.ndarray, " _"]]) -> Int[np.ndarray, " chosen"]:
     """The examples that a split expression names, given those of every part.
 
+    Args:
+      name: The data set's, for messages.
+      split: The expression, such as ``"train[:90%]+test"``.
+      members: Part -> the numbers of its examples.
+
+    Raises:
+      UsageError: As :func:`resolve_split`.
+
     Example:
       >>> members_of_split("mine", "test+train[:1]", {"train": np.array([4, 2]), "test": np.array([0])}).tolist()
       [0, 4]
@@ -70,8 +83,8 @@ def members_of_split(name: str, split: str, members: Mapping[str, Int[np.ndarray
 def stratified_parts(labels: Sequence[int], identities: Iterable[str]) -> dict[str, Int[np.ndarray, " _"]]:
     """Train, validation and test parts of a set that has none: 80, 10 and 10 % of each class.
 
-    Who goes where hangs on the identities alone, as does the order inside a part, which is mixed: examples added later
-    move few of the others, and a slice of a part is a random sample.
+    The part of an example depends on the identities alone, and so does the order inside a part, which is pseudo-random:
+    examples that are added later move few of the others, and a slice of a part is a random sample.
 
     Args:
       labels: Class numbers.
