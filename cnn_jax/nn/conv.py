@@ -47,7 +47,7 @@ class Conv(nnx.Module):
       flip_kernel: Flips the window first: convolution in the mathematician's sense.
       rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
       method: ``'auto'`` or one of ``cnn_jax.ops.METHODS``.
-      derivatives: ``'custom'``, fast; or ``'jax'``, which supports forward mode too.
+      derivatives: Without effect; accepted for a release.
       dtype: What to compute in; by default what the input and the parameters promote to.
       param_dtype: What parameters are made as.
       precision: As for ``jax.lax.conv_general_dilated``.
@@ -312,7 +312,7 @@ class ConvTranspose(nnx.Module):
       mask: What the kernel is multiplied by, zeros and ones or booleans that broadcast to it; where 0, the kernel has
         no effect.
       method: ``'auto'`` or one of ``cnn_jax.ops.METHODS``.
-      derivatives: ``'custom'``, fast; or ``'jax'``, which supports forward mode too.
+      derivatives: Without effect; accepted for a release.
       dtype: What to compute in; by default what the input and the parameters promote to.
       param_dtype: What parameters are made as.
       precision: As for ``jax.lax.conv_general_dilated``.

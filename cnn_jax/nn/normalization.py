@@ -111,7 +111,7 @@ class LocalResponseNorm(nnx.Module):
       beta: The exponent.
       k: Greater than 0.
       convention: ``'paper'`` (AlexNet) or ``'torch'``.
-      derivatives: ``'custom'``, fast; or ``'jax'``, which supports forward mode too.
+      derivatives: Without effect; accepted for a release.
 
     >>> LocalResponseNorm(size=5)(jnp.ones((8, 27, 27, 96))).shape
     (8, 27, 27, 96)

@@ -21,6 +21,7 @@ AnyArray = jax.Array | np.ndarray  # what public functions take; they return jax
 PRECISIONS = ("bfloat16", "bfloat16_3x", "default", "fastest", "float32", "high", "highest", "tensorfloat32")  # lax's
 Number = int | float | Shaped[Array, ""]  # an array where it may be a traced value, see is_traced
 Shape = tuple[Any, ...]  # ints, but that jax.export may leave the size of the batch open, as a symbol
+DERIVATIVES = ("custom", "jax")  # accepted for a release, and without effect: all derivatives are fast now
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 
 

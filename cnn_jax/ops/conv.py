@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.ops import methods
-from cnn_jax.ops.arguments import AnyArray, check_option, check_precision
+from cnn_jax.ops.arguments import DERIVATIVES, AnyArray, check_option, check_precision
 from cnn_jax.ops.canonical import Windows, accumulator, effective_kernel, operands, prepare, windows
 from cnn_jax.ops.padding import Padding, check_boundary
 from cnn_jax.ops.sharding import over_batches, zeros
@@ -60,8 +60,7 @@ def conv(
       rounding: Where the stride does not divide: ``'strict'`` raises, ``'floor'`` ignores the rest, ``'ceil'`` adds a
         last, partial window, filled up by the boundary rule.
       method: ``'auto'`` or one of ``cnn_jax.ops.METHODS``, which says what each supports and its error bound.
-      derivatives: ``'custom'``: fast reverse-mode gradients of every order; ``'jax'``: those that JAX makes, slower
-        on a CPU, which support ``jvp``, ``hessian`` and the like too.
+      derivatives: Without effect; accepted for a release.
       precision: As for ``jax.lax.conv_general_dilated``; on NVIDIA GPUs the default for float32 is TF32.
 
     Returns:
@@ -123,7 +122,7 @@ def conv_as(
     flip_kernel: bool = False,
 ) -> Shaped[Array, "*batch_and_output features"]:
     """:func:`conv` under the name of another op, which error lines start with."""
-    check_option(op, "derivatives", derivatives, ("custom", "jax"))
+    check_option(op, "derivatives", derivatives, DERIVATIVES)
     check_boundary(op, boundary, boundary_value)
     x, kernel, batch = operands(op, x, kernel, feature_group_count)
     geometry = windows(
@@ -146,7 +145,6 @@ def conv_as(
         boundary=boundary,
         boundary_value=boundary_value,
         method=method,
-        derivatives=derivatives,
         precision=precision,
     )
     return y.reshape(*batch, *y.shape[1:])
@@ -162,7 +160,6 @@ def convolve(
     boundary: str = "zero",
     boundary_value: float = 0.0,
     method: str,
-    derivatives: str,
     precision: lax.PrecisionLike,
 ) -> Shaped[Array, "batch *output features"]:
     """:func:`conv` with everything but the method checked: applies the boundary rule, chooses the method, calls it."""
@@ -176,7 +173,7 @@ def convolve(
         return zeros((x.shape[0], *geometry.sliding.output, kernel.shape[-1]), x).astype(dtype)
     x, pairs, rates = prepared
     compute = partial(
-        methods.function(chosen, derivatives),
+        methods.METHODS[chosen].compute,
         strides=geometry.strides,
         padding=pairs,
         input_dilation=rates,

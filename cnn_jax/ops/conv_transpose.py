@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array, check_option, per_axis, split_batch
+from cnn_jax.ops.arguments import DERIVATIVES, AnyArray, check_array, check_option, per_axis, split_batch
 from cnn_jax.ops.canonical import (
     Windows,
     check_groups,
@@ -102,7 +102,7 @@ def conv_transpose(
     Array([1., 1., 2., 2., 0.], dtype=float32)
     """
     op = "conv_transpose"
-    check_option(op, "derivatives", derivatives, ("custom", "jax"))
+    check_option(op, "derivatives", derivatives, DERIVATIVES)
     check_boundary(op, boundary, 0.0)
     y, kernel = check_array(op, "y", y, empty=True), check_array(op, "kernel", kernel)
     rank = check_rank(op, kernel, "(*window, C_in / feature_group_count, C_out)")
@@ -144,7 +144,6 @@ def conv_transpose(
         _adjoint(geometry, extents, around, rates),
         groups,
         method=method,
-        derivatives=derivatives,
         precision=precision,
     )
     if boundary != "zero":

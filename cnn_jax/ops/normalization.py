@@ -10,9 +10,9 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, as_array, check_array, check_filled, check_option, per_axis
+from cnn_jax.ops.arguments import DERIVATIVES, AnyArray, as_array, check_array, check_filled, check_option, per_axis
 from cnn_jax.ops.canonical import accumulator
-from cnn_jax.ops.reductions import DERIVATIVES, window_sums, window_sums_transpose, with_derivatives
+from cnn_jax.ops.reductions import window_sums, window_sums_transpose
 from cnn_jax.ops.taps import Axes, Axis
 
 
@@ -229,14 +229,13 @@ def local_response_norm(
         for index, span in enumerate(window, start=first)
     )
     weight = alpha if convention == "paper" else alpha / math.prod(window)
-    norm = with_derivatives(derivatives, _local_response_norm)
-    return norm(axes, float(weight), float(beta), float(k), x)
+    return _local_response_norm(axes, float(weight), float(beta), float(k), x)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def _local_response_norm(axes: Axes, alpha: float, beta: float, k: float, x: Array) -> Array:
     wide = x.astype(accumulator(x.dtype))
-    sums = with_derivatives("jax", window_sums)(axes, wide * wide)
+    sums = window_sums(axes, wide * wide)
     return (wide * (k + alpha * sums) ** -beta).astype(x.dtype)
 
 
