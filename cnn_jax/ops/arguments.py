@@ -202,4 +202,4 @@ def split_batch(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x")
     check_axes(op, x, rank, noun, name=name)
     batch, rest = x.shape[: x.ndim - rank - 1], x.shape[x.ndim - rank - 1 :]
     check_filled(op, name, x, range(len(batch), x.ndim))
-    return x.reshape(math.prod(batch), *rest), batch
+    return (x if len(batch) == 1 else x.reshape(math.prod(batch), *rest)), batch

@@ -12,9 +12,10 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.ops import methods
-from cnn_jax.ops.arguments import DERIVATIVES, AnyArray, check_option, check_precision
+from cnn_jax.ops.arguments import DERIVATIVES, AnyArray, Number, check_option, check_precision
 from cnn_jax.ops.canonical import Windows, accumulator, effective_kernel, operands, prepare, windows
 from cnn_jax.ops.padding import Padding, check_boundary
+from cnn_jax.ops.primitives import one_program
 from cnn_jax.ops.sharding import over_batches, zeros
 
 
@@ -150,6 +151,7 @@ def conv_as(
     return y.reshape(*batch, *y.shape[1:])
 
 
+@one_program("op", "geometry", "groups", "boundary", "method", "precision")
 def convolve(
     op: str,
     x: Shaped[Array, "batch *space channels"],
@@ -158,7 +160,7 @@ def convolve(
     groups: int,
     *,
     boundary: str = "zero",
-    boundary_value: float = 0.0,
+    boundary_value: Number = 0.0,
     method: str,
     precision: lax.PrecisionLike,
 ) -> Shaped[Array, "batch *output features"]:

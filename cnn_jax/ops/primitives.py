@@ -15,6 +15,7 @@ The operands of a primitive have one dtype (constants aside) and as many axes as
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,6 +24,18 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
+
+
+def one_program(*static: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``jax.jit`` for the part of an op behind its checks: outside ``jit`` it runs as one compiled program.
+
+    Within another program it leaves no trace.
+
+    Args:
+      *static: The names of the arguments that are options and not arrays.
+    """
+    return partial(jax.jit, static_argnames=static, inline=True)
+
 
 Compute = Callable[..., Array]
 """``compute(*operands, **static)``: a function of arrays, and of hashable options."""

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.ops.canonical import accumulator
-from cnn_jax.ops.primitives import transposes
+from cnn_jax.ops.primitives import one_program, transposes
 from cnn_jax.ops.sharding import like
 from cnn_jax.ops.taps import Axes, Axis, padded, taps, untap
 
@@ -86,7 +86,7 @@ def _window_maxima_jvp(axes: Axes, primals: tuple[Array], tangents: tuple[Array]
     return found[-1][0], dx
 
 
-@partial(jax.jit, static_argnames="axes", inline=True)  # one program, also where it is called outside jit
+@one_program("axes")
 def _maxima(x: Array, *, axes: Axes) -> list[tuple[Array, Array]]:
     """What every pass finds: the maxima, and the numbers of the entries that are taken."""
     found = []
