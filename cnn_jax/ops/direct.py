@@ -38,7 +38,7 @@ from cnn_jax.ops.formulations import (
 )
 from cnn_jax.ops.padding import Pairs
 from cnn_jax.ops.primitives import bilinear, stacked
-from cnn_jax.ops.sharding import zeros
+from cnn_jax.ops.sharding import whole_in_space, zeros
 
 
 def conv(
@@ -114,18 +114,22 @@ def _transpose(number: int, cotangent: Array, other: Array, *, product: str, pla
     return _bind(wanted, plan, *(given[role] for role in _OPERANDS[wanted]), models=models)
 
 
-def _compute(a: Array, b: Array, *, product: str, plan: Plan, models: bool) -> Array:
+def _compute(a: Array, b: Array, *, product: str, plan: Plan, models: bool, devices: int) -> Array:
     """A product as accelerators compute it."""
     if _is_empty(plan):
         return zeros(_shape(a.shape, b.shape, product=product, plan=plan, models=models), a)
+    if product == "kernel_gradient" and not models:
+        a, b = whole_in_space(a, devices), whole_in_space(b, devices)
     compute = partial(getattr(TRANSPOSED, product), plan)
     return (jax.vmap(compute) if models else compute)(a, b)
 
 
-def _compute_on_cpu(a: Array, b: Array, *, product: str, plan: Plan, models: bool) -> Array:
+def _compute_on_cpu(a: Array, b: Array, *, product: str, plan: Plan, models: bool, devices: int) -> Array:
     """A product in the formulation chosen for a CPU, with sums in at least float32."""
     if _is_empty(plan):
         return zeros(_shape(a.shape, b.shape, product=product, plan=plan, models=models), a)
+    if product == "kernel_gradient" and not models:
+        a, b = whole_in_space(a, devices), whole_in_space(b, devices)
     dtype, wide = a.dtype, accumulator(a.dtype)
     a, b = a.astype(wide), b.astype(wide)
     if not models:

@@ -58,7 +58,8 @@ def bilinear(
 
     Args:
       name: The name in jaxprs.
-      compute: What it computes.
+      compute: What it computes: ``compute(a, b, devices=..., **static)``, where the compiler spreads the program over
+        so many devices.
       shape: The shape of the result.
       on_cpu: What it computes on a CPU instead.
       by_first: ``by_first(cotangent, b, **static)``: its transpose in the first operand.
@@ -66,8 +67,9 @@ def bilinear(
       batch: Its rule under ``jax.vmap``: ``batch(operands, dims, **static) -> (result, dim)``.
       static: The names of the options.
     """
-    primitive = _primitive(name, compute, shape, static)
-    mlir.register_lowering(primitive, mlir.lower_fun(on_cpu, multiple_results=False), platform="cpu")
+    primitive = _primitive(name, shape, static)
+    mlir.register_lowering(primitive, _lowered(compute))
+    mlir.register_lowering(primitive, _lowered(on_cpu), platform="cpu")
     ad.defbilinear(
         primitive,
         lambda cotangent, a, b, **static: by_first(cotangent, b, **static),
@@ -90,15 +92,27 @@ def transposes(
       input_shape: The shape of the result of ``backward``.
       static: The names of the options.
     """
-    pair = _primitive(name, forward, shape, static), _primitive(f"{name}_transpose", backward, input_shape, static)
-    for primitive, other in (pair, pair[::-1]):
+    pair = _primitive(name, shape, static), _primitive(f"{name}_transpose", input_shape, static)
+    for primitive, other, compute in zip(pair, pair[::-1], (forward, backward), strict=True):
+        mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=False))
         ad.primitive_jvps[primitive] = _linear_in_the_first(primitive)
         ad.primitive_transposes[primitive] = _transposed_to(other)
         batching.primitive_batchers[primitive] = _merged_batches(primitive)
     return pair
 
 
-def _primitive(name: str, compute: Compute, shape: Shape, static: Sequence[str]) -> Primitive:
+def _lowered(compute: Compute) -> Callable[..., Any]:
+    """The rule that turns a primitive into a program, which says how many devices will share it."""
+
+    def rule(context: Any, *operands: Any, **static: Any) -> Any:
+        shared = context.module_context.axis_context
+        devices = shared.num_devices if isinstance(shared, mlir.ShardingContext) else 1
+        return mlir.lower_fun(partial(compute, devices=devices), multiple_results=False)(context, *operands, **static)
+
+    return rule
+
+
+def _primitive(name: str, shape: Shape, static: Sequence[str]) -> Primitive:
     primitive = Primitive(name)
 
     def abstract(first: Any, *others: Any, **static: Any) -> Any:
@@ -117,7 +131,6 @@ def _primitive(name: str, compute: Compute, shape: Shape, static: Sequence[str])
 
     primitive.def_impl(evaluate)
     primitive.def_abstract_eval(abstract)
-    mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=False))
     return primitive
 
 

@@ -39,6 +39,20 @@ def over_batches(
     return jax.sharding.auto_axes(function, axes=explicit.explicit_axes, out_sharding=result)(*arrays)
 
 
+def whole_in_space(array: Shaped[Array, "batch *space channels"], devices: int) -> Shaped[Array, "..."]:
+    """Has the compiler keep images whole where it spreads a program over devices; batch and channels it may split.
+
+    XLA's partitioner makes the kernel gradient of an image that is split along a spatial axis, with copies of it on
+    the devices of another mesh axis, too large by the number of copies.
+    """
+    if devices == 1:
+        return array
+    free = PartitionSpec.UNCONSTRAINED
+    mesh = jax.sharding.AbstractMesh((devices,), ("all",))
+    split = PartitionSpec(free, *[None] * (array.ndim - 2), free)
+    return lax.with_sharding_constraint(array, NamedSharding(mesh, split))
+
+
 def zeros(shape: Shape, array: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """Zeros in the dtype of an array, which vary over the mapped axes that it varies over.
 
