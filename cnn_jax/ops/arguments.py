@@ -23,6 +23,7 @@ Number = int | float | Shaped[Array, ""]  # an array where it may be a traced va
 Shape = tuple[Any, ...]  # ints, but that jax.export may leave the size of the batch open, as a symbol
 DERIVATIVES = ("custom", "jax")  # accepted for a release, and without effect: all derivatives are fast now
 FLOATS = ("bfloat16", "float16", "float32", "float64")
+INEXACT = (*FLOATS, "complex64", "complex128")
 
 
 def by(sizes: Sequence[int]) -> str:
@@ -69,8 +70,8 @@ def check_precision(op: str, precision: Any) -> None:
             check_option(op, "precision", name, PRECISIONS)
 
 
-def check_array(op: str, name: str, value: Any, *, empty: bool = False) -> jax.Array:
-    """The argument as a JAX array, or a ``UsageError`` if it is not a floating-point array or has an axis of size 0.
+def check_array(op: str, name: str, value: Any, *, empty: bool = False, dtypes: Sequence[str] = FLOATS) -> jax.Array:
+    """The argument as a JAX array, or a ``UsageError`` if it is of another dtype or has an axis of size 0.
 
     Args:
       op: The calling op, for the error line.
@@ -78,11 +79,12 @@ def check_array(op: str, name: str, value: Any, *, empty: bool = False) -> jax.A
       value: The argument.
       empty: Whether axes may have size 0, as that of a batch without images. :func:`split_batch` and
         :func:`check_filled` refuse the others.
+      dtypes: The names of the dtypes that the op supports.
     """
     array = as_array(op, name, value)
-    if array.dtype.name not in FLOATS:
+    if array.dtype.name not in dtypes:
         raise UsageError(
-            f"{op}: {name} has dtype {array.dtype.name}, but this op is for {', '.join(FLOATS)}; "
+            f"{op}: {name} has dtype {array.dtype.name}, but this op is for {', '.join(dtypes)}; "
             f"convert it, e.g. {name}.astype('float32')"
         )
     if not empty:

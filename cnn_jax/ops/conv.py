@@ -43,7 +43,7 @@ def conv(
     kernel[t, c, o]``, where ``t`` runs over the window and ``c`` over the channels of the group of ``o``.
 
     Args:
-      x: ``(*batch, *space, C_in)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
+      x: ``(*batch, *space, C_in)``, any number of batch axes, also none; bfloat16, float16, float32, float64 or complex.
       kernel: ``(*window, C_in / feature_group_count, C_out)``; its window gives the rank. Of two different dtypes the
         wider is used, as in ``jnp.result_type``.
       strides: Distance of neighbouring windows, like the dilations one int or one per axis.

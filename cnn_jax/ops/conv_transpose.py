@@ -13,7 +13,15 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import DERIVATIVES, AnyArray, check_array, check_option, per_axis, split_batch
+from cnn_jax.ops.arguments import (
+    DERIVATIVES,
+    INEXACT,
+    AnyArray,
+    check_array,
+    check_option,
+    per_axis,
+    split_batch,
+)
 from cnn_jax.ops.canonical import (
     Windows,
     check_groups,
@@ -105,7 +113,10 @@ def conv_transpose(
     op = "conv_transpose"
     check_option(op, "derivatives", derivatives, DERIVATIVES)
     check_boundary(op, boundary, 0.0)
-    y, kernel = check_array(op, "y", y, empty=True), check_array(op, "kernel", kernel)
+    y, kernel = (
+        check_array(op, "y", y, empty=True, dtypes=INEXACT),
+        check_array(op, "kernel", kernel, dtypes=INEXACT),
+    )
     rank = check_rank(op, kernel, "(*window, C_in / feature_group_count, C_out)")
     groups = check_groups(op, kernel, feature_group_count)
     merged, batch = split_batch(op, y, rank, f"kernel of shape {kernel.shape}", name="y")

@@ -29,7 +29,16 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.ops.arguments import AnyArray, by, check_array, check_filled, check_number, check_option, integer
+from cnn_jax.ops.arguments import (
+    INEXACT,
+    AnyArray,
+    by,
+    check_array,
+    check_filled,
+    check_number,
+    check_option,
+    integer,
+)
 
 Pair = tuple[int, int]
 Pairs = tuple[Pair, ...]
@@ -255,7 +264,7 @@ def pad(
     =============  ============================  ==============
 
     Args:
-      x: ``(*batch, *space, C)``; bfloat16, float16, float32 or float64.
+      x: ``(*batch, *space, C)``; bfloat16, float16, float32, float64 or complex.
       widths: One int or (low, high) pair per spatial axis: the axes just before the channels.
       boundary: One of the table.
       boundary_value: The ``v`` of ``'constant'``.
@@ -272,7 +281,7 @@ def pad(
     >>> pad(x, [(-1, 2)], boundary="periodic")[:, 0]
     Array([2., 3., 4., 1., 2.], dtype=float32)
     """
-    x = check_array("pad", "x", x, empty=True)
+    x = check_array("pad", "x", x, empty=True, dtypes=INEXACT)
     check_boundary("pad", boundary, boundary_value)
     if not isinstance(widths, Sequence):
         raise UsageError(f"pad: widths={widths!r} must have one int or (low, high) pair per spatial axis")

@@ -11,6 +11,8 @@ compiles once per shape.
 :func:`transposes`  ``f(x, *constants)`` and its transpose, linear in their first operand, as sums over windows are
 ==================  ===================================================================================================
 
+:func:`gradient_rule` is for a rule that is none: what is to come back through a function in place of its gradient.
+
 The operands of a primitive have one dtype (constants aside) and as many axes as its result; the first is a batch axis.
 """
 
@@ -96,9 +98,32 @@ def transposes(
     for primitive, other, compute in zip(pair, pair[::-1], (forward, backward), strict=True):
         mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=False))
         ad.primitive_jvps[primitive] = _linear_in_the_first(primitive)
-        ad.primitive_transposes[primitive] = _transposed_to(other)
+        ad.primitive_transposes[primitive] = _transposed_to(other.bind)
         batching.primitive_batchers[primitive] = _merged_batches(primitive)
     return pair
+
+
+def gradient_rule(name: str, backward: Compute, refuse: Compute, *, static: Sequence[str]) -> Primitive:
+    """A primitive that gives an elementwise function another gradient than its derivative.
+
+    To be applied to the tangent in a JVP rule. JAX takes it for linear in its first operand and transposes it for a
+    gradient, which calls ``backward``; forward mode, which would compute it, calls ``refuse``.
+
+    Args:
+      name: The name in jaxprs.
+      backward: ``backward(dy, *constants, **static)``, what the gradient is; need not be linear.
+      refuse: ``refuse(dx, *constants, **static)``, which raises.
+      static: The names of the options.
+    """
+    primitive = _primitive(name, lambda x, *_, **__: x, static)
+    mlir.register_lowering(primitive, mlir.lower_fun(refuse, multiple_results=False))
+    ad.primitive_jvps[primitive] = _linear_in_the_first(primitive)
+    ad.primitive_transposes[primitive] = _transposed_to(backward)
+    batching.primitive_batchers[primitive] = lambda operands, dims, **static: (
+        primitive.bind(*stacked(operands, dims), **static),
+        0,
+    )
+    return primitive
 
 
 def _lowered(compute: Compute) -> Callable[..., Any]:
@@ -145,12 +170,12 @@ def _linear_in_the_first(primitive: Primitive) -> Callable[..., Any]:
     return rule
 
 
-def _transposed_to(other: Primitive) -> Callable[..., Any]:
+def _transposed_to(other: Compute) -> Callable[..., Any]:
     def rule(cotangent: Any, x: Any, *constants: Any, **static: Any) -> list[Any]:
         nothing = [None] * len(constants)
         if type(cotangent) is ad.Zero:
             return [ad.Zero(x.aval), *nothing]
-        return [other.bind(cotangent, *constants, **static), *nothing]
+        return [other(cotangent, *constants, **static), *nothing]
 
     return rule
 
