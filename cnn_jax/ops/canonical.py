@@ -17,6 +17,7 @@ from cnn_jax.ops.arguments import (
     INEXACT,
     AnyArray,
     Shape,
+    Number,
     as_array,
     check_array,
     integer,
@@ -197,7 +198,7 @@ def place(
 
 
 def prepare(
-    x: jax.Array, geometry: Windows, boundary: str, boundary_value: float
+    x: jax.Array, geometry: Windows, boundary: str, boundary_value: Number
 ) -> tuple[jax.Array, Pairs, tuple[int, ...]] | None:
     """``x``, zero padding >= 0 and input dilation that stand for the boundary rule and the crops of ``geometry``.
 

@@ -30,7 +30,7 @@ def conv(
     feature_group_count: int = 1,
     mask: Shaped[AnyArray, "..."] | None = None,
     boundary: str = "zero",
-    boundary_value: float = 0.0,
+    boundary_value: Number = 0.0,
     flip_kernel: bool = False,
     rounding: str = "floor",
     method: str = "auto",
@@ -43,7 +43,7 @@ def conv(
     kernel[t, c, o]``, where ``t`` runs over the window and ``c`` over the channels of the group of ``o``.
 
     Args:
-      x: ``(*batch, *space, C_in)``, any number of batch axes, also none; bfloat16, float16, float32, float64 or complex.
+      x: ``(*batch, *space, C_in)``, any number of batch axes, also none; bfloat16, float16, float32, float64, complex.
       kernel: ``(*window, C_in / feature_group_count, C_out)``; its window gives the rank. Of two different dtypes the
         wider is used, as in ``jnp.result_type``.
       strides: Distance of neighbouring windows, like the dilations one int or one per axis.
@@ -113,7 +113,7 @@ def conv_as(
     kernel_dilation: int | Sequence[int],
     feature_group_count: int,
     boundary: str,
-    boundary_value: float,
+    boundary_value: Number,
     rounding: str,
     method: str,
     derivatives: str,

@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import INEXACT, AnyArray, check_array, check_precision, split_batch
+from cnn_jax.ops.arguments import INEXACT, AnyArray, Number, check_array, check_precision, split_batch
 from cnn_jax.ops.canonical import accumulator, check_groups, windows
 from cnn_jax.ops.im2col import window_rows
 from cnn_jax.ops.padding import Padding, check_boundary
@@ -23,7 +23,7 @@ def conv_local(
     kernel_dilation: int | Sequence[int] = 1,
     feature_group_count: int = 1,
     boundary: str = "zero",
-    boundary_value: float = 0.0,
+    boundary_value: Number = 0.0,
     rounding: str = "floor",
     precision: lax.PrecisionLike = None,
 ) -> Shaped[Array, "*batch_and_output features"]:

@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import INEXACT, AnyArray, check_array, check_axes
+from cnn_jax.ops.arguments import INEXACT, AnyArray, Number, check_array, check_axes
 from cnn_jax.ops.canonical import check_rank, layout_hint
 from cnn_jax.ops.conv import conv_as
 from cnn_jax.ops.padding import Padding
@@ -21,7 +21,7 @@ def depthwise_conv(
     padding: Padding = "VALID",
     kernel_dilation: int | Sequence[int] = 1,
     boundary: str = "zero",
-    boundary_value: float = 0.0,
+    boundary_value: Number = 0.0,
     rounding: str = "floor",
     method: str = "auto",
     derivatives: str = "custom",
@@ -83,7 +83,7 @@ def separable_conv(
     padding: Padding = "VALID",
     kernel_dilation: int | Sequence[int] = 1,
     boundary: str = "zero",
-    boundary_value: float = 0.0,
+    boundary_value: Number = 0.0,
     rounding: str = "floor",
     method: str = "auto",
     derivatives: str = "custom",

@@ -32,6 +32,7 @@ from cnn_jax.errors import UsageError, nearest
 from cnn_jax.ops.arguments import (
     INEXACT,
     AnyArray,
+    Number,
     by,
     check_array,
     check_filled,
@@ -226,7 +227,7 @@ def _check_fit(
         )
 
 
-def check_boundary(op: str, boundary: str, boundary_value: float) -> None:
+def check_boundary(op: str, boundary: str, boundary_value: Number) -> None:
     """Raises a ``UsageError`` for an unknown boundary, or for a value that the boundary would ignore."""
     renamed = {theirs: ("NumPy", ours) for ours, theirs in BOUNDARIES.items()} | {"circular": ("PyTorch", "periodic")}
     if boundary in renamed and boundary not in BOUNDARIES:
@@ -245,7 +246,7 @@ def pad(
     widths: Sequence[int | Sequence[int]],
     *,
     boundary: str = "zero",
-    boundary_value: float = 0.0,
+    boundary_value: Number = 0.0,
 ) -> Shaped[Array, "*batch_and_padded channels"]:
     """Extends the spatial axes of an array by a boundary rule; negative widths crop.
 
@@ -301,7 +302,7 @@ def pad(
 
 
 def extend(
-    x: Shaped[Array, "..."], pairs: Pairs, *, boundary: str, boundary_value: float = 0.0
+    x: Shaped[Array, "..."], pairs: Pairs, *, boundary: str, boundary_value: Number = 0.0
 ) -> Shaped[Array, "..."]:
     """:func:`pad` with everything checked; the axes of ``pairs`` are those just before the last."""
     if not any(map(any, pairs)):

@@ -18,7 +18,16 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import DERIVATIVES, AnyArray, Shape, check_array, check_option, per_axis, split_batch, window_sizes
+from cnn_jax.ops.arguments import (
+    DERIVATIVES,
+    AnyArray,
+    Shape,
+    check_array,
+    check_option,
+    per_axis,
+    split_batch,
+    window_sizes,
+)
 from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.padding import Padding, slide
 from cnn_jax.ops.primitives import one_program
