@@ -8,6 +8,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from cnn_jax import ops
 from tests.compiled import compiled
+from tests.ops import reference
+from tests.ops.reference import Axis
 
 SPLIT, WHOLE = PartitionSpec("batch"), PartitionSpec()
 
@@ -66,6 +68,29 @@ def test_explicit_mesh(arrays, alone):
     (_, y), (dx, dkernel) = together["conv"]
     assert y.sharding.spec[0] == dx.sharding.spec[0] == "batch"
     assert dkernel.sharding.is_fully_replicated
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (2, 4)])
+def test_images_split_along_a_spatial_axis(shape):
+    """XLA alone makes the kernel gradient too large by the number of copies on the other axis of the mesh."""
+    mesh = jax.make_mesh(shape, ("batch", "space"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    rng = np.random.default_rng(0)
+    axes = {1: [Axis(16, 3, 1, 1, 1)], 2: [Axis(16, 3, 1, 1, 1), Axis(8, 3, 2, 0, 1)]}
+    for rank, spec in [(1, (None, "space")), (2, (None, "space")), (2, (None, None, "space")), (2, ("batch", "space"))]:
+        space, window = [axis.size for axis in axes[rank]], (3,) * rank
+        x, kernel = rng.standard_normal((8, *space, 9)), rng.standard_normal((*window, 9, 4))
+        x, kernel = x.astype(np.float32), kernel.astype(np.float32)
+
+        def products(x, kernel, rank=rank):
+            strides, padding = (1, 2)[:rank], ((1, 1), (0, 1))[:rank]
+            y, pull = jax.vjp(lambda x, kernel: ops.conv(x, kernel, strides=strides, padding=padding), x, kernel)
+            return y, pull(jnp.sin(y))[1]
+
+        split = jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))
+        y, gradient = compiled(products)(split, kernel)
+        np.testing.assert_allclose(y, reference.conv(x, kernel, axes[rank]), rtol=1e-4, atol=1e-4)
+        expected = reference.kernel_gradient(x, np.sin(np.asarray(y)), axes[rank])
+        np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-3, err_msg=f"{rank} {spec}")
 
 
 def test_shard_map(arrays, alone):
