@@ -16,8 +16,8 @@ from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import (
     INEXACT,
     AnyArray,
-    Shape,
     Number,
+    Shape,
     as_array,
     check_array,
     integer,
