@@ -162,7 +162,17 @@ class Place:
         (k,) = running
         return self.with_field(k, move(field)).with_axis(axis, Factor(size, k))
 
-    def slid(self, axis: int, size: int, *, kernel=1, stride=1, dilation=1, spread=1, low=0) -> "Place":
+    def slid(
+        self,
+        axis: int,
+        size: int,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        dilation: int = 1,
+        spread: int = 1,
+        low: int = 0,
+    ) -> "Place":
         """Windows along an axis; see :meth:`AxisField.slid`."""
         if (kernel, stride, low) == (1, 1, 0) and self.shape[axis] == size:
             return self
@@ -216,12 +226,12 @@ class Place:
         for axis, factors in enumerate(self.layout):  # what has one entry has one unit
             kept = tuple(factor for factor in factors if factor.size != 1)
             place = place.with_axis(axis, *kept)._settled(self.running(axis))
-        factors = _merged([factor for axis in place.layout for factor in axis])[::-1]
+        queue = _merged([factor for axis in place.layout for factor in axis])[::-1]
         layout: list[tuple[Factor, ...]] = []
         for size in shape:
             taken: list[Factor] = []
             while size > 1:
-                factor = factors.pop() if factors else Factor(1)
+                factor = queue.pop() if queue else Factor(1)
                 common = math.gcd(size, factor.size)
                 if common not in (size, factor.size) or common < 2:
                     return self.lost(shape)
@@ -229,9 +239,9 @@ class Place:
                 taken.append(Factor(common, factor.along, factor.step * rest))
                 size //= common
                 if rest > 1:
-                    factors.append(factor._replace(size=rest))
+                    queue.append(factor._replace(size=rest))
             layout.append(tuple(_merged(taken)) or (Factor(size),))
-        return self.lost(shape) if factors else dataclasses.replace(place, layout=tuple(layout))
+        return self.lost(shape) if queue else dataclasses.replace(place, layout=tuple(layout))
 
 
 def untagged(shape: Sequence[int]) -> Layout:

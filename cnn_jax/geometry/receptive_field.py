@@ -170,7 +170,3 @@ def _rank(entries: Sequence[Any]) -> int | None:
 
 def _name(layer: Any) -> str:
     return getattr(layer, "__name__", type(layer).__name__)
-
-
-def _name(layer: Any) -> str:
-    return getattr(layer, "__name__", type(layer).__name__)
