@@ -17,6 +17,7 @@ from jaxtyping import Array, DTypeLike, Shaped
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
+from cnn_jax.geometry.windows import transposed_window
 from cnn_jax.nn.options import frozen
 from cnn_jax.ops.arguments import AnyArray, integer, per_axis, wider
 from cnn_jax.ops.canonical import effective_kernel, looks_channels_first, operands, windows
@@ -398,7 +399,7 @@ class ConvTranspose(nnx.Module):
         kernel = _masked(self.kernel[...], self.mask)
         inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
         inputs, kernel = _widened(self.preferred_element_type, jnp.asarray(inputs), kernel)
-        padding = self._padding()
+        padding = self.window.padding
         if self.padding == "CIRCULAR":
             # Spread out, an input that goes on for so many periods is one that goes round; the rest is in the gaps.
             pairs = cast(Sequence[tuple[int, int]], padding)
@@ -424,19 +425,6 @@ class ConvTranspose(nnx.Module):
     @property
     def window(self) -> Window:
         """How this layer looks at its input: the strides spread that out."""
-        return Window(self.kernel_size, 1, self._padding(), self.kernel_dilation, self.strides)
-
-    def _padding(self) -> Padding:
-        """What Flax means by the names, in numbers."""
-        if not isinstance(self.padding, str):
-            return self.padding
-        pairs = []
-        for reach, stride in zip(dilated(self.kernel_size, self.kernel_dilation), self.strides, strict=True):
-            low, excess = reach - 1, max(reach - stride, 0)  # by how much the output is more than stride times as large
-            if self.padding == "SAME" and excess:
-                low = -(-(reach + stride - 2) // 2)
-            elif self.padding == "CIRCULAR":
-                low -= (excess + self.transpose_kernel) // 2
-            total = reach + stride - 2 + (excess if self.padding == "VALID" else 0)
-            pairs.append((low, total - low))
-        return tuple(pairs)
+        return transposed_window(
+            self.kernel_size, self.strides, self.padding, self.kernel_dilation, self.transpose_kernel
+        )
