@@ -96,8 +96,11 @@ def trace(model: Any, input_shape: Sequence[int], *, train: bool = False) -> lis
     graph, state = nnx.split(model)
 
     def run(state: Any, x: jax.Array, key: jax.Array) -> Any:
+        merged = nnx.merge(graph, state)
         options = {"train": True, "rngs": key} if train else {}
-        return nnx.merge(graph, state)(x, return_activations=True, **options)[1]
+        if not train:
+            merged.eval()
+        return merged(x, return_activations=True, **options)[1]
 
     activations = jax.eval_shape(run, state, x, key)
     followed = _followed(model, tuple(input_shape), {name: one.shape[1:] for name, one in activations.items()})

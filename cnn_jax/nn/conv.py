@@ -22,6 +22,7 @@ from cnn_jax.nn.options import frozen
 from cnn_jax.ops.arguments import AnyArray, integer, per_axis, wider
 from cnn_jax.ops.canonical import effective_kernel, looks_channels_first, operands, windows
 from cnn_jax.ops.padding import Padding, dilated, extend, spread
+from cnn_jax.ops.wide import affine
 
 # Flax has boundary rules among its padding names.
 _FLAX_BOUNDARIES = {"CIRCULAR": "periodic", "REFLECT": "mirror"}
@@ -153,7 +154,7 @@ class Conv(nnx.Module):
         else:
             y = self._convolution(*_widened(self.preferred_element_type, jnp.asarray(inputs), kernel))
         y = y if self.preferred_element_type is None else y.astype(self.preferred_element_type)
-        y = with_bias(y, bias)
+        y = affine(y, bias=bias)
         return y if out_sharding is None else jax.sharding.reshard(y, out_sharding)
 
     def _convolution(self, inputs: Array, kernel: Array) -> Array:
@@ -271,18 +272,6 @@ def _masked(kernel: Array, mask: Shaped[AnyArray, "..."] | None) -> Array:
     mask = lax.broadcast_to_rank(jnp.asarray(mask), kernel.ndim)
     dtype = wider(kernel.dtype, mask.dtype)
     return jnp.where(mask.astype(bool), kernel.astype(dtype) * mask.astype(dtype), jnp.zeros((), dtype))
-
-
-def with_bias(y: Shaped[Array, "..."], bias: Shaped[Array, "..."] | None) -> Shaped[Array, "..."]:
-    """``y`` plus a bias of its last axes, in the wider dtype of the two.
-
-    >>> with_bias(jnp.zeros((8, 14, 14, 16)), jnp.ones(16)).shape
-    (8, 14, 14, 16)
-    """
-    if bias is None:
-        return y
-    dtype = wider(y.dtype, bias.dtype)
-    return y.astype(dtype) + lax.broadcast_to_rank(bias.astype(dtype), y.ndim)
 
 
 def _widened(preferred: DTypeLike | None, inputs: Array, kernel: Array) -> tuple[Array, Array]:
@@ -420,7 +409,7 @@ class ConvTranspose(nnx.Module):
             precision=self.precision,
         )
         y = y if self.preferred_element_type is None else y.astype(self.preferred_element_type)
-        return with_bias(y, bias)
+        return affine(y, bias=bias)
 
     @property
     def window(self) -> Window:

@@ -40,6 +40,7 @@ from cnn_jax.ops.arguments import (
     check_option,
     integer,
 )
+from cnn_jax.ops.wide import in_float32
 
 Pair = tuple[int, int]
 Pairs = tuple[Pair, ...]
@@ -310,7 +311,11 @@ def extend(
     before = (0, 0)
     around = [before] * (x.ndim - 1 - len(pairs)) + [(max(low, 0), max(high, 0)) for low, high in pairs] + [before]
     options = {"constant_values": boundary_value} if boundary == "constant" else {}
-    x = jnp.pad(x, around, mode=BOUNDARIES[boundary], **options)
+    mode = BOUNDARIES[boundary]
+    if boundary in ("zero", "constant"):
+        x = jnp.pad(x, around, mode=mode, **options)
+    else:  # entries are repeated, so that their gradients are sums
+        x = in_float32(lambda x: jnp.pad(x, around, mode=mode), x)
     # Cropping comes last, so that a rule which looks back into the input sees all of it.
     crop = [before] * (x.ndim - 1 - len(pairs)) + [(max(-low, 0), max(-high, 0)) for low, high in pairs] + [before]
     return x[tuple(slice(low, size - high) for size, (low, high) in zip(x.shape, crop, strict=True))]

@@ -47,11 +47,6 @@ def window_sums(axes: Axes, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     return _window_sum.bind(x.astype(accumulator(x.dtype)), axes=axes)
 
 
-def window_sums_transpose(axes: Axes, dy: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """The transpose of :func:`window_sums`: every input position receives the sum of the windows it is in."""
-    return _window_sum_transpose.bind(dy, axes=axes)
-
-
 def _sums(x: Array, *, axes: Axes) -> Array:
     for some in passes(axes, x.shape[-1]):
         x = _doubled_sums(some[0], x) if _wide(some) else reduce(jnp.add, taps(x, some, 0.0))
@@ -241,6 +236,6 @@ def _input_shape(y: tuple[int, ...], *constants: tuple[int, ...], axes: Axes) ->
 
 
 _SHAPES = {"shape": _output_shape, "input_shape": _input_shape, "static": ("axes",)}
-_window_sum, _window_sum_transpose = transposes("window_sum", _sums, _sums_returned, **_SHAPES)
+_window_sum, _ = transposes("window_sum", _sums, _sums_returned, **_SHAPES)
 _window_choice, _ = transposes("window_choice", _chosen, _choice_returned, **_SHAPES)
 _tied_sum, _ = transposes("tied_sum", _tied, _tied_returned, **_SHAPES)
