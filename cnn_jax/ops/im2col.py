@@ -166,6 +166,9 @@ def patches(
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
     reach = [(size - 1) * rate for size, rate in zip(window, kernel_dilation, strict=True)]
     spans = [(size - last - 1) // step * step for size, last, step in zip(x.shape[1:-1], reach, strides, strict=True)]
+    if not any(spans):  # one window: its entries are where they should be
+        index = tuple(slice(0, last + 1, rate) for last, rate in zip(reach, kernel_dilation, strict=True))
+        return x[:, *index].reshape(x.shape[0], *(1 for _ in window), math.prod(window), x.shape[-1])
     slices = []
     for tap in itertools.product(*(range(size) for size in window)):
         starts = [entry * rate for entry, rate in zip(tap, kernel_dilation, strict=True)]
