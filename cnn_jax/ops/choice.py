@@ -45,7 +45,7 @@ _LONGEST_ROW = 32  # entries of a row of the kernel: the constants of TILES grow
 
 def formulation(product: str, plan: Plan) -> Formulation:
     """The formulation of ``'output'``, ``'input_gradient'`` or ``'kernel_gradient'``."""
-    if plan.groups == plan.channels > 1 and math.prod(plan.each("window")) <= _SHIFTS[product]:
+    if plan.groups == plan.channels > 1 and _shifts_are_few(product, plan):
         return SHIFTS
     if len(plan.axes) > 2:
         return SLABS
@@ -58,9 +58,16 @@ def formulation(product: str, plan: Plan) -> Formulation:
     return PHASES if product == "input_gradient" and _phases_pay(plan) else CANONICAL
 
 
+def _shifts_are_few(product: str, plan: Plan) -> bool:
+    """One operation per entry of the window; its adjoint also puts the positions within a stride together one by one."""
+    phases = math.prod(plan.each("stride")) if product == "input_gradient" else 1
+    return max(math.prod(plan.each("window")), phases) <= _SHIFTS[product]
+
+
 def _tiles_pay(product: str, plan: Plan) -> bool:
     """Eigen's convolution is slow where the channels fill no vector register, unless there is much to do at each tap."""
-    if plan.channels >= 8 or plan.channels * plan.features > 96 or max(plan.each("stride")) > 1:
+    pointwise = set(plan.each("window")) == {1}
+    if pointwise or plan.channels >= 8 or plan.channels * plan.features > 96 or max(plan.each("stride")) > 1:
         return False
     *above, row = plan.axes
     _, tile, blocks = tiling(row)
@@ -68,7 +75,7 @@ def _tiles_pay(product: str, plan: Plan) -> bool:
         return False
     # A band has tile - 1 zeros for the window's entries; the forward convolution makes up for fewer of them.
     products = plan.channels * plan.features * (tile - 1 + row.reach) / row.window
-    return product == "input_gradient" or (plan.features <= 24 and products <= 180)
+    return product == "input_gradient" or (plan.channels <= plan.features <= 24 and products <= 180)
 
 
 def _phases_pay(plan: Plan) -> bool:

@@ -2,7 +2,7 @@
 
 With ``T(x, kernel, dy) = sum(dy * conv(x, kernel))``, linear in each operand, the products are its derivatives: by
 ``dy`` the output, by ``x`` the input gradient, by ``kernel`` the kernel gradient. A :class:`Formulation` is three
-functions ``(plan, operand, operand) -> product``; ``cnn_jax.ops.direct`` chooses among them.
+functions ``(plan, operand, operand) -> product``; ``cnn_jax.ops.choice`` chooses among them.
 
 ==============  =======================================================================================================
 ``TRANSPOSED``  one convolution, and JAX's transposes of it: what accelerators' libraries recognise

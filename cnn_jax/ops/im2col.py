@@ -192,6 +192,9 @@ def conv_im2col(
     *window, per_group, features = kernel.shape
     columns = patches(x, tuple(window), strides, padding, input_dilation, kernel_dilation)
     *outer, taps, _ = columns.shape
+    if feature_group_count == 1:
+        columns, matrix = columns.reshape(*outer, taps * per_group), kernel.reshape(taps * per_group, features)
+        return jnp.matmul(columns, matrix, precision=precision)
     y = jnp.einsum(
         "...tgc,tcgo->...go",
         columns.reshape(*outer, taps, feature_group_count, per_group),

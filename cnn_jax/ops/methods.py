@@ -19,6 +19,11 @@ method             bound on the absolute error of an output
 On a GPU the default ``precision`` of float32 products is TF32, with the unit roundoff of 2^-11. An infinity or NaN of
 the input may reach outputs whose window does not hold it, where a method multiplies it by the zeros of a larger matrix:
 with ``fft`` all of them, with ``toeplitz`` and, for few channels, ``direct`` those of its rows or group.
+
+``auto`` is ``direct`` but for the lines of :data:`AUTO`, which hold on a CPU: ``im2col`` where one window covers the input,
+and ``fft``, with its bound and its spreading of infinities and NaNs, for windows of more than 64 entries over few channels
+where it needs at most a third of the products (depthwise: no more products). ``method="direct"`` is there for those
+who need each output to depend on its own window alone.
 """
 
 import math
@@ -133,9 +138,9 @@ def _long_window(x: Sequence[int], kernel: Sequence[int], geometry: Windows, gro
 #   ResNet-20   64x16x16x32  * 3x3x32x32       12.5    46.4      41.2  28.7      62.0          35.3
 #
 # `direct` has already chosen among formulations by shape; what is left are the layers that are no convolution at all,
-# and long windows over few channels. FFT spreads what is not finite and loses small outputs of large inputs (see above),
-# so it is taken where it gains much: a window of more than MOST_TAPS, and GAIN times fewer operations, or fewer at all
-# where each channel is by itself, since XLA's own depthwise convolution is 10 to 100 times as slow as others.
+# and long windows over few channels. FFT spreads what is not finite and loses small outputs of large inputs, so it is
+# taken where it gains much: for more than MOST_TAPS entries, with GAIN times fewer products, or fewer at all where each
+# channel is by itself, since XLA's own depthwise convolution is 10 to 100 times as slow as its others.
 MOST_TAPS = 64
 MOST_PAIRS = 32  # of a channel and a feature: for more, matrix products are faster than products of spectra
 GAIN = 3
