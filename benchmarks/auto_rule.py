@@ -7,8 +7,8 @@ entries, 1 to 512 channels, ranks 1 to 3, strides, dilations, groups, depthwise,
 output, the input gradient and the kernel gradient ours and ``lax.conv_general_dilated`` with JAX's own gradients are
 compiled once and called in turn, in one process for each set of XLA flags.
 
-Times to compile are CPU seconds. Run times are the least of several blocks of calls, as wall time and as CPU time:
-on a machine with other work CPU time is the one to look at, on a quiet one wall time, which knows what runs in parallel.
+Times to compile are CPU seconds. Run times are the least of several blocks of calls, as wall time and as CPU time: on a
+machine with other work CPU time is the one to look at; on a quiet one wall time, which knows what runs in parallel.
 Results go to ``benchmarks/results/auto_rule-<machine>.md`` and ``.json``.
 """
 

@@ -59,13 +59,13 @@ def formulation(product: str, plan: Plan) -> Formulation:
 
 
 def _shifts_are_few(product: str, plan: Plan) -> bool:
-    """One operation per entry of the window; its adjoint also puts the positions within a stride together one by one."""
+    """One operation per entry of the window; the adjoint also joins the positions within a stride one by one."""
     phases = math.prod(plan.each("stride")) if product == "input_gradient" else 1
     return max(math.prod(plan.each("window")), phases) <= _SHIFTS[product]
 
 
 def _tiles_pay(product: str, plan: Plan) -> bool:
-    """Eigen's convolution is slow where the channels fill no vector register, unless there is much to do at each tap."""
+    """Eigen's convolution is slow where channels fill no vector register, unless there is much to do at each tap."""
     pointwise = set(plan.each("window")) == {1}
     if pointwise or plan.channels >= 8 or plan.channels * plan.features > 96 or max(plan.each("stride")) > 1:
         return False

@@ -62,7 +62,7 @@ def conv(
       method: ``'auto'`` or one of ``cnn_jax.ops.METHODS``, which says what each supports and its error bound. On a CPU
         ``'auto'`` takes ``'fft'`` for windows of more than 64 entries over few channels where that saves much: errors
         are then relative to the norm of the whole image, and one NaN or infinity reaches all of its outputs.
-        ``'direct'`` never does that.
+        ``'direct'`` does neither.
       derivatives: ``'custom'``: fast reverse-mode gradients of every order; ``'jax'``: those that JAX makes, slower
         on a CPU, which support ``jvp``, ``hessian`` and the like too.
       precision: As for ``jax.lax.conv_general_dilated``; on NVIDIA GPUs the default for float32 is TF32.

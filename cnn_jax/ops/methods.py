@@ -20,10 +20,10 @@ On a GPU the default ``precision`` of float32 products is TF32, with the unit ro
 the input may reach outputs whose window does not hold it, where a method multiplies it by the zeros of a larger matrix:
 with ``fft`` all of them, with ``toeplitz`` and, for few channels, ``direct`` those of its rows or group.
 
-``auto`` is ``direct`` but for the lines of :data:`AUTO`, which hold on a CPU: ``im2col`` where one window covers the input,
-and ``fft``, with its bound and its spreading of infinities and NaNs, for windows of more than 64 entries over few channels
-where it needs at most a third of the products (depthwise: no more products). ``method="direct"`` is there for those
-who need each output to depend on its own window alone.
+``auto`` is ``direct`` but for the lines of :data:`AUTO`, which hold on a CPU: ``im2col`` where one window covers the
+input, and ``fft``, with its bound and its spreading of infinities and NaNs, for windows of more than 64 entries over
+few channels where it needs at most a third of the products (depthwise: no more products). ``method="direct"`` never spreads
+them further than over a row or group.
 """
 
 import math
