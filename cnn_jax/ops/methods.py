@@ -22,8 +22,8 @@ with ``fft`` all of them, with ``toeplitz`` and, for few channels, ``direct`` th
 
 ``auto`` is ``direct`` but for the lines of :data:`AUTO`, which hold on a CPU: ``im2col`` where one window covers the
 input, and ``fft``, with its bound and its spreading of infinities and NaNs, for windows of more than 64 entries over
-few channels where it needs at most a third of the products (depthwise: no more products). ``method="direct"`` never spreads
-them further than over a row or group.
+few channels where it needs at most a third of the products (depthwise: no more products). ``method="direct"`` never
+spreads them further than over a row or group.
 """
 
 import math
