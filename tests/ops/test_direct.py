@@ -29,7 +29,7 @@ CASES = {
     "tiles": ([Axis(5, 3, 1, 1, 1), Axis(12, 5, 1, 1, 0)], 2, 3, 1, TILED),
     "tiles, both dilations": ([Axis(6, 2, 1, 1, 1, 1, 2), Axis(9, 3, 1, 2, 3, 2, 2)], 1, 3, 1, TILED),
     "strided tiles": ([Axis(6, 2, 2, 1, 1), Axis(20, 3, 2, 2, 3, 1, 2)], 1, 3, 1, "CANONICAL " * 3),
-    "tiles of rank 1": ([Axis(9, 4, 1, 2, 0)], 3, 2, 1, TILED),
+    "tiles of rank 1": ([Axis(9, 4, 1, 2, 0)], 2, 3, 1, TILED),
     "depthwise": ([Axis(5, 3, 1, 1, 1), Axis(4, 3, 2, 1, 1)], 1, 1, 4, "SHIFTS " * 3),
     "depthwise, strided, few taps": ([Axis(7, 2, 2, 1, 2), Axis(5, 2, 3)], 1, 1, 3, "SHIFTS " * 3),
     "depthwise, several features each": ([Axis(4, 2, 1, 0, 1, 2, 2)], 1, 2, 3, "SHIFTS " * 3),
