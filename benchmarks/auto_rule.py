@@ -29,6 +29,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import record
+
 from cnn_jax.runtime.xla import apply_recommended_flags, recommended_xla_flags
 
 PRODUCTS = ("output", "input_gradient", "kernel_gradient")
