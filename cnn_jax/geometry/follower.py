@@ -74,6 +74,13 @@ class Follower(Interpreter[Any]):
         return [note * (times or 1) for note in notes]
 
 
+def evaluating(module: nnx.Module) -> nnx.Module:
+    """A copy of a module whose normalisations and dropout evaluate, whatever the module itself does."""
+    copy = nnx.merge(*nnx.split(module))
+    copy.eval()
+    return copy
+
+
 def follow(layer: Callable[..., Any], place: Place) -> tuple[Place | None, int]:
     """What the output of a layer sees, and how many products of weights with inputs it has.
 
@@ -84,7 +91,7 @@ def follow(layer: Callable[..., Any], place: Place) -> tuple[Place | None, int]:
     Returns:
       None where the layer cannot be traced, or has several outputs.
     """
-    graph, state = nnx.split(layer) if isinstance(layer, nnx.Module) else (None, ())
+    graph, state = nnx.split(evaluating(layer)) if isinstance(layer, nnx.Module) else (None, ())
     x = jax.ShapeDtypeStruct(place.shape, jnp.float32)
     try:
         program = jax.make_jaxpr(lambda state, x: (layer if graph is None else nnx.merge(graph, state))(x))(state, x)
