@@ -8,6 +8,7 @@ from jaxtyping import Array, Shaped
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.padding import Padding
+from cnn_jax.ops.wide import in_float32
 
 
 def apply(
@@ -25,7 +26,8 @@ def apply(
       x: ``(*batch, *space, C)``.
       kernel: ``(*window,)``, without channels; its rank is the number of spatial axes.
       strides: This and all further options are those of :func:`cnn_jax.ops.conv`. The default boundary continues the
-        picture by its mirror image, which invents no edges.
+        picture by its mirror image, which invents no edges. Wide kernels may be applied by FFT on a CPU, as ``method``
+        says there: a NaN or infinity then reaches the whole channel.
 
     Returns:
       ``(*batch, *output, C)``.
@@ -47,7 +49,7 @@ def apply(
     channels = jnp.shape(x)[-1]
     return ops.depthwise_conv(
         x,
-        jnp.broadcast_to(kernel[..., None, None], (*kernel.shape, channels, 1)),
+        in_float32(lambda kernel: jnp.broadcast_to(kernel[..., None, None], (*kernel.shape, channels, 1)), kernel),
         strides=strides,
         padding=padding,
         boundary=boundary,

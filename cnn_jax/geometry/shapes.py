@@ -33,7 +33,7 @@ def output_shape(
     (3136,)
     >>> output_shape([conv, conv], (32, 32, 3))
     Traceback (most recent call last):
-    cnn_jax.errors.UsageError: layer 1: conv: x of shape (1, 28, 28, 16) has 16 channels, ...
+    cnn_jax.errors.UsageError: layer 1: Conv: inputs of shape (1, 28, 28, 16) have 16 channels, ...
     """
     shape = tuple(input_shape)
     if isinstance(layers, Mapping):
@@ -56,4 +56,10 @@ def _applied(layer: Callable[..., Any], shape: tuple[int, ...]) -> tuple[int, ..
         return jax.eval_shape(layer, x).shape[1:]
     # The parameters are passed in and not closed over, because abstract ones cannot be.
     graph, state = nnx.split(layer)
-    return jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x), state, x).shape[1:]
+
+    def run(state: Any, x: jax.Array) -> Any:
+        merged = nnx.merge(graph, state)
+        merged.eval()
+        return merged(x)
+
+    return jax.eval_shape(run, state, x).shape[1:]

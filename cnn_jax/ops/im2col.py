@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array, per_axis, split_batch, window_sizes
+from cnn_jax.ops.arguments import INEXACT, AnyArray, Number, check_array, per_axis, split_batch, window_sizes
 from cnn_jax.ops.canonical import Windows, prepare, windows
 from cnn_jax.ops.padding import Padding, Pairs, check_boundary, spread
 from cnn_jax.ops.sharding import like, zeros
@@ -32,7 +32,7 @@ def im2col(
     input_dilation: int | Sequence[int] = 1,
     kernel_dilation: int | Sequence[int] = 1,
     boundary: str = "zero",
-    boundary_value: float = 0.0,
+    boundary_value: Number = 0.0,
     rounding: str = "floor",
 ) -> Shaped[Array, "*batch_and_output columns"]:
     """The windows of an input, each as one row: ``conv(x, kernel) == im2col(x, window) @ kernel.reshape(-1, C_out)``.
@@ -57,7 +57,7 @@ def im2col(
     """
     op = "im2col"
     check_boundary(op, boundary, boundary_value)
-    x = check_array(op, "x", x, empty=True)
+    x = check_array(op, "x", x, empty=True, dtypes=INEXACT)
     window = window_sizes(op, "window", window, x)
     merged, batch = split_batch(op, x, len(window), f"window {window}")
     geometry = windows(
@@ -110,7 +110,7 @@ def col2im(
     """
     op = "col2im"
     check_boundary(op, boundary, 0.0)
-    columns = check_array(op, "columns", columns, empty=True)
+    columns = check_array(op, "columns", columns, empty=True, dtypes=INEXACT)
     sizes = window_sizes(op, "sizes", sizes, columns)
     window = per_axis(op, "window", window, len(sizes))
     geometry = windows(
@@ -136,7 +136,7 @@ def col2im(
     return x.reshape(*batch, *x.shape[1:])
 
 
-def window_rows(x: jax.Array, geometry: Windows, boundary: str, boundary_value: float) -> jax.Array:
+def window_rows(x: jax.Array, geometry: Windows, boundary: str, boundary_value: Number) -> jax.Array:
     """The windows under any boundary rule: ``(N, *output, prod(window), C)``."""
     prepared = prepare(x, geometry, boundary, boundary_value)
     taps = math.prod(geometry.window)
@@ -159,6 +159,9 @@ def patches(
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
     reach = [(size - 1) * rate for size, rate in zip(window, kernel_dilation, strict=True)]
     spans = [(size - last - 1) // step * step for size, last, step in zip(x.shape[1:-1], reach, strides, strict=True)]
+    if not any(spans):  # one window: its entries are where they should be
+        index = tuple(slice(0, last + 1, rate) for last, rate in zip(reach, kernel_dilation, strict=True))
+        return x[:, *index].reshape(x.shape[0], *(1 for _ in window), math.prod(window), x.shape[-1])
     slices = []
     for tap in itertools.product(*(range(size) for size in window)):
         starts = [entry * rate for entry, rate in zip(tap, kernel_dilation, strict=True)]
@@ -182,6 +185,9 @@ def conv_im2col(
     *window, per_group, features = kernel.shape
     columns = patches(x, tuple(window), strides, padding, input_dilation, kernel_dilation)
     *outer, taps, _ = columns.shape
+    if feature_group_count == 1:
+        columns, matrix = columns.reshape(*outer, taps * per_group), kernel.reshape(taps * per_group, features)
+        return jnp.matmul(columns, matrix, precision=precision)
     y = jnp.einsum(
         "...tgc,tcgo->...go",
         columns.reshape(*outer, taps, feature_group_count, per_group),
