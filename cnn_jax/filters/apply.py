@@ -8,6 +8,7 @@ from jaxtyping import Array, Shaped
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.padding import Padding
+from cnn_jax.ops.wide import in_float32
 
 
 def apply(
@@ -47,7 +48,7 @@ def apply(
     channels = jnp.shape(x)[-1]
     return ops.depthwise_conv(
         x,
-        jnp.broadcast_to(kernel[..., None, None], (*kernel.shape, channels, 1)),
+        in_float32(lambda kernel: jnp.broadcast_to(kernel[..., None, None], (*kernel.shape, channels, 1)), kernel),
         strides=strides,
         padding=padding,
         boundary=boundary,

@@ -5,7 +5,8 @@
 """
 
 from cnn_jax.geometry.counts import parameter_count
-from cnn_jax.geometry.receptive_field import ReceptiveField, output_size, receptive_field
+from cnn_jax.geometry.fields import ReceptiveField
+from cnn_jax.geometry.receptive_field import output_size, receptive_field
 from cnn_jax.geometry.shapes import output_shape
 from cnn_jax.geometry.table import HEADINGS, LEGEND, cells, format_table, print_table, to_csv, to_json, to_markdown
 from cnn_jax.geometry.trace import Row, blocks, total, trace

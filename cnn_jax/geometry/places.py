@@ -1,45 +1,358 @@
-"""The units at one place of a network, and what is known of them behind a layer."""
+"""What the entries of an array see of a network's input: how fields go along with reshapes, windows and sums.
+
+An axis of an array is made of factors, from the slowest to the fastest: one for an axis of a map, three for a map that
+was flattened (rows, columns, channels), two for rows that were repeated. Some factors run along an axis of the input:
+where those of input axis ``k`` have the indices ``i``, the entry is unit ``sum of i * step`` of the field
+``fields[k]``.
+"""
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from cnn_jax.geometry.positions import keeps_positions
-from cnn_jax.geometry.receptive_field import Flow
-from cnn_jax.geometry.windows import adaptive_size, window_of
+from cnn_jax.geometry.fields import AxisField, ReceptiveField
+from cnn_jax.geometry.windows import Window
 
 Shape = tuple[int, ...]
 
 
+class Factor(NamedTuple):
+    """A part of an axis of an array."""
+
+    size: int
+    along: int | None = None
+    """The axis of the input that it runs along; None for examples, channels and repetitions."""
+    step: int = 1
+    """How many units one entry is away from the next."""
+
+
+Layout = tuple[tuple[Factor, ...], ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """The units at one place of a network: their shape, and what they see."""
+    """What the entries of an array see.
 
-    shape: Shape | None
-    flow: Flow
+    Attributes:
+      layout: The factors of each axis of the array.
+      fields: For each axis of the input, the field of units; of unit 0 where no factor runs along that axis, so that
+        all entries see the same; None where it cannot be told.
+      space: The sizes of the input's axes.
+    """
+
+    layout: Layout
+    fields: tuple[AxisField | None, ...]
+    space: Shape
 
     @classmethod
-    def unknown(cls, shape: Shape | None) -> "Place":
-        """Units of that shape of which it cannot be told what they see."""
-        return cls(shape, Flow(None, None))
+    def of_input(cls, shape: Sequence[int], rank: int) -> "Place":
+        """The input itself, with one axis before its ``rank`` spatial ones: each position sees itself.
+
+        >>> Place.of_input((1, 28, 28, 3), 2).receptive_field.size
+        (1, 1)
+        """
+        layout = tuple((Factor(size, axis - 1 if 1 <= axis <= rank else None),) for axis, size in enumerate(shape))
+        return cls(layout, (AxisField((0,), (0,), 1),) * rank, tuple(shape[1 : 1 + rank]))
+
+    @property
+    def shape(self) -> Shape:
+        """That of the array."""
+        return tuple(math.prod(factor.size for factor in axis) for axis in self.layout)
+
+    @property
+    def receptive_field(self) -> ReceptiveField | None:
+        """The field of a unit; in a flattened map, of the units that it is made of. None where it cannot be told."""
+        axes = []
+        for k, field in enumerate(self.fields):
+            found = [
+                (axis, factor) for axis, factors in enumerate(self.layout) for factor in factors if factor.along == k
+            ]
+            flat = len(self.layout) < len(self.fields) + 2
+            if found and field is not None and len(found) == 1 and (flat or len(self.running(found[0][0])) > 1):
+                field = field.through(_stepping(found[0][1].step))
+            elif found and field is not None:
+                field = self.along(found[0][0])
+            if field is None:
+                return None
+            axes.append(field)
+        return ReceptiveField(tuple(axes))
+
+    def running(self, axis: int) -> set[int]:
+        """The axes of the input that an axis of the array runs along."""
+        return {factor.along for factor in self.layout[axis] if factor.along is not None}
+
+    def along(self, axis: int) -> AxisField | None:
+        """The field of the entries along an axis; None where it is no field of one axis of the input."""
+        factors = self.layout[axis]
+        if len(self.running(axis)) != 1:
+            return None
+        (k,) = self.running(axis)
+        field = self.fields[k]
+        elsewhere = any(k in self.running(other) for other in range(len(self.layout)) if other != axis)
+        if field is None or elsewhere:
+            return None
+        lower = math.prod(factor.size for factor in factors[1:])
+        period, advance = lower * factors[0].size, 0  # from then on the same again, were there more
+        if factors[0].along is not None:
+            turns = len(field.starts) // math.gcd(len(field.starts), factors[0].step)
+            period, advance = lower * turns, turns * factors[0].step // len(field.starts) * field.advance
+        units = []
+        for entry in range(period):
+            unit, rest = 0, entry
+            for factor in reversed(factors[1:]):
+                rest, index = divmod(rest, factor.size)
+                unit += factor.step * index if factor.along is not None else 0
+            units.append(unit + (factors[0].step * rest if factors[0].along is not None else 0))
+        return AxisField.repeating([field.interval(unit) for unit in units], advance)
+
+    # --- What becomes of a place ---
+
+    def unknown(self, along: set[int]) -> "Place":
+        """Where it can no longer be told what is seen along some axes of the input."""
+        fields = tuple(None if k in along else field for k, field in enumerate(self.fields))
+        layout = tuple(
+            tuple(Factor(factor.size) if factor.along in along else factor for factor in axis) for axis in self.layout
+        )
+        return Place(layout, fields, self.space)
+
+    def lost(self, shape: Sequence[int]) -> "Place":
+        """An array of which only the shape is known, and what all entries saw in common."""
+        running = {k for axis in range(len(self.layout)) for k in self.running(axis)}
+        return dataclasses.replace(self.unknown(running), layout=untagged(shape))
+
+    def with_axis(self, axis: int, *factors: Factor) -> "Place":
+        """The same place with other factors in an axis."""
+        return dataclasses.replace(self, layout=(*self.layout[:axis], factors, *self.layout[axis + 1 :]))
+
+    def with_field(self, k: int, field: AxisField | None) -> "Place":
+        """The same place with another field along an axis of the input."""
+        return dataclasses.replace(self, fields=(*self.fields[:k], field, *self.fields[k + 1 :]))
+
+    def collapsed(self, axis: int) -> "Place":
+        """Entries that see all of an axis, which is then of size 1: a sum or a maximum over it."""
+        place = self
+        for factor in self.layout[axis]:
+            field = None if factor.along is None else place.fields[factor.along]
+            if factor.along is not None and field is not None:
+                place = place.with_field(factor.along, field.slid(factor.size, dilation=factor.step))
+        return place.with_axis(axis, Factor(1))._settled(self.running(axis))
+
+    def squeezed(self, axis: int) -> "Place":
+        """Without an axis of size 1."""
+        layout = (*self.layout[:axis], *self.layout[axis + 1 :])
+        return dataclasses.replace(self, layout=layout)._settled(self.running(axis))
+
+    def _settled(self, along: set[int]) -> "Place":
+        """With unit 0 for all of the input's axes among these that no factor runs along any more."""
+        place = self
+        for k in along - {k for axis in range(len(self.layout)) for k in self.running(axis)}:
+            field = self.fields[k]
+            place = place.with_field(k, field and AxisField.constant(field.interval(0)))
+        return place
+
+    def moved(self, axis: int, size: int, move: Callable[[AxisField], AxisField]) -> "Place":
+        """Entries along an axis that see others along it; ``move`` is what becomes of their field."""
+        running = self.running(axis)
+        if not running:
+            return self.with_axis(axis, Factor(size))
+        field = self.along(axis)
+        if field is None:
+            return self.unknown(running).with_axis(axis, Factor(size))
+        (k,) = running
+        return self.with_field(k, move(field)).with_axis(axis, Factor(size, k))
+
+    def slid(
+        self,
+        axis: int,
+        size: int,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        dilation: int = 1,
+        spread: int = 1,
+        low: int = 0,
+    ) -> "Place":
+        """Windows along an axis; see :meth:`AxisField.slid`."""
+        if (kernel, stride, low) == (1, 1, 0) and self.shape[axis] == size:
+            return self
+        if len(self.layout[axis]) == 1 and spread == 1:  # which leaves alone what other axes have of the same units
+            (factor,) = self.layout[axis]
+            field = None if factor.along is None else self.fields[factor.along]
+            if factor.along is not None and field is not None:
+                slid = field.slid(kernel, dilation=factor.step * dilation, low=factor.step * low)
+                return self.with_field(factor.along, slid).with_axis(
+                    axis, factor._replace(size=size, step=factor.step * stride)
+                )
+        return self.moved(axis, size, lambda field: field.slid(kernel, stride, dilation, spread, low))
+
+    def reversed(self, axis: int) -> "Place":
+        """From the last entry to the first."""
+        size = self.shape[axis]
+        backwards = AxisField((size - 1,), (size - 1,), -1)
+        return self.moved(axis, size, lambda field: field.through(backwards))
+
+    def windowed(self, window: Window, axes: Sequence[int], shape: Sequence[int]) -> "Place":
+        """Behind a window over some axes of the array, which has then that shape."""
+        place, rank = self, len(axes)
+        pads = window.pads([self.shape[axis] for axis in axes], rank)
+        columns = zip(axes, *window.over(rank).values(), pads, strict=True)
+        for axis, kernel, stride, dilation, spread, (low, _) in columns:
+            place = place.slid(
+                axis, shape[axis], kernel=kernel, stride=stride, dilation=dilation, spread=spread, low=low
+            )
+        return place
+
+    def transposed(self, permutation: Sequence[int]) -> "Place":
+        """With its axes in another order."""
+        return dataclasses.replace(self, layout=tuple(self.layout[axis] for axis in permutation))
+
+    def broadcast(self, shape: Sequence[int], axes: Sequence[int]) -> "Place":
+        """Repeated along new axes, and along those of size 1; ``axes`` are where the old ones go."""
+        place = self
+        layout = list(untagged(shape))
+        for axis, target in enumerate(axes):
+            if self.shape[axis] == shape[target]:
+                layout[target] = self.layout[axis]
+            else:
+                place = place.with_axis(axis, Factor(1))._settled(self.running(axis))
+        return dataclasses.replace(place, layout=tuple(layout))
+
+    def reshaped(self, shape: Sequence[int]) -> "Place":
+        """Row-major in another shape."""
+        if self.shape == tuple(shape):
+            return self
+        place = self
+        for axis, factors in enumerate(self.layout):  # what has one entry has one unit
+            kept = tuple(factor for factor in factors if factor.size != 1)
+            place = place.with_axis(axis, *kept)._settled(self.running(axis))
+        queue = _merged([factor for axis in place.layout for factor in axis])[::-1]
+        layout: list[tuple[Factor, ...]] = []
+        for size in shape:
+            taken: list[Factor] = []
+            while size > 1:
+                factor = queue.pop() if queue else Factor(1)
+                common = math.gcd(size, factor.size)
+                if common not in (size, factor.size) or common < 2:
+                    return self.lost(shape)
+                rest = factor.size // common
+                taken.append(Factor(common, factor.along, factor.step * rest))
+                size //= common
+                if rest > 1:
+                    queue.append(factor._replace(size=rest))
+            layout.append(tuple(_merged(taken)) or (Factor(size),))
+        return self.lost(shape) if queue else dataclasses.replace(place, layout=tuple(layout))
 
 
-def behind(layer: Any, place: Place, shape: Shape | None) -> Place:
-    """What is known behind a layer; its output has the shape, which is None for one that is not run."""
-    before, flow = place.shape, place.flow
-    if before is None or shape is None or flow.field is None or flow.sizes is None:
-        return Place.unknown(shape)
-    rank = len(before) - 1
-    field, window = flow.field, window_of(layer)
-    if window is not None and rank and window.rank in (None, rank):
-        return Place(shape, flow.slid(window, rank))
-    output_size = adaptive_size(layer, rank)
-    if output_size is not None and rank:
-        return Place(shape, flow.adapted(output_size))
-    if len(shape) == 1 and rank and math.prod(shape) == math.prod(before):  # flattened: the same units in a row
-        return Place(shape, flow)
-    if callable(layer) and keeps_positions(layer, before, mixing_channels=rank > 0):
-        return Place(shape, flow)
-    if math.prod(shape[:-1]) == 1:  # one unit, or a row of them, for all positions
-        return Place(shape, Flow(field.of_all(flow.sizes), (1,) * len(flow.sizes)))
-    return Place.unknown(shape)
+def untagged(shape: Sequence[int]) -> Layout:
+    """The layout of an array that runs along no axis of the input."""
+    return tuple((Factor(size),) for size in shape)
+
+
+def joined(places: Sequence[Place]) -> Place:
+    """What entries see that depend on those at the same position of several arrays of one shape."""
+    first, *others = _comparable(places)
+    for other in others:
+        first = _pair(first, other)
+    return first
+
+
+def concatenated(pieces: Sequence[Place | None], sizes: Sequence[int], axis: int, *, padding: bool = False) -> Place:
+    """Arrays one behind the other along an axis; None for one that sees nothing.
+
+    Args:
+      pieces: At least one place.
+      sizes: Their sizes along the axis.
+      axis: Where they are joined.
+      padding: Whether all but the largest are its padding: what they see is not counted, as with zeros.
+    """
+    total = sum(sizes)
+    offsets = [sum(sizes[:index]) for index in range(len(sizes))]
+    found = [
+        (place, offset, size) for place, offset, size in zip(pieces, offsets, sizes, strict=True) if place and size
+    ]
+    if padding:
+        found = [max(found, key=lambda piece: piece[2])]
+    running = {k for place, *_ in found for k in place.running(axis)}
+    shifted = [place.slid(axis, total, low=offset) for place, offset, _ in found]
+    # One formula must be that of all pieces, as where an array was cut and is put together again.
+    fields = [place.along(axis) for place in shifted]
+    whole = fields[0] is not None and all(field is not None and field.same(fields[0]) for field in fields)
+    if not whole or len(running) > 1:
+        shifted = [place.unknown(running).with_axis(axis, Factor(total)) for place in shifted]
+    return joined(shifted)
+
+
+def _comparable(places: Sequence[Place]) -> list[Place]:
+    """Places whose axes have the same factors, or none that run along the input."""
+    result = list(places)
+    for axis in range(len(places[0].layout)):
+        kinds = {place.layout[axis] for place in result if place.running(axis)}
+        if len(kinds) > 1:
+            size = places[0].shape[axis]
+            result = [
+                place.moved(axis, size, lambda field: field) if place.running(axis) else place for place in result
+            ]
+    return result
+
+
+def _pair(a: Place, b: Place) -> Place:
+    layout = []
+    unknown: set[int] = set()
+    for axis in range(len(a.layout)):
+        if a.running(axis) and b.running(axis) and a.layout[axis] != b.layout[axis]:
+            unknown |= a.running(axis) | b.running(axis)
+        layout.append(a.layout[axis] if a.running(axis) else b.layout[axis])
+    sides = [
+        {k: [axis for axis in range(len(layout)) if k in one.running(axis)] for k in range(len(one.fields))}
+        for one in (a, b)
+    ]
+    fields: list[AxisField | None] = []
+    still: set[int] = set()  # the axes of the input of which all entries see the same
+    for k, (left, right) in enumerate(zip(a.fields, b.fields, strict=True)):
+        field = None
+        if left is not None and right is not None and k not in unknown:
+            if sides[0][k] == sides[1][k]:
+                field = left.hull(right)
+            elif not sides[0][k] or not sides[1][k]:
+                constant, moving, mover = (left, right, b) if not sides[0][k] else (right, left, a)
+                field = _covering(constant, moving, mover, k)
+                still.add(k)
+        fields.append(field)
+    place = Place(tuple(layout), tuple(fields), a.space)
+    still |= {k for k, field in enumerate(fields) if field is None}
+    stripped = tuple(
+        tuple(Factor(factor.size) if factor.along in still else factor for factor in factors)
+        for factors in place.layout
+    )
+    return dataclasses.replace(place, layout=stripped)
+
+
+def _covering(constant: AxisField, moving: AxisField, place: Place, k: int) -> AxisField | None:
+    """The field of entries that see the same and something of their own; None unless that is among the same."""
+    low, high = constant.interval(0)
+    own = [factor for factors in place.layout for factor in factors if factor.along == k]
+    units = [0]
+    for factor in own:
+        units = [unit + factor.step * index for unit in units for index in range(factor.size)]
+    start, stop = moving.of_units(units)
+    if max(start, 0) < max(low, 0) or min(stop, place.space[k] - 1) > min(high, place.space[k] - 1):
+        return None
+    return AxisField.constant((min(low, start), max(high, stop)))
+
+
+def _merged(factors: Sequence[Factor]) -> list[Factor]:
+    """Factors with those joined that are one behind the other."""
+    result: list[Factor] = []
+    for factor in factors:
+        last = result[-1] if result else None
+        if last and last.along == factor.along and (factor.along is None or last.step == factor.size * factor.step):
+            result[-1] = Factor(last.size * factor.size, factor.along, factor.step)
+        elif factor.size != 1:
+            result.append(factor)
+    return result
+
+
+def _stepping(step: int) -> AxisField:
+    """Every ``step``-th unit."""
+    return AxisField((0,), (0,), step)

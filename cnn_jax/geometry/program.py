@@ -1,58 +1,91 @@
 """A network that does not name its activations, followed in the program that JAX traces of it.
 
 Each call of a layer, a Flax NNX module without others inside, is marked in that program. What lies between the calls
-(activations, sums, concatenations, means, pools as functions) is read off its equations; behind any other equation
-nothing is known of receptive fields.
+(activations, sums, concatenations, means, pools as functions) is read off its equations; behind an equation that is not
+known (see :mod:`cnn_jax.geometry.primitives`) nothing is known of receptive fields.
+
+A layer inside ``lax.scan`` is one call that runs as often as the scan does, with the field of the last step. Of
+``lax.cond`` and ``lax.switch`` the branch with the most products stands for all, and fields are those of either. How
+often ``lax.while_loop`` runs is not known: one step is counted.
 """
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections import Counter
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.extend.core import Jaxpr, JaxprEqn, Literal, Primitive, Var
+from jax.extend.core import JaxprEqn, Primitive
+from jax.interpreters import ad, batching
 
 from cnn_jax.errors import UsageError
-from cnn_jax.geometry.places import Place, Shape, behind
-from cnn_jax.geometry.positions import inner_program, leaves_alone
-from cnn_jax.geometry.receptive_field import Flow, ReceptiveField, join_flows
-from cnn_jax.geometry.windows import Window
-
-_POOLS = ("reduce_window", "reduce_window_max", "reduce_window_min", "reduce_window_sum")
+from cnn_jax.geometry.fields import ReceptiveField
+from cnn_jax.geometry.follower import Follower
+from cnn_jax.geometry.interpreter import Values
+from cnn_jax.geometry.places import Place, Shape
+from cnn_jax.geometry.positions import by_description
+from cnn_jax.geometry.primitives import WEIGHTS
+from cnn_jax.geometry.windows import window_of
 
 _mark = Primitive("cnn_jax_mark")  # the identity: where a call begins and ends
 _mark.def_abstract_eval(lambda array, *, call, begins: array)
+ad.primitive_jvps[_mark] = lambda primals, tangents, **params: (_mark.bind(*primals, **params), tangents[0])
+batching.primitive_batchers[_mark] = lambda args, dims, **params: (
+    _mark.bind(jnp.moveaxis(args[0], dims[0], 0), **params),
+    0,
+)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Call:
     """One call of a layer.
 
     Attributes:
       name: The path to the layer, its parts joined by slashes; of a second call with ``#2`` behind it.
       layer: What was called.
-      output: Of the call.
-      again: Whether it was called before, so that its parameters have been counted.
+      called: The same, with its parameters' shapes at the call: in a scan, those of one step.
+      input_shape: Of one example, as it is for one run.
+      output: Likewise.
+      runs: How often it runs for one input of the network; None inside of a loop of unknown length.
+      products: Of all runs, as the program has them: those of weights with inputs.
       field: Of a unit of the output, None where it cannot be told.
     """
 
     name: str
     layer: Any
+    called: Any
+    input_shape: Shape
     output: jax.ShapeDtypeStruct
-    again: bool = False
-    field: ReceptiveField | None = None
+    runs: int | None
+    products: int
+    field: ReceptiveField | None
 
 
-def calls(model: Any, input_shape: Shape, *, train: bool = False) -> list[Call]:
-    """The calls of the layers inside a network, in order, as it runs in evaluation.
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What is found in a network.
+
+    Attributes:
+      calls: Of its layers, in order.
+      products: Of weights with inputs outside of layers, for one input.
+      output: Of the network.
+      place: What the output sees, None where there are several, or none that depends on the input.
+    """
+
+    calls: list[Call]
+    products: int
+    output: jax.ShapeDtypeStruct
+    place: Place | None
+
+
+def traced(model: Any, place: Place) -> Program:
+    """The calls of the layers inside a network, as it runs in evaluation.
 
     Args:
       model: Called with one array; its parameters may be abstract.
-      input_shape: Of one input, channels last.
-      train: Must be False: what a network does in training has no name here.
+      place: The array.
 
     Raises:
       UsageError: No NNX module, or one that cannot be called with an array of that shape.
@@ -64,130 +97,151 @@ def calls(model: Any, input_shape: Shape, *, train: bool = False) -> list[Call]:
     ...     def __call__(self, x):
     ...         x = nnx.max_pool(nnx.relu(self.conv(x)), (2, 2), strides=(2, 2))
     ...         return self.fc(x.reshape(x.shape[0], -1))
-    >>> [(call.name, call.output.shape, call.field.size) for call in calls(Net(nnx.Rngs(0)), (28, 28, 1))]
-    [('conv', (1, 24, 24, 8), (5, 5)), ('fc', (1, 10), (28, 28))]
+    >>> start = Place.of_input((1, 28, 28, 1), 2)
+    >>> [(call.name, call.output.shape, call.field.size) for call in traced(Net(nnx.Rngs(0)), start).calls]
+    [('conv', (24, 24, 8), (5, 5)), ('fc', (10,), (28, 28))]
     """
     kind = type(model).__name__
     if not isinstance(model, nnx.Module):
         raise UsageError(f"trace: a {kind} is no nnx.Module; put layers into one, nn.Sequence({{name: layer}})")
-    if train:
-        raise UsageError(f"trace: train=True is for networks that name their activations, which {kind} does not")
     model = nnx.merge(*nnx.split(model))  # a copy, whose normalisations and dropout can be told to evaluate
     model.eval()
     graph, state = nnx.split(model)
-    layers = {"/".join(map(str, path)): module for path, module in nnx.iter_modules(model) if _is_layer(module)}
-    found: list[Call] = []
+    layers = {_name(path): module for path, module in nnx.iter_modules(model) if is_layer(module)}
+    called: list[str] = []
 
     def run(state: Any, x: jax.Array) -> Any:
         merged = nnx.merge(graph, state)
         for path, module in list(nnx.iter_modules(merged)):
-            if _is_layer(module):
-                _watch(module, "/".join(map(str, path)), layers, found)
+            if is_layer(module):
+                _watch(module, _name(path), layers[_name(path)], called)
         return merged(x)
 
-    x = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    x = jax.ShapeDtypeStruct(place.shape, jnp.float32)
     try:
-        program = jax.make_jaxpr(run)(state, x)
+        program, output = jax.make_jaxpr(run, return_shape=True)(state, x)
     except UsageError:
         raise
     except Exception as error:  # whatever a stranger's network raises for this input
-        where = f" behind {found[-1].name!r}" if found else ""
+        where = f" behind {called[-1]!r}" if called else ""
         raise UsageError(f"trace: {kind} does not take inputs of shape {x.shape}{where}: {error}") from error
-    space = input_shape[:-1]
-    start = Place(input_shape, Flow(ReceptiveField.of_input(len(space)), space))
-    _Follower(found).through(program.jaxpr, {program.jaxpr.invars[-1]: start})
-    return found
+    follower = _CallFollower()
+    outputs = follower.run(program, [*[WEIGHTS] * (len(program.jaxpr.invars) - 1), place])
+    calls = [note for note in follower.notes if isinstance(note, Call)]
+    before: Counter[str] = Counter()
+    for index, call in enumerate(calls):
+        before[call.name] += 1
+        if before[call.name] > 1:
+            calls[index] = dataclasses.replace(call, name=f"{call.name}#{before[call.name]}")
+    products = sum(note for note in follower.notes if isinstance(note, int))
+    behind = outputs[0] if len(outputs) == 1 and isinstance(outputs[0], Place) else None
+    return Program(calls, products, jax.tree.leaves(output)[0], behind)
 
 
-def _is_layer(module: Any) -> bool:
+def is_layer(module: Any) -> bool:
+    """Whether a module is a row of its own: it can be called, and has no others inside."""
     return callable(module) and next((path for path, _ in nnx.iter_modules(module) if path), None) is None
 
 
-def _watch(module: Any, name: str, layers: dict[str, Any], found: list[Call]) -> None:
-    """Makes a module write down its calls."""
+def _name(path: tuple[Any, ...]) -> str:
+    return "/".join(map(str, path))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Called:
+    """What is known of a call while it is traced; ``shape`` is that of its output."""
+
+    name: str
+    layer: Any
+    called: Any
+    shape: Shape
+
+
+@dataclasses.dataclass(frozen=True)
+class _Begin:
+    call: _Called
+    place: Place | None
+    shape: Shape
+
+
+def _watch(module: Any, name: str, layer: Any, called: list[str]) -> None:
+    """Makes a module mark its calls in the program that is traced."""
     kind: Any = type(module)
 
     def watched(self: Any, x: Any, *args: Any, **options: Any) -> Any:
-        number = len(found)
-        before = sum(call.name.partition("#")[0] == name for call in found)
-        y = kind.__call__(self, _mark.bind(jnp.asarray(x), call=number, begins=True), *args, **options)
-        if not hasattr(y, "shape"):
+        if not hasattr(x, "shape"):
+            return kind.__call__(self, x, *args, **options)
+        call = _Called(name, layer, _as_called(self, layer), ())
+        y = kind.__call__(self, _mark.bind(jnp.asarray(x), call=call, begins=True), *args, **options)
+        called.append(name)
+        leaves, tree = jax.tree.flatten(y)
+        if not leaves or not hasattr(leaves[0], "shape"):
             return y
-        title = f"{name}#{before + 1}" if before else name
-        found.append(Call(title, layers[name], jax.ShapeDtypeStruct(y.shape, y.dtype), again=before > 0))
-        return _mark.bind(y, call=number, begins=False)
+        object.__setattr__(call, "shape", tuple(leaves[0].shape))
+        return jax.tree.unflatten(tree, [_mark.bind(leaves[0], call=call, begins=False), *leaves[1:]])
 
     module.__class__ = type(kind.__name__, (kind,), {"__call__": watched})
 
 
-class _Follower:
-    """Follows places through a program, and writes down the fields of calls."""
-
-    def __init__(self, found: Sequence[Call]) -> None:
-        self.found = found
-        self.entered: dict[int, Place] = {}
-
-    def through(self, program: Jaxpr, places: dict[Var, Place]) -> list[Place | None]:
-        """What is known of a program's outputs, from what is known of some of its inputs."""
-
-        def known(atoms: Sequence[Var | Literal]) -> list[Place | None]:
-            return [None if isinstance(atom, Literal) else places.get(atom) for atom in atoms]
-
-        for equation in program.eqns:
-            inputs = known(equation.invars)
-            if not any(inputs):
-                continue
-            inner = inner_program(equation)
-            if inner is not None:
-                outputs = self.through(
-                    inner, {var: place for var, place in zip(inner.invars, inputs, strict=True) if place}
-                )
-            else:
-                outputs = [self.behind(equation, inputs)] * len(equation.outvars)
-            places |= {var: place for var, place in zip(equation.outvars, outputs, strict=True) if place}
-        return known(program.outvars)
-
-    def behind(self, equation: JaxprEqn, inputs: Sequence[Place | None]) -> Place:
-        """The place behind an equation."""
-        shape = tuple(equation.outvars[0].aval.shape[1:])  # type: ignore[attr-defined]
-        places = [place for place in inputs if place]
-        first = places[0]
-        if equation.primitive is _mark:
-            number = equation.params["call"]
-            if equation.params["begins"]:
-                self.entered[number] = first
-                return first
-            place = behind(self.found[number].layer, self.entered[number], shape)
-            self.found[number].field = place.flow.field
-            return place
-        if first.shape is None or len(first.shape) == 0:
-            return Place.unknown(shape)
-        rank = len(first.shape) - 1
-        if leaves_alone(equation, [place is not None for place in inputs], 1 + rank + (rank == 0)):
-            return Place(shape, join_flows([place.flow for place in places]))
-        flow = first.flow
-        if flow.field is None or flow.sizes is None or len(places) > 1:
-            return Place.unknown(shape)
-        window = _pool(equation, rank)
-        if window is not None:
-            return Place(shape, flow.slid(window, rank))
-        if len(shape) == 1 and rank and equation.primitive.name == "reshape":  # flattened: the same units in a row
-            return Place(shape, flow)
-        if math.prod(shape[:-1]) == 1:
-            return Place(shape, Flow(flow.field.of_all(flow.sizes), (1,) * len(flow.sizes)))
-        return Place.unknown(shape)
+def _as_called(module: Any, layer: Any) -> Any:
+    """The layer; with a kernel of another shape, where a scan gave it one of many."""
+    graph, state = nnx.split(module)
+    own = nnx.merge(graph, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state))
+    own.__class__ = type(layer)
+    kernels = [getattr(one, "kernel", None) for one in (own, layer)]
+    return layer if None in kernels or kernels[0].shape == kernels[1].shape else own
 
 
-def _pool(equation: JaxprEqn, rank: int) -> Window | None:
-    """The window of a pool that is an equation; None for another one, or for windows over examples or channels."""
-    numbers = equation.params
-    if equation.primitive.name not in _POOLS or not rank:
-        return None
-    names = ("window_dimensions", "window_strides", "window_dilation", "base_dilation")
-    sizes, strides, dilation, spread = (tuple(numbers[name]) for name in names)
-    beside = (*sizes[:1], *sizes[rank + 1 :], *strides[:1], *strides[rank + 1 :])
-    if len(sizes) != rank + 2 or {*beside} != {1}:
-        return None
-    space = slice(1, rank + 1)
-    padding = tuple(numbers["padding"])[space]
-    return Window(sizes[space], strides[space], padding, dilation[space], spread[space])
+class _CallFollower(Follower):
+    """Notes calls, with the products that lie inside of them."""
+
+    def equation(self, equation: JaxprEqn, inputs: Values) -> Values:
+        """The places behind an equation."""
+        if equation.primitive is not _mark:
+            return super().equation(equation, inputs)
+        call, shape = equation.params["call"], tuple(equation.outvars[0].aval.shape)
+        (value,) = inputs
+        if equation.params["begins"]:
+            self.notes.append(_Begin(call, value if isinstance(value, Place) else None, shape))
+            return inputs
+        index = max(i for i, note in enumerate(self.notes) if isinstance(note, _Begin) and note.call is call)
+        begin, inside = self.notes[index], self.notes[index + 1 :]
+        if begin.place is not None:
+            value = by_description(call.layer, begin.place, shape) or value
+        window = window_of(call.layer)
+        copies = shape[: len(shape) - len(call.shape)]  # those of vmap
+        if window is not None and window.rank is not None:
+            size = window.rank + 1
+        else:
+            size = len(call.shape) - (not copies or call.shape[:1] == (1,))
+        size = min(size, len(shape))
+        field = value.receptive_field if isinstance(value, Place) else None
+        found = Call(
+            name=call.name,
+            layer=call.layer,
+            called=call.called,
+            input_shape=begin.shape[len(begin.shape) - size :],
+            output=jax.ShapeDtypeStruct(shape[len(shape) - size :], equation.outvars[0].aval.dtype),
+            runs=math.prod(shape[: len(shape) - size]),
+            products=sum(note for note in inside if isinstance(note, int)),
+            field=field,
+        )
+        self.notes[index:] = [found]
+        return [value]
+
+    def choose(self, branches: list[list[Any]]) -> list[Any]:
+        """Those of the branch with the most products."""
+        return max(branches, key=lambda notes: sum(note if isinstance(note, int) else note.products for note in notes))
+
+    def repeated(self, notes: list[Any], times: int | None) -> list[Any]:
+        """As many runs, and products, in each step."""
+        return [
+            note * (times or 1)
+            if isinstance(note, int)
+            else dataclasses.replace(
+                note,
+                runs=None if times is None or note.runs is None else note.runs * times,
+                products=note.products * (times or 1),
+            )
+            for note in notes
+        ]

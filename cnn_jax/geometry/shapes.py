@@ -56,4 +56,10 @@ def _applied(layer: Callable[..., Any], shape: tuple[int, ...]) -> tuple[int, ..
         return jax.eval_shape(layer, x).shape[1:]
     # The parameters are passed in and not closed over, because abstract ones cannot be.
     graph, state = nnx.split(layer)
-    return jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x), state, x).shape[1:]
+
+    def run(state: Any, x: jax.Array) -> Any:
+        merged = nnx.merge(graph, state)
+        merged.eval()
+        return merged(x)
+
+    return jax.eval_shape(run, state, x).shape[1:]

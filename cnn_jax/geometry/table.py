@@ -36,7 +36,8 @@ _DISPENSABLE = ("centre", "memory", "connections", "padding", "jump", "kind", "f
 LEGEND = (
     "field: the size of a unit's receptive field, in input positions; jump: from one unit's field to the next; centre: "
     "of the first. MACs: multiplications of weights with inputs, for one example; biases are not counted. connections: "
-    "those and the biases', as LeCun counts them. memory: of the outputs of one example."
+    "those and the biases', as LeCun counts them. memory: of the outputs of one example. x 3 behind the kind: it runs "
+    "three times, and is counted so; x ?: in a loop of unknown length, of which one step is counted."
 )
 
 
@@ -49,7 +50,7 @@ def cells(row: Row) -> tuple[str, ...]:
     counts = (row.parameters, row.multiply_adds, row.connections)
     return (
         row.name,
-        row.kind,
+        row.kind if row.runs == 1 else f"{row.kind} x {row.runs or '?'}",
         *(_times(sizes) for sizes in (row.output_shape, row.kernel_size, row.strides)),
         _padding(row.padding),
         *_field(row.receptive_field, alone=len(row.output_shape) == 1),
@@ -119,7 +120,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     """The table as comma-separated values, without totals, with one number in a cell where it can be.
 
     >>> print(to_csv([Row("s2", "AvgPool", (14, 14, 6), (2, 2), (2, 2), "VALID")]).splitlines()[1])
-    s2,AvgPool,14x14x6,2x2,2x2,VALID,,,,0,0,0,0
+    s2,AvgPool,14x14x6,2x2,2x2,VALID,,,,0,0,0,0,1
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -137,7 +138,7 @@ def to_json(rows: Sequence[Row], *, title: str) -> str:
     >>> json.loads(to_json([Row("c1", "Conv", (28, 28, 6), parameters=156)], title="one layer"))["total"]["parameters"]
     156
     """
-    sums = {name: value for name, value in _record(total(rows)).items() if isinstance(value, int)}
+    sums = {name: value for name, value in _record(total(rows)).items() if isinstance(value, int) and name != "runs"}
     document = {"title": title, "layers": [_record(row) for row in rows], "total": sums}
     return json.dumps(document, indent=2) + "\n"
 
@@ -161,6 +162,7 @@ def _record(row: Row) -> dict[str, Any]:
         "multiply_adds": row.multiply_adds,
         "connections": row.connections,
         "activation_bytes": row.activation_bytes,
+        "runs": row.runs,
     }
 
 

@@ -18,14 +18,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cnn_jax.errors import UsageError
-from cnn_jax.geometry.counts import connections, multiply_adds, parameter_count
-from cnn_jax.geometry.places import Place, behind
-from cnn_jax.geometry.program import calls
-from cnn_jax.geometry.receptive_field import Flow, ReceptiveField, join_flows
+from cnn_jax.geometry.counts import connections, multiply_adds, trained
+from cnn_jax.geometry.fields import ReceptiveField
+from cnn_jax.geometry.places import Place, Shape, concatenated, joined
+from cnn_jax.geometry.positions import behind_layer
+from cnn_jax.geometry.program import is_layer, traced
 from cnn_jax.geometry.windows import window_of
 from cnn_jax.ops.padding import Padding
-
-Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +40,13 @@ class Row:
       padding: Its padding, likewise.
       receptive_field: Of one unit, and None where it cannot be told. Units without spatial axes see all of the map
         before them; those of a flattened map see what the map's units do.
-      parameters: The number of trained numbers.
-      multiply_adds: Multiplications of weights with inputs, for one example; biases are not counted.
+      parameters: The number of trained numbers; those that an earlier row has, too, are left out.
+      multiply_adds: Multiplications of weights with inputs, for one example; biases are not counted. See
+        :func:`cnn_jax.geometry.counts.multiply_adds` for padding and for transposed convolutions.
       connections: As LeCun counts them, see :func:`cnn_jax.geometry.counts.connections`.
       activation_bytes: The size of the output of one example.
+      runs: How often the layer runs for one input, as inside of ``lax.scan`` or ``jax.vmap``; the counts above are of
+        all runs. None inside of ``lax.while_loop``, where it is not known; the counts are then of one step.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Row:
     multiply_adds: int = 0
     connections: int = 0
     activation_bytes: int = 0
+    runs: int | None = 1
 
 
 def trace(model: Any, input_shape: Sequence[int], *, train: bool = False) -> list[Row]:
@@ -84,22 +87,30 @@ def trace(model: Any, input_shape: Sequence[int], *, train: bool = False) -> lis
             f"trace: input_shape={input_shape!r} must be that of one input, such as (height, width, channels)"
         )
     if not callable(model) or "return_activations" not in inspect.signature(model).parameters:
-        found = calls(model, tuple(input_shape), train=train)
-        rows = [_row(call.name, call.layer, call.output, call.field) for call in found]
-        return [
-            dataclasses.replace(row, parameters=0) if call.again else row for row, call in zip(rows, found, strict=True)
-        ]
+        if train and isinstance(model, nnx.Module):
+            kind = type(model).__name__
+            raise UsageError(f"trace: train=True is for networks that name their activations, which {kind} does not")
+        return _unnamed(model, Place.of_input((1, *input_shape), len(input_shape) - 1))[0]
     x = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     graph, state = nnx.split(model)
 
     def run(state: Any, x: jax.Array, key: jax.Array) -> Any:
+        merged = nnx.merge(graph, state)
         options = {"train": True, "rngs": key} if train else {}
-        return nnx.merge(graph, state)(x, return_activations=True, **options)[1]
+        if not train:
+            merged.eval()
+        return merged(x, return_activations=True, **options)[1]
 
     activations = jax.eval_shape(run, state, x, key)
-    fields = _fields(model, tuple(input_shape), {name: one.shape[1:] for name, one in activations.items()})
-    return [_row(name, model.layer(name), one, fields.get(name)) for name, one in activations.items()]
+    followed = _followed(model, tuple(input_shape), {name: one.shape[1:] for name, one in activations.items()})
+    rows, counted = [], set[int]()
+    for name, one in activations.items():
+        layer, output = model.layer(name), jax.ShapeDtypeStruct(one.shape[1:], one.dtype)
+        shape, field, products = followed.get(name, (output.shape, None, 0))
+        row = _row(name, layer, shape, output, field, products)
+        rows.append(dataclasses.replace(row, parameters=_new_parameters(layer, counted)))
+    return rows
 
 
 def total(rows: Sequence[Row]) -> Row:
@@ -153,9 +164,46 @@ def blocks(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def _row(name: str, layer: Any, activation: jax.ShapeDtypeStruct, field: ReceptiveField | None) -> Row:
-    shape = tuple(activation.shape[1:])
-    window = window_of(layer)
+def _unnamed(model: Any, place: Place) -> tuple[list[Row], Place | None]:
+    """A row for each call of a layer, and one for what a network does with weights outside of its layers.
+
+    Also what the output sees.
+    """
+    program = traced(model, place)
+    rows, counted = [], set[int]()
+    for call in program.calls:
+        runs = call.runs or 1
+        row = _row(call.name, call.called, call.input_shape, call.output, call.field, call.products // runs)
+        row = dataclasses.replace(row, parameters=_new_parameters(call.layer, counted))
+        counts = {name: getattr(row, name) * runs for name in ("multiply_adds", "connections", "activation_bytes")}
+        rows.append(dataclasses.replace(row, **counts, runs=call.runs))
+    inside = {variable for _, module in nnx.iter_modules(model) if is_layer(module) for variable in trained(module)}
+    own = sum(size for variable, size in trained(model).items() if variable not in inside)
+    if own or program.products:
+        rows.append(
+            Row("", type(model).__name__, program.output.shape[1:], parameters=own, multiply_adds=program.products)
+        )
+    return rows, program.place
+
+
+def _new_parameters(layer: Any, counted: set[int]) -> int:
+    """How many parameters a layer has that have not been counted; from now on they are."""
+    parameters = trained(layer)
+    new = sum(size for variable, size in parameters.items() if variable not in counted)
+    counted |= set(parameters)
+    return new
+
+
+def _row(
+    name: str,
+    layer: Any,
+    input_shape: Shape,
+    output: jax.ShapeDtypeStruct,
+    field: ReceptiveField | None,
+    products: int,
+) -> Row:
+    """The row of one run of a layer, still without its parameters."""
+    shape, window = tuple(output.shape), window_of(layer)
     sliding = window.over(window.rank or max(1, len(shape) - 1)) if window else {}
     return Row(
         name=name,
@@ -166,34 +214,46 @@ def _row(name: str, layer: Any, activation: jax.ShapeDtypeStruct, field: Recepti
         strides=tuple(map(max, zip(sliding["strides"], sliding["input_dilation"], strict=True))) if sliding else None,
         padding=getattr(layer, "padding", window.padding) if window else None,
         receptive_field=field,
-        parameters=parameter_count(layer),
-        multiply_adds=multiply_adds(layer, shape),
-        connections=connections(layer, shape),
-        activation_bytes=math.prod(shape) * activation.dtype.itemsize,
+        multiply_adds=multiply_adds(layer, input_shape, shape, products),
+        connections=connections(layer, input_shape, shape, products),
+        activation_bytes=math.prod(shape) * output.dtype.itemsize,
     )
 
 
-def _fields(model: Any, input_shape: Shape, shapes: Mapping[str, Shape]) -> dict[str, ReceptiveField | None]:
-    """The field of every activation."""
-    space = input_shape[:-1]
-    found: dict[str, ReceptiveField | None] = {}
+def _followed(
+    model: Any, input_shape: Shape, shapes: Mapping[str, Shape]
+) -> dict[str, tuple[Shape, ReceptiveField | None, int]]:
+    """Of every activation: the input shape of the layer that made it, its field, the products in the layer."""
+    found: dict[str, tuple[Shape, ReceptiveField | None, int]] = {}
 
-    def visitor(prefix: str) -> dict[str, Callable[..., Place]]:
-        def visit(name: str, layer: Any, place: Place) -> Place:
+    def visitor(prefix: str) -> dict[str, Callable[..., Any]]:
+        def visit(name: str, layer: Any, place: Place | None) -> Place | None:
             path = prefix + name
             if hasattr(layer, "flow"):
                 return layer.flow(place, **visitor(f"{path}/"))
-            place = behind(layer, place, shapes.get(path))
-            found[path] = place.flow.field
+            if place is None or path not in shapes:  # a layer that is not run
+                return None
+            before, shape = place.shape[1:], (1, *shapes[path])
+            if isinstance(layer, nnx.Module) and callable(layer) and not is_layer(layer):
+                rows, behind = _unnamed(layer, place)
+                place, products = behind or place.lost(shape), total(rows).multiply_adds
+            else:
+                place, products = behind_layer(layer, place, shape)
+            found[path] = before, place.receptive_field, products
             return place
 
-        def join(name: str, paths: Sequence[Place]) -> Place:
-            flow = join_flows([path.flow for path in paths])
-            found[prefix + name] = flow.field
-            return Place(shapes.get(prefix + name), flow)
+        def join(name: str, paths: Sequence[Place | None]) -> Place | None:
+            places, shape = [place for place in paths if place is not None], shapes.get(prefix + name)
+            if len(places) < len(paths) or shape is None:
+                return None
+            channels = [place.shape[-1] for place in places]
+            add = channels[0] == shape[-1]
+            place = joined(places) if add else concatenated(places, channels, len(places[0].layout) - 1)
+            found[prefix + name] = shape, place.receptive_field, 0
+            return place
 
         return {"visit": visit, "join": join}
 
     if hasattr(model, "flow"):
-        model.flow(Place(input_shape, Flow(ReceptiveField.of_input(len(space)), space)), **visitor(""))
+        model.flow(Place.of_input((1, *input_shape), len(input_shape) - 1), **visitor(""))
     return found

@@ -6,6 +6,7 @@ Nothing here knows the layers of ``cnn_jax.nn``: any module is understood that h
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ class Window:
       kernel_dilation: 1 by default.
       input_dilation: Greater than 1 for transposed convolutions, whose stride it is; padding goes around it.
       rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
+      transposed: Whether this is a transposed convolution on every axis, also where its stride is 1; for :meth:`taps`.
 
     >>> Window(11, strides=4, padding=2).output_size((224, 224))
     (55, 55)
@@ -40,6 +42,7 @@ class Window:
     kernel_dilation: PerAxis = 1
     input_dilation: PerAxis = 1
     rounding: str = "floor"
+    transposed: bool = False
 
     @property
     def rank(self) -> int | None:
@@ -72,6 +75,36 @@ class Window:
             input_dilation=numbers["input_dilation"],
             rounding=self.rounding,
         ).output
+
+    def taps(self, sizes: Sequence[int], output: Sequence[int]) -> int:
+        """How many pairs of a window's entry and an input there are, padding included, in all windows together.
+
+        Every window meets an input, or padding, with each of its entries. Where the input is spread out, in transposed
+        convolutions, the zeros between its neighbours do not count: it is each input that meets every entry, if only
+        beyond the output's edge. So a transposed convolution counts what the convolution does that it transposes.
+
+        Args:
+          sizes: Of the input.
+          output: The number of windows along each axis.
+
+        >>> Window(3, padding=1).taps((4, 4), (4, 4)), Window(3, padding=2, input_dilation=2).taps((4, 4), (9, 9))
+        (144, 144)
+        """
+        counts = []
+        for size, number, kernel, stride, dilation, spread, (low, _) in zip(
+            sizes, output, *self.over(len(sizes)).values(), self.pads(sizes, len(sizes)), strict=True
+        ):
+            if spread == 1 and not self.transposed:
+                counts.append(number * kernel)
+                continue
+            counts.append(
+                sum(
+                    (place * spread + low - tap * dilation) % stride == 0
+                    for place in range(size)
+                    for tap in range(kernel)
+                )
+            )
+        return math.prod(counts)
 
     def pads(self, sizes: Sequence[int] | None, rank: int) -> Pairs:
         """The (low, high) padding of each axis; only ``'SAME'`` with a stride depends on the sizes of the input.
@@ -106,8 +139,10 @@ def window_of(layer: Any) -> Window | None:
     own = getattr(layer, "window", None)
     if isinstance(own, Window):
         return own
-    if isinstance(layer, nnx.ConvTranspose):  # its strides spread the input
-        return None
+    if isinstance(layer, nnx.ConvTranspose):
+        return transposed_window(
+            layer.kernel_size, layer.strides or 1, layer.padding, layer.kernel_dilation or 1, layer.transpose_kernel
+        )
     size = getattr(layer, "kernel_size", None) or getattr(layer, "window_shape", None)
     if not size:
         return None
@@ -132,6 +167,32 @@ def adaptive_size(layer: Any, rank: int) -> tuple[int, ...] | None:
     if size is None or (isinstance(size, Sequence) and len(size) != rank):
         return None
     return per_axis("window", "output_size", size, rank)
+
+
+def transposed_window(
+    kernel_size: PerAxis, strides: PerAxis, padding: Padding, kernel_dilation: PerAxis, transpose_kernel: bool
+) -> Window:
+    """The window of Flax's transposed convolution; its padding names are those of the convolution that it transposes.
+
+    >>> transposed_window((4,), 2, "SAME", 1, False).output_size((7,))
+    (14,)
+    """
+    window = (kernel_size,) if isinstance(kernel_size, int) else tuple(kernel_size)
+    rank = len(window)
+    spread = per_axis("ConvTranspose", "strides", strides, rank)
+    if isinstance(padding, str):
+        pairs = []
+        reaches = dilated(window, per_axis("ConvTranspose", "kernel_dilation", kernel_dilation, rank))
+        for reach, stride in zip(reaches, spread, strict=True):
+            low, excess = reach - 1, max(reach - stride, 0)  # by how much the output is more than stride times as large
+            if padding == "SAME" and excess:
+                low = -(-(reach + stride - 2) // 2)
+            elif padding == "CIRCULAR":
+                low -= (excess + transpose_kernel) // 2
+            total = reach + stride - 2 + (excess if padding == "VALID" else 0)
+            pairs.append((low, total - low))
+        padding = tuple(pairs)
+    return Window(window, 1, padding, kernel_dilation, spread, transposed=True)
 
 
 def _numbered(padding: Padding, reaches: Sequence[int]) -> Padding:

@@ -20,6 +20,7 @@ from jaxtyping import Array, DTypeLike, Shaped
 from cnn_jax import geometry, nn, ops
 from cnn_jax.models.variant import Variant, scaled
 from cnn_jax.ops.arguments import AnyArray
+from cnn_jax.ops.wide import affine, in_float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +96,7 @@ class SCells(nnx.Module):
         inputs, kernel, inhibition = promote_dtype((inputs, self.kernel[...], self.inhibition[...]), dtype=self.dtype)
         r = self.stage.selectivity
         excited = ops.conv(inputs, kernel, padding=self.padding)
-        strength = lax.broadcast_to_rank(2 * r / (1 + r) * inhibition, excited.ndim)
-        inhibited = strength * self.inhibitory(inputs)
+        inhibited = affine(self.inhibitory(inputs), scale=2 * r / (1 + r) * inhibition)
         return r * jax.nn.relu((1 + excited) / (1 + inhibited) - 1)
 
 
@@ -119,8 +119,12 @@ class CCells(nnx.Module):
         window = jnp.asarray(nearness(self.window_shape)[..., None, None], inputs.dtype)
         kernel = jnp.broadcast_to(window, (*self.window_shape, inputs.shape[-1], 1))
         sums = ops.depthwise_conv(inputs, kernel, strides=self.strides, padding=self.padding)
-        excess = jax.nn.relu((1 + sums) / (1 + sums.mean(axis=-1, keepdims=True)) - 1)
-        return excess / (INHIBITION + excess)
+
+        def response(sums: Array) -> Array:
+            excess = jax.nn.relu((1 + sums) / (1 + sums.mean(axis=-1, keepdims=True)) - 1)
+            return excess / (INHIBITION + excess)
+
+        return in_float32(response, sums)
 
 
 def neocognitron(

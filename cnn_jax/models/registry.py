@@ -101,8 +101,9 @@ def create(
       **options: those of the network, by keyword: ``variant(name).options()``.
 
     Returns:
-      A module called as ``model(x, train=False, rngs=None, return_activations=False)``, x (batch, *input_shape). The
-      largest of its outputs is the class. It remembers its ``input_shape``.
+      A module called as ``model(x, train=None, rngs=None, return_activations=False)``, x (batch, *input_shape). The
+      largest of its outputs is the class. It remembers its ``input_shape``. It evaluates, as after ``model.eval()``,
+      unless it is called with ``train=True`` or after ``model.train()``.
 
     Raises:
       UsageError: an unknown name or option, fewer than one class, an input too small for a layer (which one, and the
@@ -138,6 +139,7 @@ def create(
     except UsageError as error:
         raise UsageError(f"{name} for inputs of {'x'.join(map(str, shape))}: {error}") from error
     model.input_shape = shape
+    model.eval()
     return model
 
 

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.nn.normalization import dropout_key
+from cnn_jax.nn.normalization import dropout_key, trains
 from cnn_jax.nn.sequence import Activations, Join, Sequence, Visit, apply_layer
 from cnn_jax.ops.arguments import AnyArray
 
@@ -40,7 +40,7 @@ class Residual(nnx.Module):
         self,
         x: Shaped[AnyArray, "..."],
         *,
-        train: bool = False,
+        train: bool | None = None,
         rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
         return_activations: bool = False,
     ) -> Any:
@@ -95,7 +95,7 @@ class Parallel(Sequence):
         self,
         x: Shaped[AnyArray, "..."],
         *,
-        train: bool = False,
+        train: bool | None = None,
         rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
         return_activations: bool = False,
     ) -> Any:
@@ -125,11 +125,15 @@ class Parallel(Sequence):
 class Auxiliary(Sequence):
     """Layers on the side, for training only: what comes in goes on unchanged, and they look at it.
 
-    What they make is found among the activations, under their names, when the network is called with ``train=True`` and
-    ``return_activations=True``; otherwise they are not run at all.
+    What they make is found among the activations, under their names, when the network is called with
+    ``return_activations=True`` in training; otherwise they are not run at all.
 
     Args:
       layers: Name to layer, in order.
+
+    Attributes:
+      deterministic: Whether not to run them, where ``train`` is not passed; ``model.eval()`` and ``model.train()`` set
+        it.
 
     References:
       Szegedy et al., Going deeper with convolutions, 2015: the auxiliary classifiers.
@@ -138,26 +142,28 @@ class Auxiliary(Sequence):
     >>> head = Auxiliary({"pool": ops.global_avg_pool, "logits": nn.Linear(16, 10, rngs=nnx.Rngs(0))})
     >>> model = Sequence({"aux": head, "relu": ops.relu})
     >>> x = jnp.ones((8, 14, 14, 16))
-    >>> list(model(x, return_activations=True)[1])
+    >>> list(model(x, train=False, return_activations=True)[1])
     ['relu']
     >>> list(model(x, train=True, return_activations=True)[1])
     ['aux/pool', 'aux/logits', 'relu']
     """
 
+    deterministic: bool | None = False
+
     def __call__(
         self,
         x: Shaped[AnyArray, "..."],
         *,
-        train: bool = False,
+        train: bool | None = None,
         rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
         return_activations: bool = False,
     ) -> Any:
         """Returns ``x``; the arguments are those of :meth:`Sequence.__call__`."""
         if not return_activations:
             return x
-        if not train:
+        if not trains(self, "deterministic", None, train):
             return x, Activations()
-        _, activations = super().__call__(x, train=True, rngs=rngs, return_activations=True)
+        _, activations = super().__call__(x, train=train, rngs=rngs, return_activations=True)
         return x, activations
 
     def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:

@@ -14,10 +14,11 @@ from jaxtyping import Array, DTypeLike, Shaped
 
 from cnn_jax import ops
 from cnn_jax.nn import sequence
-from cnn_jax.nn.conv import Conv, check_channels, check_sizes, with_bias
+from cnn_jax.nn.conv import Conv, check_channels, check_sizes
 from cnn_jax.nn.options import frozen
 from cnn_jax.ops.arguments import AnyArray, integer, per_axis
 from cnn_jax.ops.padding import Padding, slide
+from cnn_jax.ops.wide import affine
 
 
 class SeparableConv(sequence.Sequence):
@@ -202,4 +203,4 @@ class ConvLocal(nnx.Module):
             rounding=self.rounding,
             precision=self.precision,
         )
-        return with_bias(y, bias)
+        return affine(y, bias=bias)

@@ -17,10 +17,12 @@ from jaxtyping import Array, DTypeLike, Shaped
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
+from cnn_jax.geometry.windows import transposed_window
 from cnn_jax.nn.options import frozen
 from cnn_jax.ops.arguments import AnyArray, integer, per_axis, wider
 from cnn_jax.ops.canonical import effective_kernel, looks_channels_first, operands, windows
 from cnn_jax.ops.padding import Padding, dilated, extend, spread
+from cnn_jax.ops.wide import affine
 
 # Flax has boundary rules among its padding names.
 _FLAX_BOUNDARIES = {"CIRCULAR": "periodic", "REFLECT": "mirror"}
@@ -47,7 +49,7 @@ class Conv(nnx.Module):
       flip_kernel: Flips the window first: convolution in the mathematician's sense.
       rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
       method: ``'auto'`` or one of ``cnn_jax.ops.METHODS``.
-      derivatives: ``'custom'``, fast; or ``'jax'``, which supports forward mode too.
+      derivatives: Without effect; accepted for a release.
       dtype: What to compute in; by default what the input and the parameters promote to.
       param_dtype: What parameters are made as.
       precision: As for ``jax.lax.conv_general_dilated``.
@@ -152,7 +154,7 @@ class Conv(nnx.Module):
         else:
             y = self._convolution(*_widened(self.preferred_element_type, jnp.asarray(inputs), kernel))
         y = y if self.preferred_element_type is None else y.astype(self.preferred_element_type)
-        y = with_bias(y, bias)
+        y = affine(y, bias=bias)
         return y if out_sharding is None else jax.sharding.reshard(y, out_sharding)
 
     def _convolution(self, inputs: Array, kernel: Array) -> Array:
@@ -272,18 +274,6 @@ def _masked(kernel: Array, mask: Shaped[AnyArray, "..."] | None) -> Array:
     return jnp.where(mask.astype(bool), kernel.astype(dtype) * mask.astype(dtype), jnp.zeros((), dtype))
 
 
-def with_bias(y: Shaped[Array, "..."], bias: Shaped[Array, "..."] | None) -> Shaped[Array, "..."]:
-    """``y`` plus a bias of its last axes, in the wider dtype of the two.
-
-    >>> with_bias(jnp.zeros((8, 14, 14, 16)), jnp.ones(16)).shape
-    (8, 14, 14, 16)
-    """
-    if bias is None:
-        return y
-    dtype = wider(y.dtype, bias.dtype)
-    return y.astype(dtype) + lax.broadcast_to_rank(bias.astype(dtype), y.ndim)
-
-
 def _widened(preferred: DTypeLike | None, inputs: Array, kernel: Array) -> tuple[Array, Array]:
     """Both arrays in a type that holds the preferred one of the output: their products are the same."""
     if preferred is None:
@@ -312,7 +302,7 @@ class ConvTranspose(nnx.Module):
       mask: What the kernel is multiplied by, zeros and ones or booleans that broadcast to it; where 0, the kernel has
         no effect.
       method: ``'auto'`` or one of ``cnn_jax.ops.METHODS``.
-      derivatives: ``'custom'``, fast; or ``'jax'``, which supports forward mode too.
+      derivatives: Without effect; accepted for a release.
       dtype: What to compute in; by default what the input and the parameters promote to.
       param_dtype: What parameters are made as.
       precision: As for ``jax.lax.conv_general_dilated``.
@@ -398,7 +388,7 @@ class ConvTranspose(nnx.Module):
         kernel = _masked(self.kernel[...], self.mask)
         inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
         inputs, kernel = _widened(self.preferred_element_type, jnp.asarray(inputs), kernel)
-        padding = self._padding()
+        padding = self.window.padding
         if self.padding == "CIRCULAR":
             # Spread out, an input that goes on for so many periods is one that goes round; the rest is in the gaps.
             pairs = cast(Sequence[tuple[int, int]], padding)
@@ -419,24 +409,11 @@ class ConvTranspose(nnx.Module):
             precision=self.precision,
         )
         y = y if self.preferred_element_type is None else y.astype(self.preferred_element_type)
-        return with_bias(y, bias)
+        return affine(y, bias=bias)
 
     @property
     def window(self) -> Window:
         """How this layer looks at its input: the strides spread that out."""
-        return Window(self.kernel_size, 1, self._padding(), self.kernel_dilation, self.strides)
-
-    def _padding(self) -> Padding:
-        """What Flax means by the names, in numbers."""
-        if not isinstance(self.padding, str):
-            return self.padding
-        pairs = []
-        for reach, stride in zip(dilated(self.kernel_size, self.kernel_dilation), self.strides, strict=True):
-            low, excess = reach - 1, max(reach - stride, 0)  # by how much the output is more than stride times as large
-            if self.padding == "SAME" and excess:
-                low = -(-(reach + stride - 2) // 2)
-            elif self.padding == "CIRCULAR":
-                low -= (excess + self.transpose_kernel) // 2
-            total = reach + stride - 2 + (excess if self.padding == "VALID" else 0)
-            pairs.append((low, total - low))
-        return tuple(pairs)
+        return transposed_window(
+            self.kernel_size, self.strides, self.padding, self.kernel_dilation, self.transpose_kernel
+        )

@@ -9,16 +9,16 @@ import numpy as np
 from flax import nnx
 from flax.nnx.nn.dtypes import promote_dtype
 from flax.nnx.nn.linear import default_bias_init, default_kernel_init
-from jax import lax
 from jax.nn.initializers import Initializer, constant
 from jaxtyping import Array, DTypeLike, Shaped
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
-from cnn_jax.nn.conv import check_channels, with_bias
+from cnn_jax.nn.conv import check_channels
 from cnn_jax.nn.options import frozen
 from cnn_jax.ops.arguments import AnyArray, per_axis
 from cnn_jax.ops.padding import Padding
+from cnn_jax.ops.wide import affine
 
 
 class TableConv(nnx.Module):
@@ -113,7 +113,7 @@ class TableConv(nnx.Module):
             boundary=self.boundary,
             boundary_value=self.boundary_value,
         )
-        return with_bias(y, bias)
+        return affine(y, bias=bias)
 
 
 class Subsampling(nnx.Module):
@@ -167,4 +167,4 @@ class Subsampling(nnx.Module):
             )
         inputs, coefficient, bias = promote_dtype((inputs, self.coefficient[...], self.bias[...]), dtype=self.dtype)
         sums = ops.avg_pool(inputs, self.window_shape) * math.prod(self.window_shape)
-        return with_bias(sums * lax.broadcast_to_rank(coefficient, sums.ndim), bias)
+        return affine(sums, scale=coefficient, bias=bias)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -10,24 +11,33 @@ from jaxtyping import Array, Shaped
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import AnyArray, wider
+from cnn_jax.ops.wide import affine
 
 
 class Linear(nnx.Linear):
-    """``nnx.Linear`` with an error that a reader of the network understands.
+    """``nnx.Linear`` with an error that a reader of the network understands, and right gradients in half precision.
 
     >>> Linear(400, 120, rngs=nnx.Rngs(0))(jnp.ones((8, 256)))
     Traceback (most recent call last):
     cnn_jax.errors.UsageError: Linear: inputs of shape (8, 256) have 256 features, but in_features=400
     """
 
-    def __call__(self, inputs: Shaped[AnyArray, "*batch in_features"]) -> Shaped[Array, "*batch out_features"]:  # type: ignore[override]
-        """Maps ``(*batch, in_features)`` to ``(*batch, out_features)``."""
+    def __call__(  # type: ignore[override]
+        self, inputs: Shaped[AnyArray, "*batch in_features"], out_sharding: Any = None
+    ) -> Shaped[Array, "*batch out_features"]:
+        """Maps ``(*batch, in_features)`` to ``(*batch, out_features)``; ``out_sharding`` is that of ``nnx.Linear``."""
         if inputs.ndim < 1 or inputs.shape[-1] != self.in_features:
             raise UsageError(
                 f"Linear: inputs of shape {inputs.shape} have {inputs.shape[-1] if inputs.ndim else 0} features, "
                 f"but in_features={self.in_features}"
             )
-        return super().__call__(jnp.asarray(inputs))
+        bias = None if self.bias is None else self.bias[...]
+        inputs, kernel, bias = self.promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)
+        options: dict[str, Any] = {"precision": self.precision, "out_sharding": out_sharding}
+        if self.preferred_element_type is not None:
+            options["preferred_element_type"] = self.preferred_element_type
+        y = self.dot_general(inputs, kernel, (((inputs.ndim - 1,), (0,)), ((), ())), **options)
+        return affine(y, bias=bias)
 
 
 def flatten(x: Shaped[AnyArray, "batch ..."]) -> Shaped[Array, "batch features"]:

@@ -1,13 +1,19 @@
-"""Normalisation and dropout as layers: they take ``train`` and ``rngs`` at the call, and hide no state of either."""
+"""Normalisation and dropout as layers.
 
+Whether :class:`BatchNorm` and :class:`Dropout` do what they do in training is said by ``train`` at the call; else by
+the argument that Flax has for it; else by the attribute of that name, which ``model.train()`` and ``model.eval()`` set.
+"""
+
+import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import Initializer, ones, zeros
-from jaxtyping import Array, DTypeLike, Shaped
+from flax.errors import TraceContextError
+from flax.nnx.nn.dtypes import canonicalize_dtype, promote_dtype
+from jaxtyping import Array, Shaped
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
@@ -15,91 +21,109 @@ from cnn_jax.geometry import Window
 from cnn_jax.nn.options import held, released
 from cnn_jax.ops.arguments import AnyArray, Number, wider
 from cnn_jax.ops.dropout import check_rate
+from cnn_jax.ops.normalization import neighbourhood
 
 
-class BatchNorm(nnx.Module):
-    """Batch normalisation with the parameters, statistics and defaults of ``nnx.BatchNorm``, safe for large means.
+class BatchNorm(nnx.BatchNorm):
+    """``nnx.BatchNorm`` that is safe for large means and in half precision, with ``train`` as one more argument.
 
-    With ``train=True`` it normalises by the batch and moves the running statistics (``nnx.BatchStat``), which a caller
-    who works with ``nnx.split`` and ``nnx.merge`` finds in the module's state afterwards; otherwise it uses them.
+    In training it normalises by the batch and moves the running statistics (``nnx.BatchStat``); otherwise it uses them.
+    Statistics, normalisation, scale and bias are computed in float32 at least, and rounded once, at the end.
 
     Args:
-      num_features: Number of channels, the last axis.
+      num_features: Number of channels.
+      use_running_average: Whether to normalise by the running statistics; ``model.eval()`` and ``model.train()`` set
+        this attribute, and what is passed at a call goes before it.
+      axis: Where the channels are; the last axis by default.
       momentum: The weight of the past: ``running = momentum * running + (1 - momentum) * new``. PyTorch calls
         ``1 - momentum`` momentum. The running variance is the biased one, PyTorch's is not.
       epsilon: Added to the variance.
-      dtype: The type of the output; by default what the input and the parameters promote to. Statistics are computed in
-        float32 at least.
+      dtype: The type of the output; by default what the input, the parameters and the statistics promote to.
       param_dtype: What parameters are made as.
       use_bias: Whether to add a trained bias.
       use_scale: Whether to multiply by a trained scale.
       bias_init: Draws the bias.
       scale_init: Draws the scale.
       axis_name: Mapped axes to average the statistics over as well.
-      rngs: The source of randomness for the two.
+      axis_index_groups: Groups of indices along the mapped axis, each averaged by itself.
+      use_fast_variance: Without effect: the variance is taken fast and of distances from an estimate of the mean.
+      promote_dtype: Flax's way to choose what to compute in.
+      rngs: The source of randomness for the parameters.
+      bias_metadata: Metadata of the bias's ``nnx.Param``.
+      scale_metadata: Metadata of the scale's ``nnx.Param``.
+
+    Raises:
+      UsageError: A momentum outside [0, 1]; at a call, another number of channels.
 
     References:
       Ioffe and Szegedy, Batch normalization, 2015.
 
     >>> layer = BatchNorm(6, rngs=nnx.Rngs(0))
     >>> x = jax.random.normal(jax.random.key(0), (8, 14, 14, 6)) + 10000
-    >>> layer(x, train=True).std().round(2), layer.mean[...].round()
+    >>> layer(x).std().round(2), layer.mean[...].round()
     (Array(1., dtype=float32), Array([100., 100., 100., 100., 100., 100.], dtype=float32))
     """
 
-    def __init__(
-        self,
-        num_features: int,
-        *,
-        momentum: int | float = 0.99,
-        epsilon: int | float = 1e-5,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        use_bias: bool = True,
-        use_scale: bool = True,
-        bias_init: Initializer = zeros,
-        scale_init: Initializer = ones,
-        axis_name: str | Sequence[str] | None = None,
-        rngs: nnx.Rngs,
-    ) -> None:
-        if not 0 <= momentum <= 1:
-            raise UsageError(f"BatchNorm: momentum={momentum} must be between 0 and 1")
-        self.scale = nnx.Param(scale_init(rngs.params(), (num_features,), param_dtype)) if use_scale else nnx.data(None)
-        self.bias = nnx.Param(bias_init(rngs.params(), (num_features,), param_dtype)) if use_bias else nnx.data(None)
-        self.mean: nnx.Variable[Array] = nnx.BatchStat(jnp.zeros(num_features, jnp.float32))
-        self.var: nnx.Variable[Array] = nnx.BatchStat(jnp.ones(num_features, jnp.float32))
-        self.num_features = num_features
-        self.momentum = momentum
-        self.epsilon = epsilon
-        self.dtype = dtype
-        self.param_dtype = param_dtype
-        self.axis_name = axis_name
+    @functools.wraps(nnx.BatchNorm.__init__)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if not 0 <= self.momentum <= 1:
+            raise UsageError(f"BatchNorm: momentum={self.momentum} must be between 0 and 1")
 
-    def __call__(
-        self, inputs: Shaped[AnyArray, "*batch_and_space channels"], *, train: bool = False
-    ) -> Shaped[Array, "*batch_and_space channels"]:
-        """Normalises ``(*batch, *space, num_features)``, by the batch if ``train``, else by the running statistics."""
-        if inputs.shape[-1] != self.num_features:
-            raise UsageError(
-                f"BatchNorm: inputs of shape {inputs.shape} have {inputs.shape[-1]} channels, "
-                f"but num_features={self.num_features}; channels come last"
-            )
+    def __call__(  # type: ignore[override]
+        self,
+        x: Shaped[AnyArray, "..."],
+        use_running_average: bool | None = None,
+        *,
+        mask: Shaped[AnyArray, "..."] | None = None,
+        train: bool | None = None,
+    ) -> Shaped[Array, "..."]:
+        """Normalises ``(*batch, *space, num_features)``.
+
+        Args:
+          x: The channels are the axis ``axis``.
+          use_running_average: Goes before the attribute of that name.
+          mask: Booleans that broadcast to ``x``: which entries the statistics of a batch are taken of. Over mapped axes
+            each entry counts the same; ``nnx.BatchNorm`` averages the means of devices, however many entries each has.
+          train: Goes before both.
+        """
         scale = None if self.scale is None else self.scale[...]
         bias = None if self.bias is None else self.bias[...]
+        arrays = x, self.mean[...], self.var[...], scale, bias
+        with jax.numpy_dtype_promotion("standard"):
+            dtype = canonicalize_dtype(*arrays, dtype=self.dtype)
+        if self.promote_dtype is not promote_dtype:  # the user's own; Flax's would round what is to be rounded once
+            arrays = self.promote_dtype(arrays, dtype=self.dtype)
+            dtype = canonicalize_dtype(arrays[0], *arrays[3:], dtype=self.dtype)
+        x, mean, variance, scale, bias = arrays
+        x = jnp.moveaxis(x, self.axis, -1).astype(wider(x.dtype, jnp.float32))
+        if x.shape[-1] != self.num_features:
+            raise UsageError(
+                f"BatchNorm: inputs of shape {arrays[0].shape} have {x.shape[-1]} channels on axis {self.axis}, "
+                f"but num_features={self.num_features}; channels come last unless axis says otherwise"
+            )
         options: dict[str, Any] = {"scale": scale, "bias": bias, "epsilon": self.epsilon}
-        if train:
-            y, mean, variance = ops.normalize_by_batch(inputs, axis_name=self.axis_name, **options)
-            if 0 not in inputs.shape:  # no image, no statistics
-                self.mean, self.var = self._moved(self.mean, mean), self._moved(self.var, variance)
+        if trains(self, "use_running_average", use_running_average, train):
+            if mask is not None:
+                mask = jnp.moveaxis(jnp.broadcast_to(mask, arrays[0].shape), self.axis, -1)
+            y, mean, variance = ops.normalize_by_batch(
+                x, axis_name=self.axis_name, axis_index_groups=self.axis_index_groups, mask=mask, **options
+            )
+            if 0 not in x.shape:  # no image, no statistics
+                self._move("mean", mean)
+                self._move("var", variance)
         else:
-            y = ops.batch_norm(inputs, mean=self.mean[...], variance=self.var[...], **options)
-        dtype = self.dtype or wider(*(array.dtype for array in (inputs, scale, bias) if array is not None))
-        return y.astype(dtype)
+            y = ops.batch_norm(x, mean=mean, variance=variance, **options)
+        return jnp.moveaxis(y.astype(dtype), -1, self.axis)
 
-    def _moved(self, running: nnx.Variable[Array], new: Array) -> nnx.Variable[Array]:
-        # A new variable, because a merged module shares the old one with the state that it was merged from.
+    def _move(self, name: str, new: Array) -> None:
+        running = getattr(self, name)
         new = jax.lax.stop_gradient(new).astype(running[...].dtype)
-        return running.replace(self.momentum * running[...] + (1 - self.momentum) * new)
+        moved = self.momentum * running[...] + (1 - self.momentum) * new
+        try:
+            running[...] = moved
+        except TraceContextError:  # it belongs to the state that this module was merged from, outside of a gradient
+            setattr(self, name, running.replace(moved))
 
 
 class LocalResponseNorm(nnx.Module):
@@ -110,8 +134,8 @@ class LocalResponseNorm(nnx.Module):
       alpha: At least 0; what it is divided by is the convention.
       beta: The exponent.
       k: Greater than 0.
-      convention: ``'paper'`` (AlexNet) or ``'torch'``.
-      derivatives: ``'custom'``, fast; or ``'jax'``, which supports forward mode too.
+      convention: ``'paper'`` (AlexNet), ``'torch'`` or ``'onnx'``.
+      derivatives: Without effect; accepted for a release.
 
     >>> LocalResponseNorm(size=5)(jnp.ones((8, 27, 27, 96))).shape
     (8, 27, 27, 96)
@@ -139,7 +163,7 @@ class LocalResponseNorm(nnx.Module):
         """The window of neighbouring positions; None across channels."""
         if isinstance(self.size, int):
             return None
-        return Window(self.size, padding=tuple((span // 2, (span - 1) // 2) for span in self.size))
+        return Window(self.size, padding=neighbourhood(self.size, self.convention))
 
     def __call__(
         self, inputs: Shaped[AnyArray, "*batch_and_space channels"]
@@ -156,43 +180,101 @@ class LocalResponseNorm(nnx.Module):
         )
 
 
-class Dropout(nnx.Module):
-    """Dropout, whose randomness is an argument of the call.
+class Dropout(nnx.Dropout):
+    """``nnx.Dropout`` with ``train`` as one more argument.
 
     Args:
-      rate: The probability of being dropped, in [0, 1).
+      rate: The probability of being dropped, in [0, 1].
       broadcast_dims: Axes along which entries are dropped together; ``(1, 2)`` drops whole feature maps of images.
+      deterministic: Whether to drop nothing; ``model.eval()`` and ``model.train()`` set this attribute, and what is
+        passed at a call goes before it.
+      rng_collection: The name of the stream of random numbers, in an ``nnx.Rngs``.
+      rngs: The source of randomness where a call brings none: an ``nnx.Rngs``, or a stream of one.
+
+    Raises:
+      UsageError: A rate outside [0, 1]; at a call that drops, no randomness.
 
     References:
       Srivastava et al., Dropout: a simple way to prevent neural networks from overfitting, 2014.
 
-    >>> layer = Dropout(0.5)
-    >>> layer(jnp.ones(3)), jnp.unique(layer(jnp.ones(100), train=True, rngs=jax.random.key(0)))
-    (Array([1., 1., 1.], dtype=float32), Array([0., 2.], dtype=float32))
+    >>> layer = Dropout(0.5, rngs=nnx.Rngs(0))
+    >>> jnp.unique(layer(jnp.ones(100))), layer(jnp.ones(3), train=False)
+    (Array([0., 2.], dtype=float32), Array([1., 1., 1.], dtype=float32))
     """
 
-    def __init__(self, rate: Number, *, broadcast_dims: int | Sequence[int] = ()) -> None:
-        self.rate = held(check_rate("Dropout", rate))
-        self.broadcast_dims = broadcast_dims if isinstance(broadcast_dims, int) else tuple(broadcast_dims)
+    def __init__(
+        self,
+        rate: Number,
+        *,
+        broadcast_dims: int | Sequence[int] = (),
+        deterministic: bool | None = False,
+        rng_collection: str = "dropout",
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+    ) -> None:
+        super().__init__(
+            cast(float, held(check_rate("Dropout", rate))),
+            broadcast_dims=(broadcast_dims,) if isinstance(broadcast_dims, int) else tuple(broadcast_dims),
+            deterministic=deterministic,
+            rng_collection=rng_collection,
+            rngs=rngs,
+        )
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self,
         inputs: Shaped[AnyArray, "..."],
         *,
-        train: bool = False,
-        rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
+        deterministic: bool | None = None,
+        rngs: nnx.Rngs | nnx.RngStream | Shaped[AnyArray, "..."] | None = None,
+        train: bool | None = None,
     ) -> Shaped[Array, "..."]:
-        """Drops entries if ``train``; ``rngs`` is a JAX key, or an ``nnx.Rngs`` with a ``dropout`` stream."""
-        if not train or self.rate == 0:
+        """Drops entries, unless told not to.
+
+        Args:
+          inputs: Any shape.
+          deterministic: Goes before the attribute of that name.
+          rngs: A JAX key, an ``nnx.Rngs`` or a stream of one; goes before the one of the layer.
+          train: Goes before ``deterministic`` and the attribute.
+        """
+        if self.rate == 0 or not trains(self, "deterministic", deterministic, train):
             return jnp.asarray(inputs)
-        key = dropout_key(rngs)
+        if self.rate == 1:
+            return jnp.zeros_like(inputs)
+        key = dropout_key(self.rngs if rngs is None else rngs, self.rng_collection)
         if key is None:
             raise UsageError(
-                "Dropout: train=True needs randomness; pass rngs=<a JAX key>, or rngs=nnx.Rngs(dropout=key)"
+                "Dropout: training needs randomness; pass rngs=<a JAX key or nnx.Rngs> to the call or the layer; "
+                "to evaluate, call model.eval() or pass train=False"
             )
         return ops.dropout(inputs, released(self.rate), key=key, broadcast_dims=self.broadcast_dims)
 
 
-def dropout_key(rngs: nnx.Rngs | AnyArray | None) -> AnyArray | None:
+def dropout_key(
+    rngs: nnx.Rngs | nnx.RngStream | AnyArray | None, collection: str = "dropout"
+) -> Shaped[AnyArray, "..."] | None:
     """The JAX key in what a caller passed as ``rngs``."""
-    return rngs.dropout() if isinstance(rngs, nnx.Rngs) else rngs
+    if isinstance(rngs, nnx.Rngs):
+        return rngs[collection]()
+    return rngs() if isinstance(rngs, nnx.RngStream) else rngs
+
+
+def trains(layer: nnx.Module, attribute: str, given: bool | None, train: bool | None) -> bool:
+    """Whether a layer does what it does in training: ``train`` says so, else ``given``, else the layer's attribute.
+
+    Args:
+      layer: Has the attribute.
+      attribute: Flax's name of what is the case in evaluation: ``'deterministic'`` or ``'use_running_average'``.
+      given: What was passed under that name at the call.
+      train: What was passed as ``train``.
+
+    Raises:
+      UsageError: None of the three says.
+    """
+    if train is not None:
+        return train
+    evaluates = getattr(layer, attribute) if given is None else given
+    if evaluates is None:
+        raise UsageError(
+            f"{type(layer).__name__}: nothing says whether to train; call model.train() or model.eval(), or pass "
+            f"train= or {attribute}="
+        )
+    return not evaluates

@@ -56,7 +56,7 @@ class MaxPool(_Pool):
       rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
       ties: Where the gradient goes: ``'first'``, ``'split'`` or ``'all'``.
       return_indices: Return a pair, the maxima and where they are, as :class:`MaxUnpool` takes them.
-      derivatives: ``'custom'``, fast; or ``'jax'``, which supports forward mode too.
+      derivatives: Without effect; accepted for a release.
 
     >>> import jax.numpy as jnp
     >>> MaxPool((3, 3), strides=2)(jnp.ones((8, 55, 55, 96))).shape
@@ -100,7 +100,7 @@ class AvgPool(_Pool):
       count_include_pad: Whether padding counts in the number that a sum is divided by.
       dilation: One int, or one per axis.
       rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
-      derivatives: ``'custom'``, fast; or ``'jax'``, which supports forward mode too.
+      derivatives: Without effect; accepted for a release.
 
     >>> import jax.numpy as jnp
     >>> AvgPool((2, 2))(jnp.ones((8, 28, 28, 6))).shape
@@ -143,7 +143,7 @@ class LpPool(_Pool):
       p: Which norm, at least 1.
       dilation: One int, or one per axis.
       rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
-      derivatives: ``'custom'``, fast; or ``'jax'``, which supports forward mode too.
+      derivatives: Without effect; accepted for a release.
 
     >>> import jax.numpy as jnp
     >>> LpPool((2, 2), p=4)(jnp.ones((8, 28, 28, 6))).shape

@@ -15,6 +15,7 @@ from cnn_jax.nn.normalization import dropout_key
 from cnn_jax.ops.arguments import AnyArray
 
 Activations = OrderedDict[str, Array]  # JAX would sort the names of a plain dict wherever it passes one on
+_EVALUATES = frozenset({"deterministic", "use_running_average"})  # keywords of Flax's layers
 Visit = Callable[[str, Any, Any], Any]
 Join = Callable[[str, list[Any]], Any]
 
@@ -23,7 +24,8 @@ class Sequence(nnx.Module):
     """Layers one after the other, each with a name.
 
     A layer is any function or module of one array. Those that take a keyword ``train``, ``rngs`` or
-    ``return_activations`` are given it: the rule is to be read off the signature of the layer. A layer's parameters are
+    ``return_activations`` are given it: the rule is to be read off the signature of the layer. Flax's own layers are
+    given ``deterministic`` and ``use_running_average``, which say the opposite of ``train``. A layer's parameters are
     found under its name, ``model.c1.kernel``, and so is its output, in the dictionary of activations. Sequences nest,
     and name what is inside ``'block/c1'``.
 
@@ -56,7 +58,7 @@ class Sequence(nnx.Module):
         for name, layer in layers.items():
             if not isinstance(name, str) or not name or "/" in name:
                 raise UsageError(f"Sequence: layer name {name!r} must be a text without '/', which joins nested names")
-            if hasattr(Sequence, name) or name == "names":
+            if hasattr(type(self), name) or name == "names":
                 raise UsageError(f"Sequence: layer name {name!r} is the name of a member of Sequence; choose another")
             if not callable(layer):
                 raise UsageError(f"Sequence: layer {name!r} is {layer!r}, which cannot be called")
@@ -67,7 +69,7 @@ class Sequence(nnx.Module):
         self,
         x: Shaped[AnyArray, "..."],
         *,
-        train: bool = False,
+        train: bool | None = None,
         rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
         return_activations: bool = False,
     ) -> Any:
@@ -75,9 +77,11 @@ class Sequence(nnx.Module):
 
         Args:
           x: The input of the first layer.
-          train: Whether batch statistics and dropout do what they do in training.
+          train: Whether batch statistics and dropout do what they do in training. By default that is left to the
+            layers, of which ``model.train()`` and ``model.eval()`` tell all at once; they start in training, as Flax's.
           rngs: The randomness of dropout: a JAX key, or an ``nnx.Rngs``, from which one key is drawn. Every layer's own
-            key is that, folded with the layer's name, so that adding a layer leaves the others as they were.
+            key is that, folded with the layer's name, so that adding a layer leaves the others as they were. By default
+            each layer draws from the ``nnx.Rngs`` that it was made with.
           return_activations: Also return what every layer made.
 
         Returns:
@@ -127,13 +131,13 @@ class Sequence(nnx.Module):
 
 
 def apply_layer(
-    name: str, layer: Callable[..., Any], x: AnyArray, *, train: bool, key: AnyArray | None, activations: bool
+    name: str, layer: Callable[..., Any], x: AnyArray, *, train: bool | None, key: AnyArray | None, activations: bool
 ) -> tuple[Any, Activations]:
     """Calls a layer with the keywords it takes; returns its output and, if asked, its activations under its name."""
     takes = _keywords(layer)
     options: dict[str, Any] = {}
-    if "train" in takes:
-        options["train"] = train
+    if train is not None:
+        options |= {"train": train} if "train" in takes else dict.fromkeys(takes & _EVALUATES, not train)
     if "rngs" in takes and key is not None:
         options["rngs"] = jax.random.fold_in(key, zlib.crc32(name.encode()))
     nested = activations and "return_activations" in takes
@@ -155,4 +159,4 @@ def _keywords(layer: Callable[..., Any]) -> frozenset[str]:
         parameters = inspect.signature(layer).parameters
     except ValueError:  # some built-in functions have none to read
         return frozenset()
-    return frozenset(parameters) & {"train", "rngs", "return_activations"}
+    return frozenset(parameters) & {"train", "rngs", "return_activations", *_EVALUATES}

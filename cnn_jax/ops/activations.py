@@ -4,9 +4,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Shaped
 
+from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import AnyArray, check_array, check_option
+from cnn_jax.ops.primitives import gradient_rule
 
 RELU_RULES = ("standard", "deconvnet", "guided")
 
@@ -69,18 +72,27 @@ def scaled_tanh(x: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
     return 1.7159 * jnp.tanh(check_array("scaled_tanh", "x", x, empty=True) * (2 / 3))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _no_forward_mode(dx: Array, x: Array, *, rule: str) -> Array:
+    raise UsageError(
+        f"relu: rule={rule!r} is a rule for gradients alone and has no forward mode; "
+        f"use jax.grad or jax.vjp, or rule='standard' for jvp, linearize, jacfwd and hessian"
+    )
+
+
+def _passed_back(dy: Array, x: Array, *, rule: str) -> Array:
+    passed = jax.nn.relu(dy)
+    return passed if rule == "deconvnet" else jnp.where(x > 0, passed, jnp.zeros((), passed.dtype))
+
+
+_rule = gradient_rule("relu_rule", _passed_back, _no_forward_mode, static=("rule",))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _relu(rule: str, x: Array) -> Array:
     return jax.nn.relu(x)
 
 
-def _relu_forward(rule: str, x: Array) -> tuple[Array, Array]:
-    return jax.nn.relu(x), x
-
-
-def _relu_backward(rule: str, x: Array, dy: Array) -> tuple[Array]:
-    dx = jax.nn.relu(dy)
-    return (dx if rule == "deconvnet" else jnp.where(x > 0, dx, jnp.zeros((), dx.dtype)),)
-
-
-_relu.defvjp(_relu_forward, _relu_backward)
+@_relu.defjvp
+def _relu_jvp(rule: str, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    return jax.nn.relu(x), _rule.bind(dx, lax.stop_gradient(x), rule=rule)

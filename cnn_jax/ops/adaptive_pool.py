@@ -78,8 +78,9 @@ def adaptive_max_pool(
     """
     op = "adaptive_max_pool"
     merged, batch, sizes = _arguments(op, x, output_size)
-    # Each window is written out, the shorter ones with their last entry repeated; then they are all alike.
-    tables, spread = [], merged
+    # Each window is written out, the shorter ones with their last entry repeated; then they are all alike. In float32,
+    # since an entry may be in many windows, whose gradients it sums.
+    tables, spread = [], merged.astype(jnp.promote_types(merged.dtype, jnp.float32))
     for axis, size in enumerate(sizes, start=1):
         starts, stops = windows(merged.shape[axis], size)
         taps = np.arange(int((stops - starts).max()))
@@ -87,7 +88,7 @@ def adaptive_max_pool(
         if tables[-1].size != merged.shape[axis]:
             spread = jnp.take(spread, tables[-1].reshape(-1), axis=axis)
     window = tuple(table.shape[1] for table in tables)
-    y = max_pool(spread, window, derivatives=derivatives)
+    y = max_pool(spread, window, derivatives=derivatives).astype(merged.dtype)
     shape = (*batch, *y.shape[1:])
     if not return_indices:
         return y.reshape(shape)

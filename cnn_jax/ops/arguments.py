@@ -21,7 +21,9 @@ AnyArray = jax.Array | np.ndarray  # what public functions take; they return jax
 PRECISIONS = ("bfloat16", "bfloat16_3x", "default", "fastest", "float32", "high", "highest", "tensorfloat32")  # lax's
 Number = int | float | Shaped[Array, ""]  # an array where it may be a traced value, see is_traced
 Shape = tuple[Any, ...]  # ints, but that jax.export may leave the size of the batch open, as a symbol
+DERIVATIVES = ("custom", "jax")  # accepted for a release, and without effect: all derivatives are fast now
 FLOATS = ("bfloat16", "float16", "float32", "float64")
+INEXACT = (*FLOATS, "complex64", "complex128")
 
 
 def by(sizes: Sequence[int]) -> str:
@@ -68,8 +70,8 @@ def check_precision(op: str, precision: Any) -> None:
             check_option(op, "precision", name, PRECISIONS)
 
 
-def check_array(op: str, name: str, value: Any, *, empty: bool = False) -> jax.Array:
-    """The argument as a JAX array, or a ``UsageError`` if it is not a floating-point array or has an axis of size 0.
+def check_array(op: str, name: str, value: Any, *, empty: bool = False, dtypes: Sequence[str] = FLOATS) -> jax.Array:
+    """The argument as a JAX array, or a ``UsageError`` if it is of another dtype or has an axis of size 0.
 
     Args:
       op: The calling op, for the error line.
@@ -77,11 +79,12 @@ def check_array(op: str, name: str, value: Any, *, empty: bool = False) -> jax.A
       value: The argument.
       empty: Whether axes may have size 0, as that of a batch without images. :func:`split_batch` and
         :func:`check_filled` refuse the others.
+      dtypes: The names of the dtypes that the op supports.
     """
     array = as_array(op, name, value)
-    if array.dtype.name not in FLOATS:
+    if array.dtype.name not in dtypes:
         raise UsageError(
-            f"{op}: {name} has dtype {array.dtype.name}, but this op is for {', '.join(FLOATS)}; "
+            f"{op}: {name} has dtype {array.dtype.name}, but this op is for {', '.join(dtypes)}; "
             f"convert it, e.g. {name}.astype('float32')"
         )
     if not empty:
@@ -201,4 +204,4 @@ def split_batch(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x")
     check_axes(op, x, rank, noun, name=name)
     batch, rest = x.shape[: x.ndim - rank - 1], x.shape[x.ndim - rank - 1 :]
     check_filled(op, name, x, range(len(batch), x.ndim))
-    return x.reshape(math.prod(batch), *rest), batch
+    return (x if len(batch) == 1 else x.reshape(math.prod(batch), *rest)), batch

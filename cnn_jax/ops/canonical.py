@@ -13,7 +13,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, Shape, as_array, check_array, integer, per_axis, split_batch, wider
+from cnn_jax.ops.arguments import (
+    INEXACT,
+    AnyArray,
+    Number,
+    Shape,
+    as_array,
+    check_array,
+    integer,
+    per_axis,
+    split_batch,
+    wider,
+)
 from cnn_jax.ops.padding import Padding, Pairs, Sliding, extend, slide, spread
 
 
@@ -58,7 +69,10 @@ def windows(
 
 def operands(op: str, x: AnyArray, kernel: AnyArray, feature_group_count: int) -> tuple[jax.Array, jax.Array, Shape]:
     """Checks and promotes the two arrays of a convolution; returns ``(N, *space, C)``, the kernel, the batch shape."""
-    x, kernel = check_array(op, "x", x, empty=True), check_array(op, "kernel", kernel)
+    x, kernel = (
+        check_array(op, "x", x, empty=True, dtypes=INEXACT),
+        check_array(op, "kernel", kernel, dtypes=INEXACT),
+    )
     rank = check_rank(op, kernel, "(*window, C_in / feature_group_count, C_out)")
     merged, batch = split_batch(op, x, rank, f"kernel of shape {kernel.shape}")
     groups = check_groups(op, kernel, feature_group_count)
@@ -184,7 +198,7 @@ def place(
 
 
 def prepare(
-    x: jax.Array, geometry: Windows, boundary: str, boundary_value: float
+    x: jax.Array, geometry: Windows, boundary: str, boundary_value: Number
 ) -> tuple[jax.Array, Pairs, tuple[int, ...]] | None:
     """``x``, zero padding >= 0 and input dilation that stand for the boundary rule and the crops of ``geometry``.
 

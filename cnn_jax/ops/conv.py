@@ -12,9 +12,10 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.ops import methods
-from cnn_jax.ops.arguments import AnyArray, check_option, check_precision
+from cnn_jax.ops.arguments import DERIVATIVES, AnyArray, Number, check_option, check_precision
 from cnn_jax.ops.canonical import Windows, accumulator, effective_kernel, operands, prepare, windows
 from cnn_jax.ops.padding import Padding, check_boundary
+from cnn_jax.ops.primitives import one_program
 from cnn_jax.ops.sharding import over_batches, zeros
 
 
@@ -29,7 +30,7 @@ def conv(
     feature_group_count: int = 1,
     mask: Shaped[AnyArray, "..."] | None = None,
     boundary: str = "zero",
-    boundary_value: float = 0.0,
+    boundary_value: Number = 0.0,
     flip_kernel: bool = False,
     rounding: str = "floor",
     method: str = "auto",
@@ -42,7 +43,7 @@ def conv(
     kernel[t, c, o]``, where ``t`` runs over the window and ``c`` over the channels of the group of ``o``.
 
     Args:
-      x: ``(*batch, *space, C_in)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
+      x: ``(*batch, *space, C_in)``, any number of batch axes, also none; bfloat16, float16, float32, float64, complex.
       kernel: ``(*window, C_in / feature_group_count, C_out)``; its window gives the rank. Of two different dtypes the
         wider is used, as in ``jnp.result_type``.
       strides: Distance of neighbouring windows, like the dilations one int or one per axis.
@@ -60,8 +61,7 @@ def conv(
       rounding: Where the stride does not divide: ``'strict'`` raises, ``'floor'`` ignores the rest, ``'ceil'`` adds a
         last, partial window, filled up by the boundary rule.
       method: ``'auto'`` or one of ``cnn_jax.ops.METHODS``, which says what each supports and its error bound.
-      derivatives: ``'custom'``: fast reverse-mode gradients of every order; ``'jax'``: those that JAX makes, slower
-        on a CPU, which support ``jvp``, ``hessian`` and the like too.
+      derivatives: Without effect; accepted for a release.
       precision: As for ``jax.lax.conv_general_dilated``; on NVIDIA GPUs the default for float32 is TF32.
 
     Returns:
@@ -113,7 +113,7 @@ def conv_as(
     kernel_dilation: int | Sequence[int],
     feature_group_count: int,
     boundary: str,
-    boundary_value: float,
+    boundary_value: Number,
     rounding: str,
     method: str,
     derivatives: str,
@@ -123,7 +123,7 @@ def conv_as(
     flip_kernel: bool = False,
 ) -> Shaped[Array, "*batch_and_output features"]:
     """:func:`conv` under the name of another op, which error lines start with."""
-    check_option(op, "derivatives", derivatives, ("custom", "jax"))
+    check_option(op, "derivatives", derivatives, DERIVATIVES)
     check_boundary(op, boundary, boundary_value)
     x, kernel, batch = operands(op, x, kernel, feature_group_count)
     geometry = windows(
@@ -146,12 +146,12 @@ def conv_as(
         boundary=boundary,
         boundary_value=boundary_value,
         method=method,
-        derivatives=derivatives,
         precision=precision,
     )
     return y.reshape(*batch, *y.shape[1:])
 
 
+@one_program("op", "geometry", "groups", "boundary", "method", "precision")
 def convolve(
     op: str,
     x: Shaped[Array, "batch *space channels"],
@@ -160,9 +160,8 @@ def convolve(
     groups: int,
     *,
     boundary: str = "zero",
-    boundary_value: float = 0.0,
+    boundary_value: Number = 0.0,
     method: str,
-    derivatives: str,
     precision: lax.PrecisionLike,
 ) -> Shaped[Array, "batch *output features"]:
     """:func:`conv` with everything but the method checked: applies the boundary rule, chooses the method, calls it."""
@@ -176,7 +175,7 @@ def convolve(
         return zeros((x.shape[0], *geometry.sliding.output, kernel.shape[-1]), x).astype(dtype)
     x, pairs, rates = prepared
     compute = partial(
-        methods.function(chosen, derivatives),
+        methods.METHODS[chosen].compute,
         strides=geometry.strides,
         padding=pairs,
         input_dilation=rates,

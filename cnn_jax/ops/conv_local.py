@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array, check_precision, split_batch
+from cnn_jax.ops.arguments import INEXACT, AnyArray, Number, check_array, check_precision, split_batch
 from cnn_jax.ops.canonical import accumulator, check_groups, windows
 from cnn_jax.ops.im2col import window_rows
 from cnn_jax.ops.padding import Padding, check_boundary
@@ -23,7 +23,7 @@ def conv_local(
     kernel_dilation: int | Sequence[int] = 1,
     feature_group_count: int = 1,
     boundary: str = "zero",
-    boundary_value: float = 0.0,
+    boundary_value: Number = 0.0,
     rounding: str = "floor",
     precision: lax.PrecisionLike = None,
 ) -> Shaped[Array, "*batch_and_output features"]:
@@ -50,7 +50,10 @@ def conv_local(
     op = "conv_local"
     check_boundary(op, boundary, boundary_value)
     check_precision(op, precision)
-    x, kernel = check_array(op, "x", x, empty=True), check_array(op, "kernel", kernel)
+    x, kernel = (
+        check_array(op, "x", x, empty=True, dtypes=INEXACT),
+        check_array(op, "kernel", kernel, dtypes=INEXACT),
+    )
     rank = (kernel.ndim - 2) // 2
     if rank < 1 or kernel.ndim % 2:
         raise UsageError(

@@ -13,7 +13,15 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array, check_option, per_axis, split_batch
+from cnn_jax.ops.arguments import (
+    DERIVATIVES,
+    INEXACT,
+    AnyArray,
+    check_array,
+    check_option,
+    per_axis,
+    split_batch,
+)
 from cnn_jax.ops.canonical import (
     Windows,
     check_groups,
@@ -36,6 +44,7 @@ from cnn_jax.ops.padding import (
     pair,
     per_axis_padding,
 )
+from cnn_jax.ops.primitives import one_program
 from cnn_jax.ops.sharding import like
 
 
@@ -102,9 +111,12 @@ def conv_transpose(
     Array([1., 1., 2., 2., 0.], dtype=float32)
     """
     op = "conv_transpose"
-    check_option(op, "derivatives", derivatives, ("custom", "jax"))
+    check_option(op, "derivatives", derivatives, DERIVATIVES)
     check_boundary(op, boundary, 0.0)
-    y, kernel = check_array(op, "y", y, empty=True), check_array(op, "kernel", kernel)
+    y, kernel = (
+        check_array(op, "y", y, empty=True, dtypes=INEXACT),
+        check_array(op, "kernel", kernel, dtypes=INEXACT),
+    )
     rank = check_rank(op, kernel, "(*window, C_in / feature_group_count, C_out)")
     groups = check_groups(op, kernel, feature_group_count)
     merged, batch = split_batch(op, y, rank, f"kernel of shape {kernel.shape}", name="y")
@@ -132,25 +144,34 @@ def conv_transpose(
         kernel_dilation=kernel_dilation,
         rounding=rounding,
     )
-    around, extents, rates = geometry.sliding.reach, dilated(sizes, input_dilation), input_dilation
+    x = _transposed(merged.astype(dtype), kernel, geometry, sizes, groups, boundary, method, precision)
+    return x.reshape(*batch, *x.shape[1:])
+
+
+@one_program("geometry", "sizes", "groups", "boundary", "method", "precision")
+def _transposed(
+    y: Array,
+    kernel: Array,
+    geometry: Windows,
+    sizes: tuple[int, ...],
+    groups: int,
+    boundary: str,
+    method: str,
+    precision: lax.PrecisionLike,
+) -> Array:
+    """:func:`conv_transpose` of checked arguments."""
+    around, extents = geometry.sliding.reach, dilated(sizes, geometry.input_dilation)
+    rates = geometry.input_dilation
     if boundary != "zero":
         # The rule is undone last; the convolution itself sees an input that is extended already.
         extents = tuple(extent + low + high for extent, (low, high) in zip(extents, around, strict=True))
-        around, rates = ((0, 0),) * rank, (1,) * rank
-    x = convolve(
-        op,
-        merged.astype(dtype),
-        inverted(kernel, groups),
-        _adjoint(geometry, extents, around, rates),
-        groups,
-        method=method,
-        derivatives=derivatives,
-        precision=precision,
-    )
+        around, rates = ((0, 0),) * len(rates), (1,) * len(rates)
+    adjoint = _adjoint(geometry, extents, around, rates)
+    x = convolve("conv_transpose", y, inverted(kernel, groups), adjoint, groups, method=method, precision=precision)
     if boundary != "zero":
         x_like = like((x.shape[0], *sizes, x.shape[-1]), x)
         (x,) = jax.linear_transpose(lambda x: prepare(x, geometry, boundary, 0.0)[0], x_like)(x)  # type: ignore[index]
-    return x.reshape(*batch, *x.shape[1:])
+    return x
 
 
 def _adjoint(geometry: Windows, extents: tuple[int, ...], around: Pairs, rates: tuple[int, ...]) -> Windows:

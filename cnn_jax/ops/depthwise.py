@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array, check_axes
+from cnn_jax.ops.arguments import INEXACT, AnyArray, Number, check_array, check_axes
 from cnn_jax.ops.canonical import check_rank, layout_hint
 from cnn_jax.ops.conv import conv_as
 from cnn_jax.ops.padding import Padding
@@ -21,7 +21,7 @@ def depthwise_conv(
     padding: Padding = "VALID",
     kernel_dilation: int | Sequence[int] = 1,
     boundary: str = "zero",
-    boundary_value: float = 0.0,
+    boundary_value: Number = 0.0,
     rounding: str = "floor",
     method: str = "auto",
     derivatives: str = "custom",
@@ -45,7 +45,10 @@ def depthwise_conv(
     (56, 56, 128)
     """
     op = "depthwise_conv"
-    x, kernel = check_array(op, "x", x, empty=True), check_array(op, "kernel", kernel)
+    x, kernel = (
+        check_array(op, "x", x, empty=True, dtypes=INEXACT),
+        check_array(op, "kernel", kernel, dtypes=INEXACT),
+    )
     rank = check_rank(op, kernel, "(*window, C, multiplier)")
     check_axes(op, x, rank, f"kernel of shape {kernel.shape}")
     *window, channels, multiplier = kernel.shape
@@ -80,7 +83,7 @@ def separable_conv(
     padding: Padding = "VALID",
     kernel_dilation: int | Sequence[int] = 1,
     boundary: str = "zero",
-    boundary_value: float = 0.0,
+    boundary_value: Number = 0.0,
     rounding: str = "floor",
     method: str = "auto",
     derivatives: str = "custom",
@@ -104,7 +107,7 @@ def separable_conv(
     (26, 26, 32)
     """
     op = "separable_conv"
-    pointwise_kernel = check_array(op, "pointwise_kernel", pointwise_kernel)
+    pointwise_kernel = check_array(op, "pointwise_kernel", pointwise_kernel, dtypes=INEXACT)
     check_rank(op, depthwise_kernel, "(*window, C, multiplier)", name="depthwise_kernel")
     features = depthwise_kernel.shape[-2] * depthwise_kernel.shape[-1]
     if pointwise_kernel.ndim != 2 or pointwise_kernel.shape[0] != features:

@@ -5,11 +5,10 @@ A convolution is linear in its input, in its kernel, and, paired with a cotangen
     T(x, kernel, dy) = sum over n, i, t, c, o of dy[n, i, o] x[n, i stride + t dilation - low, c] kernel[t, c, o]
 
 Its three partial derivatives are the output (by ``dy``), the input gradient (by ``x``) and the kernel gradient (by
-``kernel``), and the derivatives of each are the other two. So three functions with custom VJPs give reverse-mode
-derivatives of every order, all of them fast. The transposes that JAX derives permute the dimensions of a convolution,
-which XLA's CPU backend computes 10 to 200 times slower inside ``lax.scan``.
-
-``conv`` has the fast gradients, ``conv_jax`` is the plain twin for forward mode (``jvp``, ``hessian``).
+``kernel``). Each is bilinear, and its transposes are the other two. They are one JAX primitive, ``conv_product``, so
+that derivatives of every order and mode are made of these three products, all of them fast. The transposes that JAX
+derives for ``lax.conv_general_dilated`` permute the dimensions of a convolution, which XLA's CPU backend computes 10 to
+200 times slower inside ``lax.scan``.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Shaped
 
 from cnn_jax.ops.arguments import Shape
@@ -37,10 +35,10 @@ from cnn_jax.ops.formulations import (
     Axis,
     Formulation,
     Plan,
-    channels_last,
 )
 from cnn_jax.ops.padding import Pairs
-from cnn_jax.ops.sharding import zeros
+from cnn_jax.ops.primitives import bilinear, stacked
+from cnn_jax.ops.sharding import whole_in_space, zeros
 
 
 def conv(
@@ -54,7 +52,7 @@ def conv(
     feature_group_count: int,
     precision: lax.PrecisionLike = None,
 ) -> Shaped[Array, "batch *output features"]:
-    """Cross-correlation of checked arguments, with fast gradients; forward mode is shut out (see ``conv_jax``).
+    """Cross-correlation of checked arguments.
 
     Args:
       x: Channels last, of any rank.
@@ -72,31 +70,7 @@ def conv(
     Array([4., 6., 4.], dtype=float32)
     """
     options = (strides, padding, input_dilation, kernel_dilation, feature_group_count, precision)
-    return _output(plan_of(x.shape, kernel.shape, *options), x, kernel)
-
-
-def conv_jax(
-    x: Shaped[Array, "batch *space channels"],
-    kernel: Shaped[Array, "*window channels_per_group features"],
-    *,
-    strides: tuple[int, ...],
-    padding: Pairs,
-    input_dilation: tuple[int, ...],
-    kernel_dilation: tuple[int, ...],
-    feature_group_count: int,
-    precision: lax.PrecisionLike = None,
-) -> Shaped[Array, "batch *output features"]:
-    """The same convolution with the derivatives that JAX makes itself: slower, but forward mode works too."""
-    return channels_last(
-        x,
-        kernel,
-        window_strides=strides,
-        padding=padding,
-        lhs_dilation=input_dilation,
-        rhs_dilation=kernel_dilation,
-        feature_group_count=feature_group_count,
-        precision=precision,
-    )
+    return _bind("output", plan_of(x.shape, kernel.shape, *options), x, kernel)
 
 
 def plan_of(
@@ -116,37 +90,64 @@ def plan_of(
     return Plan(axes, x[0], x[-1], kernel[-1], feature_group_count, precision)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _output(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _product("output", plan, x, kernel)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _input_gradient(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _product("input_gradient", plan, dy, kernel)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _kernel_gradient(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
-    return _product("kernel_gradient", plan, x, dy)
-
-
-# Each derivative, by each of its operands, is one of the other two.
-_output.defvjp(
-    lambda plan, x, kernel: (_output(plan, x, kernel), (x, kernel)),
-    lambda plan, saved, dy: (_input_gradient(plan, dy, saved[1]), _kernel_gradient(plan, saved[0], dy)),
-)
-_input_gradient.defvjp(
-    lambda plan, dy, kernel: (_input_gradient(plan, dy, kernel), (dy, kernel)),
-    lambda plan, saved, x: (_output(plan, x, saved[1]), _kernel_gradient(plan, x, saved[0])),
-)
-_kernel_gradient.defvjp(
-    lambda plan, x, dy: (_kernel_gradient(plan, x, dy), (x, dy)),
-    lambda plan, saved, kernel: (_input_gradient(plan, saved[1], kernel), _output(plan, saved[0], kernel)),
-)
+# --- the primitive ----------------------------------------------------------------------------------------------------
 
 _OPERANDS = {"output": ("x", "kernel"), "input_gradient": ("dy", "kernel"), "kernel_gradient": ("x", "dy")}
 _RESULT = {"output": "dy", "input_gradient": "x", "kernel_gradient": "kernel"}
+_PRODUCT = {result: product for product, result in _RESULT.items()}
+
+
+def _bind(product: str, plan: Plan, a: Array, b: Array, *, models: bool = False) -> Array:
+    """One of the three products; of many models at once if both operands have an axis of models in front."""
+    return conv_product.bind(a, b, product=product, plan=plan, models=models)
+
+
+def _shape(a: tuple[int, ...], b: tuple[int, ...], *, product: str, plan: Plan, models: bool) -> tuple[int, ...]:
+    return (*a[:models], *plan.shapes[_RESULT[product]])
+
+
+def _transpose(number: int, cotangent: Array, other: Array, *, product: str, plan: Plan, models: bool) -> Array:
+    """The transpose of a product in its operand of that number: the product which gives that operand."""
+    roles = _OPERANDS[product]
+    given = {_RESULT[product]: cotangent, roles[1 - number]: other}
+    wanted = _PRODUCT[roles[number]]
+    return _bind(wanted, plan, *(given[role] for role in _OPERANDS[wanted]), models=models)
+
+
+def _compute(a: Array, b: Array, *, product: str, plan: Plan, models: bool, devices: int) -> Array:
+    """A product as accelerators compute it."""
+    if _is_empty(plan):
+        return zeros(_shape(a.shape, b.shape, product=product, plan=plan, models=models), a)
+    if product == "kernel_gradient" and not models:
+        a, b = whole_in_space(a, devices), whole_in_space(b, devices)
+    compute = partial(getattr(TRANSPOSED, product), plan)
+    return (jax.vmap(compute) if models else compute)(a, b)
+
+
+def _compute_on_cpu(a: Array, b: Array, *, product: str, plan: Plan, models: bool, devices: int) -> Array:
+    """A product in the formulation chosen for a CPU, with sums in at least float32."""
+    if _is_empty(plan):
+        return zeros(_shape(a.shape, b.shape, product=product, plan=plan, models=models), a)
+    if product == "kernel_gradient" and not models:
+        a, b = whole_in_space(a, devices), whole_in_space(b, devices)
+    dtype, wide = a.dtype, accumulator(a.dtype)
+    a, b = a.astype(wide), b.astype(wide)
+    if not models:
+        return getattr(formulation(product, plan), product)(plan, a, b).astype(dtype)
+    # JAX would make a grouped convolution of models that share nothing, which is slow on a CPU. With a window of 1,
+    # which needs no copies of the input, one batched matrix product is faster than one model after the other; else it
+    # is slower, often by far (measurements: docs/decisions.md).
+    pointwise = plan.groups == 1 and set(plan.each("window")) == {1}
+    if pointwise and plan.channels >= 8 and product != "kernel_gradient":
+        return jax.vmap(partial(getattr(COLUMNS, product), plan))(a, b).astype(dtype)
+    compute = partial(getattr(formulation(product, plan), product), plan)
+    return lax.map(lambda pair: compute(*pair), (a, b)).astype(dtype)
+
+
+def _is_empty(plan: Plan) -> bool:
+    """Whether no product of two entries is part of a result, which is empty or all zeros then."""
+    sizes = (plan.batch, plan.channels, plan.features, *plan.each("out"))
+    return any(isinstance(size, int) and size == 0 for size in sizes)  # a symbolic batch is not known to be empty
 
 
 def formulation(product: str, plan: Plan) -> Formulation:
@@ -169,31 +170,6 @@ def formulation(product: str, plan: Plan) -> Formulation:
     return CANONICAL
 
 
-def _product(product: str, plan: Plan, *operands: jax.Array) -> jax.Array:
-    """One of the three products, for one model or, under ``vmap``, for several."""
-    if 0 in (plan.batch, plan.channels, plan.features, *plan.each("out")):  # no image, or no model under vmap
-        return zeros(plan.shapes[_RESULT[product]], operands[0])
-
-    @custom_vmap
-    def compute(*operands: jax.Array) -> jax.Array:
-        return lax.platform_dependent(
-            *operands, cpu=partial(_on_cpu, product, plan), default=partial(getattr(TRANSPOSED, product), plan)
-        )
-
-    @compute.def_vmap
-    def compute_many(size: int, batched: list[bool], *operands: jax.Array) -> tuple[jax.Array, bool]:
-        return _product_of_many(product, plan, size, batched, operands), True
-
-    return compute(*operands)
-
-
-def _on_cpu(product: str, plan: Plan, *operands: jax.Array) -> jax.Array:
-    """The chosen formulation, with sums in at least float32: some are sums of several results."""
-    chosen = getattr(formulation(product, plan), product)
-    dtype = operands[0].dtype
-    return chosen(plan, *(operand.astype(accumulator(dtype)) for operand in operands)).astype(dtype)
-
-
 # --- vmap -------------------------------------------------------------------------------------------------------------
 
 _SHARED = {  # the dimension that two roles have in common: its name in the plan, its axis in each
@@ -203,45 +179,39 @@ _SHARED = {  # the dimension that two roles have in common: its name in the plan
 }
 
 
-def _product_of_many(
-    product: str, plan: Plan, size: int, batched: list[bool], operands: tuple[jax.Array, ...]
-) -> jax.Array:
-    """A product under ``vmap``: larger where one operand is common to all, otherwise by :func:`_each_by_itself`.
+def _batch(
+    operands: Sequence[Array], dims: Sequence[int | None], *, product: str, plan: Plan, models: bool
+) -> tuple[Array, int]:
+    """A product under ``vmap``.
 
-    Where one operand is common, the vmapped axis joins the dimension that the other shares with the result: one product
-    of the same kind.
+    Where one operand is shared, the mapped axis joins the dimension that the other operand has in common with the
+    result: one larger product of the same kind. Otherwise it becomes an axis of models, or joins that.
     """
-    if all(batched):
-        grouped = jax.vmap(partial(getattr(TRANSPOSED, product), plan))
-        return lax.platform_dependent(*operands, cpu=partial(_each_by_itself, product, plan), default=grouped)
-    (role,) = [name for name, own in zip(_OPERANDS[product], batched, strict=True) if own]
+    own = [dim is not None for dim in dims]
+    if models:
+        stacks = stacked(operands, dims)
+        size = stacks[0].shape[0]
+        merged = [stack.reshape(-1, *stack.shape[2:]) for stack in stacks]
+        y = _bind(product, plan, *merged, models=True)
+        return y.reshape(size, -1, *y.shape[1:]), 0
+    if all(own):
+        return _bind(product, plan, *stacked(operands, dims), models=True), 0
+    (role,) = [name for name, mapped in zip(_OPERANDS[product], own, strict=True) if mapped]
     dimension, axis = _SHARED[frozenset({role, _RESULT[product]})]
 
     def groups(name: str) -> int:  # a group is a block of channels; a kernel has only the channels of one
         return 1 if dimension == "batch" or (name, dimension) == ("kernel", "channels") else plan.groups
 
-    merged = [
-        _merge(operand, axis[role], groups(role)) if own else operand
-        for operand, own in zip(operands, batched, strict=True)
-    ]
+    merged, size = [], 1
+    for operand, dim in zip(operands, dims, strict=True):
+        if dim is not None:
+            size = operand.shape[dim]
+            operand = _merge(jnp.moveaxis(operand, dim, 0), axis[role], groups(role))
+        merged.append(operand)
     larger = plan._replace(**{dimension: getattr(plan, dimension) * size})
     result = _RESULT[product]
-    joint = _product(product, larger, *merged)
-    return _split(joint, plan.shapes[result], size, axis[result], groups(result))
-
-
-def _each_by_itself(product: str, plan: Plan, *operands: jax.Array) -> jax.Array:
-    """The products of models that share nothing, on a CPU (measurements: ``docs/decisions.md``).
-
-    JAX would make a grouped convolution of them, which is slow there. With a window of 1, which needs no copies of the
-    input, one batched matrix product is faster than one model after the other; else it is slower, often by far.
-    """
-    pointwise = plan.groups == 1 and set(plan.each("window")) == {1}
-    if pointwise and plan.channels >= 8 and product != "kernel_gradient":
-        dtype = operands[0].dtype
-        many = jax.vmap(partial(getattr(COLUMNS, product), plan))
-        return many(*(operand.astype(accumulator(dtype)) for operand in operands)).astype(dtype)
-    return lax.map(lambda pair: _product(product, plan, *pair), operands)
+    joint = _bind(product, larger, *merged)
+    return _split(joint, plan.shapes[result], size, axis[result], groups(result)), 0
 
 
 def _merge(stack: jax.Array, axis: int, groups: int) -> jax.Array:
@@ -257,3 +227,15 @@ def _split(array: jax.Array, shape: Shape, size: int, axis: int, groups: int) ->
     axis %= len(shape)
     array = array.reshape(*shape[:axis], groups, size, shape[axis] // groups, *shape[axis + 1 :])
     return jnp.moveaxis(array, axis + 1, 0).reshape(size, *shape)
+
+
+conv_product = bilinear(
+    "conv_product",
+    _compute,
+    _shape,
+    on_cpu=_compute_on_cpu,
+    by_first=partial(_transpose, 0),
+    by_second=partial(_transpose, 1),
+    batch=_batch,
+    static=("product", "plan", "models"),
+)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Key, Shaped
 
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import AnyArray, Number, check_array, integer, is_traced, may_differ_from_zero
+from cnn_jax.ops.sharding import split_alike
 
 
 def dropout(
@@ -21,7 +22,7 @@ def dropout(
 
     Args:
       x: Any shape; bfloat16, float16, float32 or float64.
-      rate: The probability of being dropped, in [0, 1).
+      rate: The probability of being dropped, in [0, 1].
       key: A JAX random key.
       broadcast_dims: Axes along which entries are dropped together.
 
@@ -29,7 +30,7 @@ def dropout(
       Shape and dtype of ``x``.
 
     Raises:
-      UsageError: A rate outside [0, 1), an axis that ``x`` does not have.
+      UsageError: A rate outside [0, 1], an axis that ``x`` does not have.
 
     References:
       Srivastava et al., Dropout: a simple way to prevent neural networks from overfitting, 2014.
@@ -49,7 +50,9 @@ def dropout(
         raise UsageError(f"{op}: key={key!r} is no JAX random key; make one with jax.random.key(seed)")
     if not may_differ_from_zero(rate):
         return x
-    keep = jax.random.bernoulli(key, 1 - rate, tuple(shape))
+    if not is_traced(rate) and rate == 1:  # nothing is left to be divided by 0
+        return jnp.zeros_like(x)
+    keep = jax.random.bernoulli(key, 1 - rate, tuple(shape), out_sharding=split_alike(x, shape))
     return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))
 
 
@@ -60,7 +63,7 @@ def spatial_dropout(
 
     Args:
       x: ``(N, *space, C)`` of any rank, with exactly one batch axis.
-      rate: The probability of being dropped, in [0, 1).
+      rate: The probability of being dropped, in [0, 1].
       key: A JAX random key.
 
     Returns:
@@ -82,7 +85,7 @@ def spatial_dropout(
 
 
 def check_rate(op: str, rate: Number) -> Number:
-    """The rate, if it is in [0, 1), or a traced scalar."""
-    if not is_traced(rate) and (not isinstance(rate, int | float) or not 0 <= rate < 1):
-        raise UsageError(f"{op}: rate={rate!r} must be a number in [0, 1); it is the probability of being dropped")
+    """The rate, if it is in [0, 1], or a traced scalar."""
+    if not is_traced(rate) and (not isinstance(rate, int | float) or not 0 <= rate <= 1):
+        raise UsageError(f"{op}: rate={rate!r} must be a number in [0, 1]; it is the probability of being dropped")
     return rate

@@ -51,14 +51,16 @@ def conv_fft(
     reach, extent = kernel.shape[:-1], x.shape[1:-1]
     lengths = [fast_length(size) for size in extent]
 
-    spectrum = jnp.fft.rfftn(x, lengths, axes=range(1, rank + 1))
-    transfer = jnp.conj(jnp.fft.rfftn(kernel, lengths, axes=range(rank)))
+    is_complex = jnp.issubdtype(x.dtype, jnp.complexfloating)
+    transform, inverse = (jnp.fft.fftn, jnp.fft.ifftn) if is_complex else (jnp.fft.rfftn, jnp.fft.irfftn)
+    spectrum = transform(x, lengths, axes=range(1, rank + 1))
+    transfer = jnp.conj(transform(jnp.conj(kernel), lengths, axes=range(rank)))
     product = jnp.einsum(
         "n...gc,...cgo->n...go",
         spectrum.reshape(*spectrum.shape[:-1], groups, per_group),
         transfer.reshape(*transfer.shape[:-1], per_group, groups, -1),
         precision=precision,
     )
-    y = jnp.fft.irfftn(product.reshape(*product.shape[:-2], features), lengths, axes=range(1, rank + 1))
+    y = inverse(product.reshape(*product.shape[:-2], features), lengths, axes=range(1, rank + 1))
     stops = [size - last + 1 for size, last in zip(extent, reach, strict=True)]
     return lax.slice(y, (0,) * y.ndim, (y.shape[0], *stops, features), (1, *strides, 1))

@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, check_array, per_axis, split_batch, window_sizes
+from cnn_jax.ops.arguments import INEXACT, AnyArray, Number, check_array, per_axis, split_batch, window_sizes
 from cnn_jax.ops.canonical import Windows, prepare, windows
 from cnn_jax.ops.padding import Padding, Pairs, check_boundary, spread
 from cnn_jax.ops.sharding import like, zeros
@@ -32,7 +32,7 @@ def im2col(
     input_dilation: int | Sequence[int] = 1,
     kernel_dilation: int | Sequence[int] = 1,
     boundary: str = "zero",
-    boundary_value: float = 0.0,
+    boundary_value: Number = 0.0,
     rounding: str = "floor",
 ) -> Shaped[Array, "*batch_and_output columns"]:
     """The windows of an input, each as one row: ``conv(x, kernel) == im2col(x, window) @ kernel.reshape(-1, C_out)``.
@@ -57,7 +57,7 @@ def im2col(
     """
     op = "im2col"
     check_boundary(op, boundary, boundary_value)
-    x = check_array(op, "x", x, empty=True)
+    x = check_array(op, "x", x, empty=True, dtypes=INEXACT)
     window = window_sizes(op, "window", window, x)
     merged, batch = split_batch(op, x, len(window), f"window {window}")
     geometry = windows(
@@ -110,7 +110,7 @@ def col2im(
     """
     op = "col2im"
     check_boundary(op, boundary, 0.0)
-    columns = check_array(op, "columns", columns, empty=True)
+    columns = check_array(op, "columns", columns, empty=True, dtypes=INEXACT)
     sizes = window_sizes(op, "sizes", sizes, columns)
     window = per_axis(op, "window", window, len(sizes))
     geometry = windows(
@@ -136,7 +136,7 @@ def col2im(
     return x.reshape(*batch, *x.shape[1:])
 
 
-def window_rows(x: jax.Array, geometry: Windows, boundary: str, boundary_value: float) -> jax.Array:
+def window_rows(x: jax.Array, geometry: Windows, boundary: str, boundary_value: Number) -> jax.Array:
     """The windows under any boundary rule: ``(N, *output, prod(window), C)``."""
     prepared = prepare(x, geometry, boundary, boundary_value)
     taps = math.prod(geometry.window)

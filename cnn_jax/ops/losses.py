@@ -14,6 +14,7 @@ from jaxtyping import Array, Shaped
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import AnyArray, Number, check_array, check_filled, is_traced, may_differ_from_zero
 from cnn_jax.ops.canonical import accumulator
+from cnn_jax.ops.wide import in_float32
 
 
 def softmax_cross_entropy(
@@ -113,8 +114,12 @@ def rbf_output(x: Shaped[AnyArray, "*batch features"], centers: Shaped[AnyArray,
             f"centers must be (classes, {x.shape[-1] if x.ndim else 'features'})"
         )
     check_filled(op, "x", x, [x.ndim - 1])
+
     # Differences, not |x|² - 2 x c + |c|²: that loses all digits next to a centre.
-    return jnp.square(x[..., None, :] - lax.broadcast_to_rank(centers, x.ndim + 1)).sum(axis=-1)
+    def distances(x: Array, centers: Array) -> Array:
+        return jnp.square(x[..., None, :] - lax.broadcast_to_rank(centers, x.ndim + 1)).sum(axis=-1)
+
+    return in_float32(distances, x, centers)
 
 
 def _with_distributions(op: str, name: str, outputs: AnyArray, labels: AnyArray) -> tuple[jax.Array, jax.Array]:

@@ -143,8 +143,3 @@ def auto(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> str:
         if rule.platform == platform and rule.applies(x, kernel, geometry, groups):
             return rule.method
     return "direct"
-
-
-def function(method: str, derivatives: str) -> Callable[..., jax.Array]:
-    """The function that computes a method, with the derivatives asked for (only ``direct`` has its own)."""
-    return direct.conv_jax if (method, derivatives) == ("direct", "jax") else METHODS[method].compute

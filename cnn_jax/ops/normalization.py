@@ -1,7 +1,7 @@
 """Normalisation over the batch, and over neighbouring channels or positions (local response normalisation)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -10,9 +10,12 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, as_array, check_array, check_filled, check_option, per_axis
+from cnn_jax.ops.arguments import DERIVATIVES, AnyArray, as_array, check_array, check_filled, check_option, per_axis
 from cnn_jax.ops.canonical import accumulator
-from cnn_jax.ops.reductions import DERIVATIVES, window_sums, window_sums_transpose, with_derivatives
+from cnn_jax.ops.padding import Pairs
+from cnn_jax.ops.primitives import one_program
+from cnn_jax.ops.reductions import window_sums
+from cnn_jax.ops.sharding import first_entry
 from cnn_jax.ops.taps import Axes, Axis
 
 
@@ -20,6 +23,8 @@ def batch_statistics(
     x: Shaped[AnyArray, "*batch_and_space channels"],
     *,
     axis_name: str | Sequence[str] | None = None,
+    axis_index_groups: Sequence[Sequence[int]] | None = None,
+    mask: Shaped[AnyArray, "..."] | None = None,
 ) -> tuple[Shaped[Array, " channels"], Shaped[Array, " channels"]]:
     """Mean and variance of each channel over all other axes.
 
@@ -29,6 +34,8 @@ def batch_statistics(
     Args:
       x: ``(*batch, *space, C)``; the two half-precision types are summed in float32.
       axis_name: Mapped axes (``shard_map``, ``vmap``, ``pmap``) to average over as well.
+      axis_index_groups: Groups of indices along the mapped axis, each averaged by itself; all together by default.
+      mask: Booleans that broadcast to ``x``: the entries to average over; all of them by default.
 
     Returns:
       Mean ``(C,)`` and variance ``(C,)``, float32 or float64; both 0 for an empty batch.
@@ -37,7 +44,9 @@ def batch_statistics(
     >>> mean.item(), variance.item()
     (10002.0, 1.0)
     """
-    _, shift, rest, variance = _shifted(check_array("batch_statistics", "x", x, empty=True), axis_name)
+    op = "batch_statistics"
+    average = _average(op, axis_name, axis_index_groups, mask)
+    _, shift, rest, variance = _shifted(check_array(op, "x", x, empty=True), average, whole=mask is None)
     return shift + rest, variance
 
 
@@ -48,6 +57,8 @@ def normalize_by_batch(
     bias: Shaped[AnyArray, "..."] | None = None,
     epsilon: int | float = 1e-5,
     axis_name: str | Sequence[str] | None = None,
+    axis_index_groups: Sequence[Sequence[int]] | None = None,
+    mask: Shaped[AnyArray, "..."] | None = None,
 ) -> tuple[Shaped[Array, "*batch_and_space channels"], Shaped[Array, " channels"], Shaped[Array, " channels"]]:
     """Batch normalisation as in training: :func:`batch_norm` by the batch's own :func:`batch_statistics`.
 
@@ -60,6 +71,8 @@ def normalize_by_batch(
       bias: ``(C,)``; 0 by default.
       epsilon: Keeps the root away from 0.
       axis_name: Mapped axes to average over as well.
+      axis_index_groups: As for :func:`batch_statistics`.
+      mask: As for :func:`batch_statistics`; every entry is normalised, by the statistics of those in the mask.
 
     Returns:
       The output, with shape and dtype of ``x``; mean and variance ``(C,)``, float32 or float64.
@@ -75,7 +88,8 @@ def normalize_by_batch(
     x = check_array(op, "x", x, empty=True)
     vectors = _vectors(op, x, scale=scale, bias=bias)
     check_at_least(op, "epsilon", epsilon, 0)
-    distances, shift, rest, variance = _shifted(x, axis_name)
+    average = _average(op, axis_name, axis_index_groups, mask)
+    distances, shift, rest, variance = _shifted(x, average, whole=mask is None)
     factor = lax.rsqrt(variance + epsilon)
     if scale is not None:
         factor = factor * vectors["scale"]
@@ -84,19 +98,37 @@ def normalize_by_batch(
     return (distances * factor + offset).astype(x.dtype), shift + rest, variance
 
 
-def _shifted(x: Array, axis_name: str | Sequence[str] | None) -> tuple[Array, Array, Array, Array]:
-    """The distances from a first estimate of the mean, in float32 at least; the estimate, their mean and variance."""
-    x = x.astype(accumulator(x.dtype))
+def _average(
+    op: str,
+    axis_name: str | Sequence[str] | None,
+    axis_index_groups: Sequence[Sequence[int]] | None,
+    mask: Shaped[AnyArray, "..."] | None,
+) -> Callable[[Array], Array]:
+    """The function that averages over all axes but the channels, over the mapped axes, and over the mask alone."""
 
-    def average(values: Array) -> Array:
+    def mean(values: Array) -> Array:
         axes = tuple(range(values.ndim - 1))
         mean = values.sum(axis=axes) if 0 in values.shape else values.mean(axis=axes)
-        return mean if axis_name is None else lax.pmean(mean, axis_name)
+        return mean if axis_name is None else lax.pmean(mean, axis_name, axis_index_groups=axis_index_groups)
 
+    def masked(values: Array) -> Array:
+        where = jnp.broadcast_to(as_array(op, "mask", mask).astype(bool), values.shape)
+        axes = tuple(range(values.ndim - 1))
+        sums = values.sum(axes, where=where), where.sum(axes, dtype=values.dtype)
+        if axis_name is not None:  # devices may hold different numbers of entries
+            sums = lax.psum(sums, axis_name, axis_index_groups=axis_index_groups)
+        return sums[0] / sums[1]
+
+    return mean if mask is None else masked
+
+
+def _shifted(x: Array, average: Callable[[Array], Array], *, whole: bool) -> tuple[Array, Array, Array, Array]:
+    """The distances from a first estimate of the mean, in float32 at least; the estimate, their mean and variance."""
+    x = x.astype(accumulator(x.dtype))
     # The mean of the first example alone: it is one of n, so at most the root of n standard deviations from that of
     # all, and the variance loses no more than a factor n of its precision. Any shift gives the same result but for
-    # rounding, so no gradient needs to pass through it.
-    shift = lax.stop_gradient(average(x[:1]))
+    # rounding, so no gradient needs to pass through it. Of a masked batch the first example may not count at all.
+    shift = lax.stop_gradient(average(first_entry(x) if whole else x))
     distances = x - lax.broadcast_to_rank(shift, x.ndim)
     rest = average(distances)
     return distances, shift, rest, jnp.maximum(average(jnp.square(distances)) - jnp.square(rest), 0)
@@ -160,6 +192,9 @@ def batch_norm(
     return (y if bias is None else y + lax.broadcast_to_rank(vectors["bias"], x.ndim)).astype(x.dtype)
 
 
+CONVENTIONS = ("paper", "torch", "onnx")
+
+
 def local_response_norm(
     x: Shaped[AnyArray, "*batch_and_space channels"],
     *,
@@ -172,28 +207,30 @@ def local_response_norm(
 ) -> Shaped[Array, "*batch_and_space channels"]:
     """Local response normalisation: ``x / (k + alpha * sum of squares of the neighbours) ** beta``.
 
-    Two conventions share the formula and differ in what ``alpha`` means:
+    Three conventions share the formula. They differ in what ``alpha`` means, and in the neighbours of an even size:
 
-    ==========  ============================  =============================================================
-    convention  the sum is multiplied by      used by
-    ==========  ============================  =============================================================
-    ``paper``   ``alpha``                     the AlexNet paper (k=2, size=5, alpha=1e-4), TensorFlow
-    ``torch``   ``alpha / size``              PyTorch and ONNX (both k=1 by default), Caffe
-    ==========  ============================  =============================================================
+    ==========  =======================  ===========================  ================================================
+    convention  sum is multiplied by     even size has one more       used by
+    ==========  =======================  ===========================  ================================================
+    ``paper``   ``alpha``                in front                     AlexNet (k=2, size=5, alpha=1e-4), TensorFlow
+    ``torch``   ``alpha / size``         in front                     PyTorch (k=1 by default), Caffe
+    ``onnx``    ``alpha / size``         behind                       ONNX (k, there ``bias``, 1 by default)
+    ==========  =======================  ===========================  ================================================
+
+    TensorFlow and Caffe have odd sizes only.
 
     Args:
       x: ``(*batch, *space, C)``; bfloat16, float16, float32 or float64. The two half-precision types are computed in
         float32 and cast back.
       size: An int: the number of neighbouring channels, at the same position (across channels). One int per spatial
-        axis: the window of neighbouring positions, in the same channel (within channels); there ``'torch'`` divides
-        alpha by the number of positions in the window, as Caffe does. An even size reaches one further to the front.
-        Neighbours that do not exist count as 0.
+        axis: the window of neighbouring positions, in the same channel (within channels); there ``'torch'`` and
+        ``'onnx'`` divide alpha by the number of positions in the window, as Caffe does. Neighbours that do not exist
+        count as 0.
       alpha: At least 0.
       beta: The exponent.
       k: Greater than 0.
       convention: One of the table.
-      derivatives: ``'custom'``: fast reverse-mode gradients; ``'jax'``: those that JAX makes, slower on a CPU, which
-        support ``jvp``, ``hessian`` and the like too.
+      derivatives: Without effect; accepted for a release.
 
     Returns:
       Shape and dtype of ``x``.
@@ -209,7 +246,7 @@ def local_response_norm(
     Array([0.33333334, 0.25      , 0.25      , 0.33333334], dtype=float32)
     """
     op = "local_response_norm"
-    check_option(op, "convention", convention, ("paper", "torch"))
+    check_option(op, "convention", convention, CONVENTIONS)
     check_option(op, "derivatives", derivatives, DERIVATIVES)
     for name, value in {"alpha": alpha, "beta": beta}.items():
         check_at_least(op, name, value, 0)
@@ -224,42 +261,47 @@ def local_response_norm(
     if first < 0:
         raise UsageError(f"{op}: x of shape {x.shape} has too few axes for size={size!r}, one int per spatial axis")
     check_filled(op, "x", x, range(first, x.ndim))
+    if first == 0:  # the windows of an array without a batch axis
+        return local_response_norm(x[None], size=size, alpha=alpha, beta=beta, k=k, convention=convention)[0]
     axes = tuple(
-        Axis(index, x.shape[index], span, 1, 1, span // 2, (span - 1) // 2, x.shape[index])
-        for index, span in enumerate(window, start=first)
+        Axis(index, x.shape[index], span, 1, 1, low, high, x.shape[index])
+        for index, (span, (low, high)) in enumerate(
+            zip(window, neighbourhood(window, convention), strict=True), start=first
+        )
     )
-    weight = alpha if convention == "paper" else alpha / math.prod(window)
-    norm = with_derivatives(derivatives, _local_response_norm)
-    return norm(axes, float(weight), float(beta), float(k), x)
+    weight = float(alpha) if convention == "paper" else alpha / math.prod(window)
+    return _local_response_norm(x, axes=axes, alpha=weight, beta=float(beta), k=k)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
-def _local_response_norm(axes: Axes, alpha: float, beta: float, k: float, x: Array) -> Array:
+@one_program("axes", "alpha", "beta", "k")
+def _local_response_norm(x: Array, *, axes: Axes, alpha: float, beta: float, k: float) -> Array:
     wide = x.astype(accumulator(x.dtype))
-    sums = with_derivatives("jax", window_sums)(axes, wide * wide)
-    return (wide * (k + alpha * sums) ** -beta).astype(x.dtype)
+    return (wide * _power(k + alpha * window_sums(axes, wide * wide), -beta)).astype(x.dtype)
 
 
-def _local_response_norm_forward(
-    axes: Axes, alpha: float, beta: float, k: float, x: Array
-) -> tuple[Array, tuple[Array, Array]]:
-    wide = x.astype(accumulator(x.dtype))
-    base = k + alpha * window_sums(axes, wide * wide)
-    return (wide * base**-beta).astype(x.dtype), (x, base)
+def neighbourhood(size: Sequence[int], convention: str) -> Pairs:
+    """How many neighbours in front of an entry and behind it count, for each size.
+
+    >>> neighbourhood((5, 2), "paper"), neighbourhood((5, 2), "onnx")
+    (((2, 2), (1, 0)), ((2, 2), (0, 1)))
+    """
+    pairs = [(span // 2, (span - 1) // 2) for span in size]
+    return tuple((high, low) if convention == "onnx" else (low, high) for low, high in pairs)
 
 
-def _local_response_norm_backward(
-    axes: Axes, alpha: float, beta: float, k: float, residuals: tuple[Array, Array], dy: Array
-) -> tuple[Array]:
-    # One power for both terms, where differentiating term by term takes two.
-    x, base = residuals
-    wide, dy = x.astype(base.dtype), dy.astype(base.dtype)
-    direct = dy * base**-beta
-    shared = window_sums_transpose(axes, direct * wide / base)
-    return ((direct - 2 * alpha * beta * wide * shared).astype(x.dtype),)
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _power(base: Array, exponent: float) -> Array:
+    """A power whose derivative comes from the power itself, where JAX's rule takes a second one, which costs as much.
+
+    Only for bases greater than 0.
+    """
+    return base**exponent
 
 
-_local_response_norm.defvjp(_local_response_norm_forward, _local_response_norm_backward)
+@_power.defjvp
+def _power_jvp(exponent: float, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    power = _power(*primals, exponent)
+    return power, exponent * power / primals[0] * tangents[0]
 
 
 def check_at_least(op: str, name: str, value: int | float, least: int | float) -> None:

@@ -29,7 +29,18 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.ops.arguments import AnyArray, by, check_array, check_filled, check_number, check_option, integer
+from cnn_jax.ops.arguments import (
+    INEXACT,
+    AnyArray,
+    Number,
+    by,
+    check_array,
+    check_filled,
+    check_number,
+    check_option,
+    integer,
+)
+from cnn_jax.ops.wide import in_float32
 
 Pair = tuple[int, int]
 Pairs = tuple[Pair, ...]
@@ -217,7 +228,7 @@ def _check_fit(
         )
 
 
-def check_boundary(op: str, boundary: str, boundary_value: float) -> None:
+def check_boundary(op: str, boundary: str, boundary_value: Number) -> None:
     """Raises a ``UsageError`` for an unknown boundary, or for a value that the boundary would ignore."""
     renamed = {theirs: ("NumPy", ours) for ours, theirs in BOUNDARIES.items()} | {"circular": ("PyTorch", "periodic")}
     if boundary in renamed and boundary not in BOUNDARIES:
@@ -236,7 +247,7 @@ def pad(
     widths: Sequence[int | Sequence[int]],
     *,
     boundary: str = "zero",
-    boundary_value: float = 0.0,
+    boundary_value: Number = 0.0,
 ) -> Shaped[Array, "*batch_and_padded channels"]:
     """Extends the spatial axes of an array by a boundary rule; negative widths crop.
 
@@ -255,7 +266,7 @@ def pad(
     =============  ============================  ==============
 
     Args:
-      x: ``(*batch, *space, C)``; bfloat16, float16, float32 or float64.
+      x: ``(*batch, *space, C)``; bfloat16, float16, float32, float64 or complex.
       widths: One int or (low, high) pair per spatial axis: the axes just before the channels.
       boundary: One of the table.
       boundary_value: The ``v`` of ``'constant'``.
@@ -272,7 +283,7 @@ def pad(
     >>> pad(x, [(-1, 2)], boundary="periodic")[:, 0]
     Array([2., 3., 4., 1., 2.], dtype=float32)
     """
-    x = check_array("pad", "x", x, empty=True)
+    x = check_array("pad", "x", x, empty=True, dtypes=INEXACT)
     check_boundary("pad", boundary, boundary_value)
     if not isinstance(widths, Sequence):
         raise UsageError(f"pad: widths={widths!r} must have one int or (low, high) pair per spatial axis")
@@ -292,7 +303,7 @@ def pad(
 
 
 def extend(
-    x: Shaped[Array, "..."], pairs: Pairs, *, boundary: str, boundary_value: float = 0.0
+    x: Shaped[Array, "..."], pairs: Pairs, *, boundary: str, boundary_value: Number = 0.0
 ) -> Shaped[Array, "..."]:
     """:func:`pad` with everything checked; the axes of ``pairs`` are those just before the last."""
     if not any(map(any, pairs)):
@@ -300,7 +311,11 @@ def extend(
     before = (0, 0)
     around = [before] * (x.ndim - 1 - len(pairs)) + [(max(low, 0), max(high, 0)) for low, high in pairs] + [before]
     options = {"constant_values": boundary_value} if boundary == "constant" else {}
-    x = jnp.pad(x, around, mode=BOUNDARIES[boundary], **options)
+    mode = BOUNDARIES[boundary]
+    if boundary in ("zero", "constant"):
+        x = jnp.pad(x, around, mode=mode, **options)
+    else:  # entries are repeated, so that their gradients are sums
+        x = in_float32(lambda x: jnp.pad(x, around, mode=mode), x)
     # Cropping comes last, so that a rule which looks back into the input sees all of it.
     crop = [before] * (x.ndim - 1 - len(pairs)) + [(max(-low, 0), max(-high, 0)) for low, high in pairs] + [before]
     return x[tuple(slice(low, size - high) for size, (low, high) in zip(x.shape, crop, strict=True))]

@@ -18,18 +18,26 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, Shape, check_array, check_option, per_axis, split_batch, window_sizes
+from cnn_jax.ops.arguments import (
+    DERIVATIVES,
+    AnyArray,
+    Shape,
+    check_array,
+    check_option,
+    per_axis,
+    split_batch,
+    window_sizes,
+)
 from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.padding import Padding, slide
+from cnn_jax.ops.primitives import one_program
 from cnn_jax.ops.reductions import (
-    DERIVATIVES,
     choose,
     passes,
     tied_maxima,
     window_maxima,
     window_sums,
     winners,
-    with_derivatives,
 )
 from cnn_jax.ops.taps import Axes, Axis
 
@@ -62,9 +70,7 @@ def max_pool(
         PyTorch; ``'split'``, in equal parts to all of them; ``'all'``, in full to each, as the chain rule is often
         written, which makes more of it than there was.
       return_indices: Also return where the maxima are.
-      derivatives: ``'custom'``: fast reverse-mode gradients; ``'jax'``: those that JAX makes, slower on a CPU, which
-        support ``jvp``, ``hessian`` and the like too; only for
-        ``ties='first'``.
+      derivatives: Without effect; accepted for a release.
 
     Returns:
       ``(*batch, *output, C)``; with ``return_indices`` a pair of that and int32 indices of the same shape, each the
@@ -87,19 +93,13 @@ def max_pool(
     op = "max_pool"
     check_option(op, "ties", ties, TIES)
     check_option(op, "derivatives", derivatives, DERIVATIVES)
-    if derivatives == "jax" and ties != "first":
-        raise UsageError(f"{op}: derivatives='jax' knows no ties={ties!r}; use ties='first' or derivatives='custom'")
     x, batch, axes, origins = arguments(op, x, window, strides, padding, dilation, rounding)
     check_not_empty(op, padding, axes)
-    cropped = crop(x, axes, origins)
-    if ties == "first":
-        y = with_derivatives(derivatives, window_maxima)(axes, cropped)
-    else:
-        y = tied_maxima(axes, ties == "split", cropped)
+    y = _maxima(x, axes=axes, origins=origins, ties=ties)
     y = y.reshape(*batch, *y.shape[1:])
     if not return_indices:
         return y
-    indices = _first_maxima(axes, origins, lax.stop_gradient(x))
+    indices = _first_maxima(lax.stop_gradient(x), axes=axes, origins=origins)
     return y, indices.reshape(y.shape)
 
 
@@ -127,8 +127,7 @@ def avg_pool(
         last window, whose average is that of what is left.
       count_include_pad: Whether padding counts in the number that a sum is divided by. What a last, partial window
         lacks never counts.
-      derivatives: ``'custom'``: fast reverse-mode gradients; ``'jax'``: those that JAX makes, slower on a CPU, which
-        support ``jvp``, ``hessian`` and the like too.
+      derivatives: Without effect; accepted for a release.
 
     Returns:
       ``(*batch, *output, C)``.
@@ -150,7 +149,13 @@ def avg_pool(
     x, batch, axes, origins = arguments(op, x, window, strides, padding, dilation, rounding)
     if not count_include_pad:
         check_not_empty(op, padding, axes)
-    y = with_derivatives(derivatives, window_sums)(axes, crop(x, axes, origins))
+    y = _averages(x, axes=axes, origins=origins, count_include_pad=count_include_pad)
+    return y.reshape(*batch, *y.shape[1:])
+
+
+@one_program("axes", "origins", "count_include_pad")
+def _averages(x: Array, *, axes: Axes, origins: tuple[int, ...], count_include_pad: bool) -> Array:
+    y = window_sums(axes, crop(x, axes, origins))
     counts = [slide.inside(padded=count_include_pad).sum(axis=1) for slide in axes]
     if all((count == count[0]).all() for count in counts):
         y = y / math.prod(int(count[0]) for count in counts)
@@ -158,7 +163,7 @@ def avg_pool(
         y = y / reduce(np.multiply, [slide.along(c, y.ndim) for slide, c in zip(axes, counts, strict=True)]).astype(
             y.dtype
         )
-    return y.astype(x.dtype).reshape(*batch, *y.shape[1:])
+    return y.astype(x.dtype)
 
 
 def lp_pool(
@@ -204,14 +209,17 @@ def lp_pool(
         raise UsageError(f"{op}: p={p!r} must be a finite number, at least 1; for the limit use max_pool(abs(x), ...)")
     check_option(op, "derivatives", derivatives, DERIVATIVES)
     x, batch, axes, origins = arguments(op, x, window, strides, padding, dilation, rounding)
+    y = _norms(x, axes=axes, origins=origins, p=p)
+    return y.reshape(*batch, *y.shape[1:])
+
+
+@one_program("axes", "origins", "p")
+def _norms(x: Array, *, axes: Axes, origins: tuple[int, ...], p: int | float) -> Array:
     wide = crop(x, axes, origins).astype(accumulator(x.dtype))
     # The sign keeps the slope of |x| at 0 at 0 (JAX has it at 1), and is not in the way of even powers.
-    sums = with_derivatives(derivatives, window_sums)(
-        axes, wide ** int(p) if p % 2 == 0 else (wide * jnp.sign(wide)) ** p
-    )
+    sums = window_sums(axes, wide ** int(p) if p % 2 == 0 else (wide * jnp.sign(wide)) ** p)
     # The root's slope at 0 is infinite; a 1 in its place keeps that out of the gradient.
-    y = jnp.where(sums > 0, jnp.where(sums > 0, sums, 1) ** (1 / p), 0)
-    return y.astype(x.dtype).reshape(*batch, *y.shape[1:])
+    return jnp.where(sums > 0, jnp.where(sums > 0, sums, 1) ** (1 / p), 0).astype(x.dtype)
 
 
 def arguments(
@@ -271,7 +279,14 @@ def crop(x: jax.Array, axes: Axes, origins: Sequence[int]) -> jax.Array:
     return x[(slice(None), *kept)]
 
 
-def _first_maxima(axes: Axes, origins: Sequence[int], x: Array) -> Array:
+@one_program("axes", "origins", "ties")
+def _maxima(x: Array, *, axes: Axes, origins: tuple[int, ...], ties: str) -> Array:
+    x = crop(x, axes, origins)
+    return window_maxima(axes, x) if ties == "first" else tied_maxima(axes, ties == "split", x)
+
+
+@one_program("axes", "origins")
+def _first_maxima(x: Array, *, axes: Axes, origins: tuple[int, ...]) -> Array:
     """The row-major position in the space of ``x`` of the first maximum of each window."""
     strides = {axis.index: math.prod(x.shape[axis.index + 1 : -1]) for axis in axes}
     begins = {axis.index: origin for axis, origin in zip(axes, origins, strict=True)}

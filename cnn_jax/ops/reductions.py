@@ -6,7 +6,6 @@ those of 2, 4, 8, ..., which takes a number of operations that grows with the lo
 """
 
 import math
-from collections.abc import Callable
 from functools import partial, reduce
 
 import jax
@@ -16,17 +15,12 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.ops.canonical import accumulator
+from cnn_jax.ops.primitives import one_program, transposes
 from cnn_jax.ops.sharding import like
 from cnn_jax.ops.taps import Axes, Axis, padded, taps, untap
 
-DERIVATIVES = ("custom", "jax")
 _MOST_TAPS = 16
 _FEWEST_CHANNELS = 16
-
-
-def with_derivatives(derivatives: str, function: Callable[..., Array]) -> Callable[..., Array]:
-    """One of the reductions as it is, or without its own gradient: with all derivatives that JAX makes, slower ones."""
-    return function if derivatives == "custom" else function.__wrapped__  # type: ignore[attr-defined]
 
 
 def passes(axes: Axes, channels: int) -> list[Axes]:
@@ -45,28 +39,22 @@ def _wide(axes: Axes) -> bool:
     return math.prod(axis.window for axis in axes) > _MOST_TAPS
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+# --- sums -------------------------------------------------------------------------------------------------------------
+
+
 def window_sums(axes: Axes, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """The sum of every window, in float32 at least."""
-    x = x.astype(accumulator(x.dtype))
+    return _window_sum.bind(x.astype(accumulator(x.dtype)), axes=axes)
+
+
+def _sums(x: Array, *, axes: Axes) -> Array:
     for some in passes(axes, x.shape[-1]):
         x = _doubled_sums(some[0], x) if _wide(some) else reduce(jnp.add, taps(x, some, 0.0))
     return x
 
 
-def _window_sums_forward(axes: Axes, x: Array) -> tuple[Array, Array]:
-    return window_sums(axes, x), jnp.zeros((0,), x.dtype)
-
-
-def _window_sums_backward(axes: Axes, like: Array, dy: Array) -> tuple[Array]:
-    return (window_sums_transpose(axes, dy).astype(like.dtype),)
-
-
-window_sums.defvjp(_window_sums_forward, _window_sums_backward)
-
-
-def window_sums_transpose(axes: Axes, dy: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """The adjoint of :func:`window_sums`: every input position receives the sum of the windows it is in."""
+def _sums_returned(dy: Array, *, axes: Axes) -> Array:
+    """Every input position receives the sum of the windows it is in."""
     for some in reversed(passes(axes, dy.shape[-1])):
         if _wide(some):
             (dy,) = jax.linear_transpose(partial(_doubled_sums, some[0]), _input_like(some[0], dy))(dy)
@@ -75,68 +63,86 @@ def window_sums_transpose(axes: Axes, dy: Shaped[Array, "..."]) -> Shaped[Array,
     return dy
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+# --- maxima -----------------------------------------------------------------------------------------------------------
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def window_maxima(axes: Axes, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """The maximum of every window; the gradient goes to the first of several."""
-    for some in passes(axes, x.shape[-1]):
-        x, _ = winners(some, x)
-    return x
+    """The maximum of every window; its derivative is that of the first of several."""
+    return _maxima(x, axes=axes)[-1][0]
 
 
-def _window_maxima_forward(axes: Axes, x: Array) -> tuple[Array, list[Array]]:
-    taken = []
+@window_maxima.defjvp
+def _window_maxima_jvp(axes: Axes, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    found = _maxima(x, axes=axes)
+    for some, (_, winner) in zip(passes(axes, x.shape[-1]), found, strict=True):
+        dx = _window_choice.bind(dx, winner, axes=some)
+    return found[-1][0], dx
+
+
+@one_program("axes")
+def _maxima(x: Array, *, axes: Axes) -> list[tuple[Array, Array]]:
+    """What every pass finds: the maxima, and the numbers of the entries that are taken."""
+    found = []
     for some in passes(axes, x.shape[-1]):
         x, winner = winners(some, x)
-        taken.append(winner)
-    return x, taken
+        found.append((x, winner))
+    return found
 
 
-def _window_maxima_backward(axes: Axes, taken: list[Array], dy: Array) -> tuple[Array]:
+def _chosen(x: Array, winner: Array, *, axes: Axes) -> Array:
+    """The entry of every window whose number is ``winner``."""
+    if _wide(axes):
+        return choose(axes[0], x, winner=winner)
+    first, *others = taps(x, axes, 0.0)
+    for tap, value in enumerate(others, start=1):
+        first = jnp.where(winner == tap, value, first)
+    return first
+
+
+def _choice_returned(dy: Array, winner: Array, *, axes: Axes) -> Array:
     def share(tap: int, dy: Array, winner: Array) -> Array:
         return jnp.where(winner == tap, dy, jnp.zeros((), dy.dtype))
 
-    for some, winner in reversed(list(zip(passes(axes, dy.shape[-1]), taken, strict=True))):
-        if _wide(some):
-            select = partial(choose, some[0], winner=winner)
-            (dy,) = jax.linear_transpose(select, _input_like(some[0], dy))(dy)
-        else:
-            dy = untap(some, share, [dy, winner])
-    return (dy,)
+    if not _wide(axes):
+        return untap(axes, share, [dy, winner])
+    select = partial(choose, axes[0], winner=winner)
+    return jax.linear_transpose(select, _input_like(axes[0], dy))(dy)[0]
 
 
-window_maxima.defvjp(_window_maxima_forward, _window_maxima_backward)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def tied_maxima(axes: Axes, split: bool, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """The maximum of every window; the gradient goes to all that are equal, split into equal parts or in full."""
-    return window_maxima(axes, x)
+    """The maximum of every window; its derivative is the mean, or the sum, of those of all entries that are equal."""
+    return _maxima(x, axes=axes)[-1][0]
 
 
-def _tied_maxima_forward(axes: Axes, split: bool, x: Array) -> tuple[Array, Array]:
-    return window_maxima(axes, x), x
-
-
-def _tied_maxima_backward(axes: Axes, split: bool, x: Array, dy: Array) -> tuple[Array]:
-    steps = []
+@tied_maxima.defjvp
+def _tied_maxima_jvp(axes: Axes, split: bool, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    found = _maxima(x, axes=axes)
     count = jnp.ones_like(x, jnp.float32)
-    for some in passes(axes, x.shape[-1]):
-        y, _ = winners(some, x)
-        counts = zip(taps(x, some, -jnp.inf), taps(count, some, 0.0), strict=True)
-        count = reduce(jnp.add, [jnp.where(_is(value, y), number, 0.0) for value, number in counts])
-        steps.append((some, x, y))
+    # Which entries are maxima is decided once: derivatives of a higher order do not pass through it.
+    x = lax.stop_gradient(x)
+    for some, (y, _) in zip(passes(axes, x.shape[-1]), found, strict=True):
+        y = lax.stop_gradient(y)
+        count = _tied_sum.bind(count, x, y, axes=some)
+        dx = _tied_sum.bind(dx, x, y, axes=some)
         x = y
+    return found[-1][0], dx / count.astype(dx.dtype) if split else dx
 
+
+def _tied(dx: Array, x: Array, y: Array, *, axes: Axes) -> Array:
+    """The sum of the entries of every window that are its maximum."""
+    pairs = zip(taps(x, axes, -jnp.inf), taps(dx, axes, 0.0), strict=True)
+    return reduce(jnp.add, [jnp.where(_is(value, y), entry, jnp.zeros((), dx.dtype)) for value, entry in pairs])
+
+
+def _tied_returned(dy: Array, x: Array, y: Array, *, axes: Axes) -> Array:
     def share(tap: int, dy: Array, y: Array, x: Array) -> Array:
         return jnp.where(_is(x, y), dy, jnp.zeros((), dy.dtype))
 
-    dy = dy / count.astype(dy.dtype) if split else dy
-    for some, x, y in reversed(steps):
-        dy = untap(some, share, [dy, y], [x])
-    return (dy,)
-
-
-tied_maxima.defvjp(_tied_maxima_forward, _tied_maxima_backward)
+    return untap(axes, share, [dy, y], [x])
 
 
 def _is(value: Array, maximum: Array) -> Array:
@@ -214,3 +220,22 @@ def _input_like(axis: Axis, y: Array) -> jax.ShapeDtypeStruct:
     shape = list(y.shape)
     shape[axis.index] = axis.size
     return like(tuple(shape), y)
+
+
+# --- as primitives ----------------------------------------------------------------------------------------------------
+
+
+def _output_shape(x: tuple[int, ...], *constants: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
+    sizes = {axis.index: axis.out for axis in axes}
+    return tuple(sizes.get(index, size) for index, size in enumerate(x))
+
+
+def _input_shape(y: tuple[int, ...], *constants: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
+    sizes = {axis.index: axis.size for axis in axes}
+    return tuple(sizes.get(index, size) for index, size in enumerate(y))
+
+
+_SHAPES = {"shape": _output_shape, "input_shape": _input_shape, "static": ("axes",)}
+_window_sum, _ = transposes("window_sum", _sums, _sums_returned, **_SHAPES)
+_window_choice, _ = transposes("window_choice", _chosen, _choice_returned, **_SHAPES)
+_tied_sum, _ = transposes("tied_sum", _tied, _tied_returned, **_SHAPES)

@@ -7,6 +7,7 @@ product of split arrays must say how its result is split; that is left to the co
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 from jax import lax
@@ -32,11 +33,59 @@ def over_batches(
         lax.pcast(array, tuple(everywhere - own), to="varying") if own < everywhere else array
         for array, own in zip(arrays, varying, strict=True)
     )
-    explicit = next((kind.sharding.mesh for kind in types if kind.sharding.mesh.explicit_axes), None)
+    explicit = _explicit_mesh(*types)
     if explicit is None:
         return function(*arrays)
     result = NamedSharding(explicit, PartitionSpec(types[0].sharding.spec[0]))
     return jax.sharding.auto_axes(function, axes=explicit.explicit_axes, out_sharding=result)(*arrays)
+
+
+def whole_in_space(array: Shaped[Array, "batch *space channels"], devices: int) -> Shaped[Array, "..."]:
+    """Has the compiler keep images whole where it spreads a program over devices; batch and channels it may split.
+
+    XLA's partitioner makes the kernel gradient of an image that is split along a spatial axis, with copies of it on
+    the devices of another mesh axis, too large by the number of copies.
+    """
+    if devices == 1:
+        return array
+    free = PartitionSpec.UNCONSTRAINED
+    mesh = jax.sharding.AbstractMesh((devices,), ("all",))
+    split = PartitionSpec(free, *[None] * (array.ndim - 2), free)
+    return lax.with_sharding_constraint(array, NamedSharding(mesh, split))
+
+
+def first_entry(array: Shaped[Array, "batch ..."]) -> Shaped[Array, "1 ..."]:
+    """The first entry along the batch axis, which may be split over devices; the result is not split along it.
+
+    >>> import jax.numpy as jnp
+    >>> first_entry(jnp.arange(3))
+    Array([0], dtype=int32)
+    """
+
+    def cut(array: Array) -> Array:
+        return array[:1]
+
+    kind = jax.typeof(array)
+    explicit = _explicit_mesh(kind)
+    if explicit is None:
+        return cut(array)
+    result = NamedSharding(explicit, PartitionSpec(None, *kind.sharding.spec[1:]))
+    return jax.sharding.auto_axes(cut, axes=explicit.explicit_axes, out_sharding=result)(array)
+
+
+def split_alike(array: Shaped[Array, "..."], shape: Shape) -> NamedSharding | None:
+    """How something of that shape, which broadcasts to an array, is split as it is; None where the compiler decides."""
+    kind = jax.typeof(array)
+    explicit = _explicit_mesh(kind)
+    if explicit is None:
+        return None
+    spec = [axes if size > 1 else None for axes, size in zip(kind.sharding.spec, shape, strict=True)]
+    return NamedSharding(explicit, PartitionSpec(*spec))
+
+
+def _explicit_mesh(*types: Any) -> Any:
+    """The explicit mesh that one of several arrays is spread over, if one is."""
+    return next((kind.sharding.mesh for kind in types if kind.sharding.mesh.explicit_axes), None)
 
 
 def zeros(shape: Shape, array: Shaped[Array, "..."]) -> Shaped[Array, "..."]:

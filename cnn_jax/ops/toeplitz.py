@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, Shape, by, check_array, check_option, per_axis
+from cnn_jax.ops.arguments import INEXACT, AnyArray, Shape, by, check_array, check_option, per_axis
 from cnn_jax.ops.canonical import check_groups, check_rank, effective_kernel, windows
 from cnn_jax.ops.im2col import patches
 from cnn_jax.ops.padding import BOUNDARIES, Padding, Pair, Pairs
@@ -62,7 +62,7 @@ def toeplitz_matrix(
            [0., 0., 1., 2., 3.]], dtype=float32)
     """
     op = "toeplitz_matrix"
-    kernel = check_array(op, "kernel", kernel)
+    kernel = check_array(op, "kernel", kernel, dtypes=INEXACT)
     rank = check_rank(op, kernel, "(*window, C_in / feature_group_count, C_out)")
     groups = check_groups(op, kernel, feature_group_count)
     check_option(op, "boundary", boundary, [name for name in BOUNDARIES if name != "constant"])

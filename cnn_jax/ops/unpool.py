@@ -12,6 +12,7 @@ from jaxtyping import Array, Shaped
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.adaptive_pool import mix
 from cnn_jax.ops.arguments import AnyArray, as_array, by, check_array, check_option, split_batch, window_sizes
+from cnn_jax.ops.wide import in_float32
 
 UPSAMPLINGS = ("nearest", "bilinear", "bed_of_nails")
 
@@ -75,7 +76,8 @@ def max_unpool(
         return empty.add(values, mode="drop") if overlap == "add" else empty.set(values, mode="drop")
 
     per_channel = jax.vmap(jax.vmap(scatter, in_axes=1, out_axes=1))
-    return per_channel(values, places).reshape(*batch, *sizes, merged.shape[-1])
+    unpooled = in_float32(lambda values: per_channel(values, places), values)
+    return unpooled.reshape(*batch, *sizes, merged.shape[-1])
 
 
 def upsample(
@@ -115,16 +117,20 @@ def upsample(
     x = check_array(op, "x", x, empty=True)
     factors = window_sizes(op, "scale", scale, x)
     merged, batch = split_batch(op, x, len(factors), f"scale={factors}")
-    y = merged
-    for axis, factor in enumerate(factors, start=1):
-        if method == "nearest":
-            y = jnp.repeat(y, factor, axis=axis)
-        elif method == "bilinear":
-            y = mix(y, interpolation(merged.shape[axis], factor, align_corners), axis)
-        else:
-            widths = [(0, 0, 0)] * y.ndim
-            widths[axis] = (0, factor - 1, factor - 1)
-            y = lax.pad(y, jnp.zeros((), y.dtype), widths)
+
+    def enlarge(y: Array) -> Array:
+        for axis, factor in enumerate(factors, start=1):
+            if method == "nearest":
+                y = jnp.repeat(y, factor, axis=axis)
+            elif method == "bilinear":
+                y = mix(y, interpolation(merged.shape[axis], factor, align_corners), axis)
+            else:
+                widths = [(0, 0, 0)] * y.ndim
+                widths[axis] = (0, factor - 1, factor - 1)
+                y = lax.pad(y, jnp.zeros((), y.dtype), widths)
+        return y
+
+    y = in_float32(enlarge, merged)
     return y.reshape(*batch, *y.shape[1:])
 
 

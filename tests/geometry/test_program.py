@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from jax import lax
 
 from cnn_jax import geometry, nn, ops
 from cnn_jax.errors import UsageError
@@ -86,20 +87,63 @@ def test_fields_by_hand(rows) -> None:
     assert geometry.total(list(rows.values())).parameters == geometry.parameter_count(Net(nnx.Rngs(0)))
 
 
-class Flipped(nnx.Module):
+class Rolled(nnx.Module):
     """An operation between the layers that moves positions."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.a, self.b = (nnx.Conv(3, 3, (3, 3), rngs=rngs) for _ in range(2))
 
     def __call__(self, x):
-        return self.b(self.a(x)[:, ::-1])
+        return self.b(jnp.roll(self.a(x), 1, axis=1))
 
 
 def test_what_is_not_known_is_not_told() -> None:
-    first, second = geometry.trace(Flipped(nnx.Rngs(0)), SHAPE)
+    first, second = geometry.trace(Rolled(nnx.Rngs(0)), SHAPE)
     assert (first.receptive_field.size, second.receptive_field) == ((3, 3), None)
     assert second.output_shape == SHAPE
+
+
+class Shared(nnx.Module):
+    """Loops and choices, one kernel for two layers, a kernel of the network's own."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.a, self.b = (nnx.Conv(3, 3, (3, 3), rngs=rngs) for _ in range(2))
+        self.b.kernel = self.a.kernel
+        self.large = nnx.Conv(3, 3, (5, 5), rngs=rngs)
+        self.own = nnx.Param(jnp.ones((1, 1, 3, 2)))
+
+    def __call__(self, x):
+        x = lax.while_loop(lambda x: x.sum() < 9, self.a, x)
+        x = lax.cond(x.sum() > 0, self.b, self.large, x)
+        return lax.conv_general_dilated(x, self.own[...], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def test_what_is_counted_of_loops_and_choices_and_outside_of_layers() -> None:
+    """One step of a loop of unknown length, the larger of two branches, and a row for the network's own product."""
+    a, large, own = geometry.trace(Shared(nnx.Rngs(0)), SHAPE)
+    pixels = 24 * 20
+    assert (a.name, a.runs, a.parameters, a.multiply_adds) == ("a", None, 84, pixels * 81)
+    assert (a.receptive_field.size, large.receptive_field) == ((3, 3), None)
+    assert (large.name, large.runs, large.multiply_adds) == ("large", 1, pixels * 225)
+    assert (own.name, own.parameters, own.multiply_adds) == ("", 6, pixels // 4 * 6)
+
+
+class Ensemble(nnx.Module):
+    """Three layers of one kind side by side, and a matrix product by any other name."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.many = nnx.vmap(lambda rngs: nnx.Conv(3, 4, (3, 3), rngs=rngs))(rngs.split(3))
+        self.mix = nnx.Einsum("nhwec,ecf->nhwf", (3, 4, 5), rngs=rngs)
+
+    def __call__(self, x):
+        return self.mix(nnx.vmap(lambda conv, x: conv(x), in_axes=(0, None), out_axes=3)(self.many, x))
+
+
+def test_layers_that_run_side_by_side_count_as_often() -> None:
+    many, mix = geometry.trace(Ensemble(nnx.Rngs(0)), SHAPE)
+    assert (many.output_shape, many.runs, many.parameters) == ((24, 20, 4), 3, 3 * (9 * 12 + 4))
+    assert (many.multiply_adds, many.activation_bytes) == (3 * 24 * 20 * 9 * 12, 3 * 24 * 20 * 4 * 4)
+    assert (mix.multiply_adds, mix.receptive_field.size) == (24 * 20 * 3 * 4 * 5, (3, 3))
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,12 @@ def test_a_head_leaves_the_network_as_it_is() -> None:
 
 def test_a_head_needs_nothing_where_it_is_not_run() -> None:
     """Its dropout would ask for randomness."""
-    _, activations = network()(X, return_activations=True)
-    assert list(activations) == ["below", "above"]
+    model = network()
+    assert list(model(X, train=False, return_activations=True)[1]) == ["below", "above"]
+    model.eval()
+    assert list(model(X, return_activations=True)[1]) == ["below", "above"]
+    model.train()
+    assert "aux/logits" in model(X, rngs=jax.random.key(0), return_activations=True)[1]
 
 
 def test_the_loss_of_a_head_reaches_what_is_below_and_nothing_above() -> None:

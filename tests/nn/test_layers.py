@@ -31,6 +31,39 @@ def test_batch_norm_types():
     assert not jax.tree.leaves(nnx.state(layer, nnx.Param))
 
 
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+def test_batch_norm_rounds_half_precision_once(half, dtype, train):
+    """Against NumPy in float64; parameters and statistics have more digits than the inputs."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(50, 3, (8, 5, 5, 4)), half)
+    layer = nn.BatchNorm(4, dtype=dtype, rngs=nnx.Rngs(0))
+    vectors = {name: rng.uniform(1, 2, 4).astype(np.float32) for name in ("scale", "bias", "var")}
+    vectors["mean"] = rng.uniform(48, 52, 4).astype(np.float32)
+    for name, vector in vectors.items():
+        getattr(layer, name)[...] = jnp.asarray(vector)
+    scale, bias, variance, mean = (np.float64(vectors[name]) for name in ("scale", "bias", "var", "mean"))
+    wide = np.float64(np.asarray(x, np.float32))
+    if train:
+        mean, variance = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
+    expected = (wide - mean) / np.sqrt(variance + 1e-5) * scale + bias
+    y = layer(x, train=train)
+    assert y.dtype == (dtype or "float32")
+    one_rounding = float(jnp.finfo(y.dtype).eps) / 2
+    np.testing.assert_allclose(np.float64(y), expected, rtol=one_rounding, atol=1e-5)
+    if train:
+        running = 0.99 * np.float64(vectors["mean"]) + 0.01 * mean
+        np.testing.assert_allclose(layer.mean[...], running, rtol=1e-6)
+
+
+def test_batch_norm_beyond_the_range_of_float16():
+    layer = nn.BatchNorm(2, use_running_average=True, scale_init=nnx.initializers.constant(4.0), rngs=nnx.Rngs(0))
+    y = layer(jnp.full((1, 2), 30000, jnp.float16))
+    assert y.dtype == jnp.float32
+    np.testing.assert_allclose(y, 4 * 30000 / np.sqrt(1 + 1e-5), rtol=1e-6)
+
+
 def test_layers_hand_on_their_options():
     sliding = {"strides": (2, 1), "padding": 1, "rounding": "ceil", "dilation": (1, 2)}
     pairs = [

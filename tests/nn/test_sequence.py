@@ -34,7 +34,8 @@ X = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32)
 
 def test_activations_by_name_and_in_order():
     model = network(nnx.Rngs(0))
-    (output, activations), plain = compiled(lambda x: (model(x, return_activations=True), model(x)))(X)
+    both = compiled(lambda x: (model(x, train=False, return_activations=True), model(x, train=False)))
+    (output, activations), plain = both(X)
     assert list(activations) == [
         *("conv", "norm", "relu", "pool"),
         *("block/branch/conv", "block/branch/drop", "block/shortcut/conv", "block/add"),
@@ -82,7 +83,7 @@ def test_keys_belong_to_names():
     np.testing.assert_array_equal(alone(x, train=True, rngs=key), later(x, train=True, rngs=key))
     _, activations = later(x, train=True, rngs=key, return_activations=True)
     assert ((activations["first"] == 0) != (activations["drop"] == 0)).any()
-    np.testing.assert_array_equal(later(x), x)
+    np.testing.assert_array_equal(later(x, train=False), x)
 
 
 def test_tree_mode():
@@ -117,8 +118,8 @@ BAD = {
         lambda: nn.Parallel({"a": jnp.tanh, "b": nn.MaxPool((2, 2))})(X),
         "branches differ in more than channels",
     ),
-    "dropout without key": (lambda: nn.Dropout(0.5)(X, train=True), "Dropout: train=True needs randomness"),
-    "dropout rate": (lambda: nn.Dropout(1.5), "Dropout: rate=1.5 must be a number in [0, 1)"),
+    "dropout without key": (lambda: nn.Dropout(0.5)(X, train=True), "Dropout: training needs randomness; pass rngs="),
+    "dropout rate": (lambda: nn.Dropout(1.5), "Dropout: rate=1.5 must be a number in [0, 1]"),
     "norm channels": (lambda: nn.BatchNorm(4, rngs=nnx.Rngs(0))(X), "inputs of shape (2, 8, 8, 1) have 1 channels"),
     "norm momentum": (lambda: nn.BatchNorm(4, momentum=2, rngs=nnx.Rngs(0)), "momentum=2 must be between 0 and 1"),
     "linear features": (lambda: nn.Linear(5, 2, rngs=nnx.Rngs(0))(X), "have 1 features, but in_features=5"),

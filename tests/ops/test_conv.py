@@ -232,9 +232,9 @@ def test_second_order_by_finite_differences():
 
 
 @pytest.mark.parametrize("op", [ops.conv, ops.conv_transpose])
-def test_forward_mode_with_the_derivatives_of_jax(op):
+def test_forward_mode(op):
     x, kernel = normal(2, 5, 5, 2), normal(3, 3, 2, 2)
-    plain = functools.partial(op, padding="SAME", strides=2, derivatives="jax")
+    plain = functools.partial(op, padding="SAME", strides=2)
     out, tangent = compiled(lambda *pair: jax.jvp(plain, pair, pair))(x, kernel)
     np.testing.assert_allclose(tangent, 2 * out, atol=1e-4)  # bilinear
     hessian = compiled(jax.hessian(lambda k: (plain(x, k) ** 2).sum()))(kernel)

@@ -67,7 +67,7 @@ def assert_equal_output(case, method, x, kernel, y):
     close(y, expected, bounds(case, method, terms, everything, kernel, products), "output")
 
 
-def assert_gradients(case, method, derivatives="custom"):
+def assert_gradients(case, method):
     with jax.enable_x64(case.dtype == "float64"):
         x, kernel, dy = case.arrays()
         mask, value = case.mask(), case.value
@@ -75,7 +75,7 @@ def assert_gradients(case, method, derivatives="custom"):
         @compiled
         def run(x, kernel, dy):
             options = {**case.options, "boundary_value": value, "mask": mask}
-            conv = functools.partial(ops.conv, **options, method=method, derivatives=derivatives)
+            conv = functools.partial(ops.conv, **options, method=method)
             y, vjp = jax.vjp(conv, x, kernel)
             return y, *vjp(dy)
 
@@ -233,12 +233,6 @@ def test_output_and_both_gradients(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_conv_transpose_is_the_adjoint(method):
     few(8)(given(case=varied(**fit(method), linear=True))(lambda case: assert_adjoint(case, method)))()
-
-
-@few(8)
-@given(case=varied())
-def test_derivatives_of_jax(case):
-    assert_gradients(case, "direct", derivatives="jax")
 
 
 @few(20)

@@ -129,20 +129,20 @@ def test_finite_differences_of_second_order(channels):
         check_grads(energy, (x,), order=2, modes=["rev"])
 
 
-def test_forward_mode_with_the_derivatives_of_jax():
+def test_forward_mode():
+    """Tangents against gradients: <J d, y> = <d, J' y>, and Hessians by forward over reverse and twice reverse."""
     x = np.random.default_rng(0).integers(-2, 3, (2, 6, 20, 2)).astype(np.float32) + 0.25  # with ties, without zeros
-    pools = [ops.max_pool, ops.avg_pool, ops.lp_pool]
+    tied = [functools.partial(ops.max_pool, ties=ties) for ties in ("split", "all")]
+    pools = [ops.max_pool, ops.avg_pool, ops.lp_pool, *tied]
     cases = [functools.partial(pool, window=(3, w), strides=2, padding=1) for pool in pools for w in (2, 18)]
     cases += [functools.partial(ops.adaptive_max_pool, output_size=(4, 3))]
     cases += [functools.partial(ops.local_response_norm, size=size, alpha=0.3) for size in (3, (3, 3), (1, 19))]
 
     def run(x, direction):
         for case in cases:
-            y, tangent = jax.jvp(functools.partial(case, derivatives="jax"), (x,), (direction,))
+            y, tangent = jax.jvp(case, (x,), (direction,))
             expected, vjp = jax.vjp(case, x)
-            hessian = jax.jvp(
-                jax.grad(lambda x, case=case: (case(x, derivatives="jax") ** 3).sum()), (x,), (direction,)
-            )
+            hessian = jax.jvp(jax.grad(lambda x, case=case: (case(x) ** 3).sum()), (x,), (direction,))
             reverse = jax.grad(lambda x, case=case: jnp.vdot(jax.grad(lambda x: (case(x) ** 3).sum())(x), direction))(x)
             yield (y, expected), (jnp.vdot(tangent, y), jnp.vdot(direction, vjp(y)[0])), (hessian[1], reverse)
 

@@ -65,10 +65,6 @@ CASES = {
         "stride 2 does not divide (6 - 3)",
     ),
     "ties name": (lambda: ops.max_pool(X, (2, 2), ties="last"), "max_pool: unknown ties='last'; .*'first'"),
-    "ties of jax": (
-        lambda: ops.max_pool(X, (2, 2), ties="all", derivatives="jax"),
-        "max_pool: derivatives='jax' knows no ties='all'; use ties='first' or derivatives='custom'",
-    ),
     "derivatives name": (
         lambda: ops.avg_pool(X, (2, 2), derivatives="jaxx"),
         "unknown derivatives='jaxx'; did you mean",

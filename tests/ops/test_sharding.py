@@ -4,10 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from cnn_jax import ops
+from cnn_jax import nn, ops
 from tests.compiled import compiled
+from tests.ops import reference
+from tests.ops.reference import Axis
 
 SPLIT, WHOLE = PartitionSpec("batch"), PartitionSpec()
 
@@ -25,6 +28,7 @@ OPS = {
     "max_pool": lambda x, kernel: ops.max_pool(x, (3, 3), strides=2, padding=1),
     "max_pool, wide": lambda x, kernel: ops.max_pool(x, (5, 6)),
     "avg_pool, wide": lambda x, kernel: ops.avg_pool(x, (5, 6)),
+    "local_response_norm": lambda x, kernel: ops.local_response_norm(x, size=3, alpha=0.1),
 }
 
 
@@ -66,6 +70,71 @@ def test_explicit_mesh(arrays, alone):
     (_, y), (dx, dkernel) = together["conv"]
     assert y.sharding.spec[0] == dx.sharding.spec[0] == "batch"
     assert dkernel.sharding.is_fully_replicated
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (2, 4)])
+def test_images_split_along_a_spatial_axis(shape):
+    """XLA alone makes the kernel gradient too large by the number of copies on the other axis of the mesh."""
+    mesh = jax.make_mesh(shape, ("batch", "space"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    rng = np.random.default_rng(0)
+    axes = {1: [Axis(16, 3, 1, 1, 1)], 2: [Axis(16, 3, 1, 1, 1), Axis(8, 3, 2, 0, 1)]}
+    for rank, spec in [(1, (None, "space")), (2, (None, "space")), (2, (None, None, "space")), (2, ("batch", "space"))]:
+        space, window = [axis.size for axis in axes[rank]], (3,) * rank
+        x, kernel = rng.standard_normal((8, *space, 9)), rng.standard_normal((*window, 9, 4))
+        x, kernel = x.astype(np.float32), kernel.astype(np.float32)
+
+        def products(x, kernel, rank=rank):
+            strides, padding = (1, 2)[:rank], ((1, 1), (0, 1))[:rank]
+            y, pull = jax.vjp(lambda x, kernel: ops.conv(x, kernel, strides=strides, padding=padding), x, kernel)
+            return y, pull(jnp.sin(y))[1]
+
+        split = jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))
+        y, gradient = compiled(products)(split, kernel)
+        np.testing.assert_allclose(y, reference.conv(x, kernel, axes[rank]), rtol=1e-4, atol=1e-4)
+        expected = reference.kernel_gradient(x, np.sin(np.asarray(y)), axes[rank])
+        np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-3, err_msg=f"{rank} {spec}")
+
+
+def of_batch(x, kernel):
+    """Of all examples together: what follows from its statistics does not depend on where they are."""
+
+    def loss(x, kernel):
+        y, mean, variance = ops.normalize_by_batch(x, scale=kernel[0, 0, :, 0], bias=kernel[0, 1, :, 1])
+        again = ops.batch_norm(x, mean=mean, variance=variance)
+        return (y**3).sum() + (again * y).sum(), (y, mean, variance, ops.batch_statistics(x[:, 0]))
+
+    return jax.value_and_grad(loss, (0, 1), has_aux=True)(x, kernel)
+
+
+@pytest.mark.parametrize("spec", [("batch",), ("batch", None, None, "channels")])
+def test_batch_norm_on_an_explicit_mesh(arrays, spec):
+    expected = compiled(of_batch)(*arrays)
+    shape = (8, 1) if len(spec) == 1 else (2, 3)
+    mesh = jax.make_mesh(shape, ("batch", "channels"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
+    x = jax.device_put(arrays[0], NamedSharding(mesh, PartitionSpec(*spec)))
+    kernel = jax.device_put(arrays[1], NamedSharding(mesh, WHOLE))
+    if len(spec) > 1:
+        kernel = jax.device_put(arrays[1], NamedSharding(mesh, PartitionSpec(None, None, "channels")))
+    together = compiled(of_batch)(x, kernel)
+    for actual, right in zip(jax.tree.leaves(together), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(actual, right, rtol=1e-4, atol=1e-4 * np.abs(right).max())
+    (_, (y, mean, _, _)), (dx, _) = together
+    assert y.sharding.is_equivalent_to(x.sharding, 4)
+    assert dx.sharding.is_equivalent_to(x.sharding, 4)
+    assert mean.sharding.spec[0] == (spec[3] if len(spec) > 1 else None)
+
+
+def test_layers_on_an_explicit_mesh(arrays):
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Explicit,))
+    x = jax.device_put(arrays[0], NamedSharding(mesh, SPLIT))
+    norm, dropout = nn.BatchNorm(3, rngs=nnx.Rngs(0)), nn.Dropout(0.5, rngs=nnx.Rngs(0))
+    alone = nn.BatchNorm(3, rngs=nnx.Rngs(0))
+    with jax.set_mesh(mesh):
+        y, dropped = norm(x), dropout(x)
+    np.testing.assert_allclose(y, alone(arrays[0]), atol=1e-5)
+    np.testing.assert_allclose(norm.var[...], alone.var[...], rtol=1e-5)
+    np.testing.assert_array_equal(dropped, nn.Dropout(0.5, rngs=nnx.Rngs(0))(arrays[0]))
+    assert y.sharding.spec[0] == dropped.sharding.spec[0] == "batch"
 
 
 def test_shard_map(arrays, alone):

@@ -140,7 +140,6 @@ def test_same(window):
     )
 
 
-@pytest.mark.parametrize("derivatives", ["custom", "jax"])
 @pytest.mark.parametrize(
     ("shape", "window", "options", "output_padding"),
     [
@@ -152,10 +151,10 @@ def test_same(window):
         ((1, 3, 4, 3, 4), (3, 3, 3, 2, 4), {"strides": 2, "padding": 1}, 1),
     ],
 )
-def test_conv_transpose(shape, window, options, output_padding, derivatives):
+def test_conv_transpose(shape, window, options, output_padding):
     rank = len(window) - 2
     assert_same(
-        functools.partial(ops.conv_transpose, output_padding=output_padding, derivatives=derivatives, **options),
+        functools.partial(ops.conv_transpose, output_padding=output_padding, **options),
         functools.partial(TORCH_TRANSPOSE[rank], output_padding=output_padding, **torch_options(options)),
         normal(*shape),
         normal(*window, seed=1),

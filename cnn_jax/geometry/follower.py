@@ -1,0 +1,97 @@
+"""Follows receptive fields through the program that JAX traces of a function."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+
+from cnn_jax.geometry import primitives
+from cnn_jax.geometry.interpreter import Interpreter, Values
+from cnn_jax.geometry.places import Place, concatenated, joined
+from cnn_jax.geometry.primitives import WEIGHTS, Seen
+
+
+class Follower(Interpreter[Any]):
+    """What the entries of arrays see; it notes how many products of weights with inputs there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pads = False  # inside of jnp.pad
+
+    def equation(self, equation: JaxprEqn, inputs: Values) -> Values:
+        """The places behind an equation."""
+        number = primitives.products(equation, inputs)
+        if number:
+            self.notes.append(number)
+        if self._pads and equation.primitive.name == "concatenate":
+            axis = int(equation.params["dimension"])
+            sizes = [atom.aval.shape[axis] for atom in equation.invars]
+            pieces = [value if isinstance(value, Place) else None for value in inputs]
+            if any(pieces):
+                return [concatenated(pieces, sizes, axis, padding=True)]
+        return list(primitives.behind(equation, inputs))
+
+    def call(self, equation: JaxprEqn, program: ClosedJaxpr | Jaxpr, inputs: Values) -> Values:
+        """Inside of ``jnp.pad``, what is put around an array is its padding, whatever it is."""
+        before = self._pads
+        self._pads = before or equation.params.get("name") == "_pad"
+        outputs = super().call(equation, program, inputs)
+        self._pads = before
+        return outputs
+
+    def either(self, values: Values) -> Seen:
+        """Places of which one sees what either does."""
+        places = [value for value in values if isinstance(value, Place)]
+        return joined(places) if places else next((value for value in values if value), None)
+
+    def element(self, value: Any) -> Seen:
+        """One entry along the first axis."""
+        if not isinstance(value, Place):
+            return value
+        return value.unknown(value.running(0)).collapsed(0).squeezed(0)
+
+    def stack(self, value: Any, size: int) -> Seen:
+        """Places along a new first axis."""
+        if not isinstance(value, Place):
+            return value
+        return value.broadcast((size, *value.shape), range(1, 1 + len(value.shape)))
+
+    def unknown(self, equation: JaxprEqn, inputs: Values) -> Values:
+        """Outputs that cannot be followed."""
+        if not any(isinstance(value, Place) for value in inputs):
+            return [self.either(inputs)] * len(equation.outvars)
+        return list(primitives.unknown(equation, inputs))
+
+    def choose(self, branches: list[list[Any]]) -> list[Any]:
+        """Those of the branch with the most products."""
+        return max(branches, key=lambda notes: sum(note for note in notes if isinstance(note, int)))
+
+    def repeated(self, notes: list[Any], times: int | None) -> list[Any]:
+        """As many products in each step."""
+        return [note * (times or 1) for note in notes]
+
+
+def follow(layer: Callable[..., Any], place: Place) -> tuple[Place | None, int]:
+    """What the output of a layer sees, and how many products of weights with inputs it has.
+
+    Args:
+      layer: A function, or a module, whose parameters may be abstract, of one array.
+      place: The input.
+
+    Returns:
+      None where the layer cannot be traced, or has several outputs.
+    """
+    graph, state = nnx.split(layer) if isinstance(layer, nnx.Module) else (None, ())
+    x = jax.ShapeDtypeStruct(place.shape, jnp.float32)
+    try:
+        program = jax.make_jaxpr(lambda state, x: (layer if graph is None else nnx.merge(graph, state))(x))(state, x)
+    except Exception:  # whatever a stranger's layer raises for this input, nothing is known of it
+        return None, 0
+    inputs: Sequence[Seen] = [*[WEIGHTS] * (len(program.jaxpr.invars) - 1), place]
+    follower = Follower()
+    outputs = follower.run(program, list(inputs))
+    behind = outputs[0] if len(outputs) == 1 and isinstance(outputs[0], Place) else None
+    return behind, sum(follower.notes)
