@@ -26,7 +26,8 @@ def apply(
       x: ``(*batch, *space, C)``.
       kernel: ``(*window,)``, without channels; its rank is the number of spatial axes.
       strides: This and all further options are those of :func:`cnn_jax.ops.conv`. The default boundary continues the
-        picture by its mirror image, which invents no edges.
+        picture by its mirror image, which invents no edges. Wide kernels may be applied by FFT on a CPU, as ``method``
+        says there: a NaN or infinity then reaches the whole channel.
 
     Returns:
       ``(*batch, *output, C)``.

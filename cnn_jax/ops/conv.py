@@ -60,7 +60,10 @@ def conv(
       flip_kernel: Flips the window first: convolution in the mathematician's sense.
       rounding: Where the stride does not divide: ``'strict'`` raises, ``'floor'`` ignores the rest, ``'ceil'`` adds a
         last, partial window, filled up by the boundary rule.
-      method: ``'auto'`` or one of ``cnn_jax.ops.METHODS``, which says what each supports and its error bound.
+      method: ``'auto'`` or one of ``cnn_jax.ops.METHODS``, which says what each supports and its error bound. On a CPU
+        ``'auto'`` takes ``'fft'`` for windows of more than 64 entries over few channels where that saves much: errors
+        are then relative to the norm of the whole image, and one NaN or infinity reaches all of its outputs.
+        ``'direct'`` does neither.
       derivatives: Without effect; accepted for a release.
       precision: As for ``jax.lax.conv_general_dilated``; on NVIDIA GPUs the default for float32 is TF32.
 

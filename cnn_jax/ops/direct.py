@@ -21,21 +21,8 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax.ops.arguments import Shape
 from cnn_jax.ops.canonical import accumulator
-from cnn_jax.ops.formulations import (
-    BLOCK,
-    BLOCKS,
-    CANONICAL,
-    COLUMNS,
-    MATMUL,
-    PHASES,
-    SHIFTS,
-    SLABS,
-    TILES,
-    TRANSPOSED,
-    Axis,
-    Formulation,
-    Plan,
-)
+from cnn_jax.ops.choice import formulation
+from cnn_jax.ops.formulations import COLUMNS, TRANSPOSED, Axis, Plan
 from cnn_jax.ops.padding import Pairs
 from cnn_jax.ops.primitives import bilinear, stacked
 from cnn_jax.ops.sharding import whole_in_space, zeros
@@ -148,26 +135,6 @@ def _is_empty(plan: Plan) -> bool:
     """Whether no product of two entries is part of a result, which is empty or all zeros then."""
     sizes = (plan.batch, plan.channels, plan.features, *plan.each("out"))
     return any(isinstance(size, int) and size == 0 for size in sizes)  # a symbolic batch is not known to be empty
-
-
-def formulation(product: str, plan: Plan) -> Formulation:
-    """The rule: which formulation computes a product on a CPU (measurements: ``docs/decisions.md``)."""
-    strided = max(plan.each("stride")) > 1
-    dilated = {*plan.each("input_dilation"), *plan.each("kernel_dilation")} != {1}
-    if plan.groups == plan.channels > 1:
-        return SHIFTS
-    if len(plan.axes) > 2:
-        return SLABS
-    if plan.groups > 1:
-        return BLOCKS if plan.channels // plan.groups < BLOCK else CANONICAL
-    if product == "kernel_gradient":
-        return MATMUL if set(plan.each("window")) == {1} else CANONICAL
-    # Eigen's convolution is slow where the channels fill no vector register, unless there is much to do at each tap.
-    if plan.channels < 8 and plan.channels * plan.features <= 96 and not strided:
-        return TILES
-    if product == "input_gradient" and plan.channels <= 16 and strided and not dilated:
-        return PHASES
-    return CANONICAL
 
 
 # --- vmap -------------------------------------------------------------------------------------------------------------

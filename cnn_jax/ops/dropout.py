@@ -52,7 +52,7 @@ def dropout(
         return x
     if not is_traced(rate) and rate == 1:  # nothing is left to be divided by 0
         return jnp.zeros_like(x)
-    keep = jax.random.bernoulli(key, 1 - rate, tuple(shape), out_sharding=split_alike(x, shape))
+    keep = jax.random.bernoulli(key, 1 - rate, tuple(shape), out_sharding=split_alike(x, tuple(shape)))
     return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))
 
 

@@ -4,11 +4,16 @@ References:
   Mathieu, Henaff and LeCun, Fast training of convolutional networks through FFTs, 2014.
 """
 
+import math
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.ops.padding import Pairs, spread
+
+FEW = 256  # products at each frequency: so many at most are faster as products and sums than as matrix products
 
 
 def fast_length(size: int) -> int:
@@ -25,6 +30,17 @@ def fast_length(size: int) -> int:
         if rest == 1:
             return size
         size += 1
+
+
+def operations(sizes: Sequence[int], channels: int, features: int, groups: int) -> float:
+    """A measure of the work that :func:`conv_fft` is for one image of ``sizes``, padding included, in products.
+
+    >>> round(operations((512, 512), 1, 1, groups=1) / 512**2)
+    58
+    """
+    points = math.prod(map(fast_length, sizes))
+    pairs = channels // groups * features
+    return points * (math.log2(points + 1) * (channels + features + pairs) + 4 * pairs)
 
 
 def conv_fft(
@@ -55,12 +71,12 @@ def conv_fft(
     transform, inverse = (jnp.fft.fftn, jnp.fft.ifftn) if is_complex else (jnp.fft.rfftn, jnp.fft.irfftn)
     spectrum = transform(x, lengths, axes=range(1, rank + 1))
     transfer = jnp.conj(transform(jnp.conj(kernel), lengths, axes=range(rank)))
-    product = jnp.einsum(
-        "n...gc,...cgo->n...go",
-        spectrum.reshape(*spectrum.shape[:-1], groups, per_group),
-        transfer.reshape(*transfer.shape[:-1], per_group, groups, -1),
-        precision=precision,
-    )
+    spectrum = spectrum.reshape(*spectrum.shape[:-1], groups, per_group)
+    transfer = transfer.reshape(*transfer.shape[:-1], per_group, groups, features // groups)
+    if per_group * features // groups <= FEW:
+        product = jnp.sum(spectrum[..., None] * jnp.moveaxis(transfer, -3, -2)[None], axis=-2)
+    else:
+        product = jnp.einsum("n...gc,...cgo->n...go", spectrum, transfer, precision=precision)
     y = inverse(product.reshape(*product.shape[:-2], features), lengths, axes=range(1, rank + 1))
     stops = [size - last + 1 for size, last in zip(extent, reach, strict=True)]
     return lax.slice(y, (0,) * y.ndim, (y.shape[0], *stops, features), (1, *strides, 1))

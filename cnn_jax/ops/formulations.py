@@ -2,7 +2,7 @@
 
 With ``T(x, kernel, dy) = sum(dy * conv(x, kernel))``, linear in each operand, the products are its derivatives: by
 ``dy`` the output, by ``x`` the input gradient, by ``kernel`` the kernel gradient. A :class:`Formulation` is three
-functions ``(plan, operand, operand) -> product``; ``cnn_jax.ops.direct`` chooses among them.
+functions ``(plan, operand, operand) -> product``; ``cnn_jax.ops.choice`` chooses among them.
 
 ==============  =======================================================================================================
 ``TRANSPOSED``  one convolution, and JAX's transposes of it: what accelerators' libraries recognise
@@ -23,6 +23,7 @@ every output of its block or tile, not only those whose window holds it.
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -33,12 +34,15 @@ from jax import lax
 from cnn_jax.ops import taps
 from cnn_jax.ops.arguments import Shape
 from cnn_jax.ops.canonical import inverted, place
+from cnn_jax.ops.padding import Pairs
 from cnn_jax.ops.sharding import like, zeros
 from cnn_jax.ops.toeplitz import selector
 
 BLOCK = 32  # channels: what a group needs for the products to outweigh the handling
+WIDE = 8  # channels from which Eigen's convolution is faster than plain loops
 IMAGES = 8  # whose products are summed together
-TILE = 7  # columns: wider bands hold more zeros, narrower ones make thinner matrices
+TILE = 7  # columns at least: wider bands hold more zeros, narrower ones make thinner matrices
+SLABS_AT_ONCE = 9  # of a kernel gradient, without a loop: a little faster
 
 
 class Axis(NamedTuple):
@@ -131,17 +135,35 @@ def _transposed_by_jax(output: Product) -> Formulation:
 # --- one convolution --------------------------------------------------------------------------------------------------
 
 
-def _convolution(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return channels_last(
+def _convolution(
+    plan: Plan, x: jax.Array, kernel: jax.Array, convolve: Callable[..., jax.Array] = channels_last
+) -> jax.Array:
+    return convolve(
         x,
         kernel,
         window_strides=plan.each("stride"),
-        padding=[(axis.low, axis.high) for axis in plan.axes],
+        padding=tuple((axis.low, axis.high) for axis in plan.axes),
         lhs_dilation=plan.each("input_dilation"),
         rhs_dilation=plan.each("kernel_dilation"),
         feature_group_count=plan.groups,
         precision=plan.precision,
     )
+
+
+def _on_cpu(
+    lhs: jax.Array, rhs: jax.Array, *, padding: Pairs, lhs_dilation: Sequence[int], **options: Any
+) -> jax.Array:
+    """:func:`channels_last` that stays on the fast path of XLA's CPU backend.
+
+    The backend leaves Eigen for plain loops, 10 to 30 times as slow, where a kernel is larger than the input is before
+    padding. The barrier keeps it from moving the padding back into the convolution.
+    """
+    larger = any(size < window for size, window in zip(lhs.shape[1:-1], rhs.shape[:-2], strict=True))
+    if larger and set(lhs_dilation) == {1} and rhs.shape[-2] >= WIDE:
+        widths = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
+        lhs = lax.optimization_barrier(lax.pad(lhs, jnp.zeros((), lhs.dtype), widths))
+        padding = ((0, 0),) * len(lhs_dilation)
+    return channels_last(lhs, rhs, padding=padding, lhs_dilation=lhs_dilation, **options)
 
 
 def _convolution_with_inverted_kernel(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -153,7 +175,7 @@ def _convolution_with_inverted_kernel(plan: Plan, dy: jax.Array, kernel: jax.Arr
     if placed is None:
         return zeros(plan.shapes["x"], dy)
     dy, padding = placed
-    return channels_last(
+    return _on_cpu(
         dy,
         inverted(kernel, plan.groups),
         window_strides=plan.each("input_dilation"),
@@ -176,7 +198,7 @@ def _convolution_over_batch(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Arra
     # The groups move to the side of the sum: row c of the new batch, new channel (group, n).
     x = x.reshape(plan.batch, *space, groups, plan.channels // groups)
     x = jnp.moveaxis(x, (-1, -2, 0), (0, -2, -1)).reshape(-1, *space, groups * plan.batch)
-    gradient = channels_last(
+    gradient = _on_cpu(
         x,
         jnp.moveaxis(dy, 0, -2),
         window_strides=plan.each("kernel_dilation"),
@@ -190,7 +212,9 @@ def _convolution_over_batch(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Arra
 
 
 TRANSPOSED = _transposed_by_jax(_convolution)
-CANONICAL = Formulation(_convolution, _convolution_with_inverted_kernel, _convolution_over_batch)
+CANONICAL = Formulation(
+    partial(_convolution, convolve=_on_cpu), _convolution_with_inverted_kernel, _convolution_over_batch
+)
 
 
 # --- slices of the input ----------------------------------------------------------------------------------------------
@@ -260,27 +284,40 @@ def _sums_of_shifted_products(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Ar
 SHIFTS = Formulation(_sum_of_shifted_products, _shifted_products_returned, _sums_of_shifted_products)
 
 
-def _tiled_product(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _tiled_product(plan: Plan, x: jax.Array, kernel: jax.Array, *, rows_last: bool) -> jax.Array:
     """Rows of the output in tiles: what a tile sees, as one vector, times the banded matrix of the last axis."""
     *above, row = plan.axes
-    count = math.ceil(row.out / TILE)
-    tile = math.ceil(row.out / count)
-    sees, step = (tile - 1) * row.stride + row.reach, tile * row.stride
-    excess = (count - 1) * step + sees - row.low - row.spread
+    count, tile, blocks = tiling(row)
+    step, sees = tile * row.stride, (tile - 1) * row.stride + row.reach
+
+    def cut(x: jax.Array) -> jax.Array:
+        """What each tile sees of each row, from the blocks of ``step`` inputs that a row consists of."""
+        parts = [x[..., b : b + count, : min(step, sees - b * step) * plan.channels] for b in range(blocks)]
+        return jnp.concatenate(parts, axis=-1)
+
+    excess = (count - 1 + blocks) * step - row.low - row.spread
     edges = [(0, 0, 0)] * (1 + len(above)) + [(row.low, excess, row.input_dilation - 1), (0, 0, 0)]
-    rows = list(_taps(lax.pad(x, jnp.zeros((), x.dtype), edges), above))
-    strips = [tap[..., start : start + sees, :] for start in range(0, count * step, step) for tap in rows]
-    above_out = strips[0].shape[:-2]
-    seen = jnp.concatenate([strip.reshape(*above_out, 1, sees * plan.channels) for strip in strips], axis=-2)
+    x = lax.pad(x, jnp.zeros((), x.dtype), edges)
+    x = x.reshape(*x.shape[:-2], count - 1 + blocks, step * plan.channels)
+    rows = list(_taps(cut(x), above)) if rows_last else [cut(tap) for tap in _taps(x, above)]
     bands = selector(sees, row.window, row.stride, (0, 0), 1, row.kernel_dilation, boundary="zero")
     kernel = kernel.reshape(-1, *kernel.shape[-3:])
     band = jnp.einsum("ltco,tpq->lqcpo", kernel, bands.astype(kernel.dtype), precision=lax.Precision.HIGHEST)
     band = band.reshape(len(rows) * sees * plan.channels, tile * plan.features)
-    y = jnp.matmul(seen.reshape(*above_out, count, len(band)), band, precision=plan.precision)
-    return y.reshape(*above_out, count * tile, plan.features)[..., : row.out, :]
+    y = jnp.matmul(jnp.concatenate(rows, axis=-1), band, precision=plan.precision)
+    return y.reshape(*y.shape[:-2], count * tile, plan.features)[..., : row.out, :]
 
 
-TILES = _transposed_by_jax(_tiled_product)
+def tiling(row: Axis) -> tuple[int, int, int]:
+    """Of a row: the number of its tiles, of outputs in each, and of neighbouring blocks of inputs that a tile sees."""
+    count = math.ceil(row.out / max(TILE, row.reach))
+    tile = math.ceil(row.out / count)
+    return count, tile, math.ceil(((tile - 1) * row.stride + row.reach) / (tile * row.stride))
+
+
+# The order of the two cuts decides which of them is written to memory: the smaller copy, and fewer sums in its adjoint.
+TILES = _transposed_by_jax(partial(_tiled_product, rows_last=False))
+TILES = TILES._replace(output=partial(_tiled_product, rows_last=True))
 
 
 # --- from one convolution to another ----------------------------------------------------------------------------------
@@ -300,7 +337,7 @@ def _merged_groups(plan: Plan, kernel: jax.Array) -> tuple[Plan, jax.Array]:
 
 def _output_by_blocks(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
     plan, kernel = _merged_groups(plan, kernel)
-    return _convolution(plan, x, kernel)
+    return CANONICAL.output(plan, x, kernel)
 
 
 def _input_gradient_by_blocks(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -397,7 +434,7 @@ def _slabs_output(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     def step(y: jax.Array, entry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         start, weights = entry
-        return y + _convolution(slabs.flat, slabs.take(padded, start), weights), None
+        return y + CANONICAL.output(slabs.flat, slabs.take(padded, start), weights), None
 
     entries = (jnp.asarray(slabs.starts), kernel.reshape(-1, *slabs.flat.shapes["kernel"]))
     return lax.scan(step, zeros(slabs.flat.shapes["dy"], x), entries)[0].reshape(plan.shapes["dy"])
@@ -421,8 +458,11 @@ def _slabs_input_gradient(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.A
 def _slabs_kernel_gradient(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
     slabs = _Slabs(plan)
     padded, dy = _padded(x, slabs.outer), dy.reshape(slabs.flat.shapes["dy"])
-    parts = [_convolution_over_batch(slabs.flat, slabs.take(padded, start), dy) for start in slabs.starts]
-    return jnp.stack(parts).reshape(plan.shapes["kernel"])
+
+    def step(_: None, start: jax.Array) -> tuple[None, jax.Array]:
+        return None, _convolution_over_batch(slabs.flat, slabs.take(padded, start), dy)
+
+    return lax.scan(step, None, jnp.asarray(slabs.starts), unroll=SLABS_AT_ONCE)[1].reshape(plan.shapes["kernel"])
 
 
 SLABS = Formulation(_slabs_output, _slabs_input_gradient, _slabs_kernel_gradient)

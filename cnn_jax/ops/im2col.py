@@ -159,6 +159,9 @@ def patches(
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
     reach = [(size - 1) * rate for size, rate in zip(window, kernel_dilation, strict=True)]
     spans = [(size - last - 1) // step * step for size, last, step in zip(x.shape[1:-1], reach, strides, strict=True)]
+    if not any(spans):  # one window: its entries are where they should be
+        index = tuple(slice(0, last + 1, rate) for last, rate in zip(reach, kernel_dilation, strict=True))
+        return x[:, *index].reshape(x.shape[0], *(1 for _ in window), math.prod(window), x.shape[-1])
     slices = []
     for tap in itertools.product(*(range(size) for size in window)):
         starts = [entry * rate for entry, rate in zip(tap, kernel_dilation, strict=True)]
@@ -182,6 +185,9 @@ def conv_im2col(
     *window, per_group, features = kernel.shape
     columns = patches(x, tuple(window), strides, padding, input_dilation, kernel_dilation)
     *outer, taps, _ = columns.shape
+    if feature_group_count == 1:
+        columns, matrix = columns.reshape(*outer, taps * per_group), kernel.reshape(taps * per_group, features)
+        return jnp.matmul(columns, matrix, precision=precision)
     y = jnp.einsum(
         "...tgc,tcgo->...go",
         columns.reshape(*outer, taps, feature_group_count, per_group),

@@ -19,9 +19,15 @@ method             bound on the absolute error of an output
 On a GPU the default ``precision`` of float32 products is TF32, with the unit roundoff of 2^-11. An infinity or NaN of
 the input may reach outputs whose window does not hold it, where a method multiplies it by the zeros of a larger matrix:
 with ``fft`` all of them, with ``toeplitz`` and, for few channels, ``direct`` those of its rows or group.
+
+``auto`` is ``direct`` but for the lines of :data:`AUTO`, which hold on a CPU: ``im2col`` where one window covers the
+input, and ``fft``, with its bound and its spreading of infinities and NaNs, for windows of more than 64 entries over
+few channels where it needs at most a third of the products (depthwise: no more products). ``method="direct"`` never
+spreads them further than over a row or group.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -31,7 +37,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.ops import direct
 from cnn_jax.ops.arguments import Shape, by, check_option
 from cnn_jax.ops.canonical import Windows
-from cnn_jax.ops.fft import conv_fft
+from cnn_jax.ops.fft import conv_fft, operations
 from cnn_jax.ops.im2col import conv_im2col
 from cnn_jax.ops.toeplitz import band_entries, conv_toeplitz
 from cnn_jax.ops.winograd import F23, F43, conv_winograd
@@ -114,6 +120,16 @@ def _one_window(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> bool
     return set(geometry.sliding.output) == {1} and not any(map(any, geometry.sliding.reach))
 
 
+def _long_window(x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> bool:
+    *window, per_group, features = kernel
+    if math.prod(window) <= MOST_TAPS or per_group * features // groups > MOST_PAIRS:
+        return False
+    rates = zip(x[1:-1], geometry.input_dilation, geometry.sliding.reach, strict=True)
+    sizes = [(size - 1) * rate + 1 + max(low, 0) + max(high, 0) for size, rate, (low, high) in rates]
+    products = math.prod(geometry.sliding.output) * math.prod(window) * per_group * features
+    return products >= (1 if per_group == 1 < groups else GAIN) * operations(sizes, x[-1], features, groups)
+
+
 # Milliseconds for output and both gradients, by `ops.tune` on 2 CPU cores (jax 0.10.2, float32, recommended XLA flags):
 #
 #   layer                                    direct  im2col  toeplitz   fft  winograd  winograd_f43
@@ -121,8 +137,17 @@ def _one_window(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> bool
 #   LeNet-5 C5  128x5x5x16   * 5x5x16x120       6.0     1.4       1.3   6.1         -             -
 #   ResNet-20   64x16x16x32  * 3x3x32x32       12.5    46.4      41.2  28.7      62.0          35.3
 #
-# `direct` has already chosen among formulations by shape; what is left are the layers that are no convolution at all.
-AUTO = (Rule("cpu", "im2col", "one window covers the input: the layer is a matrix product", _one_window),)
+# `direct` has already chosen among formulations by shape; what is left are the layers that are no convolution at all,
+# and long windows over few channels. FFT spreads what is not finite and loses small outputs of large inputs, so it is
+# taken where it gains much: for more than MOST_TAPS entries, with GAIN times fewer products, or fewer at all where each
+# channel is by itself, since XLA's own depthwise convolution is 10 to 100 times as slow as its others.
+MOST_TAPS = 64
+MOST_PAIRS = 32  # of a channel and a feature: for more, matrix products are faster than products of spectra
+GAIN = 3
+AUTO = (
+    Rule("cpu", "im2col", "one window covers the input: the layer is a matrix product", _one_window),
+    Rule("cpu", "fft", f"a window of more than {MOST_TAPS} entries over few channels", _long_window),
+)
 
 
 def resolve(op: str, method: str, x: Shape, kernel: Shape, geometry: Windows, groups: int) -> str:

@@ -109,7 +109,10 @@ BAD = {
         "no layer is called 'con'; did you mean 'conv'",
     ),
     "unknown part": (lambda: nn.Residual({"a": jnp.tanh}).layer("shortcut/a"), "no layer is called 'shortcut/a'"),
-    "error in a layer": (lambda: network(nnx.Rngs(0))(X[..., :0]), "layer 'conv': conv: x of shape .* is empty"),
+    "error in a layer": (
+        lambda: network(nnx.Rngs(0))(X[..., :0]),
+        "layer 'conv': Conv: inputs of shape .* have 0 channels",
+    ),
     "shortcut": (
         lambda: nn.Residual({"a": nn.Conv(1, 2, (1, 1), rngs=nnx.Rngs(0))})(X),
         "the branch makes (2, 8, 8, 2), but the shortcut (2, 8, 8, 1)",
@@ -123,7 +126,7 @@ BAD = {
     "norm channels": (lambda: nn.BatchNorm(4, rngs=nnx.Rngs(0))(X), "inputs of shape (2, 8, 8, 1) have 1 channels"),
     "norm momentum": (lambda: nn.BatchNorm(4, momentum=2, rngs=nnx.Rngs(0)), "momentum=2 must be between 0 and 1"),
     "linear features": (lambda: nn.Linear(5, 2, rngs=nnx.Rngs(0))(X), "have 1 features, but in_features=5"),
-    "pool window": (lambda: nn.MaxPool(2), "MaxPool: window_shape=2 must have one int per spatial axis"),
+    "pool window": (lambda: nn.MaxPool((2, 0)), "MaxPool: window_shape=(2, 0) must be at least 1 on every axis"),
     "pool strides": (
         lambda: nn.AvgPool((2, 2), strides=(1,)),
         "AvgPool: strides=(1,) has 1 entries for 2 spatial axes",

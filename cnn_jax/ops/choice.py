@@ -1,0 +1,85 @@
+"""Which formulation computes a product of a convolution on a CPU: the rule, by shapes alone.
+
+The first line that applies is taken. None depends on the batch. Measurements: ``docs/decisions.md`` and
+``benchmarks/auto_rule.py``.
+
+==========  ====================  =====================================================================================
+chosen      for                   where
+==========  ====================  =====================================================================================
+SHIFTS      all three products    depthwise, at most 128 taps; the kernel gradient at most 49
+SLABS       all three products    more than two spatial axes
+BLOCKS      all three products    groups of fewer than 32 channels
+MATMUL      kernel gradient       a window of 1
+TILES       output, input         few channels and features, stride 1, rows short enough to be written out
+            gradient
+PHASES      input gradient        few channels, a stride within the window
+CANONICAL   all three products    everything else
+==========  ====================  =====================================================================================
+
+A formulation that writes out an operation per entry of the window (a tap) is taken for few taps only, because XLA's
+time to compile grows faster than their number: no product is a program of more than :data:`LARGEST_PROGRAM` equations.
+"""
+
+import math
+
+from cnn_jax.ops.formulations import (
+    BLOCK,
+    BLOCKS,
+    CANONICAL,
+    MATMUL,
+    PHASES,
+    SHIFTS,
+    SLABS,
+    TILES,
+    Formulation,
+    Plan,
+    tiling,
+)
+
+LARGEST_PROGRAM = 800
+"""Equations of the jaxpr of one product."""
+_SHIFTS = {"output": 128, "input_gradient": 128, "kernel_gradient": 49}  # taps
+_PIECES = 32  # slices that TILES puts together
+_LONGEST_ROW = 32  # entries of a row of the kernel: the constants of TILES grow with its square
+
+
+def formulation(product: str, plan: Plan) -> Formulation:
+    """The formulation of ``'output'``, ``'input_gradient'`` or ``'kernel_gradient'``."""
+    if plan.groups == plan.channels > 1 and _shifts_are_few(product, plan):
+        return SHIFTS
+    if len(plan.axes) > 2:
+        return SLABS
+    if plan.groups > 1:
+        return BLOCKS if plan.channels // plan.groups < BLOCK else CANONICAL
+    if product == "kernel_gradient":
+        return MATMUL if set(plan.each("window")) == {1} else CANONICAL
+    if _tiles_pay(product, plan):
+        return TILES
+    return PHASES if product == "input_gradient" and _phases_pay(plan) else CANONICAL
+
+
+def _shifts_are_few(product: str, plan: Plan) -> bool:
+    """One operation per entry of the window; the adjoint also joins the positions within a stride one by one."""
+    phases = math.prod(plan.each("stride")) if product == "input_gradient" else 1
+    return max(math.prod(plan.each("window")), phases) <= _SHIFTS[product]
+
+
+def _tiles_pay(product: str, plan: Plan) -> bool:
+    """Eigen's convolution is slow where channels fill no vector register, unless there is much to do at each tap."""
+    pointwise = set(plan.each("window")) == {1}
+    if pointwise or plan.channels >= 8 or plan.channels * plan.features > 96 or max(plan.each("stride")) > 1:
+        return False
+    *above, row = plan.axes
+    _, tile, blocks = tiling(row)
+    if math.prod(axis.window for axis in above) * blocks > _PIECES or row.reach > _LONGEST_ROW:
+        return False
+    # A band has tile - 1 zeros for the window's entries; the forward convolution makes up for fewer of them.
+    products = plan.channels * plan.features * (tile - 1 + row.reach) / row.window
+    return product == "input_gradient" or (plan.channels <= plan.features <= 24 and products <= 180)
+
+
+def _phases_pay(plan: Plan) -> bool:
+    """CANONICAL multiplies by the zeros that a stride puts between the outputs; here they are not there."""
+    strides, dilations = plan.each("stride"), (*plan.each("input_dilation"), *plan.each("kernel_dilation"))
+    within = all(axis.stride <= axis.window for axis in plan.axes)
+    return max(strides) > 1 and within and set(dilations) == {1} and 16 >= plan.channels >= 8 / math.prod(strides)
