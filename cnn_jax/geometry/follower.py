@@ -74,8 +74,15 @@ class Follower(Interpreter[Any]):
         return [note * (times or 1) for note in notes]
 
 
+def evaluating(module: nnx.Module) -> nnx.Module:
+    """A copy of a module whose normalisations and dropout evaluate, whatever the module itself does."""
+    copy = nnx.merge(*nnx.split(module))
+    copy.eval()
+    return copy
+
+
 def follow(layer: Callable[..., Any], place: Place) -> tuple[Place | None, int]:
-    """What the output of a layer sees, and how many products of weights with inputs it has.
+    """What the output of a layer sees as it evaluates, and how many products of weights with inputs it has.
 
     Args:
       layer: A function, or a module, whose parameters may be abstract, of one array.
@@ -84,10 +91,18 @@ def follow(layer: Callable[..., Any], place: Place) -> tuple[Place | None, int]:
     Returns:
       None where the layer cannot be traced, or has several outputs.
     """
-    graph, state = nnx.split(layer) if isinstance(layer, nnx.Module) else (None, ())
+    graph, state = nnx.split(evaluating(layer)) if isinstance(layer, nnx.Module) else (None, ())
     x = jax.ShapeDtypeStruct(place.shape, jnp.float32)
+
+    def run(state: Any, x: jax.Array) -> Any:
+        if graph is None:
+            return layer(x)
+        merged = nnx.merge(graph, state)
+        merged.eval()
+        return merged(x)
+
     try:
-        program = jax.make_jaxpr(lambda state, x: (layer if graph is None else nnx.merge(graph, state))(x))(state, x)
+        program = jax.make_jaxpr(run)(state, x)
     except Exception:  # whatever a stranger's layer raises for this input, nothing is known of it
         return None, 0
     inputs: Sequence[Seen] = [*[WEIGHTS] * (len(program.jaxpr.invars) - 1), place]

@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from cnn_jax.ops.primitives import program_of
+
 Value = TypeVar("Value")
 Values = list[Value | None]
 
@@ -87,6 +89,9 @@ class Interpreter(Generic[Value]):
             bodies = [value for value in equation.params.values() if isinstance(value, ClosedJaxpr | Jaxpr)]
             if len(bodies) == 1:
                 return self.call(equation, bodies[0], inputs)
+        own = program_of(equation)
+        if own is not None:
+            return self.call(equation, own, inputs)
         return self.equation(equation, inputs)
 
     def call(self, equation: JaxprEqn, program: ClosedJaxpr | Jaxpr, inputs: Values) -> Values:

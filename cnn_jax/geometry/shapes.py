@@ -33,7 +33,7 @@ def output_shape(
     (3136,)
     >>> output_shape([conv, conv], (32, 32, 3))
     Traceback (most recent call last):
-    cnn_jax.errors.UsageError: layer 1: conv: x of shape (1, 28, 28, 16) has 16 channels, ...
+    cnn_jax.errors.UsageError: layer 1: Conv: inputs of shape (1, 28, 28, 16) have 16 channels, ...
     """
     shape = tuple(input_shape)
     if isinstance(layers, Mapping):

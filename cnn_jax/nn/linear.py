@@ -22,7 +22,7 @@ class Linear(nnx.Linear):
     cnn_jax.errors.UsageError: Linear: inputs of shape (8, 256) have 256 features, but in_features=400
     """
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self, inputs: Shaped[AnyArray, "*batch in_features"], out_sharding: Any = None
     ) -> Shaped[Array, "*batch out_features"]:
         """Maps ``(*batch, in_features)`` to ``(*batch, out_features)``; ``out_sharding`` is that of ``nnx.Linear``."""

@@ -64,13 +64,13 @@ class BatchNorm(nnx.BatchNorm):
     (Array(1., dtype=float32), Array([100., 100., 100., 100., 100., 100.], dtype=float32))
     """
 
-    @functools.wraps(nnx.BatchNorm.__init__)
+    @functools.wraps(nnx.BatchNorm.__init__)  # type: ignore[misc]
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         if not 0 <= self.momentum <= 1:
             raise UsageError(f"BatchNorm: momentum={self.momentum} must be between 0 and 1")
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         x: Shaped[AnyArray, "..."],
         use_running_average: bool | None = None,
@@ -219,7 +219,7 @@ class Dropout(nnx.Dropout):
             rngs=rngs,
         )
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         inputs: Shaped[AnyArray, "..."],
         *,

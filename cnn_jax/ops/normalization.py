@@ -270,7 +270,7 @@ def local_response_norm(
         )
     )
     weight = float(alpha) if convention == "paper" else alpha / math.prod(window)
-    return _local_response_norm(x, axes=axes, alpha=weight, beta=float(beta), k=k)
+    return _local_response_norm(x, axes=axes, alpha=weight, beta=float(beta), k=float(k))
 
 
 @one_program("axes", "alpha", "beta", "k")

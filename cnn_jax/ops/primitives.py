@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
@@ -43,6 +43,29 @@ Compute = Callable[..., Array]
 """``compute(*operands, **static)``: a function of arrays, and of hashable options."""
 Shape = Callable[..., tuple[int, ...]]
 """``shape(*shapes_of_operands, **static)``: the shape of the result."""
+
+
+_COMPUTE: dict[Primitive, Compute] = {}
+
+
+def program_of(equation: JaxprEqn) -> ClosedJaxpr | None:
+    """What an equation computes, if its primitive is one of these: for code that reads the programs of others.
+
+    >>> def sums(x, *, axis):
+    ...     return lax.cumsum(x, axis)
+    >>> def sums_from_behind(y, *, axis):
+    ...     return lax.cumsum(y, axis, reverse=True)
+    >>> def same(shape, *, axis):
+    ...     return shape
+    >>> primitive, _ = transposes("sums", sums, sums_from_behind, same, same, static=("axis",))
+    >>> (equation,) = jax.make_jaxpr(lambda x: primitive.bind(x, axis=0))(jnp.ones(3)).eqns
+    >>> [inner.primitive.name for inner in program_of(equation).eqns]
+    ['cumsum']
+    """
+    compute = _COMPUTE.get(equation.primitive)
+    if compute is None:
+        return None
+    return jax.make_jaxpr(partial(compute, **equation.params))(*(atom.aval for atom in equation.invars))
 
 
 def bilinear(
@@ -70,6 +93,7 @@ def bilinear(
       static: The names of the options.
     """
     primitive = _primitive(name, shape, static)
+    _COMPUTE[primitive] = partial(compute, devices=1)
     mlir.register_lowering(primitive, _lowered(compute))
     mlir.register_lowering(primitive, _lowered(on_cpu), platform="cpu")
     ad.defbilinear(
@@ -96,6 +120,7 @@ def transposes(
     """
     pair = _primitive(name, shape, static), _primitive(f"{name}_transpose", input_shape, static)
     for primitive, other, compute in zip(pair, pair[::-1], (forward, backward), strict=True):
+        _COMPUTE[primitive] = compute
         mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=False))
         ad.primitive_jvps[primitive] = _linear_in_the_first(primitive)
         ad.primitive_transposes[primitive] = _transposed_to(other.bind)

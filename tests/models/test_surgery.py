@@ -31,11 +31,13 @@ def vgg_like(*, pad: bool) -> nn.Sequence:
         "conv2_1": conv(4, 6), "relu2_1": jax.nn.relu, "pool2": nn.MaxPool((2, 2)),
     }  # fmt: skip
     side = 3 if pad else 1
-    return nn.Sequence(
+    model = nn.Sequence(
         layers
         | {"flatten": nn.Flatten((side, side, 6)), "dropout": nn.Dropout(0.5)}
         | {"fc6": nn.Linear(side * side * 6, 8, rngs=rngs), "relu6": jax.nn.relu, "fc7": nn.Linear(8, 5, rngs=rngs)}
     )
+    model.eval()
+    return model
 
 
 def slid(model, x: jax.Array, window: int, step: int) -> np.ndarray:

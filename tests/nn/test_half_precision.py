@@ -160,10 +160,10 @@ def test_sums_are_those_of_float32(name):
         return [value_and_gradients(function, dtype, arguments) for dtype in ("float32", "bfloat16", "float16")]
 
     exact, *halves = map(jax.tree.leaves, run(arguments))
-    for half in halves:
+    for dtype, half in zip(("bfloat16", "float16"), halves, strict=True):
         for actual, expected in zip(half, exact, strict=True):
             actual, expected = np.float64(actual), np.float64(expected)
-            bound = float(jnp.finfo(half[0].dtype).eps) * np.abs(expected).max()
+            bound = float(jnp.finfo(dtype).eps) * np.abs(expected).max()
             np.testing.assert_allclose(actual, expected, rtol=0, atol=bound)
 
 

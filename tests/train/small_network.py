@@ -44,7 +44,7 @@ def task(parallel: train.DataParallel, *, batch_norm: bool = True) -> train.Task
         return squares.mean(), ({"loss": (squares.sum(), jnp.float32(squares.size))}, model_state)
 
     def evaluate(state, batch):
-        squares, _ = errors(state.params, state.model_state, batch)
+        squares, _ = errors(state.params, state.model_state, batch, train=False)
         return {"loss": ((squares * batch["mask"]).sum(), batch["mask"].sum())}
 
     return train.Task(
