@@ -186,7 +186,7 @@ def test_a_grid_cut_short_is_continued_up_to_its_end(tmp_path: Path, monkeypatch
     [
         ({"sampler": "tpe"}, "sampler: 'grid' -> 'tpe'"),
         ({"seeds": 2}, "seeds: 1 -> 2"),
-        ({"sweep": "rate=0.1,0.3"}, "what is tried"),
+        ({"sweep": "rate=0.1,0.3"}, "another search space"),
         ({}, ""),
     ],
 )
