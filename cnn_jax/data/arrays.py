@@ -35,7 +35,7 @@ def load_digits(split: str) -> Dataset:
 
     chosen = members_of_split("digits", split, members)
     class_names = tuple(str(class_name) for class_name in bunch.target_names)
-    return Dataset("digits", split, images[chosen], labels[chosen], class_names)
+    return Dataset.of_images("digits", split, images[chosen], labels[chosen], class_names)
 
 
 def load_npz(path: str, split: str) -> Dataset:
@@ -83,7 +83,7 @@ def load_npz(path: str, split: str) -> Dataset:
         ends = np.cumsum([len(x) for x, _ in parts.values()])
         members = {part: np.arange(end - len(x), end) for (part, (x, _)), end in zip(parts.items(), ends, strict=True)}
     chosen = members_of_split(name, split, members)
-    return Dataset(name, split, images[chosen], labels[chosen], class_names)
+    return Dataset.of_images(name, split, images[chosen], labels[chosen], class_names)
 
 
 def _pixels(name: str, images: np.ndarray) -> np.ndarray:

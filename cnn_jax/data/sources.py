@@ -12,8 +12,8 @@ from typing import Any
 from cnn_jax.data.arrays import load_digits, load_npz
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.folder import open_folder
+from cnn_jax.data.images import RESIZES
 from cnn_jax.data.photographs import open_photographs
-from cnn_jax.data.pictures import RESIZES
 from cnn_jax.data.records import Records
 from cnn_jax.data.tfds import open_tfds, tfds_class_names
 from cnn_jax.errors import UsageError, nearest

@@ -74,13 +74,13 @@ class Stream:
             rows: the part of each batch that this process reads.
 
         Returns:
-            Dicts with ``'image'``, ``'label'`` and ``'index'``. Close the iterator (``.close()``) to end the workers.
+            Dicts with the set's fields and ``'index'``. Close the iterator (``.close()``) to end the workers.
         """
         order = HostOrder.of(key, last_step, num_examples=len(self), batch_size=batch_size)
         return self._run(_TrainingBatch(self.dataset, order, rows), first_step, last_step)
 
     def evaluation_batches(self, batch_size: int, *, rows: slice = WHOLE) -> Iterator[HostBatch]:
-        """Every example once, in order: dicts with ``'image'``, ``'label'`` and ``'mask'``, 0 for the last's padding.
+        """Every example once, in order: dicts with its fields and ``'mask'``, 0 for the last's padding.
 
         Args:
             batch_size: examples per batch.
@@ -132,8 +132,7 @@ class _TrainingBatch:
 
     def __call__(self, step: int) -> HostBatch:
         indices = self.order.batch(step)[self.rows]
-        images, labels = self.dataset.take(indices.tolist())
-        return {"image": images, "label": labels, "index": indices}
+        return {**self.dataset.take(indices), "index": indices}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,8 +142,7 @@ class _EvaluationBatch:
     mask: np.ndarray
 
     def __call__(self, number: int) -> HostBatch:
-        images, labels = self.dataset.take(self.indices[number].tolist())
-        return {"image": images, "label": labels, "mask": self.mask[number]}
+        return {**self.dataset.take(self.indices[number]), "mask": self.mask[number]}
 
 
 def sent_ahead(

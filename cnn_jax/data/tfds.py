@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from cnn_jax.data.dataset import IMAGE_DTYPES
-from cnn_jax.data.records import Records
+from cnn_jax.data.records import Records, labelled_images
 from cnn_jax.data.splits import first_line, resolve_split
 from cnn_jax.errors import UsageError, nearest
 
@@ -72,11 +72,9 @@ def open_tfds(
         split,
         reader,
         sum(file.take for file in instructions),
-        image_shape,
-        tuple(builder.info.features[label_key].names),
+        labelled_images(image_shape, builder.info.features[label_key].names, dtype=np.dtype(feature.np_dtype).name),
         identity=repr((builder.info.full_name, files)),
         framing=framing,
-        dtype=np.dtype(feature.np_dtype).name,
         origin=repr(stored),
     )
 
@@ -117,11 +115,11 @@ class TfdsReader:
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_records"}  # open files do not travel
 
-    def __call__(self, indices: Sequence[int]) -> list[tuple[Image.Image | np.ndarray, int]]:
-        """Pictures and labels."""
+    def __call__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Images and labels."""
         from tensorflow_datasets.proto import tf_example_pb2
 
-        examples: list[tuple[Image.Image | np.ndarray, int]] = []
+        examples = []
         with quiet_tfds():
             for record in self._records.__getitems__(indices):
                 features = tf_example_pb2.Example.FromString(record).features.feature
@@ -131,10 +129,10 @@ class TfdsReader:
                     raise UsageError(
                         f"data set {self.name!r}: split {self.split!r} is published without labels; use another split"
                     )
-                examples.append((pixels if self.one_size else self._picture(pixels), label))
+                examples.append({"image": pixels if self.one_size else self._image(pixels), "label": label})
         return examples
 
-    def _picture(self, pixels: np.ndarray) -> Image.Image:
+    def _image(self, pixels: np.ndarray) -> Image.Image:
         return Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).convert(
             "L" if self.channels == 1 else "RGB"
         )

@@ -56,7 +56,7 @@ def test_resizes_as_pillow_does(method, filter, size):
 )
 def test_measures_what_the_network_sees(monkeypatch, shape, resize, expected):
     monkeypatch.setattr("cnn_jax.data.preprocess.MEASURED_AT_ONCE", 4)
-    dataset = Dataset("made", "train", IMAGES, np.zeros(6, np.int32), ("a",))
+    dataset = Dataset.of_images("made", "train", IMAGES, np.zeros(6, np.int32), ("a",))
     preprocess = Preprocess.measure(dataset, shape, resize=resize)
     np.testing.assert_allclose(preprocess.mean, expected.mean(axis=(0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(preprocess.std, expected.std(axis=(0, 1, 2)), rtol=1e-5)

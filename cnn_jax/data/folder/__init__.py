@@ -13,13 +13,14 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from cnn_jax.data.arrays import PARTS
-from cnn_jax.data.pictures import decode_picture, find_pictures
-from cnn_jax.data.records import Records, in_threads, showing_progress
+from cnn_jax.data.images import decode_image, find_images
+from cnn_jax.data.records import Records, in_threads, labelled_images, showing_progress
 from cnn_jax.data.splits import members_of_split, mixed_order, stratified_parts
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.files import cache_folder, write_atomically
@@ -121,8 +122,7 @@ def open_folder(path: str, split: str, *, image_shape: tuple[int, int, int] | No
         split,
         reader,
         len(chosen),
-        image_shape,
-        contents.class_names,
+        labelled_images(image_shape, contents.class_names),
         identity,
         framing,
         report=str(contents),
@@ -139,10 +139,10 @@ class FolderReader:
     labels: tuple[int, ...]
     image_shape: tuple[int, int, int]
 
-    def __call__(self, indices: Sequence[int]) -> list[tuple[Image.Image | np.ndarray, int]]:
-        """Pictures and labels."""
+    def __call__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Images and labels."""
         height, width, channels = self.image_shape
-        examples: list[tuple[Image.Image | np.ndarray, int]] = []
+        examples = []
         for index in indices:
             path = os.path.join(self.root, self.paths[index])
             try:
@@ -150,8 +150,8 @@ class FolderReader:
                     content = file.read()
             except OSError as error:
                 raise UsageError(f"{path}: cannot be read any more: {error.strerror}") from error
-            picture = decode_picture(content, path, channels=channels, least=max(height, width))
-            examples.append((picture, self.labels[index]))
+            image = decode_image(content, path, channels=channels, least=max(height, width))
+            examples.append({"image": image, "label": self.labels[index]})
         return examples
 
 
@@ -170,7 +170,7 @@ def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
     listed: list[tuple[str, str, str]] = []
     for (part, class_name), folder in folders.items():
         try:
-            found = find_pictures([folder])
+            found = find_images([folder])
         except UsageError:
             found = []  # a class may be empty
         listed += [(file.relative_to(root).as_posix(), part, class_name) for file in found]
@@ -236,7 +236,7 @@ def _checked(path: Path) -> tuple[str, int, int, str]:
     content = path.read_bytes()
     hashed = hashlib.blake2b(content, digest_size=8).hexdigest()
     try:
-        decode_picture(content, path, channels=3, least=1)
+        decode_image(content, path, channels=3, least=1)
         with Image.open(path) as image:
             width, height = image.size
             if image.getexif().get(0x0112, 1) >= 5:  # EXIF's orientation: on its side

@@ -18,11 +18,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from cnn_jax.data.ink import border, frame_ink
 from cnn_jax.errors import UsageError, nearest
 
-PICTURE_SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 RESIZES = ("fit", "stretch", "crop")
 
 
-class Picture(NamedTuple):
+class ReadImage(NamedTuple):
     """A picture in the network's form.
 
     Attributes:
@@ -34,7 +34,7 @@ class Picture(NamedTuple):
     assumed: str
 
 
-def find_pictures(paths: Iterable[str | PathLike[str]]) -> list[Path]:
+def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     """The picture files that the user names: files as they are, folders searched to any depth.
 
     Args:
@@ -48,7 +48,7 @@ def find_pictures(paths: Iterable[str | PathLike[str]]) -> list[Path]:
         UsageError: when a path does not exist, a folder holds no picture, or no path is given.
 
     Example:
-        >>> find_pictures(["no/such/picture.png"])
+        >>> find_images(["no/such/picture.png"])
         Traceback (most recent call last):
         cnn_jax.errors.UsageError: no/such/picture.png: there is no such file or folder
     """
@@ -57,7 +57,7 @@ def find_pictures(paths: Iterable[str | PathLike[str]]) -> list[Path]:
         if path.is_dir():
             pictures = sorted(file for file in path.rglob("*") if _is_visible_picture(file, folder=path))
             if not pictures:
-                raise UsageError(f"{path}: no pictures in this folder (looked for {' '.join(PICTURE_SUFFIXES)})")
+                raise UsageError(f"{path}: no pictures in this folder (looked for {' '.join(IMAGE_SUFFIXES)})")
             found.update(dict.fromkeys(pictures))
         elif path.exists():
             found[path] = None
@@ -68,7 +68,7 @@ def find_pictures(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     return list(found)
 
 
-def read_picture(
+def read_image(
     path: str | PathLike[str],
     *,
     height: int,
@@ -77,7 +77,7 @@ def read_picture(
     invert: Literal["auto"] | bool = "auto",
     resize: Literal["fit", "stretch", "crop"] = "fit",
     ink_extent: float | None = None,
-) -> Picture:
+) -> ReadImage:
     """Reads one picture and brings it to the form of the pictures a network was trained on.
 
     Transparent parts become white paper, or black where what is visible is light. Grey values of more than 8 bits are
@@ -98,17 +98,17 @@ def read_picture(
             resized as a whole. None does not look for ink.
 
     Returns:
-        The :class:`Picture`: ``pixels`` and what was ``assumed``.
+        The :class:`ReadImage`: ``pixels`` and what was ``assumed``.
 
     Raises:
         UsageError: when the file is no picture or is cut short, or an option is unknown.
     """
     if channels not in (1, 3):
-        raise UsageError(f"read_picture: channels={channels}; pictures have 1 (grey) or 3 (colour)")
+        raise UsageError(f"read_image: channels={channels}; pictures have 1 (grey) or 3 (colour)")
     if resize not in RESIZES:
-        raise UsageError(f"read_picture: unknown resize={resize!r}; {nearest(resize, RESIZES)}")
+        raise UsageError(f"read_image: unknown resize={resize!r}; {nearest(resize, RESIZES)}")
     if ink_extent is not None and not 0 < ink_extent <= 1:
-        raise UsageError(f"read_picture: ink_extent={ink_extent} must be in (0, 1]; it is a part of the frame's side")
+        raise UsageError(f"read_image: ink_extent={ink_extent} must be in (0, 1]; it is a part of the frame's side")
     assumed: list[str] = []
     image = _without_transparency(_eight_bits(_open(path, assumed), path), assumed)
     if channels == 1 and image.mode == "RGB" and not _is_grey(image):
@@ -125,10 +125,10 @@ def read_picture(
         framed = frame_ink(np.asarray(image), height=height, width=width, extent=ink_extent)
         assumed.append("no ink found" if framed is None else f"ink framed in {width}x{height} as in the training set")
     pixels = np.asarray(_resized(image, (width, height), resize, assumed)) if framed is None else framed
-    return Picture(pixels.reshape(height, width, channels), "; ".join(assumed))
+    return ReadImage(pixels.reshape(height, width, channels), "; ".join(assumed))
 
 
-def decode_picture(content: bytes, path: str | PathLike[str], *, channels: int, least: int = 0) -> Image.Image:
+def decode_image(content: bytes, path: str | PathLike[str], *, channels: int, least: int = 0) -> Image.Image:
     """A picture as a training set has it: upright, 8 bits, grey or colour, of its own size.
 
     Args:
@@ -148,14 +148,14 @@ def decode_picture(content: bytes, path: str | PathLike[str], *, channels: int, 
     return _in_mode(image, "L" if channels == 1 else "RGB")
 
 
-def resize_picture(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:
-    """Brings a picture to ``(width, height)``; ``resize`` as in :func:`read_picture`."""
+def resize_image(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:
+    """Brings a picture to ``(width, height)``; ``resize`` as in :func:`read_image`."""
     return _resized(image, size, resize, [])
 
 
 def _is_visible_picture(file: Path, *, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return not hidden and file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()
+    return not hidden and file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
 
 
 def _open(path: str | PathLike[str], assumed: list[str], content: bytes | None = None, least: int = 0) -> Image.Image:

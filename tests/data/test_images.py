@@ -6,7 +6,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from cnn_jax import data
-from cnn_jax.data.pictures import find_pictures, read_picture
+from cnn_jax.data.images import find_images, read_image
 from cnn_jax.errors import UsageError
 from tests.requirements import require_data
 
@@ -28,7 +28,7 @@ def save(tmp_path):
 
 
 def read(path, height=12, width=12, channels=1, **options):
-    pixels, assumed = read_picture(path, height=height, width=width, channels=channels, **options)
+    pixels, assumed = read_image(path, height=height, width=width, channels=channels, **options)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (height, width, channels)
     return pixels[..., 0] if channels == 1 else pixels, assumed
@@ -225,18 +225,18 @@ class TestFind:
         for name in names:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).touch()
-        found = find_pictures([tmp_path / "notes.txt", tmp_path, tmp_path / "a.jpg"])
+        found = find_images([tmp_path / "notes.txt", tmp_path, tmp_path / "a.jpg"])
         assert found == [tmp_path / name for name in ["notes.txt", "a.jpg", "b.PNG", "deep/er/c.webp"]]
 
     def test_home(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME", str(tmp_path))
         (tmp_path / "a.png").touch()
-        assert find_pictures(["~/a.png"]) == [tmp_path / "a.png"]
+        assert find_images(["~/a.png"]) == [tmp_path / "a.png"]
 
     def test_nothing_found(self, tmp_path):
         with pytest.raises(UsageError, match="no pictures in this folder"):
-            find_pictures([tmp_path])
+            find_images([tmp_path])
         with pytest.raises(UsageError, match=r"nowhere.png: there is no such file or folder"):
-            find_pictures([tmp_path / "nowhere.png"])
+            find_images([tmp_path / "nowhere.png"])
         with pytest.raises(UsageError, match="no pictures given"):
-            find_pictures([])
+            find_images([])
