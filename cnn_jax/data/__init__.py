@@ -1,5 +1,6 @@
 """Data: sets of named fields, their sources, the order of examples, and what turns them into a network's input."""
 
+from cnn_jax.data.arrays import from_arrays, save_npz
 from cnn_jax.data.batches import batch_indices, epoch_order, padded_batches, steps_per_epoch
 from cnn_jax.data.dataset import Dataset, chosen_classes
 from cnn_jax.data.fields import KINDS, Field, Spec
@@ -27,11 +28,13 @@ __all__ = [
     "class_names",
     "epoch_order",
     "find_images",
+    "from_arrays",
     "load",
     "measure_ink_extent",
     "open_set",
     "padded_batches",
     "read_image",
     "sample",
+    "save_npz",
     "steps_per_epoch",
 ]

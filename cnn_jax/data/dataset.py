@@ -67,7 +67,7 @@ class Dataset(Described):
           name: The data set's name.
           split: The split expression that was read.
           images: uint8 (0..255) or float32 (0..1), shape ``(n, height, width, channels)``.
-          labels: int32 class numbers, shape ``(n,)``.
+          labels: Int32 class numbers, shape ``(n,)``.
           class_names: One name per class; their number is the number of classes, whether all occur or not.
           report: What was found on disk.
 

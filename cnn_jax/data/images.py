@@ -26,8 +26,8 @@ class ReadImage(NamedTuple):
     """A picture in the network's form.
 
     Attributes:
-        pixels: uint8, shape ``(height, width, channels)``, as in a :class:`~cnn_jax.data.Dataset`.
-        assumed: what was done to it and why, in a few words; empty when it was taken as it is.
+      pixels: uint8, shape ``(height, width, channels)``, as in a :class:`~cnn_jax.data.Dataset`.
+      assumed: What was done to it and why, in a few words; empty when it was taken as it is.
     """
 
     pixels: UInt8[np.ndarray, "height width channels"]
@@ -38,19 +38,19 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     """The picture files that the user names: files as they are, folders searched to any depth.
 
     Args:
-        paths: files and folders; ``~`` is the home folder. In folders only the usual suffixes count, and hidden files
-            and folders are passed over; a file named itself is taken whatever its name.
+      paths: Files and folders; ``~`` is the home folder. In folders only the usual suffixes count, and hidden files
+        and folders are passed over; a file named itself is taken whatever its name.
 
     Returns:
-        Each file once: in the order of ``paths``, and sorted inside a folder.
+      Each file once: in the order of ``paths``, and sorted inside a folder.
 
     Raises:
-        UsageError: when a path does not exist, a folder holds no picture, or no path is given.
+      UsageError: A path does not exist, a folder holds no picture, or no path is given.
 
     Example:
-        >>> find_images(["no/such/picture.png"])
-        Traceback (most recent call last):
-        cnn_jax.errors.UsageError: no/such/picture.png: there is no such file or folder
+      >>> find_images(["no/such/picture.png"])
+      Traceback (most recent call last):
+      cnn_jax.errors.UsageError: no/such/picture.png: there is no such file or folder
     """
     found: dict[Path, None] = {}
     for path in (Path(path).expanduser() for path in paths):
@@ -84,24 +84,24 @@ def read_image(
     scaled to 8. Sizes change with an antialiasing bilinear filter.
 
     Args:
-        path: the file.
-        height: of the result, as in the training set.
-        width: of the result.
-        channels: 1 for a network of grey pictures, 3 for one of colour pictures.
-        invert: True turns dark into light. ``"auto"`` assumes a grey network trained on light ink on a dark ground, as
-            MNIST, Fashion-MNIST and the digits are: it inverts a grey picture whose border is lighter than its inside.
-            Colour pictures are never inverted by ``"auto"``.
-        resize: ``"fit"`` keeps the aspect and fills up with the border's median colour; ``"stretch"`` does not keep it;
-            ``"crop"`` keeps it and cuts the centre out.
-        ink_extent: for a grey network, how much of the frame the ink takes in its training set, from
-            :func:`~cnn_jax.data.ink.measure_ink_extent`: a picture of another size is then framed by its ink instead of
-            resized as a whole. None does not look for ink.
+      path: The file.
+      height: Of the result, as in the training set.
+      width: Of the result.
+      channels: 1 for a network of grey pictures, 3 for one of colour pictures.
+      invert: True turns dark into light. ``"auto"`` assumes a grey network trained on light ink on a dark ground, as
+        MNIST, Fashion-MNIST and the digits are: it inverts a grey picture whose border is lighter than its inside.
+        Colour pictures are never inverted by ``"auto"``.
+      resize: ``"fit"`` keeps the aspect and fills up with the border's median colour; ``"stretch"`` does not keep it;
+        ``"crop"`` keeps it and cuts the centre out.
+      ink_extent: For a grey network, how much of the frame the ink takes in its training set, from
+        :func:`~cnn_jax.data.ink.measure_ink_extent`: a picture of another size is then framed by its ink instead of
+        resized as a whole. None does not look for ink.
 
     Returns:
-        The :class:`ReadImage`: ``pixels`` and what was ``assumed``.
+      The :class:`ReadImage`: ``pixels`` and what was ``assumed``.
 
     Raises:
-        UsageError: when the file is no picture or is cut short, or an option is unknown.
+      UsageError: The file is no picture or is cut short, or an option is unknown.
     """
     if channels not in (1, 3):
         raise UsageError(f"read_image: channels={channels}; pictures have 1 (grey) or 3 (colour)")
@@ -132,17 +132,17 @@ def decode_image(content: bytes, path: str | PathLike[str], *, channels: int, le
     """A picture as a training set has it: upright, 8 bits, grey or colour, of its own size.
 
     Args:
-        content: of the file.
-        path: its name, for messages.
-        channels: 1 for grey, 3 for colour.
-        least: a JPEG much larger than this is decoded at 1/2, 1/4 or 1/8, both its sides still twice this at least, as
-            ``Image.thumbnail`` does; 0 for never.
+      content: Of the file.
+      path: Its name, for messages.
+      channels: 1 for grey, 3 for colour.
+      least: A JPEG much larger than this is decoded at 1/2, 1/4 or 1/8, both its sides still twice this at least, as
+        ``Image.thumbnail`` does; 0 for never.
 
     Returns:
-        A Pillow picture of mode ``L`` or ``RGB``; transparent parts are white, or black where what is visible is light.
+      A Pillow picture of mode ``L`` or ``RGB``; transparent parts are white, or black where what is visible is light.
 
     Raises:
-        UsageError: when it is no picture or is cut short.
+      UsageError: It is no picture or is cut short.
     """
     image = _without_transparency(_eight_bits(_open(path, [], content, least), path), [])
     return _in_mode(image, "L" if channels == 1 else "RGB")

@@ -22,17 +22,17 @@ def measure_ink_extent(images: Shaped[np.ndarray, "n height width channels"]) ->
     """How much of the frame the ink takes in a training set of light ink on a dark ground.
 
     Args:
-        images: uint8 pictures of the training set; the first 1,000 are looked at.
+      images: uint8 pictures of the training set; the first 1,000 are looked at.
 
     Returns:
-        The median, over the pictures, of the longest side of the ink's bounding box as a part of the picture's side:
-        about 20 / 28 for MNIST, 1 for the 8x8 digits. None when the set is not grey pictures of that kind.
+      The median, over the pictures, of the longest side of the ink's bounding box as a part of the picture's side:
+      about 20 / 28 for MNIST, 1 for the 8x8 digits. None when the set is not grey pictures of that kind.
 
     Example:
-        >>> images = np.zeros((3, 10, 10, 1), np.uint8)
-        >>> images[:, 2:7, 4:6] = 255
-        >>> measure_ink_extent(images)
-        0.5
+      >>> images = np.zeros((3, 10, 10, 1), np.uint8)
+      >>> images[:, 2:7, 4:6] = 255
+      >>> measure_ink_extent(images)
+      0.5
     """
     if images.shape[-1] != 1 or images.dtype != np.uint8:
         return None
@@ -57,13 +57,13 @@ def frame_ink(
     inside.
 
     Args:
-        pixels: the picture.
-        height: of the result.
-        width: of the result.
-        extent: from :func:`measure_ink_extent`.
+      pixels: The picture.
+      height: Of the result.
+      width: Of the result.
+      extent: From :func:`measure_ink_extent`.
 
     Returns:
-        The framed picture, or None when nothing stands out from the ground.
+      The framed picture, or None when nothing stands out from the ground.
     """
     image = Image.fromarray(pixels)
     image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)

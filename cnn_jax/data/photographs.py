@@ -22,17 +22,17 @@ def open_photographs(split: str, *, image_shape: tuple[int, int, int] | None, fr
     """90 overlapping pieces of 128x128, 15 of each third of each photograph: which third is it from?
 
     Args:
-        split: a split expression over ``train``, ``validation`` and ``test``, 80, 10 and 10 % of each class.
-        image_shape: ``(height, width, channels)`` that the pieces are scaled to; theirs by default.
-        framing: as for :func:`cnn_jax.data.open_set`.
+      split: A split expression over ``train``, ``validation`` and ``test``, 80, 10 and 10 % of each class.
+      image_shape: ``(height, width, channels)`` that the pieces are scaled to; theirs by default.
+      framing: As for :func:`cnn_jax.data.open_set`.
 
     Raises:
-        UsageError: when there is no such split, or other than three channels are wanted.
+      UsageError: There is no such split, or other than three channels are wanted.
 
     Example:
-        >>> pieces = open_photographs("train", image_shape=(64, 64, 3), framing="crop")
-        >>> len(pieces), pieces.take([0])["image"].shape, pieces.class_names[0]
-        (66, (1, 64, 64, 3), 'temple, left')
+      >>> pieces = open_photographs("train", image_shape=(64, 64, 3), framing="crop")
+      >>> len(pieces), pieces.take([0])["image"].shape, pieces.class_names[0]
+      (66, (1, 64, 64, 3), 'temple, left')
     """
     shape = image_shape or (SIDE, SIDE, 3)
     if shape[-1] != 3:

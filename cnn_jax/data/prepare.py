@@ -32,18 +32,18 @@ def prepare(name: str, *, data_dir: str | None = None) -> str:
     """Downloads and prepares one data set where :func:`cnn_jax.data.load` looks for it.
 
     Args:
-        name: of a TFDS set, with its configuration where wanted.
-        data_dir: where TFDS keeps its sets; by default ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
+      name: Of a TFDS set, with its configuration where wanted.
+      data_dir: Where TFDS keeps its sets; by default ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
 
     Returns:
-        One line: what there is now, and where.
+      One line: what there is now, and where.
 
     Raises:
-        UsageError: when the set is unknown, an extra is not installed, the network cannot be reached, or TFDS fails.
+      UsageError: The set is unknown, an extra is not installed, the network cannot be reached, or TFDS fails.
 
     Example:
-        >>> prepare("digits")
-        'digits: comes with scikit-learn; nothing to prepare'
+      >>> prepare("digits")
+      'digits: comes with scikit-learn; nothing to prepare'
     """
     if name == "digits":
         return "digits: comes with scikit-learn; nothing to prepare"

@@ -15,11 +15,11 @@ def resolve_split(name: str, split: str, sizes: Mapping[str, int]) -> list[tuple
     """The (part, start, stop) that a TFDS split expression names, given the number of examples of every part.
 
     Raises:
-        UsageError: when there is no such split, or it is empty.
+      UsageError: There is no such split, or it is empty.
 
     Example:
-        >>> resolve_split("mine", "train[:50%]+test", {"train": 8, "test": 3})
-        [('train', 0, 4), ('test', 0, 3)]
+      >>> resolve_split("mine", "train[:50%]+test", {"train": 8, "test": 3})
+      [('train', 0, 4), ('test', 0, 3)]
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.splits import AbstractSplit
@@ -49,8 +49,8 @@ def members_of_split(name: str, split: str, members: Mapping[str, Int[np.ndarray
     """The examples that a split expression names, given those of every part.
 
     Example:
-        >>> members_of_split("mine", "test+train[:1]", {"train": np.array([4, 2]), "test": np.array([0])}).tolist()
-        [0, 4]
+      >>> members_of_split("mine", "test+train[:1]", {"train": np.array([4, 2]), "test": np.array([0])}).tolist()
+      [0, 4]
     """
     parts = resolve_split(name, split, {part: len(indices) for part, indices in members.items() if len(indices)})
     return np.concatenate([members[part][start:stop] for part, start, stop in parts])
@@ -63,16 +63,16 @@ def stratified_parts(labels: Sequence[int], identities: Iterable[str]) -> dict[s
     move few of the others, and a slice of a part is a random sample.
 
     Args:
-        labels: class numbers.
-        identities: one text for each example, such as its file's name.
+      labels: Class numbers.
+      identities: One text for each example, such as its file's name.
 
     Returns:
-        Part -> example numbers. Of a class of one or two, all are for training.
+      Part -> example numbers. Of a class of one or two, all are for training.
 
     Example:
-        >>> parts = stratified_parts([0] * 20 + [1] * 5, map(str, range(25)))
-        >>> {part: len(members) for part, members in parts.items()}
-        {'train': 19, 'validation': 3, 'test': 3}
+      >>> parts = stratified_parts([0] * 20 + [1] * 5, map(str, range(25)))
+      >>> {part: len(members) for part, members in parts.items()}
+      {'train': 19, 'validation': 3, 'test': 3}
     """
     order = mixed_order(identities)
     chosen: dict[str, list[int]] = {"train": [], "validation": [], "test": []}

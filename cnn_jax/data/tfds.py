@@ -33,7 +33,7 @@ def open_tfds(
     """A split of a TFDS set of labelled pictures. Pictures of one size stay as they are; others need ``image_shape``.
 
     Raises:
-        UsageError: for an unknown or unprepared set, a bad split, or a set that is not pictures with one label each.
+      UsageError: For an unknown or unprepared set, a bad split, or a set that is not pictures with one label each.
     """
     with quiet_tfds():
         builder = tfds_builder(name, data_dir=data_dir)
@@ -83,7 +83,7 @@ def tfds_class_names(name: str, *, data_dir: str | PathLike[str] | None = None) 
     """The names of a TFDS set's classes, in order; of many sets that are not prepared, their numbers.
 
     Raises:
-        UsageError: for an unknown set, or one that is not pictures with one label each.
+      UsageError: For an unknown set, or one that is not pictures with one label each.
     """
     with quiet_tfds():
         info = tfds_builder(name, data_dir=data_dir).info
@@ -142,14 +142,14 @@ def tfds_builder(name: str, *, data_dir: str | PathLike[str] | None = None) -> A
     """TFDS's builder of a data set, without a look at the network.
 
     Args:
-        name: name of a TFDS set, with its configuration and version where wanted.
-        data_dir: where TFDS keeps its sets.
+      name: Name of a TFDS set, with its configuration and version where wanted.
+      data_dir: Where TFDS keeps its sets.
 
     Returns:
-        The ``tfds.core.DatasetBuilder``; its ``info.splits`` is empty when the set is not prepared.
+      The ``tfds.core.DatasetBuilder``; its ``info.splits`` is empty when the set is not prepared.
 
     Raises:
-        UsageError: when there is no such set, or TFDS cannot open it.
+      UsageError: There is no such set, or TFDS cannot open it.
     """
     if not TFDS_NAME.fullmatch(name):
         raise UsageError(

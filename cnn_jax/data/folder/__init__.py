@@ -35,13 +35,13 @@ class File:
     """A picture file as it was found.
 
     Attributes:
-        path: relative to the folder, with ``/``.
-        part: ``"train"``, ``"validation"``, ``"test"``, or empty in a folder without parts.
-        class_name: its class.
-        hash: of its content.
-        width: upright.
-        height: upright.
-        error: why it cannot be read; empty for a good one.
+      path: Relative to the folder, with ``/``.
+      part: ``"train"``, ``"validation"``, ``"test"``, or empty in a folder without parts.
+      class_name: Its class.
+      hash: Of its content.
+      width: Upright.
+      height: Upright.
+      error: Why it cannot be read; empty for a good one.
     """
 
     path: str
@@ -89,16 +89,16 @@ def open_folder(path: str, split: str, *, image_shape: tuple[int, int, int] | No
     """A split of a folder of pictures.
 
     Args:
-        path: of the folder.
-        split: a split expression. Without folders ``train``, ``val``, ``test`` the classes are split 80, 10, 10 %.
-        image_shape: ``(height, width, channels)`` of the pictures; 1 channel takes them as grey.
-        framing: as in :class:`~cnn_jax.data.Records`.
+      path: Of the folder.
+      split: A split expression. Without folders ``train``, ``val``, ``test`` the classes are split 80, 10, 10 %.
+      image_shape: ``(height, width, channels)`` of the pictures; 1 channel takes them as grey.
+      framing: As in :class:`~cnn_jax.data.Records`.
 
     Returns:
-        The split, in an order that is mixed by file name, so that a slice of it is a random sample.
+      The split, in an order that is mixed by file name, so that a slice of it is a random sample.
 
     Raises:
-        UsageError: when the folder is not like that, or has no such split.
+      UsageError: The folder is not like that, or has no such split.
     """
     name = f"folder:{path}"
     if image_shape is None or image_shape[-1] not in (1, 3):
@@ -159,7 +159,7 @@ def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
     """Looks at every picture of a folder of classes, or of parts of classes.
 
     Raises:
-        UsageError: when there are no classes in it, or no good picture.
+      UsageError: There are no classes in it, or no good picture.
     """
     root = Path(path).expanduser().absolute()
     if not str(path) or not root.is_dir():
