@@ -91,9 +91,9 @@ def load_npz(path: str, split: str) -> Dataset:
     Args:
       path: A .npz file with ``images`` and ``labels`` (or ``x`` and ``y``), which are split 80, 10, 10 % by class; or
         with a pair for each part: ``x_train``, ``y_train``, ``x_test``, ``y_test``, also ``x_validation``. Images:
-        ``(n, height, width)`` or ``(n, height, width, channels)``, integers from 0 to 255 or floats from 0 to 1. Labels:
-        ``(n,)``, whole numbers or names. ``class_names``, if it is there, names the numbers. A file with an entry
-        ``spec`` has other fields, see :func:`save_npz`.
+        ``(n, height, width)`` or ``(n, height, width, channels)``, integers from 0 to 255 or floats from 0 to 1.
+        Labels: ``(n,)``, whole numbers or names. ``class_names``, if it is there, names the numbers. A file with an
+        entry ``spec`` has other fields, see :func:`save_npz`.
       split: A split expression.
 
     Raises:
@@ -114,8 +114,8 @@ def load_npz(path: str, split: str) -> Dataset:
 def save_npz(path: str | PathLike[str], parts: Mapping[str, Dataset]) -> None:
     """Writes data sets of any fields to a NumPy file, to be read as ``npz:path``.
 
-    The file has each array as ``<field>_<part>``, or ``<field>`` where the only part is ``all``; and, as JSON text in an
-    array called ``spec``, what was said of the fields: ``{"scan": {"kind": "image"}, "organ": {"kind": "mask",
+    The file has each array as ``<field>_<part>``, or ``<field>`` where the only part is ``all``; and an array called
+    ``spec`` with what was said of the fields, as JSON: ``{"scan": {"kind": "image"}, "organ": {"kind": "mask",
     "class_names": ["none", "liver"], "outside": 0}}``. Another program can write the same by ``numpy.savez``.
 
     Args:
@@ -187,7 +187,7 @@ def _described_parts(name: str, found: dict[str, np.ndarray]) -> Parts:
     first = next(iter(shapes))
     for part, shape in shapes.items():
         if shape != shapes[first]:
-            raise UsageError(f"data set {name!r}: fields of {part} are {shape[part]}, of {first} {shapes[first]}")
+            raise UsageError(f"data set {name!r}: fields of {part} are {shape}, of {first} {shapes[first]}")
     together = {field: np.concatenate([one.fields[field] for one in sets.values()]) for field in spec}
     return Dataset(name, "all", together, spec), _members({part: len(one) for part, one in sets.items()})
 

@@ -157,7 +157,8 @@ class Field:
         """
         shape, dtype = array.shape[1:], array.dtype.name
         if self.shape not in (None, shape) or self.dtype not in ("", dtype):
-            raise UsageError(f"Field: declared as {self.dtype} {self.shape}, but the array has {dtype} {shape}")
+            declared = " ".join(str(said) for said in (self.dtype, self.shape) if said not in ("", None))
+            raise UsageError(f"Field: declared as {declared}, but the array has {dtype} {shape}")
         return dataclasses.replace(self, shape=shape, dtype=dtype)
 
 
@@ -233,6 +234,8 @@ def _listed(names: Mapping[str, object]) -> str:
 def _check_values(where: str, fields: Mapping[str, np.ndarray], spec: Spec, name: str) -> None:
     """Rejects class numbers out of range, counts beyond the entries, and numbers that are not finite."""
     field, values = spec[name], fields[name]
+    if field.kind == "labels" and field.class_names and field.shape != (len(field.class_names),):
+        raise UsageError(f"{where}: {values.shape[1]} classes, but {len(field.class_names)} class_names")
     if field.count:
         counts, most = fields[field.count], values.shape[1]
         if len(counts) and not (counts.min() >= 0 and counts.max() <= most):
@@ -252,8 +255,6 @@ def _check_values(where: str, fields: Mapping[str, np.ndarray], spec: Spec, name
         if low < 0:
             raise UsageError(f"{where}: numbers from {low} to {high}; give numbers from 0")
     elif field.kind == "labels":
-        if field.class_names and field.shape != (len(field.class_names),):
-            raise UsageError(f"{where}: {field.shape} classes, but {len(field.class_names)} class_names")
         if not (values.min() >= 0 and values.max() <= 1):
             raise UsageError(f"{where}: values from {values.min():g} to {values.max():g}; give 0 or 1 for each class")
     elif field.kind in ("target", "boxes", "signal"):

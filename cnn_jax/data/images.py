@@ -1,4 +1,4 @@
-"""The user's own pictures, brought to the form of the pictures a network was trained on.
+"""The user's own images, brought to the form of the images a network was trained on.
 
 Any size; grey, colour, palette, transparency, 1 to 16 bits; turned as the camera says; the first frame of an animation.
 What had to be assumed is returned as text beside the pixels, so that a surprising prediction can be understood.
@@ -23,7 +23,7 @@ RESIZES = ("fit", "stretch", "crop")
 
 
 class ReadImage(NamedTuple):
-    """A picture in the network's form.
+    """An image in the network's form.
 
     Attributes:
       pixels: uint8, shape ``(height, width, channels)``, as in a :class:`~cnn_jax.data.Dataset`.
@@ -35,7 +35,7 @@ class ReadImage(NamedTuple):
 
 
 def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
-    """The picture files that the user names: files as they are, folders searched to any depth.
+    """The image files that the user names: files as they are, folders searched to any depth.
 
     Args:
       paths: Files and folders; ``~`` is the home folder. In folders only the usual suffixes count, and hidden files
@@ -45,26 +45,26 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
       Each file once: in the order of ``paths``, and sorted inside a folder.
 
     Raises:
-      UsageError: A path does not exist, a folder holds no picture, or no path is given.
+      UsageError: A path does not exist, a folder holds no image, or no path is given.
 
     Example:
-      >>> find_images(["no/such/picture.png"])
+      >>> find_images(["no/such/image.png"])
       Traceback (most recent call last):
-      cnn_jax.errors.UsageError: no/such/picture.png: there is no such file or folder
+      cnn_jax.errors.UsageError: no/such/image.png: there is no such file or folder
     """
     found: dict[Path, None] = {}
     for path in (Path(path).expanduser() for path in paths):
         if path.is_dir():
-            pictures = sorted(file for file in path.rglob("*") if _is_visible_picture(file, folder=path))
-            if not pictures:
-                raise UsageError(f"{path}: no pictures in this folder (looked for {' '.join(IMAGE_SUFFIXES)})")
-            found.update(dict.fromkeys(pictures))
+            images = sorted(file for file in path.rglob("*") if _is_visible_image(file, folder=path))
+            if not images:
+                raise UsageError(f"{path}: no images in this folder (looked for {' '.join(IMAGE_SUFFIXES)})")
+            found.update(dict.fromkeys(images))
         elif path.exists():
             found[path] = None
         else:
             raise UsageError(f"{path}: there is no such file or folder")
     if not found:
-        raise UsageError("no pictures given; name files or folders, separated by commas")
+        raise UsageError("no images given; name files or folders, separated by commas")
     return list(found)
 
 
@@ -78,7 +78,7 @@ def read_image(
     resize: Literal["fit", "stretch", "crop"] = "fit",
     ink_extent: float | None = None,
 ) -> ReadImage:
-    """Reads one picture and brings it to the form of the pictures a network was trained on.
+    """Reads one image and brings it to the form of the images a network was trained on.
 
     Transparent parts become white paper, or black where what is visible is light. Grey values of more than 8 bits are
     scaled to 8. Sizes change with an antialiasing bilinear filter.
@@ -87,24 +87,24 @@ def read_image(
       path: The file.
       height: Of the result, as in the training set.
       width: Of the result.
-      channels: 1 for a network of grey pictures, 3 for one of colour pictures.
+      channels: 1 for a network of grey images, 3 for one of colour images.
       invert: True turns dark into light. ``"auto"`` assumes a grey network trained on light ink on a dark ground, as
-        MNIST, Fashion-MNIST and the digits are: it inverts a grey picture whose border is lighter than its inside.
-        Colour pictures are never inverted by ``"auto"``.
+        MNIST, Fashion-MNIST and the digits are: it inverts a grey image whose border is lighter than its inside.
+        Colour images are never inverted by ``"auto"``.
       resize: ``"fit"`` keeps the aspect and fills up with the border's median colour; ``"stretch"`` does not keep it;
         ``"crop"`` keeps it and cuts the centre out.
       ink_extent: For a grey network, how much of the frame the ink takes in its training set, from
-        :func:`~cnn_jax.data.ink.measure_ink_extent`: a picture of another size is then framed by its ink instead of
+        :func:`~cnn_jax.data.ink.measure_ink_extent`: an image of another size is then framed by its ink instead of
         resized as a whole. None does not look for ink.
 
     Returns:
       The :class:`ReadImage`: ``pixels`` and what was ``assumed``.
 
     Raises:
-      UsageError: The file is no picture or is cut short, or an option is unknown.
+      UsageError: The file is no image or is cut short, or an option is unknown.
     """
     if channels not in (1, 3):
-        raise UsageError(f"read_image: channels={channels}; pictures have 1 (grey) or 3 (colour)")
+        raise UsageError(f"read_image: channels={channels}; images have 1 (grey) or 3 (colour)")
     if resize not in RESIZES:
         raise UsageError(f"read_image: unknown resize={resize!r}; {nearest(resize, RESIZES)}")
     if ink_extent is not None and not 0 < ink_extent <= 1:
@@ -129,7 +129,7 @@ def read_image(
 
 
 def decode_image(content: bytes, path: str | PathLike[str], *, channels: int, least: int = 0) -> Image.Image:
-    """A picture as a training set has it: upright, 8 bits, grey or colour, of its own size.
+    """An image as a training set has it: upright, 8 bits, grey or colour, of its own size.
 
     Args:
       content: Of the file.
@@ -139,21 +139,21 @@ def decode_image(content: bytes, path: str | PathLike[str], *, channels: int, le
         ``Image.thumbnail`` does; 0 for never.
 
     Returns:
-      A Pillow picture of mode ``L`` or ``RGB``; transparent parts are white, or black where what is visible is light.
+      A Pillow image of mode ``L`` or ``RGB``; transparent parts are white, or black where what is visible is light.
 
     Raises:
-      UsageError: It is no picture or is cut short.
+      UsageError: It is no image or is cut short.
     """
     image = _without_transparency(_eight_bits(_open(path, [], content, least), path), [])
     return _in_mode(image, "L" if channels == 1 else "RGB")
 
 
 def resize_image(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:
-    """Brings a picture to ``(width, height)``; ``resize`` as in :func:`read_image`."""
+    """Brings an image to ``(width, height)``; ``resize`` as in :func:`read_image`."""
     return _resized(image, size, resize, [])
 
 
-def _is_visible_picture(file: Path, *, folder: Path) -> bool:
+def _is_visible_image(file: Path, *, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
     return not hidden and file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
 
@@ -162,7 +162,7 @@ def _open(path: str | PathLike[str], assumed: list[str], content: bytes | None =
     """The decoded first frame, upright."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about large pictures, or damaged metadata beside intact pixels
+            warnings.simplefilter("ignore")  # about large images, or damaged metadata beside intact pixels
             with Image.open(path if content is None else io.BytesIO(content)) as image:
                 if getattr(image, "n_frames", 1) > 1:
                     assumed.append(f"first of {image.n_frames} frames")  # type: ignore[attr-defined]
@@ -175,10 +175,10 @@ def _open(path: str | PathLike[str], assumed: list[str], content: bytes | None =
         raise UsageError(f"{path}: there is no such file") from error
     except UnidentifiedImageError as error:  # whose own text has an address in memory
         reason = "it is in no known format" if content != b"" else "it is empty"
-        raise UsageError(f"{path}: cannot be read as a picture: {reason}") from error
+        raise UsageError(f"{path}: cannot be read as an image: {reason}") from error
     except Exception as error:  # decoders raise whatever a damaged file leads them into
         reason = str(error).partition("\n")[0].replace(repr(str(path)), "the file")
-        raise UsageError(f"{path}: cannot be read as a picture: {reason or type(error).__name__}") from error
+        raise UsageError(f"{path}: cannot be read as an image: {reason or type(error).__name__}") from error
 
 
 def _eight_bits(image: Image.Image, path: str | PathLike[str]) -> Image.Image:
@@ -197,7 +197,7 @@ def _eight_bits(image: Image.Image, path: str | PathLike[str]) -> Image.Image:
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
-    return image if image.mode == mode else image.convert(mode)  # which would copy every picture
+    return image if image.mode == mode else image.convert(mode)  # which would copy every image
 
 
 def _without_transparency(image: Image.Image, assumed: list[str]) -> Image.Image:
@@ -221,7 +221,7 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def _border_is_lighter(pixels: UInt8[np.ndarray, "height width"]) -> bool:
-    """Whether the ground (the border's median) is lighter than the picture is on average."""
+    """Whether the ground (the border's median) is lighter than the image is on average."""
     return bool(np.median(border(pixels)) > pixels.mean())
 
 

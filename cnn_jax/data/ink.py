@@ -1,4 +1,4 @@
-"""Framing a drawn or photographed sign as the pictures of the training set are framed.
+"""Framing a drawn or photographed sign as the images of the training set are framed.
 
 MNIST's digits were scaled to 20 pixels and centred by mass in 28x28 (LeCun et al. 1998), the 8x8 digits fill their
 frame: a network trained on them fails on a digit somewhere on a sheet of grey paper. What the frame is like is measured
@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 
-MEASURED_PICTURES = 1000
+MEASURED_IMAGES = 1000
 WORKING_SIDE = 1024  # larger photographs are shrunk first
-FRAMED_PART = 0.9  # of the pictures must have a black border for the set to count as ink on a dark ground
+FRAMED_PART = 0.9  # of the images must have a black border for the set to count as ink on a dark ground
 LEAST_CONTRAST = 16  # of 255: what is fainter than this above the ground is no ink
 LEAST_SIGNAL_TO_NOISE = 6.0
 
@@ -22,11 +22,11 @@ def measure_ink_extent(images: Shaped[np.ndarray, "n height width channels"]) ->
     """How much of the frame the ink takes in a training set of light ink on a dark ground.
 
     Args:
-      images: uint8 pictures of the training set; the first 1,000 are looked at.
+      images: uint8 images of the training set; the first 1,000 are looked at.
 
     Returns:
-      The median, over the pictures, of the longest side of the ink's bounding box as a part of the picture's side:
-      about 20 / 28 for MNIST, 1 for the 8x8 digits. None when the set is not grey pictures of that kind.
+      The median, over the images, of the longest side of the ink's bounding box as a part of the image's side:
+      about 20 / 28 for MNIST, 1 for the 8x8 digits. None when the set is not grey images of that kind.
 
     Example:
       >>> images = np.zeros((3, 10, 10, 1), np.uint8)
@@ -36,14 +36,14 @@ def measure_ink_extent(images: Shaped[np.ndarray, "n height width channels"]) ->
     """
     if images.shape[-1] != 1 or images.dtype != np.uint8:
         return None
-    pictures = images[:MEASURED_PICTURES, ..., 0]
-    inked = [picture for picture in pictures if np.median(border(picture)) == 0 and picture.any()]
-    if len(inked) < FRAMED_PART * len(pictures):
+    measured = images[:MEASURED_IMAGES, ..., 0]
+    inked = [image for image in measured if np.median(border(image)) == 0 and image.any()]
+    if len(inked) < FRAMED_PART * len(measured):
         return None
     extents = []
-    for picture in inked:
-        box = _ink_box(picture.astype(float), float(picture.max()))
-        extents.append(max((stop - start) / side for (start, stop), side in zip(box, picture.shape, strict=True)))
+    for image in inked:
+        box = _ink_box(image.astype(float), float(image.max()))
+        extents.append(max((stop - start) / side for (start, stop), side in zip(box, image.shape, strict=True)))
     return float(np.median(extents))
 
 
@@ -57,13 +57,13 @@ def frame_ink(
     inside.
 
     Args:
-      pixels: The picture.
+      pixels: The image.
       height: Of the result.
       width: Of the result.
       extent: From :func:`measure_ink_extent`.
 
     Returns:
-      The framed picture, or None when nothing stands out from the ground.
+      The framed image, or None when nothing stands out from the ground.
     """
     image = Image.fromarray(pixels)
     image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
@@ -77,8 +77,8 @@ def frame_ink(
     ink = np.clip((above - 2 * noise) / (peak - 2 * noise), 0, 1)
     box = _ink_box(ink, 1.0)
     scale = extent * min(side / (stop - start) for (start, stop), side in zip(box, (height, width), strict=True))
-    frame = (height / scale, width / scale)  # in the picture's pixels
-    room = math.ceil(max(frame))  # so that the frame may reach beyond the picture
+    frame = (height / scale, width / scale)  # in the image's pixels
+    room = math.ceil(max(frame))  # so that the frame may reach beyond the image
     inside = ink[slice(*box[0]), slice(*box[1])]
     frame_top, frame_left = (
         room + box[axis][0] + _frame_start(inside.sum(axis=1 - axis), length) for axis, length in enumerate(frame)

@@ -1,4 +1,4 @@
-"""scikit-learn's two photographs in pieces: real pictures in colour for trying out what is meant for ImageNet."""
+"""scikit-learn's two photographs in pieces: real images in colour for trying out what is meant for ImageNet."""
 
 import dataclasses
 import functools

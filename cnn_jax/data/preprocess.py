@@ -171,8 +171,8 @@ class Preprocess:
         """All fields of a batch in the form that the network and its loss need, each by its kind.
 
         Images, volumes, video and signals become the network's input. Masks are resized, padded and cropped with them:
-        they take the nearest pixel, and ``field.outside`` where there is padding. Boxes are moved and clipped with them,
-        and removed where nothing is left of them. Other fields, and arrays that are not in the spec, stay as they are.
+        they take the nearest pixel, and ``field.outside`` where there is padding. Boxes are moved and clipped, too, and
+        removed where nothing is left of them. Other fields, and arrays that are not in the spec, stay as they are.
 
         Args:
           batch: Name -> array, shape ``(n, ...)``.

@@ -1,4 +1,4 @@
-"""Where pictures come from: ``load(name, split)`` reads a data set into memory, ``open_set`` leaves it on disk.
+"""Where images come from: ``load(name, split)`` reads a data set into memory, ``open_set`` leaves it on disk.
 
 ``digits`` comes with scikit-learn: nothing to download. ``folder:path`` and ``npz:path`` are the user's own. Every
 other name is one of TensorFlow Datasets (TFDS), prepared by ``python -m cnn_jax.data.prepare <name>``. Split
@@ -31,7 +31,7 @@ SOURCES: dict[str, Source] = {
     ),
 }
 """What stands before the colon of a name -> ``source(path, split, *, data_dir, image_shape, framing)``, which gives a
-:class:`Dataset` or, for pictures that may have to stay on disk, :class:`Records`. A new source is one more entry."""
+:class:`Dataset` or, for images that may have to stay on disk, :class:`Records`. A new source is one more entry."""
 
 
 def open_set(
@@ -45,14 +45,14 @@ def open_set(
     """One split of a data set, left on disk where it is there as files.
 
     Args:
-      name: ``"digits"``; ``"photographs"``, two of them in pieces; ``"folder:path"``: pictures in one subfolder per
+      name: ``"digits"``; ``"photographs"``, two of them in pieces; ``"folder:path"``: images in one subfolder per
         class, or such folders in ``train``, ``val`` and ``test``; ``"npz:path"``: NumPy arrays; or the name of a
-        TFDS set of labelled pictures, with its configuration and version where wanted: ``"mnist"``,
+        TFDS set of labelled images, with its configuration and version where wanted: ``"mnist"``,
         ``"cifar10:3.0.2"``, ``"cifar10_corrupted/fog_1"``.
       split: A TFDS split expression. ``digits`` has ``train`` (1,297), ``validation`` (200) and ``test`` (300); where
         a source has no parts, ``train``, ``validation`` and ``test`` are 80, 10 and 10 % of each class.
       data_dir: Where TFDS keeps its sets; by default ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
-      image_shape: ``(height, width, channels)`` to which pictures of different sizes are brought.
+      image_shape: ``(height, width, channels)`` to which images of different sizes are brought.
       framing: How: ``"crop"`` cuts the middle out, ``"fit"`` fills up, ``"stretch"`` changes the aspect.
 
     Returns:
@@ -60,7 +60,7 @@ def open_set(
 
     Raises:
       UsageError: For an unknown or unprepared set, a split that does not exist or is empty, or a set that is not
-        pictures with one label each.
+        images with one label each.
 
     Example:
       >>> open_set("digits", "test").image_shape

@@ -1,6 +1,7 @@
 """Split expressions, and the split of a set that comes without one."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -9,6 +10,8 @@ from jaxtyping import Int
 from cnn_jax.errors import UsageError
 
 HELD_OUT = 0.1  # of each class for validation, and as much for the test
+SLICE = re.compile(r"(\w+)\[([^\]]*)\]")
+LAST_PERCENT = re.compile(r"-\s*(\d+)\s*%")
 
 
 def resolve_split(name: str, split: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int]]:
@@ -29,6 +32,14 @@ def resolve_split(name: str, split: str, sizes: Mapping[str, int]) -> list[tuple
         for part, size in sizes.items()
     }
     known = ", ".join(f"{part!r} ({size})" for part, size in sizes.items())
+    for part, bounds in SLICE.findall(split):
+        for percent in LAST_PERCENT.findall(bounds):
+            # TFDS would read [-0:], which is everything: validation examples among those that are trained on.
+            if int(percent) and part in sizes and round(int(percent) * sizes[part] / 100) == 0:
+                raise UsageError(
+                    f"data set {name!r}: split {split!r}: -{percent}% of {sizes[part]} examples is none; give a number "
+                    f"of examples, such as {part}[-1:]"
+                )
     try:
         instructions = AbstractSplit.from_spec(split).to_absolute(infos)
     except (NotImplementedError, ValueError) as error:

@@ -177,7 +177,7 @@ def choose_loading(loading: str, num_bytes: int) -> str:
     Args:
       loading: ``"memory"``, ``"stream"``, or ``"auto"``: in memory when all fits into a quarter of what is free, on
         the host and on the device.
-      num_bytes: Of all the sets' pictures.
+      num_bytes: Of all the sets' images.
 
     Returns:
       ``"memory"`` or ``"stream"``.

@@ -30,10 +30,10 @@ def open_tfds(
     image_shape: tuple[int, int, int] | None,
     framing: str,
 ) -> Records:
-    """A split of a TFDS set of labelled pictures. Pictures of one size stay as they are; others need ``image_shape``.
+    """A split of a TFDS set of labelled images. Images of one size stay as they are; others need ``image_shape``.
 
     Raises:
-      UsageError: For an unknown or unprepared set, a bad split, or a set that is not pictures with one label each.
+      UsageError: For an unknown or unprepared set, a bad split, or a set that is not images with one label each.
     """
     with quiet_tfds():
         builder = tfds_builder(name, data_dir=data_dir)
@@ -43,7 +43,7 @@ def open_tfds(
             image_shape = declared
         elif image_shape is None:
             raise UsageError(
-                f"data set {name!r} has pictures of different sizes {declared}; "
+                f"data set {name!r} has images of different sizes {declared}; "
                 "give image_shape=(height, width, channels) to bring them to"
             )
         if not builder.info.splits:
@@ -83,7 +83,7 @@ def tfds_class_names(name: str, *, data_dir: str | PathLike[str] | None = None) 
     """The names of a TFDS set's classes, in order; of many sets that are not prepared, their numbers.
 
     Raises:
-      UsageError: For an unknown set, or one that is not pictures with one label each.
+      UsageError: For an unknown set, or one that is not images with one label each.
     """
     with quiet_tfds():
         info = tfds_builder(name, data_dir=data_dir).info
@@ -182,7 +182,7 @@ def quiet_tfds() -> Iterator[None]:
 
 
 def _image_and_label_keys(name: str, info: Any) -> tuple[str, str]:
-    """The names of the one picture and the one class label that TFDS declares as the set's (input, target)."""
+    """The names of the one image and the one class label that TFDS declares as the set's (input, target)."""
     import tensorflow_datasets as tfds
 
     keys, features = info.supervised_keys, info.features
@@ -191,10 +191,10 @@ def _image_and_label_keys(name: str, info: Any) -> tuple[str, str]:
     if kinds != (tfds.features.Image, tfds.features.ClassLabel):
         declared = "nothing" if not kinds else " -> ".join(kind.__name__ for kind in kinds)
         raise UsageError(
-            f"data set {name!r} is not pictures with one label each (TFDS declares {declared}); choose another"
+            f"data set {name!r} is not images with one label each (TFDS declares {declared}); choose another"
         )
     image_key, label_key = keys
     dtype = np.dtype(features[image_key].np_dtype).name
     if dtype not in IMAGE_DTYPES:
-        raise UsageError(f"data set {name!r} has {dtype} pictures; only {' and '.join(IMAGE_DTYPES)} are supported")
+        raise UsageError(f"data set {name!r} has {dtype} images; only {' and '.join(IMAGE_DTYPES)} are supported")
     return image_key, label_key

@@ -1,4 +1,4 @@
-"""The user's own pictures: files written with Pillow in every form, read back and compared with what was drawn."""
+"""The user's own images: files written with Pillow in every form, read back and compared with what was drawn."""
 
 import numpy as np
 import pytest
@@ -181,17 +181,17 @@ class TestBadFiles:
         path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
         with pytest.raises(UsageError) as caught:
             read(path)
-        assert str(caught.value).startswith(f"{path}: cannot be read as a picture: ")
+        assert str(caught.value).startswith(f"{path}: cannot be read as an image: ")
         assert "\n" not in str(caught.value)
 
     def test_no_picture(self, tmp_path):
         path = tmp_path / "notes.png"
         path.write_text("Buy milk.\n" * 100)
-        with pytest.raises(UsageError, match=r"notes.png: cannot be read as a picture"):
+        with pytest.raises(UsageError, match=r"notes.png: cannot be read as an image"):
             read(path)
         with pytest.raises(UsageError, match=r"missing.png: there is no such file"):
             read(tmp_path / "missing.png")
-        with pytest.raises(UsageError, match="cannot be read as a picture"):
+        with pytest.raises(UsageError, match="cannot be read as an image"):
             read(tmp_path)
 
     def test_a_damaged_byte_is_noticed_or_harmless(self, save, tmp_path):
@@ -215,7 +215,7 @@ class TestBadFiles:
 
     def test_unknown_options(self, save):
         path = save(INK)
-        with pytest.raises(UsageError, match="channels=2; pictures have 1"):
+        with pytest.raises(UsageError, match="channels=2; images have 1"):
             read(path, channels=2)
 
 
@@ -234,9 +234,9 @@ class TestFind:
         assert find_images(["~/a.png"]) == [tmp_path / "a.png"]
 
     def test_nothing_found(self, tmp_path):
-        with pytest.raises(UsageError, match="no pictures in this folder"):
+        with pytest.raises(UsageError, match="no images in this folder"):
             find_images([tmp_path])
         with pytest.raises(UsageError, match=r"nowhere.png: there is no such file or folder"):
             find_images([tmp_path / "nowhere.png"])
-        with pytest.raises(UsageError, match="no pictures given"):
+        with pytest.raises(UsageError, match="no images given"):
             find_images([])

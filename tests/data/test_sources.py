@@ -90,7 +90,7 @@ class TestTfds:
         ("options", "complaint"),
         [
             ({"shape": (None, None, 3)}, "different sizes (None, None, 3)"),
-            ({"dtype": "uint16"}, "has uint16 pictures"),
+            ({"dtype": "uint16"}, "has uint16 images"),
             ({"file_format": "tfrecord"}, "stored as tfrecord"),
             ({"supervised_keys": ()}, "TFDS declares nothing"),
             ({"supervised_keys": ("label", "image")}, "TFDS declares ClassLabel -> Image"),

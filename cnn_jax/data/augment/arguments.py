@@ -44,7 +44,7 @@ def check_size(augmentation: str, size: tuple[int, ...], *, most: int = 2) -> No
 
 
 def check_mode(augmentation: str, mode: str) -> None:
-    """Rejects an unknown rule for what lies beyond a picture's border."""
+    """Rejects an unknown rule for what lies beyond an image's border."""
     if mode not in MODES:
         raise UsageError(f"{augmentation}: unknown mode={mode!r}; {nearest(mode, MODES)}")
 

@@ -1,4 +1,4 @@
-"""Several views of a picture at test time, whose predictions are averaged."""
+"""Several views of an image at test time, whose predictions are averaged."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ TEST_TIME = ("mirror", "ten_crop")
 
 
 def mirror(images: Shaped[Array, "..."]) -> Float[Array, "2 batch height width channels"]:
-    """Each picture and its mirror image.
+    """Each image and its mirror image.
 
     Args:
       images: Floating point, shape ``(batch, height, width, channels)``.
@@ -31,7 +31,7 @@ def mirror(images: Shaped[Array, "..."]) -> Float[Array, "2 batch height width c
 
 
 def ten_crop(images: Shaped[Array, "..."], *, size: tuple[int, int]) -> Float[Array, "10 batch height width channels"]:
-    """The four corners and the centre of each picture, and their mirror images (Krizhevsky et al. 2012, section 4.1).
+    """The four corners and the centre of each image, and their mirror images (Krizhevsky et al. 2012, section 4.1).
 
     Args:
       images: Floating point, shape ``(batch, height, width, channels)``, larger than ``size``.
@@ -52,7 +52,7 @@ def ten_crop(images: Shaped[Array, "..."], *, size: tuple[int, int]) -> Float[Ar
     rows, columns = images.shape[1] - size[0], images.shape[2] - size[1]
     if min(rows, columns) < 0 or max(rows, columns) == 0:
         raise UsageError(
-            f"ten_crop: crops of {size[0]}x{size[1]} need larger pictures than {images.shape[1]}x{images.shape[2]}; "
+            f"ten_crop: crops of {size[0]}x{size[1]} need larger images than {images.shape[1]}x{images.shape[2]}; "
             "read them larger (config.data.size) or use 'mirror'"
         )
     places = [(0, 0), (0, columns), (rows, 0), (rows, columns), (rows // 2, columns // 2)]
@@ -69,10 +69,10 @@ def check_test_time(name: str) -> None:
 def test_time_views(
     name: str, images: Shaped[Array, "..."], *, size: tuple[int, int]
 ) -> Float[Array, "views batch height width channels"] | None:
-    """The views that a config names, of pictures as they are stored.
+    """The views that a config names, of images as they are stored.
 
     Args:
-      name: ``"mirror"``, ``"ten_crop"``, or empty for no views but the picture.
+      name: ``"mirror"``, ``"ten_crop"``, or empty for no views but the image.
       images: uint8 (0..255) or floating point (0..1), shape ``(batch, height, width, channels)``.
       size: Of the ten crops.
 

@@ -1,6 +1,6 @@
-"""A folder of the user's own pictures as a data set: ``folder:path``, or ``python -m cnn_jax.data.folder path``.
+"""A folder of the user's own images as a data set: ``folder:path``, or ``python -m cnn_jax.data.folder path``.
 
-One subfolder per class, pictures in it to any depth; or such folders in ``train``, ``val`` and ``test``. Every file is
+One subfolder per class, images in it to any depth; or such folders in ``train``, ``val`` and ``test``. Every file is
 decoded once to see that it is whole; what was found is kept in the user's cache folder, and only files of another size
 or time of change are looked at again.
 """
@@ -32,7 +32,7 @@ INDEX_VERSION = 2
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A picture file as it was found.
+    """An image file as it was found.
 
     Attributes:
       path: Relative to the folder, with ``/``.
@@ -63,7 +63,7 @@ class FolderContents:
     broken: tuple[File, ...]
 
     def __str__(self) -> str:
-        lines = [f"{self.root}: {len(self.files):,} pictures, {len(self.class_names)} classes"]
+        lines = [f"{self.root}: {len(self.files):,} images, {len(self.class_names)} classes"]
         for part in dict.fromkeys(file.part for file in self.files):
             counts = Counter(file.class_name for file in self.files if file.part == part)
             listed = ", ".join(f"{name} {counts[name]:,}" for name in self.class_names[:20])
@@ -71,7 +71,7 @@ class FolderContents:
             lines.append(f"  {part or 'by class'}: {listed}{more}")
         empty = sorted(set(self.class_names) - {file.class_name for file in self.files})
         if empty:
-            lines.append(f"  without a picture: {', '.join(empty[:20])}" + (" ..." if len(empty) > 20 else ""))
+            lines.append(f"  without an image: {', '.join(empty[:20])}" + (" ..." if len(empty) > 20 else ""))
         widths, heights = [file.width for file in self.files], [file.height for file in self.files]
         lines.append(
             f"  sizes from {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}, "
@@ -86,12 +86,12 @@ class FolderContents:
 
 
 def open_folder(path: str, split: str, *, image_shape: tuple[int, int, int] | None, framing: str = "crop") -> Records:
-    """A split of a folder of pictures.
+    """A split of a folder of images.
 
     Args:
       path: Of the folder.
       split: A split expression. Without folders ``train``, ``val``, ``test`` the classes are split 80, 10, 10 %.
-      image_shape: ``(height, width, channels)`` of the pictures; 1 channel takes them as grey.
+      image_shape: ``(height, width, channels)`` of the images; 1 channel takes them as grey.
       framing: As in :class:`~cnn_jax.data.Records`.
 
     Returns:
@@ -102,7 +102,7 @@ def open_folder(path: str, split: str, *, image_shape: tuple[int, int, int] | No
     """
     name = f"folder:{path}"
     if image_shape is None or image_shape[-1] not in (1, 3):
-        raise UsageError(f"data set {name!r}: give image_shape=(height, width, 1 or 3) to bring the pictures to")
+        raise UsageError(f"data set {name!r}: give image_shape=(height, width, 1 or 3) to bring the images to")
     contents = scan_folder(path)
     labels = [contents.class_names.index(file.class_name) for file in contents.files]
     paths = [file.path for file in contents.files]
@@ -132,7 +132,7 @@ def open_folder(path: str, split: str, *, image_shape: tuple[int, int, int] | No
 
 @dataclasses.dataclass(frozen=True)
 class FolderReader:
-    """Reads examples from picture files; see :data:`~cnn_jax.data.records.Reader`."""
+    """Reads examples from image files; see :data:`~cnn_jax.data.records.Reader`."""
 
     root: str
     paths: tuple[str, ...]
@@ -156,10 +156,10 @@ class FolderReader:
 
 
 def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
-    """Looks at every picture of a folder of classes, or of parts of classes.
+    """Looks at every image of a folder of classes, or of parts of classes.
 
     Raises:
-      UsageError: There are no classes in it, or no good picture.
+      UsageError: There are no classes in it, or no good image.
     """
     root = Path(path).expanduser().absolute()
     if not str(path) or not root.is_dir():
@@ -188,7 +188,7 @@ def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
                 seen[relative] = [0, 0, "", 0, 0, f"cannot be read: {error.strerror}"]
         return len(chosen)
 
-    with showing_progress(f"checking the pictures of {root.name}", len(listed)) as advance:
+    with showing_progress(f"checking the images of {root.name}", len(listed)) as advance:
         for count in in_threads(check, range(0, len(listed), CHECKED_AT_ONCE)):
             advance(count)
     if seen != known:
@@ -197,7 +197,7 @@ def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
     files = [File(relative, part, class_name, *seen[relative][2:]) for relative, part, class_name in listed]
     good, broken = [file for file in files if not file.error], [file for file in files if file.error]
     if not good:
-        raise UsageError(f"data set 'folder:{path}': no pictures in its {len(folders)} class folders")
+        raise UsageError(f"data set 'folder:{path}': no images in its {len(folders)} class folders")
     class_names = tuple(sorted({name for _, name in folders}))
     return FolderContents(root, class_names, tuple(good), tuple(broken))
 
@@ -206,9 +206,7 @@ def _class_folders(root: Path) -> dict[tuple[str, str], Path]:
     """The folder of each (part, class)."""
     inside = _subfolders(root)
     if not inside:
-        raise UsageError(
-            f"data set 'folder:{root}': has no subfolders; put the pictures of each class in one of its own"
-        )
+        raise UsageError(f"data set 'folder:{root}': has no subfolders; put the images of each class in one of its own")
     if "train" not in {folder.name.lower() for folder in inside}:
         return {("", folder.name): folder for folder in inside}
     unknown = [folder.name for folder in inside if folder.name.lower() not in PARTS]
