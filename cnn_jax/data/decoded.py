@@ -47,8 +47,9 @@ def decoded_once(identity: str, count: int, num_bytes: int, decode: Callable[[],
     with contextlib.suppress(OSError):  # a full or read-only disk: nothing is kept
         path.parent.mkdir(parents=True, exist_ok=True)
         _make_room(path.parent, num_bytes)
-from cnn_jax.data.dataset import Arrays
-from cnn_jax.runtime.files import cache_folder, open_atomically
+        with open_atomically(path) as file:
+            np.savez(file, **{f"{PREFIX}{name}": array for name, array in arrays.items()})
+    return arrays
 
 
 def _make_room(folder: Path, num_bytes: int) -> None:
