@@ -4,11 +4,12 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, Shaped
 
-from cnn_jax.data.fields import Described, Field, Spec, check_fields, is_labelled_images
+from cnn_jax.data.fields import Described, Field, check_fields, is_labelled_images
 from cnn_jax.errors import UsageError
 
 IMAGE_DTYPES = ("uint8", "float32")
@@ -41,7 +42,7 @@ class Dataset(Described):
     name: str
     split: str
     fields: Mapping[str, Shaped[np.ndarray, "..."]]
-    spec: Spec | Mapping[str, Field | str]  # type: ignore[assignment]  # only Fields once it is made
+    spec: Mapping[str, Any]  # a Field of each once the set is made
     report: str = ""
 
     def __post_init__(self) -> None:
@@ -178,7 +179,7 @@ class Dataset(Described):
         digest = hashlib.sha256()
         names = sorted(self.fields)
         if is_labelled_images(self.spec):  # as before there were other fields, so that old runs can be continued
-            head = (self.images.shape, self.images.dtype.name, self.class_names)
+            head: tuple[Any, ...] = (self.images.shape, self.images.dtype.name, self.class_names)
         else:
             head = (len(self), *((name, self.spec[name].identity) for name in names))
         digest.update(repr(head).encode())

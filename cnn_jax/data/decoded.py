@@ -9,6 +9,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -48,7 +49,8 @@ def decoded_once(identity: str, count: int, num_bytes: int, decode: Callable[[],
         path.parent.mkdir(parents=True, exist_ok=True)
         _make_room(path.parent, num_bytes)
         with open_atomically(path) as file:
-            np.savez(file, **{f"{PREFIX}{name}": array for name, array in arrays.items()})
+            named: dict[str, Any] = {f"{PREFIX}{name}": array for name, array in arrays.items()}
+            np.savez(file, **named)
     return arrays
 
 

@@ -98,7 +98,8 @@ class Fields:
         beyond the border. Boxes move with their pixels and are clipped; those that are left without area are removed,
         with the other entries of the same count. Other fields stay as they are.
         """
-        new, kept = {}, {}
+        new: dict[str, Array] = {}
+        kept: dict[str, Any] = {}
         after = {**frame, **movement.sizes}
         for name, field in self.spec.items():
             array = jnp.asarray(self.arrays[name])
@@ -157,7 +158,7 @@ def batch_frame(augmentation: str, images: Shaped[Array, "..."] | Fields) -> Fra
 def moved(images: Images, movement: Movement, frame: Frame) -> Images:
     """Images, or all fields of a batch, after a geometric change."""
     if isinstance(images, Fields):
-        return images.moved(movement, frame)
+        return images.moved(movement, frame)  # type: ignore[return-value]
     return movement.pixels(images, PIXEL_AXES)
 
 

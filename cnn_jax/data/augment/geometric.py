@@ -6,6 +6,8 @@ see :meth:`~cnn_jax.data.augment.Fields.moved`. What is said of rows and columns
 all frames of a video.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -306,7 +308,7 @@ def affine(
         centre = (frame[axis] - 1) / 2
         return (jnp.arange(frame[axis]) - centre - shift * frame[axis]) / drawn(key)[3] + centre
 
-    along = {axis: jax.vmap(lambda key, axis=axis: places(key, axis))(keys) for axis in OWN_DRAWS if axis in frame}
+    along = {axis: jax.vmap(functools.partial(places, axis=axis))(keys) for axis in OWN_DRAWS if axis in frame}
     if "height" not in frame:
         return moved(images, Warped(None, along, mode), frame)
     height, width = frame["height"], frame["width"]

@@ -57,7 +57,8 @@ def cutout(
         if not names:
             raise UsageError("cutout: there is no image, volume or video to hide a part of")
         batch_frame("cutout", images)
-        return images.replaced({name: _hidden(key, jnp.asarray(images.arrays[name]), size, fill) for name in names})
+        hidden = {name: _hidden(key, jnp.asarray(images.arrays[name]), size, fill) for name in names}
+        return images.replaced(hidden)  # type: ignore[return-value]
     check_images("cutout", images)
     return _hidden(key, images, size, fill)
 

@@ -109,7 +109,7 @@ class Cropped(Movement):
         if self.padding:
             around = [(0, 0), *((self.padding,) * 2 if name in self.starts else (0, 0) for name in names)]
             value = {"constant_values": outside} if self.mode == "zero" else {}
-            padded = jnp.pad(array, around, mode=MODES[self.mode], **value)  # type: ignore[call-overload]
+            padded = jnp.pad(array, around, mode=MODES[self.mode], **value)
         else:
             padded = array
         sizes = [self.lengths.get(name, size) for name, size in zip(names, array.shape[1:], strict=True)]
