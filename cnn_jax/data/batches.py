@@ -95,8 +95,8 @@ def _shuffled(key: Key[Array, ""], positions: Integer[Array, " n"], num_examples
     """Which examples a pseudo-random permutation of all of them puts at the given positions.
 
     A Feistel network permutes the numbers of 2 * half_bits bits (Luby and Rackoff 1988, "How to construct pseudorandom
-    permutations from pseudorandom functions"); a result that is no example is permuted again until it is one, which
-    keeps it a permutation (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+    permutations from pseudorandom functions"); a result that is not the number of an example is permuted again until it
+    is, which keeps it a permutation (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
     Sorting random numbers, as ``jax.random.permutation`` does, takes 37 ms for MNIST on one CPU core: as much as
     several training steps, for a batch of which a permutation of all examples is not needed.
     """

@@ -1,4 +1,4 @@
-"""The user's own images, brought to the form of the images a network was trained on.
+"""Reading the user's own image files, in the form of the images that a network was trained on.
 
 Any size; grey, colour, palette, transparency, 1 to 16 bits; turned as the camera says; the first frame of an animation.
 What had to be assumed is returned as text beside the pixels, so that a surprising prediction can be understood.
@@ -88,8 +88,8 @@ def read_image(
       height: Of the result, as in the training set.
       width: Of the result.
       channels: 1 for a network of grey images, 3 for one of colour images.
-      invert: True turns dark into light. ``"auto"`` assumes a grey network trained on light ink on a dark ground, as
-        MNIST, Fashion-MNIST and the digits are: it inverts a grey image whose border is lighter than its inside.
+      invert: True turns dark into light. ``"auto"`` assumes a grey network trained on light ink on a dark background,
+        as MNIST, Fashion-MNIST and the digits are: it inverts a grey image whose border is lighter than its inside.
         Colour images are never inverted by ``"auto"``.
       resize: ``"fit"`` keeps the aspect and fills up with the border's median colour; ``"stretch"`` does not keep it;
         ``"crop"`` keeps it and cuts the centre out.
@@ -101,7 +101,7 @@ def read_image(
       The :class:`ReadImage`: ``pixels`` and what was ``assumed``.
 
     Raises:
-      UsageError: The file is no image or is cut short, or an option is unknown.
+      UsageError: The file is not an image or is cut short, or an option is unknown.
     """
     if channels not in (1, 3):
         raise UsageError(f"read_image: channels={channels}; images have 1 (grey) or 3 (colour)")
@@ -117,7 +117,9 @@ def read_image(
     if invert == "auto":
         invert = channels == 1 and _border_is_lighter(np.asarray(image))
         if channels == 1:
-            assumed.append("inverted: dark ink on light paper" if invert else "not inverted: light ink on dark ground")
+            assumed.append(
+                "inverted: dark ink on light paper" if invert else "not inverted: light ink on dark background"
+            )
     if invert:
         image = ImageOps.invert(image)
     framed = None
@@ -142,7 +144,7 @@ def decode_image(content: bytes, path: str | PathLike[str], *, channels: int, le
       A Pillow image of mode ``L`` or ``RGB``; transparent parts are white, or black where what is visible is light.
 
     Raises:
-      UsageError: It is no image or is cut short.
+      UsageError: It is not an image or is cut short.
     """
     image = _without_transparency(_eight_bits(_open(path, [], content, least), path), [])
     return _in_mode(image, "L" if channels == 1 else "RGB")
@@ -167,7 +169,7 @@ def _open(path: str | PathLike[str], assumed: list[str], content: bytes | None =
                 if getattr(image, "n_frames", 1) > 1:
                     assumed.append(f"first of {image.n_frames} frames")  # type: ignore[attr-defined]
                 if least:
-                    image.draft("", (2 * least, 2 * least))  # no other mode; only JPEG heeds it
+                    image.draft("", (2 * least, 2 * least))  # no other mode; only JPEG files use it
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 return image
@@ -210,9 +212,9 @@ def _without_transparency(image: Image.Image, assumed: list[str]) -> Image.Image
     if weights.min() == 255:
         return opaque
     visible = np.average(np.asarray(opaque.convert("L"), np.float64), weights=weights) if weights.any() else 0.0
-    ground = "white" if visible < 128 else "black"
-    assumed.append(f"transparent parts taken as {ground}")
-    return Image.composite(opaque, Image.new(opaque.mode, opaque.size, ground), alpha)
+    background = "white" if visible < 128 else "black"
+    assumed.append(f"transparent parts taken as {background}")
+    return Image.composite(opaque, Image.new(opaque.mode, opaque.size, background), alpha)
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -221,7 +223,7 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def _border_is_lighter(pixels: UInt8[np.ndarray, "height width"]) -> bool:
-    """Whether the ground (the border's median) is lighter than the image is on average."""
+    """Whether the background (the border's median) is lighter than the image is on average."""
     return bool(np.median(border(pixels)) > pixels.mean())
 
 
@@ -236,7 +238,7 @@ def _resized(image: Image.Image, size: tuple[int, int], resize: str, assumed: li
         return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
     scale = min(wanted_width / width, wanted_height / height)
     inner = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BILINEAR)
-    ground = np.median(border(np.asarray(image)), axis=0).astype(int)
-    framed = Image.new(image.mode, size, tuple(np.atleast_1d(ground).tolist()))
+    background = np.median(border(np.asarray(image)), axis=0).astype(int)
+    framed = Image.new(image.mode, size, tuple(np.atleast_1d(background).tolist()))
     framed.paste(inner, ((wanted_width - inner.width) // 2, (wanted_height - inner.height) // 2))
     return framed

@@ -1,4 +1,4 @@
-"""Framing a drawn or photographed sign as the images of the training set are framed.
+"""Framing a drawn or photographed digit or letter as those of the training set are framed.
 
 MNIST's digits were scaled to 20 pixels and centred by mass in 28x28 (LeCun et al. 1998), the 8x8 digits fill their
 frame: a network trained on them fails on a digit somewhere on a sheet of grey paper. What the frame is like is measured
@@ -13,16 +13,16 @@ from PIL import Image
 
 MEASURED_IMAGES = 1000
 WORKING_SIDE = 1024  # larger photographs are shrunk first
-FRAMED_PART = 0.9  # of the images must have a black border for the set to count as ink on a dark ground
-LEAST_CONTRAST = 16  # of 255: what is fainter than this above the ground is no ink
+FRAMED_PART = 0.9  # of the images must have a black border for the set to count as ink on a dark background
+LEAST_CONTRAST = 16  # of 255: what stands out less than this from the background is not ink
 LEAST_SIGNAL_TO_NOISE = 6.0
 
 
 def measure_ink_extent(images: Shaped[np.ndarray, "n height width channels"]) -> float | None:
-    """How much of the frame the ink takes in a training set of light ink on a dark ground.
+    """How much of the frame the ink takes in a training set of light ink on a dark background.
 
     Args:
-      images: uint8 images of the training set; the first 1,000 are looked at.
+      images: uint8 images of the training set; the first 1,000 are measured.
 
     Returns:
       The median, over the images, of the longest side of the ink's bounding box as a part of the image's side:
@@ -50,9 +50,9 @@ def measure_ink_extent(images: Shaped[np.ndarray, "n height width channels"]) ->
 def frame_ink(
     pixels: UInt8[np.ndarray, "rows columns"], *, height: int, width: int, extent: float
 ) -> UInt8[np.ndarray, "height width"] | None:
-    """Light ink on a dark ground, brought to the light, contrast, size and place that a training set has.
+    """Light ink on a dark background, brought to the brightness, contrast, size and place that a training set has.
 
-    The ground is a plane fitted to the border's grey values and becomes black; the lightest ink becomes white. The
+    The background is a plane fitted to the border's grey values and becomes black; the lightest ink becomes white. The
     ink's bounding box is scaled to ``extent`` of the frame and its centre of mass put in the middle, as far as it stays
     inside.
 
@@ -63,13 +63,13 @@ def frame_ink(
       extent: From :func:`measure_ink_extent`.
 
     Returns:
-      The framed image, or None when nothing stands out from the ground.
+      The framed image, or None when nothing stands out from the background.
     """
     image = Image.fromarray(pixels)
     image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
     pixels = np.asarray(image)
-    ground = _fitted_ground(pixels)
-    above = pixels - ground
+    background = _fitted_background(pixels)
+    above = pixels - background
     noise = 1.4826 * np.median(np.abs(border(above)))  # a standard deviation, were it Gaussian
     peak = np.percentile(above, 99.9) if above.size > 1000 else above.max()
     if peak < max(LEAST_CONTRAST, LEAST_SIGNAL_TO_NOISE * noise):
@@ -105,7 +105,7 @@ def _border_mask(shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
-def _fitted_ground(pixels: UInt8[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+def _fitted_background(pixels: UInt8[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
     """The plane through the border's grey values: light falls on paper from one side."""
     rows, columns = np.indices(pixels.shape)
     terms = np.stack([np.ones(pixels.shape), rows / pixels.shape[0], columns / pixels.shape[1]], axis=-1)

@@ -1,4 +1,4 @@
-"""scikit-learn's two photographs in pieces: real images in colour for trying out what is meant for ImageNet."""
+"""scikit-learn's two photographs in pieces: real colour images for trying out what is meant for ImageNet."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ def open_photographs(split: str, *, image_shape: tuple[int, int, int] | None, fr
       framing: As for :func:`cnn_jax.data.open_set`.
 
     Raises:
-      UsageError: There is no such split, or other than three channels are wanted.
+      UsageError: There is no such split, or ``image_shape`` does not have three channels.
 
     Example:
       >>> pieces = open_photographs("train", image_shape=(64, 64, 3), framing="crop")

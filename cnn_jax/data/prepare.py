@@ -132,7 +132,7 @@ def _summary(name: str, builder: Any, state: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, or 2 with one line on stderr for a mistake that the user can mend."""
+    """The command line; returns the exit code: 0, or 2 with one line on stderr for a mistake that the user can fix."""
     parser = argparse.ArgumentParser(prog="python -m cnn_jax.data.prepare", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="+", metavar="name", help="TFDS data set, e.g. mnist, cifar10_corrupted/fog_1")
     parser.add_argument(

@@ -30,7 +30,7 @@ SOURCES: dict[str, Source] = {
         path, split, image_shape=image_shape, framing=framing
     ),
 }
-"""What stands before the colon of a name -> ``source(path, split, *, data_dir, image_shape, framing)``, which gives a
+"""The part of a name before the colon -> ``source(path, split, *, data_dir, image_shape, framing)``, which gives a
 :class:`Dataset` or, for images that may have to stay on disk, :class:`Records`. A new source is one more entry."""
 
 

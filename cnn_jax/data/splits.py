@@ -70,8 +70,8 @@ def members_of_split(name: str, split: str, members: Mapping[str, Int[np.ndarray
 def stratified_parts(labels: Sequence[int], identities: Iterable[str]) -> dict[str, Int[np.ndarray, " _"]]:
     """Train, validation and test parts of a set that has none: 80, 10 and 10 % of each class.
 
-    Who goes where hangs on the identities alone, as does the order inside a part, which is mixed: examples added later
-    move few of the others, and a slice of a part is a random sample.
+    The part of an example depends on the identities alone, and so does the order inside a part, which is pseudo-random:
+    examples that are added later move few of the others, and a slice of a part is a random sample.
 
     Args:
       labels: Class numbers.

@@ -41,8 +41,8 @@ class Stream:
     Attributes:
       dataset: What is read.
       workers: Processes that read; 0 reads in threads of this one, and -1 in one process for each core. They are
-        started anew (spawned), so that none inherits JAX's threads; a script that uses them must keep its own
-        start under ``if __name__ == "__main__":``.
+        spawned, so that they do not inherit JAX's threads; a script that uses them must begin under
+        ``if __name__ == "__main__":``.
     """
 
     dataset: Records

@@ -171,7 +171,7 @@ def tfds_builder(name: str, *, data_dir: str | PathLike[str] | None = None) -> A
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-    """Keeps TFDS's advice, to install OpenCV and the like, from the user's terminal; errors still raise."""
+    """Hides TFDS's log lines, such as advice to install OpenCV; errors are still raised."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

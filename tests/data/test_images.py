@@ -13,7 +13,7 @@ from tests.requirements import require_data
 # A real digit, light ink on a dark ground, with the empty margin that a scan has.
 INK = np.pad(np.rint(load_digits().images[0] * (255 / 16)).astype(np.uint8), 2)
 COLOUR = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
-NOT_INVERTED = "not inverted: light ink on dark ground"
+NOT_INVERTED = "not inverted: light ink on dark background"
 INVERTED = "inverted: dark ink on light paper"
 
 

@@ -177,11 +177,11 @@ def _grey(images: Array, augmentation: str) -> Array:
     return (images * jnp.asarray(LUMA, images.dtype)).sum(axis=-1, keepdims=True)
 
 
-def _blended(key: Array, images: Array, ground: Array, strength: int | float, augmentation: str) -> Array:
+def _blended(key: Array, images: Array, background: Array, strength: int | float, augmentation: str) -> Array:
     check_range(augmentation, "strength", strength, 0, 1)
 
     def draw(key: Array) -> Array:
         return jax.random.uniform(key, (1, 1, 1), images.dtype, 1 - strength, 1 + strength)
 
     factors = jax.vmap(draw)(example_keys(key, len(images)))
-    return (ground + factors * (images - ground)).clip(0, 1)
+    return (background + factors * (images - background)).clip(0, 1)

@@ -1,8 +1,8 @@
 """A folder of the user's own images as a data set: ``folder:path``, or ``python -m cnn_jax.data.folder path``.
 
 One subfolder per class, images in it to any depth; or such folders in ``train``, ``val`` and ``test``. Every file is
-decoded once to see that it is whole; what was found is kept in the user's cache folder, and only files of another size
-or time of change are looked at again.
+decoded once to check that it is complete; the result is kept in the user's cache folder, and only files whose size or
+modification time has changed are checked again.
 """
 
 import dataclasses
@@ -156,10 +156,10 @@ class FolderReader:
 
 
 def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
-    """Looks at every image of a folder of classes, or of parts of classes.
+    """Checks every image of a folder of classes, or of parts of classes.
 
     Raises:
-      UsageError: There are no classes in it, or no good image.
+      UsageError: There are no classes in it, or no readable image.
     """
     root = Path(path).expanduser().absolute()
     if not str(path) or not root.is_dir():
@@ -248,5 +248,5 @@ def _read_index(file: Path) -> dict[str, list]:
     try:
         index = json.loads(file.read_text())
         return index["files"] if index["version"] == INDEX_VERSION else {}
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or spoilt
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged
         return {}
