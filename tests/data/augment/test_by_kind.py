@@ -350,6 +350,11 @@ def test_an_augmentation_of_images_alone_is_refused_where_masks_would_not_follow
     augment.Augmentation(["roll"], spec=SPEC)
 
 
+def test_a_batch_without_all_fields_of_the_spec_is_refused():
+    with pytest.raises(UsageError, match="the batch has photo, but no image, label; give spec= of the examples"):
+        augment.Augmentation(["flip"], num_classes=2)(KEY, {"photo": BATCH["image"]}, step=0, epoch=0)
+
+
 @pytest.mark.parametrize(
     ("arrays", "kinds", "complaint"),
     [
