@@ -150,8 +150,8 @@ class Augmentation:
         """The batch's fields, with pixels on the scale 0 to 1, and labels as distributions if they will be mixed."""
         if missing := [name for name in self._spec if name not in batch]:
             raise UsageError(
-                f"config.data.augment: the batch has {', '.join(batch)}, but no {', '.join(missing)}; give spec= of the "
-                "examples"
+                f"config.data.augment: the batch has {', '.join(batch)}, but no {', '.join(missing)}; give spec= of "
+                "the examples"
             )
         arrays = {name: jnp.asarray(batch[name]) for name in self._spec}
         spec = dict(self._spec)
