@@ -150,6 +150,10 @@ class Dataset(Described):
     def part(self, start: int, stop: int) -> "Dataset":
         """The examples from ``start`` up to ``stop``, in the order in which they are stored.
 
+        Args:
+          start: The number of the first.
+          stop: The number after that of the last.
+
         Raises:
           UsageError: There are not so many.
 

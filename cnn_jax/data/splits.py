@@ -17,8 +17,13 @@ LAST_PERCENT = re.compile(r"-\s*(\d+)\s*%")
 def resolve_split(name: str, split: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int]]:
     """The (part, start, stop) that a TFDS split expression names, given the number of examples of every part.
 
+    Args:
+      name: The data set's, for messages.
+      split: The expression, such as ``"train[:90%]+test"``.
+      sizes: Part -> number of examples.
+
     Raises:
-      UsageError: There is no such split, or it is empty.
+      UsageError: There is no such split, it is empty, or a negative percentage of a part rounds to no example.
 
     Example:
       >>> resolve_split("mine", "train[:50%]+test", {"train": 8, "test": 3})
@@ -58,6 +63,14 @@ def resolve_split(name: str, split: str, sizes: Mapping[str, int]) -> list[tuple
 
 def members_of_split(name: str, split: str, members: Mapping[str, Int[np.ndarray, " _"]]) -> Int[np.ndarray, " chosen"]:
     """The examples that a split expression names, given those of every part.
+
+    Args:
+      name: The data set's, for messages.
+      split: The expression, such as ``"train[:90%]+test"``.
+      members: Part -> the numbers of its examples.
+
+    Raises:
+      UsageError: As :func:`resolve_split`.
 
     Example:
       >>> members_of_split("mine", "test+train[:1]", {"train": np.array([4, 2]), "test": np.array([0])}).tolist()

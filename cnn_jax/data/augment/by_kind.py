@@ -47,7 +47,12 @@ class Fields:
         return [name for name, field in self.spec.items() if field.kind in kinds]
 
     def replaced(self, arrays: Mapping[str, Any], spec: Spec | None = None) -> "Fields":
-        """The fields with some arrays, and some entries of the spec, replaced."""
+        """The fields with some arrays, and some entries of the spec, replaced.
+
+        Args:
+          arrays: Name -> new array.
+          spec: Name -> new field; None for none.
+        """
         return Fields({**self.arrays, **arrays}, {**self.spec, **(spec or {})})
 
     def axes(self, name: str) -> tuple[str, ...]:
@@ -90,13 +95,13 @@ class Fields:
     def moved(self, movement: Movement, frame: Frame) -> "Fields":
         """All fields after a geometric change.
 
-        Args:
-          movement: The change.
-          frame: The sizes before it, from :meth:`frame`.
-
         Images, volumes, video and signals are interpolated. Masks take the nearest pixel, and ``field.outside`` from
         beyond the border. Boxes move with their pixels and are clipped; those that are left without area are removed,
         with the other entries of the same count. Other fields stay as they are.
+
+        Args:
+          movement: The change.
+          frame: The sizes before it, from :meth:`frame`.
         """
         new: dict[str, Array] = {}
         kept: dict[str, Any] = {}
@@ -143,6 +148,10 @@ Images = TypeVar("Images", Array, Fields)
 def batch_frame(augmentation: str, images: Shaped[Array, "..."] | Fields) -> Frame:
     """The sizes of the axes that a geometric augmentation moves.
 
+    Args:
+      augmentation: Begins the messages.
+      images: Floating point, shape ``(batch, height, width, channels)``, or fields.
+
     Raises:
       UsageError: The images or fields cannot be augmented.
     """
@@ -156,7 +165,13 @@ def batch_frame(augmentation: str, images: Shaped[Array, "..."] | Fields) -> Fra
 
 
 def moved(images: Images, movement: Movement, frame: Frame) -> Images:
-    """Images, or all fields of a batch, after a geometric change."""
+    """Images, or all fields of a batch, after a geometric change.
+
+    Args:
+      images: The images or fields.
+      movement: The change.
+      frame: The sizes before it, from :func:`batch_frame`.
+    """
     if isinstance(images, Fields):
         return images.moved(movement, frame)  # type: ignore[return-value]
     return movement.pixels(images, PIXEL_AXES)

@@ -35,15 +35,31 @@ class Movement:
         return {}
 
     def pixels(self, array: Float[Array, "batch *sides channels"], axes: Axes) -> Float[Array, "batch *new channels"]:
-        """Interpolated values."""
+        """The array after the change, with values between pixels interpolated.
+
+        Args:
+          array: Floating point, channels last.
+          axes: The names of the axes between batch and channels.
+        """
         raise NotImplementedError
 
     def classes(self, array: Num[Array, "batch *sides"], axes: Axes, *, outside: int) -> Num[Array, "batch *new"]:
-        """The value of the nearest pixel; ``outside`` for what comes from beyond the border."""
+        """The array after the change, with the value of the nearest pixel.
+
+        Args:
+          array: Class numbers, without channels.
+          axes: The names of the axes after the batch.
+          outside: The value of what comes from beyond the border.
+        """
         raise NotImplementedError
 
     def boxes(self, boxes: Boxes, frame: Frame) -> Boxes:
-        """The boxes of what was in the boxes, not clipped; ``frame`` has the sizes before the change."""
+        """The boxes of what was in the boxes, not clipped.
+
+        Args:
+          boxes: ``(top, left, bottom, right)`` in pixels.
+          frame: The sizes before the change.
+        """
         raise NotImplementedError
 
 
