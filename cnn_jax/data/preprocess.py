@@ -164,7 +164,8 @@ class Preprocess:
         pixels = jnp.asarray(images, jnp.float32)
         if images.dtype == jnp.uint8:
             pixels = pixels / 255
-        mean, std = (jnp.asarray(numbers, jnp.float32).reshape(1, 1, 1, -1) for numbers in (self.mean, self.std))
+        last = (1,) * (pixels.ndim - 1) + (-1,)
+        mean, std = (jnp.asarray(numbers, jnp.float32).reshape(last) for numbers in (self.mean, self.std))
         return (jnp.asarray(self._resized(pixels)) - mean) / std
 
     def batch(self, batch: Mapping[str, Array | np.ndarray], spec: Spec) -> dict[str, Any]:
