@@ -152,8 +152,11 @@ class Preprocess:
           float32 of shape ``(n, *input_shape)``.
         """
         if images.ndim != 1 + len(self.input_shape):
-            expected = "(n, height, width, channels)" if len(self.input_shape) == 3 else f"(n, *{self.input_shape})"
-            raise UsageError(f"Preprocess: images have shape {images.shape}; give {expected}")
+            axes = {2: "length", 3: "height, width", 4: "depth or frames, height, width"}[len(self.input_shape)]
+            raise UsageError(
+                f"Preprocess: images have shape {images.shape}, but input_shape={self.input_shape} needs "
+                f"(n, {axes}, channels)"
+            )
         if images.dtype.name not in IMAGE_DTYPES:
             raise UsageError(f"Preprocess: images are {images.dtype}; give {' or '.join(IMAGE_DTYPES)}")
         if images.shape[-1] != self.input_shape[-1]:
@@ -164,7 +167,8 @@ class Preprocess:
         pixels = jnp.asarray(images, jnp.float32)
         if images.dtype == jnp.uint8:
             pixels = pixels / 255
-        mean, std = (jnp.asarray(numbers, jnp.float32).reshape(1, 1, 1, -1) for numbers in (self.mean, self.std))
+        last = (1,) * (pixels.ndim - 1) + (-1,)
+        mean, std = (jnp.asarray(numbers, jnp.float32).reshape(last) for numbers in (self.mean, self.std))
         return (jnp.asarray(self._resized(pixels)) - mean) / std
 
     def batch(self, batch: Mapping[str, Array | np.ndarray], spec: Spec) -> dict[str, Any]:
@@ -182,6 +186,7 @@ class Preprocess:
           UsageError: A field cannot be brought to ``input_shape``, or its size is not that of the others.
 
         Example:
+          >>> from cnn_jax.data import Field
           >>> preprocess = Preprocess((4, 4, 1), mean=(0.0,), std=(1.0,), resize="pad")
           >>> batch = {"image": np.ones((1, 2, 2, 1), np.float32), "inside": np.ones((1, 2, 2), np.uint8)}
           >>> spec = {"image": Field("image"), "inside": Field("mask", outside=0)}
