@@ -97,7 +97,7 @@ class Classification(Task):
         losses = self.losses(outputs, batch["label"])
         classes = _classes(batch["label"])
         correct = (outputs.argmax(axis=-1) == classes).astype(losses.dtype)
-        metrics = {"loss": mean_over(losses, batch), "accuracy": mean_over(correct, batch)}
+        metrics: training.Metrics = {"loss": mean_over(losses, batch), "accuracy": mean_over(correct, batch)}
         if self.config.top_k:
             own = jnp.take_along_axis(outputs, classes[:, None], axis=-1)
             among = (outputs > own).sum(axis=-1) < self.config.top_k
