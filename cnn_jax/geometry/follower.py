@@ -74,13 +74,6 @@ class Follower(Interpreter[Any]):
         return [note * (times or 1) for note in notes]
 
 
-def evaluating(module: nnx.Module) -> nnx.Module:
-    """A copy of a module whose normalisations and dropout evaluate, whatever the module itself does."""
-    copy = nnx.merge(*nnx.split(module))
-    copy.eval()
-    return copy
-
-
 def follow(layer: Callable[..., Any], place: Place) -> tuple[Place | None, int]:
     """What the output of a layer sees as it evaluates, and how many products of weights with inputs it has.
 
@@ -91,7 +84,7 @@ def follow(layer: Callable[..., Any], place: Place) -> tuple[Place | None, int]:
     Returns:
       None where the layer cannot be traced, or has several outputs.
     """
-    graph, state = nnx.split(evaluating(layer)) if isinstance(layer, nnx.Module) else (None, ())
+    graph, state = nnx.split(layer) if isinstance(layer, nnx.Module) else (None, ())
     x = jax.ShapeDtypeStruct(place.shape, jnp.float32)
 
     def run(state: Any, x: jax.Array) -> Any:

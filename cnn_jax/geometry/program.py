@@ -22,7 +22,7 @@ from jax.interpreters import ad, batching
 
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry.fields import ReceptiveField
-from cnn_jax.geometry.follower import Follower, evaluating
+from cnn_jax.geometry.follower import Follower
 from cnn_jax.geometry.interpreter import Values
 from cnn_jax.geometry.places import Place, Shape
 from cnn_jax.geometry.positions import by_description
@@ -104,7 +104,8 @@ def traced(model: Any, place: Place) -> Program:
     kind = type(model).__name__
     if not isinstance(model, nnx.Module):
         raise UsageError(f"trace: a {kind} is no nnx.Module; put layers into one, nn.Sequence({{name: layer}})")
-    model = evaluating(model)
+    model = nnx.merge(*nnx.split(model))  # a copy, whose normalisations and dropout can be told to evaluate
+    model.eval()
     graph, state = nnx.split(model)
     layers = {_name(path): module for path, module in nnx.iter_modules(model) if is_layer(module)}
     called: list[str] = []
