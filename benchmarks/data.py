@@ -295,7 +295,7 @@ def measure(seconds: float, jpegs: int) -> dict[str, dict[str, float]]:
     ):
         images = random.integers(0, 256, (count, *shape), np.uint8)
         labels = random.integers(0, 10, count).astype(np.int32)
-        found = data.Dataset(task, "train", images, labels, tuple("0123456789"))
+        found = data.Dataset.of_images(task, "train", images, labels, tuple("0123456789"))
         tasks[task] = {
             "ours, in memory": ours_in_memory(images, labels, calls, 128, seconds),
             "ours, stream, threads": ours_streamed(found, calls, 128, seconds, 0, shape[0]),

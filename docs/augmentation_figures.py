@@ -1,4 +1,4 @@
-"""Draws the pictures of augmentation.md: ``python docs/augmentation_figures.py``, from the root of a clone."""
+"""Draws the images of augmentation.md: ``python docs/augmentation_figures.py``, from the root of a clone."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from cnn_jax.data import augment
+from cnn_jax.data import Field, augment
 
 IMAGES = Path(__file__).parent / "images"
 SIDE = 192
@@ -47,25 +47,25 @@ def photographs() -> tuple[np.ndarray, np.ndarray]:
     return square(temple, 0), square(flower, 120)
 
 
-def row(name: str, pictures: list[np.ndarray], titles: list[str]) -> None:
-    """Saves pictures side by side, a title above each."""
-    figure, axes = plt.subplots(1, len(pictures), figsize=(1.6 * len(pictures), 1.86), layout="constrained")
-    for axis, picture, title in zip(axes, pictures, titles, strict=True):
-        axis.imshow(np.clip(picture, 0, 1))
+def row(name: str, images: list[np.ndarray], titles: list[str]) -> None:
+    """Saves images side by side, a title above each."""
+    figure, axes = plt.subplots(1, len(images), figsize=(1.6 * len(images), 1.86), layout="constrained")
+    for axis, image, title in zip(axes, images, titles, strict=True):
+        axis.imshow(np.clip(image, 0, 1))
         axis.set_title(title, fontsize=9)
         axis.axis("off")
     figure.savefig(IMAGES / f"augment_{name}.webp", dpi=120, pil_kwargs={"quality": 82})
     plt.close(figure)
 
 
-def views(call: str, picture: np.ndarray, other: np.ndarray) -> tuple[list[np.ndarray], list[str]]:
+def views(call: str, image: np.ndarray, other: np.ndarray) -> tuple[list[np.ndarray], list[str]]:
     """What five examples of a batch become, and what is to be said of each."""
-    covariance = augment.color_covariance(np.stack([picture, other]))
+    covariance = augment.color_covariance(np.stack([image, other]))
     augmentation = augment.Augmentation([call], num_classes=2, covariance=covariance)
-    batch_of = [other if augmentation.mixes and place % 2 else picture for place in range(VIEWS + 1)]
+    batch_of = [other if augmentation.mixes and place % 2 else image for place in range(VIEWS + 1)]
     labels = [int(augmentation.mixes and place % 2) for place in range(VIEWS + 1)]
     batch = {"image": jnp.array(batch_of), "label": jnp.array(labels), "index": jnp.arange(VIEWS + 1)}
-    if call == "alternating_flip":  # the same picture in successive epochs
+    if call == "alternating_flip":  # the same image in successive epochs
         results = [augmentation(jax.random.key(1), batch, step=0, epoch=epoch)["image"][0] for epoch in range(VIEWS)]
         return [np.asarray(result) for result in results], [f"epoch {epoch}" for epoch in range(VIEWS)]
     result = augmentation(jax.random.key(4), batch, step=0, epoch=0)
@@ -75,17 +75,53 @@ def views(call: str, picture: np.ndarray, other: np.ndarray) -> tuple[list[np.nd
     return list(np.asarray(result["image"][:VIEWS])), titles
 
 
+def by_kind(image: np.ndarray) -> None:
+    """Saves views of an image with its mask and a box, all moved by the same numbers."""
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    mask = ((rows - 105) ** 2 + (columns - 95) ** 2 < 55**2).astype(np.uint8)
+    spec = {
+        "image": Field("image"),
+        "circle": Field("mask", outside=255),
+        "boxes": Field("boxes", count="objects"),
+        "objects": Field("count"),
+    }
+    batch = {
+        "image": np.array([image] * VIEWS),
+        "circle": np.array([mask] * VIEWS),
+        "boxes": np.full((VIEWS, 1, 4), [50, 40, 160, 150], np.float32),
+        "objects": np.ones(VIEWS, np.int32),
+    }
+    calls = ["flip", "affine(rotation=25, scale=(0.7, 1.1), translation=0.1)"]
+    moved = augment.Augmentation(calls, spec=spec)(jax.random.key(2), batch, step=0, epoch=0)
+    figure, axes = plt.subplots(1, VIEWS + 1, figsize=(1.6 * (VIEWS + 1), 1.86), layout="constrained")
+    views = [{name: array[0] for name, array in batch.items()}]
+    views += [{name: np.asarray(array[place]) for name, array in moved.items()} for place in range(VIEWS)]
+    for axis, view, title in zip(axes, views, ["example", *[""] * VIEWS], strict=True):
+        colours = {1: (0.0, 0.8, 1.0), 255: (0.1, 0.1, 0.4)}  # of the mask, and of what comes from outside
+        shown = view["image"]
+        for number, colour in colours.items():
+            shown = np.where((view["circle"] == number)[..., None], (shown + np.array(colour)) / 2, shown)
+        axis.imshow(np.clip(shown, 0, 1))
+        top, left, bottom, right = view["boxes"][0] - 0.5
+        axis.add_patch(plt.Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="yellow"))
+        axis.set_title(title, fontsize=9)
+        axis.axis("off")
+    figure.savefig(IMAGES / "augment_by_kind.webp", dpi=120, pil_kwargs={"quality": 82})
+    plt.close(figure)
+
+
 def main() -> None:
     """Draws all of them."""
     IMAGES.mkdir(exist_ok=True)
     temple, flower = photographs()
     for name, call in SHOWN.items():
-        pictures, titles = views(call, temple, flower)
-        row(name, [temple, *pictures], ["picture", *titles])
+        images, titles = views(call, temple, flower)
+        row(name, [temple, *images], ["image", *titles])
+    by_kind(temple)
     places = ["top left", "top right", "bottom left", "bottom right", "centre"]
     crops = augment.ten_crop(jnp.array(temple)[None], size=(128, 128))[:, 0]
-    row("ten_crop", [temple, *np.asarray(crops[:5])], ["picture", *places])
-    row("mirror", [temple, temple[:, ::-1]], ["picture", "mirrored"])
+    row("ten_crop", [temple, *np.asarray(crops[:5])], ["image", *places])
+    row("mirror", [temple, temple[:, ::-1]], ["image", "mirrored"])
 
 
 if __name__ == "__main__":

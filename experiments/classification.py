@@ -25,7 +25,7 @@ from rich.table import Table
 from cnn_jax import data, geometry, models, nn, ops
 from cnn_jax import train as training
 from cnn_jax.data import augment
-from cnn_jax.data.pictures import find_pictures, read_picture
+from cnn_jax.data.images import find_images, read_image
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.ops.arguments import is_traced, may_differ_from_zero
 from cnn_jax.report import summary as network_summary
@@ -358,7 +358,7 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         raise UsageError("--mode=predict needs --images=<picture or folder>, several separated by commas")
     if output is not None and Path(output).suffix != ".csv":
         raise UsageError(f"--output={output} must end in .csv")
-    paths = find_pictures(images)
+    paths = find_images(images)
     classifier, state = load_run(config, directory, checkpoint=checkpoint)
     description = read_description(directory)
     height, width, channels = description["image_shape"]
@@ -367,7 +367,7 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         "invert": "auto" if description["ink_extent"] else False,
         "resize": description["framing"],
     }
-    pictures = [read_picture(path, height=height, width=width, channels=channels, **framed) for path in paths]
+    pictures = [read_image(path, height=height, width=width, channels=channels, **framed) for path in paths]
     probabilities = classifier.probabilities(state, np.stack([picture.pixels for picture in pictures]))
     rows = []
     for path, picture, row in zip(paths, pictures, probabilities, strict=True):

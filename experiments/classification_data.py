@@ -94,7 +94,7 @@ def examples(config: ConfigDict, found: PictureSet) -> training.Examples | data.
     """A set as the loop knows it: arrays, or a stream of them."""
     if isinstance(found, data.Records):
         return data.Stream(found, workers=config.data.workers)
-    return {"image": found.images, "label": found.labels, "index": np.arange(len(found), dtype=np.int32)}
+    return {**found.fields, "index": np.arange(len(found), dtype=np.int32)}
 
 
 def make_preprocess(config: ConfigDict, train_set: PictureSet) -> data.Preprocess:

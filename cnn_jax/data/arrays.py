@@ -1,11 +1,18 @@
-"""Sources that are arrays already: scikit-learn's digits, and NumPy's .npz files."""
+"""Sources that are arrays already: scikit-learn's digits, named arrays in memory, and NumPy's .npz files."""
 
+import dataclasses
+import json
 import zipfile
+from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from cnn_jax.data.dataset import Dataset
+from cnn_jax.data.fields import Field
 from cnn_jax.data.splits import first_line, members_of_split, stratified_parts
 from cnn_jax.errors import UsageError
 
@@ -13,6 +20,7 @@ DIGITS_TEST = 300
 DIGITS_VALIDATION = 200
 IMAGE_KEYS = ("images", "x")
 LABEL_KEYS = ("labels", "y")
+SPEC_KEY = "spec"  # of a .npz file with fields of any kind
 PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
 
 
@@ -35,21 +43,61 @@ def load_digits(split: str) -> Dataset:
 
     chosen = members_of_split("digits", split, members)
     class_names = tuple(str(class_name) for class_name in bunch.target_names)
-    return Dataset("digits", split, images[chosen], labels[chosen], class_names)
+    return Dataset.of_images("digits", split, images[chosen], labels[chosen], class_names)
+
+
+def from_arrays(
+    name: str, split: str, fields: Mapping[str, Shaped[np.ndarray, "..."]], spec: Mapping[str, Field | str]
+) -> Dataset:
+    """One split of named arrays in memory, whatever they are.
+
+    A source of your own is ``data.SOURCES["mine"] = lambda path, split, **_: data.from_arrays("mine", split, fields,
+    spec)``.
+
+    Args:
+      name: The data set's name.
+      split: A split expression over ``train``, ``validation`` and ``test``: 80, 10 and 10 % of the examples, or of each
+        class where there is one label per example.
+      fields: Name -> array, shape ``(n, ...)``.
+      spec: The same names -> :class:`~cnn_jax.data.Field` or kind.
+
+    Raises:
+      UsageError: Arrays and spec do not fit each other, or there is no such split.
+
+    Example:
+      >>> fields = {"ecg": np.zeros((20, 100, 2), np.float32), "pulse": np.full(20, 70, np.float32)}
+      >>> train = from_arrays("heart", "train", fields, {"ecg": "signal", "pulse": "target"})
+      >>> len(train), train.image_shape
+      (16, (100, 2))
+    """
+    whole = Dataset(name, "all", fields, spec)
+    return _chosen(whole, split, _parts_of(whole))
+
+
+def _parts_of(whole: Dataset) -> dict[str, np.ndarray]:
+    single = [key for key, field in whole.spec.items() if field.kind == "label" and not field.count]
+    labels = whole.fields[single[0]].tolist() if single else [0] * len(whole)
+    return stratified_parts(labels, map(str, range(len(whole))))
+
+
+def _chosen(whole: Dataset, split: str, members: Mapping[str, np.ndarray]) -> Dataset:
+    chosen = members_of_split(whole.name, split, members)
+    return dataclasses.replace(whole, split=split, fields=whole.take(chosen))
 
 
 def load_npz(path: str, split: str) -> Dataset:
-    """Pictures and labels from a NumPy file.
+    """Examples from a NumPy file.
 
     Args:
-        path: a .npz file with ``images`` and ``labels`` (or ``x`` and ``y``), which are split 80, 10, 10 % by class;
-            or with a pair for each part: ``x_train``, ``y_train``, ``x_test``, ``y_test``, also ``x_validation``.
-            Pictures: ``(n, height, width)`` or ``(n, height, width, channels)``, integers from 0 to 255 or floats from
-            0 to 1. Labels: ``(n,)``, whole numbers or names. ``class_names``, if it is there, names the numbers.
-        split: a split expression.
+      path: A .npz file with ``images`` and ``labels`` (or ``x`` and ``y``), which are split 80, 10, 10 % by class; or
+        with a pair for each part: ``x_train``, ``y_train``, ``x_test``, ``y_test``, also ``x_validation``. Images:
+        ``(n, height, width)`` or ``(n, height, width, channels)``, integers from 0 to 255 or floats from 0 to 1.
+        Labels: ``(n,)``, whole numbers or names. ``class_names``, if it is there, names the numbers. A file with an
+        entry ``spec`` has other fields, see :func:`save_npz`.
+      split: A split expression.
 
     Raises:
-        UsageError: when the file is not like that.
+      UsageError: The file is not like that.
     """
     file, name = Path(path).expanduser(), f"npz:{path}"
     try:
@@ -58,7 +106,106 @@ def load_npz(path: str, split: str) -> Dataset:
     except FileNotFoundError as error:
         raise UsageError(f"data set {name!r}: there is no file {file}") from error
     except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"data set {name!r}: {file} is no readable .npz file: {first_line(error)}") from error
+        raise UsageError(f"data set {name!r}: {file} is not a readable .npz file: {first_line(error)}") from error
+    whole, members = _described_parts(name, found) if SPEC_KEY in found else _labelled_parts(name, found)
+    return _chosen(whole, split, _parts_of(whole) if members is None else members)
+
+
+def save_npz(path: str | PathLike[str], parts: Mapping[str, Dataset]) -> None:
+    """Writes data sets of any fields to a NumPy file, to be read as ``npz:path``.
+
+    The file has each array as ``<field>_<part>``, or ``<field>`` where the only part is ``all``; and an array called
+    ``spec`` with what was said of the fields, as JSON: ``{"scan": {"kind": "image"}, "organ": {"kind": "mask",
+    "class_names": ["none", "liver"], "outside": 0}}``. Another program can write the same by ``numpy.savez``.
+
+    Args:
+      path: Of the file, ending in ``.npz``.
+      parts: ``"train"``, ``"validation"``, ``"test"`` -> their examples; or ``"all"``, which is split when it is read.
+
+    Raises:
+      UsageError: The parts are others, or have different fields.
+
+    Example:
+      >>> import tempfile
+      >>> fields, spec = {"scan": np.zeros((3, 4, 4, 1), np.uint8), "area": np.ones(3, np.float32)}, {}
+      >>> scans = Dataset("scans", "all", fields, {"scan": "image", "area": "target"})
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save_npz(f"{folder}/scans.npz", {"train": scans, "test": scans.part(0, 1)})
+      ...     len(load_npz(f"{folder}/scans.npz", "test"))
+      1
+    """
+    if not parts or not (set(parts) <= set(PARTS) or set(parts) == {"all"}):
+        raise UsageError(f"save_npz: parts {', '.join(parts) or 'none'}; give train, validation, test, or all alone")
+    specs = [found.spec for found in parts.values()]
+    if any(spec != specs[0] for spec in specs):
+        raise UsageError("save_npz: the parts have different fields; bring them to one form")
+    said = {
+        name: {key: value for key, value in field.identity if key not in ("shape", "dtype")}
+        for name, field in specs[0].items()
+    }
+    arrays = {
+        name if part == "all" else f"{name}_{part}": array
+        for part, found in parts.items()
+        for name, array in found.fields.items()
+    }
+    if SPEC_KEY in arrays:
+        raise UsageError(f"save_npz: a field cannot be called {SPEC_KEY!r}")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in {**arrays, SPEC_KEY: np.array(json.dumps(said))}.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+
+
+Parts = tuple[Dataset, dict[str, np.ndarray] | None]
+"""All examples, and which of them are of which part; None where they are not divided."""
+
+
+def _described_parts(name: str, found: dict[str, np.ndarray]) -> Parts:
+    """A file that says what its fields are."""
+    try:
+        said = json.loads(str(found[SPEC_KEY]))
+        spec = {field: Field(**_as_tuples(options)) for field, options in said.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        reason = (
+            str(error).removeprefix("Field: ") if isinstance(error, UsageError) else "give JSON as save_npz writes it"
+        )
+        raise UsageError(f"data set {name!r}: its entry {SPEC_KEY!r} is not a spec of fields: {reason}") from error
+    suffixes = {"": "all", **{f"_{alias}": part for alias, part in PARTS.items()}}
+    parts = {part: suffix for suffix, part in suffixes.items() if all(f"{field}{suffix}" in found for field in spec)}
+    if not parts or not spec:
+        raise UsageError(
+            f"data set {name!r}: its spec names {', '.join(spec) or 'no fields'}, but it holds "
+            f"{', '.join(sorted(found))}"
+        )
+    sets = {
+        part: Dataset(name, part, {field: found[f"{field}{suffix}"] for field in spec}, spec)
+        for part, suffix in parts.items()
+    }
+    shapes = {
+        part: {field: (about.dtype, about.shape) for field, about in one.spec.items()} for part, one in sets.items()
+    }
+    first = next(iter(shapes))
+    for part, shape in shapes.items():
+        if shape != shapes[first]:
+            raise UsageError(f"data set {name!r}: fields of {part} are {shape}, of {first} {shapes[first]}")
+    together = {field: np.concatenate([one.fields[field] for one in sets.values()]) for field in spec}
+    return Dataset(name, "all", together, spec), _members({part: len(one) for part, one in sets.items()})
+
+
+def _as_tuples(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+
+
+def _members(sizes: dict[str, int]) -> dict[str, np.ndarray] | None:
+    """The examples of each part, one part behind the other."""
+    if "all" in sizes:
+        return None
+    ends = np.cumsum(list(sizes.values()))
+    return {part: np.arange(end - size, end) for (part, size), end in zip(sizes.items(), ends, strict=True)}
+
+
+def _labelled_parts(name: str, found: dict[str, np.ndarray]) -> Parts:
+    """A file of images and labels, known by their names."""
     pairs = {
         part: (found[f"{x}{suffix}"], found[f"{y}{suffix}"])
         for suffix, part in {"": "all", **{f"_{alias}": part for alias, part in PARTS.items()}}.items()
@@ -68,22 +215,17 @@ def load_npz(path: str, split: str) -> Dataset:
     if not pairs:
         raise UsageError(
             f"data set {name!r}: holds {', '.join(sorted(found)) or 'nothing'}; give it images and labels, or x and y, "
-            "or x_train, y_train, x_test, y_test"
+            "or x_train, y_train, x_test, y_test, or other fields with a spec as data.save_npz writes it"
         )
     parts = {part: (_pixels(name, x), _one_each(name, x, y)) for part, (x, y) in pairs.items()}
     kinds = {part: (str(x.dtype), *x.shape[1:]) for part, (x, _) in parts.items()}
     if len(set(kinds.values())) > 1:
         listed = ", ".join(f"{part} {dtype} {shape}" for part, (dtype, *shape) in kinds.items())
-        raise UsageError(f"data set {name!r}: pictures of different kinds ({listed}); bring them to one form")
+        raise UsageError(f"data set {name!r}: images of different kinds ({listed}); bring them to one form")
     images = np.concatenate([x for x, _ in parts.values()])
     labels, class_names = _labels(name, np.concatenate([y for _, y in parts.values()]), found.get("class_names"))
-    if "all" in parts:
-        members = stratified_parts(labels.tolist(), map(str, range(len(labels))))
-    else:
-        ends = np.cumsum([len(x) for x, _ in parts.values()])
-        members = {part: np.arange(end - len(x), end) for (part, (x, _)), end in zip(parts.items(), ends, strict=True)}
-    chosen = members_of_split(name, split, members)
-    return Dataset(name, split, images[chosen], labels[chosen], class_names)
+    whole = Dataset.of_images(name, "all", images, labels, class_names)
+    return whole, _members({part: len(x) for part, (x, _) in parts.items()})
 
 
 def _pixels(name: str, images: np.ndarray) -> np.ndarray:
@@ -93,7 +235,7 @@ def _pixels(name: str, images: np.ndarray) -> np.ndarray:
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         hint = "; channels must be last" if images.ndim == 4 and images.shape[1] in (1, 3) else ""
         raise UsageError(
-            f"data set {name!r}: pictures of shape {images.shape}; give (n, height, width) or "
+            f"data set {name!r}: images of shape {images.shape}; give (n, height, width) or "
             f"(n, height, width, 1 or 3){hint}"
         )
     if images.dtype == np.uint8 or not images.size:
@@ -104,17 +246,17 @@ def _pixels(name: str, images: np.ndarray) -> np.ndarray:
     if np.issubdtype(images.dtype, np.floating) and low >= 0 and high <= 1:
         return images.astype(np.float32)
     raise UsageError(
-        f"data set {name!r}: {images.dtype} pictures from {low:g} to {high:g}; give integers from 0 to 255 or floats "
+        f"data set {name!r}: {images.dtype} images from {low:g} to {high:g}; give integers from 0 to 255 or floats "
         "from 0 to 1"
     )
 
 
 def _one_each(name: str, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Labels of shape ``(n,)``, as many as there are pictures."""
+    """Labels of shape ``(n,)``, as many as there are images."""
     if labels.ndim > 1 and labels.shape[1:] != (1,) * (labels.ndim - 1):
         raise UsageError(f"data set {name!r}: labels of shape {labels.shape}; give (n,), of one-hot rows their argmax")
     if labels.size != len(images):
-        raise UsageError(f"data set {name!r}: {len(images)} pictures, but {labels.size} labels")
+        raise UsageError(f"data set {name!r}: {len(images)} images, but {labels.size} labels")
     return labels.reshape(-1)
 
 

@@ -25,11 +25,11 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     """The number of full batches in an epoch.
 
     Raises:
-        UsageError: when not even one batch is full.
+      UsageError: Not even one batch is full.
 
     Example:
-        >>> steps_per_epoch(1297, 64)
-        20
+      >>> steps_per_epoch(1297, 64)
+      20
     """
     if not 1 <= batch_size <= num_examples:
         raise UsageError(
@@ -44,13 +44,13 @@ def epoch_order(
     """The permutation of the examples in one epoch: a function of (key, epoch) alone.
 
     Args:
-        key: the run's key for the order of examples.
-        epoch: counted from 0; may be traced.
-        num_examples: size of the training set; static.
+      key: The run's key for the order of examples.
+      epoch: Counted from 0; may be traced.
+      num_examples: Size of the training set; static.
 
     Example:
-        >>> sorted(epoch_order(jax.random.key(0), 3, 5).tolist())
-        [0, 1, 2, 3, 4]
+      >>> sorted(epoch_order(jax.random.key(0), 3, 5).tolist())
+      [0, 1, 2, 3, 4]
     """
     return _shuffled(jax.random.fold_in(key, epoch), jnp.arange(num_examples), num_examples)
 
@@ -69,18 +69,18 @@ def batch_indices(
     :func:`epoch_order` for epoch ``s // steps_per_epoch``. The cost does not grow with the training set.
 
     Args:
-        key: the run's key for the order of examples.
-        first_step: number of the first step, counted from 0 over the whole run; may be traced.
-        num_steps: how many steps; static.
-        num_examples: size of the training set; static.
-        batch_size: examples per step; static.
+      key: The run's key for the order of examples.
+      first_step: Number of the first step, counted from 0 over the whole run; may be traced.
+      num_steps: How many steps; static.
+      num_examples: Size of the training set; static.
+      batch_size: Examples per step; static.
 
     Raises:
-        UsageError: when the batch is larger than the training set.
+      UsageError: The batch is larger than the training set.
 
     Example:
-        >>> batch_indices(jax.random.key(0), 7, 3, num_examples=1297, batch_size=64).shape
-        (3, 64)
+      >>> batch_indices(jax.random.key(0), 7, 3, num_examples=1297, batch_size=64).shape
+      (3, 64)
     """
     length = steps_per_epoch(num_examples, batch_size)
 
@@ -95,8 +95,8 @@ def _shuffled(key: Key[Array, ""], positions: Integer[Array, " n"], num_examples
     """Which examples a pseudo-random permutation of all of them puts at the given positions.
 
     A Feistel network permutes the numbers of 2 * half_bits bits (Luby and Rackoff 1988, "How to construct pseudorandom
-    permutations from pseudorandom functions"); a result that is no example is permuted again until it is one, which
-    keeps it a permutation (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+    permutations from pseudorandom functions"); a result that is not the number of an example is permuted again until it
+    is, which keeps it a permutation (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
     Sorting random numbers, as ``jax.random.permutation`` does, takes 37 ms for MNIST on one CPU core: as much as
     several training steps, for a batch of which a permutation of all examples is not needed.
     """
@@ -142,16 +142,16 @@ class HostOrder:
     """The batches of :func:`batch_indices` in NumPy, for worker processes, which must not touch a device.
 
     Args:
-        key: the run's key for the order of examples.
-        num_steps: of the whole run.
-        num_examples: size of the training set.
-        batch_size: examples per step.
+      key: The run's key for the order of examples.
+      num_steps: Of the whole run.
+      num_examples: Size of the training set.
+      batch_size: Examples per step.
 
     Example:
-        >>> order = HostOrder.of(jax.random.key(0), 100, num_examples=1297, batch_size=64)
-        >>> on_device = batch_indices(jax.random.key(0), 33, 1, num_examples=1297, batch_size=64)[0]
-        >>> bool((order.batch(33) == on_device).all())
-        True
+      >>> order = HostOrder.of(jax.random.key(0), 100, num_examples=1297, batch_size=64)
+      >>> on_device = batch_indices(jax.random.key(0), 33, 1, num_examples=1297, batch_size=64)[0]
+      >>> bool((order.batch(33) == on_device).all())
+      True
     """
 
     round_keys: UInt32[np.ndarray, "epochs rounds"]
@@ -182,20 +182,20 @@ def padded_batches(
     """Every example exactly once, in order, in batches of one shape, for exact evaluation.
 
     Args:
-        num_examples: size of the set.
-        batch_size: examples per batch.
+      num_examples: Size of the set.
+      batch_size: Examples per batch.
 
     Returns:
-        ``(indices, mask)``: where ``mask`` is False the index is padding (it repeats the last example) and its result
-        must not count.
+      ``(indices, mask)``: where ``mask`` is False the index is padding (it repeats the last example) and its result
+      must not count.
 
     Raises:
-        UsageError: when one of them is not positive.
+      UsageError: One of them is not positive.
 
     Example:
-        >>> indices, mask = padded_batches(5, 3)
-        >>> indices.tolist(), mask.sum(axis=1).tolist()
-        ([[0, 1, 2], [3, 4, 4]], [3, 2])
+      >>> indices, mask = padded_batches(5, 3)
+      >>> indices.tolist(), mask.sum(axis=1).tolist()
+      ([[0, 1, 2], [3, 4, 4]], [3, 2])
     """
     if num_examples < 1 or batch_size < 1:
         raise UsageError(f"padded_batches: {num_examples} examples in batches of {batch_size}; give at least 1 of each")

@@ -1,4 +1,4 @@
-"""Decoded pictures, kept in the user's cache folder: a set is decoded once, not at every start.
+"""Decoded data sets, kept in the user's cache folder: a set is decoded once, not at every start.
 
 Decoding the 60,000 digits of MNIST takes 5 s, reading them decoded a twentieth of a second.
 """
@@ -9,31 +9,32 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
-from jaxtyping import Int32, Shaped
 
+from cnn_jax.data.dataset import Arrays
 from cnn_jax.runtime.files import cache_folder, open_atomically
 
 WORTH_KEEPING = 2000  # examples; fewer are decoded in no time
 MOST_OF_A_SET = 1 << 30  # bytes
 MOST_OF_ALL = 4 << 30
 
-Arrays = tuple[Shaped[np.ndarray, "n height width channels"], Int32[np.ndarray, " n"]]
+PREFIX = "field_"  # of the names in a file: numpy.savez has arguments that fields may be called as
 
 
 def decoded_once(identity: str, count: int, num_bytes: int, decode: Callable[[], Arrays]) -> Arrays:
-    """Pictures and labels: as they were kept, or decoded now, and kept if they are many but not too large.
+    """Arrays: as they were kept, or decoded now, and kept if they are many but not too large.
 
     A kept file that is damaged, or a folder that cannot be written, costs only the time of decoding. The sets that
     were not used for longest make room for new ones.
 
     Args:
-      identity: a text that changes when the data, or what is made of them, change.
-      count: number of examples.
-      num_bytes: of the pictures.
-      decode: reads and decodes them.
+      identity: A text that changes when the data, or what is made of them, change.
+      count: The number of examples.
+      num_bytes: Of the arrays.
+      decode: Reads and decodes them.
     """
     if count < WORTH_KEEPING or num_bytes > MOST_OF_A_SET:
         return decode()
@@ -42,14 +43,15 @@ def decoded_once(identity: str, count: int, num_bytes: int, decode: Callable[[],
     damages = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
     with contextlib.suppress(*damages), open(path, "rb") as opened, np.load(opened) as kept:
         os.utime(path)
-        return kept["images"], kept["labels"]
-    images, labels = decode()
+        return {name.removeprefix(PREFIX): kept[name] for name in kept.files}
+    arrays = decode()
     with contextlib.suppress(OSError):  # a full or read-only disk: nothing is kept
         path.parent.mkdir(parents=True, exist_ok=True)
         _make_room(path.parent, num_bytes)
         with open_atomically(path) as file:
-            np.savez(file, images=images, labels=labels)
-    return images, labels
+            named: dict[str, Any] = {f"{PREFIX}{name}": array for name, array in arrays.items()}
+            np.savez(file, **named)
+    return arrays
 
 
 def _make_room(folder: Path, num_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""Framing a drawn or photographed sign as the pictures of the training set are framed.
+"""Framing a drawn or photographed digit or letter as those of the training set are framed.
 
 MNIST's digits were scaled to 20 pixels and centred by mass in 28x28 (LeCun et al. 1998), the 8x8 digits fill their
 frame: a network trained on them fails on a digit somewhere on a sheet of grey paper. What the frame is like is measured
@@ -11,65 +11,65 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 
-MEASURED_PICTURES = 1000
+MEASURED_IMAGES = 1000
 WORKING_SIDE = 1024  # larger photographs are shrunk first
-FRAMED_PART = 0.9  # of the pictures must have a black border for the set to count as ink on a dark ground
-LEAST_CONTRAST = 16  # of 255: what is fainter than this above the ground is no ink
+FRAMED_PART = 0.9  # of the images must have a black border for the set to count as ink on a dark background
+LEAST_CONTRAST = 16  # of 255: what stands out less than this from the background is not ink
 LEAST_SIGNAL_TO_NOISE = 6.0
 
 
 def measure_ink_extent(images: Shaped[np.ndarray, "n height width channels"]) -> float | None:
-    """How much of the frame the ink takes in a training set of light ink on a dark ground.
+    """How much of the frame the ink takes in a training set of light ink on a dark background.
 
     Args:
-        images: uint8 pictures of the training set; the first 1,000 are looked at.
+      images: uint8 images of the training set; the first 1,000 are measured.
 
     Returns:
-        The median, over the pictures, of the longest side of the ink's bounding box as a part of the picture's side:
-        about 20 / 28 for MNIST, 1 for the 8x8 digits. None when the set is not grey pictures of that kind.
+      The median, over the images, of the longest side of the ink's bounding box as a part of the image's side:
+      about 20 / 28 for MNIST, 1 for the 8x8 digits. None when the set is not grey images of that kind.
 
     Example:
-        >>> images = np.zeros((3, 10, 10, 1), np.uint8)
-        >>> images[:, 2:7, 4:6] = 255
-        >>> measure_ink_extent(images)
-        0.5
+      >>> images = np.zeros((3, 10, 10, 1), np.uint8)
+      >>> images[:, 2:7, 4:6] = 255
+      >>> measure_ink_extent(images)
+      0.5
     """
     if images.shape[-1] != 1 or images.dtype != np.uint8:
         return None
-    pictures = images[:MEASURED_PICTURES, ..., 0]
-    inked = [picture for picture in pictures if np.median(border(picture)) == 0 and picture.any()]
-    if len(inked) < FRAMED_PART * len(pictures):
+    measured = images[:MEASURED_IMAGES, ..., 0]
+    inked = [image for image in measured if np.median(border(image)) == 0 and image.any()]
+    if len(inked) < FRAMED_PART * len(measured):
         return None
     extents = []
-    for picture in inked:
-        box = _ink_box(picture.astype(float), float(picture.max()))
-        extents.append(max((stop - start) / side for (start, stop), side in zip(box, picture.shape, strict=True)))
+    for image in inked:
+        box = _ink_box(image.astype(float), float(image.max()))
+        extents.append(max((stop - start) / side for (start, stop), side in zip(box, image.shape, strict=True)))
     return float(np.median(extents))
 
 
 def frame_ink(
     pixels: UInt8[np.ndarray, "rows columns"], *, height: int, width: int, extent: float
 ) -> UInt8[np.ndarray, "height width"] | None:
-    """Light ink on a dark ground, brought to the light, contrast, size and place that a training set has.
+    """Light ink on a dark background, brought to the brightness, contrast, size and place that a training set has.
 
-    The ground is a plane fitted to the border's grey values and becomes black; the lightest ink becomes white. The
+    The background is a plane fitted to the border's grey values and becomes black; the lightest ink becomes white. The
     ink's bounding box is scaled to ``extent`` of the frame and its centre of mass put in the middle, as far as it stays
     inside.
 
     Args:
-        pixels: the picture.
-        height: of the result.
-        width: of the result.
-        extent: from :func:`measure_ink_extent`.
+      pixels: The image.
+      height: Of the result.
+      width: Of the result.
+      extent: From :func:`measure_ink_extent`.
 
     Returns:
-        The framed picture, or None when nothing stands out from the ground.
+      The framed image, or None when nothing stands out from the background.
     """
     image = Image.fromarray(pixels)
     image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
     pixels = np.asarray(image)
-    ground = _fitted_ground(pixels)
-    above = pixels - ground
+    background = _fitted_background(pixels)
+    above = pixels - background
     noise = 1.4826 * np.median(np.abs(border(above)))  # a standard deviation, were it Gaussian
     peak = np.percentile(above, 99.9) if above.size > 1000 else above.max()
     if peak < max(LEAST_CONTRAST, LEAST_SIGNAL_TO_NOISE * noise):
@@ -77,8 +77,8 @@ def frame_ink(
     ink = np.clip((above - 2 * noise) / (peak - 2 * noise), 0, 1)
     box = _ink_box(ink, 1.0)
     scale = extent * min(side / (stop - start) for (start, stop), side in zip(box, (height, width), strict=True))
-    frame = (height / scale, width / scale)  # in the picture's pixels
-    room = math.ceil(max(frame))  # so that the frame may reach beyond the picture
+    frame = (height / scale, width / scale)  # in the image's pixels
+    room = math.ceil(max(frame))  # so that the frame may reach beyond the image
     inside = ink[slice(*box[0]), slice(*box[1])]
     frame_top, frame_left = (
         room + box[axis][0] + _frame_start(inside.sum(axis=1 - axis), length) for axis, length in enumerate(frame)
@@ -105,7 +105,7 @@ def _border_mask(shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
-def _fitted_ground(pixels: UInt8[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+def _fitted_background(pixels: UInt8[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
     """The plane through the border's grey values: light falls on paper from one side."""
     rows, columns = np.indices(pixels.shape)
     terms = np.stack([np.ones(pixels.shape), rows / pixels.shape[0], columns / pixels.shape[1]], axis=-1)

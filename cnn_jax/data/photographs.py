@@ -1,13 +1,14 @@
-"""scikit-learn's two photographs in pieces: real pictures in colour for trying out what is meant for ImageNet."""
+"""scikit-learn's two photographs in pieces: real colour images for trying out what is meant for ImageNet."""
 
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from cnn_jax.data.records import Records
+from cnn_jax.data.records import Records, labelled_images
 from cnn_jax.data.splits import members_of_split, stratified_parts
 from cnn_jax.errors import UsageError
 
@@ -21,17 +22,17 @@ def open_photographs(split: str, *, image_shape: tuple[int, int, int] | None, fr
     """90 overlapping pieces of 128x128, 15 of each third of each photograph: which third is it from?
 
     Args:
-        split: a split expression over ``train``, ``validation`` and ``test``, 80, 10 and 10 % of each class.
-        image_shape: ``(height, width, channels)`` that the pieces are scaled to; theirs by default.
-        framing: as for :func:`cnn_jax.data.open_set`.
+      split: A split expression over ``train``, ``validation`` and ``test``, 80, 10 and 10 % of each class.
+      image_shape: ``(height, width, channels)`` that the pieces are scaled to; theirs by default.
+      framing: As for :func:`cnn_jax.data.open_set`.
 
     Raises:
-        UsageError: when there is no such split, or other than three channels are wanted.
+      UsageError: There is no such split, or ``image_shape`` does not have three channels.
 
     Example:
-        >>> pieces = open_photographs("train", image_shape=(64, 64, 3), framing="crop")
-        >>> len(pieces), pieces.take([0])[0].shape, pieces.class_names[0]
-        (66, (1, 64, 64, 3), 'temple, left')
+      >>> pieces = open_photographs("train", image_shape=(64, 64, 3), framing="crop")
+      >>> len(pieces), pieces.take([0])["image"].shape, pieces.class_names[0]
+      (66, (1, 64, 64, 3), 'temple, left')
     """
     shape = image_shape or (SIDE, SIDE, 3)
     if shape[-1] != 3:
@@ -47,7 +48,9 @@ def open_photographs(split: str, *, image_shape: tuple[int, int, int] | None, fr
     chosen = members_of_split("photographs", split, stratified_parts(labels, map(str, pieces)))
     reader = _PieceReader(tuple((*pieces[example], labels[example]) for example in chosen))
     identity = repr(reader.pieces)
-    return Records("photographs", split, reader, len(chosen), shape, CLASS_NAMES, identity, framing=framing)
+    return Records(
+        "photographs", split, reader, len(chosen), labelled_images(shape, CLASS_NAMES), identity, framing=framing
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +59,12 @@ class _PieceReader:
 
     pieces: tuple[tuple[int, int, int, int], ...]
 
-    def __call__(self, indices: Sequence[int]) -> list[tuple[Image.Image | np.ndarray, int]]:
-        read: list[tuple[Image.Image | np.ndarray, int]] = []
+    def __call__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        read = []
         for index in indices:
             number, row, column, label = self.pieces[index]
             pixels = _photographs()[number][row : row + SIDE, column : column + SIDE]
-            read.append((Image.fromarray(pixels), label))
+            read.append({"image": Image.fromarray(pixels), "label": label})
         return read
 
 

@@ -32,18 +32,18 @@ def prepare(name: str, *, data_dir: str | None = None) -> str:
     """Downloads and prepares one data set where :func:`cnn_jax.data.load` looks for it.
 
     Args:
-        name: of a TFDS set, with its configuration where wanted.
-        data_dir: where TFDS keeps its sets; by default ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
+      name: Of a TFDS set, with its configuration where wanted.
+      data_dir: Where TFDS keeps its sets; by default ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
 
     Returns:
-        One line: what there is now, and where.
+      One line: what there is now, and where.
 
     Raises:
-        UsageError: when the set is unknown, an extra is not installed, the network cannot be reached, or TFDS fails.
+      UsageError: The set is unknown, an extra is not installed, the network cannot be reached, or TFDS fails.
 
     Example:
-        >>> prepare("digits")
-        'digits: comes with scikit-learn; nothing to prepare'
+      >>> prepare("digits")
+      'digits: comes with scikit-learn; nothing to prepare'
     """
     if name == "digits":
         return "digits: comes with scikit-learn; nothing to prepare"
@@ -132,7 +132,7 @@ def _summary(name: str, builder: Any, state: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, or 2 with one line on stderr for a mistake that the user can mend."""
+    """The command line; returns the exit code: 0, or 2 with one line on stderr for a mistake that the user can fix."""
     parser = argparse.ArgumentParser(prog="python -m cnn_jax.data.prepare", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="+", metavar="name", help="TFDS data set, e.g. mnist, cifar10_corrupted/fog_1")
     parser.add_argument(

@@ -1,15 +1,19 @@
-"""From pictures to a network's input: one small object, used alike by training, evaluation and prediction."""
+"""From images to a network's input: one small object, used alike by training, evaluation and prediction."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Shaped
 
+from cnn_jax.data.augment.by_kind import Fields
+from cnn_jax.data.augment.movement import Cropped, Frame, Movement, Windowed
 from cnn_jax.data.dataset import IMAGE_DTYPES, Dataset
+from cnn_jax.data.fields import INPUT_KINDS, Spec
 from cnn_jax.data.records import Records, sample
 from cnn_jax.errors import UsageError, nearest
 
@@ -20,27 +24,28 @@ MEASURED_AT_MOST = 10_000  # of a set that is left on disk
 
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
-    """Brings pictures to the network's size and normalises them: ``(pixels - mean) / std``. A pure JAX function.
+    """Brings images to the network's size and normalises them: ``(pixels - mean) / std``. A pure JAX function.
 
     Pixels are first scaled to 0..1 (uint8 is divided by 255, floating point is taken as it is), then brought to size.
 
     Attributes:
-        input_shape: ``(height, width, channels)`` of the network's input.
-        mean: per channel, on the scale 0..1.
-        std: per channel, on the scale 0..1.
-        resize: how other sizes reach ``input_shape``: ``"pad"`` with zeros on all sides, an odd one at the bottom and
-            right (MNIST's 28x28 to LeNet-5's 32x32); ``"crop"`` to the middle; a method of ``jax.image.resize``,
-            antialiased: ``"nearest"``, ``"bilinear"``, ``"bicubic"``, ``"lanczos3"``; or ``"none"``: other sizes are
-            an error.
+      input_shape: Of the network's input: ``(height, width, channels)`` of images; ``(length, channels)`` of signals,
+        ``(depth, height, width, channels)`` of volumes, ``(frames, height, width, channels)`` of video.
+      mean: Per channel, on the scale 0..1.
+      std: Per channel, on the scale 0..1.
+      resize: How other sizes reach ``input_shape``: ``"pad"`` with zeros on all sides, an odd one at the bottom and
+        right (MNIST's 28x28 to LeNet-5's 32x32); ``"crop"`` to the middle; a method of ``jax.image.resize``,
+        antialiased: ``"nearest"``, ``"bilinear"``, ``"bicubic"``, ``"lanczos3"``; or ``"none"``: other sizes are
+        an error.
 
     Raises:
-        UsageError: when the fields do not fit each other, or a call's pictures cannot be brought to ``input_shape``.
+      UsageError: The fields do not fit each other, or a call's images cannot be brought to ``input_shape``.
 
     Example:
-        >>> preprocess = Preprocess((32, 32, 1), mean=(0.5,), std=(0.25,), resize="pad")
-        >>> inputs = preprocess(np.full((2, 28, 28, 1), 255, np.uint8))
-        >>> inputs.shape, float(inputs[0, 0, 0, 0]), float(inputs[0, 16, 16, 0])
-        ((2, 32, 32, 1), -2.0, 2.0)
+      >>> preprocess = Preprocess((32, 32, 1), mean=(0.5,), std=(0.25,), resize="pad")
+      >>> inputs = preprocess(np.full((2, 28, 28, 1), 255, np.uint8))
+      >>> inputs.shape, float(inputs[0, 0, 0, 0]), float(inputs[0, 16, 16, 0])
+      ((2, 32, 32, 1), -2.0, 2.0)
     """
 
     input_shape: tuple[int, ...]
@@ -52,7 +57,7 @@ class Preprocess:
         known = ("none", "pad", "crop", *RESIZE_METHODS)
         if self.resize not in known:
             raise UsageError(f"Preprocess: unknown resize={self.resize!r}; {nearest(self.resize, known)}")
-        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
+        if not 2 <= len(self.input_shape) <= 4 or min(self.input_shape) < 1:
             raise UsageError(
                 f"Preprocess: input_shape={self.input_shape}; give (height, width, channels), all positive"
             )
@@ -68,33 +73,34 @@ class Preprocess:
         """Takes mean and std per channel from a training set, as the network sees it: after scaling and resizing.
 
         Args:
-            dataset: the training set.
-            input_shape: ``(height, width, channels)`` of the network's input.
-            resize: as in the class.
+          dataset: The training set.
+          input_shape: ``(height, width, channels)`` of the network's input.
+          resize: As in the class.
 
         Returns:
-            The ``Preprocess`` whose output on ``dataset`` has mean 0 and standard deviation 1 in each channel.
+          The ``Preprocess`` whose output on ``dataset`` has mean 0 and standard deviation 1 in each channel.
 
         Raises:
-            UsageError: as in the class.
+          UsageError: As in the class.
 
         Example:
-            >>> from cnn_jax import data
-            >>> digits = data.load("digits", "train")
-            >>> Preprocess.measure(digits, (8, 8, 1))(digits.images).std().round(4).item()
-            1.0
+          >>> from cnn_jax import data
+          >>> digits = data.load("digits", "train")
+          >>> Preprocess.measure(digits, (8, 8, 1))(digits.images).std().round(4).item()
+          1.0
         """
         channels = input_shape[-1]
         scale = cls(tuple(input_shape), mean=(0.0,) * channels, std=(1.0,) * channels, resize=resize)
         dataset = sample(dataset, most=MEASURED_AT_MOST)
-        jax.eval_shape(scale, dataset.images[:1])  # what does not fit is an error here
+        inputs = dataset.fields[dataset.field(*INPUT_KINDS)]
+        jax.eval_shape(scale, inputs[:1])  # what does not fit is an error here
         # Where pixels are only moved it is enough to count how often each value occurs.
         moved = resize not in RESIZE_METHODS or dataset.image_shape == scale.input_shape
         counted = moved and dataset.dtype == "uint8"
         values = np.arange(256) / 255
         total, total_of_squares = np.zeros(channels), np.zeros(channels)
         for start in range(0, len(dataset), MEASURED_AT_ONCE):
-            images = dataset.images[start : start + MEASURED_AT_ONCE]
+            images = inputs[start : start + MEASURED_AT_ONCE]
             if counted:
                 pixels = scale._resized(images)
                 counts = np.stack([np.bincount(pixels[..., c].ravel(), minlength=256) for c in range(channels)])
@@ -102,9 +108,9 @@ class Preprocess:
                 total_of_squares += counts @ np.square(values)
             else:
                 pixels = np.asarray(scale(images), np.float64)
-                total += pixels.sum(axis=(0, 1, 2))
-                total_of_squares += np.square(pixels).sum(axis=(0, 1, 2))
-        count = len(dataset) * math.prod(scale.input_shape[:2])
+                total += pixels.sum(axis=tuple(range(pixels.ndim - 1)))
+                total_of_squares += np.square(pixels).sum(axis=tuple(range(pixels.ndim - 1)))
+        count = len(dataset) * math.prod(scale.input_shape[:-1])
         mean = total / count
         std = np.sqrt(np.maximum(total_of_squares / count - mean**2, 0))
         return dataclasses.replace(scale, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
@@ -114,18 +120,18 @@ class Preprocess:
         """Brings black to ``low`` and white to ``high`` in every channel, whatever the set, as the first networks did.
 
         Args:
-            input_shape: ``(height, width, channels)`` of the network's input.
-            low: what a pixel of 0 becomes.
-            high: what a pixel of 1 (255) becomes.
-            resize: as in the class.
+          input_shape: ``(height, width, channels)`` of the network's input.
+          low: What a pixel of 0 becomes.
+          high: What a pixel of 1 (255) becomes.
+          resize: As in the class.
 
         Raises:
-            UsageError: when ``low`` is not below ``high``, or as in the class.
+          UsageError: When ``low`` is not below ``high``, or as in the class.
 
         Example:
-            >>> lenet_1989 = Preprocess.ranged((1, 3, 1), -1.0, 1.0)
-            >>> lenet_1989(np.array([0, 0.5, 1], np.float32).reshape(1, 1, 3, 1)).ravel().tolist()
-            [-1.0, 0.0, 1.0]
+          >>> lenet_1989 = Preprocess.ranged((1, 3, 1), -1.0, 1.0)
+          >>> lenet_1989(np.array([0, 0.5, 1], np.float32).reshape(1, 1, 3, 1)).ravel().tolist()
+          [-1.0, 0.0, 1.0]
         """
         if not low < high:
             raise UsageError(
@@ -135,45 +141,97 @@ class Preprocess:
         mean, std = -low / (high - low), 1 / (high - low)
         return cls(tuple(input_shape), mean=(mean,) * channels, std=(std,) * channels, resize=resize)
 
-    def __call__(self, images: Shaped[Array | np.ndarray, "..."]) -> Float32[Array, "n height width channels"]:
-        """The network's input for a batch of pictures.
+    def __call__(self, images: Shaped[Array | np.ndarray, "..."]) -> Float32[Array, "n ..."]:
+        """The network's input for a batch of images.
 
         Args:
-            images: uint8 (0..255) or float32 (0..1), shape ``(n, height, width, channels)`` of any height and width.
+          images: uint8 (0..255) or float32 (0..1), shape ``(n, height, width, channels)`` of any height and width; or
+            volumes, video or signals, as ``input_shape`` is.
 
         Returns:
-            float32 of shape ``(n, *input_shape)``.
+          float32 of shape ``(n, *input_shape)``.
         """
-        if images.ndim != 4:
-            raise UsageError(f"Preprocess: images have shape {images.shape}; give (n, height, width, channels)")
+        if images.ndim != 1 + len(self.input_shape):
+            axes = {2: "length", 3: "height, width", 4: "depth or frames, height, width"}[len(self.input_shape)]
+            raise UsageError(
+                f"Preprocess: images have shape {images.shape}, but input_shape={self.input_shape} needs "
+                f"(n, {axes}, channels)"
+            )
         if images.dtype.name not in IMAGE_DTYPES:
             raise UsageError(f"Preprocess: images are {images.dtype}; give {' or '.join(IMAGE_DTYPES)}")
         if images.shape[-1] != self.input_shape[-1]:
             raise UsageError(
                 f"Preprocess: images have {images.shape[-1]} channels, the network's input has {self.input_shape[-1]}; "
-                f"set input_shape to ({self.input_shape[0]}, {self.input_shape[1]}, {images.shape[-1]})"
+                f"set input_shape to {(*self.input_shape[:-1], images.shape[-1])}"
             )
         pixels = jnp.asarray(images, jnp.float32)
         if images.dtype == jnp.uint8:
             pixels = pixels / 255
-        mean, std = (jnp.asarray(numbers, jnp.float32).reshape(1, 1, 1, -1) for numbers in (self.mean, self.std))
+        last = (1,) * (pixels.ndim - 1) + (-1,)
+        mean, std = (jnp.asarray(numbers, jnp.float32).reshape(last) for numbers in (self.mean, self.std))
         return (jnp.asarray(self._resized(pixels)) - mean) / std
 
+    def batch(self, batch: Mapping[str, Array | np.ndarray], spec: Spec) -> dict[str, Any]:
+        """All fields of a batch in the form that the network and its loss need, each by its kind.
+
+        Images, volumes, video and signals become the network's input. Masks are resized, padded and cropped with them:
+        they take the nearest pixel, and ``field.outside`` where there is padding. Boxes are moved and clipped, too, and
+        removed where nothing is left of them. Other fields, and arrays that are not in the spec, stay as they are.
+
+        Args:
+          batch: Name -> array, shape ``(n, ...)``.
+          spec: Of the examples, as a data set has it.
+
+        Raises:
+          UsageError: A field cannot be brought to ``input_shape``, or its size is not that of the others.
+
+        Example:
+          >>> from cnn_jax.data import Field
+          >>> preprocess = Preprocess((4, 4, 1), mean=(0.0,), std=(1.0,), resize="pad")
+          >>> batch = {"image": np.ones((1, 2, 2, 1), np.float32), "inside": np.ones((1, 2, 2), np.uint8)}
+          >>> spec = {"image": Field("image"), "inside": Field("mask", outside=0)}
+          >>> preprocess.batch(batch, spec)["inside"][0, 1].tolist()
+          [0, 1, 1, 0]
+        """
+        fields = Fields({name: batch[name] for name in spec}, spec)
+        inputs = {name: self(batch[name]) for name in fields.of_kinds(*INPUT_KINDS)}
+        others = {name: field for name, field in spec.items() if name not in inputs}
+        before = fields.frame("Preprocess")
+        wanted = {
+            axis: size for name in inputs for axis, size in zip(fields.axes(name), self.input_shape, strict=False)
+        }
+        changed = {axis: size for axis, size in wanted.items() if size != before[axis]}
+        if changed:
+            rest = Fields({name: batch[name] for name in others}, others)
+            return {**batch, **inputs, **rest.moved(self._movement(len(fields), before, changed), before).arrays}
+        return {**batch, **inputs}
+
+    def _movement(self, count: int, before: Frame, wanted: Frame) -> Movement:
+        """What resizing, padding and cropping is to masks and boxes."""
+        if self.resize in RESIZE_METHODS:
+            starts = {axis: jnp.zeros(count) for axis in wanted}
+            return Windowed(starts, {axis: jnp.full(count, float(before[axis])) for axis in wanted}, wanted)
+        missing = {axis: size - before[axis] for axis, size in wanted.items()}
+        padding = max(0, *missing.values())
+        before_window = {axis: -pixels // 2 if pixels < 0 else -(pixels // 2) for axis, pixels in missing.items()}
+        starts = {axis: jnp.full(count, padding + start) for axis, start in before_window.items()}
+        return Cropped(starts, wanted, padding)
+
     def _resized(
-        self, pixels: Shaped[Array | np.ndarray, "n _ _ channels"]
-    ) -> Shaped[Array | np.ndarray, "n height width channels"]:
-        sizes, wanted = pixels.shape[1:3], self.input_shape[:2]
+        self, pixels: Shaped[Array | np.ndarray, "n *_ channels"]
+    ) -> Shaped[Array | np.ndarray, "n *sides channels"]:
+        sizes, wanted = pixels.shape[1:-1], self.input_shape[:-1]
         if sizes == wanted:
             return pixels
         if self.resize in RESIZE_METHODS:
             return jax.image.resize(pixels, (len(pixels), *self.input_shape), self.resize)
         missing = [after - before for before, after in zip(sizes, wanted, strict=True)]
         if self.resize == "crop" and max(missing) <= 0:
-            top, left = (-pixel // 2 for pixel in missing)
-            return pixels[:, top : top + wanted[0], left : left + wanted[1]]
+            starts = [-pixel // 2 for pixel in missing]
+            return pixels[:, *(slice(start, start + size) for start, size in zip(starts, wanted, strict=True))]
         if self.resize != "pad" or min(missing) < 0:
             raise UsageError(
-                f"Preprocess: pictures of {sizes[0]}x{sizes[1]} do not become {wanted[0]}x{wanted[1]} with "
+                f"Preprocess: images of {'x'.join(map(str, sizes))} do not become {'x'.join(map(str, wanted))} with "
                 f"resize={self.resize!r}; use resize='bilinear'" + (" or 'pad'" if min(missing) >= 0 else "")
             )
         widths = [(0, 0), *((pixel // 2, pixel - pixel // 2) for pixel in missing), (0, 0)]

@@ -1,4 +1,4 @@
-"""Labelled pictures that stay on disk until they are asked for."""
+"""Data sets that stay on disk until their examples are asked for."""
 
 import contextlib
 import dataclasses
@@ -7,109 +7,151 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int32, Shaped
+from jaxtyping import Shaped
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from cnn_jax.data.dataset import Dataset
-from cnn_jax.data.decoded import Arrays, decoded_once
-from cnn_jax.data.pictures import resize_picture
+from cnn_jax.data.dataset import Arrays, Dataset
+from cnn_jax.data.decoded import decoded_once
+from cnn_jax.data.fields import Described, Field, Spec, check_spec, is_labelled_images
+from cnn_jax.data.images import resize_image
+from cnn_jax.errors import UsageError
 
 READ_AT_ONCE = 64
 SAMPLED = 2000  # of a set on disk, where its statistics or its looks are wanted
 PROGRESS_AFTER_SECONDS = 2.0
 
-Reader = Callable[[Sequence[int]], list[tuple[Image.Image | np.ndarray, int]]]
-"""The pictures and labels of some examples. An array has the set's ``image_shape``; a Pillow picture of mode ``L`` or
-``RGB``, as the set has channels, may have any size. Must be picklable, for worker processes."""
+Reader = Callable[[Sequence[int]], list[dict[str, Any]]]
+"""Reads some examples by their numbers: name of a field -> its value in one example. The value is an array of the
+field's shape and dtype, or a number; that of an ``image`` may also be a Pillow image of any size, of mode ``L`` or
+``RGB`` as the field has channels. Must be picklable, for worker processes."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Records:
+class Records(Described):
     """A data set on disk, read by number; what does not fit in memory is streamed from it.
 
     Attributes:
-        name: the data set's name.
-        split: the split expression.
-        reader: reads examples.
-        count: number of examples.
-        image_shape: ``(height, width, channels)`` that pictures are brought to.
-        class_names: one name per class.
-        identity: a text that changes when the data change; the fingerprint is its hash.
-        framing: how pictures of another size are brought to ``image_shape``: ``"crop"``, ``"fit"`` or ``"stretch"``, as
-            in :func:`~cnn_jax.data.read_picture`.
-        dtype: of the pixels.
-        report: what was found on disk, in a few lines for the user; may be empty.
-        origin: with the identity, a text that changes when decoded pictures would; empty: they are never kept.
+      name: The data set's name.
+      split: The split expression.
+      reader: Reads examples.
+      count: The number of examples.
+      spec: Name -> :class:`~cnn_jax.data.Field`, with shape and dtype.
+      identity: A text that changes when the data change; the fingerprint is its hash.
+      framing: How images of another size are brought to the field's shape: ``"crop"``, ``"fit"`` or ``"stretch"``, as
+        in :func:`~cnn_jax.data.read_image`.
+      report: What was found on disk, in a few lines for the user; may be empty.
+      origin: With the identity, a text that changes when decoded images would; empty: they are never kept.
+
+    Raises:
+      UsageError: The spec has a field without shape or dtype, or its fields do not fit each other.
     """
 
     name: str
     split: str
     reader: Reader
     count: int
-    image_shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
+    spec: Spec
     identity: str
     framing: str = "crop"
-    dtype: str = "uint8"
     report: str = ""
     origin: str = ""
+
+    def __post_init__(self) -> None:
+        for name, field in self.spec.items():
+            if field.shape is None or not field.dtype:
+                raise UsageError(f"Records {self.name!r}: {name} needs shape and dtype, which are not known from disk")
+        check_spec(f"Records {self.name!r}", self.spec)
 
     def __len__(self) -> int:
         return self.count
 
     @property
-    def num_classes(self) -> int:
-        """The number of classes."""
-        return len(self.class_names)
-
-    @property
     def num_bytes(self) -> int:
-        """What the pictures would take in memory."""
-        return self.count * int(np.prod(self.image_shape)) * np.dtype(self.dtype).itemsize
+        """What the arrays would take in memory."""
+        return sum(array.nbytes for array in self._arrays(1).values()) * self.count
 
-    def take(
-        self, indices: Sequence[int]
-    ) -> tuple[Shaped[np.ndarray, "n height width channels"], Int32[np.ndarray, " n"]]:
-        """Reads some examples: their pictures and labels."""
+    def take(self, indices: Sequence[int] | Shaped[np.ndarray, " n"]) -> Arrays:
+        """Reads some examples.
+
+        Args:
+          indices: Their numbers.
+
+        Returns:
+          Name of a field -> its array, one entry per example in the order of ``indices``.
+        """
         examples = self.reader([int(index) for index in indices])
-        images = np.empty((len(examples), *self.image_shape), self.dtype)
-        for place, (picture, _) in enumerate(examples):
-            images[place] = self._framed(picture)
-        return images, np.array([label for _, label in examples], np.int32)
+        arrays = self._arrays(len(examples))
+        for place, example in enumerate(examples):
+            for name, array in arrays.items():
+                array[place] = self._framed(name, example[name])
+        return arrays
 
-    def _framed(self, picture: Image.Image | np.ndarray) -> np.ndarray:
-        if isinstance(picture, np.ndarray):
-            return picture
-        height, width, _ = self.image_shape
-        return np.asarray(resize_picture(picture, (width, height), self.framing)).reshape(self.image_shape)
+    def _arrays(self, count: int) -> Arrays:
+        return {name: np.empty((count, *(field.shape or ())), field.dtype) for name, field in self.spec.items()}
+
+    def _framed(self, name: str, value: Any) -> Any:
+        if not isinstance(value, Image.Image):
+            return value
+        height, width, channels = self.spec[name].shape or ()
+        return np.asarray(resize_image(value, (width, height), self.framing)).reshape(height, width, channels)
 
     def to_memory(self) -> Dataset:
         """Reads everything, in the order in which it is stored; from the user's cache if it was decoded before."""
-        made = repr((self.origin, self.identity, self.image_shape, self.framing, self.dtype))
-        images, labels = decoded_once(made, len(self), self.num_bytes, self._decode) if self.origin else self._decode()
-        return Dataset(self.name, self.split, images, labels, self.class_names, self.report)
+        made = repr((self.origin, self.identity, self._described, self.framing))
+        arrays = decoded_once(made, len(self), self.num_bytes, self._decode) if self.origin else self._decode()
+        return Dataset(self.name, self.split, arrays, self.spec, self.report)
+
+    @property
+    def _described(self) -> tuple[Any, ...]:
+        return tuple((name, field.identity) for name, field in sorted(self.spec.items()))
 
     def _decode(self) -> Arrays:
-        images, labels = np.empty((self.count, *self.image_shape), self.dtype), np.empty(self.count, np.int32)
+        arrays = self._arrays(self.count)
         starts = range(0, self.count, READ_AT_ONCE)
 
         def read(start: int) -> int:
             chosen = range(start, min(start + READ_AT_ONCE, self.count))
-            images[chosen.start : chosen.stop], labels[chosen.start : chosen.stop] = self.take(chosen)
+            for name, part in self.take(chosen).items():
+                arrays[name][chosen.start : chosen.stop] = part
             return len(chosen)
 
         with showing_progress(f"reading {self.name} {self.split}", self.count) as advance:
             for count in in_threads(read, starts):
                 advance(count)
-        return images, labels
+        return arrays
 
     def fingerprint(self) -> str:
-        """A hash of :attr:`identity`."""
-        return hashlib.sha256(repr((self.identity, self.image_shape, self.class_names)).encode()).hexdigest()[:16]
+        """A hash of :attr:`identity` and the spec."""
+        if is_labelled_images(self.spec):  # as before there were other fields, so that old runs can be continued
+            described: tuple[Any, ...] = (self.identity, self.image_shape, self.class_names)
+        else:
+            described = (self.identity, self._described)
+        return hashlib.sha256(repr(described).encode()).hexdigest()[:16]
+
+
+def labelled_images(
+    image_shape: tuple[int, int, int], class_names: Sequence[str], *, dtype: str = "uint8"
+) -> dict[str, Field]:
+    """The spec of images with one label each: the fields ``image`` and ``label``.
+
+    Args:
+      image_shape: ``(height, width, channels)``.
+      class_names: One name per class.
+      dtype: Of the pixels.
+
+    Example:
+      >>> list(labelled_images((28, 28, 1), ("cat", "dog")))
+      ['image', 'label']
+    """
+    return {
+        "image": Field("image", tuple(image_shape), dtype),
+        "label": Field("label", (), "int32", class_names=tuple(class_names)),
+    }
 
 
 def as_records(dataset: Dataset | Records) -> Records:
@@ -121,10 +163,8 @@ def as_records(dataset: Dataset | Records) -> Records:
         dataset.split,
         _MemoryReader(dataset),
         len(dataset),
-        dataset.image_shape,
-        dataset.class_names,
+        dataset.spec,
         identity=dataset.fingerprint(),
-        dtype=dataset.dtype,
         report=dataset.report,
     )
 
@@ -133,18 +173,22 @@ def as_records(dataset: Dataset | Records) -> Records:
 class _MemoryReader:
     dataset: Dataset
 
-    def __call__(self, indices: Sequence[int]) -> list[tuple[Image.Image | np.ndarray, int]]:
-        images, labels = self.dataset.take(indices)
-        return list(zip(images, labels.tolist(), strict=True))
+    def __call__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        arrays = self.dataset.take(indices)
+        return [{name: array[place] for name, array in arrays.items()} for place in range(len(indices))]
 
 
 def sample(found: Dataset | Records, *, most: int = SAMPLED) -> Dataset:
     """Some examples in memory, spread evenly over a set that is left on disk; all of one that is in memory.
 
+    Args:
+      found: The set.
+      most: How many examples of one on disk.
+
     Example:
-        >>> from cnn_jax import data
-        >>> len(sample(as_records(data.load("digits", "train")), most=100))
-        100
+      >>> from cnn_jax import data
+      >>> len(sample(as_records(data.load("digits", "train")), most=100))
+      100
     """
     if isinstance(found, Dataset):
         return found
@@ -158,12 +202,12 @@ class _PartReader:
     reader: Reader
     chosen: np.ndarray
 
-    def __call__(self, indices: Sequence[int]) -> list[tuple[Image.Image | np.ndarray, int]]:
+    def __call__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         return self.reader(self.chosen[np.asarray(indices)].tolist())
 
 
 def in_threads(function: Callable[[int], int], arguments: Sequence[int]) -> Iterator[int]:
-    """Results in order, computed on all cores: decoders of pictures let other threads run."""
+    """Results in order, computed on all cores: image decoders let other threads run."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             yield from pool.map(function, arguments)

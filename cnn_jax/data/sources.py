@@ -1,4 +1,4 @@
-"""Where pictures come from: ``load(name, split)`` reads a data set into memory, ``open_set`` leaves it on disk.
+"""Where images come from: ``load(name, split)`` reads a data set into memory, ``open_set`` leaves it on disk.
 
 ``digits`` comes with scikit-learn: nothing to download. ``folder:path`` and ``npz:path`` are the user's own. Every
 other name is one of TensorFlow Datasets (TFDS), prepared by ``python -m cnn_jax.data.prepare <name>``. Split
@@ -12,8 +12,8 @@ from typing import Any
 from cnn_jax.data.arrays import load_digits, load_npz
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.folder import open_folder
+from cnn_jax.data.images import RESIZES
 from cnn_jax.data.photographs import open_photographs
-from cnn_jax.data.pictures import RESIZES
 from cnn_jax.data.records import Records
 from cnn_jax.data.tfds import open_tfds, tfds_class_names
 from cnn_jax.errors import UsageError, nearest
@@ -30,8 +30,8 @@ SOURCES: dict[str, Source] = {
         path, split, image_shape=image_shape, framing=framing
     ),
 }
-"""What stands before the colon of a name -> ``source(path, split, *, data_dir, image_shape, framing)``, which gives a
-:class:`Dataset` or, for pictures that may have to stay on disk, :class:`Records`. A new source is one more entry."""
+"""The part of a name before the colon -> ``source(path, split, *, data_dir, image_shape, framing)``, which gives a
+:class:`Dataset` or, for images that may have to stay on disk, :class:`Records`. A new source is one more entry."""
 
 
 def open_set(
@@ -45,26 +45,26 @@ def open_set(
     """One split of a data set, left on disk where it is there as files.
 
     Args:
-        name: ``"digits"``; ``"photographs"``, two of them in pieces; ``"folder:path"``: pictures in one subfolder per
-            class, or such folders in ``train``, ``val`` and ``test``; ``"npz:path"``: NumPy arrays; or the name of a
-            TFDS set of labelled pictures, with its configuration and version where wanted: ``"mnist"``,
-            ``"cifar10:3.0.2"``, ``"cifar10_corrupted/fog_1"``.
-        split: a TFDS split expression. ``digits`` has ``train`` (1,297), ``validation`` (200) and ``test`` (300); where
-            a source has no parts, ``train``, ``validation`` and ``test`` are 80, 10 and 10 % of each class.
-        data_dir: where TFDS keeps its sets; by default ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
-        image_shape: ``(height, width, channels)`` to which pictures of different sizes are brought.
-        framing: how: ``"crop"`` cuts the middle out, ``"fit"`` fills up, ``"stretch"`` changes the aspect.
+      name: ``"digits"``; ``"photographs"``, two of them in pieces; ``"folder:path"``: images in one subfolder per
+        class, or such folders in ``train``, ``val`` and ``test``; ``"npz:path"``: NumPy arrays; or the name of a
+        TFDS set of labelled images, with its configuration and version where wanted: ``"mnist"``,
+        ``"cifar10:3.0.2"``, ``"cifar10_corrupted/fog_1"``.
+      split: A TFDS split expression. ``digits`` has ``train`` (1,297), ``validation`` (200) and ``test`` (300); where
+        a source has no parts, ``train``, ``validation`` and ``test`` are 80, 10 and 10 % of each class.
+      data_dir: Where TFDS keeps its sets; by default ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
+      image_shape: ``(height, width, channels)`` to which images of different sizes are brought.
+      framing: How: ``"crop"`` cuts the middle out, ``"fit"`` fills up, ``"stretch"`` changes the aspect.
 
     Returns:
-        The split, in the order in which it is stored; a folder's is mixed.
+      The split, in the order in which it is stored; a folder's is mixed.
 
     Raises:
-        UsageError: for an unknown or unprepared set, a split that does not exist or is empty, or a set that is not
-            pictures with one label each.
+      UsageError: For an unknown or unprepared set, a split that does not exist or is empty, or a set that is not
+        images with one label each.
 
     Example:
-        >>> open_set("digits", "test").image_shape
-        (8, 8, 1)
+      >>> open_set("digits", "test").image_shape
+      (8, 8, 1)
     """
     if framing not in RESIZES:
         raise UsageError(f"data set {name!r}: unknown framing={framing!r}; {nearest(framing, RESIZES)}")
@@ -77,14 +77,14 @@ def class_names(name: str, split: str, **options: Any) -> tuple[str, ...]:
     """The names of a data set's classes. A TFDS set need not be prepared for that, but then they may be numbers.
 
     Args:
-        name: as for :func:`open_set`, as are ``split``, which is read where the source is not TFDS, and the options.
+      name: As for :func:`open_set`, as are ``split``, which is read where the source is not TFDS, and the options.
 
     Raises:
-        UsageError: as :func:`open_set`.
+      UsageError: As :func:`open_set`.
 
     Example:
-        >>> class_names("digits", "test")[:3]
-        ('0', '1', '2')
+      >>> class_names("digits", "test")[:3]
+      ('0', '1', '2')
     """
     if name.partition(":")[0] in SOURCES:
         return tuple(open_set(name, split, **options).class_names)
@@ -102,9 +102,9 @@ def load(
     """Reads one split of a data set into memory; arguments and errors as :func:`open_set` has them.
 
     Example:
-        >>> digits = load("digits", "train")
-        >>> len(digits), digits.image_shape, digits.num_classes
-        (1297, (8, 8, 1), 10)
+      >>> digits = load("digits", "train")
+      >>> len(digits), digits.image_shape, digits.num_classes
+      (1297, (8, 8, 1), 10)
     """
     found = open_set(name, split, data_dir=data_dir, image_shape=image_shape, framing=framing)
     return found if isinstance(found, Dataset) else found.to_memory()

@@ -1,6 +1,7 @@
 """Split expressions, and the split of a set that comes without one."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -9,17 +10,24 @@ from jaxtyping import Int
 from cnn_jax.errors import UsageError
 
 HELD_OUT = 0.1  # of each class for validation, and as much for the test
+SLICE = re.compile(r"(\w+)\[([^\]]*)\]")
+LAST_PERCENT = re.compile(r"-\s*(\d+)\s*%")
 
 
 def resolve_split(name: str, split: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int]]:
     """The (part, start, stop) that a TFDS split expression names, given the number of examples of every part.
 
+    Args:
+      name: The data set's, for messages.
+      split: The expression, such as ``"train[:90%]+test"``.
+      sizes: Part -> number of examples.
+
     Raises:
-        UsageError: when there is no such split, or it is empty.
+      UsageError: There is no such split, it is empty, or a negative percentage of a part rounds to no example.
 
     Example:
-        >>> resolve_split("mine", "train[:50%]+test", {"train": 8, "test": 3})
-        [('train', 0, 4), ('test', 0, 3)]
+      >>> resolve_split("mine", "train[:50%]+test", {"train": 8, "test": 3})
+      [('train', 0, 4), ('test', 0, 3)]
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.splits import AbstractSplit
@@ -29,6 +37,14 @@ def resolve_split(name: str, split: str, sizes: Mapping[str, int]) -> list[tuple
         for part, size in sizes.items()
     }
     known = ", ".join(f"{part!r} ({size})" for part, size in sizes.items())
+    for part, bounds in SLICE.findall(split):
+        for percent in LAST_PERCENT.findall(bounds):
+            # TFDS would read [-0:], which is everything: validation examples among those that are trained on.
+            if int(percent) and part in sizes and round(int(percent) * sizes[part] / 100) == 0:
+                raise UsageError(
+                    f"data set {name!r}: split {split!r}: -{percent}% of {sizes[part]} examples is none; give a number "
+                    f"of examples, such as {part}[-1:]"
+                )
     try:
         instructions = AbstractSplit.from_spec(split).to_absolute(infos)
     except (NotImplementedError, ValueError) as error:
@@ -48,9 +64,17 @@ def resolve_split(name: str, split: str, sizes: Mapping[str, int]) -> list[tuple
 def members_of_split(name: str, split: str, members: Mapping[str, Int[np.ndarray, " _"]]) -> Int[np.ndarray, " chosen"]:
     """The examples that a split expression names, given those of every part.
 
+    Args:
+      name: The data set's, for messages.
+      split: The expression, such as ``"train[:90%]+test"``.
+      members: Part -> the numbers of its examples.
+
+    Raises:
+      UsageError: As :func:`resolve_split`.
+
     Example:
-        >>> members_of_split("mine", "test+train[:1]", {"train": np.array([4, 2]), "test": np.array([0])}).tolist()
-        [0, 4]
+      >>> members_of_split("mine", "test+train[:1]", {"train": np.array([4, 2]), "test": np.array([0])}).tolist()
+      [0, 4]
     """
     parts = resolve_split(name, split, {part: len(indices) for part, indices in members.items() if len(indices)})
     return np.concatenate([members[part][start:stop] for part, start, stop in parts])
@@ -59,20 +83,20 @@ def members_of_split(name: str, split: str, members: Mapping[str, Int[np.ndarray
 def stratified_parts(labels: Sequence[int], identities: Iterable[str]) -> dict[str, Int[np.ndarray, " _"]]:
     """Train, validation and test parts of a set that has none: 80, 10 and 10 % of each class.
 
-    Who goes where hangs on the identities alone, as does the order inside a part, which is mixed: examples added later
-    move few of the others, and a slice of a part is a random sample.
+    The part of an example depends on the identities alone, and so does the order inside a part, which is pseudo-random:
+    examples that are added later move few of the others, and a slice of a part is a random sample.
 
     Args:
-        labels: class numbers.
-        identities: one text for each example, such as its file's name.
+      labels: Class numbers.
+      identities: One text for each example, such as its file's name.
 
     Returns:
-        Part -> example numbers. Of a class of one or two, all are for training.
+      Part -> example numbers. Of a class of one or two, all are for training.
 
     Example:
-        >>> parts = stratified_parts([0] * 20 + [1] * 5, map(str, range(25)))
-        >>> {part: len(members) for part, members in parts.items()}
-        {'train': 19, 'validation': 3, 'test': 3}
+      >>> parts = stratified_parts([0] * 20 + [1] * 5, map(str, range(25)))
+      >>> {part: len(members) for part, members in parts.items()}
+      {'train': 19, 'validation': 3, 'test': 3}
     """
     order = mixed_order(identities)
     chosen: dict[str, list[int]] = {"train": [], "validation": [], "test": []}

@@ -39,10 +39,10 @@ class Stream:
     """A set whose batches are made when they are needed.
 
     Attributes:
-        dataset: what is read.
-        workers: processes that read; 0 reads in threads of this one, and -1 in one process for each core. They are
-            started anew (spawned), so that none inherits JAX's threads; a script that uses them must keep its own
-            start under ``if __name__ == "__main__":``.
+      dataset: What is read.
+      workers: Processes that read; 0 reads in threads of this one, and -1 in one process for each core. They are
+        spawned, so that they do not inherit JAX's threads; a script that uses them must begin under
+        ``if __name__ == "__main__":``.
     """
 
     dataset: Records
@@ -67,24 +67,24 @@ class Stream:
         """The batches of the steps ``first_step`` to ``last_step - 1``, those of :func:`batch_indices`.
 
         Args:
-            key: the run's key for the order of examples.
-            batch_size: examples per step.
-            first_step: counted from 0 over the whole run.
-            last_step: of the whole run.
-            rows: the part of each batch that this process reads.
+          key: The run's key for the order of examples.
+          batch_size: Examples per step.
+          first_step: Counted from 0 over the whole run.
+          last_step: Of the whole run.
+          rows: The part of each batch that this process reads.
 
         Returns:
-            Dicts with ``'image'``, ``'label'`` and ``'index'``. Close the iterator (``.close()``) to end the workers.
+          Dicts with the set's fields and ``'index'``. Close the iterator (``.close()``) to end the workers.
         """
         order = HostOrder.of(key, last_step, num_examples=len(self), batch_size=batch_size)
         return self._run(_TrainingBatch(self.dataset, order, rows), first_step, last_step)
 
     def evaluation_batches(self, batch_size: int, *, rows: slice = WHOLE) -> Iterator[HostBatch]:
-        """Every example once, in order: dicts with ``'image'``, ``'label'`` and ``'mask'``, 0 for the last's padding.
+        """Every example once, in order: dicts with its fields and ``'mask'``, 0 for the last's padding.
 
         Args:
-            batch_size: examples per batch.
-            rows: the part of each batch that this process reads.
+          batch_size: Examples per batch.
+          rows: The part of each batch that this process reads.
         """
         indices, mask = padded_batches(len(self), batch_size)
         return self._run(_EvaluationBatch(self.dataset, indices[:, rows], mask[:, rows]), 0, len(indices))
@@ -132,8 +132,7 @@ class _TrainingBatch:
 
     def __call__(self, step: int) -> HostBatch:
         indices = self.order.batch(step)[self.rows]
-        images, labels = self.dataset.take(indices.tolist())
-        return {"image": images, "label": labels, "index": indices}
+        return {**self.dataset.take(indices), "index": indices}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,8 +142,7 @@ class _EvaluationBatch:
     mask: np.ndarray
 
     def __call__(self, number: int) -> HostBatch:
-        images, labels = self.dataset.take(self.indices[number].tolist())
-        return {"image": images, "label": labels, "mask": self.mask[number]}
+        return {**self.dataset.take(self.indices[number]), "mask": self.mask[number]}
 
 
 def sent_ahead(
@@ -153,12 +151,12 @@ def sent_ahead(
     """The batches, sent to the device before they are asked for.
 
     Args:
-        batches: from a :class:`Stream`, which is closed with this one.
-        place: sends a batch.
+      batches: From a :class:`Stream`, which is closed with this one.
+      place: Sends a batch.
 
     Example:
-        >>> [batch["label"].tolist() for batch in sent_ahead(iter([{"label": np.arange(2)}, {"label": np.arange(1)}]))]
-        [[0, 1], [0]]
+      >>> [batch["label"].tolist() for batch in sent_ahead(iter([{"label": np.arange(2)}, {"label": np.arange(1)}]))]
+      [[0, 1], [0]]
     """
     waiting: collections.deque[Any] = collections.deque()
     try:
@@ -177,19 +175,19 @@ def choose_loading(loading: str, num_bytes: int) -> str:
     """Whether sets are read into memory or streamed.
 
     Args:
-        loading: ``"memory"``, ``"stream"``, or ``"auto"``: in memory when all fits into a quarter of what is free, on
-            the host and on the device.
-        num_bytes: of all the sets' pictures.
+      loading: ``"memory"``, ``"stream"``, or ``"auto"``: in memory when all fits into a quarter of what is free, on
+        the host and on the device.
+      num_bytes: Of all the sets' images.
 
     Returns:
-        ``"memory"`` or ``"stream"``.
+      ``"memory"`` or ``"stream"``.
 
     Raises:
-        UsageError: for another ``loading``.
+      UsageError: For another ``loading``.
 
     Example:
-        >>> choose_loading("auto", 1000), choose_loading("auto", 10**15), choose_loading("stream", 1000)
-        ('memory', 'stream', 'stream')
+      >>> choose_loading("auto", 1000), choose_loading("auto", 10**15), choose_loading("stream", 1000)
+      ('memory', 'stream', 'stream')
     """
     if loading not in ("auto", "memory", "stream"):
         raise UsageError(f"config.data.loading={loading!r} is unknown; known: 'auto', 'memory', 'stream'")

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from cnn_jax.data.dataset import IMAGE_DTYPES
-from cnn_jax.data.records import Records
+from cnn_jax.data.records import Records, labelled_images
 from cnn_jax.data.splits import first_line, resolve_split
 from cnn_jax.errors import UsageError, nearest
 
@@ -30,10 +30,10 @@ def open_tfds(
     image_shape: tuple[int, int, int] | None,
     framing: str,
 ) -> Records:
-    """A split of a TFDS set of labelled pictures. Pictures of one size stay as they are; others need ``image_shape``.
+    """A split of a TFDS set of labelled images. Images of one size stay as they are; others need ``image_shape``.
 
     Raises:
-        UsageError: for an unknown or unprepared set, a bad split, or a set that is not pictures with one label each.
+      UsageError: For an unknown or unprepared set, a bad split, or a set that is not images with one label each.
     """
     with quiet_tfds():
         builder = tfds_builder(name, data_dir=data_dir)
@@ -43,7 +43,7 @@ def open_tfds(
             image_shape = declared
         elif image_shape is None:
             raise UsageError(
-                f"data set {name!r} has pictures of different sizes {declared}; "
+                f"data set {name!r} has images of different sizes {declared}; "
                 "give image_shape=(height, width, channels) to bring them to"
             )
         if not builder.info.splits:
@@ -72,11 +72,9 @@ def open_tfds(
         split,
         reader,
         sum(file.take for file in instructions),
-        image_shape,
-        tuple(builder.info.features[label_key].names),
+        labelled_images(image_shape, builder.info.features[label_key].names, dtype=np.dtype(feature.np_dtype).name),
         identity=repr((builder.info.full_name, files)),
         framing=framing,
-        dtype=np.dtype(feature.np_dtype).name,
         origin=repr(stored),
     )
 
@@ -85,7 +83,7 @@ def tfds_class_names(name: str, *, data_dir: str | PathLike[str] | None = None) 
     """The names of a TFDS set's classes, in order; of many sets that are not prepared, their numbers.
 
     Raises:
-        UsageError: for an unknown set, or one that is not pictures with one label each.
+      UsageError: For an unknown set, or one that is not images with one label each.
     """
     with quiet_tfds():
         info = tfds_builder(name, data_dir=data_dir).info
@@ -117,11 +115,11 @@ class TfdsReader:
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_records"}  # open files do not travel
 
-    def __call__(self, indices: Sequence[int]) -> list[tuple[Image.Image | np.ndarray, int]]:
-        """Pictures and labels."""
+    def __call__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Images and labels."""
         from tensorflow_datasets.proto import tf_example_pb2
 
-        examples: list[tuple[Image.Image | np.ndarray, int]] = []
+        examples = []
         with quiet_tfds():
             for record in self._records.__getitems__(indices):
                 features = tf_example_pb2.Example.FromString(record).features.feature
@@ -131,10 +129,10 @@ class TfdsReader:
                     raise UsageError(
                         f"data set {self.name!r}: split {self.split!r} is published without labels; use another split"
                     )
-                examples.append((pixels if self.one_size else self._picture(pixels), label))
+                examples.append({"image": pixels if self.one_size else self._image(pixels), "label": label})
         return examples
 
-    def _picture(self, pixels: np.ndarray) -> Image.Image:
+    def _image(self, pixels: np.ndarray) -> Image.Image:
         return Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).convert(
             "L" if self.channels == 1 else "RGB"
         )
@@ -144,14 +142,14 @@ def tfds_builder(name: str, *, data_dir: str | PathLike[str] | None = None) -> A
     """TFDS's builder of a data set, without a look at the network.
 
     Args:
-        name: name of a TFDS set, with its configuration and version where wanted.
-        data_dir: where TFDS keeps its sets.
+      name: Name of a TFDS set, with its configuration and version where wanted.
+      data_dir: Where TFDS keeps its sets.
 
     Returns:
-        The ``tfds.core.DatasetBuilder``; its ``info.splits`` is empty when the set is not prepared.
+      The ``tfds.core.DatasetBuilder``; its ``info.splits`` is empty when the set is not prepared.
 
     Raises:
-        UsageError: when there is no such set, or TFDS cannot open it.
+      UsageError: There is no such set, or TFDS cannot open it.
     """
     if not TFDS_NAME.fullmatch(name):
         raise UsageError(
@@ -173,7 +171,7 @@ def tfds_builder(name: str, *, data_dir: str | PathLike[str] | None = None) -> A
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-    """Keeps TFDS's advice, to install OpenCV and the like, from the user's terminal; errors still raise."""
+    """Hides TFDS's log lines, such as advice to install OpenCV; errors are still raised."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -184,7 +182,7 @@ def quiet_tfds() -> Iterator[None]:
 
 
 def _image_and_label_keys(name: str, info: Any) -> tuple[str, str]:
-    """The names of the one picture and the one class label that TFDS declares as the set's (input, target)."""
+    """The names of the one image and the one class label that TFDS declares as the set's (input, target)."""
     import tensorflow_datasets as tfds
 
     keys, features = info.supervised_keys, info.features
@@ -193,10 +191,10 @@ def _image_and_label_keys(name: str, info: Any) -> tuple[str, str]:
     if kinds != (tfds.features.Image, tfds.features.ClassLabel):
         declared = "nothing" if not kinds else " -> ".join(kind.__name__ for kind in kinds)
         raise UsageError(
-            f"data set {name!r} is not pictures with one label each (TFDS declares {declared}); choose another"
+            f"data set {name!r} is not images with one label each (TFDS declares {declared}); choose another"
         )
     image_key, label_key = keys
     dtype = np.dtype(features[image_key].np_dtype).name
     if dtype not in IMAGE_DTYPES:
-        raise UsageError(f"data set {name!r} has {dtype} pictures; only {' and '.join(IMAGE_DTYPES)} are supported")
+        raise UsageError(f"data set {name!r} has {dtype} images; only {' and '.join(IMAGE_DTYPES)} are supported")
     return image_key, label_key

@@ -1,17 +1,26 @@
 """What a Dataset accepts, and the hash of its contents."""
 
-import dataclasses
 import hashlib
 
 import numpy as np
 import pytest
 
-from cnn_jax.data import Dataset
+from cnn_jax.data import Dataset, Records
+from cnn_jax.data.records import labelled_images
 from cnn_jax.errors import UsageError
 
-GOOD = Dataset(
-    "made", "train", np.arange(2 * 3 * 4 * 1, dtype=np.uint8).reshape(2, 3, 4, 1), np.int32([1, 0]), ("a", "b")
-)
+FIELDS = {
+    "images": np.arange(2 * 3 * 4 * 1, dtype=np.uint8).reshape(2, 3, 4, 1),
+    "labels": np.int32([1, 0]),
+    "class_names": ("a", "b"),
+}
+
+
+def labelled(name: str = "made", split: str = "train", **changes: object) -> Dataset:
+    return Dataset.of_images(name, split, **(FIELDS | changes))
+
+
+GOOD = labelled()
 
 
 def test_sizes():
@@ -21,18 +30,21 @@ def test_sizes():
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"images": GOOD.images[..., 0]}, "shape (2, 3, 4)"),
-        ({"images": GOOD.images.astype(np.float64)}, "images are float64"),
-        ({"images": GOOD.images[:0], "labels": GOOD.labels[:0]}, "split 'train' has no pictures"),
-        ({"labels": GOOD.labels[:1]}, "labels are int32 of shape (1,)"),
-        ({"labels": GOOD.labels.astype(np.int64)}, "labels are int64"),
-        ({"labels": np.int32([0, 2])}, "labels run from 0 to 2, but 2 class_names"),
-        ({"labels": np.int32([0, -1])}, "labels run from -1 to 0"),
+        (
+            {"images": GOOD.images[..., 0]},
+            "image: a field of kind 'image' has shape (height, width, channels) per",
+        ),
+        ({"images": GOOD.images.astype(np.float64)}, "image: a field of kind 'image' is uint8 or float32, not float64"),
+        ({"images": GOOD.images[:0], "labels": GOOD.labels[:0]}, "split 'train' has no examples"),
+        ({"labels": GOOD.labels[:1]}, "different numbers of examples (image 2, label 1)"),
+        ({"labels": GOOD.labels.astype(np.int64)}, "label: a field of kind 'label' is int32, not int64"),
+        ({"labels": np.int32([0, 2])}, "label: class numbers from 0 to 2, but 2 class_names"),
+        ({"labels": np.int32([0, -1])}, "label: class numbers from -1 to 0"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, complaint):
     with pytest.raises(UsageError) as caught:
-        dataclasses.replace(GOOD, **changes)
+        labelled(**changes)
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -46,11 +58,17 @@ def test_fingerprint_sees_contents_and_not_memory_layout():
     other_pixel = GOOD.images.copy()
     other_pixel[1, 2, 3, 0] += 1
     changed = [
-        dataclasses.replace(GOOD, images=other_pixel),
-        dataclasses.replace(GOOD, images=GOOD.images.reshape(2, 4, 3, 1)),
-        dataclasses.replace(GOOD, labels=np.int32([0, 1])),
-        dataclasses.replace(GOOD, class_names=("a", "c")),
+        labelled(images=other_pixel),
+        labelled(images=GOOD.images.reshape(2, 4, 3, 1)),
+        labelled(labels=np.int32([0, 1])),
+        labelled(class_names=("a", "c")),
     ]
     assert len({dataset.fingerprint() for dataset in [GOOD, *changed]}) == 5
-    strided = dataclasses.replace(GOOD, images=np.asfortranarray(GOOD.images), name="other", split="test")
+    strided = labelled(images=np.asfortranarray(GOOD.images), name="other", split="test")
     assert strided.fingerprint() == GOOD.fingerprint()
+
+
+def test_fingerprint_of_labelled_images_on_disk_is_the_hash_of_their_identity_shape_and_classes():
+    spec = labelled_images((3, 4, 1), ("a", "b"))
+    records = Records("made", "train", lambda indices: [], 2, spec, identity="files")
+    assert records.fingerprint() == hashlib.sha256(b"('files', (3, 4, 1), ('a', 'b'))").hexdigest()[:16]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.data import decoded
-from cnn_jax.data.records import Records
+from cnn_jax.data.records import Records, labelled_images
 
 IMAGES = np.arange(3 * 4 * 4, dtype=np.uint8).reshape(3, 4, 4, 1)
 
@@ -27,12 +27,12 @@ class Reader:
 
     def __call__(self, indices):
         self.asked += 1
-        return [(IMAGES[index], index) for index in indices]
+        return [{"image": IMAGES[index], "label": index} for index in indices]
 
 
 def records(reader: Reader, **changes: object) -> Records:
     fields = {"identity": "one", "origin": "file, Monday"} | changes
-    return Records("pictures", "train", reader, 3, (4, 4, 1), ("a", "b", "c"), **fields)
+    return Records("pictures", "train", reader, 3, labelled_images((4, 4, 1), ("a", "b", "c")), **fields)
 
 
 def test_a_set_is_decoded_once(cache: Path) -> None:

@@ -1,4 +1,4 @@
-"""Folders of pictures and npz files, written here, against what was written."""
+"""Folders of images and npz files, written here, against what was written."""
 
 import shutil
 import subprocess
@@ -33,7 +33,7 @@ def write(folder, name: str, image: Image.Image, **options) -> None:
 
 
 def class_folders(folder, count: int = 20):
-    """Two classes; the red value of a picture is its number."""
+    """Two classes; the red value of an image is its number."""
     for name in ("bee", "ant"):
         for number in range(count):
             write(folder, f"{name}/deep/{number}.png", colour((number, 0, 200 if name == "bee" else 100)))
@@ -118,12 +118,12 @@ def test_broken_files_are_listed_and_left_out(tmp_path):
     (folder / "cat").mkdir()
     found = data.open_set(f"folder:{folder}", "all", image_shape=SHAPE)
     assert len(found) == 9
-    assert "9 pictures, 3 classes" in found.report
+    assert "9 images, 3 classes" in found.report
     assert "ant 5, bee 4, cat 0" in found.report
-    assert "without a picture: cat" in found.report
+    assert "without an image: cat" in found.report
     assert "2 broken, left out" in found.report
     assert "ant/cut.jpg: cannot be read" in found.report
-    assert "bee/letter.png: cannot be read as a picture: it is in no known format" in found.report
+    assert "bee/letter.png: cannot be read as an image: it is in no known format" in found.report
     assert "from 20x16 to 64x64" in found.report
 
 
@@ -140,7 +140,7 @@ def test_a_file_that_may_not_be_read_is_broken(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "_checked", refused)
     report = str(scan_folder(folder))
-    assert "4 pictures" in report
+    assert "4 images" in report
     assert "ant/deep/1.png: cannot be read: Permission denied" in report
 
 
@@ -193,9 +193,9 @@ def make_unknown_class(folder):
     ("make", "split", "complaint"),
     [
         (lambda folder: None, "train", "there is no folder"),
-        (make_nothing, "train", "has no subfolders; put the pictures of each class"),
-        (make_flat, "train", "has no subfolders; put the pictures of each class"),
-        (make_empty_classes, "train", "no pictures in its 1 class folders"),
+        (make_nothing, "train", "has no subfolders; put the images of each class"),
+        (make_flat, "train", "has no subfolders; put the images of each class"),
+        (make_empty_classes, "train", "no images in its 1 class folders"),
         (make_stranger, "train", "has 'train' beside 'extra'"),
         (make_unknown_class, "train", "class 'bee' is in 'test', but not in 'train'"),
         (class_folders, "tset", "no split 'tset'"),
@@ -256,15 +256,15 @@ class TestNpz:
     @pytest.mark.parametrize(
         ("arrays", "complaint"),
         [
-            ({"pictures": images}, "holds pictures; give it images and labels"),
+            ({"photos": images}, "holds photos; give it images and labels"),
             ({"x": images[:, None].repeat(3, axis=1), "y": labels}, "channels must be last"),
-            ({"x": images.astype(float), "y": labels}, "float64 pictures from 0 to 255; give integers from 0 to 255"),
-            ({"x": images, "y": labels[:5]}, "40 pictures, but 5 labels"),
+            ({"x": images.astype(float), "y": labels}, "float64 images from 0 to 255; give integers from 0 to 255"),
+            ({"x": images, "y": labels[:5]}, "40 images, but 5 labels"),
             ({"x": images, "y": labels / 1}, "float64 labels; give whole numbers from 0, or names"),
             ({"x": images, "y": np.eye(2, dtype=int)[labels]}, "labels of shape (40, 2); give (n,)"),
             (
                 {"x_train": images, "y_train": labels, "x_test": images[:, 1:], "y_test": labels},
-                "pictures of different kinds (train uint8 [5, 4, 1], test uint8 [4, 4, 1])",
+                "images of different kinds (train uint8 [5, 4, 1], test uint8 [4, 4, 1])",
             ),
             (
                 {"x_train": images, "y_train": labels, "x_test": images / 255, "y_test": labels},
@@ -272,7 +272,7 @@ class TestNpz:
             ),
             (
                 {"x_train": images, "y_train": labels[:30], "x_test": images[:30], "y_test": labels},
-                "40 pictures, but 30 labels",
+                "40 images, but 30 labels",
             ),
         ],
     )
@@ -288,7 +288,7 @@ class TestNpz:
         (tmp_path / "text.npz").write_text("x")
         np.save(tmp_path / "one.npy", self.images)
         for file in ("text.npz", "one.npy"):
-            with pytest.raises(UsageError, match=r"no readable \.npz file"):
+            with pytest.raises(UsageError, match=r"not a readable \.npz file"):
                 data.load(f"npz:{tmp_path / file}", "train")
 
 

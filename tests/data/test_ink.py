@@ -8,8 +8,8 @@ from PIL import Image
 from sklearn.svm import SVC
 
 from cnn_jax import data
+from cnn_jax.data.images import read_image
 from cnn_jax.data.ink import frame_ink, measure_ink_extent
-from cnn_jax.data.pictures import read_picture
 from cnn_jax.errors import UsageError
 from tests.requirements import require_data
 
@@ -58,7 +58,7 @@ def test_real_digits_are_read_however_they_were_drawn(tmp_path, way):
     framed, whole = [], []
     for digit in digits.images[..., 0]:
         Image.fromarray(WAYS[way](drawn(digit))).save(tmp_path / "drawn.png", compress_level=0)
-        read = functools.partial(read_picture, tmp_path / "drawn.png", height=8, width=8, channels=1)
+        read = functools.partial(read_image, tmp_path / "drawn.png", height=8, width=8, channels=1)
         pixels, assumed = read(ink_extent=extent)
         assert "ink framed in 8x8 as in the training set" in assumed
         framed.append(pixels)
@@ -108,7 +108,7 @@ def test_the_centre_of_mass_is_in_the_middle_as_far_as_the_ink_stays_inside():
 def test_an_empty_sheet_has_no_ink(tmp_path):
     sheet = on_paper(np.zeros((150, 200)), paper=200, contrast=0, shade=0.3)
     Image.fromarray(sheet).save(tmp_path / "sheet.png")
-    pixels, assumed = read_picture(tmp_path / "sheet.png", height=8, width=8, channels=1, ink_extent=1.0)
+    pixels, assumed = read_image(tmp_path / "sheet.png", height=8, width=8, channels=1, ink_extent=1.0)
     assert pixels.shape == (8, 8, 1)
     assert "no ink found" in assumed
 
@@ -118,7 +118,7 @@ def test_any_size_and_aspect(tmp_path, size):
     picture = np.zeros(size, np.uint8)
     picture[size[0] // 2, size[1] // 2] = 255
     Image.fromarray(picture).save(tmp_path / "dot.png")
-    pixels, _ = read_picture(tmp_path / "dot.png", height=9, width=7, channels=1, ink_extent=0.7)
+    pixels, _ = read_image(tmp_path / "dot.png", height=9, width=7, channels=1, ink_extent=0.7)
     assert pixels.shape == (9, 7, 1)
     with pytest.raises(UsageError, match=r"ink_extent=1.5 must be in \(0, 1\]"):
-        read_picture(tmp_path / "dot.png", height=9, width=7, channels=1, ink_extent=1.5)
+        read_image(tmp_path / "dot.png", height=9, width=7, channels=1, ink_extent=1.5)

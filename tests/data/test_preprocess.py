@@ -56,7 +56,7 @@ def test_resizes_as_pillow_does(method, filter, size):
 )
 def test_measures_what_the_network_sees(monkeypatch, shape, resize, expected):
     monkeypatch.setattr("cnn_jax.data.preprocess.MEASURED_AT_ONCE", 4)
-    dataset = Dataset("made", "train", IMAGES, np.zeros(6, np.int32), ("a",))
+    dataset = Dataset.of_images("made", "train", IMAGES, np.zeros(6, np.int32), ("a",))
     preprocess = Preprocess.measure(dataset, shape, resize=resize)
     np.testing.assert_allclose(preprocess.mean, expected.mean(axis=(0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(preprocess.std, expected.std(axis=(0, 1, 2)), rtol=1e-5)
@@ -71,7 +71,8 @@ def test_crop_takes_the_middle():
     ("call", "complaint"),
     [
         (lambda: plain((8, 8, 3), "bilinar"), "unknown resize='bilinar'; did you mean 'bilinear'"),
-        (lambda: plain((8, 8)), "input_shape=(8, 8)"),
+        (lambda: plain((8,)), "input_shape=(8,); give (height, width, channels), all positive"),
+        (lambda: plain((8, 8))(IMAGES), "but input_shape=(8, 8) needs (n, length, channels)"),
         (lambda: Preprocess((8, 8, 3), mean=(0.0,), std=(1.0, 1.0, 1.0)), "mean has 1 values for 3 channels"),
         (lambda: Preprocess((8, 8, 1), mean=(0.0,), std=(0.0,)), "std=(0.0,) must be positive"),
         (lambda: plain((8, 8, 3))(IMAGES[0]), "images have shape (8, 8, 3)"),

@@ -90,7 +90,7 @@ class TestTfds:
         ("options", "complaint"),
         [
             ({"shape": (None, None, 3)}, "different sizes (None, None, 3)"),
-            ({"dtype": "uint16"}, "has uint16 pictures"),
+            ({"dtype": "uint16"}, "has uint16 images"),
             ({"file_format": "tfrecord"}, "stored as tfrecord"),
             ({"supervised_keys": ()}, "TFDS declares nothing"),
             ({"supervised_keys": ("label", "image")}, "TFDS declares ClassLabel -> Image"),
@@ -145,11 +145,13 @@ def test_a_new_source_is_one_small_function(monkeypatch):
     def stripes(path: str, split: str, **_) -> data.Dataset:
         width = int(path)
         images = np.stack([np.full((width, width, 1), 255 * (number % 2), np.uint8) for number in range(10)])
-        return data.Dataset(f"stripes:{path}", split, images, np.arange(10, dtype=np.int32) % 2, ("dark", "light"))
+        return data.Dataset.of_images(
+            f"stripes:{path}", split, images, np.arange(10, dtype=np.int32) % 2, ("dark", "light")
+        )
 
     monkeypatch.setitem(data.SOURCES, "stripes", stripes)
     assert data.load("stripes:6", "train").image_shape == (6, 6, 1)
-    assert len(data.as_records(data.open_set("stripes:6", "train")).take([1, 3])[0]) == 2
+    assert len(data.as_records(data.open_set("stripes:6", "train")).take([1, 3])["image"]) == 2
 
 
 @pytest.mark.parametrize(

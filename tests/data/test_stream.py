@@ -68,7 +68,7 @@ def test_a_set_of_any_size_reads_into_memory_and_is_resized(tmp_path):
     np.testing.assert_array_equal(found.images, images[:10])
     np.testing.assert_array_equal(found.labels, labels[:10])
     smaller = data.open_set("made", "train", data_dir=tmp_path, image_shape=(3, 3, 1))
-    assert smaller.take([4, 5])[0].shape == (2, 3, 3, 1)
+    assert smaller.take([4, 5])["image"].shape == (2, 3, 3, 1)
     assert smaller.fingerprint() != records.fingerprint()
 
 

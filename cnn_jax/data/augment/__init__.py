@@ -1,11 +1,13 @@
 """Augmentation as pure JAX functions of whole batches, on the device; test-time views; a list of them by name.
 
-Each function takes a ``key`` first, and pictures of floating point, (batch, height, width, channels). Example ``i`` is
-changed by the numbers of its own key, ``fold_in(key, i)``: neither the size of the batch nor its division over devices
-has a part in the result. ``mixup`` and ``cutmix`` also need their neighbour, the next example of the whole batch.
+Each function takes a ``key`` first, and images of floating point, ``(batch, height, width, channels)``, or the
+:class:`Fields` of a batch, such as images with masks and boxes. Example ``i`` is changed by the numbers of its own key,
+``fold_in(key, i)``: neither the size of the batch nor its division over devices changes the result. ``mixup`` and
+``cutmix`` also need their neighbour, the next example of the whole batch.
 """
 
 from cnn_jax.data.augment.arguments import example_keys
+from cnn_jax.data.augment.by_kind import Fields, by_kind, photometric
 from cnn_jax.data.augment.color import brightness, color_covariance, color_pca, contrast, saturation
 from cnn_jax.data.augment.geometric import (
     affine,
@@ -23,10 +25,12 @@ from cnn_jax.data.augment.views import average_logits, check_test_time, mirror, 
 __all__ = [
     "AUGMENTATIONS",
     "Augmentation",
+    "Fields",
     "affine",
     "alternating_flip",
     "average_logits",
     "brightness",
+    "by_kind",
     "check_test_time",
     "color_covariance",
     "color_pca",
@@ -39,6 +43,7 @@ __all__ = [
     "mirror",
     "mixup",
     "pad_and_crop",
+    "photometric",
     "random_crop",
     "random_resized_crop",
     "saturation",

@@ -10,7 +10,7 @@ MODES = {"zero": "constant", "mirror": "reflect"}  # ours -> NumPy's
 
 
 def check_images(augmentation: str, images: Shaped[Array, "..."]) -> None:
-    """Rejects what is not a batch of floating-point pictures."""
+    """Rejects what is not a batch of floating-point images."""
     if images.ndim != 4:
         raise UsageError(f"{augmentation}: images have shape {images.shape}; give (batch, height, width, channels)")
     if not jnp.issubdtype(images.dtype, jnp.floating):
@@ -20,7 +20,7 @@ def check_images(augmentation: str, images: Shaped[Array, "..."]) -> None:
 def check_range(
     augmentation: str, name: str, value: int | float, low: int | float, high: int | float = float("inf")
 ) -> None:
-    """Rejects an option that is no number from ``low`` to ``high``."""
+    """Rejects an option that is not a number from ``low`` to ``high``."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         reach = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
         raise UsageError(f"{augmentation}: {name}={value!r} must be a number {reach}")
@@ -29,22 +29,22 @@ def check_range(
 def check_interval(
     augmentation: str, name: str, value: tuple[int | float, int | float], low: int | float, high: int | float
 ) -> None:
-    """Rejects an option that is no pair of numbers, the smaller first, within ``low`` (excluded) to ``high``."""
+    """Rejects an option that is not a pair of numbers, the smaller first, within ``low`` (excluded) to ``high``."""
     numbers = isinstance(value, tuple) and len(value) == 2 and all(isinstance(end, int | float) for end in value)
     if not numbers or not low < value[0] <= value[1] <= high:
         reach = f"above {low:g}" + ("" if high == float("inf") else f" and at most {high:g}")
         raise UsageError(f"{augmentation}: {name}={value!r} must be two numbers {reach}, the smaller first")
 
 
-def check_size(augmentation: str, size: tuple[int, int]) -> None:
-    """Rejects a size that is no (height, width)."""
-    numbers = isinstance(size, tuple) and len(size) == 2 and all(isinstance(side, int) for side in size)
-    if not numbers or min(size) < 1:
+def check_size(augmentation: str, size: tuple[int, ...], *, most: int = 2) -> None:
+    """Rejects a size that is not (height, width), or 1 to ``most`` numbers where that is not 2."""
+    numbers = isinstance(size, tuple) and all(isinstance(side, int) for side in size)
+    if not numbers or not (len(size) == 2 or 1 <= len(size) <= most != 2) or min(size) < 1:
         raise UsageError(f"{augmentation}: size={size!r} must be (height, width), both positive")
 
 
 def check_mode(augmentation: str, mode: str) -> None:
-    """Rejects an unknown rule for what lies beyond a picture's border."""
+    """Rejects an unknown rule for what lies beyond an image's border."""
     if mode not in MODES:
         raise UsageError(f"{augmentation}: unknown mode={mode!r}; {nearest(mode, MODES)}")
 
@@ -57,20 +57,20 @@ def example_keys(key: Key[Array, "..."], count: int, *, first: int | Integer[Arr
     ``example_keys(key, part, first=start)``.
 
     Args:
-        key: one key, or one for each example, which is returned as it is.
-        count: examples in the batch.
-        first: the first example's number.
+      key: One key, or one for each example, which is returned as it is.
+      count: Examples in the batch.
+      first: The first example's number.
 
     Returns:
-        ``count`` keys.
+      ``count`` keys.
 
     Raises:
-        UsageError: when there are several keys, but not one for each example.
+      UsageError: There are several keys, but not one for each example.
 
     Example:
-        >>> keys = example_keys(jax.random.key(0), 8)
-        >>> bool((example_keys(jax.random.key(0), 2) == keys[:2]).all()), example_keys(keys, 8) is keys
-        (True, True)
+      >>> keys = example_keys(jax.random.key(0), 8)
+      >>> bool((example_keys(jax.random.key(0), 2) == keys[:2]).all()), example_keys(keys, 8) is keys
+      (True, True)
     """
     if key.ndim == 0:
         return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))

@@ -12,6 +12,8 @@ from jaxtyping import Array, Integer, Key
 
 from cnn_jax.data.augment import color, geometric, mixing
 from cnn_jax.data.augment.arguments import example_keys
+from cnn_jax.data.augment.by_kind import MOVED_KINDS, Fields
+from cnn_jax.data.fields import INPUT_KINDS, Field, Spec
 from cnn_jax.errors import UsageError, nearest
 
 AUGMENTATIONS: dict[str, Callable[..., Any]] = {
@@ -33,58 +35,83 @@ AUGMENTATIONS: dict[str, Callable[..., Any]] = {
         mixing.cutmix,
     )
 }
-"""Name -> function. A new augmentation is one more entry: ``function(key, images, *, options) -> images``, or with
-``labels`` behind ``images`` and in what it returns."""
+"""Name -> function. A new augmentation is one more entry: ``function(key, images, *, options) -> images``. Where
+examples have more than an image and its label it must also take :class:`Fields`; ``@photometric`` lets a function do so
+that moves no pixels."""
 
+MIXING = tuple(mixing.MIXED_KINDS)
 SUPPLIED = ("indices", "epoch", "covariance")  # options that come from the run and not from the config
+CLASSIFICATION = {"image": Field("image"), "label": Field("label")}
 
 
 class Augmentation:
     """A list of augmentations as one pure function of a batch, checked before anything runs.
 
-    Called with ``(key, batch, step=..., epoch=...)`` it returns the batch with ``'image'`` augmented: float32, on the
-    scale 0 to 1. Where pictures are mixed, ``'label'`` has become distributions over the classes, (batch, classes).
-    Example ``i`` of a step gets its random numbers from ``(key, step, i, place in the list)`` alone.
+    Called with ``(key, batch, step=..., epoch=...)`` it returns the batch augmented, each field by its kind, see
+    :meth:`~cnn_jax.data.augment.Fields.moved`. Images, volumes and video become float32, on the scale 0 to 1. Where
+    examples are mixed, labels become distributions over the classes, shape ``(batch, classes)``. Example ``i`` of a
+    step gets its random numbers from ``(key, step, i, place in the list)`` alone.
 
     Args:
-        calls: names with options in Python's notation. They are applied in this order.
-        num_classes: of the labels.
-        covariance: of the training set's colours, for ``color_pca``; from :func:`color_covariance`.
+      calls: Names with options in Python's notation. They are applied in this order.
+      num_classes: Of the labels; not needed where the spec has their names.
+      covariance: Of the training set's colours, for ``color_pca``; from :func:`color_covariance`.
+      spec: Of the examples, as a data set has it; by default an image and its label, called ``image`` and ``label``.
 
     Attributes:
-        names: of the augmentations, in order.
+      names: Of the augmentations, in order.
 
     Raises:
-        UsageError: for an unknown name or option, or a text that is no call with plain values.
+      UsageError: For an unknown name or option, a text that is not a call with plain values, or a field that an
+        augmentation cannot change.
 
     Example:
-        >>> augment = Augmentation(["flip", "pad_and_crop(padding=2)"], num_classes=10)
-        >>> batch = {"image": jnp.zeros((4, 8, 8, 1), jnp.uint8), "label": jnp.zeros(4, jnp.int32)}
-        >>> jax.eval_shape(lambda key: augment(key, batch, step=0, epoch=0), jax.random.key(0))["image"].dtype
-        dtype('float32')
-        >>> Augmentation(["flop"], num_classes=10)
-        Traceback (most recent call last):
-        cnn_jax.errors.UsageError: config.data.augment: unknown augmentation 'flop'; did you mean 'flip'?
+      >>> augment = Augmentation(["flip", "pad_and_crop(padding=2)"], num_classes=10)
+      >>> batch = {"image": jnp.zeros((4, 8, 8, 1), jnp.uint8), "label": jnp.zeros(4, jnp.int32)}
+      >>> jax.eval_shape(lambda key: augment(key, batch, step=0, epoch=0), jax.random.key(0))["image"].dtype
+      dtype('float32')
+      >>> Augmentation(["flop"], num_classes=10)
+      Traceback (most recent call last):
+      cnn_jax.errors.UsageError: config.data.augment: unknown augmentation 'flop'; did you mean 'flip'?
     """
 
     def __init__(
         self,
         calls: Sequence[str],
         *,
-        num_classes: int,
+        num_classes: int | None = None,
         covariance: tuple[tuple[float, ...], ...] | None = None,
+        spec: Spec | None = None,
     ) -> None:
         parsed = [_parse(call) for call in calls]
         self.names = tuple(name for name, _ in parsed)
+        self._spec = dict(CLASSIFICATION if spec is None else spec)
         self._num_classes = num_classes
         self._options = [
             {**({"covariance": covariance} if name == "color_pca" else {}), **options} for name, options in parsed
         ]
+        for name in self.names:
+            self._check_fields(name)
+
+    def _check_fields(self, name: str) -> None:
+        """Rejects an augmentation that cannot change all the fields that it should."""
+        if name in MIXING:
+            mixing.check_mixed(f"config.data.augment: {name}", self._spec)
+            labels = [field for field in self._spec.values() if field.kind == "label"]
+            if self._num_classes is None and not all(label.class_names for label in labels):
+                raise UsageError(f"config.data.augment: {name} needs to know num_classes")
+        elif not hasattr(AUGMENTATIONS[name], "by_kind"):
+            moved = [field for field, about in self._spec.items() if about.kind in MOVED_KINDS]
+            if [self._spec[field].kind for field in moved] != ["image"]:
+                raise UsageError(
+                    f"config.data.augment: {name} changes images alone, but the examples have {', '.join(moved)}; "
+                    "decorate it with @augment.photometric if it moves no pixels"
+                )
 
     @property
     def mixes(self) -> bool:
         """Whether labels become distributions."""
-        return any("labels" in _parameters(name) for name in self.names)
+        return any(name in MIXING for name in self.names)
 
     def __call__(
         self,
@@ -98,28 +125,46 @@ class Augmentation:
         """The batch, augmented.
 
         Args:
-            key: of the run; the same in all steps.
-            batch: ``'image'`` (uint8, or floating point from 0 to 1), ``'label'``, and ``'index'``, each example's
-                number in its data set, where an augmentation wants it.
-            step: of the run.
-            epoch: of the run.
-            first: the number of the first example, where this is a part of a step's batch.
+          key: Of the run; the same in all steps.
+          batch: The fields of the spec (uint8 images have values from 0 to 255, others from 0 to 1), and ``'index'``,
+            each example's number in its data set, where an augmentation wants it. Other arrays stay as they are.
+          step: Of the run.
+          epoch: Of the run.
+          first: The number of the first example, where this is a part of a step's batch.
         """
-        images, labels = jnp.asarray(batch["image"]), jnp.asarray(batch["label"])
-        images = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
-        if self.mixes:
-            labels = jax.nn.one_hot(labels, self._num_classes)
-        keys = example_keys(jax.random.fold_in(key, step), len(images), first=first)
+        fields = self._prepared(batch)
+        keys = example_keys(jax.random.fold_in(key, step), len(fields), first=first)
         for place, (name, options) in enumerate(zip(self.names, self._options, strict=True)):
-            function, parameters = AUGMENTATIONS[name], _parameters(name)
+            function = AUGMENTATIONS[name]
             own_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
-            if "indices" in parameters:
-                images = function(key, images, indices=jnp.asarray(batch["index"]), epoch=epoch, **options)
-            elif "labels" in parameters:
-                images, labels = function(own_keys, images, labels, **options)
+            if "indices" in _parameters(name):
+                fields = function(key, fields, indices=jnp.asarray(batch["index"]), epoch=epoch, **options)
+            elif hasattr(function, "by_kind"):
+                fields = function(own_keys, fields, **options)
             else:
-                images = function(own_keys, images, **options)
-        return {**batch, "image": images, "label": labels}
+                (image,) = fields.of_kinds("image")
+                fields = fields.replaced({image: function(own_keys, fields.arrays[image], **options)})
+        return {**batch, **fields.arrays}
+
+    def _prepared(self, batch: Mapping[str, Array | np.ndarray]) -> Fields:
+        """The batch's fields, with pixels on the scale 0 to 1, and labels as distributions if they will be mixed."""
+        if missing := [name for name in self._spec if name not in batch]:
+            raise UsageError(
+                f"config.data.augment: the batch has {', '.join(batch)}, but no {', '.join(missing)}; give spec= of "
+                "the examples"
+            )
+        arrays = {name: jnp.asarray(batch[name]) for name in self._spec}
+        spec = dict(self._spec)
+        for name, field in self._spec.items():
+            array = arrays[name]
+            if field.kind in INPUT_KINDS and array.dtype == jnp.uint8:
+                arrays[name] = array.astype(jnp.float32) / 255
+            elif self.mixes and field.kind == "labels":
+                arrays[name] = array.astype(jnp.float32)
+            elif self.mixes and field.kind == "label":
+                arrays[name] = jax.nn.one_hot(array, len(field.class_names) or self._num_classes or 0)
+                spec[name] = Field("labels")
+        return Fields(arrays, spec)
 
 
 def _parameters(name: str) -> list[str]:
@@ -140,7 +185,7 @@ def _parse(call: str) -> tuple[str, dict[str, Any]]:
             raise ValueError
     except (SyntaxError, ValueError) as error:
         raise UsageError(
-            f"{where}: {call!r} is no augmentation with options; write it as 'flip' or 'pad_and_crop(padding=4)'"
+            f"{where}: {call!r} is not an augmentation with options; write it as 'flip' or 'pad_and_crop(padding=4)'"
         ) from error
     if name not in AUGMENTATIONS:
         raise UsageError(f"{where}: unknown augmentation {name!r}; {nearest(name, AUGMENTATIONS)}")

@@ -1,4 +1,4 @@
-"""Several views of a picture at test time, whose predictions are averaged."""
+"""Several views of an image at test time, whose predictions are averaged."""
 
 import jax
 import jax.numpy as jnp
@@ -11,48 +11,48 @@ TEST_TIME = ("mirror", "ten_crop")
 
 
 def mirror(images: Shaped[Array, "..."]) -> Float[Array, "2 batch height width channels"]:
-    """Each picture and its mirror image.
+    """Each image and its mirror image.
 
     Args:
-        images: floating point, shape ``(batch, height, width, channels)``.
+      images: Floating point, shape ``(batch, height, width, channels)``.
 
     Returns:
-        The two views, before the batch.
+      The two views, before the batch.
 
     Raises:
-        UsageError: when the images do not fit.
+      UsageError: The images do not fit.
 
     Example:
-        >>> mirror(jnp.arange(2.0).reshape(1, 1, 2, 1))[:, 0, 0, :, 0].tolist()
-        [[0.0, 1.0], [1.0, 0.0]]
+      >>> mirror(jnp.arange(2.0).reshape(1, 1, 2, 1))[:, 0, 0, :, 0].tolist()
+      [[0.0, 1.0], [1.0, 0.0]]
     """
     check_images("mirror", images)
     return jnp.stack([images, images[:, :, ::-1]])
 
 
 def ten_crop(images: Shaped[Array, "..."], *, size: tuple[int, int]) -> Float[Array, "10 batch height width channels"]:
-    """The four corners and the centre of each picture, and their mirror images (Krizhevsky et al. 2012, section 4.1).
+    """The four corners and the centre of each image, and their mirror images (Krizhevsky et al. 2012, section 4.1).
 
     Args:
-        images: floating point, shape ``(batch, height, width, channels)``, larger than ``size``.
-        size: ``(height, width)`` of the crops.
+      images: Floating point, shape ``(batch, height, width, channels)``, larger than ``size``.
+      size: ``(height, width)`` of the crops.
 
     Returns:
-        The ten views, before the batch: top left, top right, bottom left, bottom right, centre; then mirrored.
+      The ten views, before the batch: top left, top right, bottom left, bottom right, centre; then mirrored.
 
     Raises:
-        UsageError: when the images do not fit, or are no larger than the crops.
+      UsageError: The images do not fit, or are no larger than the crops.
 
     Example:
-        >>> ten_crop(jnp.zeros((2, 256, 256, 3)), size=(224, 224)).shape
-        (10, 2, 224, 224, 3)
+      >>> ten_crop(jnp.zeros((2, 256, 256, 3)), size=(224, 224)).shape
+      (10, 2, 224, 224, 3)
     """
     check_images("ten_crop", images)
     check_size("ten_crop", size)
     rows, columns = images.shape[1] - size[0], images.shape[2] - size[1]
     if min(rows, columns) < 0 or max(rows, columns) == 0:
         raise UsageError(
-            f"ten_crop: crops of {size[0]}x{size[1]} need larger pictures than {images.shape[1]}x{images.shape[2]}; "
+            f"ten_crop: crops of {size[0]}x{size[1]} need larger images than {images.shape[1]}x{images.shape[2]}; "
             "read them larger (config.data.size) or use 'mirror'"
         )
     places = [(0, 0), (0, columns), (rows, 0), (rows, columns), (rows // 2, columns // 2)]
@@ -69,22 +69,22 @@ def check_test_time(name: str) -> None:
 def test_time_views(
     name: str, images: Shaped[Array, "..."], *, size: tuple[int, int]
 ) -> Float[Array, "views batch height width channels"] | None:
-    """The views that a config names, of pictures as they are stored.
+    """The views that a config names, of images as they are stored.
 
     Args:
-        name: ``"mirror"``, ``"ten_crop"``, or empty for no views but the picture.
-        images: uint8 (0..255) or floating point (0..1), shape ``(batch, height, width, channels)``.
-        size: of the ten crops.
+      name: ``"mirror"``, ``"ten_crop"``, or empty for no views but the image.
+      images: uint8 (0..255) or floating point (0..1), shape ``(batch, height, width, channels)``.
+      size: Of the ten crops.
 
     Returns:
-        The views, on the scale 0 to 1; None where there are none.
+      The views, on the scale 0 to 1; None where there are none.
 
     Raises:
-        UsageError: for an unknown name, or where the images do not fit.
+      UsageError: For an unknown name, or where the images do not fit.
 
     Example:
-        >>> test_time_views("mirror", jnp.zeros((2, 8, 8, 1), jnp.uint8), size=(8, 8)).shape
-        (2, 2, 8, 8, 1)
+      >>> test_time_views("mirror", jnp.zeros((2, 8, 8, 1), jnp.uint8), size=(8, 8)).shape
+      (2, 2, 8, 8, 1)
     """
     check_test_time(name)
     if not name:
@@ -97,8 +97,8 @@ def average_logits(logits: Float[Array, "views *batch classes"]) -> Float[Array,
     """Logits of the mean of the views' class probabilities: its logarithm.
 
     Example:
-        >>> views = jnp.log(jnp.array([[0.2, 0.8], [0.6, 0.4]]))
-        >>> jnp.exp(average_logits(views)).round(3)
-        Array([0.4, 0.6], dtype=float32)
+      >>> views = jnp.log(jnp.array([[0.2, 0.8], [0.6, 0.4]]))
+      >>> jnp.exp(average_logits(views)).round(3)
+      Array([0.4, 0.6], dtype=float32)
     """
     return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(len(logits))

@@ -1,8 +1,8 @@
-"""A folder of the user's own pictures as a data set: ``folder:path``, or ``python -m cnn_jax.data.folder path``.
+"""A folder of the user's own images as a data set: ``folder:path``, or ``python -m cnn_jax.data.folder path``.
 
-One subfolder per class, pictures in it to any depth; or such folders in ``train``, ``val`` and ``test``. Every file is
-decoded once to see that it is whole; what was found is kept in the user's cache folder, and only files of another size
-or time of change are looked at again.
+One subfolder per class, images in it to any depth; or such folders in ``train``, ``val`` and ``test``. Every file is
+decoded once to check that it is complete; the result is kept in the user's cache folder, and only files whose size or
+modification time has changed are checked again.
 """
 
 import dataclasses
@@ -13,13 +13,14 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from cnn_jax.data.arrays import PARTS
-from cnn_jax.data.pictures import decode_picture, find_pictures
-from cnn_jax.data.records import Records, in_threads, showing_progress
+from cnn_jax.data.images import decode_image, find_images
+from cnn_jax.data.records import Records, in_threads, labelled_images, showing_progress
 from cnn_jax.data.splits import members_of_split, mixed_order, stratified_parts
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.files import cache_folder, write_atomically
@@ -31,16 +32,16 @@ INDEX_VERSION = 2
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A picture file as it was found.
+    """An image file as it was found.
 
     Attributes:
-        path: relative to the folder, with ``/``.
-        part: ``"train"``, ``"validation"``, ``"test"``, or empty in a folder without parts.
-        class_name: its class.
-        hash: of its content.
-        width: upright.
-        height: upright.
-        error: why it cannot be read; empty for a good one.
+      path: Relative to the folder, with ``/``.
+      part: ``"train"``, ``"validation"``, ``"test"``, or empty in a folder without parts.
+      class_name: Its class.
+      hash: Of its content.
+      width: Upright.
+      height: Upright.
+      error: Why it cannot be read; empty for a good one.
     """
 
     path: str
@@ -62,7 +63,7 @@ class FolderContents:
     broken: tuple[File, ...]
 
     def __str__(self) -> str:
-        lines = [f"{self.root}: {len(self.files):,} pictures, {len(self.class_names)} classes"]
+        lines = [f"{self.root}: {len(self.files):,} images, {len(self.class_names)} classes"]
         for part in dict.fromkeys(file.part for file in self.files):
             counts = Counter(file.class_name for file in self.files if file.part == part)
             listed = ", ".join(f"{name} {counts[name]:,}" for name in self.class_names[:20])
@@ -70,7 +71,7 @@ class FolderContents:
             lines.append(f"  {part or 'by class'}: {listed}{more}")
         empty = sorted(set(self.class_names) - {file.class_name for file in self.files})
         if empty:
-            lines.append(f"  without a picture: {', '.join(empty[:20])}" + (" ..." if len(empty) > 20 else ""))
+            lines.append(f"  without an image: {', '.join(empty[:20])}" + (" ..." if len(empty) > 20 else ""))
         widths, heights = [file.width for file in self.files], [file.height for file in self.files]
         lines.append(
             f"  sizes from {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}, "
@@ -85,23 +86,23 @@ class FolderContents:
 
 
 def open_folder(path: str, split: str, *, image_shape: tuple[int, int, int] | None, framing: str = "crop") -> Records:
-    """A split of a folder of pictures.
+    """A split of a folder of images.
 
     Args:
-        path: of the folder.
-        split: a split expression. Without folders ``train``, ``val``, ``test`` the classes are split 80, 10, 10 %.
-        image_shape: ``(height, width, channels)`` of the pictures; 1 channel takes them as grey.
-        framing: as in :class:`~cnn_jax.data.Records`.
+      path: Of the folder.
+      split: A split expression. Without folders ``train``, ``val``, ``test`` the classes are split 80, 10, 10 %.
+      image_shape: ``(height, width, channels)`` of the images; 1 channel takes them as grey.
+      framing: As in :class:`~cnn_jax.data.Records`.
 
     Returns:
-        The split, in an order that is mixed by file name, so that a slice of it is a random sample.
+      The split, in an order that is mixed by file name, so that a slice of it is a random sample.
 
     Raises:
-        UsageError: when the folder is not like that, or has no such split.
+      UsageError: The folder is not like that, or has no such split.
     """
     name = f"folder:{path}"
     if image_shape is None or image_shape[-1] not in (1, 3):
-        raise UsageError(f"data set {name!r}: give image_shape=(height, width, 1 or 3) to bring the pictures to")
+        raise UsageError(f"data set {name!r}: give image_shape=(height, width, 1 or 3) to bring the images to")
     contents = scan_folder(path)
     labels = [contents.class_names.index(file.class_name) for file in contents.files]
     paths = [file.path for file in contents.files]
@@ -121,8 +122,7 @@ def open_folder(path: str, split: str, *, image_shape: tuple[int, int, int] | No
         split,
         reader,
         len(chosen),
-        image_shape,
-        contents.class_names,
+        labelled_images(image_shape, contents.class_names),
         identity,
         framing,
         report=str(contents),
@@ -132,17 +132,17 @@ def open_folder(path: str, split: str, *, image_shape: tuple[int, int, int] | No
 
 @dataclasses.dataclass(frozen=True)
 class FolderReader:
-    """Reads examples from picture files; see :data:`~cnn_jax.data.records.Reader`."""
+    """Reads examples from image files; see :data:`~cnn_jax.data.records.Reader`."""
 
     root: str
     paths: tuple[str, ...]
     labels: tuple[int, ...]
     image_shape: tuple[int, int, int]
 
-    def __call__(self, indices: Sequence[int]) -> list[tuple[Image.Image | np.ndarray, int]]:
-        """Pictures and labels."""
+    def __call__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Images and labels."""
         height, width, channels = self.image_shape
-        examples: list[tuple[Image.Image | np.ndarray, int]] = []
+        examples = []
         for index in indices:
             path = os.path.join(self.root, self.paths[index])
             try:
@@ -150,16 +150,16 @@ class FolderReader:
                     content = file.read()
             except OSError as error:
                 raise UsageError(f"{path}: cannot be read any more: {error.strerror}") from error
-            picture = decode_picture(content, path, channels=channels, least=max(height, width))
-            examples.append((picture, self.labels[index]))
+            image = decode_image(content, path, channels=channels, least=max(height, width))
+            examples.append({"image": image, "label": self.labels[index]})
         return examples
 
 
 def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
-    """Looks at every picture of a folder of classes, or of parts of classes.
+    """Checks every image of a folder of classes, or of parts of classes.
 
     Raises:
-        UsageError: when there are no classes in it, or no good picture.
+      UsageError: There are no classes in it, or no readable image.
     """
     root = Path(path).expanduser().absolute()
     if not str(path) or not root.is_dir():
@@ -170,7 +170,7 @@ def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
     listed: list[tuple[str, str, str]] = []
     for (part, class_name), folder in folders.items():
         try:
-            found = find_pictures([folder])
+            found = find_images([folder])
         except UsageError:
             found = []  # a class may be empty
         listed += [(file.relative_to(root).as_posix(), part, class_name) for file in found]
@@ -188,7 +188,7 @@ def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
                 seen[relative] = [0, 0, "", 0, 0, f"cannot be read: {error.strerror}"]
         return len(chosen)
 
-    with showing_progress(f"checking the pictures of {root.name}", len(listed)) as advance:
+    with showing_progress(f"checking the images of {root.name}", len(listed)) as advance:
         for count in in_threads(check, range(0, len(listed), CHECKED_AT_ONCE)):
             advance(count)
     if seen != known:
@@ -197,7 +197,7 @@ def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
     files = [File(relative, part, class_name, *seen[relative][2:]) for relative, part, class_name in listed]
     good, broken = [file for file in files if not file.error], [file for file in files if file.error]
     if not good:
-        raise UsageError(f"data set 'folder:{path}': no pictures in its {len(folders)} class folders")
+        raise UsageError(f"data set 'folder:{path}': no images in its {len(folders)} class folders")
     class_names = tuple(sorted({name for _, name in folders}))
     return FolderContents(root, class_names, tuple(good), tuple(broken))
 
@@ -206,9 +206,7 @@ def _class_folders(root: Path) -> dict[tuple[str, str], Path]:
     """The folder of each (part, class)."""
     inside = _subfolders(root)
     if not inside:
-        raise UsageError(
-            f"data set 'folder:{root}': has no subfolders; put the pictures of each class in one of its own"
-        )
+        raise UsageError(f"data set 'folder:{root}': has no subfolders; put the images of each class in one of its own")
     if "train" not in {folder.name.lower() for folder in inside}:
         return {("", folder.name): folder for folder in inside}
     unknown = [folder.name for folder in inside if folder.name.lower() not in PARTS]
@@ -236,7 +234,7 @@ def _checked(path: Path) -> tuple[str, int, int, str]:
     content = path.read_bytes()
     hashed = hashlib.blake2b(content, digest_size=8).hexdigest()
     try:
-        decode_picture(content, path, channels=3, least=1)
+        decode_image(content, path, channels=3, least=1)
         with Image.open(path) as image:
             width, height = image.size
             if image.getexif().get(0x0112, 1) >= 5:  # EXIF's orientation: on its side
@@ -250,5 +248,5 @@ def _read_index(file: Path) -> dict[str, list]:
     try:
         index = json.loads(file.read_text())
         return index["files"] if index["version"] == INDEX_VERSION else {}
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or spoilt
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged
         return {}

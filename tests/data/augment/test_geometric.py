@@ -212,8 +212,8 @@ class TestElastic:
         (lambda x: augment.flip(jax.random.split(KEY, 3), x), "(3,) keys for 2 examples"),
         (lambda x: augment.pad_and_crop(KEY, x, padding=8), "padding=8 must be a whole number from 0 to 7"),
         (lambda x: augment.pad_and_crop(KEY, x, mode="mirrored"), "did you mean 'mirror'?"),
-        (lambda x: augment.random_crop(KEY, x, size=(9, 8)), "a window of 9x8 does not fit a picture of 8x8; read"),
-        (lambda x: augment.random_crop(KEY, x, size=(8, 8), sides=(7, 9)), "a picture of 7x7; read pictures larger"),
+        (lambda x: augment.random_crop(KEY, x, size=(9, 8)), "a window of 9x8 does not fit an image of 8x8; read"),
+        (lambda x: augment.random_crop(KEY, x, size=(8, 8), sides=(7, 9)), "an image of 7x7; read images larger"),
         (
             lambda x: augment.random_resized_crop(KEY, x, size=(0, 3)),
             "size=(0, 3) must be (height, width), both positive",

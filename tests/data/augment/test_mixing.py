@@ -100,8 +100,8 @@ def test_average_logits_is_the_mean_of_the_probabilities():
         (lambda x: augment.cutout(KEY, x, fill=(0.0, 1.0)), "one number, or one for each of 3 channels"),
         (lambda x: augment.mixup(KEY, x, jnp.zeros(2, int)), "labels are int32 of shape (2,); give distributions"),
         (lambda x: augment.cutmix(KEY, x, jnp.eye(2), alpha=0), "cutmix: alpha=0 must be a number at least 0.001"),
-        (lambda x: augment.ten_crop(x, size=(8, 8)), "crops of 8x8 need larger pictures than 8x8"),
-        (lambda x: augment.ten_crop(x, size=(9, 3)), "crops of 9x3 need larger pictures than 8x8"),
+        (lambda x: augment.ten_crop(x, size=(8, 8)), "crops of 8x8 need larger images than 8x8"),
+        (lambda x: augment.ten_crop(x, size=(9, 3)), "crops of 9x3 need larger images than 8x8"),
     ],
 )
 def test_errors(call, complaint):

@@ -83,13 +83,13 @@ def test_labels_become_distributions_only_where_pictures_are_mixed():
     [
         ("flop", "unknown augmentation 'flop'; did you mean 'flip'?"),
         ("pad_and_crop(paddin=4)", "pad_and_crop has no option 'paddin'; did you mean 'padding'?"),
-        ("pad_and_crop(4)", "'pad_and_crop(4)' is no augmentation with options"),
-        ("pad_and_crop(padding=", "is no augmentation with options"),
-        ("cutout(size=int('4'))", "is no augmentation with options"),
+        ("pad_and_crop(4)", "'pad_and_crop(4)' is not an augmentation with options"),
+        ("pad_and_crop(padding=", "is not an augmentation with options"),
+        ("cutout(size=int('4'))", "is not an augmentation with options"),
         ("cutout(**{'size': 4})", "cutout has no option 'None'"),
         ("color_pca(covariance=((1.0,),))", "color_pca has no option 'covariance'"),
         ("alternating_flip(epoch=1)", "alternating_flip has no option 'epoch'; it has no options"),
-        ("__import__('os')", "is no augmentation with options"),
+        ("__import__('os')", "is not an augmentation with options"),
     ],
 )
 def test_what_a_config_may_not_say(call, complaint):

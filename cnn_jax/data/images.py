@@ -1,4 +1,4 @@
-"""The user's own pictures, brought to the form of the pictures a network was trained on.
+"""Reading the user's own image files, in the form of the images that a network was trained on.
 
 Any size; grey, colour, palette, transparency, 1 to 16 bits; turned as the camera says; the first frame of an animation.
 What had to be assumed is returned as text beside the pixels, so that a surprising prediction can be understood.
@@ -18,57 +18,57 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from cnn_jax.data.ink import border, frame_ink
 from cnn_jax.errors import UsageError, nearest
 
-PICTURE_SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 RESIZES = ("fit", "stretch", "crop")
 
 
-class Picture(NamedTuple):
-    """A picture in the network's form.
+class ReadImage(NamedTuple):
+    """An image in the network's form.
 
     Attributes:
-        pixels: uint8, shape ``(height, width, channels)``, as in a :class:`~cnn_jax.data.Dataset`.
-        assumed: what was done to it and why, in a few words; empty when it was taken as it is.
+      pixels: uint8, shape ``(height, width, channels)``, as in a :class:`~cnn_jax.data.Dataset`.
+      assumed: What was done to it and why, in a few words; empty when it was taken as it is.
     """
 
     pixels: UInt8[np.ndarray, "height width channels"]
     assumed: str
 
 
-def find_pictures(paths: Iterable[str | PathLike[str]]) -> list[Path]:
-    """The picture files that the user names: files as they are, folders searched to any depth.
+def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
+    """The image files that the user names: files as they are, folders searched to any depth.
 
     Args:
-        paths: files and folders; ``~`` is the home folder. In folders only the usual suffixes count, and hidden files
-            and folders are passed over; a file named itself is taken whatever its name.
+      paths: Files and folders; ``~`` is the home folder. In folders only the usual suffixes count, and hidden files
+        and folders are passed over; a file named itself is taken whatever its name.
 
     Returns:
-        Each file once: in the order of ``paths``, and sorted inside a folder.
+      Each file once: in the order of ``paths``, and sorted inside a folder.
 
     Raises:
-        UsageError: when a path does not exist, a folder holds no picture, or no path is given.
+      UsageError: A path does not exist, a folder holds no image, or no path is given.
 
     Example:
-        >>> find_pictures(["no/such/picture.png"])
-        Traceback (most recent call last):
-        cnn_jax.errors.UsageError: no/such/picture.png: there is no such file or folder
+      >>> find_images(["no/such/image.png"])
+      Traceback (most recent call last):
+      cnn_jax.errors.UsageError: no/such/image.png: there is no such file or folder
     """
     found: dict[Path, None] = {}
     for path in (Path(path).expanduser() for path in paths):
         if path.is_dir():
-            pictures = sorted(file for file in path.rglob("*") if _is_visible_picture(file, folder=path))
-            if not pictures:
-                raise UsageError(f"{path}: no pictures in this folder (looked for {' '.join(PICTURE_SUFFIXES)})")
-            found.update(dict.fromkeys(pictures))
+            images = sorted(file for file in path.rglob("*") if _is_visible_image(file, folder=path))
+            if not images:
+                raise UsageError(f"{path}: no images in this folder (looked for {' '.join(IMAGE_SUFFIXES)})")
+            found.update(dict.fromkeys(images))
         elif path.exists():
             found[path] = None
         else:
             raise UsageError(f"{path}: there is no such file or folder")
     if not found:
-        raise UsageError("no pictures given; name files or folders, separated by commas")
+        raise UsageError("no images given; name files or folders, separated by commas")
     return list(found)
 
 
-def read_picture(
+def read_image(
     path: str | PathLike[str],
     *,
     height: int,
@@ -77,38 +77,38 @@ def read_picture(
     invert: Literal["auto"] | bool = "auto",
     resize: Literal["fit", "stretch", "crop"] = "fit",
     ink_extent: float | None = None,
-) -> Picture:
-    """Reads one picture and brings it to the form of the pictures a network was trained on.
+) -> ReadImage:
+    """Reads one image and brings it to the form of the images a network was trained on.
 
     Transparent parts become white paper, or black where what is visible is light. Grey values of more than 8 bits are
     scaled to 8. Sizes change with an antialiasing bilinear filter.
 
     Args:
-        path: the file.
-        height: of the result, as in the training set.
-        width: of the result.
-        channels: 1 for a network of grey pictures, 3 for one of colour pictures.
-        invert: True turns dark into light. ``"auto"`` assumes a grey network trained on light ink on a dark ground, as
-            MNIST, Fashion-MNIST and the digits are: it inverts a grey picture whose border is lighter than its inside.
-            Colour pictures are never inverted by ``"auto"``.
-        resize: ``"fit"`` keeps the aspect and fills up with the border's median colour; ``"stretch"`` does not keep it;
-            ``"crop"`` keeps it and cuts the centre out.
-        ink_extent: for a grey network, how much of the frame the ink takes in its training set, from
-            :func:`~cnn_jax.data.ink.measure_ink_extent`: a picture of another size is then framed by its ink instead of
-            resized as a whole. None does not look for ink.
+      path: The file.
+      height: Of the result, as in the training set.
+      width: Of the result.
+      channels: 1 for a network of grey images, 3 for one of colour images.
+      invert: True turns dark into light. ``"auto"`` assumes a grey network trained on light ink on a dark background,
+        as MNIST, Fashion-MNIST and the digits are: it inverts a grey image whose border is lighter than its inside.
+        Colour images are never inverted by ``"auto"``.
+      resize: ``"fit"`` keeps the aspect and fills up with the border's median colour; ``"stretch"`` does not keep it;
+        ``"crop"`` keeps it and cuts the centre out.
+      ink_extent: For a grey network, how much of the frame the ink takes in its training set, from
+        :func:`~cnn_jax.data.ink.measure_ink_extent`: an image of another size is then framed by its ink instead of
+        resized as a whole. None does not look for ink.
 
     Returns:
-        The :class:`Picture`: ``pixels`` and what was ``assumed``.
+      The :class:`ReadImage`: ``pixels`` and what was ``assumed``.
 
     Raises:
-        UsageError: when the file is no picture or is cut short, or an option is unknown.
+      UsageError: The file is not an image or is cut short, or an option is unknown.
     """
     if channels not in (1, 3):
-        raise UsageError(f"read_picture: channels={channels}; pictures have 1 (grey) or 3 (colour)")
+        raise UsageError(f"read_image: channels={channels}; images have 1 (grey) or 3 (colour)")
     if resize not in RESIZES:
-        raise UsageError(f"read_picture: unknown resize={resize!r}; {nearest(resize, RESIZES)}")
+        raise UsageError(f"read_image: unknown resize={resize!r}; {nearest(resize, RESIZES)}")
     if ink_extent is not None and not 0 < ink_extent <= 1:
-        raise UsageError(f"read_picture: ink_extent={ink_extent} must be in (0, 1]; it is a part of the frame's side")
+        raise UsageError(f"read_image: ink_extent={ink_extent} must be in (0, 1]; it is a part of the frame's side")
     assumed: list[str] = []
     image = _without_transparency(_eight_bits(_open(path, assumed), path), assumed)
     if channels == 1 and image.mode == "RGB" and not _is_grey(image):
@@ -117,7 +117,9 @@ def read_picture(
     if invert == "auto":
         invert = channels == 1 and _border_is_lighter(np.asarray(image))
         if channels == 1:
-            assumed.append("inverted: dark ink on light paper" if invert else "not inverted: light ink on dark ground")
+            assumed.append(
+                "inverted: dark ink on light paper" if invert else "not inverted: light ink on dark background"
+            )
     if invert:
         image = ImageOps.invert(image)
     framed = None
@@ -125,49 +127,49 @@ def read_picture(
         framed = frame_ink(np.asarray(image), height=height, width=width, extent=ink_extent)
         assumed.append("no ink found" if framed is None else f"ink framed in {width}x{height} as in the training set")
     pixels = np.asarray(_resized(image, (width, height), resize, assumed)) if framed is None else framed
-    return Picture(pixels.reshape(height, width, channels), "; ".join(assumed))
+    return ReadImage(pixels.reshape(height, width, channels), "; ".join(assumed))
 
 
-def decode_picture(content: bytes, path: str | PathLike[str], *, channels: int, least: int = 0) -> Image.Image:
-    """A picture as a training set has it: upright, 8 bits, grey or colour, of its own size.
+def decode_image(content: bytes, path: str | PathLike[str], *, channels: int, least: int = 0) -> Image.Image:
+    """An image as a training set has it: upright, 8 bits, grey or colour, of its own size.
 
     Args:
-        content: of the file.
-        path: its name, for messages.
-        channels: 1 for grey, 3 for colour.
-        least: a JPEG much larger than this is decoded at 1/2, 1/4 or 1/8, both its sides still twice this at least, as
-            ``Image.thumbnail`` does; 0 for never.
+      content: Of the file.
+      path: Its name, for messages.
+      channels: 1 for grey, 3 for colour.
+      least: A JPEG much larger than this is decoded at 1/2, 1/4 or 1/8, both its sides still twice this at least, as
+        ``Image.thumbnail`` does; 0 for never.
 
     Returns:
-        A Pillow picture of mode ``L`` or ``RGB``; transparent parts are white, or black where what is visible is light.
+      A Pillow image of mode ``L`` or ``RGB``; transparent parts are white, or black where what is visible is light.
 
     Raises:
-        UsageError: when it is no picture or is cut short.
+      UsageError: It is not an image or is cut short.
     """
     image = _without_transparency(_eight_bits(_open(path, [], content, least), path), [])
     return _in_mode(image, "L" if channels == 1 else "RGB")
 
 
-def resize_picture(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:
-    """Brings a picture to ``(width, height)``; ``resize`` as in :func:`read_picture`."""
+def resize_image(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:
+    """Brings an image to ``(width, height)``; ``resize`` as in :func:`read_image`."""
     return _resized(image, size, resize, [])
 
 
-def _is_visible_picture(file: Path, *, folder: Path) -> bool:
+def _is_visible_image(file: Path, *, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return not hidden and file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()
+    return not hidden and file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
 
 
 def _open(path: str | PathLike[str], assumed: list[str], content: bytes | None = None, least: int = 0) -> Image.Image:
     """The decoded first frame, upright."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about large pictures, or damaged metadata beside intact pixels
+            warnings.simplefilter("ignore")  # about large images, or damaged metadata beside intact pixels
             with Image.open(path if content is None else io.BytesIO(content)) as image:
                 if getattr(image, "n_frames", 1) > 1:
                     assumed.append(f"first of {image.n_frames} frames")  # type: ignore[attr-defined]
                 if least:
-                    image.draft("", (2 * least, 2 * least))  # no other mode; only JPEG heeds it
+                    image.draft("", (2 * least, 2 * least))  # no other mode; only JPEG files use it
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 return image
@@ -175,10 +177,10 @@ def _open(path: str | PathLike[str], assumed: list[str], content: bytes | None =
         raise UsageError(f"{path}: there is no such file") from error
     except UnidentifiedImageError as error:  # whose own text has an address in memory
         reason = "it is in no known format" if content != b"" else "it is empty"
-        raise UsageError(f"{path}: cannot be read as a picture: {reason}") from error
+        raise UsageError(f"{path}: cannot be read as an image: {reason}") from error
     except Exception as error:  # decoders raise whatever a damaged file leads them into
         reason = str(error).partition("\n")[0].replace(repr(str(path)), "the file")
-        raise UsageError(f"{path}: cannot be read as a picture: {reason or type(error).__name__}") from error
+        raise UsageError(f"{path}: cannot be read as an image: {reason or type(error).__name__}") from error
 
 
 def _eight_bits(image: Image.Image, path: str | PathLike[str]) -> Image.Image:
@@ -197,7 +199,7 @@ def _eight_bits(image: Image.Image, path: str | PathLike[str]) -> Image.Image:
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
-    return image if image.mode == mode else image.convert(mode)  # which would copy every picture
+    return image if image.mode == mode else image.convert(mode)  # which would copy every image
 
 
 def _without_transparency(image: Image.Image, assumed: list[str]) -> Image.Image:
@@ -210,9 +212,9 @@ def _without_transparency(image: Image.Image, assumed: list[str]) -> Image.Image
     if weights.min() == 255:
         return opaque
     visible = np.average(np.asarray(opaque.convert("L"), np.float64), weights=weights) if weights.any() else 0.0
-    ground = "white" if visible < 128 else "black"
-    assumed.append(f"transparent parts taken as {ground}")
-    return Image.composite(opaque, Image.new(opaque.mode, opaque.size, ground), alpha)
+    background = "white" if visible < 128 else "black"
+    assumed.append(f"transparent parts taken as {background}")
+    return Image.composite(opaque, Image.new(opaque.mode, opaque.size, background), alpha)
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -221,7 +223,7 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def _border_is_lighter(pixels: UInt8[np.ndarray, "height width"]) -> bool:
-    """Whether the ground (the border's median) is lighter than the picture is on average."""
+    """Whether the background (the border's median) is lighter than the image is on average."""
     return bool(np.median(border(pixels)) > pixels.mean())
 
 
@@ -236,7 +238,7 @@ def _resized(image: Image.Image, size: tuple[int, int], resize: str, assumed: li
         return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
     scale = min(wanted_width / width, wanted_height / height)
     inner = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BILINEAR)
-    ground = np.median(border(np.asarray(image)), axis=0).astype(int)
-    framed = Image.new(image.mode, size, tuple(np.atleast_1d(ground).tolist()))
+    background = np.median(border(np.asarray(image)), axis=0).astype(int)
+    framed = Image.new(image.mode, size, tuple(np.atleast_1d(background).tolist()))
     framed.paste(inner, ((wanted_width - inner.width) // 2, (wanted_height - inner.height) // 2))
     return framed

@@ -1,4 +1,4 @@
-"""The user's own pictures: files written with Pillow in every form, read back and compared with what was drawn."""
+"""The user's own images: files written with Pillow in every form, read back and compared with what was drawn."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,14 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from cnn_jax import data
-from cnn_jax.data.pictures import find_pictures, read_picture
+from cnn_jax.data.images import find_images, read_image
 from cnn_jax.errors import UsageError
 from tests.requirements import require_data
 
 # A real digit, light ink on a dark ground, with the empty margin that a scan has.
 INK = np.pad(np.rint(load_digits().images[0] * (255 / 16)).astype(np.uint8), 2)
 COLOUR = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
-NOT_INVERTED = "not inverted: light ink on dark ground"
+NOT_INVERTED = "not inverted: light ink on dark background"
 INVERTED = "inverted: dark ink on light paper"
 
 
@@ -28,7 +28,7 @@ def save(tmp_path):
 
 
 def read(path, height=12, width=12, channels=1, **options):
-    pixels, assumed = read_picture(path, height=height, width=width, channels=channels, **options)
+    pixels, assumed = read_image(path, height=height, width=width, channels=channels, **options)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (height, width, channels)
     return pixels[..., 0] if channels == 1 else pixels, assumed
@@ -181,17 +181,17 @@ class TestBadFiles:
         path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
         with pytest.raises(UsageError) as caught:
             read(path)
-        assert str(caught.value).startswith(f"{path}: cannot be read as a picture: ")
+        assert str(caught.value).startswith(f"{path}: cannot be read as an image: ")
         assert "\n" not in str(caught.value)
 
     def test_no_picture(self, tmp_path):
         path = tmp_path / "notes.png"
         path.write_text("Buy milk.\n" * 100)
-        with pytest.raises(UsageError, match=r"notes.png: cannot be read as a picture"):
+        with pytest.raises(UsageError, match=r"notes.png: cannot be read as an image"):
             read(path)
         with pytest.raises(UsageError, match=r"missing.png: there is no such file"):
             read(tmp_path / "missing.png")
-        with pytest.raises(UsageError, match="cannot be read as a picture"):
+        with pytest.raises(UsageError, match="cannot be read as an image"):
             read(tmp_path)
 
     def test_a_damaged_byte_is_noticed_or_harmless(self, save, tmp_path):
@@ -215,7 +215,7 @@ class TestBadFiles:
 
     def test_unknown_options(self, save):
         path = save(INK)
-        with pytest.raises(UsageError, match="channels=2; pictures have 1"):
+        with pytest.raises(UsageError, match="channels=2; images have 1"):
             read(path, channels=2)
 
 
@@ -225,18 +225,18 @@ class TestFind:
         for name in names:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).touch()
-        found = find_pictures([tmp_path / "notes.txt", tmp_path, tmp_path / "a.jpg"])
+        found = find_images([tmp_path / "notes.txt", tmp_path, tmp_path / "a.jpg"])
         assert found == [tmp_path / name for name in ["notes.txt", "a.jpg", "b.PNG", "deep/er/c.webp"]]
 
     def test_home(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME", str(tmp_path))
         (tmp_path / "a.png").touch()
-        assert find_pictures(["~/a.png"]) == [tmp_path / "a.png"]
+        assert find_images(["~/a.png"]) == [tmp_path / "a.png"]
 
     def test_nothing_found(self, tmp_path):
-        with pytest.raises(UsageError, match="no pictures in this folder"):
-            find_pictures([tmp_path])
+        with pytest.raises(UsageError, match="no images in this folder"):
+            find_images([tmp_path])
         with pytest.raises(UsageError, match=r"nowhere.png: there is no such file or folder"):
-            find_pictures([tmp_path / "nowhere.png"])
-        with pytest.raises(UsageError, match="no pictures given"):
-            find_pictures([])
+            find_images([tmp_path / "nowhere.png"])
+        with pytest.raises(UsageError, match="no images given"):
+            find_images([])
