@@ -46,13 +46,20 @@ def train_nothing(config: ConfigDict, directory: Path, *, report: bool, on_evalu
     write_json(directory / "result.json", {"scores": {"validation/accuracy": score}})
 
 
+def measured_metric() -> Any:
+    """What trials are compared by."""
+    from cnn_jax.metrics import Metric
+
+    return Metric("validation/accuracy", better="higher", unit="%")
+
+
 def measure(
     described: Any, count: int, *, watch: Callable[[int], None] | None = None, **options: Any
 ) -> dict[str, Any]:
     """Runs a sweep with ``count`` workers; how long the trials took altogether, and each for itself."""
     from cnn_jax.sweep.driver import drive, write_results
     from cnn_jax.sweep.local import LocalWorkers
-    from cnn_jax.sweep.settings import Place, write_sweep_file
+    from cnn_jax.sweep.settings import SweepPlace, write_sweep_file
     from cnn_jax.sweep.store import Store
 
     class Watched(LocalWorkers):
@@ -63,7 +70,7 @@ def measure(
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/compiled"
-        place = Place(Path(folder) / "sweep")
+        place = SweepPlace(Path(folder) / "sweep")
         place.directory.mkdir()
         write_sweep_file(place, described)
         store = Store(place, described)
@@ -101,7 +108,7 @@ def workers(trials: int, epochs: int, runs: int) -> dict[str, Any]:
     config = get_config()
     config.epochs = epochs
     part = space.log_uniform("optimizer.learning_rate", 0.01, 0.3)
-    described = Sweep(config, part, "experiments.classification:train", "validation/accuracy", trials, reports=False)
+    described = Sweep(config, part, "experiments.classification:train", measured_metric(), trials, reports=False)
     sides = [[measure(described, count) for count in (1, len(cores()))] for _ in range(runs)]
     one, many = (
         {key: statistics.median(run[key] for run in side) for key in side[0]} for side in zip(*sides, strict=True)
@@ -143,7 +150,7 @@ def vectorized(trials: int) -> dict[str, Any]:
     config.data.validation, config.data.test = "train[55000:56000]", "test[:1000]"
     config.epochs = TOGETHER_EPOCHS
     part = space.log_uniform("optimizer.learning_rate", 0.005, 0.1)
-    described = Sweep(config, part, "experiments.classification:train", "validation/accuracy", trials, reports=False)
+    described = Sweep(config, part, "experiments.classification:train", measured_metric(), trials, reports=False)
     alone, together = measure(described, 1), measure(described, 1, kind="vectorized", batch=trials)
     return {"images": TOGETHER_IMAGES * TOGETHER_EPOCHS * trials, "alone": alone, "together": together}
 
@@ -155,7 +162,7 @@ def driver(points: int) -> dict[str, Any]:
 
     config = ConfigDict({"seed": 0, "x": 0.0, "y": 0.0})
     part = space.product(space.uniform("x", 0.0, 1.0), space.uniform("y", 0.0, 1.0))
-    described = Sweep(config, part, "benchmarks.sweep:train_nothing", "validation/accuracy", points, reports=False)
+    described = Sweep(config, part, "benchmarks.sweep:train_nothing", measured_metric(), points, reports=False)
     memory: dict[int, int] = {}
 
     def watch(begun: int) -> None:

@@ -11,14 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from cnn_jax import train as training
+from cnn_jax.metrics import Metric
 from cnn_jax.report.figures import heat_map, spreads
 from cnn_jax.report.figures.style import BLUE, GREY, OTHERS, VERMILLION, WIDTH, styled
 from cnn_jax.sweep.page import curve_of
-from cnn_jax.sweep.table import Row, read_table
+from cnn_jax.sweep.table import TrialRow, read_table
 from cnn_jax.sweep.trial import trial_directory
 
 IMAGES = Path(__file__).parent / "images"
-METRIC = "validation/accuracy"
+METRIC = Metric("validation/accuracy", "higher", "%")
 COLOURS = {"adagrad": VERMILLION, "rmsprop": BLUE, "adam": OTHERS[0], "sgd": GREY}
 
 
@@ -39,7 +40,7 @@ def optimizers(sweep: Path) -> Figure:
     for name, colour in COLOURS.items():
         above.plot(range(1, 101), _updates(name, 100), color=colour, label=name)
         best = max((row for row in _complete(sweep) if row.overrides["optimizer.name"] == name), key=_score)
-        curve = curve_of(trial_directory(sweep, best.number), METRIC)
+        curve = curve_of(trial_directory(sweep, best.number), METRIC.name)
         rate = best.overrides["optimizer.learning_rate"]
         below.plot(
             [epoch for epoch, _ in curve],
@@ -81,11 +82,11 @@ def kernels(sweep: Path) -> Figure:
     return spreads(series, x_label="learning rate", y_label="validation accuracy")
 
 
-def _complete(sweep: Path) -> list[Row]:
+def _complete(sweep: Path) -> list[TrialRow]:
     return [row for row in read_table(sweep) if row.state == "complete"]
 
 
-def _score(row: Row) -> float:
+def _score(row: TrialRow) -> float:
     return row.score or 0.0
 
 

@@ -6,6 +6,7 @@ trained run shows of itself is in :mod:`experiments.classification_report`.
 
 import csv
 import dataclasses
+import functools
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +40,12 @@ from experiments.classification_data import (
 )
 
 LOSSES = ("cross_entropy", "squared_error")
-NUMBERS = (*training.NUMBERS, "label_smoothing", "auxiliary_weight", "model.options.dropout_rate")
+TRACED_HYPERPARAMETERS = (
+    *training.TRACED_HYPERPARAMETERS,
+    "label_smoothing",
+    "auxiliary_weight",
+    "model.options.dropout_rate",
+)
 
 
 def default_config() -> ConfigDict:
@@ -110,8 +116,9 @@ class Classifier:
                 f"top_k={config.top_k} says nothing of {len(self.class_names)} classes; use less, 0 for none"
             )
         self.abstract_model = nnx.eval_shape(lambda: self.create(jax.random.key(0)))
-        self._graph = nnx.split(self.abstract_model, nnx.Param, ...)[0]
-        self.abstract_params = nnx.state(self.abstract_model, nnx.Param)
+        self._trained = models.trainable(self.abstract_model, freeze=config.freeze)
+        self._graph = nnx.split(self.abstract_model, self._trained, ...)[0]
+        self.abstract_params = nnx.state(self.abstract_model, self._trained)
 
     def create(self, key: Key[Array, ""]) -> nn.Sequence:
         """The network with freshly drawn parameters."""
@@ -135,14 +142,25 @@ class Classifier:
         """Runs the network on raw images; returns its output and its new state."""
         model = self.model(params, model_state)
         output = model(self.preprocess(images), train=train, **options)
-        return output, nnx.state(model, nnx.Not(nnx.Param))
+        return output, nnx.state(model, nnx.Not(self._trained))
 
     def init(self, key: Key[Array, ""], optimizer: optax.GradientTransformation) -> training.TrainState:
         """The state before the first step."""
         model, decay = self.create(training.stream_key(key, "params")), self.config.ema_decay
         averaged = may_differ_from_zero(decay)
-        params, model_state = nnx.state(model, nnx.Param), nnx.state(model, nnx.Not(nnx.Param))
+        params, model_state = nnx.state(model, self._trained), nnx.state(model, nnx.Not(self._trained))
         return training.create_state(key, params, model_state, optimizer, ema=averaged)
+
+    @functools.cached_property
+    def abstract_weights(self) -> tuple[PyTree, PyTree]:
+        """The shapes of a state's parameters, and of what else the network keeps."""
+        state = jax.eval_shape(lambda: self.init(jax.random.key(0), optax.identity()))
+        return state.params, state.model_state
+
+    def parameters(self, state: training.TrainState) -> PyTree:
+        """All parameters of a state, those that are frozen included."""
+        weights = nnx.merge_state(state.params, state.model_state)
+        return nnx.filter_state(weights, nnx.Param)
 
     def with_features(self, state: training.TrainState, source: training.TrainState) -> training.TrainState:
         """A state that starts from what another network has learned, all but its output layer.
@@ -151,7 +169,9 @@ class Classifier:
           UsageError: the other network is not the same up to its output layer.
         """
         head = "/".join(models.output_layer(self.abstract_model))
-        own, learned = (dict(nnx.to_flat_state(tree.params)) for tree in (state, source))
+        own, learned = (
+            dict(nnx.to_flat_state(nnx.merge_state(tree.params, tree.model_state))) for tree in (state, source)
+        )
         for path, value in own.items():
             name = "/".join(map(str, path))
             if name.startswith(f"{head}/"):
@@ -161,8 +181,11 @@ class Classifier:
                     f"model.features_from={self.config.model.features_from}: it has no parameter {name} of shape "
                     f"{value.shape}; choose a run of {self.config.model.name} of the same width"
                 )
-        params = nnx.from_flat_state({path: learned[path] for path in own})
-        return dataclasses.replace(state, params=params, model_state=source.model_state)
+
+        def filled(tree: PyTree) -> PyTree:
+            return nnx.from_flat_state([(path, learned[path]) for path, _ in nnx.to_flat_state(tree)])
+
+        return dataclasses.replace(state, params=filled(state.params), model_state=filled(state.model_state))
 
     def whitened(
         self, state: training.TrainState, kernel: Float[Array, "height width channels features"]
@@ -183,7 +206,7 @@ class Classifier:
         ema = None if state.ema is None else (state.ema[0], model_state)
         return dataclasses.replace(state, model_state=model_state, ema=ema)
 
-    def step(self, optimizer: optax.GradientTransformation, parallel: training.Parallel) -> training.Step:
+    def step(self, optimizer: optax.GradientTransformation, parallel: training.DataParallel) -> training.Step:
         """One optimiser step."""
         return training.make_step_of(self.config, self.loss, optimizer, parallel)
 
@@ -272,6 +295,14 @@ class Classifier:
         return state
 
 
+def metrics(config: ConfigDict) -> list[training.Metric]:
+    """What a run is scored by."""
+    found = [training.Metric("loss", better="lower"), training.Metric("accuracy", better="higher", unit="%")]
+    if config.top_k:
+        found.append(training.Metric(f"top_{config.top_k}_accuracy", better="higher", unit="%"))
+    return found
+
+
 def monitor(config: ConfigDict) -> str:
     """The score that a run is judged by: chooses its best checkpoint, and the best of a sweep.
 
@@ -300,20 +331,16 @@ def train(
     """
     started = time.perf_counter()
     run, parallel = prepare(config, directory), training.make_parallel(config)
-    task = run.task(config, parallel)
+    program = run.program(config, parallel)
     with training.open_workdir(directory, config):
         run.begin(config, directory)
         trained = training.train(
-            task,
-            run.plan(config),
+            program,
             seed=config.seed,
             directory=directory,
             how_to_continue=f"python launch.py --workdir={directory}",
-            parallel=parallel,
             profile=profile,
             on_evaluation=on_evaluation,
-            program=run.program(config, parallel),
-            numbers=training.numbers_of(config, NUMBERS),
         )
         if not training.is_primary():
             return
@@ -426,16 +453,14 @@ def load_run(config: ConfigDict, directory: Path, *, checkpoint: str) -> tuple[C
     description = read_description(directory)
     preprocess = preprocess_of(description)
     classifier = make_classifier(config, preprocess, description["class_names"])
-    plan = training.make_plan(config, description["examples"]["train"])
-    optimizer = training.make_optimizer(config, plan, classifier.abstract_params)
-    template = training.ONE_DEVICE.abstract(lambda: classifier.init(jax.random.key(0), optimizer))
     with training.Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
-        restored = checkpoints.restore(template, step=checkpoints.best_step() if checkpoint == "best" else None)
-    if restored is None:
+        step = checkpoints.best_step() if checkpoint == "best" else None
+        state = checkpoints.restore_evaluated(*classifier.abstract_weights, step=step)
+    if state is None:
         raise UsageError(
             f"{directory} holds no complete checkpoint; train first: python launch.py --workdir={directory}"
         )
-    return classifier, training.evaluated(restored.state)
+    return classifier, state
 
 
 def make_classifier(config: ConfigDict, preprocess: data.Preprocess, class_names: Sequence[str]) -> Classifier:

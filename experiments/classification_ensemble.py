@@ -38,7 +38,7 @@ class EnsembleClassifier(Classifier):
         member = super().init
         return training.ensemble_init(lambda key: member(key, optimizer), self.config.ensemble)(key)
 
-    def step(self, optimizer: optax.GradientTransformation, parallel: training.Parallel) -> training.Step:
+    def step(self, optimizer: optax.GradientTransformation, parallel: training.DataParallel) -> training.Step:
         """One step of every member."""
         return training.ensemble_step(super().step(optimizer, parallel))
 

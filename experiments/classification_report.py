@@ -76,9 +76,10 @@ def _headlines(classifier: "Classifier", trained: training.Trained, test_set: da
 
 
 def _learning_curves(directory: Path) -> Section:
+    metrics = [training.Metric("loss", better="lower"), training.Metric("accuracy", better="higher", unit="%")]
     return Section(
         "Learning curves",
-        figure=figures.learning_curves(training.read_records(directory), metrics=["loss", "accuracy"]),
+        figure=figures.learning_curves(training.read_records(directory), metrics=metrics),
         alt="Loss and accuracy of the training, validation and test sets over the epochs",
         caption="Training scores are averages over the steps of one compiled call, taken while the network changes; "
         "the others are exact over their whole set.",

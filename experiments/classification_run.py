@@ -17,7 +17,7 @@ from cnn_jax import data
 from cnn_jax import train as training
 from cnn_jax.models.airbench import whitening_kernel
 from cnn_jax.runtime.files import write_json
-from experiments.classification import NUMBERS, Classifier, load_run, make_classifier, monitor
+from experiments.classification import TRACED_HYPERPARAMETERS, Classifier, load_run, make_classifier, metrics, monitor
 from experiments.classification_data import (
     PictureSet,
     check_same_data,
@@ -68,7 +68,7 @@ class Prepared:
         """The network of a config."""
         return make_classifier(config, self.preprocess, self.sets["train"].class_names)
 
-    def task(self, config: ConfigDict, parallel: training.Parallel) -> training.Task:
+    def task(self, config: ConfigDict, parallel: training.DataParallel) -> training.Task:
         """What the loop has to know; numbers in the config may be traced values."""
         classifier, plan = self.classifier(config), self.plan(config)
         optimizer = training.make_optimizer(config, plan, classifier.abstract_params)
@@ -89,14 +89,18 @@ class Prepared:
             evaluate=classifier.evaluate,
             train_examples=examples(config, self.sets["train"]),
             eval_examples={role: examples(config, found) for role, found in self.sets.items() if role != "train"},
+            metrics=metrics(config),
             monitor=monitor(config),
         )
 
-    def program(self, config: ConfigDict, parallel: training.Parallel) -> training.Program:
-        """The compiled functions, shared with the runs of this process that differ from this one in numbers only."""
+    def program(self, config: ConfigDict, parallel: training.DataParallel) -> training.Program:
+        """What the run computes; what is compiled is shared by the runs of this process that differ in numbers only."""
         data = tuple((role, found.fingerprint()) for role, found in self.sets.items())
         source = training.digest(self.source[1]) if self.source else ""
-        return _program(_Shape((training.shape_of(config, NUMBERS), data, source), self, config), parallel)
+        shared = _program(
+            _Shape((training.shape_of(config, TRACED_HYPERPARAMETERS), data, source), self, config), parallel
+        )
+        return shared.bind(training.traced_hyperparameters(config, TRACED_HYPERPARAMETERS))
 
     def begin(self, config: ConfigDict, directory: Path) -> None:
         """Notes the run's data in its folder, which is open; or compares, where a run is continued."""
@@ -106,16 +110,17 @@ class Prepared:
 
     def finish(self, config: ConfigDict, directory: Path, trained: training.Trained, *, report: bool) -> None:
         """Writes ``result.json`` and, if wanted, ``report.html``."""
+        classifier = self.classifier(config)
         result = {
             "step": int(trained.state.step),
             "scores": trained.scores,
-            "parameters_sha256": training.digest(training.evaluated(trained.state).params),
+            "parameters_sha256": training.digest(classifier.parameters(training.evaluated(trained.state))),
         }
         write_json(directory / "result.json", result)
         if report:
             from experiments import classification_report  # matplotlib is needed here alone, and slow to import
 
-            classification_report.write(directory, self.classifier(config), trained, data.sample(self.sets["test"]))
+            classification_report.write(directory, classifier, trained, data.sample(self.sets["test"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +133,8 @@ class _Shape:
 
 
 @functools.lru_cache(maxsize=8)
-def _program(shape: _Shape, parallel: training.Parallel) -> training.Program:
-    def task(numbers: training.Numbers) -> training.Task:
-        return shape.run.task(training.with_numbers(shape.config, numbers), parallel)
+def _program(shape: _Shape, parallel: training.DataParallel) -> training.Program:
+    def task(hyperparameters: training.Hyperparameters) -> training.Task:
+        return shape.run.task(training.with_hyperparameters(shape.config, hyperparameters), parallel)
 
-    return training.Program(task, shape.run.plan(shape.config), parallel)
+    return training.Program(task, shape.run.plan(shape.config), parallel=parallel)

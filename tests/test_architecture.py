@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 # Lowest first; those on one line do not know each other.
 LAYERS = [
     {"cnn_jax.errors", "cnn_jax.runtime"},
+    {"cnn_jax.metrics"},
     {"cnn_jax.config"},
     {"cnn_jax.ops"},
     {"cnn_jax.geometry", "cnn_jax.filters"},

@@ -99,33 +99,45 @@ def output_layers(model: nn.Sequence) -> list[tuple[str, ...]]:
     return [output_layer(model), *((name, *output_layer(head)) for name, head in heads)]
 
 
-def trainable(model: nnx.Module, patterns: str | Sequence[str]) -> Callable[..., bool]:
-    """The parameters that some patterns name, as a filter for ``nnx.split`` and ``nnx.state``: train these alone.
+def trainable(
+    model: nnx.Module, patterns: str | Sequence[str] = "*", *, freeze: str | Sequence[str] = ()
+) -> Callable[..., bool]:
+    """The parameters to train, as a filter for ``nnx.split`` and ``nnx.state``; all others are frozen.
 
     What the filter leaves out goes to the rest of the state: it is not differentiated, and optimisers know nothing of
     it. (``optax.masked`` would leave gradients of the others in the updates.)
 
     Args:
-      model: has the parameters.
-      patterns: of paths such as ``'fc8/kernel'``; ``*`` stands for anything, and a name for all below it: ``'fc8'``,
-        ``'conv5_*'``, ``'*/bias'``.
+      model: Has the parameters.
+      patterns: Of paths such as ``'fc8/kernel'``, which are trained; ``*`` stands for anything, and a name for all
+        below it: ``'fc8'``, ``'conv5_*'``, ``'*/bias'``. By default all.
+      freeze: Patterns of the paths of those among them which are frozen all the same; by default none.
 
     Raises:
-      UsageError: a pattern that names no parameter.
+      UsageError: A pattern that matches no parameter, or nothing would be trained.
 
     >>> from cnn_jax import models
     >>> model = models.create("lenet_5_modern", rngs=nnx.Rngs(0))
     >>> graph, trained, frozen = nnx.split(model, trainable(model, ["f6", "output/*"]), ...)
     >>> list(trained)
     ['f6', 'output']
+    >>> list(nnx.state(model, trainable(model, freeze=["c*", "f6/kernel"])))
+    ['f6', 'output']
     """
-    patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    patterns, freeze = ((given,) if isinstance(given, str) else tuple(given) for given in (patterns, freeze))
     paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))]
-    for pattern in patterns:
-        if not any(matching(path, [pattern]) for path in paths):
-            layers = {path.rpartition("/")[0] for path in paths}
-            raise UsageError(f"trainable: pattern {pattern!r} names no parameter; {nearest(pattern, layers)}")
-    return nnx.All(nnx.Param, lambda path, value: matching("/".join(map(str, path)), patterns))
+    for what, given in (("patterns", patterns), ("freeze", freeze)):
+        for pattern in given:
+            if not any(matching(path, [pattern]) for path in paths):
+                near = nearest(pattern, {*paths, *(path.rpartition("/")[0] for path in paths)})
+                raise UsageError(f"{what}={pattern!r} matches no parameter; {near}")
+
+    def is_trained(path: str) -> bool:
+        return matching(path, patterns) and not matching(path, freeze)
+
+    if paths and not any(map(is_trained, paths)):
+        raise UsageError(f"freeze={freeze} leaves no parameter to train, of those that match {patterns}")
+    return nnx.All(nnx.Param, lambda path, value: is_trained("/".join(map(str, path))))
 
 
 def convolutionalize(model: nn.Sequence, input_shape: Sequence[int] | None = None) -> nn.Sequence:

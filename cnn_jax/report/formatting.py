@@ -1,47 +1,26 @@
-"""How scores and times are written, in figures, on the page and in the terminal alike."""
+"""How values of configs and times are written, in figures, on the page and in the terminal alike.
+
+Scores are written by their :class:`~cnn_jax.metrics.Metric`.
+"""
 
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cnn_jax.metrics import Metric
 
-def is_share(metric: str) -> bool:
-    """Whether a metric, by its name, is a share of one: an accuracy or an error."""
-    return metric.endswith(("accuracy", "error"))
-
-
-def format_score(metric: str, value: float) -> str:
-    """A score as text: shares of one as percentages, anything else with three digits.
-
-    >>> format_score("test/accuracy", 0.98765), format_score("loss", 0.0123456)
-    ('98.77%', '0.0123')
-    """
-    return f"{value:.2%}" if is_share(metric) else f"{value:.3g}"
-
-
-def format_deviation(metric: str, deviation: float) -> str:
-    """A standard deviation of scores, to stand behind their mean."""
-    return f"± {100 * deviation:.2f}" if is_share(metric) else f"± {deviation:.2g}"
-
-
-def format_spread(metric: str, mean: float, deviation: float) -> str:
-    """The mean of a score over several runs, with its standard deviation.
-
-    >>> format_spread("test/accuracy", 0.989, 0.0022), format_spread("loss", 0.0123456, 0.002)
-    ('98.90% ± 0.22', '0.0123 ± 0.002')
-    """
-    return f"{format_score(metric, mean)} {format_deviation(metric, deviation)}"
+_FRACTION = Metric("fraction", "higher", "%")
 
 
 def format_shares(shares: Sequence[float]) -> str:
-    """The mean of shares of one, such as accuracies of several runs, with the standard deviation if there is one.
+    """The mean of fractions of 1, such as the accuracies of several runs, with the standard deviation if there is one.
 
     >>> format_shares([0.944, 0.946]), format_shares([0.944])
     ('94.50% ± 0.14', '94.40%')
     """
     mean = statistics.fmean(shares)
-    return format_spread("accuracy", mean, statistics.stdev(shares)) if len(shares) > 1 else f"{mean:.2%}"
+    return _FRACTION.format_spread(mean, statistics.stdev(shares)) if len(shares) > 1 else _FRACTION.format(mean)
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:

@@ -1,10 +1,9 @@
 """How a run looks in the terminal while it learns: a live bar for people, plain lines for log files."""
 
 import os
-import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -13,9 +12,8 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from cnn_jax.report.formatting import format_duration, format_score
-
-_OF_MEMBER = re.compile(r"/\w+_\d+$")  # 'test/accuracy_7', of one network of an ensemble: in the records and the report
+from cnn_jax.metrics import Metric
+from cnn_jax.report.formatting import format_duration
 
 
 class Progress:
@@ -27,18 +25,22 @@ class Progress:
     Args:
       total_steps: steps in the whole run.
       steps_per_epoch: steps in one pass through the training set.
+      metrics: those whose scores are shown; others are only in the run's records.
       start_step: steps already done, when a run is continued.
 
     Example:
-      >>> with Progress(20, steps_per_epoch=10) as progress:
+      >>> metrics = [Metric("loss", "lower"), Metric("accuracy", "higher", "%")]
+      >>> with Progress(20, steps_per_epoch=10, metrics=metrics) as progress:
       ...     progress.update(step=10, scores={"loss": 0.25, "test/accuracy": 0.875}, examples_per_second=1234.5)
       ...     progress.log("saved")
       epoch 1/2  loss 0.25  test/accuracy 87.50%  1,234 images/s
       saved
     """
 
-    def __init__(self, total_steps: int, *, steps_per_epoch: int, start_step: int = 0) -> None:
-        self._file = sys.stdout
+    def __init__(
+        self, total_steps: int, *, steps_per_epoch: int, metrics: Sequence[Metric] = (), start_step: int = 0
+    ) -> None:
+        self._file, self._metrics = sys.stdout, {metric.name: metric for metric in metrics}
         self._total_steps, self._steps_per_epoch, self._step = total_steps, steps_per_epoch, start_step
         self._first: tuple[int, float] | None = None  # step and time of the first update: before it is compilation
         self._live: Live | None = None
@@ -64,8 +66,8 @@ class Progress:
         """Shows that ``step`` steps of the run are done, with the latest scores by name."""
         epochs_before, self._step = self._step // self._steps_per_epoch, step
         self._first = self._first or (step, time.monotonic())
-        together = {name: value for name, value in scores.items() if not _OF_MEMBER.search(name)}
-        shown = "  ".join(f"{name} {format_score(name, value)}" for name, value in together.items())
+        declared = ((name, self._metrics.get(name.rpartition("/")[2])) for name in scores)
+        shown = "  ".join(f"{name} {metric.format(scores[name])}" for name, metric in declared if metric is not None)
         speed = f"{examples_per_second:,.0f} images/s"
         left = self._time_left()
         if left is not None:

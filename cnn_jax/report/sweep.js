@@ -20,7 +20,7 @@ const format = (value) => {
   const short = Number(value.toPrecision(4));
   return size >= 1e-3 && size < 1e5 ? String(short) : short.toExponential().replace("e+", "e");
 };
-const formatScore = (value) => (page.share ? (100 * value).toFixed(2) + "%" : format(value));
+const formatScore = (value) => (page.percent ? (100 * value).toFixed(2) + "%" : format(value));
 
 // --- scales ---------------------------------------------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ const scoreScale = (() => {
 
 // Scores that are shares as percentages, with as many digits as the ticks differ in.
 function formatTicks(ticks) {
-  if (!page.share) return ticks.map(format);
+  if (!page.percent) return ticks.map(format);
   const exact = (digits) => ticks.every((tick) => Math.abs(100 * tick - Number((100 * tick).toFixed(digits))) < 1e-9);
   const digits = [0, 1, 2, 3].find(exact) ?? 4;
   return ticks.map((tick) => (100 * tick).toFixed(digits) + "%");

@@ -13,18 +13,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from cnn_jax.metrics import Metric
 from cnn_jax.report.figures.comparison import heat_map
-from cnn_jax.report.formatting import (
-    format_deviation,
-    format_duration,
-    format_score,
-    format_spread,
-    format_value,
-    is_share,
-    short_names,
-)
+from cnn_jax.report.formatting import format_duration, format_value, short_names
 from cnn_jax.report.page import Headline, Page, Section, Table
-from cnn_jax.report.trials import Row, are_logarithmic, are_numbers, importances
+from cnn_jax.report.trials import TrialLike, are_logarithmic, are_numbers, importances
 
 NAME = "sweep.html"
 _MOST_CURVES = 300
@@ -38,14 +31,15 @@ Curve = Sequence[tuple[float | int, float]]
 
 def write_sweep(
     workdir: Path,
-    rows: Sequence[Row],
+    rows: Sequence[TrialLike],
     *,
     title: str,
-    metric: str,
-    minimize: bool = False,
+    metric: Metric,
     best: int | None = None,
     seeds: int = 1,
     curve: Callable[[int], Curve] = lambda number: (),
+    best_commands: str = "",
+    how_to_continue: str = "",
 ) -> Path:
     """Writes ``sweep.html``, which loads nothing and opens offline.
 
@@ -53,11 +47,12 @@ def write_sweep(
       workdir: the sweep's folder; the runs are in ``trials/<number>``.
       rows: the trials.
       title: the page's.
-      metric: ``'split/metric'``, the name of the score.
-      minimize: whether lower is better.
+      metric: what the trials are compared by, named ``'split/metric'``.
       best: the number of the best trial; by default that of the best score.
       seeds: runs of each point.
       curve: a trial's scores over the epochs, by its number; asked of the best few hundred only.
+      best_commands: how to train the best trial again, and to write its report; shown with it.
+      how_to_continue: the command that continues the sweep; shown at the end.
 
     Returns:
       The page's path.
@@ -66,22 +61,24 @@ def write_sweep(
     >>> from types import SimpleNamespace
     >>> fields = {"state": "complete", "mean": None, "std": None, "seconds": 1.0, "reason": ""}
     >>> rows = [SimpleNamespace(number=0, point=0, score=0.9, overrides={"rate": 0.1}, **fields)]
-    >>> write_sweep(Path(tempfile.mkdtemp()), rows, title="A sweep", metric="validation/accuracy").name
+    >>> metric = Metric("validation/accuracy", "higher", "%")
+    >>> write_sweep(Path(tempfile.mkdtemp()), rows, title="A sweep", metric=metric).name
     'sweep.html'
     """
-    sweep = _Sweep(workdir, rows, metric, minimize, seeds, best)
+    sweep = _Sweep(workdir, rows, metric, seeds, best, best_commands, how_to_continue)
+    swept = ", ".join(sweep.keys) or "nothing"
     page = Page(
         title=title,
-        subtitle=f"{len(rows):,} trials over {', '.join(sweep.keys) or 'nothing'}; score: {metric}",
+        subtitle=f"{len(rows):,} trials over {swept}; score: {metric.name}, {metric.better} is better",
         headlines=_headlines(sweep),
         sections=_sections(sweep),
         footer=f"Written by cnn_jax. Each trial is a run in a folder of its own within {workdir.name}/trials.",
         script=_file("sweep.js"),
         style=_file("sweep.css"),
         data={
-            "metric": metric,
-            "share": is_share(metric),
-            "minimize": minimize,
+            "metric": metric.name,
+            "percent": metric.is_fraction,
+            "minimize": metric.minimize,
             "best": sweep.best.number if sweep.best else None,
             "parameters": [
                 {"name": key, "short": short, **_axis(rows, key)}
@@ -99,40 +96,41 @@ class _Sweep:
     """What the page is about, as :func:`write_sweep` is given it, and what follows from that."""
 
     workdir: Path
-    rows: Sequence[Row]
-    metric: str
-    minimize: bool
+    rows: Sequence[TrialLike]
+    metric: Metric
     seeds: int
     best_number: int | None
+    best_commands: str
+    how_to_continue: str
 
     @functools.cached_property
-    def scored(self) -> list[Row]:
+    def scored(self) -> list[TrialLike]:
         """The trials that have a score, the best first."""
         return [row for row in self.ranked if row.score is not None and math.isfinite(row.score)]
 
     @functools.cached_property
-    def ranked(self) -> list[Row]:
+    def ranked(self) -> list[TrialLike]:
         """All trials by the mean of their point and then by their score; those that have none come last."""
 
         def place(score: float | None) -> float:
-            return math.inf if score is None or not math.isfinite(score) else score if self.minimize else -score
+            return math.inf if score is None or not math.isfinite(score) else -self.metric.utility(score)
 
-        def order(row: Row) -> tuple[float | int, ...]:
+        def order(row: TrialLike) -> tuple[float | int, ...]:
             of_point = (place(row.mean),) if self.seeds > 1 else ()
             return *of_point, place(row.score), row.score is None, row.number
 
         return sorted(self.rows, key=order)
 
     @functools.cached_property
-    def points(self) -> list[list[Row]]:
+    def points(self) -> list[list[TrialLike]]:
         """The trials that differ in their seed alone side by side, the best first."""
-        found: dict[int, list[Row]] = {}
+        found: dict[int, list[TrialLike]] = {}
         for row in self.ranked:
             found.setdefault(row.point, []).append(row)
         return list(found.values())
 
     @functools.cached_property
-    def best(self) -> Row | None:
+    def best(self) -> TrialLike | None:
         """The trial that stands out in all plots."""
         if self.best_number is None:
             return self.scored[0] if self.scored else None
@@ -156,7 +154,7 @@ class _Sweep:
     @functools.cached_property
     def importance(self) -> dict[str, float]:
         """See :func:`~cnn_jax.report.trials.importances`."""
-        return importances(self.rows, self.parameters, minimize=self.minimize)
+        return importances(self.rows, self.parameters, minimize=self.metric.minimize)
 
 
 # --- what the page says -----------------------------------------------------------------------------------------------
@@ -169,12 +167,12 @@ def _headlines(sweep: _Sweep) -> list[Headline]:
     if best is not None and best.score is not None:
         value, note = best.score, f"trial {best.number}"
         if sweep.seeds > 1 and best.mean is not None:
-            value, note = best.mean, f"{format_deviation(metric, best.std or 0.0)} over {sweep.seeds} seeds"
-        headlines.append(Headline(f"best {metric}", format_score(metric, value), note=note))
+            value, note = best.mean, f"{metric.format_deviation(best.std or 0.0)} over {sweep.seeds} seeds"
+        headlines.append(Headline(f"best {metric.name}", metric.format(value), note=note))
     headlines.append(Headline("complete trials", f"{counts['complete']:,}", note=others or None))
     if sweep.scored:
         median = statistics.median(row.score for row in sweep.scored if row.score is not None)
-        headlines.append(Headline("median", format_score(sweep.metric, median)))
+        headlines.append(Headline("median", metric.format(median)))
     headlines.append(Headline("time of all trials", format_duration(sum(row.seconds for row in sweep.rows))))
     if sweep.importance:
         key, share = next(iter(sweep.importance.items()))
@@ -185,7 +183,7 @@ def _headlines(sweep: _Sweep) -> list[Headline]:
 
 
 def _sections(sweep: _Sweep) -> list[Section]:
-    sections = [_best(sweep.workdir, sweep.best)] if sweep.best is not None else []
+    sections = [_best(sweep, sweep.best)] if sweep.best is not None else []
     sections += _heat_map(sweep)
     if sweep.scored and sweep.parameters:
         sections += [_parallel(sweep), _each_parameter(sweep)]
@@ -196,22 +194,18 @@ def _sections(sweep: _Sweep) -> list[Section]:
     if sweep.seeds > 1:
         sections.append(_points(sweep))
     sections.append(Section("Trials", widget=_table(sweep)))
-    sections.append(Section("How to continue", code=f"python launch.py --mode=sweep --workdir={sweep.workdir}"))
-    return sections
+    return [*sections, *([Section("How to continue", code=sweep.how_to_continue)] if sweep.how_to_continue else [])]
 
 
-def _best(workdir: Path, row: Row) -> Section:
+def _best(sweep: _Sweep, row: TrialLike) -> Section:
     folder = f"trials/{row.number:04d}"
-    report = workdir / folder / "report.html"
+    report = sweep.workdir / folder / "report.html"
     link = '<p><a href="{{ folder }}/report.html">The report of trial {{ number }}</a></p>'
-    command = f"python launch.py --workdir={workdir / folder}" + ("" if report.is_file() else "  # writes its report")
-    if (workdir / "best.py").is_file():
-        command = f"python launch.py --config={workdir / 'best.py'}\n{command}"
     return Section(
         "Best trial",
         table=Table(["parameter", "value"], [[key, format_value(value)] for key, value in row.overrides.items()]),
         widget=_render(link, folder=folder, number=row.number) if report.is_file() else None,
-        code=command,
+        code=sweep.best_commands or None,
     )
 
 
@@ -224,9 +218,9 @@ def _heat_map(sweep: _Sweep) -> list[Section]:
     return [
         Section(
             "Heat map",
-            figure=heat_map(cells, x_label=across, y_label=down, metric=metric, minimize=sweep.minimize),
-            alt=f"{metric} for every pair of {across} and {down}",
-            caption=f"{metric} of each pair of values{averaged}; the best is framed.",
+            figure=heat_map(cells, x_label=across, y_label=down, metric=metric),
+            alt=f"{metric.name} for every pair of {across} and {down}",
+            caption=f"{metric.name} of each pair of values{averaged}; the best is framed.",
         )
     ]
 
@@ -235,7 +229,7 @@ def _parallel(sweep: _Sweep) -> Section:
     how = (
         "Each line is a trial. Drag along an axis to keep the trials that pass there, and click on it to have all back."
     )
-    plot = _plot("parallel", f"Every trial as a line through its values, and its {sweep.metric}")
+    plot = _plot("parallel", f"Every trial as a line through its values, and its {sweep.metric.name}")
     return Section("Parallel coordinates", widget=plot + _COLOURS + _note(how))
 
 
@@ -243,7 +237,9 @@ def _each_parameter(sweep: _Sweep) -> Section:
     how = "Every dot is a trial. Hollow ones are far worse than the rest, beyond the edge of the axis."
     if sweep.seeds > 1:
         how += " Bars are the mean of the seeds, and one standard deviation."
-    plots = [_plot("scatter", f"{sweep.metric} over {key}", index=index) for index, key in enumerate(sweep.parameters)]
+    plots = [
+        _plot("scatter", f"{sweep.metric.name} over {key}", index=index) for index, key in enumerate(sweep.parameters)
+    ]
     together = Markup('<div class="plots">') + Markup("").join(plots) + Markup("</div>")
     return Section("Each parameter", widget=together + _COLOURS + _note(how))
 
@@ -261,10 +257,10 @@ def _importance(sweep: _Sweep) -> Section:
 
 
 def _curves(sweep: _Sweep) -> Section:
-    how = f"{sweep.metric} after each evaluation."
+    how = f"{sweep.metric.name} after each evaluation."
     if len(sweep.scored) > _MOST_CURVES:
         how += f" The best {_MOST_CURVES} of {len(sweep.scored):,}."
-    plot = _plot("curves", f"{sweep.metric} of the trials over the epochs")
+    plot = _plot("curves", f"{sweep.metric.name} of the trials over the epochs")
     return Section("Learning curves", widget=plot + _COLOURS + _note(how))
 
 
@@ -306,7 +302,7 @@ def _points(sweep: _Sweep) -> Section:
     rows = []
     for runs in sweep.points[:_MOST_LISTED]:
         first, states = runs[0], Counter(row.state for row in runs)
-        spread = "" if first.mean is None else format_spread(sweep.metric, first.mean, first.std or 0.0)
+        spread = "" if first.mean is None else sweep.metric.format_spread(first.mean, first.std or 0.0)
         found = ", ".join(f"{count} {state}" for state, count in states.items())
         rows.append([spread, *(format_value(first.overrides.get(key, "")) for key in keys), found])
     more = len(sweep.points) > _MOST_LISTED
@@ -314,7 +310,7 @@ def _points(sweep: _Sweep) -> Section:
         "Points",
         text=f"Each is {sweep.seeds} runs that differ in their seed; mean and standard deviation of the complete ones."
         + (f" The best {_MOST_LISTED} of {len(sweep.points):,}." if more else ""),
-        table=Table([f"{sweep.metric}, mean ± std", *keys, "runs"], rows),
+        table=Table([f"{sweep.metric.name}, mean ± std", *keys, "runs"], rows),
     )
 
 
@@ -322,15 +318,15 @@ def _table(sweep: _Sweep) -> Markup:
     """All trials, the best first, with what a column is sorted by beside what is read."""
     metric, keys, any_reason = sweep.metric, sweep.keys, any(row.reason for row in sweep.rows)
 
-    def cells(row: Row) -> Iterable[tuple[str, Any, str]]:
+    def cells(row: TrialLike) -> Iterable[tuple[str, Any, str]]:
         yield f"{row.number}", row.number, "number"
         yield row.state, row.state, ""
-        yield ("", "", "number") if row.score is None else (format_score(metric, row.score), row.score, "number")
+        yield ("", "", "number") if row.score is None else (metric.format(row.score), row.score, "number")
         if sweep.seeds > 1:
             yield (
                 ("", "", "number")
                 if row.mean is None
-                else (format_spread(metric, row.mean, row.std or 0.0), row.mean, "number")
+                else (metric.format_spread(row.mean, row.std or 0.0), row.mean, "number")
             )
         for key in keys:
             value = row.overrides.get(key, "")
@@ -340,7 +336,7 @@ def _table(sweep: _Sweep) -> Markup:
         if any_reason:
             yield row.reason, row.reason, "reason"
 
-    def has_report(row: Row) -> bool:
+    def has_report(row: TrialLike) -> bool:
         return (sweep.workdir / f"trials/{row.number:04d}/report.html").is_file()
 
     return _render(
@@ -370,7 +366,7 @@ def _table(sweep: _Sweep) -> Markup:
         columns=[
             ("trial", True),
             ("state", False),
-            (metric, True),
+            (metric.name, True),
             *([("mean ± std", True)] if sweep.seeds > 1 else []),
             *((key, key in sweep.numeric) for key in keys),
             ("time", True),
@@ -388,7 +384,7 @@ def _table(sweep: _Sweep) -> Markup:
 def _trials(sweep: _Sweep, curve: Callable[[int], Curve]) -> list[dict[str, Any]]:
     place = {row.number: place for place, row in enumerate(sweep.scored)}
 
-    def drawn(row: Row) -> dict[str, Any]:
+    def drawn(row: TrialLike) -> dict[str, Any]:
         at = place.get(row.number)
         points = _thinned(curve(row.number)) if at is not None and at < _MOST_CURVES else []
         return {
@@ -411,7 +407,7 @@ def _spreads(sweep: _Sweep) -> list[dict[str, Any]]:
     return [{"values": _placed(sweep, row), "mean": row.mean, "std": row.std or 0.0} for row in firsts]
 
 
-def _placed(sweep: _Sweep, row: Row) -> list[Any]:
+def _placed(sweep: _Sweep, row: TrialLike) -> list[Any]:
     """A trial's values as the script wants them: numbers, or texts where not all trials have numbers; None for none."""
 
     def value(key: str) -> Any:
@@ -422,7 +418,7 @@ def _placed(sweep: _Sweep, row: Row) -> list[Any]:
     return [value(key) for key in sweep.parameters]
 
 
-def _axis(rows: Sequence[Row], key: str) -> dict[str, Any]:
+def _axis(rows: Sequence[TrialLike], key: str) -> dict[str, Any]:
     values = _values(rows, key)
     if are_numbers(values):
         tried = sorted(set(values))
@@ -436,7 +432,7 @@ def _thinned(curve: Curve) -> list[tuple[float | int, float]]:
     return [point for index, point in enumerate(curve) if (len(curve) - 1 - index) % every == 0]
 
 
-def _grid(rows: Sequence[Row], keys: Sequence[str]) -> tuple[str, str, dict[Any, dict[Any, float]]] | None:
+def _grid(rows: Sequence[TrialLike], keys: Sequence[str]) -> tuple[str, str, dict[Any, dict[Any, float]]] | None:
     """Scores by value across and value down, where two keys of few values are tried in most combinations."""
     if len(keys) != 2:
         return None
@@ -459,7 +455,7 @@ def _grid(rows: Sequence[Row], keys: Sequence[str]) -> tuple[str, str, dict[Any,
 # --- small things -----------------------------------------------------------------------------------------------------
 
 
-def _values(rows: Sequence[Row], key: str) -> list[Any]:
+def _values(rows: Sequence[TrialLike], key: str) -> list[Any]:
     return [row.overrides[key] for row in rows if key in row.overrides]
 
 

@@ -1,4 +1,4 @@
-"""What the page of a sweep knows of a trial, and which of the parameters the score hangs on."""
+"""What the page of a sweep reads of a trial, and how important each parameter is for the score."""
 
 import math
 import statistics
@@ -10,8 +10,8 @@ _LEAST_TRIALS = 10  # of which importance is asked
 
 
 @runtime_checkable
-class Row(Protocol):
-    """One trial, as :class:`cnn_jax.sweep.table.Row` has it."""
+class TrialLike(Protocol):
+    """One trial: what the page reads of a :class:`cnn_jax.sweep.table.TrialRow`."""
 
     @property
     def number(self) -> int:
@@ -59,7 +59,7 @@ class Row(Protocol):
         ...
 
 
-def importances(rows: Sequence[Row], keys: Sequence[str], *, minimize: bool = False) -> dict[str, float]:
+def importances(rows: Sequence[TrialLike], keys: Sequence[str], *, minimize: bool = False) -> dict[str, float]:
     """How much of the differences of the score each key accounts for, the greatest first; empty if that says nothing.
 
     By functional ANOVA over a forest (Hutter, Hoos & Leyton-Brown, "An efficient approach for assessing hyperparameter
@@ -86,7 +86,7 @@ def importances(rows: Sequence[Row], keys: Sequence[str], *, minimize: bool = Fa
         else:
             space[key] = optuna.distributions.CategoricalDistribution(sorted({repr(value) for value in values}))
 
-    def chosen(row: Row) -> list[tuple[str, Any]]:
+    def chosen(row: TrialLike) -> list[tuple[str, Any]]:
         return [(key, row.overrides[key]) for key in space]
 
     verbosity = optuna.logging.get_verbosity()

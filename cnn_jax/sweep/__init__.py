@@ -1,1 +1,1 @@
-"""Sweeps: one config, many values. Spaces and engines, the runners, and the table of what came out."""
+"""Sweeps: one config, many values. Spaces and samplers, the runners, and the table of what came out."""

@@ -34,7 +34,7 @@ def run_alone(
     """
     for trial in trials:
         outcome = _run(trial, train, report, metric, reports)
-        if outcome.state == "failed" and not (trial.workdir / LOG).exists():  # somebody has removed the folder
+        if outcome.state == "failed" and not (trial.workdir / LOG).exists():  # the folder was removed
             shutil.rmtree(trial.workdir, ignore_errors=True)  # and what was written into it since
             outcome = _run(trial, train, report, metric, reports)
         yield outcome

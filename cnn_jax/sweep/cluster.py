@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.errors import UsageError
-from cnn_jax.sweep.engines import require
 from cnn_jax.sweep.local import MOST_DEATHS, Deaths
-from cnn_jax.sweep.settings import ONE_MACHINE, STORAGE_VARIABLE, Place
+from cnn_jax.sweep.samplers import require
+from cnn_jax.sweep.settings import ONE_MACHINE, STORAGE_VARIABLE, SweepPlace
 
 _END_SECONDS = 5.0  # for workers to notice that all is done
-_STOP_SECONDS = 60.0  # for workers to save what they are at
+_STOP_SECONDS = 60.0  # for workers to save what they are doing
 _HANDED_ON = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 
 
@@ -27,7 +27,7 @@ def require_runner(name: str) -> Any:
     """Imports the library of a runner, if it has one; a sweep asks before it writes anything.
 
     Raises:
-      UsageError: it is not installed.
+      UsageError: It is not installed.
     """
     libraries = {"ray": "ray", "slurm": "submitit"}
     return require(libraries[name], f"pip install 'cnn_jax[{name}]'") if name in libraries else None
@@ -37,15 +37,15 @@ class RayWorkers:
     """Tasks on a Ray cluster, each of which runs one trial; Ray keeps their processes warm.
 
     Args:
-      place: of the sweep.
-      count: how many tasks at a time.
-      address: of the cluster: ``'auto'`` for one that runs on this machine, ``'local'`` to start one for the sweep.
-      cpus: of each task.
-      gpus: of each task.
+      place: Of the sweep.
+      count: How many tasks at a time.
+      address: Of the cluster: ``'auto'`` for one that runs on this machine, ``'local'`` to start one for the sweep.
+      cpus: Of each task.
+      gpus: Of each task.
     """
 
     def __init__(
-        self, place: Place, count: int, *, address: str = "auto", cpus: float = 1.0, gpus: float = 0.0
+        self, place: SweepPlace, count: int, *, address: str = "auto", cpus: float = 1.0, gpus: float = 0.0
     ) -> None:
         self._ray = require_runner("ray")
         self._place, self._count, self._address = place, count, address
@@ -96,15 +96,15 @@ class SlurmWorkers:
     """Jobs of an array, each a worker that runs trials until none is left.
 
     Args:
-      place: of the sweep.
-      count: how many jobs.
-      cpus: of each job.
-      gpus: of each job.
-      options: of submitit: ``timeout_min=240``, ``partition=gpu``...; ``cluster=local`` runs them on this machine.
+      place: Of the sweep.
+      count: How many jobs.
+      cpus: Of each job.
+      gpus: Of each job.
+      options: Of submitit: ``timeout_min=240``, ``partition=gpu``...; ``cluster=local`` runs them on this machine.
     """
 
     def __init__(
-        self, place: Place, count: int, *, cpus: int = 1, gpus: int = 0, options: Mapping[str, str] | None = None
+        self, place: SweepPlace, count: int, *, cpus: int = 1, gpus: int = 0, options: Mapping[str, str] | None = None
     ) -> None:
         submitit = require_runner("slurm")
         self._place, self._count = place, count
@@ -166,7 +166,9 @@ def _run_one(directory: str, storage: str, environment: Mapping[str, str]) -> bo
     from cnn_jax.sweep.store import Store
     from cnn_jax.sweep.worker import work
 
-    with contextlib.closing(Store(Place(Path(directory), storage))) as store:  # this process runs more than one task
+    with contextlib.closing(
+        Store(SweepPlace(Path(directory), storage))
+    ) as store:  # this process runs more than one task
         return work(store, most=1) == 1
 
 
@@ -175,11 +177,11 @@ def _run_all(directory: str) -> int:
     from cnn_jax.sweep.store import Store
     from cnn_jax.sweep.worker import work
 
-    return work(Store(Place(Path(directory), os.environ.get(STORAGE_VARIABLE, ""))))
+    return work(Store(SweepPlace(Path(directory), os.environ.get(STORAGE_VARIABLE, ""))))
 
 
 @contextlib.contextmanager
-def _environment(place: Place) -> Iterator[None]:
+def _environment(place: SweepPlace) -> Iterator[None]:
     """What jobs inherit: where modules are, and the database, whose password then is in no file."""
     changes = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), STORAGE_VARIABLE: place.storage}
     before = {key: os.environ.get(key) for key in changes}

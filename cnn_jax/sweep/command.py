@@ -3,7 +3,6 @@
 import dataclasses
 import fcntl
 import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,17 +12,19 @@ from ml_collections import ConfigDict
 
 from cnn_jax import config as configs
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.sweep import engines, flags, notation, space
+from cnn_jax.metrics import metric_of
+from cnn_jax.sweep import flags, notation, samplers, space
 from cnn_jax.sweep.alone import one_line
 from cnn_jax.sweep.cluster import RayWorkers, SlurmWorkers, require_runner, slurm_options
+from cnn_jax.sweep.commands import continue_sweep
 from cnn_jax.sweep.database import sweeps_in
 from cnn_jax.sweep.driver import FINISHED, drive, show, write_results
 from cnn_jax.sweep.local import LocalWorkers, Workers, default_workers
-from cnn_jax.sweep.settings import FILE, Place, Sweep, read_sweep_file, without_password, write_sweep_file
+from cnn_jax.sweep.settings import FILE, Sweep, SweepPlace, read_sweep_file, without_password, write_sweep_file
 from cnn_jax.sweep.store import Store
 from cnn_jax.sweep.worker import work
 
-_TRIALS = 50  # of an infinite space, if nobody says how many
+_TRIALS = 50  # of an infinite space, by default
 
 
 def sweep(
@@ -32,14 +33,14 @@ def sweep(
     """Begins the sweep of a config, or continues that of a folder, or shows it if it is finished.
 
     Args:
-      config: what trials have in common; None to continue.
-      file: the config's, whose ``get_hyper`` says what to try unless ``--sweep`` does.
-      directory: the sweep's folder.
-      experiment: the module that a config is for.
+      config: What trials have in common; None to continue.
+      file: The config's, whose ``get_hyper`` says what to try unless ``--sweep`` does.
+      directory: The sweep's folder.
+      experiment: The module that a config is for.
 
     Raises:
-      UsageError: flags, space and config do not go together; nothing has been started.
-      Interrupted: by a signal; everything is saved.
+      UsageError: Flags, space and config do not go together; nothing has been started.
+      Interrupted: By a signal; everything is saved.
     """
     require_runner(flags.RUNNER.value)
     storage = flags.STORAGE.value or ""
@@ -47,17 +48,15 @@ def sweep(
         place, known = read_sweep_file(directory, storage=storage)
         _check_same(known, _as_flagged(known) if config is None else _described(config, file, experiment), directory)
         store = Store(place, known)
-        wanted = _points(known.config, known.space, known.engine) if flags.TRIALS.value else 0
+        wanted = _points(known.config, known.space, known.sampler) if flags.TRIALS.value else 0
         if wanted > store.sweep.points:
             store.extend(wanted)
             write_sweep_file(place, store.sweep)
     else:
-        store = _begin(Place(directory, storage), _described(config, file, experiment))
+        store = _begin(SweepPlace(directory, storage), _described(config, file, experiment))
     rows = store.rows()
     if sum(row.state in FINISHED for row in rows) < store.sweep.trials:
-        print(
-            f"{store.sweep.trials} trials, engine {store.sweep.engine}; to continue: --mode=sweep --workdir={directory}"
-        )
+        print(f"{store.sweep.trials} trials, sampler {store.sweep.sampler}; to continue: {continue_sweep(directory)}")
         rows = drive(store, _workers(store))
     else:
         write_results(store.sweep, directory, rows)
@@ -68,10 +67,10 @@ def sweep_worker(directory: Path | None) -> None:
     """Takes part in a sweep that was begun elsewhere, until it is finished.
 
     Args:
-      directory: the sweep's folder; not needed where ``--storage`` names a database with a single sweep.
+      directory: The sweep's folder; not needed where ``--storage`` names a database with a single sweep.
 
     Raises:
-      UsageError: no such sweep, or its folder is not seen from here.
+      UsageError: No such sweep, or its folder is not seen from here.
     """
     storage = flags.STORAGE.value
     if storage:
@@ -80,7 +79,7 @@ def sweep_worker(directory: Path | None) -> None:
             places = [place for place in places if place.directory == directory.absolute()]
         if len(places) != 1:
             known = ", ".join(f"--workdir={place.directory}" for place in sweeps_in(storage)) or "none"
-            raise UsageError(f"which sweep of {without_password(storage)}? it has {known}")
+            raise UsageError(f"{without_password(storage)} holds {len(sweeps_in(storage))} sweeps, choose one: {known}")
         place = places[0]
     elif directory is not None:
         place, _ = read_sweep_file(directory)
@@ -88,7 +87,7 @@ def sweep_worker(directory: Path | None) -> None:
         raise UsageError("--mode=sweep-worker needs --storage=<URL of the sweep's database>, or --workdir=<its folder>")
     if not place.directory.is_dir():
         raise UsageError(
-            f"the sweep's folder {place.directory} is not seen from here; workers need the same file system"
+            f"the sweep's folder {place.directory} does not exist on this machine; workers need the same file system"
         )
     store = Store(place)
     print(f"working on {place.directory}")
@@ -99,7 +98,7 @@ def sweep_worker(directory: Path | None) -> None:
     print(f"finished {finished} trials")
 
 
-def _begin(place: Place, described: Sweep) -> Store:
+def _begin(place: SweepPlace, described: Sweep) -> Store:
     """A new sweep; of two processes that begin one in the same folder, the second takes part in that of the first."""
     if place.storage:
         sweeps_in(place.storage)  # says what is wrong with it before anything is written
@@ -123,15 +122,14 @@ def _described(config: ConfigDict, file: str | None, experiment: Callable[[Confi
     """The sweep that the flags describe."""
     part = _space(file)
     space.check(part, config)
-    engine = flags.ENGINE.value or ("grid" if space.is_finite(part) else "sobol")
-    engines.check(engine, flags.PRUNER.value)
+    sampler = flags.SAMPLER.value or ("grid" if space.is_finite(part) else "sobol")
+    samplers.check(sampler, flags.PRUNER.value)
     slurm_options(flags.SLURM.value)
     module = experiment(config)
     if not hasattr(module, "monitor"):
         raise UsageError(f"--mode=sweep is for experiments of single runs; {config.experiment} is a series of its own")
-    metric = flags.METRIC.value or module.monitor(config)
-    if "/" not in metric:
-        raise UsageError(f"--metric={metric} must be split/metric, such as {module.monitor(config)}")
+    score = flags.METRIC.value or module.monitor(config)
+    metric = metric_of(score, module.metrics(config), what=f"--metric={score}")
     swept = {name for leaf, _ in space.leaves(part) if not isinstance(leaf, space.When) for name in space.names(leaf)}
     if not swept and flags.SEEDS.value == 1:
         raise UsageError("--mode=sweep: nothing is swept over; name a key in get_hyper(hyper), or give --seeds=5")
@@ -143,8 +141,8 @@ def _described(config: ConfigDict, file: str | None, experiment: Callable[[Confi
         space=part,
         train=f"{module.__name__}:train",
         metric=metric,
-        points=_points(config, part, engine),
-        engine=engine,
+        points=_points(config, part, sampler),
+        sampler=sampler,
         pruner=flags.PRUNER.value,
         seeds=flags.SEEDS.value,
         ahead=flags.AHEAD.value
@@ -153,9 +151,9 @@ def _described(config: ConfigDict, file: str | None, experiment: Callable[[Confi
     )
 
 
-def _points(config: ConfigDict, part: space.Part, engine: str) -> int:
+def _points(config: ConfigDict, part: space.Part, sampler: str) -> int:
     """How many points the flags ask for; of a grid no more than it has."""
-    if engine != "grid":
+    if sampler != "grid":
         return flags.TRIALS.value or _TRIALS
     points = len(space.grid(part, configs.flatten(config)))
     return min(points, flags.TRIALS.value or points)
@@ -163,8 +161,10 @@ def _points(config: ConfigDict, part: space.Part, engine: str) -> int:
 
 def _as_flagged(known: Sweep) -> Sweep:
     """A sweep that is continued, with what the flags of this command say of it."""
-    named = {"engine": flags.ENGINE, "pruner": flags.PRUNER, "seeds": flags.SEEDS, "metric": flags.METRIC}
+    named = {"sampler": flags.SAMPLER, "pruner": flags.PRUNER, "seeds": flags.SEEDS, "metric": flags.METRIC}
     given: dict[str, Any] = {name: flag.value for name, flag in named.items() if flag.present}
+    if "metric" in given:
+        given["metric"] = dataclasses.replace(known.metric, name=given["metric"])
     if flags.SWEEP.value is not None:
         given["space"] = notation.parse(flags.SWEEP.value)
     return dataclasses.replace(known, **given)
@@ -187,7 +187,7 @@ def _space(file: str | None) -> space.Part:
         raise UsageError(f"--config={file}: get_hyper(hyper) raised {one_line(error)}") from error
     if part is None:
         raise UsageError(
-            f"--mode=sweep: what is to be tried? give --sweep='key=values; ...' ({notation.HELP}), "
+            f"--mode=sweep: no search space; give --sweep='key=values; ...' ({notation.HELP}), "
             f"or {path} a function get_hyper(hyper)"
         )
     if isinstance(part, list | tuple):
@@ -205,14 +205,16 @@ def _check_same(known: Sweep, described: Sweep, directory: Path) -> None:
     differing += [
         f"{key}: {before[key]!r} -> {same[key]!r}"
         for key in before
-        if key not in ("config", "space") and before[key] != same[key]
+        if key not in ("config", "space", "metric") and before[key] != same[key]
     ]
+    if known.metric != described.metric:
+        differing.append(f"metric: {known.metric} -> {described.metric}")
     if space.from_json(before["space"]) != described.space:
-        differing.append("what is tried")
+        differing.append("another search space")
     if differing:
         raise UsageError(
             f"--workdir={directory} holds another sweep ({'; '.join(differing)}); choose another --workdir, or "
-            f"continue it: python {Path(sys.argv[0]).name} --mode=sweep --workdir={directory}"
+            f"continue it: {continue_sweep(directory)}"
         )
 
 
@@ -220,16 +222,17 @@ def _workers(store: Store) -> Workers:
     count = flags.WORKERS.value or default_workers()
     match flags.RUNNER.value:
         case "vectorized":
-            from cnn_jax.sweep.vectorized import would_not_pay  # brings in jax
+            from cnn_jax.sweep.vectorized import reason_against  # imports jax
 
-            reason = would_not_pay(store.sweep)
+            reason = reason_against(store.sweep)
             if not reason:
                 if store.sweep.pruner == "hyperband":
                     print(
-                        "--pruner=hyperband prunes nothing before a trial is complete; these end together: use halving"
+                        "--pruner=hyperband prunes nothing before a trial is complete, and these end together; "
+                        "use --pruner=halving"
                     )
                 return LocalWorkers(store.place, 1, kind="vectorized", batch=flags.BATCH.value)
-            print(f"--runner=vectorized would not pay, --runner=local takes its place: {reason}")
+            print(f"--runner=vectorized has no advantage here ({reason}); using --runner=local")
         case "ray":
             address = flags.RAY_ADDRESS.value
             return RayWorkers(store.place, count, address=address, cpus=flags.CPUS.value, gpus=flags.GPUS.value)

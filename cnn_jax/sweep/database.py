@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from cnn_jax.errors import UsageError
-from cnn_jax.sweep.engines import load_optuna
 from cnn_jax.sweep.leases import GRACE_SECONDS, METADATA
-from cnn_jax.sweep.settings import Place, without_password
+from cnn_jax.sweep.samplers import load_optuna
+from cnn_jax.sweep.settings import SweepPlace, without_password
 
 if TYPE_CHECKING:
     import optuna
@@ -24,13 +24,13 @@ class StorageError(UsageError):
 
 
 class _ConnectionLost(Exception):
-    """In the midst of a transaction, of which nobody knows whether it took place."""
+    """The connection was lost within a transaction, which may or may not have been committed."""
 
 
 @runtime_checkable
 class _Placed(Protocol):
     @property
-    def place(self) -> Place: ...
+    def place(self) -> SweepPlace: ...
 
 
 _Self = TypeVar("_Self", bound=_Placed)
@@ -44,7 +44,7 @@ def patient(
     """A method that is repeated while the database does not answer; it must be one that may be.
 
     Raises:
-      StorageError: from the method: the database does not answer for ten minutes, or is damaged.
+      StorageError: From the method: the database does not answer for ten minutes, or is damaged.
     """
 
     @functools.wraps(method)
@@ -86,7 +86,7 @@ def _words(error: BaseException) -> str:
     return " ".join(str(getattr(cause, "orig", None) or cause).split())
 
 
-def _may_come_back(error: BaseException, place: Place) -> bool:
+def _may_come_back(error: BaseException, place: SweepPlace) -> bool:
     """Whether a database that raised an error is away for a while, and not damaged or without room."""
     import sqlalchemy
 
@@ -97,7 +97,7 @@ def _may_come_back(error: BaseException, place: Place) -> bool:
     return isinstance(error, (*away, sqlalchemy.exc.TimeoutError, _ConnectionLost))
 
 
-def _damaged(place: Place, line: str) -> str:
+def _damaged(place: SweepPlace, line: str) -> str:
     if not place.is_local:
         return f"{without_password(place.url)}: {line}"
     file = place.url.removeprefix("sqlite:///")
@@ -107,26 +107,26 @@ def _damaged(place: Place, line: str) -> str:
     )
 
 
-def sweeps_in(storage: str) -> list[Place]:
+def sweeps_in(storage: str) -> list[SweepPlace]:
     """The places of the sweeps that a database holds.
 
     Raises:
-      UsageError: the database cannot be opened.
+      UsageError: The database cannot be opened.
     """
     optuna = load_optuna()
-    opened = open_storage(Place(Path(), storage))
+    opened = open_storage(SweepPlace(Path(), storage))
     names = optuna.get_all_study_names(opened)
     attributes = [optuna.load_study(study_name=name, storage=opened).user_attrs for name in names]
     opened.remove_session()
     opened.engine.dispose()
-    return [Place(Path(found["directory"]), storage) for found in attributes if "sweep" in found]
+    return [SweepPlace(Path(found["directory"]), storage) for found in attributes if "sweep" in found]
 
 
-def open_storage(place: Place) -> "optuna.storages.RDBStorage":
+def open_storage(place: SweepPlace) -> "optuna.storages.RDBStorage":
     """Optuna's storage in the database of a sweep, with the tables that it and the leases need.
 
     Raises:
-      UsageError: it cannot be opened.
+      UsageError: It cannot be opened.
     """
     import sqlalchemy
 
@@ -148,8 +148,8 @@ def open_storage(place: Place) -> "optuna.storages.RDBStorage":
                 raise StorageError(message) from error
             time.sleep(0.2 * 2**attempt)
         except sqlalchemy.exc.ArgumentError as error:
-            mend = "write it as postgresql://user@host/database"
-            raise UsageError(f"--storage={without_password(url)}: {' '.join(str(error).split())}; {mend}") from error
+            fix = "write it as postgresql://user@host/database"
+            raise UsageError(f"--storage={without_password(url)}: {' '.join(str(error).split())}; {fix}") from error
         except (optuna.exceptions.OptunaError, RuntimeError) as error:
             raise UsageError(f"--storage={without_password(url)}: {' '.join(str(error).split())}") from error
     if place.is_local:
@@ -176,7 +176,7 @@ def _connection_lost(context: Any) -> Exception | None:
 
 
 def _end_idle_transactions(connection: Any, _: object) -> None:
-    """A process that is stopped in the midst of a transaction keeps nobody waiting for longer than its leases last."""
+    """A process that is stopped within a transaction blocks others for no longer than its leases last."""
     with connection.cursor() as cursor:
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{GRACE_SECONDS:.0f}s'")
     connection.commit()

@@ -1,4 +1,4 @@
-"""A sweep from its beginning to its results: looks on while workers work, and writes down what came out."""
+"""Drives a sweep: starts workers, shows progress, and writes the results."""
 
 import pprint
 import time
@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from cnn_jax.errors import Interrupted, UsageError
-from cnn_jax.report.formatting import format_duration, format_score, format_spread, format_value, short_names
+from cnn_jax.report.formatting import format_duration, format_value, short_names
 from cnn_jax.runtime.files import write_atomically
+from cnn_jax.sweep.commands import continue_sweep, launch
 from cnn_jax.sweep.live import View, values
 from cnn_jax.sweep.local import Workers
 from cnn_jax.sweep.settings import Sweep
 from cnn_jax.sweep.store import Store
-from cnn_jax.sweep.table import Row, best_row, ranked, write_table
+from cnn_jax.sweep.table import TrialRow, best_row, ranked, write_table
 from cnn_jax.train import StopRequest
 
 _LOOK_SECONDS = 0.25
@@ -24,12 +25,12 @@ _SHOWN = 10  # rows of the table in the terminal
 FINISHED = ("complete", "pruned", "failed")
 
 
-def drive(store: Store, workers: Workers) -> list[Row]:
+def drive(store: Store, workers: Workers) -> list[TrialRow]:
     """Has workers run a sweep to its end, showing how it goes, and writes its results.
 
     Raises:
       Interrupted: SIGTERM or Ctrl-C; all that ran is saved, and the sweep can be continued.
-      UsageError: the first trials failed for one and the same reason, or the workers cannot work.
+      UsageError: The first trials failed for one and the same reason, or the workers cannot work.
     """
     directory = store.place.directory
     store.note_driver()
@@ -45,9 +46,9 @@ def drive(store: Store, workers: Workers) -> list[Row]:
                 if failure or finished >= store.sweep.trials:  # more, where another driver has extended it
                     break
                 if stop.signal:
-                    view.tell("stopping: what runs is saved")
+                    view.print("stopping: running trials are saved")
                     line = f"stopped by {stop.signal.name} after {finished} of {store.sweep.trials} trials, all saved"
-                    raise Interrupted(stop.signal, f"{line}; to continue: {how_to_continue(directory)}")
+                    raise Interrupted(stop.signal, f"{line}; to continue: {continue_sweep(directory)}")
                 workers.tend(store.begun)
                 if time.monotonic() - written > _WRITE_SECONDS:
                     write_table(directory, rows)
@@ -58,34 +59,29 @@ def drive(store: Store, workers: Workers) -> list[Row]:
     if failure:
         raise UsageError(
             f"the first trials all failed for one reason: {failure}; "
-            f"mend it, and begin again in another --workdir (their logs are in {directory / 'trials'})"
+            f"fix it, and begin again in another --workdir (their logs are in {directory / 'trials'})"
         )
     return rows
 
 
-def how_to_continue(directory: Path) -> str:
-    """The command."""
-    return f"python launch.py --mode=sweep --workdir={directory}"
-
-
-def write_results(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> None:
+def write_results(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> None:
     """Writes ``sweep.csv``, ``sweep.html`` and, when a trial is complete, ``best.py``."""
-    from cnn_jax.sweep.page import write_page  # brings in matplotlib, which takes its time
+    from cnn_jax.sweep.page import write_page  # imports matplotlib, which is slow
 
     write_table(directory, rows)
-    best = best_row(rows, minimize=sweep.minimize)
+    best = best_row(rows, sweep.metric)
     if best is not None:
         write_atomically(directory / "best.py", _config_file(sweep, directory, best, rows))
     write_page(sweep, directory, rows)
 
 
-def show(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> None:
+def show(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> None:
     """Prints the best points, and where everything is.
 
     Raises:
-      UsageError: all trials failed.
+      UsageError: All trials failed.
     """
-    best = best_row(rows, minimize=sweep.minimize)
+    best = best_row(rows, sweep.metric)
     counts = {state: sum(row.state == state for row in rows) for state in FINISHED}
     counted = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     if counts["failed"] == len(rows) > 0:
@@ -93,26 +89,27 @@ def show(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> None:
     if best is None:
         print(f"no trial is complete ({counted or 'none has run'}); {directory / 'sweep.csv'} says why")
         return
+    best_config = f"--config={directory / 'best.py'}"
     console, title = Console(), f"{directory}: {counted}"
     table = _table(sweep, rows, title, columns=True)
     fits = console.measure(table, options=console.options.update(max_width=1000)).maximum <= console.width
     console.print(table if fits else _table(sweep, rows, title, columns=False))
-    print(f"the best is trial {best.number}; its config: python launch.py --config={directory / 'best.py'}")
+    print(f"the best is trial {best.number}; its config: {launch(best_config)}")
     print(f"the sweep is in {directory}; all trials: {directory / 'sweep.csv'}; open {directory / 'sweep.html'}")
 
 
-def _table(sweep: Sweep, rows: Sequence[Row], title: str, *, columns: bool) -> Table:
+def _table(sweep: Sweep, rows: Sequence[TrialRow], title: str, *, columns: bool) -> Table:
     """The best points, a line each whatever the number of seeds; their values in columns of their own or in one."""
     several = sweep.seeds > 1
     names = short_names(key for row in rows for key in row.overrides if not (several and key == "seed"))
     table = Table(title=title, title_justify="left")
-    scores = f"{sweep.metric} ({sweep.seeds} seeds)" if several else sweep.metric
+    scores = f"{sweep.metric.name} ({sweep.seeds} seeds)" if several else sweep.metric.name
     for column in ("trials" if several else "trial", scores, "time"):
         table.add_column(column, no_wrap=True)
     for column in names.values() if columns else ("values",):
         table.add_column(column)
-    best_of: dict[int, Row] = {}
-    for row in ranked(rows, minimize=sweep.minimize):
+    best_of: dict[int, TrialRow] = {}
+    for row in ranked(rows, sweep.metric):
         best_of.setdefault(row.point, row)
     for row in list(best_of.values())[:_SHOWN]:
         runs = [other for other in rows if other.point == row.point]
@@ -123,17 +120,17 @@ def _table(sweep: Sweep, rows: Sequence[Row], title: str, *, columns: bool) -> T
     return table
 
 
-def _score(sweep: Sweep, row: Row) -> str:
+def _score(sweep: Sweep, row: TrialRow) -> str:
     if sweep.seeds > 1:
-        return format_spread(sweep.metric, row.mean or 0.0, row.std or 0.0)
-    return format_score(sweep.metric, row.score or 0.0)
+        return sweep.metric.format_spread(row.mean or 0.0, row.std or 0.0)
+    return sweep.metric.format(row.score or 0.0)
 
 
-def _config_file(sweep: Sweep, directory: Path, best: Row, rows: Sequence[Row]) -> str:
+def _config_file(sweep: Sweep, directory: Path, best: TrialRow, rows: Sequence[TrialRow]) -> str:
     """The best trial's config as a file for ``--config``."""
     from cnn_jax import config as configs
 
-    complete, score = sum(row.state == "complete" for row in rows), f"{sweep.metric} {_score(sweep, best)}"
+    complete, score = sum(row.state == "complete" for row in rows), f"{sweep.metric.name} {_score(sweep, best)}"
     config = configs.override(sweep.config, best.overrides)
     changed = "\n".join(f"  {key} = {value!r}" for key, value in best.overrides.items())
     body = pprint.pformat(config.to_dict(), width=112, sort_dicts=False)
@@ -142,7 +139,7 @@ def _config_file(sweep: Sweep, directory: Path, best: Row, rows: Sequence[Row]) 
 What it has of its own:
 {changed}
 
-Command:  python launch.py --config={directory / "best.py"}
+Command:  {launch(f"--config={directory / 'best.py'}")}
 """
 
 from ml_collections import ConfigDict

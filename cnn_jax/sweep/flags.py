@@ -16,12 +16,13 @@ TRIALS = flags.DEFINE_integer(
     "continued with a larger number gets more.",
     lower_bound=1,
 )
-ENGINE = flags.DEFINE_string(
-    "engine",
+SAMPLER = flags.DEFINE_string(
+    "sampler",
     None,
     "For sweep: where points come from. grid (the default for lists); random or sobol (the default else), halton: "
     "evenly spread; tpe, cmaes, gp: learn from the results.",
 )
+flags.DEFINE_alias("engine", "sampler")  # its name in earlier versions
 PRUNER = flags.DEFINE_string(
     "pruner", "none", "For sweep: ends bad trials early. none, halving (successive halving), hyperband."
 )
@@ -53,7 +54,7 @@ BATCH = flags.DEFINE_integer(
 AHEAD = flags.DEFINE_integer(
     "ahead",
     None,
-    "For sweep with an engine that learns: how many points may be begun before the result of the first "
+    "For sweep with a sampler that learns: how many points may be begun before the result of the first "
     "is known. By default 1 with one worker, else twice as many as there are workers.",
     lower_bound=1,
 )

@@ -1,8 +1,8 @@
-"""Who works on what: leases in the sweep's database, which end when their owner does.
+"""Leases in the sweep's database: which process owns which trial. A lease ends when its owner does.
 
 Taking one is a single conditional update, so of two processes that try at once one has it, on any database. A lease
 that is not given back ends with its owner: on the same machine as soon as the process is gone; on another when its
-heartbeat has not been heard for a while, by the listener's own clock, so that clocks need not agree. A process that
+heartbeat has not been received for a while, by the receiver's own clock, so that clocks need not agree. A process that
 was only stopped for that long finds out before it writes anything: see :meth:`Leases.holds`.
 """
 
@@ -45,30 +45,30 @@ class Leases:
     """The leases of one study, for one process.
 
     Args:
-      engine: of the database, which has the table of :data:`METADATA`.
-      study: whose.
-      owner: this process, as :func:`this_process` names it.
+      engine: Of the database, which has the table of :data:`METADATA`.
+      study: Whose.
+      owner: This process, as :func:`this_process` names it.
     """
 
     def __init__(self, engine: sql.Engine, study: str, *, owner: str = "") -> None:
         self.owner = owner or this_process()
         self._engine, self._study = engine, study
-        self._heard: dict[str, tuple[_Lease, float]] = {}  # the last of each, and since when it is so
+        self._received: dict[str, tuple[_Lease, float]] = {}  # the last of each, and since when it is so
         self._looked = -math.inf
 
     def free(self, names: Iterable[str]) -> list[str]:
-        """Those of some leases that nobody who lives holds, this process included."""
+        """Those of some leases that no living process holds, not even this one."""
         held = sql.and_(_TABLE.c.study == self._study, _TABLE.c.owner != "")
         with self._engine.begin() as connection:
             found = {row.name: _Lease(*row) for row in connection.execute(_COLUMNS.where(held))}
-        self._listen()
+        self._expire_heartbeats()
         return [name for name in names if name not in found or self._is_free(found[name])]
 
     def take(self, name: str) -> bool:
         """Takes a lease, if it is free; whether this process has it now."""
         with self._engine.begin() as connection:
             row = connection.execute(_COLUMNS.where(self._at(name))).one_or_none()
-        self._listen()
+        self._expire_heartbeats()
         if row is None:
             try:
                 with self._engine.begin() as connection:
@@ -97,7 +97,7 @@ class Leases:
             return set(connection.execute(sql.select(_TABLE.c.name).where(self._own())).scalars())
 
     def holds(self, name: str, session: Session) -> bool:
-        """Whether this process has a lease; if so, nobody else can take it before the session's transaction ends."""
+        """Whether this process has a lease; if so, no other can take it before the session's transaction ends."""
         query = sql.select(_TABLE.c.owner).where(self._at(name)).with_for_update()
         if session.execute(query).scalar_one_or_none() == self.owner:
             return True
@@ -116,11 +116,11 @@ class Leases:
     def _at(self, name: str) -> sql.ColumnElement[bool]:
         return sql.and_(_TABLE.c.study == self._study, _TABLE.c.name == name)
 
-    def _listen(self) -> None:
-        """Begins to listen anew after a while in which the database may have been away, and nobody's heart heard."""
+    def _expire_heartbeats(self) -> None:
+        """Forgets old heartbeats after a pause in which the database may have been down, and no heartbeat received."""
         now = time.monotonic()
         if now - self._looked > GRACE_SECONDS / 2:
-            self._heard.clear()
+            self._received.clear()
         self._looked = now
 
     def _is_free(self, lease: _Lease) -> bool:
@@ -130,10 +130,10 @@ class Leases:
             return False
         machine, _, process = lease.owner.rpartition("/")
         if machine == _machine():
-            return not _lives(process)
-        heard, since = self._heard.get(lease.name, (None, 0.0))
-        if heard != lease:
-            self._heard[lease.name] = lease, time.monotonic()
+            return not _is_alive(process)
+        received, since = self._received.get(lease.name, (None, 0.0))
+        if received != lease:
+            self._received[lease.name] = lease, time.monotonic()
             return False
         return time.monotonic() - since > GRACE_SECONDS
 
@@ -174,6 +174,6 @@ def _started(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def _lives(process: str) -> bool:
+def _is_alive(process: str) -> bool:
     pid, _, started = process.partition(":")
     return _started(int(pid)) == started

@@ -15,10 +15,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cnn_jax.report.formatting import format_duration, format_score, format_value, short_names
+from cnn_jax.report.formatting import format_duration, format_value, short_names
 from cnn_jax.sweep.settings import Sweep
 from cnn_jax.sweep.store import Running
-from cnn_jax.sweep.table import Row, best_row
+from cnn_jax.sweep.table import TrialRow, best_row
 from cnn_jax.sweep.trial import trial_directory
 from cnn_jax.train import read_last_record
 
@@ -29,16 +29,16 @@ class View:
     """A sweep's progress; a context manager. On a terminal it is redrawn in place, elsewhere each outcome is a line.
 
     Args:
-      sweep: whose.
-      directory: the sweep's folder.
-      rows: those of earlier sittings, which are not told again.
+      sweep: Whose.
+      directory: The sweep's folder.
+      rows: Those of earlier sessions; trials that are finished among them are not printed.
     """
 
-    def __init__(self, sweep: Sweep, directory: Path, rows: Sequence[Row] = ()) -> None:
+    def __init__(self, sweep: Sweep, directory: Path, rows: Sequence[TrialRow] = ()) -> None:
         self._sweep, self._directory, self._file = sweep, directory, sys.stdout
         self._watched = (-1, 0.0, 0.0)  # a trial, how much of it was done when it was first seen, and when that was
-        self._told = {row.number for row in rows if _is_finished(row)}
-        self._before, self._started, self._first_outcome = len(self._told), time.monotonic(), 0.0
+        self._printed = {row.number for row in rows if _is_finished(row)}
+        self._before, self._started, self._first_outcome = len(self._printed), time.monotonic(), 0.0
         terminal = self._file.isatty() and os.environ.get("TERM") != "dumb"
         self._live = Live(console=Console(file=self._file), refresh_per_second=4) if terminal else None
 
@@ -51,27 +51,28 @@ class View:
         if self._live is not None:
             self._live.stop()
 
-    def update(self, rows: Sequence[Row], running: Sequence[Running]) -> None:
+    def update(self, rows: Sequence[TrialRow], running: Sequence[Running]) -> None:
         """Shows how things are."""
         for row in rows:
-            if _is_finished(row) and row.number not in self._told:
-                self._told.add(row.number)
+            if _is_finished(row) and row.number not in self._printed:
+                self._printed.add(row.number)
                 self._first_outcome = self._first_outcome or time.monotonic()
-                self.tell(self._outcome(row))
+                self.print(self._outcome(row))
         if self._live is not None:
             group = Group(self._running(running), self._bar(rows, running))
             # Room for the ^C that a terminal writes: on a line of its own it would shift what is redrawn.
             self._live.update(Constrain(group, self._live.console.width - 2))
 
-    def tell(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Prints a line, on a terminal above what is redrawn."""
         if self._live is not None:
             self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(line, file=self._file, flush=True)
+            self._file.write(f"{line}\n")
+            self._file.flush()
 
-    def _outcome(self, row: Row) -> str:
-        counted = f"[{len(self._told)}/{self._sweep.trials}]"
+    def _outcome(self, row: TrialRow) -> str:
+        counted = f"[{len(self._printed)}/{self._sweep.trials}]"
         if row.state == "failed":
             found = f"failed: {row.reason}"
         else:
@@ -80,9 +81,9 @@ class View:
 
     def _running(self, running: Sequence[Running]) -> Table:
         table = Table(box=None, pad_edge=False)
-        for column in ("trial", "time", "evaluations", self._sweep.metric):
+        for column in ("trial", "time", "evaluations", self._sweep.metric.name):
             table.add_column(column, no_wrap=True)
-        table.add_column("values")  # which give way where the terminal is narrow
+        table.add_column("values")  # cut off where the terminal is narrow
         for row, seconds, evaluation, score in running[:_SHOWN]:
             cells = str(row.number), format_duration(seconds), str(evaluation or "-"), self._score(score)
             table.add_row(*cells, Text(values(row.overrides), no_wrap=True, overflow="ellipsis"))
@@ -90,32 +91,32 @@ class View:
             table.add_row(f"and {len(running) - _SHOWN} more")
         return table
 
-    def _bar(self, rows: Sequence[Row], running: Sequence[Running]) -> Table:
+    def _bar(self, rows: Sequence[TrialRow], running: Sequence[Running]) -> Table:
         left = self._time_left(running)
         table = Table.grid(expand=True, padding=(0, 1))
         table.add_row(
-            ProgressBar(total=self._sweep.trials, completed=len(self._told)),
-            Text(f"{len(self._told)}/{self._sweep.trials}" + (f"  {left} left" if left else ""), justify="right"),
+            ProgressBar(total=self._sweep.trials, completed=len(self._printed)),
+            Text(f"{len(self._printed)}/{self._sweep.trials}" + (f"  {left} left" if left else ""), justify="right"),
         )
         whole = Table.grid(expand=True)
         whole.add_row(Text(self._best(rows, running), no_wrap=True, overflow="ellipsis"))
         whole.add_row(table)
         return whole
 
-    def _best(self, rows: Sequence[Row], running: Sequence[Running]) -> str:
+    def _best(self, rows: Sequence[TrialRow], running: Sequence[Running]) -> str:
         """The best complete trial; before there is one, the best of those that run."""
-        best = best_row(rows, minimize=self._sweep.minimize)
+        best = best_row(rows, self._sweep.metric)
         if best is not None:
             return f"best: {self._score(best.mean)}, trial {best.number}: {values(best.overrides)}"
         scored = [(one.score, one.row) for one in running if one.score is not None]
         if not scored:
             return ""
-        score, row = (min if self._sweep.minimize else max)(scored, key=lambda pair: pair[0])
+        score, row = max(scored, key=lambda pair: self._sweep.metric.utility(pair[0]))
         return f"best so far: {self._score(score)}, trial {row.number}: {values(row.overrides)}"
 
     def _time_left(self, running: Sequence[Running]) -> str | None:
-        """From the speed of this sitting; before its first outcome from how far a trial has come since it was seen."""
-        now, done, left = time.monotonic(), len(self._told) - self._before, self._sweep.trials - len(self._told)
+        """From the speed of this session; before its first outcome, from the progress of one trial."""
+        now, done, left = time.monotonic(), len(self._printed) - self._before, self._sweep.trials - len(self._printed)
         if done and not left:
             return None
         if done > 1 and left <= len(running):  # what was trained together ends one after the other
@@ -133,7 +134,7 @@ class View:
         speed = (share - before) * len(running) / (now - since)
         return format_duration((left - share * len(running)) / speed)
 
-    def _share(self, row: Row) -> float:
+    def _share(self, row: TrialRow) -> float:
         """How much of a trial is done, by the epoch of its last record; 0 where that says nothing."""
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, ZeroDivisionError):  # it may be writing
             epochs = row.overrides.get("epochs", self._sweep.config.get("epochs"))
@@ -141,7 +142,7 @@ class View:
         return 0.0
 
     def _score(self, score: float | None) -> str:
-        return "-" if score is None else format_score(self._sweep.metric, score)
+        return "-" if score is None else self._sweep.metric.format(score)
 
 
 def values(overrides: Mapping[str, Any]) -> str:
@@ -154,5 +155,5 @@ def values(overrides: Mapping[str, Any]) -> str:
     return "  ".join(f"{names[key]}={format_value(value)}" for key, value in overrides.items())
 
 
-def _is_finished(row: Row) -> bool:
+def _is_finished(row: TrialRow) -> bool:
     return row.state in ("complete", "pruned", "failed")

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from cnn_jax.errors import UsageError
-from cnn_jax.sweep.settings import STORAGE_VARIABLE, Place
+from cnn_jax.sweep.settings import STORAGE_VARIABLE, SweepPlace
 
 MOST_DEATHS = 3  # of each worker, while no trial is begun
-_STOP_SECONDS = 60.0  # for workers to save what they are at
-_MOST_WORKERS = 8  # on cores, if nobody says how many
+_STOP_SECONDS = 60.0  # for workers to save what they are doing
+_MOST_WORKERS = 8  # on cores, by default
 
 
 @runtime_checkable
 class Workers(Protocol):
-    """Those who run the trials of a sweep, as a context manager; leaving it ends them, with what they are at saved."""
+    """The processes that run the trials of a sweep, a context manager; leaving it ends them, with all saved."""
 
     def __enter__(self) -> "Workers":
         """Starts them."""
@@ -35,7 +35,7 @@ class Workers(Protocol):
         """Replaces those that have ended while the sweep has not; ``begun`` says how often trials have been begun.
 
         Raises:
-          UsageError: they die as fast as they are replaced.
+          UsageError: They die as fast as they are replaced.
         """
         ...
 
@@ -44,7 +44,7 @@ class Deaths:
     """Ends a sweep whose workers die as fast as they are replaced.
 
     Args:
-      most: that are borne while no trial is begun.
+      most: How many are allowed while no trial is begun.
     """
 
     def __init__(self, most: int) -> None:
@@ -54,7 +54,7 @@ class Deaths:
         """One more, after trials have been begun so many times.
 
         Raises:
-          UsageError: one too many; ``why`` ends the line.
+          UsageError: One too many; ``why`` ends the line.
         """
         if begun > self._begun:
             self._deaths, self._begun = 0, begun
@@ -107,13 +107,13 @@ class LocalWorkers:
     """Worker processes on this machine.
 
     Args:
-      place: of the sweep.
-      count: how many.
-      kind: what they do with what they claim, see :func:`cnn_jax.sweep.worker.work`.
-      batch: how many trials each claims together.
+      place: Of the sweep.
+      count: How many.
+      kind: What they do with what they claim, see :func:`cnn_jax.sweep.worker.work`.
+      batch: How many trials each claims together.
     """
 
-    def __init__(self, place: Place, count: int, *, kind: str = "alone", batch: int = 1) -> None:
+    def __init__(self, place: SweepPlace, count: int, *, kind: str = "alone", batch: int = 1) -> None:
         self._place, self._options = place, [f"--kind={kind}", f"--batch={batch}"]
         self._cores, self._gpus = shares(cores(), count), gpus()
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
@@ -131,7 +131,7 @@ class LocalWorkers:
         for process in alive:
             process.terminate()
         end = time.monotonic() + _STOP_SECONDS
-        # Whoever does not wait for them loses nothing: their trials go on from the last checkpoint.
+        # Nothing is lost by not waiting: their trials go on from the last checkpoint.
         with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             for process in alive:
                 process.wait(max(end - time.monotonic(), 0.1))

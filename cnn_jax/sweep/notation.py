@@ -23,7 +23,7 @@ def parse(text: str) -> space.Part:
     """The product of the keys of a text, which are separated by semicolons.
 
     Raises:
-      UsageError: the text cannot be read.
+      UsageError: The text cannot be read.
 
     >>> parse("optimizer.learning_rate=log(1e-3,1); seed=0..4").parts[0]
     Range(name='optimizer.learning_rate', low=0.001, high=1.0, log=True, whole=False)

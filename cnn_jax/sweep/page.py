@@ -5,24 +5,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnn_jax.report.sweep import Curve, write_sweep
+from cnn_jax.sweep.commands import continue_sweep, launch
 from cnn_jax.sweep.settings import Sweep
-from cnn_jax.sweep.table import Row, best_row
+from cnn_jax.sweep.table import TrialRow, best_row
 from cnn_jax.sweep.trial import trial_directory
 from cnn_jax.train import read_records
 
 
-def write_page(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> Path:
+def write_page(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> Path:
     """Writes ``sweep.html`` of a sweep, finished or not.
 
     Args:
-      sweep: what is tried.
-      directory: the sweep's folder.
-      rows: its trials.
+      sweep: What is tried.
+      directory: The sweep's folder.
+      rows: Its trials.
 
     Returns:
       The page's path.
     """
-    best = best_row(rows, minimize=sweep.minimize)
+    best = best_row(rows, sweep.metric)
     data = sweep.config.get("data")
     of_data = f" on {data.name}" if data is not None and "name" in data else ""
     model = sweep.config.get("model")
@@ -32,11 +33,20 @@ def write_page(sweep: Sweep, directory: Path, rows: Sequence[Row]) -> Path:
         rows,
         title=f"Sweep: {what}",
         metric=sweep.metric,
-        minimize=sweep.minimize,
         best=best.number if best else None,
         seeds=sweep.seeds,
-        curve=lambda number: curve_of(trial_directory(directory, number), sweep.metric),
+        best_commands=_commands(directory, best.number) if best else "",
+        how_to_continue=continue_sweep(directory),
+        curve=lambda number: curve_of(trial_directory(directory, number), sweep.metric.name),
     )
+
+
+def _commands(directory: Path, number: int) -> str:
+    """How to train the best trial again, and to write its report."""
+    folder = trial_directory(directory, number)
+    remark = "" if (folder / "report.html").is_file() else "  # writes its report"
+    again = [launch(f"--config={directory / 'best.py'}")] if (directory / "best.py").is_file() else []
+    return "\n".join([*again, launch(f"--workdir={folder}") + remark])
 
 
 def curve_of(directory: Path, metric: str) -> Curve:

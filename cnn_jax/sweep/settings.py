@@ -4,12 +4,13 @@ import dataclasses
 import importlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from cnn_jax import config as configs
 from cnn_jax.errors import UsageError
+from cnn_jax.metrics import Metric
 from cnn_jax.runtime.files import write_json
 from cnn_jax.sweep import space
 from cnn_jax.sweep.trial import Train
@@ -27,24 +28,24 @@ class Sweep:
     """What is tried, and how.
 
     Attributes:
-      config: what all trials have in common.
-      space: what they differ in.
-      train: the function that trains one, as ``module:name``; see :class:`cnn_jax.sweep.trial.Train`.
-      metric: ``'split/metric'``, what is compared; higher is better but for a loss or an error.
-      points: how many points are tried.
-      engine: one of :data:`cnn_jax.sweep.engines.ENGINES`.
-      pruner: one of :data:`cnn_jax.sweep.engines.PRUNERS`.
-      seeds: the runs of each point; their seeds are ``config.seed``, and those after it.
-      ahead: how many points may be begun before the result of the first of them is known to an engine that learns.
-      reports: whether each trial has a ``report.html``.
+      config: What all trials have in common.
+      space: What they differ in.
+      train: The function that trains one, as ``module:name``; see :class:`cnn_jax.sweep.trial.Train`.
+      metric: What trials are compared by, named ``'split/metric'``.
+      points: How many points are tried.
+      sampler: One of :data:`cnn_jax.sweep.samplers.SAMPLERS`.
+      pruner: One of :data:`cnn_jax.sweep.samplers.PRUNERS`.
+      seeds: The runs of each point; their seeds are ``config.seed``, and those after it.
+      ahead: How many points may be begun before the result of the first of them is known to a sampler that learns.
+      reports: Whether each trial has a ``report.html``.
     """
 
     config: ConfigDict
     space: space.Part
     train: str
-    metric: str
+    metric: Metric
     points: int
-    engine: str = "sobol"
+    sampler: str = "sobol"
     pruner: str = "none"
     seeds: int = 1
     ahead: int = 1
@@ -52,18 +53,8 @@ class Sweep:
 
     @property
     def seed(self) -> int:
-        """Of the engine."""
+        """Of the sampler."""
         return self.config.get("seed", 0)
-
-    @property
-    def direction(self) -> Literal["minimize", "maximize"]:
-        """Which scores are better."""
-        return "minimize" if self.metric.endswith(("loss", "error")) else "maximize"
-
-    @property
-    def minimize(self) -> bool:
-        """Whether lower is better."""
-        return self.direction == "minimize"
 
     @property
     def trials(self) -> int:
@@ -73,13 +64,16 @@ class Sweep:
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**fields, "config": json.loads(configs.to_json(self.config)), "space": space.to_json(self.space)}
+        config, part = json.loads(configs.to_json(self.config)), space.to_json(self.space)
+        return {**fields, "config": config, "space": part, "metric": dataclasses.asdict(self.metric)}
 
     @staticmethod
     def from_json(fields: dict[str, Any]) -> "Sweep":
-        """What :meth:`to_json` wrote."""
-        config = configs.from_json(json.dumps(fields["config"]))
-        return Sweep(**{**fields, "config": config, "space": space.from_json(fields["space"])})
+        """The sweep that :meth:`to_json` wrote, also that of an earlier version."""
+        fields = {"sampler" if key == "engine" else key: value for key, value in fields.items()}
+        config, metric = configs.from_json(json.dumps(fields["config"])), fields["metric"]
+        metric = _metric_by_name(metric) if isinstance(metric, str) else Metric(**metric)
+        return Sweep(**{**fields, "config": config, "space": space.from_json(fields["space"]), "metric": metric})
 
     def load_train(self) -> Train:
         """The function that trains one trial."""
@@ -87,13 +81,19 @@ class Sweep:
         return getattr(importlib.import_module(module), name)
 
 
+def _metric_by_name(name: str) -> Metric:
+    """The metric of a sweep that was begun when only its name was stored: by the rules of that version."""
+    better = "lower" if name.endswith(("loss", "error")) else "higher"
+    return Metric(name, better, "%" if name.endswith(("accuracy", "error")) else "")
+
+
 @dataclasses.dataclass(frozen=True)
-class Place:
+class SweepPlace:
     """Where a sweep is: its folder, and the database of its trials.
 
     Attributes:
-      directory: the folder.
-      storage: the URL of a database; empty for SQLite in the folder.
+      directory: The folder.
+      storage: The URL of a database; empty for SQLite in the folder.
     """
 
     directory: Path
@@ -103,7 +103,7 @@ class Place:
     def url(self) -> str:
         """Of the database, with the driver that this project installs.
 
-        >>> Place(Path("runs/sweep"), "postgresql://me@host/sweeps").url
+        >>> SweepPlace(Path("runs/sweep"), "postgresql://me@host/sweeps").url
         'postgresql+psycopg://me@host/sweeps'
         """
         if not self.storage:
@@ -122,20 +122,20 @@ class Place:
         return str(self.directory.absolute()) if self.storage else "sweep"
 
 
-def write_sweep_file(place: Place, sweep: Sweep) -> None:
+def write_sweep_file(place: SweepPlace, sweep: Sweep) -> None:
     """Writes ``sweep.json``; a password in the URL is left out."""
     write_json(place.directory / FILE, {"storage": without_password(place.storage), **sweep.to_json()})
 
 
-def read_sweep_file(directory: Path, *, storage: str = "") -> tuple[Place, Sweep]:
+def read_sweep_file(directory: Path, *, storage: str = "") -> tuple[SweepPlace, Sweep]:
     """The sweep of a folder.
 
     Args:
-      directory: the folder.
-      storage: the URL of its database, where it has one with a password.
+      directory: The folder.
+      storage: The URL of its database, where it has one with a password.
 
     Raises:
-      UsageError: the folder holds no sweep, a damaged one, or its database must be named.
+      UsageError: The folder holds no sweep, a damaged one, or its database must be named.
     """
     path = directory / FILE
     if not path.is_file():
@@ -149,7 +149,7 @@ def read_sweep_file(directory: Path, *, storage: str = "") -> tuple[Place, Sweep
     known = fields.pop("storage")
     if "***" in known and not storage:
         raise UsageError(f"--workdir={directory}: give its database again, with the password: --storage={known}")
-    return Place(directory, storage or known), Sweep.from_json(fields)
+    return SweepPlace(directory, storage or known), Sweep.from_json(fields)
 
 
 def without_password(url: str) -> str:

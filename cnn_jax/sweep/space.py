@@ -178,20 +178,20 @@ def grid(part: Part, base: Mapping[str, Any] | None = None) -> list[dict[str, An
     """Every point of a part, as overrides.
 
     Args:
-      part: with finitely many points.
-      base: the config's own values, by dotted key, on which conditions may depend.
+      part: With finitely many points.
+      base: The config's own values, by dotted key, on which conditions may depend.
 
     Raises:
-      UsageError: it has infinitely many points, or more than 100,000.
+      UsageError: It has infinitely many points, or more than 100,000.
     """
     if not is_finite(part):
         ranges = ", ".join(repr(leaf.name) for leaf, _ in leaves(part) if isinstance(leaf, Range) and not leaf.whole)
         raise UsageError(
-            f"a grid needs a list of values for {ranges}: key=0.1,0.2 or hyper.sweep(key, values); or another --engine"
+            f"a grid needs a list of values for {ranges}: key=0.1,0.2 or hyper.sweep(key, values); or another --sampler"
         )
     points = list(itertools.islice(_points(part, dict(base or {}), {}), _MOST_POINTS + 1))
     if len(points) > _MOST_POINTS:
-        raise UsageError(f"the grid has more than {_MOST_POINTS:,} points; leave values out, or use another engine")
+        raise UsageError(f"the grid has more than {_MOST_POINTS:,} points; leave values out, or use another sampler")
     return points
 
 
@@ -218,10 +218,10 @@ def suggest(part: Part, trial: "optuna.Trial", base: Mapping[str, Any], *, every
     """One point of a part, drawn by the sampler of an Optuna trial.
 
     Args:
-      part: what to draw from.
-      trial: its parameters are named by keys, with the condition behind, if there is one.
-      base: the config's own values, on which conditions may depend.
-      everything: also draw, and drop, what is behind conditions that do not hold, for samplers that need every trial to
+      part: What to draw from.
+      trial: Its parameters are named by keys, with the condition behind, if there is one.
+      base: The config's own values, on which conditions may depend.
+      everything: Also draw, and drop, what is behind conditions that do not hold, for samplers that need every trial to
         have the same parameters.
     """
     chosen: dict[str, Any] = {}
@@ -256,7 +256,7 @@ def check(part: Part, config: ConfigDict) -> None:
     """Checks every name and value against a config, before anything starts.
 
     Raises:
-      UsageError: a key that the config does not have, a value of another type, a key that is swept over twice, or a
+      UsageError: A key that the config does not have, a value of another type, a key that is swept over twice, or a
         condition that comes before the key on which it depends, or never holds.
     """
     known, seen = configs.flatten(config), list[tuple[str, str]]()

@@ -1,4 +1,4 @@
-"""The trials of a sweep in Optuna's storage: who may run which, how far they are, and what became of them.
+"""The trials of a sweep in Optuna's storage: which process runs which, how far they are, and their outcomes.
 
 The storage is all that workers have in common. A trial is a row of it with a number; it is claimed by a lease, runs in
 a folder of its own, and is finished by the first that says so. A trial whose worker died is claimed again, and its run
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cnn_jax import config as configs
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.sweep.database import open_storage, patient
-from cnn_jax.sweep.engines import Engine, Proposal, learns, load_optuna, make_pruner
 from cnn_jax.sweep.leases import BEAT_SECONDS, Leases, machine
-from cnn_jax.sweep.settings import ONE_MACHINE, Place, Sweep, without_password
-from cnn_jax.sweep.table import Row, with_spreads
+from cnn_jax.sweep.samplers import Proposal, Sampler, learns, load_optuna, make_pruner
+from cnn_jax.sweep.settings import ONE_MACHINE, Sweep, SweepPlace, without_password
+from cnn_jax.sweep.table import TrialRow, with_spreads
 from cnn_jax.sweep.trial import Outcome, State, Trial, trial_directory
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class LeaseLost(Exception):
 class Running(NamedTuple):
     """How far a trial is: for how long it has run, its last evaluation and score (0 and None before the first)."""
 
-    row: Row
+    row: TrialRow
     seconds: float
     evaluation: int
     score: float | None
@@ -48,14 +48,14 @@ class Store:
     """The trials of one sweep.
 
     Args:
-      place: where it is.
-      sweep: what it is, to begin it; by default what the storage says.
+      place: Where it is.
+      sweep: What it is, to begin it; by default what the storage says.
 
     Raises:
-      UsageError: the database cannot be opened, or holds no such sweep.
+      UsageError: The database cannot be opened, or holds no such sweep.
     """
 
-    def __init__(self, place: Place, sweep: Sweep | None = None) -> None:
+    def __init__(self, place: SweepPlace, sweep: Sweep | None = None) -> None:
         self.optuna = load_optuna()
         self.place = place
         self._storage = open_storage(place)
@@ -63,7 +63,7 @@ class Store:
         self._load(sweep)
         self._study.pruner = make_pruner(self.sweep.pruner)
         self._id = self._storage.get_study_id_from_name(place.study)
-        self._engine = Engine(self.sweep)
+        self._sampler = Sampler(self.sweep)
         self._leases = Leases(self._storage.engine, place.study)
 
     @patient
@@ -75,7 +75,7 @@ class Store:
             if sweep is None:
                 raise UsageError(f"{without_password(place.url)} holds no sweep {place.study!r}") from None
             self._study = self.optuna.create_study(
-                study_name=place.study, storage=self._storage, direction=sweep.direction, load_if_exists=True
+                study_name=place.study, storage=self._storage, direction=sweep.metric.direction, load_if_exists=True
             )
         if "sweep" not in self._study.user_attrs and sweep is not None:
             self._study.set_user_attr("directory", str(place.directory.absolute()))
@@ -91,8 +91,8 @@ class Store:
     def note_driver(self) -> None:
         """Says that this process drives the sweep, and where: see :meth:`check_machine`.
 
-        Deaths of workers under an earlier driver are forgotten: who kills a sweep as a whole, and continues it, can do
-        so at any time and as often as he likes.
+        Deaths of workers under an earlier driver are forgotten: a sweep as a whole can be killed and continued at any
+        time and any number of times.
         """
         self._study.set_user_attr("machine", {"name": platform.node(), "boot": machine()})
         self._study.set_user_attr("driver", self._leases.owner)
@@ -102,7 +102,7 @@ class Store:
         """Refuses to work on a sweep in SQLite that is run from another machine: its file would be damaged.
 
         Raises:
-          UsageError: it is.
+          UsageError: It is.
         """
         known = self._study.user_attrs.get("machine")
         if self.place.is_local and known is not None and known["boot"] != machine():
@@ -113,7 +113,7 @@ class Store:
         fields = self.sweep.to_json()
         self._study.set_user_attr("sweep", {**fields, "points": max(points, self.sweep.points)})
         self.sweep = Sweep.from_json(self._study.user_attrs["sweep"])
-        self._engine = Engine(self.sweep)
+        self._sampler = Sampler(self.sweep)
 
     @patient
     def claim(self, most: int = 1) -> list[Trial] | None:
@@ -131,7 +131,7 @@ class Store:
                 if not claimed:
                     return None
                 break
-            taken = self._take(unfinished, trials, in_company=bool(claimed))
+            taken = self._take(unfinished, trials, with_others=bool(claimed))
             if taken is not None:
                 claimed.append(taken)
                 if _is_suspect(taken.deaths):
@@ -148,8 +148,8 @@ class Store:
         The first run of a point decides for all of them, by the mean of those that are as far.
 
         Raises:
-          LeaseLost: the trial is another worker's now.
-          UsageError: the scores lack the sweep's metric.
+          LeaseLost: The trial is another worker's now.
+          UsageError: The scores lack the sweep's metric.
         """
         value = self.score(scores)
         number = self._trial_id(trial.number)
@@ -215,13 +215,13 @@ class Store:
         return deaths + sum(trial.state != waiting for trial in trials)
 
     @patient
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TrialRow]:
         """The table of all trials that have been proposed."""
         return with_spreads(self._rows(self._trials()))
 
     @patient
     def running(self) -> list[Running]:
-        """The trials that somebody works on."""
+        """The trials that a worker runs now."""
         trials = [trial for trial in self._trials() if not trial.state.is_finished()]
         now = datetime.datetime.now()
         found = []
@@ -241,9 +241,9 @@ class Store:
         """The sweep's metric among some scores.
 
         Raises:
-          UsageError: it is not among them.
+          UsageError: It is not among them.
         """
-        metric = self.sweep.metric
+        metric = self.sweep.metric.name
         if metric not in scores:
             raise UsageError(f"--metric={metric} is not among the scores; {nearest(metric, scores)}")
         return float(scores[metric])
@@ -281,12 +281,12 @@ class Store:
         states = self.optuna.trial.TrialState
         return {"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[state]
 
-    def _rows(self, trials: Sequence["optuna.trial.FrozenTrial"]) -> list[Row]:
+    def _rows(self, trials: Sequence["optuna.trial.FrozenTrial"]) -> list[TrialRow]:
         unfinished = [_lease(trial.number) for trial in trials if not trial.state.is_finished()]
         free = set(self._leases.free(unfinished)) if unfinished else set()
         names: dict[Any, State] = {self._state(state): state for state in ("complete", "pruned", "failed")}
         return [
-            Row(
+            TrialRow(
                 number=trial.number,
                 point=trial.user_attrs["point"],
                 state=names.get(trial.state, "waiting" if _lease(trial.number) in free else "running"),
@@ -309,9 +309,9 @@ class Store:
         unfinished: Sequence["optuna.trial.FrozenTrial"],
         trials: Sequence["optuna.trial.FrozenTrial"],
         *,
-        in_company: bool,
+        with_others: bool,
     ) -> Trial | None:
-        """Begins the first of the trials that nobody works on; none, in company, on which workers have died."""
+        """Begins the first trial that no worker runs; with others, none on which workers have died."""
         free = set(self._leases.free([_lease(trial.number) for trial in unfinished])) if unfinished else set()
         for candidate in unfinished:
             name = _lease(candidate.number)
@@ -328,7 +328,7 @@ class Store:
             elif trial.deaths >= _MOST_DEATHS:
                 reason = f"its process ended {_MOST_DEATHS} times at the same place (out of memory?)"
                 self.finish(Outcome(trial.number, "failed", reason=reason))
-            elif in_company and _is_suspect(trial.deaths):
+            elif with_others and _is_suspect(trial.deaths):
                 self._leave(trial.number)
             else:
                 if frozen.state == self.optuna.trial.TrialState.WAITING:
@@ -399,8 +399,8 @@ class Store:
         if begun:
             first = begun[0]
             return Proposal(first.user_attrs["overrides"], first.params, first.distributions, first.system_attrs)
-        known = [self._point(trials, number) for number in range(point)] if learns(self.sweep.engine) else []
-        return self._engine.propose(point, known)
+        known = [self._point(trials, number) for number in range(point)] if learns(self.sweep.sampler) else []
+        return self._sampler.propose(point, known)
 
     def _point(self, trials: Sequence["optuna.trial.FrozenTrial"], number: int) -> "optuna.trial.FrozenTrial":
         """All runs of a point as one trial, whose value is their mean."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.errors import UsageError
+from cnn_jax.metrics import Metric
 from cnn_jax.runtime.files import write_atomically
 from cnn_jax.sweep.trial import State
 
@@ -18,19 +19,19 @@ _FIELDS = ("number", "point", "state", "score", "mean", "std", "seconds", "reaso
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class TrialRow:
     """One trial.
 
     Attributes:
-      number: the trial's.
-      point: which values it has; the trials of one point differ in their seed alone.
-      state: of the trial.
-      score: its metric; None while there is none.
-      mean: of the scores of the complete trials of its point; None while there are none.
-      std: their deviation (n - 1); 0 for one trial.
-      seconds: it took.
-      reason: why it was pruned or failed.
-      overrides: dotted key -> value.
+      number: The trial's.
+      point: Which values it has; the trials of one point differ in their seed alone.
+      state: Of the trial.
+      score: Its metric; None while there is none.
+      mean: Of the scores of the complete trials of its point; None while there are none.
+      std: Their deviation (n - 1); 0 for one trial.
+      seconds: It took.
+      reason: Why it was pruned or failed.
+      overrides: Dotted key -> value.
     """
 
     number: int
@@ -44,10 +45,11 @@ class Row:
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def with_spreads(rows: Sequence[Row]) -> list[Row]:
+def with_spreads(rows: Sequence[TrialRow]) -> list[TrialRow]:
     """Fills in the mean and deviation of each point.
 
-    >>> rows = with_spreads([Row(0, 0, "complete", 0.5), Row(1, 0, "complete", 0.7), Row(2, 1, "running")])
+    >>> trials = [TrialRow(0, 0, "complete", 0.5), TrialRow(1, 0, "complete", 0.7), TrialRow(2, 1, "running")]
+    >>> rows = with_spreads(trials)
     >>> [round(rows[0].mean, 3), round(rows[0].std, 3), rows[2].mean]
     [0.6, 0.141, None]
     """
@@ -56,7 +58,7 @@ def with_spreads(rows: Sequence[Row]) -> list[Row]:
         if row.state == "complete" and row.score is not None:
             scores.setdefault(row.point, []).append(row.score)
 
-    def filled(row: Row) -> Row:
+    def filled(row: TrialRow) -> TrialRow:
         of_point = scores.get(row.point)
         if not of_point:
             return row
@@ -66,31 +68,32 @@ def with_spreads(rows: Sequence[Row]) -> list[Row]:
     return [filled(row) for row in rows]
 
 
-def ranked(rows: Sequence[Row], *, minimize: bool = False) -> list[Row]:
+def ranked(rows: Sequence[TrialRow], metric: Metric) -> list[TrialRow]:
     """The complete trials by the mean of their point, and by their score within it, the best first.
 
     Points that a failure or pruning cut short come last: their mean is one of fewer runs.
 
-    >>> rows = [Row(0, 0, "complete", 0.8), Row(1, 1, "complete", 0.9), Row(2, 1, "failed"), Row(3, 2, "complete", 0.7)]
-    >>> [row.number for row in ranked(with_spreads(rows))]
+    >>> states = [("complete", 0, 0.8), ("complete", 1, 0.9), ("failed", 1, None), ("complete", 2, 0.7)]
+    >>> rows = [TrialRow(number, point, state, score) for number, (state, point, score) in enumerate(states)]
+    >>> [row.number for row in ranked(with_spreads(rows), Metric("accuracy", better="higher"))]
     [0, 3, 1]
     """
     cut_short = {row.point for row in rows if row.state != "complete"}
 
     def place(score: float | None) -> float:
-        return math.inf if score is None or math.isnan(score) else score if minimize else -score
+        return math.inf if score is None or math.isnan(score) else -metric.utility(score)
 
     complete = [row for row in rows if row.state == "complete"]
     return sorted(complete, key=lambda row: (row.point in cut_short, place(row.mean), place(row.score), row.number))
 
 
-def best_row(rows: Sequence[Row], *, minimize: bool = False) -> Row | None:
+def best_row(rows: Sequence[TrialRow], metric: Metric) -> TrialRow | None:
     """The first of the ranked trials, if any is complete."""
-    return next(iter(ranked(rows, minimize=minimize)), None)
+    return next(iter(ranked(rows, metric)), None)
 
 
-def write_table(directory: Path, rows: Sequence[Row]) -> None:
-    """Writes ``sweep.csv``: the fields of :class:`Row`, then a column for each key that is swept over."""
+def write_table(directory: Path, rows: Sequence[TrialRow]) -> None:
+    """Writes ``sweep.csv``: the fields of :class:`TrialRow`, then a column for each key that is swept over."""
     keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -101,15 +104,16 @@ def write_table(directory: Path, rows: Sequence[Row]) -> None:
     write_atomically(directory / "sweep.csv", out.getvalue())
 
 
-def read_table(directory: Path) -> list[Row]:
+def read_table(directory: Path) -> list[TrialRow]:
     """The rows of a sweep's ``sweep.csv``, by number.
 
     Raises:
-      UsageError: the folder holds no sweep.
+      UsageError: The folder holds no sweep.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> rows = with_spreads([Row(0, 0, "complete", 0.5, seconds=2.5, overrides={"epochs": 3, "optimizer.name": "sgd"})])
+    >>> values = {"epochs": 3, "optimizer.name": "sgd"}
+    >>> rows = with_spreads([TrialRow(0, 0, "complete", 0.5, seconds=2.5, overrides=values)])
     >>> write_table(folder, rows)
     >>> read_table(folder) == rows
     True
@@ -121,11 +125,11 @@ def read_table(directory: Path) -> list[Row]:
         return [_row(cells) for cells in csv.DictReader(file)]
 
 
-def _row(cells: Mapping[str, str]) -> Row:
+def _row(cells: Mapping[str, str]) -> TrialRow:
     def number(name: str) -> float | None:
         return float(cells[name]) if cells[name] else None
 
-    return Row(
+    return TrialRow(
         number=int(cells["number"]),
         point=int(cells["point"]),
         state=cells["state"],  # type: ignore[arg-type]

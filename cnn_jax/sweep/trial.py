@@ -7,6 +7,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from ml_collections import ConfigDict
 
+from cnn_jax import train as training
+
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
 
 
@@ -15,12 +17,12 @@ class Trial:
     """One run of a sweep.
 
     Attributes:
-      number: from 0, in the order in which trials were proposed.
-      point: the values that are tried, from 0; the runs of one point differ in their seed alone.
-      overrides: dotted key -> value, the seed included where a point has several runs.
-      config: the sweep's config with the overrides in it.
-      workdir: the run's folder, ``<sweep>/trials/<number>``; what it holds is an ordinary run.
-      deaths: how many workers have died on it where it is.
+      number: From 0, in the order in which trials were proposed.
+      point: The values that are tried, from 0; the runs of one point differ in their seed alone.
+      overrides: Dotted key -> value, the seed included where a point has several runs.
+      config: The sweep's config with the overrides in it.
+      workdir: The run's folder, ``<sweep>/trials/<number>``; what it holds is an ordinary run.
+      deaths: How many workers have died on it where it is.
     """
 
     number: int
@@ -36,11 +38,11 @@ class Outcome:
     """What became of a trial.
 
     Attributes:
-      number: the trial's.
+      number: The trial's.
       state: ``'failed'`` for one that raised, diverged, or ended its process time and again.
-      score: the sweep's metric at the last evaluation; for a pruned trial at the one that ended it. None if it failed.
-      reason: one line on why it failed or was pruned; empty for a complete one.
-      seconds: how long the process that ended it spent on it.
+      score: The sweep's metric at the last evaluation; for a pruned trial at the one that ended it. None if it failed.
+      reason: One line on why it failed or was pruned; empty for a complete one.
+      seconds: How long the process that ended it spent on it.
     """
 
     number: int
@@ -52,7 +54,7 @@ class Outcome:
 
 @runtime_checkable
 class Report(Protocol):
-    """What a runner is given to tell of an evaluation while a trial trains; the answer is whether to stop it there."""
+    """Called by a runner after each evaluation of a trial; returns whether to stop the trial there."""
 
     def __call__(self, trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
         """Takes the scores (``'split/metric' -> value``) of a trial's evaluation number 1, 2, 3..."""
@@ -83,6 +85,26 @@ class Train(Protocol):
 
 
 @runtime_checkable
+class Preparation(Protocol):
+    """What runs share whose configs differ in traced hyperparameters and seeds alone.
+
+    ``prepare(config, directory)`` in the experiment's module, beside its ``train``, returns it.
+    """
+
+    def program(self, config: ConfigDict, parallel: training.DataParallel) -> training.Program:
+        """What the run of a config computes, bound to its values; all these configs share the compiled functions."""
+        ...
+
+    def begin(self, config: ConfigDict, directory: Path) -> None:
+        """What is written into a run's folder, which is open, before it trains."""
+        ...
+
+    def finish(self, config: ConfigDict, directory: Path, trained: training.Trained, *, report: bool) -> None:
+        """Writes ``result.json`` and, if asked, ``report.html``."""
+        ...
+
+
+@runtime_checkable
 class Runner(Protocol):
     """What runs trials that were claimed for it, and yields the outcome of each as soon as it is known.
 
@@ -96,11 +118,11 @@ class Runner(Protocol):
         """Runs trials.
 
         Args:
-          trials: to be run.
-          train: trains one of them.
-          report: to be told of each evaluation; says whether to stop the trial there, as pruned.
+          trials: To be run.
+          train: Trains one of them.
+          report: Called after each evaluation; returns whether to stop the trial there, as pruned.
           metric: ``'split/metric'``, the score of an outcome.
-          reports: whether the runs are to have a ``report.html``.
+          reports: Whether the runs are to have a ``report.html``.
         """
         ...
 

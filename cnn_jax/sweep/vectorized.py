@@ -1,40 +1,36 @@
 """The vectorised runner: trials that differ only in numbers train together, in one compiled program.
 
-Learning rate, momentum, weight decay, dropout, label smoothing: the numbers that an experiment's program takes as
-arguments (``NUMBERS`` in its module), and the seed. Trials with other differences (batch size, width, optimiser)
-form groups, and each group is compiled once. What would not pay is trained alone, and its log says why; where that is
-all of a sweep, the driver leaves it to the local runner's workers instead (:func:`would_not_pay`).
+Learning rate, momentum, weight decay, dropout, label smoothing: an experiment's traced hyperparameters
+(``TRACED_HYPERPARAMETERS`` in its module), and the seed. Trials with other differences (batch size, width, optimiser)
+form groups, and each group is compiled once. Trials without a group are trained alone, and their logs say why; where
+these are all, the driver uses the local runner's workers instead (:func:`reason_against`).
 """
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 
-import jax
-from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from cnn_jax import config as configs
 from cnn_jax import train as training
 from cnn_jax.data.stream import Stream
 from cnn_jax.errors import UsageError
-from cnn_jax.runtime.memory import available_memory
-from cnn_jax.sweep import space, together
+from cnn_jax.sweep import space
 from cnn_jax.sweep.alone import LOG, ends_the_worker, one_line, run_alone
 from cnn_jax.sweep.settings import Sweep
-from cnn_jax.sweep.trial import Outcome, Report, Train, Trial
+from cnn_jax.sweep.trial import Outcome, Preparation, Report, Train, Trial
 
-_MEMORY_PART = 0.8  # of what is free
 _MOST_TOGETHER = 128  # each has files open
-_LONELY = "no other trial differs from it in numbers alone"
-_ALL_LONELY = "no two of its trials differ in numbers alone"
+_NO_OTHER = "no other trial differs from it in numbers alone"
+_NO_GROUPS = "no two of its trials differ in numbers alone"
 
 
 def run_vectorized(
     trials: Sequence[Trial], *, train: Train, report: Report, metric: str, reports: bool = True
 ) -> Iterator[Outcome]:
-    """The :class:`~cnn_jax.sweep.trial.Runner` that trains trials together, and alone where that would not pay.
+    """The :class:`~cnn_jax.sweep.trial.Runner` that trains trials together, and alone those without a group.
 
     Which it was, and why, is printed, and in the ``log.txt`` of each trial.
     """
@@ -47,7 +43,7 @@ def run_vectorized(
     done = [trial for trial in trials if (trial.workdir / "result.json").exists()]
     yield from run_alone(done, train=train, report=report, metric=metric, reports=reports)
     module = importlib.import_module(train.__module__)
-    for group in groups([trial for trial in trials if trial not in done], _numbers(module)):
+    for group in groups([trial for trial in trials if trial not in done], _traced(module)):
         left = {trial.number: trial for trial in group}
         try:
             for outcome in _run_group(group, module, alone, report=report, metric=metric, reports=reports):
@@ -68,29 +64,34 @@ def _run_group(
     metric: str,
     reports: bool,
 ) -> Iterator[Outcome]:
-    """Trains trials that differ in numbers alone."""
-    reason = _unprepared(module) or obstacle(group[0].config) or (_LONELY if len(group) == 1 else "")
+    """Trains trials that differ in traced hyperparameters alone."""
+    reason = _unprepared(module) or obstacle(group[0].config) or (_NO_OTHER if len(group) == 1 else "")
     if reason:
         yield from alone(group, reason)
         return
-    prepared: together.Prepared = module.prepare(group[0].config, group[0].workdir)
-    whole, refused = _checked(group, prepared)
-    yield from refused
-    if whole and isinstance(prepared.task(whole[0].config, training.ONE_DEVICE).train_examples, Stream):
-        yield from alone(whole, "its pictures are read from disk in every step")
+    preparation: Preparation = module.prepare(group[0].config, group[0].workdir)
+    programs: list[tuple[Trial, training.Program]] = []
+    for trial in group:
+        try:
+            programs.append((trial, preparation.program(trial.config, training.ONE_DEVICE)))
+        except UsageError as error:
+            yield Outcome(trial.number, "failed", reason=one_line(error))
+    whole = [trial for trial, _ in programs]
+    if programs and isinstance(programs[0][1].task.train_examples, Stream):
+        yield from alone(whole, "its examples are read from disk in every step")
         return
-    if len(whole) < 2:
-        yield from alone(whole, _LONELY)
+    if len(programs) < 2:
+        yield from alone(whole, _NO_OTHER)
         return
-    keys = tuple(training.numbers_of(whole[0].config, _numbers(module)))
-    program = together.Program(prepared, whole[0].config, keys)
-    size, most = _fitting(program, len(whole))
+    vectorized = training.VectorizedProgram(programs[0][1])
+    size, most = vectorized.fitting(len(programs))
     if not size:
         yield from alone(whole, "two of them side by side do not fit into the memory")
         return
-    for first in range(0, len(whole), min(most, _MOST_TOGETHER)):
-        batch = whole[first : first + min(most, _MOST_TOGETHER)]
-        yield from _train_together(program, batch, size, report=report, metric=metric, reports=reports)
+    most = min(most, _MOST_TOGETHER)
+    for first in range(0, len(programs), most):
+        some = programs[first : first + most]
+        yield from _train_together(preparation, vectorized, some, size, report=report, metric=metric, reports=reports)
 
 
 def groups(trials: Sequence[Trial], numbers: Sequence[str]) -> list[list[Trial]]:
@@ -109,29 +110,29 @@ def groups(trials: Sequence[Trial], numbers: Sequence[str]) -> list[list[Trial]]
     return list(found.values())
 
 
-def would_not_pay(sweep: Sweep) -> str:
-    """Why no two trials of a sweep are to be trained together, as far as is known beforehand; empty for no reason."""
+def reason_against(sweep: Sweep) -> str:
+    """Why no two trials of a sweep can be trained together, as far as is known beforehand; empty if they can."""
     module = importlib.import_module(sweep.train.partition(":")[0])
     reason = _unprepared(module) or obstacle(sweep.config)
     if reason or sweep.seeds > 1:
         return reason
-    numbers = _numbers(module)
-    if sweep.engine != "grid":
+    traced = _traced(module)
+    if sweep.sampler != "grid":
         leaves = (leaf for leaf, _ in space.leaves(sweep.space) if not isinstance(leaf, space.When))
         varied = {name for leaf in leaves for name in space.names(leaf)}
-        return "" if varied & {"seed", *numbers} else _ALL_LONELY
+        return "" if varied & {"seed", *traced} else _NO_GROUPS
     shapes: set[str] = set()
     for point in space.grid(sweep.space, configs.flatten(sweep.config))[: sweep.points]:
-        shape = training.shape_of(configs.override(sweep.config, point), numbers)
+        shape = training.shape_of(configs.override(sweep.config, point), traced)
         if shape in shapes:
             return ""
         shapes.add(shape)
-    return _ALL_LONELY
+    return _NO_GROUPS
 
 
-def _numbers(module: ModuleType) -> Sequence[str]:
-    """The keys that an experiment's program takes as arguments."""
-    return getattr(module, "NUMBERS", ())
+def _traced(module: ModuleType) -> Sequence[str]:
+    """The traced hyperparameters of an experiment."""
+    return getattr(module, "TRACED_HYPERPARAMETERS", ())
 
 
 def _unprepared(module: ModuleType) -> str:
@@ -139,116 +140,59 @@ def _unprepared(module: ModuleType) -> str:
 
 
 def obstacle(config: ConfigDict) -> str:
-    """Why trials of a config are not to be trained together, as far as it says; empty for no reason."""
+    """Why trials of a config cannot be trained together, as far as it says; empty if they can."""
     for key, value in (("debug_nans", True), ("shard_parameters", True), ("parallel", "pmap")):
         if config.get(key) == value:
             return f"{key}={value!r} is for one run"
     return ""
 
 
-def _checked(group: Sequence[Trial], prepared: together.Prepared) -> tuple[list[Trial], list[Outcome]]:
-    """The trials whose values are in range, which cannot be told of traced ones; and the outcomes of the others."""
-    whole, refused = [], []
-    for trial in group:
-        try:
-            prepared.task(trial.config, training.ONE_DEVICE)
-            whole.append(trial)
-        except UsageError as error:
-            refused.append(Outcome(trial.number, "failed", reason=one_line(error)))
-    return whole, refused
-
-
-def _fitting(program: together.Program, runs: int) -> tuple[int, int]:
-    """How many runs go into one stack, and how many can be held at a time; 0 and 0 if not even one fits.
-
-    A stack that is advanced needs what its compiled program says; every run, in whichever stack, its state and that of
-    its best evaluation.
-    """
-    lanes = together.lanes()
-    device = lanes[0]
-    size = together.stack_size(runs, lanes, _num_bytes(program.state.params))
-    state_bytes = _num_bytes(program.state)
-    room = _MEMORY_PART * _free_bytes(device) / max(lanes.count(device), 1)
-    while size:
-        analysis = program.compile_steps(size, program.plan.call_length(0), device).memory_analysis()
-        if analysis is None:
-            return size, runs
-        needed = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
-        needed += size * state_bytes - analysis.alias_size_in_bytes
-        if needed <= room:
-            stacks = 1 + int((room - needed) / (2 * size * state_bytes))
-            return size, size * stacks * len(lanes)
-        size = min(size - 1, int(size * room / needed))
-    return 0, 0
-
-
-def _num_bytes(tree: PyTree) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _free_bytes(device: jax.Device) -> float:
-    stats = device.memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return float(available_memory())
-
-
 def _train_together(
-    program: together.Program, trials: Sequence[Trial], size: int, *, report: Report, metric: str, reports: bool
+    preparation: Preparation,
+    vectorized: training.VectorizedProgram,
+    programs: Sequence[tuple[Trial, training.Program]],
+    size: int,
+    *,
+    report: Report,
+    metric: str,
+    reports: bool,
 ) -> Iterator[Outcome]:
-    _log(trials, f"{len(trials)} trials in one program, in stacks of {size}, {len(together.lanes())} at a time")
+    count, lanes = len(programs), len(training.lanes())
+    _log([trial for trial, _ in programs], f"{count} trials in one program, in stacks of {size}, {lanes} at a time")
 
-    def on_evaluation(member: together.Member) -> bool:
-        return report(member.trial, member.course.evaluation, member.course.scores)
-
-    def outcome(ended: together.Ended) -> Outcome:
-        member, course = ended.member, ended.member.course
-        number, seconds = member.trial.number, round(member.seconds, 3)
+    def outcome(trial: Trial, ended: training.Ended) -> Outcome:
+        number, seconds = trial.number, round(ended.seconds, 3)
         if ended.trained is None:
             return Outcome(number, "failed", reason=str(ended.error), seconds=seconds)
-        score = course.scores.get(metric)
+        scores = ended.trained.scores
+        score = scores.get(metric)
         if score is None or score != score:
-            wrong = "is not a number" if metric in course.scores else f"is not among {', '.join(course.scores)}"
+            wrong = "is not a number" if metric in scores else f"is not among {', '.join(scores)}"
             return Outcome(number, "failed", reason=f"its {metric} {wrong}", seconds=seconds)
-        if ended.pruned:
-            return Outcome(number, "pruned", score, f"pruned at evaluation {course.evaluation}", seconds)
-        course.checkpoints.wait()
-        program.prepared.finish(member.trial.config, member.trial.workdir, ended.trained, report=reports)
+        if ended.stopped:
+            return Outcome(number, "pruned", score, f"pruned at evaluation {ended.evaluation}", seconds)
+        preparation.finish(trial.config, trial.workdir, ended.trained, report=reports)
         return Outcome(number, "complete", score, seconds=seconds)
 
     with contextlib.ExitStack() as opened:
-        whole = []
-        for trial in trials:
+        trials, runs = [], []
+        for trial, program in programs:
             try:
                 opened.enter_context(training.open_workdir(trial.workdir, trial.config))
-            except training.InUseError:  # another worker lives, and is at it
+            except training.InUseError:  # another live worker has it
                 continue
             except UsageError as error:
                 yield Outcome(trial.number, "failed", reason=one_line(error))
                 continue
-            program.prepared.begin(trial.config, trial.workdir)
-            whole.append(trial)
-        if not whole:
-            return
-        trials = whole
-        checkpoints = [opened.enter_context(training.Checkpoints(trial.workdir / "checkpoints")) for trial in trials]
-        found = together.start_states(program, trials, checkpoints)
-        started: dict[int, list[tuple[together.Member, training.TrainState]]] = {}
-        for trial, own, first in zip(trials, checkpoints, found, strict=True):
-            state, step = first.state, int(first.state.step)
-            course = opened.enter_context(
-                training.open_course(trial.workdir, program.plan, program.monitor, own, step=step, notes=first.notes)
-            )
-            member = together.Member(trial, course)
-            if course.ended:
-                yield outcome(together.Ended(member, training.Trained(state, course.scores)))
-            else:
-                started.setdefault(step, []).append((member, state))
-        for pairs in started.values():  # of several steps only where saving was cut short
-            members, states = zip(*pairs, strict=True)
-            batch = together.Batch(program, members, states, size=size, on_evaluation=on_evaluation)
-            for ended in batch.train():
-                yield outcome(ended)
+            preparation.begin(trial.config, trial.workdir)
+            trials.append(trial)
+            runs.append(training.Run(program, trial.config.seed, trial.workdir))
+
+        def on_evaluation(index: int, evaluation: int, scores: Mapping[str, float]) -> bool:
+            return report(trials[index], evaluation, scores)
+
+        for ended in training.train_together(vectorized, runs, size=size, on_evaluation=on_evaluation):
+            yield outcome(trials[ended.index], ended)
 
 
 def _log(trials: Sequence[Trial], line: str) -> None:

@@ -1,4 +1,4 @@
-"""A worker: claims trials, runs them, says what became of them, and so on until there is nothing left to do.
+"""A worker: claims trials, runs them and reports their outcomes, until there is nothing left to do.
 
 ``python -m cnn_jax.sweep.worker`` is the process that the runners start on this machine; ``launch.py
 --mode=sweep-worker`` is the one that people start, on any machine that sees the storage and the folder.
@@ -17,7 +17,7 @@ from pathlib import Path
 from cnn_jax.errors import EXIT_CODE, Interrupted, UsageError
 from cnn_jax.sweep.alone import run_alone
 from cnn_jax.sweep.database import StorageError
-from cnn_jax.sweep.settings import STORAGE_VARIABLE, Place
+from cnn_jax.sweep.settings import STORAGE_VARIABLE, SweepPlace
 from cnn_jax.sweep.store import LeaseLost, Store
 from cnn_jax.sweep.trial import Runner, Trial
 from cnn_jax.train import InUseError, StopRequest
@@ -30,22 +30,22 @@ def work(store: Store, *, kind: str = "alone", batch: int = 1, most: int | None 
     """Runs trials until there is nothing left to do.
 
     Args:
-      store: whose trials.
-      kind: one of :data:`KINDS`: each trial on its own, or all that were claimed together in one program.
-      batch: how many trials are claimed together.
-      most: return after so many, however many are left.
+      store: Whose trials.
+      kind: One of :data:`KINDS`: each trial on its own, or all that were claimed together in one program.
+      batch: How many trials are claimed together.
+      most: Return after so many, however many are left.
 
     Returns:
       How many trials it has finished.
 
     Raises:
       Interrupted: SIGTERM or Ctrl-C; the trial that was running is saved, and left to others.
-      UsageError: the storage is not for this machine, or does not answer.
-      OSError: the disk is full.
+      UsageError: The storage is not for this machine, or does not answer.
+      OSError: The disk is full.
     """
     store.check_machine()
     run, train, finished = _runner(kind), store.sweep.load_train(), 0
-    metric, reports = store.sweep.metric, store.sweep.reports
+    metric, reports = store.sweep.metric.name, store.sweep.reports
 
     def report(trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
         pruned = store.report(trial, evaluation, scores)
@@ -73,7 +73,7 @@ def work(store: Store, *, kind: str = "alone", batch: int = 1, most: int | None 
                         break
             except (InUseError, LeaseLost):  # another worker lives, and is at it
                 time.sleep(_WAIT_SECONDS)
-            except StorageError:  # nobody can be told that the trials are left
+            except StorageError:  # the trials cannot be given back
                 unfinished.clear()
                 raise
             finally:
@@ -99,7 +99,7 @@ def main() -> int:
     arguments = parser.parse_args()
     threading.Thread(target=_end_with_the_runner, daemon=True).start()
     try:
-        store = Store(Place(arguments.directory, os.environ.get(STORAGE_VARIABLE, "")))
+        store = Store(SweepPlace(arguments.directory, os.environ.get(STORAGE_VARIABLE, "")))
         work(store, kind=arguments.kind, batch=arguments.batch)
     except UsageError as error:
         print(f"worker: {error}", file=sys.stderr)

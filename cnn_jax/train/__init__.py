@@ -1,29 +1,30 @@
 """Training that can be killed and continued: state, step, loop, optimisers, checkpoints, records."""
 
+from cnn_jax.metrics import Metric
 from cnn_jax.train.checkpoints import Checkpoint, Checkpoints, NoWholeCheckpointError
-from cnn_jax.train.course import Course, open_course
 from cnn_jax.train.durations import duration_in_steps
 from cnn_jax.train.ensemble import ensemble_init, ensemble_step, member, over_members
 from cnn_jax.train.evaluation import Evaluations, make_evaluations
 from cnn_jax.train.feed import augmented
+from cnn_jax.train.groups import VectorizedProgram, lanes
 from cnn_jax.train.interruption import StopRequest
-from cnn_jax.train.loop import Trained, train
+from cnn_jax.train.loop import Ended, Run, Trained, train, train_together
 from cnn_jax.train.optimizers import create_optimizer
-from cnn_jax.train.parallel import ONE_DEVICE, Parallel, agreed, is_primary
+from cnn_jax.train.parallel import ONE_DEVICE, DataParallel, agreed, is_primary
 from cnn_jax.train.plan import Best, Plan
-from cnn_jax.train.program import Numbers, Program, Task
-from cnn_jax.train.records import Records, read_last_record, read_records
+from cnn_jax.train.program import Hyperparameters, Program, Task
+from cnn_jax.train.records import MetricsLog, read_last_record, read_records
 from cnn_jax.train.schedules import learning_rate_schedule
 from cnn_jax.train.settings import (
-    NUMBERS,
+    TRACED_HYPERPARAMETERS,
     default_settings,
     make_optimizer,
     make_parallel,
     make_plan,
     make_step_of,
-    numbers_of,
     shape_of,
-    with_numbers,
+    traced_hyperparameters,
+    with_hyperparameters,
 )
 from cnn_jax.train.state import TrainState, create_state, digest, evaluated, stream_key
 from cnn_jax.train.step import (
@@ -41,28 +42,31 @@ from cnn_jax.train.step import (
 from cnn_jax.train.workdir import InUseError, Workdir, environment, open_workdir
 
 __all__ = [
-    "NUMBERS",
     "ONE_DEVICE",
+    "TRACED_HYPERPARAMETERS",
     "Batch",
     "Best",
     "Checkpoint",
     "Checkpoints",
-    "Course",
+    "DataParallel",
+    "Ended",
     "Evaluations",
     "Examples",
+    "Hyperparameters",
     "InUseError",
+    "Metric",
     "Metrics",
+    "MetricsLog",
     "NoWholeCheckpointError",
-    "Numbers",
-    "Parallel",
     "Plan",
     "Program",
-    "Records",
+    "Run",
     "Step",
     "StopRequest",
     "Task",
     "TrainState",
     "Trained",
+    "VectorizedProgram",
     "Workdir",
     "agreed",
     "augmented",
@@ -77,6 +81,7 @@ __all__ = [
     "environment",
     "evaluated",
     "is_primary",
+    "lanes",
     "learning_rate_schedule",
     "make_evaluation",
     "make_evaluations",
@@ -87,8 +92,6 @@ __all__ = [
     "make_step",
     "make_step_of",
     "member",
-    "numbers_of",
-    "open_course",
     "open_workdir",
     "over_members",
     "read_last_record",
@@ -96,7 +99,9 @@ __all__ = [
     "scanned_steps",
     "shape_of",
     "stream_key",
+    "traced_hyperparameters",
     "train",
+    "train_together",
     "whole_evaluation",
-    "with_numbers",
+    "with_hyperparameters",
 ]

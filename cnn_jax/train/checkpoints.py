@@ -9,9 +9,9 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +22,13 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from cnn_jax.errors import UsageError
 from cnn_jax.train.parallel import agreed, is_primary
-from cnn_jax.train.state import TrainState, digest
+from cnn_jax.train.state import TrainState, digest, evaluated
 
 _LATEST_KEPT = 2  # the newest, and the one to fall back on when the newest turns out damaged
+
+_DIGESTS = ("digest", "weights_digest")
+_WRONG_DIGEST = "its contents do not have the recorded SHA-256"
+_T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +53,8 @@ class Checkpoints:
     writing. Each carries the SHA-256 of all that is in it, so that one damaged on disk is noticed and not used.
 
     Args:
-      directory: the folder, made if it is missing.
-      read_only: for evaluation: change nothing on disk.
+      directory: The folder, made if it is missing.
+      read_only: For evaluation: change nothing on disk.
     """
 
     def __init__(self, directory: Path, *, read_only: bool = False) -> None:
@@ -84,12 +88,12 @@ class Checkpoints:
         """Saves the whole state in the background.
 
         Args:
-          state: what to save; it may be donated to the next step at once.
-          score: what the best checkpoint is chosen by; higher is better.
+          state: What to save; it may be donated to the next step at once.
+          score: What the best checkpoint is chosen by; higher is better.
           notes: JSON values kept beside the arrays.
 
         Raises:
-          OSError: the save before this one, or this one, found the disk full.
+          OSError: The save before this one, or this one, found the disk full.
         """
         # A copy, because on a CPU the writer would otherwise read the very buffers that the next step overwrites.
         arrays = jax.tree.map(jnp.copy, _with_key_data(state))
@@ -100,7 +104,7 @@ class Checkpoints:
                 int(state.step),
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(arrays),
-                    notes=ocp.args.JsonSave({**notes, "digest": _digest(arrays, score, notes)}),
+                    notes=ocp.args.JsonSave({**notes, **_digests(arrays, score, notes)}),
                 ),
                 metrics={"score": score},
                 force=True,
@@ -123,29 +127,52 @@ class Checkpoints:
         """Reads one checkpoint, or the newest that is whole.
 
         Args:
-          template: a state, or the shapes of one, with the structure, shapes and dtypes to expect, and the shardings
+          template: A state, or the shapes of one, with the structure, shapes and dtypes to expect, and the shardings
             to give the arrays, wherever they were saved from.
-          step: which checkpoint; by default the newest, and if that is damaged the one before it, with a warning.
+          step: Which checkpoint; by default the newest, and if that is damaged the one before it, with a warning.
 
         Returns:
           The checkpoint, or None if the directory holds none.
 
         Raises:
-          NoWholeCheckpointError: every candidate is damaged.
-          UsageError: the one that was asked for is damaged, or it belongs to another network.
+          NoWholeCheckpointError: Every candidate is damaged.
+          UsageError: The one that was asked for is damaged, or it belongs to another network.
         """
+        return self._newest_whole(lambda candidate: self._read(candidate, template), step)
+
+    def restore_evaluated(self, params: PyTree, model_state: PyTree, *, step: int | None = None) -> TrainState | None:
+        """Reads what a network is evaluated with, and nothing of the optimiser.
+
+        Args:
+          params: The parameters to expect, or their shapes.
+          model_state: The same of what the network keeps besides them. A parameter is found wherever it was saved: in
+            the one or, frozen, in the other.
+          step: Which checkpoint, see :meth:`restore`.
+
+        Returns:
+          A state without optimiser, with the moving average as its weights where one was kept; None if the directory
+          holds no checkpoint.
+
+        Raises:
+          NoWholeCheckpointError: Every candidate is damaged.
+          UsageError: The one that was asked for is damaged, or it belongs to another network.
+        """
+        return self._newest_whole(lambda candidate: self._read_evaluated(candidate, params, model_state), step)
+
+    def _newest_whole(self, read: Callable[[int], _T], step: int | None) -> _T | None:
+        """What ``read`` makes of a step, or by default of the newest for which it finds no damage."""
         candidates = self.steps()[::-1] if step is None else [step]
         damaged: list[str] = []
         for candidate in candidates:
             try:
-                checkpoint = self._read(candidate, template)
+                found = read(candidate)
             except _DamagedError as error:
                 damaged.append(f"checkpoint {self.directory / str(candidate)} is damaged ({error})")
                 continue
             for line in damaged:
                 logger.warning("%s; falling back to the one of step %d", line, candidate)
             self._discard(candidates[: len(damaged)])
-            return checkpoint
+            return found
         if damaged and step is None:
             raise NoWholeCheckpointError(
                 f"{damaged[0]}, and no other is whole; remove {self.directory} to train again from the start"
@@ -159,19 +186,48 @@ class Checkpoints:
         self._discard(self.steps())
 
     def _read(self, step: int, template: TrainState) -> Checkpoint:
-        expected = _expected(template)
+        expected, path = _expected(template), self.directory / str(step)
         with _unreadable_is_damaged():
-            _read_arrays(self.directory / str(step) / "state")
+            _check_readable(path / "state")
             stored = self._manager.item_metadata(step)["state"].tree
-        _check_same_network(self.directory / str(step), stored, expected)
+        _check_same_network(path, _shapes(stored), _shapes(expected))
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(expected), notes=ocp.args.JsonRestore())
         with _unreadable_is_damaged():
             restored = self._manager.restore(step, args=arguments)
         notes = restored["notes"]
         score = (self._manager.metrics(step) or {}).get("score")
-        if notes.pop("digest", None) != _digest(restored["state"], score, notes):
-            raise _DamagedError("its contents do not have the recorded SHA-256")
+        recorded = {name: notes.pop(name) for name in _DIGESTS if name in notes}
+        if len(recorded) == 1:  # of a version before restore_evaluated
+            computed = {"digest": _digest_of(digest(restored["state"]), score, notes)}
+        else:
+            computed = _digests(restored["state"], score, notes)
+        if recorded != computed:
+            raise _DamagedError(_WRONG_DIGEST)
         return Checkpoint(_with_typed_key(restored["state"]), notes)
+
+    def _read_evaluated(self, step: int, params: PyTree, model_state: PyTree) -> TrainState:
+        path = self.directory / str(step)
+        with _unreadable_is_damaged():
+            names = _array_names(path / "state")
+            parts = (
+                ("ema.0.", "ema.1.") if any(name.startswith("ema.") for name in names) else ("params.", "model_state.")
+            )
+            saved_as = {name.removeprefix(part): name for part in parts for name in names if name.startswith(part)}
+            shapes = {name: tuple(_open_array(path / "state", full).shape) for name, full in saved_as.items()}
+        _check_same_network(path, shapes, {**_shapes(params), **_shapes(model_state)})
+        with _unreadable_is_damaged():
+            saved_as |= {name: name for name in ("step", "key")}
+            arrays = {name: _open_array(path / "state", full).read().result() for name, full in saved_as.items()}
+            notes = self._manager.restore(step, args=ocp.args.Composite(notes=ocp.args.JsonRestore()))["notes"]
+        computed = digest(arrays)
+        if notes.get("weights_digest", computed) != computed:  # earlier versions noted none
+            raise _DamagedError(_WRONG_DIGEST)
+
+        def filled(template: PyTree) -> PyTree:
+            return jax.tree_util.tree_map_with_path(lambda path, _: jnp.asarray(arrays[_name(path)]), template)
+
+        key = jax.random.wrap_key_data(jnp.asarray(arrays["key"]))
+        return TrainState(jnp.asarray(arrays["step"]), key, filled(params), filled(model_state), None)
 
     def _discard(self, steps: list[int]) -> None:
         if steps and not self._read_only:
@@ -195,9 +251,20 @@ class _DamagedError(Exception):
     """A checkpoint that cannot be read or does not match its SHA-256."""
 
 
-def _digest(arrays: PyTree, score: float | None, notes: dict[str, Any]) -> str:
+def _digests(arrays: TrainState, score: float | None, notes: dict[str, Any]) -> dict[str, str]:
+    """The SHA-256 of what a network is evaluated with, and that of everything."""
+    used = evaluated(arrays)
+    weights = digest({"step": used.step, "key": used.key, **_named(used.params), **_named(used.model_state)})
+    others = (arrays.params, arrays.model_state) if arrays.ema is not None else None
+    return {
+        "weights_digest": weights,
+        "digest": _digest_of(f"{weights} {digest((others, arrays.opt_state))}", score, notes),
+    }
+
+
+def _digest_of(of_arrays: str, score: float | None, notes: dict[str, Any]) -> str:
     beside = json.dumps([score, notes], sort_keys=True)
-    return hashlib.sha256(f"{digest(arrays)} {beside}".encode()).hexdigest()
+    return hashlib.sha256(f"{of_arrays} {beside}".encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -209,22 +276,34 @@ def _unreadable_is_damaged() -> Iterator[None]:
         raise _DamagedError("its files are missing or cut short") from error
 
 
-def _read_arrays(folder: Path) -> None:
+def _check_readable(folder: Path) -> None:
     """Decodes every array, and what orbax notes of them, once, or raises.
 
     Orbax reads all arrays at a time: when one cannot be read it raises, and those still under way print their own
     tracebacks later, from threads and abandoned coroutines that nothing here can catch.
     """
-    store = {"driver": "ocdbt", "base": f"file://{folder.absolute()}/"}
-    keys = tensorstore.KvStore.open(store).result().list().result()
-    arrays = [key.decode().removesuffix(".zarray") for key in keys if key.endswith(b".zarray")]
-    if not arrays:
-        raise FileNotFoundError(f"no arrays in {folder}")
-    for name in arrays:
-        specification = {"driver": "zarr", "kvstore": {**store, "path": name}, "fill_missing_data_reads": False}
-        tensorstore.open(specification).result().read().result()
+    for name in _array_names(folder):
+        _open_array(folder, name).read().result()
     for path in folder.glob("array_metadatas/*"):
         json.loads(path.read_text())
+
+
+def _array_names(folder: Path) -> list[str]:
+    """The names of all arrays, such as ``'params.c1.kernel.value'``."""
+    keys = tensorstore.KvStore.open(_key_value_store(folder)).result().list().result()
+    names = [key.decode().removesuffix("/.zarray") for key in keys if key.endswith(b"/.zarray")]
+    if not names:
+        raise FileNotFoundError(f"no arrays in {folder}")
+    return names
+
+
+def _open_array(folder: Path, name: str) -> Any:
+    store = {**_key_value_store(folder), "path": f"{name}/"}
+    return tensorstore.open({"driver": "zarr", "kvstore": store, "fill_missing_data_reads": False}).result()
+
+
+def _key_value_store(folder: Path) -> dict[str, str]:
+    return {"driver": "ocdbt", "base": f"file://{folder.absolute()}/"}
 
 
 def _require_room(directory: Path, size: int) -> None:
@@ -272,19 +351,30 @@ def _with_typed_key(state: TrainState) -> TrainState:
     return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
 
 
+def _name(path: tuple[Any, ...]) -> str:
+    """The name under which orbax saves an array."""
+    return ".".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)
+
+
+def _named(tree: PyTree) -> dict[str, Any]:
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    def name(path: tuple[Any, ...]) -> str:
-        return ".".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)
-
-    return {name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {name: tuple(leaf.shape) for name, leaf in _named(tree).items()}
 
 
-def _check_same_network(path: Path, stored: PyTree, expected: PyTree) -> None:
+def _check_same_network(path: Path, have: dict[str, tuple[int, ...]], want: dict[str, tuple[int, ...]]) -> None:
     """Compares names and shapes before anything is read, to name the parameter that differs."""
-    have, want = _shapes(stored), _shapes(expected)
     for name in sorted(have.keys() | want.keys()):
-        if have.get(name) != want.get(name):
+        if have.get(name) == want.get(name):
+            continue
+        if any(other.startswith("opt_state.inner_states.trained.") for other in have):
             raise UsageError(
-                f"checkpoint {path} is of another network or optimiser: {name} has shape {have.get(name, 'none')} "
-                f"in it and {want.get(name, 'none')} in this config; use the config it was trained with"
+                f"checkpoint {path} has frozen parameters as an earlier version saved them: it can be evaluated and "
+                "predicted from, but not trained further; train again in another folder"
             )
+        raise UsageError(
+            f"checkpoint {path} is of another network or optimiser: {name} has shape {have.get(name, 'none')} "
+            f"in it and {want.get(name, 'none')} in this config; use the config it was trained with"
+        )

@@ -11,13 +11,13 @@ def duration_in_steps(text: str, name: str, *, steps_per_epoch: int, batch_size:
     """The number of steps in a duration, rounded to the nearest whole one.
 
     Args:
-      text: a number, which may be broken (``0.5``) and have underscores, and ``steps``, ``epochs`` or ``examples``.
-      name: the option, for the error message.
-      steps_per_epoch: whole batches in one pass through the training set.
-      batch_size: examples a step.
+      text: A number, which may be broken (``0.5``) and have underscores, and ``steps``, ``epochs`` or ``examples``.
+      name: The option, for the error message.
+      steps_per_epoch: Whole batches in one pass through the training set.
+      batch_size: Examples a step.
 
     Raises:
-      UsageError: a text of another form.
+      UsageError: A text of another form.
 
     >>> [duration_in_steps(text, "warmup", steps_per_epoch=40, batch_size=32)
     ...  for text in ("500 steps", "2.5 epochs", "6_400 examples", "1 epoch")]

@@ -1,4 +1,4 @@
-"""Scores of a state on whole sets, and which of them a run is judged by."""
+"""Scores of a state on whole sets."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,9 +6,8 @@ import jax.numpy as jnp
 
 from cnn_jax.data.batches import padded_batches
 from cnn_jax.data.stream import Stream
-from cnn_jax.errors import UsageError, nearest
 from cnn_jax.train.feed import make_streamed_evaluation, streamed_evaluation
-from cnn_jax.train.parallel import ONE_DEVICE, Parallel
+from cnn_jax.train.parallel import ONE_DEVICE, DataParallel
 from cnn_jax.train.state import TrainState, evaluated
 from cnn_jax.train.step import Evaluate, Examples, Metrics, averages, make_evaluation
 
@@ -20,11 +19,11 @@ class Evaluations:
     scores a batch.
 
     Args:
-      in_memory: compiled, the metrics of a whole set, ``in_memory(state, examples, indices, mask)``.
-      streamed: compiled, the metrics of a batch from a stream, with the same arguments.
-      examples: split -> examples, or a stream of them.
-      batch_size: examples a batch; the last one is padded and masked, so that the averages are exact.
-      parallel: the devices.
+      in_memory: Compiled, the metrics of a whole set, ``in_memory(state, examples, indices, mask)``.
+      streamed: Compiled, the metrics of a batch from a stream, with the same arguments.
+      examples: Split -> examples, or a stream of them.
+      batch_size: Examples a batch; the last one is padded and masked, so that the averages are exact.
+      parallel: The devices.
     """
 
     def __init__(
@@ -34,7 +33,7 @@ class Evaluations:
         examples: Mapping[str, Examples | Stream],
         *,
         batch_size: int,
-        parallel: Parallel = ONE_DEVICE,
+        parallel: DataParallel = ONE_DEVICE,
     ) -> None:
         def scorer(examples: Examples | Stream) -> Callable[[TrainState], Metrics]:
             if isinstance(examples, Stream):
@@ -56,7 +55,11 @@ class Evaluations:
 
 
 def make_evaluations(
-    evaluate: Evaluate, examples: Mapping[str, Examples | Stream], *, batch_size: int, parallel: Parallel = ONE_DEVICE
+    evaluate: Evaluate,
+    examples: Mapping[str, Examples | Stream],
+    *,
+    batch_size: int,
+    parallel: DataParallel = ONE_DEVICE,
 ) -> Evaluations:
     """Scores of a state on whole sets, from the metrics of one batch that has a ``'mask'``."""
     in_memory = make_evaluation(evaluate, parallel=parallel)
@@ -71,24 +74,6 @@ def of_split(scores: Mapping[str, float], split: str) -> dict[str, float]:
     {'loss': 0.5}
     """
     return {name.removeprefix(f"{split}/"): value for name, value in scores.items() if name.startswith(f"{split}/")}
-
-
-def check_monitor(monitor: str, splits: Mapping[str, Examples | Stream]) -> None:
-    """Rejects a monitor, ``'split/metric'``, of a split that is not scored."""
-    split = monitor.partition("/")[0]
-    if split not in splits:
-        raise UsageError(f"monitor={monitor!r} names a split that is not scored; {nearest(split, splits)}")
-
-
-def score(scores: Mapping[str, float], monitor: str) -> float:
-    """What the monitor says of an evaluation: higher is better, so a loss is negated.
-
-    Raises:
-      UsageError: there is no such score.
-    """
-    if monitor not in scores:
-        raise UsageError(f"monitor={monitor!r} is not among the scores; {nearest(monitor, scores)}")
-    return -scores[monitor] if monitor.endswith("loss") else scores[monitor]
 
 
 def _length(examples: Examples) -> int:

@@ -9,19 +9,21 @@ from jaxtyping import Array, Key
 
 from cnn_jax.data.augment import Augmentation
 from cnn_jax.data.stream import HostBatch, Stream, sent_ahead
-from cnn_jax.train.parallel import ONE_DEVICE, Parallel
+from cnn_jax.train.parallel import ONE_DEVICE, DataParallel
 from cnn_jax.train.state import TrainState, stream_key
 from cnn_jax.train.step import Batch, Evaluate, Metrics, Step
 
 
-def augmented(step: Step, augmentation: Augmentation, *, steps_per_epoch: int, parallel: Parallel = ONE_DEVICE) -> Step:
+def augmented(
+    step: Step, augmentation: Augmentation, *, steps_per_epoch: int, parallel: DataParallel = ONE_DEVICE
+) -> Step:
     """A step whose batches are augmented first, with keys from the run's ``'augment'`` stream.
 
     Args:
-      step: what is done with the augmented batch.
-      augmentation: of a batch with ``'image'``, ``'label'`` and ``'index'``.
-      steps_per_epoch: by which the augmentation learns the epoch.
-      parallel: the devices.
+      step: What is done with the augmented batch.
+      augmentation: Of a batch with ``'image'``, ``'label'`` and ``'index'``.
+      steps_per_epoch: By which the augmentation learns the epoch.
+      parallel: The devices.
     """
 
     def augmented_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -36,15 +38,15 @@ class Feed:
     """The training batches of a run from a stream, on the devices; a context manager, which ends the workers.
 
     Args:
-      stream: what is learned from.
-      key: the run's root key.
-      batch_size: examples a step, of all processes together; each reads its own.
-      total_steps: of the run.
-      parallel: the devices.
+      stream: What is learned from.
+      key: The run's root key.
+      batch_size: Examples a step, of all processes together; each reads its own.
+      total_steps: Of the run.
+      parallel: The devices.
     """
 
     def __init__(
-        self, stream: Stream, key: Key[Array, ""], *, batch_size: int, total_steps: int, parallel: Parallel
+        self, stream: Stream, key: Key[Array, ""], *, batch_size: int, total_steps: int, parallel: DataParallel
     ) -> None:
         self._stream, self._order_key, self._parallel = stream, stream_key(key, "order"), parallel
         self._batch_size, self._total_steps = batch_size, total_steps
@@ -78,7 +80,9 @@ class Feed:
             self._batches = None
 
 
-def streamed_step(step: Step, *, parallel: Parallel) -> Callable[[TrainState, Batch, int], tuple[TrainState, Metrics]]:
+def streamed_step(
+    step: Step, *, parallel: DataParallel
+) -> Callable[[TrainState, Batch, int], tuple[TrainState, Metrics]]:
     """One step on a batch that is there, as a pure function with the arguments of many: ``(state, batch, 1)``."""
 
     def one_step(state: TrainState, batch: Batch, _count: int) -> tuple[TrainState, Metrics]:
@@ -87,18 +91,17 @@ def streamed_step(step: Step, *, parallel: Parallel) -> Callable[[TrainState, Ba
     return one_step
 
 
-def make_streamed_steps(compiled: Callable[..., Any]) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Many steps with batches from a stream: ``steps(state, (numbers, feed), count) -> (state, metrics)``.
+def make_streamed_steps(one_step: Callable[..., Any]) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Many steps with batches from a stream: ``steps(state, feed, count) -> (state, metrics)``.
 
     Args:
-      compiled: makes one step, ``compiled(state, (numbers, batch), 1)``; it may donate the state.
+      one_step: Makes one step, ``one_step(state, batch)``; it may donate the state.
     """
 
-    def steps(state: TrainState, given: tuple[Any, Feed], count: int) -> tuple[TrainState, Metrics]:
-        numbers, feed = given
+    def steps(state: TrainState, feed: Feed, count: int) -> tuple[TrainState, Metrics]:
         first, metrics = int(state.step), []
         for number in range(first, first + count):
-            state, of_step = compiled(state, (numbers, feed.batch(number)), 1)
+            state, of_step = one_step(state, feed.batch(number))
             metrics.append(of_step)
         return state, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(metrics))
 
@@ -106,7 +109,7 @@ def make_streamed_steps(compiled: Callable[..., Any]) -> Callable[..., tuple[Tra
 
 
 def streamed_evaluation(
-    evaluate: Evaluate, *, parallel: Parallel
+    evaluate: Evaluate, *, parallel: DataParallel
 ) -> Callable[[TrainState, Batch, Array, Array], Metrics]:
     """The metrics of a batch that is there, as a pure function with the arguments of a whole evaluation."""
 
@@ -118,15 +121,15 @@ def streamed_evaluation(
 
 
 def make_streamed_evaluation(
-    compiled: Callable[..., Metrics], stream: Stream, *, batch_size: int, parallel: Parallel
+    compiled: Callable[..., Metrics], stream: Stream, *, batch_size: int, parallel: DataParallel
 ) -> Callable[[TrainState], Metrics]:
     """Exact evaluation on a stream: the metrics of a state, summed over all batches.
 
     Args:
-      compiled: the metrics of one batch, see :func:`streamed_evaluation`.
-      stream: of the set.
-      batch_size: examples a batch.
-      parallel: the devices.
+      compiled: The metrics of one batch, see :func:`streamed_evaluation`.
+      stream: Of the set.
+      batch_size: Examples a batch.
+      parallel: The devices.
     """
 
     def evaluation(state: TrainState) -> Metrics:

@@ -7,8 +7,8 @@ from types import FrameType
 class StopRequest:
     """Within its ``with`` block SIGTERM and SIGINT set :attr:`signal` instead of ending the process.
 
-    A second signal of the same kind has its usual, immediate effect, for a user who will not wait. One that came too
-    late to be heeded within the block is handed on to the block around it.
+    A second signal of the same kind has its usual, immediate effect. One that arrives
+    too late to be handled within the block is passed on to the enclosing block.
 
     >>> with StopRequest() as stop:
     ...     signal.raise_signal(signal.SIGTERM)

@@ -1,29 +1,33 @@
-"""The one training loop, for every task: it knows steps, scores, checkpoints and signals, and not what is learned."""
+"""The one training loop, for one run and for many together: steps, scores, checkpoints and signals of any task.
+
+Between the compiled calls every run is by itself: it has its own folder, records, checkpoints, best evaluation, and an
+end of its own. Whatever was killed goes on from its newest checkpoint, together with others or alone.
+"""
 
 import contextlib
 import dataclasses
 import signal as signals
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from cnn_jax.data.stream import Stream
-from cnn_jax.errors import Interrupted
+from cnn_jax.errors import Interrupted, UsageError
+from cnn_jax.metrics import Metric
 from cnn_jax.report.progress import Progress
-from cnn_jax.train.checkpoints import Checkpoint, Checkpoints
-from cnn_jax.train.course import open_course
-from cnn_jax.train.evaluation import check_monitor
-from cnn_jax.train.feed import Feed, make_streamed_steps
+from cnn_jax.train.checkpoints import Checkpoint, Checkpoints, NoWholeCheckpointError
+from cnn_jax.train.groups import Group, Single, Stacks, VectorizedProgram
+from cnn_jax.train.history import History, open_history
 from cnn_jax.train.interruption import StopRequest
 from cnn_jax.train.nonfinite import nans_located
-from cnn_jax.train.parallel import ONE_DEVICE, Parallel, agreed
-from cnn_jax.train.plan import Plan
-from cnn_jax.train.profile import profile_steps
-from cnn_jax.train.program import Numbers, Program, Task
+from cnn_jax.train.parallel import agreed
+from cnn_jax.train.program import Program
 from cnn_jax.train.state import TrainState
+from cnn_jax.train.step import Metrics
+
+_SKIPPED = Metric("skipped", better="lower")  # of which make_step gives the scores
+_SAVE_SECONDS = 30.0  # between checkpoints of many runs, or
+_SAVE_SHARE = 20  # this many times the duration of the last save
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,100 +38,307 @@ class Trained:
     scores: dict[str, float]
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One of several runs that are trained together.
+
+    Attributes:
+      program: What it computes; those of all runs share their functions, see :meth:`Program.bind`.
+      seed: Of the run's root key.
+      directory: Where ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/`` are.
+    """
+
+    program: Program
+    seed: int
+    directory: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """The end of one of several runs.
+
+    Attributes:
+      index: Which of the runs.
+      evaluation: The number of its last evaluation.
+      seconds: Its share of the time.
+      trained: What came out; None if it failed.
+      stopped: Whether ``on_evaluation`` has ended it.
+      error: Why it failed.
+    """
+
+    index: int
+    evaluation: int
+    seconds: float
+    trained: Trained | None = None
+    stopped: bool = False
+    error: UsageError | None = None
+
+
 def train(
-    task: Task,
-    plan: Plan,
+    program: Program,
     *,
     seed: int,
     directory: Path,
-    how_to_continue: str,
-    parallel: Parallel = ONE_DEVICE,
+    how_to_continue: str = "",
     profile: int = 0,
     on_evaluation: Callable[[int, Mapping[str, float]], None] | None = None,
-    program: Program | None = None,
-    numbers: Numbers | None = None,
 ) -> Trained:
     """Trains from the newest checkpoint in ``directory``, or from the start, to the end of the plan.
 
     Args:
-      task: what to learn.
-      plan: for how long.
-      seed: of the run's root key.
-      directory: where ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/`` are.
-      how_to_continue: the command that continues the run, shown when it is interrupted.
-      parallel: the devices; several processes must all call this, with the same arguments.
-      profile: how many steps to trace into ``profile/`` before the first; 0 for none.
-      on_evaluation: told the number of each evaluation, from 1, and its scores, once saved; what it raises ends
+      program: What to learn, for how long, on which devices; several processes must all call this with the same.
+      seed: Of the run's root key.
+      directory: Where ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/`` are.
+      how_to_continue: What the user does to continue the run, shown when it is interrupted.
+      profile: How many steps to trace into ``profile/`` before the first; 0 for none.
+      on_evaluation: Called with the number of each evaluation, from 1, and its scores, once saved; what it raises ends
         the run, which can be continued.
-      program: that of the task, where other runs share it, of the same plan and devices; by default the run's own.
-      numbers: of the run, which the program takes as arguments.
 
     Raises:
       Interrupted: SIGTERM or Ctrl-C came, to any of the processes; the state is saved.
-      UsageError: the loss stopped being finite (the last good checkpoint is kept), or no checkpoint is whole.
-      OSError: the disk is full; earlier checkpoints are intact.
+      UsageError: The loss stopped being finite (the last good checkpoint is kept), or no checkpoint is whole.
+      OSError: The disk is full; earlier checkpoints are intact.
     """
 
-    check_monitor(task.monitor, task.eval_examples)
-    parallel.check_batch(plan.batch_size)
-    program, numbers = program or Program(lambda _: task, plan, parallel), numbers or {}
-    evaluate = program.evaluations(task.eval_examples, numbers)
+    def reported(_index: int, evaluation: int, scores: Mapping[str, float]) -> bool:
+        if on_evaluation is not None:
+            on_evaluation(evaluation, scores)
+        return False
+
+    plan, metric = program.plan, program.check()
     with Checkpoints(directory / "checkpoints") as checkpoints, StopRequest() as stop:
-        restored = checkpoints.restore(program.template)
-        checkpoint = restored or Checkpoint(program.first_state(seed, numbers), {})
-        state, step = checkpoint.state, int(checkpoint.state.step)
-        opened = open_course(directory, plan, task.monitor, checkpoints, step=step, notes=checkpoint.notes)
+        start = checkpoints.restore(program.template) or Checkpoint(program.first_state(seed), {})
+        step = int(start.state.step)
+        metrics = (*program.task.metrics, _SKIPPED)
         with (
-            _steps_and_examples(task, program, plan, parallel, seed) as (steps, examples),
-            opened as course,
-            Progress(plan.total_steps, steps_per_epoch=plan.steps_per_epoch, start_step=step) as progress,
+            Single(program, start.state, seed=seed) as group,
+            open_history(directory, plan, metric, checkpoints, step=step, notes=start.notes) as history,
+            Progress(
+                plan.total_steps, steps_per_epoch=plan.steps_per_epoch, metrics=metrics, start_step=step
+            ) as progress,
         ):
             if profile:
                 count = min(profile, plan.total_steps - step)  # a stream has no more
-                progress.log(profile_steps(steps, state, (numbers, examples), count, directory / "profile"))
-            if step and not course.ended:
-                progress.log(f"continuing from step {step} of {plan.total_steps}")
-            while not course.ended:
-                started = time.perf_counter()
-                count = plan.call_length(course.step)
-                with nans_located(course.step):
-                    state, metrics = steps(state, (numbers, examples), count)
-                course.after_call(count, metrics)
-                speed = count * plan.batch_size / (time.perf_counter() - started)
-                course.records.write_speed(step=course.step, examples_per_second=speed)
-                if plan.evaluates_at(course.step):
-                    course.after_evaluation(evaluate(state))
-                    course.save(state)
-                    if on_evaluation is not None:
-                        on_evaluation(course.evaluation, course.scores)
-                scores = {**course.train_scores, **course.scores}
-                progress.update(step=course.step, scores=scores, examples_per_second=speed)
-                signal = agreed(stop.signal or 0)
-                if signal and not course.ended:
-                    if not plan.evaluates_at(course.step):
-                        course.save(state)
-                    checkpoints.wait()
-                    name = signals.Signals(signal).name
-                    line = f"stopped by {name} at step {course.step}, saved; to continue: {how_to_continue}"
-                    raise Interrupted(signal, line)
+                progress.log(group.profile(count, directory / "profile"))
+            if history.ended:
+                ended = Ended(0, history.evaluation, 0.0, Trained(group.state(0), history.scores))
+            else:
+                if step:
+                    progress.log(f"continuing from step {step} of {plan.total_steps}")
+                members = [_Member(0, history)]
+                loop = _Loop(group, members, stop, reported, how_to_continue=how_to_continue, progress=progress)
+                (ended,) = loop.train()
+            if ended.trained is None:
+                raise ended.error or AssertionError
             checkpoints.wait()
-            step, best = course.step, course.best
-            if plan.reached(best):
-                reached = course.scores[task.monitor]
-                progress.log(f"stopped at step {step}: {task.monitor} has reached the target, {reached:.4g}")
-            elif step < plan.total_steps:
-                progress.log(f"stopped at step {step}: {task.monitor} has not improved since step {best.step}")
-    return Trained(parallel.on_one_device(state), course.scores)
+            if plan.reached(history.best, metric):
+                reached = metric.format(history.scores[metric.name])
+                progress.log(f"stopped at step {history.step}: {metric.name} has reached the target, {reached}")
+            elif history.step < plan.total_steps:
+                since = f"has not improved since step {history.best.step}"
+                progress.log(f"stopped at step {history.step}: {metric.name} {since}")
+    return dataclasses.replace(ended.trained, state=program.parallel.on_one_device(ended.trained.state))
+
+
+def train_together(
+    vectorized: VectorizedProgram,
+    runs: Sequence[Run],
+    *,
+    size: int,
+    on_evaluation: Callable[[int, int, Mapping[str, float]], bool],
+) -> Iterator[Ended]:
+    """Trains several runs together, each from its newest checkpoint, and yields each when it has ended.
+
+    Args:
+      vectorized: The compiled functions that all runs share.
+      runs: The runs; their folders exist.
+      size: How many of them are put side by side, see :meth:`VectorizedProgram.fitting`.
+      on_evaluation: Called with the index of a run, the number of its evaluation, from 1, and the scores; returns
+        whether to stop the run there. What it raises ends all runs, which can be continued.
+
+    Raises:
+      Interrupted: SIGTERM or Ctrl-C; all states are saved.
+      OSError: The disk is full; earlier checkpoints are intact.
+    """
+    with contextlib.ExitStack() as opened, StopRequest() as stop:
+        checkpoints = [opened.enter_context(Checkpoints(run.directory / "checkpoints")) for run in runs]
+        at_step: dict[int, list[tuple[_Member, TrainState]]] = {}
+        for index, start in enumerate(_starts(vectorized, runs, checkpoints)):
+            run, step = runs[index], int(start.state.step)
+            plan, metric = run.program.plan, run.program.check()
+            history = opened.enter_context(
+                open_history(run.directory, plan, metric, checkpoints[index], step=step, notes=start.notes)
+            )
+            if history.ended:
+                yield Ended(index, history.evaluation, 0.0, Trained(start.state, history.scores))
+            else:
+                at_step.setdefault(step, []).append((_Member(index, history), start.state))
+        while at_step:  # of several steps only where saving was cut short
+            pairs = at_step.pop(min(at_step))
+            members = [member for member, _ in pairs]
+            values = [runs[member.index].program.hyperparameters for member in members]
+            indices, states = [member.index for member in members], [state for _, state in pairs]
+            with Stacks(vectorized, indices, values, states, size) as group:
+                del pairs, states  # whose memory the runs need
+                yield from _Loop(group, members, stop, on_evaluation, save_seconds=_SAVE_SECONDS).train()
+
+
+def _starts(vectorized: VectorizedProgram, runs: Sequence[Run], checkpoints: Sequence[Checkpoints]) -> list[Checkpoint]:
+    """Each run's newest whole checkpoint, or its state before the first step without notes."""
+
+    def restored(own: Checkpoints) -> Checkpoint | None:
+        try:
+            return own.restore(vectorized.program.template) if own.steps() else None
+        except NoWholeCheckpointError as error:
+            print(f"beginning again: {error}", flush=True)
+            own.remove_all()
+            return None
+
+    found = [restored(own) for own in checkpoints]
+    if all(found):
+        return [checkpoint for checkpoint in found if checkpoint is not None]
+    first = vectorized.first_states([run.seed for run in runs], [run.program.hyperparameters for run in runs])
+    return [checkpoint or Checkpoint(state, {}) for checkpoint, state in zip(found, first, strict=True)]
+
+
+@dataclasses.dataclass
+class _Member:
+    """One run under way.
+
+    Attributes:
+      index: Which one.
+      history: So far.
+      best: The state of its best evaluation, and what it is to be saved with, until that is done.
+      seconds: Its share of the time.
+      trained: What came out, when it has ended.
+      stopped: Whether ``on_evaluation`` has ended it.
+      error: Why it failed.
+    """
+
+    index: int
+    history: History
+    best: tuple[TrainState, dict[str, Any]] | None = None
+    seconds: float = 0.0
+    trained: Trained | None = None
+    stopped: bool = False
+    error: UsageError | None = None
+
+    def ended(self) -> Ended:
+        return Ended(self.index, self.history.evaluation, self.seconds, self.trained, self.stopped, self.error)
+
+
+class _Loop:
+    """Runs that stand at the same step, trained to their ends.
+
+    Args:
+      group: The runs.
+      members: The same.
+      stop: Asked between compiled calls.
+      on_evaluation: See :func:`train_together`.
+      save_seconds: The least time between checkpoints; 0 to save at each evaluation.
+      how_to_continue: Shown when interrupted.
+      progress: Shows the first run.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        members: Sequence[_Member],
+        stop: StopRequest,
+        on_evaluation: Callable[[int, int, Mapping[str, float]], bool],
+        *,
+        save_seconds: float = 0.0,
+        how_to_continue: str = "",
+        progress: Progress | None = None,
+    ) -> None:
+        self._group, self._members, self._stop, self._on_evaluation = group, list(members), stop, on_evaluation
+        self._save_seconds, self._saved_at, self._saving = save_seconds, time.monotonic(), 0.0
+        self._how_to_continue, self._progress = how_to_continue, progress
+
+    def train(self) -> Iterator[Ended]:
+        """Yields each run when it has ended; see :func:`train_together` for what is raised."""
+        while self._members:
+            started, members, first = time.perf_counter(), self._members, self._members[0].history
+            plan, count = first.plan, first.plan.call_length(first.step)
+            step = first.step + count
+            with nans_located(first.step):
+                metrics = self._group.advance(count)
+            self._after_call(count, metrics)
+            speed = count * plan.batch_size / (time.perf_counter() - started)
+            for member in self._members:
+                member.history.log.write_speed(step=step, examples_per_second=speed)
+            if self._members and plan.evaluates_at(step):
+                self._after_evaluation(self._group.evaluate())
+            if self._progress is not None and members[0].error is None:
+                scores = {**first.train_scores, **first.scores}
+                self._progress.update(step=step, scores=scores, examples_per_second=speed)
+            for member in members:
+                member.seconds += (time.perf_counter() - started) / len(members)
+            ended = [member for member in members if member not in self._members]
+            if self._members:
+                self._stop_if_asked(step)
+            for number, member in enumerate(ended, start=1):
+                yield member.ended()
+                if self._members or number < len(ended):
+                    self._stop_if_asked(step)
+            self._group.keep([member.index for member in self._members])
+
+    def _after_call(self, count: int, metrics: Mapping[int, Metrics]) -> None:
+        for member in self._members:
+            with _failure_of(member):
+                member.history.after_call(count, metrics[member.index])
+        self._members = [member for member in self._members if member.error is None]
+
+    def _after_evaluation(self, scores: Mapping[int, dict[str, float]]) -> None:
+        for member in self._members:
+            with _failure_of(member):
+                member.history.after_evaluation(scores[member.index])
+        self._members = [member for member in self._members if member.error is None]
+        due = time.monotonic() - self._saved_at >= max(self._save_seconds, _SAVE_SHARE * self._saving)
+        due = due or not self._save_seconds
+        if due:
+            self._save_all()
+        for member in self._members:
+            history = member.history
+            if not due and history.best.step == history.step:
+                member.best = self._group.state(member.index), history.note()
+            member.stopped = self._on_evaluation(member.index, history.evaluation, history.scores) and not history.ended
+            if member.stopped or history.ended:
+                self._save(member)
+                member.trained = Trained(self._group.state(member.index), history.scores)
+        self._members = [member for member in self._members if member.trained is None]
+
+    def _stop_if_asked(self, step: int) -> None:
+        """Saves what is left and ends, if that has been asked of any of the processes."""
+        number = agreed(self._stop.signal or 0)
+        if number:
+            self._save_all()
+            for member in self._members:
+                member.history.checkpoints.wait()
+            to_continue = f"; to continue: {self._how_to_continue}" if self._how_to_continue else ""
+            signal = signals.Signals(number)
+            raise Interrupted(signal, f"stopped by {signal.name} at step {step}, saved{to_continue}")
+
+    def _save_all(self) -> None:
+        started = time.monotonic()
+        for member in self._members:
+            self._save(member)
+        self._saved_at, self._saving = time.monotonic(), time.monotonic() - started
+
+    def _save(self, member: _Member) -> None:
+        """Saves the best state, if that is not done, and the one that the run is in."""
+        history = member.history
+        if member.best is not None and history.best.step != history.step:
+            state, note = member.best
+            history.checkpoints.save(state, **note)
+        history.save(self._group.state(member.index))
+        member.best = None
 
 
 @contextlib.contextmanager
-def _steps_and_examples(
-    task: Task, program: Program, plan: Plan, parallel: Parallel, seed: int
-) -> Iterator[tuple[Any, Any]]:
-    """The compiled ``steps(state, (numbers, examples), count)``, and the examples: on the devices, or from a stream."""
-    if isinstance(task.train_examples, Stream):
-        key, sizes = jax.random.key(seed), {"batch_size": plan.batch_size, "total_steps": plan.total_steps}
-        with Feed(task.train_examples, key, **sizes, parallel=parallel) as feed:
-            yield make_streamed_steps(program.compiled_streamed_step), feed
-    else:
-        yield program.compiled_steps, parallel.replicate(task.train_examples)
+def _failure_of(member: _Member) -> Iterator[None]:
+    """A mistake that ends one run and leaves the others alone."""
+    try:
+        yield
+    except UsageError as error:
+        member.error = error

@@ -1,4 +1,4 @@
-"""What happens when the loss stops being a number: the run ends with a line that says where and what to do."""
+"""Losses that are not finite: the run ends with a line that says where, and what to do."""
 
 import contextlib
 import math
@@ -11,7 +11,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.train.checkpoints import Checkpoints
 from cnn_jax.train.step import Metrics
 
-_MEND = "lower config.optimizer.learning_rate"
+_FIX = "lower config.optimizer.learning_rate"
 
 
 def count_skipped(metrics: Metrics) -> int:
@@ -23,14 +23,14 @@ def require_finite(metrics: Metrics, *, first_step: int, skipped: int, most: int
     """Ends the run if a loss is not finite, or too many steps were skipped.
 
     Args:
-      metrics: of the steps of one call.
-      first_step: the number of steps before them.
-      skipped: how many steps of the run were skipped so far.
-      most: how many may be.
-      checkpoints: of the run; they are kept.
+      metrics: Of the steps of one call.
+      first_step: The number of steps before them.
+      skipped: How many steps of the run were skipped so far.
+      most: How many may be.
+      checkpoints: Of the run; they are kept.
 
     Raises:
-      UsageError: the run must end.
+      UsageError: The run must end.
     """
     losses = np.asarray(metrics["loss"][0])
     if np.isfinite(losses).all() and skipped <= most:
@@ -39,23 +39,24 @@ def require_finite(metrics: Metrics, *, first_step: int, skipped: int, most: int
     if skipped > most:
         raise UsageError(
             f"{skipped} of the first {first_step + len(losses)} steps were skipped, because their loss or gradient was "
-            f"not finite, and max_skipped={most}; {where}; {_MEND}"
+            f"not finite, and max_skipped={most}; {where}; {_FIX}"
         )
     step = first_step + int(np.argmin(np.isfinite(losses))) + 1
-    raise UsageError(f"the loss is {losses[step - first_step - 1]} at step {step}; {where}; {_MEND}")
+    raise UsageError(f"the loss is {losses[step - first_step - 1]} at step {step}; {where}; {_FIX}")
 
 
 def require_finite_scores(scores: Mapping[str, float], *, step: int, checkpoints: Checkpoints) -> None:
     """Ends the run, before such a state is saved, if a loss of an evaluation is not finite.
 
-    It is not when the last step before the evaluation spoilt the weights, which its own loss does not tell.
+    This happens when the last step before the evaluation made the weights infinite or NaN: the loss of a step is that
+    of the weights before it.
 
     Raises:
-      UsageError: the run must end.
+      UsageError: The run must end.
     """
     for name, value in scores.items():
         if name.endswith("/loss") and not math.isfinite(value):
-            raise UsageError(f"the {name} is {value} after step {step}; {_what_is_kept(checkpoints)}; {_MEND}")
+            raise UsageError(f"the {name} is {value} after step {step}; {_what_is_kept(checkpoints)}; {_FIX}")
 
 
 def _what_is_kept(checkpoints: Checkpoints) -> str:
@@ -73,4 +74,4 @@ def nans_located(step: int) -> Iterator[None]:
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if "site-packages" not in frame.filename]
         code = f"{own[-1].filename}:{own[-1].lineno}, in {own[-1].name}: {own[-1].line}"
-        raise UsageError(f"in step {step + 1}: {error}, at {code}; --debug shows how it came there") from error
+        raise UsageError(f"in step {step + 1}: {error}, at {code}") from error

@@ -30,7 +30,6 @@ def create_optimizer(
     clip_norm: Number = 0.0,
     lookahead: int = 0,
     rate_factors: Sequence[tuple[str, float]] = (),
-    freeze: Sequence[str] = (),
     params: PyTree | None = None,
 ) -> optax.GradientTransformation:
     """An optimiser by name, whose state always has the same structure for one set of options.
@@ -38,20 +37,19 @@ def create_optimizer(
     Args:
       name: ``'sgd'`` (with momentum), ``'nesterov'``, ``'adagrad'``, ``'rmsprop'``, ``'adam'``, ``'adamw'``, ``'lars'``
         or ``'muon'``; or ``'lookahead'``: SGD with momentum, and ``lookahead=5`` if none is given.
-      learning_rate: a number or a schedule.
-      momentum: of SGD, RMSprop, LARS and Muon; Adam's first decay rate; Adagrad has none.
-      weight_decay: a pull on the kernels towards zero, biases and norms spared. It is added to the gradient (the
+      learning_rate: A number or a schedule.
+      momentum: Of SGD, RMSprop, LARS and Muon; Adam's first decay rate; Adagrad has none.
+      weight_decay: A pull on the kernels towards zero, biases and norms spared. It is added to the gradient (the
         classical L2 penalty), except for AdamW and Muon, which shrink the kernels by it themselves.
-      clip_norm: the most that the gradient may measure, over all parameters together; 0 for no limit.
-      lookahead: every so many steps the parameters go back half of the way they have come since; 0 for never.
-      rate_factors: pairs of a pattern, as in ``freeze``, and what multiplies the updates of the parameters that match
-        it, in SGD as if it multiplied their learning rate; of several patterns the first that matches counts.
-      freeze: patterns of the names of parameters that stay as they are: ``'c1/*'``, ``'*/bias'``, or ``'c1'`` for all
-        that is in it.
-      params: the parameters, or their shapes; needed to check the patterns.
+      clip_norm: The most that the gradient may measure, over all parameters together; 0 for no limit.
+      lookahead: Every so many steps the parameters go back half of the way they have come since; 0 for never.
+      rate_factors: Pairs of a pattern of parameter names (``'c1/*'``, ``'*/bias'``, or ``'c1'`` for all that is in it)
+        and what multiplies the updates of the parameters that match it, in SGD as if it multiplied their learning rate;
+        of several patterns the first that matches counts.
+      params: The parameters, or their shapes; needed to check the patterns.
 
     Raises:
-      UsageError: an unknown name, a number out of its range, or a pattern that no parameter matches.
+      UsageError: An unknown name, a number out of its range, or a pattern that no parameter matches.
 
     References:
       Duchi et al., Adaptive subgradient methods, 2011 (Adagrad). Tieleman and Hinton, lecture 6.5, 2012 (RMSprop).
@@ -82,7 +80,6 @@ def create_optimizer(
         optimizer = optax.chain(optimizer, _scaled(rate_factors, params))
     if lookahead:
         optimizer = _lookahead(optimizer, lookahead)
-    optimizer = _frozen(optimizer, freeze, params) if freeze else optimizer
     return optimizer._replace(
         init=with_standard_promotion(optimizer.init), update=with_standard_promotion(optimizer.update)
     )
@@ -178,20 +175,15 @@ def _lookahead(inner: optax.GradientTransformation, period: int) -> optax.Gradie
     return optax.GradientTransformation(init, update)
 
 
-def _names_checked(option: str, patterns: Sequence[str], params: PyTree | None) -> list[str]:
-    """The names of all parameters, of which each pattern must match some."""
-    names = jax.tree.leaves(parameter_names(params))
-    for pattern in patterns:
-        if not any(matching(name, [pattern]) for name in names):
-            groups = {name.rpartition("/")[0] for name in names}
-            raise UsageError(f"{option}={pattern!r} matches no parameter; {nearest(pattern, {*names, *groups})}")
-    return names
-
-
 def _scaled(factors: Sequence[tuple[str, float]], params: PyTree | None) -> optax.GradientTransformation:
     if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in factors):
         raise UsageError(f"optimizer.rate_factors={factors!r} must be pairs, such as (('*/bias', 2.0),)")
-    _names_checked("optimizer.rate_factors", [pattern for pattern, _ in factors], params)
+    names = jax.tree.leaves(parameter_names(params))
+    for pattern, _ in factors:
+        if not any(matching(name, [pattern]) for name in names):
+            groups = {name.rpartition("/")[0] for name in names}
+            near = nearest(pattern, {*names, *groups})
+            raise UsageError(f"optimizer.rate_factors={pattern!r} matches no parameter that is trained; {near}")
 
     def factor(name: str) -> float:
         return next((factor for pattern, factor in factors if matching(name, [pattern])), 1.0)
@@ -199,16 +191,3 @@ def _scaled(factors: Sequence[tuple[str, float]], params: PyTree | None) -> opta
     return optax.stateless(
         lambda updates, _: jax.tree.map(lambda name, update: factor(name) * update, parameter_names(updates), updates)
     )
-
-
-def _frozen(
-    optimizer: optax.GradientTransformation, patterns: Sequence[str], params: PyTree | None
-) -> optax.GradientTransformation:
-    names = _names_checked("freeze", patterns, params)
-    if all(matching(name, patterns) for name in names):
-        raise UsageError(f"freeze={tuple(patterns)} matches every parameter: nothing would be trained")
-
-    def labels(params: PyTree) -> PyTree:
-        return jax.tree.map(lambda name: "frozen" if matching(name, patterns) else "trained", parameter_names(params))
-
-    return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)

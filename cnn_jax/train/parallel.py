@@ -1,11 +1,11 @@
-"""One run on many devices, and in many processes: who holds what, and where sums over the batch are taken.
+"""One run on many devices, and in many processes: which device holds what, and where sums over the batch are taken.
 
-The loop and the step are written once, for one device, and call :class:`Parallel` at the few places where devices
+The loop and the step are written once, for one device, and call :class:`DataParallel` at the few places where devices
 matter. With ``mode='jit'`` a mesh has all devices on one axis, ``'data'``; every array has a ``NamedSharding`` over it,
 and XLA derives the communication from two of them: batches are split, parameters are whole on each device. All sums
 and means, those of batch normalisation among them, are over the whole batch, and random numbers do not depend on the
 number of devices. With ``mode='pmap'`` each device runs the step on its part of the batch, and gradients are averaged:
-the older way, small enough to be read at one sitting, with statistics and random numbers of each device's own.
+the older way, with statistics and random numbers of each device's own.
 """
 
 import dataclasses
@@ -28,18 +28,18 @@ _T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Parallel:
+class DataParallel:
     """Which devices a run uses, and how.
 
     Attributes:
       mode: ``'jit'`` or ``'pmap'``, see above; they end with the same parameters, to rounding, where neither batch
         statistics nor random numbers enter. ``'pmap'`` is for one process.
-      num_devices: how many devices, the first ones; None for all, of all processes.
-      shard_parameters: keep each array of the parameters and of the optimiser in parts, one a device, along its longest
+      num_devices: How many devices, the first ones; None for all, of all processes.
+      shard_parameters: Keep each array of the parameters and of the optimiser in parts, one a device, along its longest
         axis that divides, and gather it where it is used (FSDP: Zhao et al., 2023); for ``'jit'``.
 
     Raises:
-      UsageError: an unknown mode, or options that do not go with it.
+      UsageError: An unknown mode, or options that do not go with it.
     """
 
     mode: str = "jit"
@@ -189,7 +189,7 @@ def _same(tree: _T) -> _T:  # one function, so that it is compiled once
     return tree
 
 
-ONE_DEVICE = Parallel(num_devices=1)
+ONE_DEVICE = DataParallel(num_devices=1)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

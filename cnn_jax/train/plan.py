@@ -1,9 +1,12 @@
 """How long to train and how often to look, as arithmetic on steps: nothing of it has to be saved."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from cnn_jax.data.batches import steps_per_epoch
 from cnn_jax.errors import UsageError
+from cnn_jax.metrics import Metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,14 +14,14 @@ class Plan:
     """How long to train and how often to look, in steps.
 
     Attributes:
-      batch_size: examples a step.
-      num_examples: examples in the training set; a last, smaller batch of an epoch is left out.
-      total_steps: steps in the whole run.
-      evaluate_every: steps between evaluations; the end is always evaluated, and each evaluation saves a checkpoint.
-      steps_per_call: the most steps in one compiled call; scores are recorded and signals answered between calls.
-      patience: training ends at an evaluation that comes so many steps after the best one; 0 for never.
-      target: training ends at an evaluation whose score is at least this; None for never.
-      max_skipped: the most steps that may be skipped because their loss or gradient was not finite.
+      batch_size: Examples a step.
+      num_examples: Examples in the training set; a last, smaller batch of an epoch is left out.
+      total_steps: Steps in the whole run.
+      evaluate_every: Steps between evaluations; the end is always evaluated, and each evaluation saves a checkpoint.
+      steps_per_call: The most steps in one compiled call; scores are recorded and signals answered between calls.
+      patience: Training ends at an evaluation that comes so many steps after the best one; 0 for never.
+      target: Training ends at an evaluation whose monitored score is at least as good as this; None for never.
+      max_skipped: The most steps that may be skipped because their loss or gradient was not finite.
     """
 
     batch_size: int
@@ -66,29 +69,43 @@ class Plan:
         """Whether the loop evaluates and saves after ``step`` steps."""
         return step == self.total_steps or (step > 0 and step % self.evaluate_every == 0)
 
-    def ends_at(self, step: int, best: "Best") -> bool:
+    def check_target(self, metric: Metric) -> None:
+        """Rejects a target that is no value of the metric: one outside 0 to 1 for a fraction of 1."""
+        if self.target is not None and metric.is_fraction and not 0 <= self.target <= 1:
+            raise UsageError(f"target={self.target} must be a fraction of 1, such as 0.99, since {metric.name} is one")
+
+    def ends_at(self, step: int, best: "Best", metric: Metric) -> bool:
         """Whether the run is over after ``step`` steps: all are made, or the target is reached, or patience ends."""
         impatient = self.patience > 0 and self.evaluates_at(step) and step - best.step >= self.patience
-        return step >= self.total_steps or impatient or self.reached(best)
+        return step >= self.total_steps or impatient or self.reached(best, metric)
 
-    def reached(self, best: "Best") -> bool:
+    def reached(self, best: "Best", metric: Metric) -> bool:
         """Whether the best evaluation is good enough to end the run."""
-        return self.target is not None and best.score is not None and best.score >= self.target
+        return self.target is not None and metric.reaches(best.value, self.target)
 
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The best evaluation so far, as the checkpoints carry it.
+    """The best evaluation so far: its step and the value of the monitored metric.
 
-    >>> best = Best().after(10, 0.5).after(20, 0.7).after(30, 0.7)
-    >>> best
-    Best(step=20, score=0.7)
+    >>> accuracy = Metric("validation/accuracy", better="higher")
+    >>> Best().after(10, 0.5, accuracy).after(20, 0.7, accuracy).after(30, 0.7, accuracy)
+    Best(step=20, value=0.7)
     """
 
     step: int = 0
-    score: float | None = None
+    value: float | None = None
 
-    def after(self, step: int, score: float) -> "Best":
-        """The best, now that the evaluation at ``step`` gave ``score``; of equal ones the first."""
-        better = score == score and (self.score is None or score > self.score)  # NaN is never the best
-        return Best(step, score) if better else self
+    def after(self, step: int, value: float, metric: Metric) -> "Best":
+        """The best, now that the evaluation at ``step`` gave ``value``; of equal ones the first."""
+        return Best(step, value) if metric.is_better(value, than=self.value) else self
+
+    def to_json(self, metric: Metric) -> dict[str, Any]:
+        """As checkpoints note it: the score of a checkpoint is such that higher is better."""
+        return {"step": self.step, "score": None if self.value is None else metric.utility(self.value)}
+
+    @staticmethod
+    def from_json(fields: Mapping[str, Any], metric: Metric) -> "Best":
+        """What :meth:`to_json` wrote; nothing for no fields."""
+        score = fields.get("score")
+        return Best(fields.get("step", 0), None if score is None else metric.utility(score))

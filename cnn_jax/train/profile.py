@@ -15,11 +15,11 @@ def profile_steps(steps: Any, state: TrainState, examples: Any, count: int, dire
     They are made twice, the first time to compile them.
 
     Args:
-      steps: compiled, ``steps(state, examples, count)``; it may donate the state.
-      state: to start from.
-      examples: to learn from, as the steps take them.
-      count: how many steps; without any left nothing is traced.
-      directory: where the trace is put.
+      steps: Compiled, ``steps(state, examples, count)``; it may donate the state.
+      state: To start from.
+      examples: To learn from, as the steps take them.
+      count: How many steps; without any left nothing is traced.
+      directory: Where the trace is put.
 
     Returns:
       A line that says where it is and what opens it.

@@ -1,13 +1,14 @@
-"""What a run computes: its functions, compiled with the numbers of its config as arguments of theirs.
+"""What a run computes: its task, its plan, its devices, and the functions compiled for them.
 
-A learning rate that is a constant of a compiled program makes another program of every learning rate. As an argument it
-does not: runs that differ in such numbers alone, and in their seeds, share one, in one process and, through JAX's
-compilation cache, in many.
+A learning rate that is a constant of a compiled function makes another function of every learning rate. As an argument
+it does not: runs that differ in such hyperparameters alone, and in their seeds, share one, in one process and, through
+JAX's compilation cache, in many. These are the traced hyperparameters.
 """
 
+import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,17 +16,18 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from cnn_jax.data.stream import Stream
+from cnn_jax.metrics import Metric, metric_of
 from cnn_jax.ops.arguments import Number
 from cnn_jax.runtime.xla import options_for_single_use
 from cnn_jax.train.evaluation import Evaluations
 from cnn_jax.train.feed import streamed_evaluation, streamed_step
-from cnn_jax.train.parallel import ONE_DEVICE, Parallel
+from cnn_jax.train.parallel import ONE_DEVICE, DataParallel
 from cnn_jax.train.plan import Plan
 from cnn_jax.train.state import TrainState
 from cnn_jax.train.step import Batch, Evaluate, Examples, Step, scanned_steps, whole_evaluation
 
-Numbers = Mapping[str, Number]
-"""Dotted key of a config -> number, which may be a value of the program that is being compiled."""
+Hyperparameters = Mapping[str, Number]
+"""Dotted key of a config -> number; while a function is being compiled, the traced value that stands for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Task:
     """What the loop has to know of an experiment: pure functions, and examples as dicts of arrays with a leading axis.
 
     Attributes:
-      init: the state before the first step, from the run's root key.
-      step: one optimiser step, ``step(state, batch) -> (state, metrics)``; a metric named ``'loss'`` must stay finite.
-      evaluate: the metrics of one batch that has a ``'mask'``, ``evaluate(state, batch) -> metrics``.
-      train_examples: what is learned from: arrays, or a stream of them from disk.
-      eval_examples: split -> examples or stream, scored whenever the loop evaluates.
-      monitor: ``'split/metric'``, by which the best checkpoint is chosen; higher is better, except for a loss.
+      init: The state before the first step, from the run's root key.
+      step: One optimiser step, ``step(state, batch) -> (state, metrics)``; a metric named ``'loss'`` must stay finite.
+      evaluate: The metrics of one batch that has a ``'mask'``, ``evaluate(state, batch) -> metrics``.
+      train_examples: What is learned from: arrays, or a stream of them from disk.
+      eval_examples: Split -> examples or stream, scored whenever the loop evaluates.
+      metrics: What the metrics of ``step`` and ``evaluate`` mean. Those that are not declared are recorded, but not
+        shown, and nothing can be chosen by them.
+      monitor: ``'split/metric'``, by which the best checkpoint is chosen and training may end early.
     """
 
     init: Callable[[Key[Array, ""]], TrainState]
@@ -46,70 +50,180 @@ class Task:
     evaluate: Evaluate
     train_examples: Examples | Stream
     eval_examples: Mapping[str, Examples | Stream]
+    metrics: Sequence[Metric]
     monitor: str
+
+    @property
+    def monitored(self) -> Metric:
+        """The metric of ``monitor``, with its full name.
+
+        Raises:
+          UsageError: There is no such split or metric.
+        """
+        return metric_of(self.monitor, self.metrics, splits=self.eval_examples, what=f"monitor={self.monitor!r}")
 
 
 class Program:
-    """The functions of all runs that differ in numbers alone, traced and compiled once for all of them.
-
-    ``steps`` and ``evaluation`` are the pure functions of :func:`~cnn_jax.train.step.scanned_steps` and
-    :func:`~cnn_jax.train.step.whole_evaluation`, but take the pair ``(numbers, examples)`` in place of the examples.
-    ``compiled_steps``, ``compiled_evaluation`` and, with batches from a stream, ``compiled_streamed_step`` and
-    ``compiled_streamed_evaluation`` do, too.
+    """A task with its plan, its devices and its traced hyperparameters, and the functions compiled for them.
 
     Args:
-      task: what to learn, from the numbers of a run; while it is compiled, from what stands for them.
-      plan: of these runs.
-      parallel: the devices.
+      task: What to learn; or a function that makes it of traced hyperparameters, for programs that share what is
+        compiled, see :meth:`bind`. The function is also called with tracers in place of numbers.
+      plan: For how long to train.
+      hyperparameters: The values of the traced hyperparameters; by default none are traced.
+      parallel: The devices.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from cnn_jax.train.state import create_state
+    >>> from cnn_jax.train.step import make_step
+    >>> def loss(params, model_state, batch, key):
+    ...     value = jnp.mean((params["w"] - batch["x"]) ** 2)
+    ...     return value, ({"loss": (value, jnp.ones(()))}, model_state)
+    >>> def task(hyperparameters):
+    ...     optimizer = optax.sgd(hyperparameters["learning_rate"])
+    ...     init = lambda key: create_state(key, {"w": jnp.zeros(())}, {}, optimizer)
+    ...     examples = {"x": jnp.ones(4)}
+    ...     evaluate = lambda state, batch: {"loss": (jnp.zeros(()), jnp.ones(()))}
+    ...     metrics = [Metric("loss", better="lower")]
+    ...     return Task(init, make_step(loss, optimizer), evaluate, examples, {"test": examples}, metrics, "test/loss")
+    >>> plan = Plan(batch_size=2, num_examples=4, total_steps=2, evaluate_every=2)
+    >>> program = Program(task, plan, hyperparameters={"learning_rate": 0.5})
+    >>> for one in (program, program.bind({"learning_rate": 0.25})):
+    ...     state, _ = one.steps(one.first_state(seed=0), one.task.train_examples, 2)
+    ...     print(state.params["w"])
+    1.0
+    0.75
     """
 
-    def __init__(self, task: Callable[[Numbers], Task], plan: Plan, parallel: Parallel = ONE_DEVICE) -> None:
-        def with_numbers(make: Callable[[Task], Callable[..., Any]]) -> Callable[..., Any]:
-            def function(state: TrainState, given: tuple[Numbers, Batch], *others: Any) -> Any:
-                numbers, examples = given
-                return make(task(numbers))(state, examples, *others)
+    def __init__(
+        self,
+        task: Task | Callable[[Hyperparameters], Task],
+        plan: Plan,
+        *,
+        hyperparameters: Hyperparameters | None = None,
+        parallel: DataParallel = ONE_DEVICE,
+    ) -> None:
+        self.plan, self.parallel, self.hyperparameters = plan, parallel, dict(hyperparameters or {})
+        self._make_task: Callable[[Hyperparameters], Task] = (lambda _: task) if isinstance(task, Task) else task
+        self.functions = Functions(self._make_task, plan, parallel)
+
+    def bind(self, hyperparameters: Hyperparameters) -> "Program":
+        """The program with other values of the same traced hyperparameters; they share what is compiled.
+
+        Raises:
+          UsageError: See :meth:`check`.
+        """
+        other = copy.copy(self)
+        other.hyperparameters = dict(hyperparameters)
+        vars(other).pop("task", None)
+        other.check()
+        return other
+
+    def check(self) -> Metric:
+        """Finds mistakes before anything is written or compiled.
+
+        Returns:
+          The monitored metric.
+
+        Raises:
+          UsageError: A hyperparameter is out of its range, or the monitor, the target or the batch size does not fit.
+        """
+        metric = self.task.monitored
+        self.plan.check_target(metric)
+        self.parallel.check_batch(self.plan.batch_size)
+        return metric
+
+    @functools.cached_property
+    def task(self) -> Task:
+        """The task with these hyperparameters.
+
+        Raises:
+          UsageError: One of them is out of its range.
+        """
+        return self._make_task(self.hyperparameters)
+
+    @property
+    def template(self) -> TrainState:
+        """Shapes, dtypes and shardings of a state."""
+        return self.functions.template(self.hyperparameters)
+
+    def first_state(self, seed: int) -> TrainState:
+        """The state before the first step, on the devices that are to hold it."""
+        return self.functions.first_state(seed, self.hyperparameters)
+
+    def steps(self, state: TrainState, examples: Batch, count: int) -> tuple[TrainState, Any]:
+        """Makes ``count`` steps on examples that are on the devices; the state is donated."""
+        return self.functions.compiled_steps(state, (self.hyperparameters, examples), count)
+
+    def streamed_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
+        """Makes one step on a batch; the state is donated."""
+        return self.functions.compiled_streamed_step(state, (self.hyperparameters, batch), 1)
+
+    def evaluations(self) -> Evaluations:
+        """Scores of states on the task's sets, which are placed on the devices."""
+
+        def bound(compiled: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda state, examples, *others: compiled(state, (self.hyperparameters, examples), *others)
+
+        functions = self.functions
+        in_memory, streamed = bound(functions.compiled_evaluation), bound(functions.compiled_streamed_evaluation)
+        examples, size = self.task.eval_examples, self.plan.batch_size
+        return Evaluations(in_memory, streamed, examples, batch_size=size, parallel=self.parallel)
+
+
+class Functions:
+    """The functions of all programs that differ in their traced hyperparameters alone, compiled once for all of them.
+
+    ``steps`` and ``evaluation`` are the pure functions of :func:`~cnn_jax.train.step.scanned_steps` and
+    :func:`~cnn_jax.train.step.whole_evaluation`, but take the pair ``(hyperparameters, examples)`` in place of the
+    examples; so do the compiled ones.
+
+    Args:
+      make_task: The task, from traced hyperparameters.
+      plan: Of these programs.
+      parallel: The devices.
+    """
+
+    def __init__(self, make_task: Callable[[Hyperparameters], Task], plan: Plan, parallel: DataParallel) -> None:
+        def of_task(make: Callable[[Task], Callable[..., Any]]) -> Callable[..., Any]:
+            def function(state: TrainState, given: tuple[Hyperparameters, Batch], *others: Any) -> Any:
+                hyperparameters, examples = given
+                return make(make_task(hyperparameters))(state, examples, *others)
 
             return function
 
-        self._task, self._plan, self._parallel = task, plan, parallel
+        self._make_task, self._parallel = make_task, parallel
+        self._template: TrainState | None = None
         sizes = {"batch_size": plan.batch_size, "num_examples": plan.num_examples}
-        self.steps = with_numbers(lambda task: scanned_steps(task.step, **sizes, parallel=parallel))
-        self.evaluation = with_numbers(lambda task: whole_evaluation(task.evaluate, parallel=parallel))
-        one_step = with_numbers(lambda task: streamed_step(task.step, parallel=parallel))
-        of_batch = with_numbers(lambda task: streamed_evaluation(task.evaluate, parallel=parallel))
+        self.steps = of_task(lambda task: scanned_steps(task.step, **sizes, parallel=parallel))
+        self.evaluation = of_task(lambda task: whole_evaluation(task.evaluate, parallel=parallel))
+        one_step = of_task(lambda task: streamed_step(task.step, parallel=parallel))
+        of_batch = of_task(lambda task: streamed_evaluation(task.evaluate, parallel=parallel))
         self.compiled_steps, self.compiled_streamed_step = map(parallel.compile_steps, (self.steps, one_step))
         self.compiled_evaluation = parallel.compile_evaluation(self.evaluation)
         self.compiled_streamed_evaluation = parallel.compile_evaluation(of_batch)
 
-    def init(self, key: Key[Array, ""], numbers: Numbers) -> TrainState:
+    def init(self, key: Key[Array, ""], hyperparameters: Hyperparameters) -> TrainState:
         """The state before the first step, from the run's root key; pure."""
-        return self._task(numbers).init(key)
+        return self._make_task(hyperparameters).init(key)
+
+    def template(self, hyperparameters: Hyperparameters) -> TrainState:
+        """Shapes, dtypes and shardings of a state, which are the same for all hyperparameters."""
+        if self._template is None:
+            self._template = self._parallel.abstract(lambda: self.init(jax.random.key(0), hyperparameters))
+        return self._template
+
+    def first_state(self, seed: int, hyperparameters: Hyperparameters) -> TrainState:
+        """The state of a run before its first step."""
+        data = np.asarray(jax.random.key_data(jax.random.key(seed)))  # of which every process has the same
+        self.template(hyperparameters)
+        return self._compiled_init(data, hyperparameters)
 
     @functools.cached_property
-    def template(self) -> TrainState:
-        """Shapes, dtypes and shardings of a state."""
-        return self._parallel.abstract(lambda: self.init(jax.random.key(0), {}))
+    def _compiled_init(self) -> Callable[[np.ndarray, Hyperparameters], TrainState]:
+        def init(data: Array, hyperparameters: Hyperparameters) -> TrainState:
+            return self.init(jax.random.wrap_key_data(data), hyperparameters)
 
-    @functools.cached_property
-    def _compiled_init(self) -> Callable[[np.ndarray, Numbers], TrainState]:
-        def init(data: Array, numbers: Numbers) -> TrainState:
-            return self.init(jax.random.wrap_key_data(data), numbers)
-
-        shardings = self._parallel.shardings(self.template)
+        shardings = self._parallel.shardings(self._template)
         options = options_for_single_use(jax.default_backend())
         return jax.jit(init, out_shardings=shardings, compiler_options=options)
-
-    def first_state(self, seed: int, numbers: Numbers) -> TrainState:
-        """The state before the first step, on the devices that are to hold it."""
-        data = np.asarray(jax.random.key_data(jax.random.key(seed)))  # of which every process has the same
-        return self._compiled_init(data, numbers)
-
-    def evaluations(self, examples: Mapping[str, Examples | Stream], numbers: Numbers) -> Evaluations:
-        """Scores of states of the run with these numbers."""
-
-        def bound(compiled: Callable[..., Any]) -> Callable[..., Any]:
-            return lambda state, examples, *others: compiled(state, (numbers, examples), *others)
-
-        in_memory, streamed = bound(self.compiled_evaluation), bound(self.compiled_streamed_evaluation)
-        size, parallel = self._plan.batch_size, self._parallel
-        return Evaluations(in_memory, streamed, examples, batch_size=size, parallel=parallel)

@@ -1,4 +1,4 @@
-"""What a run writes down while it learns: ``metrics.jsonl``, continued without a seam after a kill, and TensorBoard."""
+"""The log of a run's scores: ``metrics.jsonl``, the same bytes with and without interruptions, and TensorBoard."""
 
 import contextlib
 import json
@@ -14,28 +14,28 @@ _FILE = "metrics.jsonl"
 _LONGEST_LINE = 1 << 16  # bytes
 
 
-class Records:
+class MetricsLog:
     """The scores of a run, one JSON object a line, and the same as TensorBoard events; a context manager.
 
     The file holds only what is a function of the run (step, epoch, split, scores), never times, so that a run that was
     killed and continued leaves the same bytes as one that was not. Times go to TensorBoard.
 
     Args:
-      directory: the run directory.
-      length: how many bytes of an earlier ``metrics.jsonl`` to keep: what :attr:`length` was when the checkpoint to
+      directory: The run directory.
+      length: How many bytes of an earlier ``metrics.jsonl`` to keep: what :attr:`length` was when the checkpoint to
         continue from was saved. Lines written after it are dropped; the resumed run writes them again.
-      step: the step of that checkpoint; TensorBoard hides the events after it.
+      step: The step of that checkpoint; TensorBoard hides the events after it.
     """
 
     def __init__(self, directory: Path, *, length: int = 0, step: int = 0) -> None:
         self._file = open(directory / _FILE, "ab")  # noqa: SIM115 - closed in __exit__
         self._file.truncate(length)
-        with _hidden("torch"):  # tensorboardX imports it for tensors, which there are none of: seconds at every start
+        with _hidden("torch"):  # tensorboardX imports it, which takes seconds, only to log torch tensors
             from tensorboardX import SummaryWriter
 
         self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=step or None, max_queue=1000)
 
-    def __enter__(self) -> "Records":
+    def __enter__(self) -> "MetricsLog":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,7 +64,7 @@ class Records:
 
 @contextlib.contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """A package that nobody has imported yet seems not to be installed."""
+    """Within it, a package that is not imported yet cannot be imported."""
     if package in sys.modules:
         yield
         return
@@ -75,7 +75,7 @@ def _hidden(package: str) -> Iterator[None]:
         del sys.modules[package]
 
 
-class NoRecords:
+class NoMetricsLog:
     """What processes other than the first write of the scores: nothing, since the first writes them once."""
 
     length = 0
@@ -88,13 +88,13 @@ class NoRecords:
 
 
 @contextlib.contextmanager
-def open_records(directory: Path, *, length: int = 0, step: int = 0) -> Iterator[Records | NoRecords]:
-    """The :class:`Records` of a run, in the process that writes them."""
+def open_metrics_log(directory: Path, *, length: int = 0, step: int = 0) -> Iterator[MetricsLog | NoMetricsLog]:
+    """The :class:`MetricsLog` of a run, in the process that writes them."""
     if not is_primary():
-        yield NoRecords()
+        yield NoMetricsLog()
         return
-    with Records(directory, length=length, step=step) as records:
-        yield records
+    with MetricsLog(directory, length=length, step=step) as log:
+        yield log
 
 
 def read_records(directory: Path) -> list[dict[str, Any]]:
@@ -111,9 +111,9 @@ def read_last_record(directory: Path) -> dict[str, Any]:
     """The newest line of a run's ``metrics.jsonl``, without reading the others.
 
     Raises:
-      OSError: there is no such file.
-      LookupError: it is empty.
-      ValueError: the line is only half written.
+      OSError: There is no such file.
+      LookupError: It is empty.
+      ValueError: The line is only half written.
     """
     with open(directory / _FILE, "rb") as file:
         file.seek(max(file.seek(0, os.SEEK_END) - _LONGEST_LINE, 0))

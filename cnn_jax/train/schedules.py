@@ -36,15 +36,15 @@ def learning_rate_schedule(
       name: ``'constant'``; ``'cosine'`` (Loshchilov & Hutter, 2017) or ``'linear'``, down to the end factor;
         ``'step'``, a drop at each of ``drops``; or ``'one_cycle'`` (Smith & Topin, 2018): a cosine from 1/25 of the
         peak up to it during the warm-up (by default three tenths of the run), and a cosine down to the end factor.
-      peak: the highest learning rate.
-      total_steps: the number of steps of the whole run, warm-up included.
-      warmup_steps: the number of steps over which the rate rises, from zero except for ``'one_cycle'``.
-      end_factor: the last learning rate as a fraction of the peak; for cosine, linear and one_cycle.
-      drops: the steps at which ``'step'`` multiplies the rate by the drop factor, counted from the start of the run.
-      drop_factor: what it multiplies by.
+      peak: The highest learning rate.
+      total_steps: The number of steps of the whole run, warm-up included.
+      warmup_steps: The number of steps over which the rate rises, from zero except for ``'one_cycle'``.
+      end_factor: The last learning rate as a fraction of the peak; for cosine, linear and one_cycle.
+      drops: The steps at which ``'step'`` multiplies the rate by the drop factor, counted from the start of the run.
+      drop_factor: What it multiplies by.
 
     Raises:
-      UsageError: an unknown name, a negative rate, a warm-up that is longer than the run, drops that are not in order
+      UsageError: An unknown name, a negative rate, a warm-up that is longer than the run, drops that are not in order
         within the run, or none for ``'step'``.
 
     >>> rate = learning_rate_schedule("linear", 1.0, total_steps=10, warmup_steps=2)

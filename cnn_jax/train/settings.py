@@ -1,7 +1,6 @@
 """The keys of a config that say how to train, the same for every experiment, and what is made of them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import optax
@@ -12,8 +11,9 @@ from cnn_jax import config as configs
 from cnn_jax.errors import UsageError
 from cnn_jax.train.durations import duration_in_steps
 from cnn_jax.train.optimizers import create_optimizer
-from cnn_jax.train.parallel import Parallel
+from cnn_jax.train.parallel import DataParallel
 from cnn_jax.train.plan import Plan
+from cnn_jax.train.program import Hyperparameters
 from cnn_jax.train.schedules import learning_rate_schedule
 from cnn_jax.train.step import Loss, Step, make_step
 
@@ -32,7 +32,7 @@ def default_settings() -> ConfigDict:
             "duration": "",  # of the run, instead of epochs
             "evaluate_every": "1 epoch",
             "early_stopping": "",  # a duration without improvement after which the run ends; empty for never
-            "target": 0.0,  # the accuracy at which the run ends, such as 0.99; 0 for none
+            "target": 0.0,  # a value of the monitored metric, such as 0.99, at which the run ends; 0 for none
             "steps_per_call": 100,
             "optimizer": {
                 "name": "nesterov",
@@ -48,7 +48,7 @@ def default_settings() -> ConfigDict:
                 "drop_factor": 0.1,
                 "rate_factors": (),  # (pattern of parameter names, factor): (("*/bias", 2.0),) for twice the rate
             },
-            "freeze": (),  # patterns of parameter names, such as 'c1/*'
+            "freeze": (),  # patterns of the paths of parameters that are not trained, such as 'c1/*'
             "ema_decay": 0.0,  # of the averaged weights that are evaluated; 0 for none
             "dtype": "float32",  # what the network computes in; parameters and statistics are float32
             "parallel": "jit",  # or 'pmap'
@@ -60,44 +60,44 @@ def default_settings() -> ConfigDict:
     )
 
 
-NUMBERS = tuple(
-    f"optimizer.{name}" for name in ("learning_rate", "momentum", "weight_decay", "clip_norm", "end_factor")
+TRACED_HYPERPARAMETERS = (
+    *(f"optimizer.{name}" for name in ("learning_rate", "momentum", "weight_decay", "clip_norm", "end_factor")),
+    "ema_decay",
 )
-NUMBERS += ("ema_decay",)
-"""Keys whose numbers a compiled program takes as arguments; an experiment has more. 0 says 'none': another program."""
+"""Keys whose values compiled functions take as arguments; an experiment has more. 0 means 'none': another function."""
 
 
-def numbers_of(config: ConfigDict, keys: Sequence[str]) -> dict[str, float]:
-    """The numbers of a config that its program takes as arguments.
+def traced_hyperparameters(config: ConfigDict, keys: Sequence[str]) -> dict[str, float]:
+    """The values of a config that its compiled functions take as arguments.
 
-    >>> numbers_of(default_settings(), NUMBERS)
+    >>> traced_hyperparameters(default_settings(), TRACED_HYPERPARAMETERS)
     {'optimizer.learning_rate': 0.05, 'optimizer.momentum': 0.9}
     """
     flat = configs.flatten(config)
     return {key: flat[key] for key in keys if flat.get(key)}
 
 
-def with_numbers(config: ConfigDict, numbers: Mapping[str, Any]) -> ConfigDict:
-    """A copy of a config with some numbers replaced by values of a program that is being compiled.
+def with_hyperparameters(config: ConfigDict, values: Hyperparameters) -> ConfigDict:
+    """A copy of a config with some values replaced, by numbers or by tracers of a function that is being compiled.
 
-    >>> with_numbers(default_settings(), {"optimizer.momentum": jax.numpy.float32(0.5)}).optimizer.momentum
+    >>> with_hyperparameters(default_settings(), {"optimizer.momentum": jax.numpy.float32(0.5)}).optimizer.momentum
     Array(0.5, dtype=float32)
     """
     changed = config.copy_and_resolve_references()
     with changed.ignore_type():
-        changed.update_from_flattened_dict(dict(numbers))
+        changed.update_from_flattened_dict(dict(values))
     return changed
 
 
 def shape_of(config: ConfigDict, keys: Sequence[str]) -> str:
-    """What of a config shapes its program: all but the seed and the numbers, of which it is whether they are 0.
+    """What of a config shapes its program: all but the seed and the traced hyperparameters, except whether they are 0.
 
     >>> config, other = default_settings(), default_settings()
     >>> other.optimizer.learning_rate = 0.1
-    >>> shape_of(config, NUMBERS) == shape_of(other, NUMBERS)
+    >>> shape_of(config, TRACED_HYPERPARAMETERS) == shape_of(other, TRACED_HYPERPARAMETERS)
     True
     >>> other.optimizer.momentum = 0.0
-    >>> shape_of(config, NUMBERS) == shape_of(other, NUMBERS)
+    >>> shape_of(config, TRACED_HYPERPARAMETERS) == shape_of(other, TRACED_HYPERPARAMETERS)
     False
     """
     flat = configs.flatten(config)
@@ -117,8 +117,6 @@ def make_plan(config: ConfigDict, num_examples: int) -> Plan:
     for name in ("epochs", "batch_size", "accumulate"):
         if config[name] < 1:
             raise UsageError(f"{name}={config[name]} must be at least 1")
-    if not 0 <= config.target <= 1:
-        raise UsageError(f"target={config.target} must be a part of 1, such as 0.99; 0 for none")
     if config.batch_size % config.accumulate:
         raise UsageError(f"accumulate={config.accumulate} does not divide batch_size={config.batch_size}")
     steps = _Steps(epoch)
@@ -138,9 +136,9 @@ def make_optimizer(config: ConfigDict, plan: Plan, params: PyTree) -> optax.Grad
     """The optimiser of a config, its schedule laid over the plan's steps.
 
     Args:
-      config: with the keys of :func:`default_settings`.
-      plan: of the run.
-      params: the parameters, or their shapes.
+      config: With the keys of :func:`default_settings`.
+      plan: Of the run.
+      params: The parameters, or their shapes.
     """
     settings, steps = config.optimizer, _Steps(plan)
     rate = learning_rate_schedule(
@@ -160,20 +158,21 @@ def make_optimizer(config: ConfigDict, plan: Plan, params: PyTree) -> optax.Grad
         clip_norm=settings.clip_norm,
         lookahead=settings.lookahead,
         rate_factors=settings.rate_factors,
-        freeze=config.freeze,
         params=params,
     )
 
 
-def make_parallel(config: ConfigDict) -> Parallel:
+def make_parallel(config: ConfigDict) -> DataParallel:
     """The devices of a config: all of them, over which its batch must split. Sets JAX's search for NaNs, too."""
     jax.config.update("jax_debug_nans", config.debug_nans)
-    parallel = Parallel(config.parallel, shard_parameters=config.shard_parameters)
+    parallel = DataParallel(config.parallel, shard_parameters=config.shard_parameters)
     parallel.check_batch(config.batch_size)
     return parallel
 
 
-def make_step_of(config: ConfigDict, loss: Loss, optimizer: optax.GradientTransformation, parallel: Parallel) -> Step:
+def make_step_of(
+    config: ConfigDict, loss: Loss, optimizer: optax.GradientTransformation, parallel: DataParallel
+) -> Step:
     """The optimiser step of a config."""
     return make_step(
         loss,

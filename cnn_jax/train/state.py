@@ -18,12 +18,12 @@ class TrainState:
     """Everything that changes while a network learns; saving it saves the run.
 
     Attributes:
-      step: int32 scalar, the number of optimiser steps taken.
-      key: the run's root key; it never changes, see :func:`stream_key`.
-      params: the trained parameters (an ``nnx.State``, or any pytree).
-      model_state: what the network keeps besides them, such as batch statistics.
-      opt_state: the optimiser's state.
-      ema: an exponential moving average of the parameters and of what the network keeps, as the pair
+      step: Int32 scalar, the number of optimiser steps taken.
+      key: The run's root key; it never changes, see :func:`stream_key`.
+      params: The trained parameters (an ``nnx.State``, or any pytree).
+      model_state: What the network keeps besides them, such as batch statistics.
+      opt_state: The optimiser's state.
+      ema: An exponential moving average of the parameters and of what the network keeps, as the pair
         ``(params, model_state)``; None if none is kept.
     """
 
@@ -41,11 +41,11 @@ def create_state(
     """The state before the first step.
 
     Args:
-      key: the run's root key.
-      params: the parameters.
-      model_state: what the network keeps besides them.
-      optimizer: an optax optimiser.
-      ema: whether to keep a moving average of both.
+      key: The run's root key.
+      params: The parameters.
+      model_state: What the network keeps besides them.
+      optimizer: An optax optimiser.
+      ema: Whether to keep a moving average of both.
 
     >>> import optax
     >>> state = create_state(jax.random.key(0), {"w": jnp.ones(3)}, {}, optax.sgd(0.1))
@@ -74,9 +74,9 @@ def stream_key(root: Key[Array, ""], stream: str, step: int | Int[Array, ""] = 0
     """The key of one stream of random numbers at one step: an address, so nothing to save and nothing to drift.
 
     Args:
-      root: the run's root key.
-      stream: a name such as ``'order'`` or ``'dropout'``; different names give independent numbers.
-      step: the step (or epoch) at which the numbers are drawn.
+      root: The run's root key.
+      stream: A name such as ``'order'`` or ``'dropout'``; different names give independent numbers.
+      step: The step (or epoch) at which the numbers are drawn.
 
     >>> root = jax.random.key(0)
     >>> bool(stream_key(root, "dropout", 3) == stream_key(root, "dropout", 3))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Int, Key, PyTree
 from cnn_jax.data.batches import batch_indices
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.ops.arguments import Number, is_traced, may_differ_from_zero
-from cnn_jax.train.parallel import ONE_DEVICE, Parallel
+from cnn_jax.train.parallel import ONE_DEVICE, DataParallel
 from cnn_jax.train.state import TrainState, stream_key
 
 Batch = dict[str, Array]
@@ -40,24 +40,24 @@ def make_step(
     accumulate: int = 1,
     ema_decay: Number = 0.0,
     on_nonfinite: str = "stop",
-    parallel: Parallel = ONE_DEVICE,
+    parallel: DataParallel = ONE_DEVICE,
 ) -> Step:
     """One optimiser step as a pure function ``step(state, batch) -> (state, metrics)``.
 
     Args:
-      loss: the objective, a mean over its batch; its key is drawn from the run's ``'dropout'`` stream at the current
+      loss: The objective, a mean over its batch; its key is drawn from the run's ``'dropout'`` stream at the current
         step.
-      optimizer: turns gradients into updates.
-      accumulate: in how many equal parts, one after the other, the gradient of a batch is computed, to save memory. It
+      optimizer: Turns gradients into updates.
+      accumulate: In how many equal parts, one after the other, the gradient of a batch is computed, to save memory. It
         is the same gradient, unless the network has batch statistics, which are then those of the parts.
-      ema_decay: of the moving average in ``state.ema``, as ``ema = decay * ema + (1 - decay) * new``, where decay is
+      ema_decay: Of the moving average in ``state.ema``, as ``ema = decay * ema + (1 - decay) * new``, where decay is
         at most ``(1 + step) / (10 + step)``, so that the start is soon forgotten; 0 if none is kept.
       on_nonfinite: ``'stop'``: take every step, the loop ends the run. ``'skip'``: a step whose loss or gradient is not
         finite leaves everything but the step count as it was, and the metric ``'skipped'`` counts it.
-      parallel: the devices.
+      parallel: The devices.
 
     Raises:
-      UsageError: an argument out of its range.
+      UsageError: An argument out of its range.
 
     >>> def loss(params, model_state, batch, key):
     ...     value = jnp.sum((params["w"] - batch["x"]) ** 2)
@@ -148,7 +148,7 @@ def _unless_finite(
 
 
 def make_scanned_steps(
-    step: Step, *, batch_size: int, num_examples: int, parallel: Parallel = ONE_DEVICE
+    step: Step, *, batch_size: int, num_examples: int, parallel: DataParallel = ONE_DEVICE
 ) -> Callable[[TrainState, Batch, int], tuple[TrainState, Metrics]]:
     """Many steps in one compiled call: :func:`scanned_steps`, compiled. ``count`` is static, the state is donated."""
     steps = scanned_steps(step, batch_size=batch_size, num_examples=num_examples, parallel=parallel)
@@ -156,7 +156,7 @@ def make_scanned_steps(
 
 
 def scanned_steps(
-    step: Step, *, batch_size: int, num_examples: int, parallel: Parallel = ONE_DEVICE
+    step: Step, *, batch_size: int, num_examples: int, parallel: DataParallel = ONE_DEVICE
 ) -> Callable[[TrainState, Batch, int], tuple[TrainState, Metrics]]:
     """Many steps as one pure function: ``steps(state, examples, count) -> (state, metrics)``.
 
@@ -189,20 +189,20 @@ def scanned_steps(
 
 
 def make_evaluation(
-    evaluate: Evaluate, *, parallel: Parallel = ONE_DEVICE
+    evaluate: Evaluate, *, parallel: DataParallel = ONE_DEVICE
 ) -> Callable[[TrainState, Batch, Int[Array, "batches batch"], Array], Metrics]:
     """Exact evaluation of a whole set in one compiled call: :func:`whole_evaluation`, compiled."""
     return parallel.compile_evaluation(whole_evaluation(evaluate, parallel=parallel))
 
 
 def whole_evaluation(
-    evaluate: Evaluate, *, parallel: Parallel = ONE_DEVICE
+    evaluate: Evaluate, *, parallel: DataParallel = ONE_DEVICE
 ) -> Callable[[TrainState, Batch, Int[Array, "batches batch"], Array], Metrics]:
     """Exact evaluation of a whole set as a pure function: ``evaluation(state, examples, indices, mask) -> metrics``.
 
     Args:
-      evaluate: the metrics of one batch; ``batch['mask']`` is 0 for the padding of the last batch.
-      parallel: the devices.
+      evaluate: The metrics of one batch; ``batch['mask']`` is 0 for the padding of the last batch.
+      parallel: The devices.
 
     Returns:
       A function of the state, all examples, and the padded index batches with their mask (both (batches,

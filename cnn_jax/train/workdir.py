@@ -1,4 +1,4 @@
-"""The directory of one run: whose it is, what made it, and that only one process writes in it."""
+"""The directory of one run: its config, its environment, and the lock that lets one process alone write in it."""
 
 import contextlib
 import fcntl
@@ -34,11 +34,11 @@ class Workdir:
     begun before, checks that it was begun with the same config.
 
     Args:
-      path: the folder.
-      config: the run's config.
+      path: The folder.
+      config: The run's config.
 
     Raises:
-      UsageError: the folder cannot be written, belongs to a run with another config, or another process trains in it.
+      UsageError: The folder cannot be written, belongs to a run with another config, or another process trains in it.
     """
 
     def __init__(self, path: Path, config: ConfigDict) -> None:
@@ -48,15 +48,15 @@ class Workdir:
             self._lock = _lock(path)
         except OSError as error:
             raise UsageError(
-                f"--workdir={path} cannot be written ({error.strerror}); choose a folder that can with --workdir"
+                f"the run's folder {path} cannot be written ({error.strerror}); choose another folder"
             ) from error
         saved = path / "config.json"
         if saved.exists():
             differing = configs.differences(configs.read_run_config(path), config)
             if differing:
                 raise UsageError(
-                    f"--workdir={path} holds a run with another config ({'; '.join(differing)}); "
-                    "choose another --workdir, or continue it with its own config"
+                    f"{path} holds a run with another config ({'; '.join(differing)}); "
+                    "choose another folder, or continue it with its own config"
                 )
         else:
             write_json(path / "environment.json", environment())
@@ -74,7 +74,7 @@ def open_workdir(path: Path, config: ConfigDict) -> Iterator[None]:
     """The :class:`Workdir` of a run, opened by the first process while the others wait for it.
 
     Raises:
-      UsageError: as the class; in every process, since one alone would leave the others waiting.
+      UsageError: As the class; in every process, since one alone would leave the others waiting.
     """
     failure: UsageError | None = None
     with contextlib.ExitStack() as opened:
@@ -84,10 +84,10 @@ def open_workdir(path: Path, config: ConfigDict) -> Iterator[None]:
             except UsageError as error:
                 failure = error
         if agreed(failure is not None):
-            raise failure or UsageError(f"process 0 could not open --workdir={path}; see its message")
+            raise failure or UsageError(f"process 0 could not open the folder {path}; see its message")
         fingerprint = zlib.crc32(configs.to_json(config).encode()) >> 1
         if agreed(fingerprint) != -agreed(-fingerprint):
-            raise UsageError("the processes were started with different configs; give all of them the same flags")
+            raise UsageError("the processes were started with different configs; start all of them with the same")
         yield
 
 
@@ -136,7 +136,7 @@ def _lock(path: Path) -> IO[str]:
         owner = file.read().strip() or "unknown"
         file.close()
         raise InUseError(
-            f"--workdir={path} is in use by another process (pid {owner}); wait for it or choose another folder"
+            f"{path} is in use by another process (pid {owner}); wait for it or choose another folder"
         ) from None
     file.truncate(0)
     file.write(str(os.getpid()))

@@ -15,7 +15,7 @@ import sqlalchemy as sql
 
 from cnn_jax.errors import UsageError
 from cnn_jax.sweep.leases import Leases
-from cnn_jax.sweep.settings import Place
+from cnn_jax.sweep.settings import SweepPlace
 from cnn_jax.sweep.store import LeaseLost, Store
 from tests.launch.process import ROOT, environment, launch
 from tests.sweep.driving import begin, driver, until
@@ -71,7 +71,7 @@ def test_connections_are_cut_and_the_server_restarts(server: Server, tmp_path: P
     store = begin(tmp_path, storage=server.url, points=9, config={"evaluations": 10, "pause": 0.2})
     with driver(tmp_path) as process:
         until(lambda: begun(tmp_path))
-        engine = sql.create_engine(Place(tmp_path, server.url).url)
+        engine = sql.create_engine(SweepPlace(tmp_path, server.url).url)
         others = "pid <> pg_backend_pid() AND datname = 'postgres'"
         cut = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {others}"
         with engine.connect() as connection:
@@ -133,4 +133,4 @@ def test_which_sweep_of_several(server: Server, tmp_path: Path) -> None:
 
 def test_no_server_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--storage=postgresql"):
-        Store(Place(tmp_path, "postgresql+psycopg://nobody@127.0.0.1:1/none"))
+        Store(SweepPlace(tmp_path, "postgresql+psycopg://nobody@127.0.0.1:1/none"))

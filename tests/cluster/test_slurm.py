@@ -8,7 +8,7 @@ import pytest
 
 from cnn_jax.errors import UsageError
 from cnn_jax.sweep.cluster import SlurmWorkers
-from cnn_jax.sweep.settings import Place
+from cnn_jax.sweep.settings import SweepPlace
 from tests.sweep.driving import begin, driver, evaluations, starts, until
 from tests.sweep.test_kills import assert_complete, begun
 
@@ -28,4 +28,4 @@ def test_jobs_run_a_sweep_and_one_may_be_killed(tmp_path: Path) -> None:
 
 def test_no_slurm_here(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="slurm"):
-        SlurmWorkers(Place(tmp_path), 1)
+        SlurmWorkers(SweepPlace(tmp_path), 1)

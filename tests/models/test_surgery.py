@@ -189,5 +189,15 @@ def test_only_named_parameters_are_trained() -> None:
     after = nnx.merge(graph, optax.apply_updates(trained, updates), frozen)
     np.testing.assert_array_equal(after.f6.kernel[...], model.f6.kernel[...])
     assert (after.output.kernel[...] != model.output.kernel[...]).any()
-    with pytest.raises(UsageError, match="pattern 'fc8' names no parameter"):
+    with pytest.raises(UsageError, match="patterns='fc8' matches no parameter"):
         models.trainable(model, "fc8")
+
+
+def test_frozen_parameters_are_left_out_of_those_that_are_trained() -> None:
+    model = create("lenet_5_modern")
+    trained = nnx.state(model, models.trainable(model, ["c1", "output"], freeze="*/bias"))
+    assert ["/".join(path) for path, _ in nnx.to_flat_state(trained)] == ["c1/kernel", "output/kernel"]
+    with pytest.raises(UsageError, match=r"freeze='c2/\*' matches no parameter; known: 'c1'"):
+        models.trainable(model, freeze=["c2/*"])
+    with pytest.raises(UsageError, match="leaves no parameter to train"):
+        models.trainable(model, freeze="*")

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnn_jax.metrics import Metric
 from cnn_jax.report.figures import confusion_matrix, feature_maps, learning_curves
 from cnn_jax.report.page import Headline, Page, Section, Table
 from tests.report.browser import measure
@@ -33,13 +34,14 @@ const measure = (frame) => {
 
 def make_page() -> Page:
     rows = [{"step": e, "epoch": e, "split": "test", "loss": 1 / e, "accuracy": 1 - 1 / e} for e in range(1, 9)]
+    metrics = [Metric("loss", "lower"), Metric("accuracy", "higher", "%")]
     maps = {"conv_1": np.ones((8, 8, 6)), "logits": np.arange(10.0)}
     return Page(
         LONG,
         LONG,
         [Headline(LONG, LONG, LONG, LONG, LONG), *[Headline("error", "1.33%")] * 4],
         [
-            Section("Curves", "Some words.", learning_curves(rows), "curves", LONG),
+            Section("Curves", "Some words.", learning_curves(rows, metrics=metrics), "curves", LONG),
             Section(LONG, LONG, confusion_matrix(np.eye(10, dtype=int), list("0123456789")), "hits", "Rows are true."),
             Section("Maps", figure=feature_maps(np.zeros((8, 8, 1)), maps), alt="maps"),
             Section("Table", table=Table([LONG] * 3, [[LONG, 61706, 0.5]] * 3)),

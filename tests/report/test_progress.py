@@ -12,13 +12,16 @@ import time
 
 import pytest
 
+from cnn_jax.metrics import Metric
 from cnn_jax.report.progress import Progress
 
 PROGRAM = """
 import sys, time
+from cnn_jax.metrics import Metric
 from cnn_jax.report.progress import Progress
 assert "matplotlib" not in sys.modules and "jax" not in sys.modules, "a slow start for one line of text"
-with Progress(40, steps_per_epoch=10, start_step=10) as progress:
+metrics = [Metric("loss", "lower"), Metric("accuracy", "higher", "%")]
+with Progress(40, steps_per_epoch=10, metrics=metrics, start_step=10) as progress:
     progress.log("continuing from step 10 of 40 [bold]")
     for step in range(15, 41, 5):
         time.sleep(0.2)
@@ -109,7 +112,7 @@ def test_a_pipe_gets_one_plain_line_an_epoch(force: dict[str, str]) -> None:
 def test_a_line_is_in_the_pipe_before_the_next_step_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     monkeypatch.setattr(sys, "stdout", os.fdopen(writing, "w"))
-    with sys.stdout, Progress(20, steps_per_epoch=10) as progress:
+    with sys.stdout, Progress(20, steps_per_epoch=10, metrics=[Metric("loss", "lower")]) as progress:
         progress.update(step=10, scores={"loss": 1.0}, examples_per_second=5.0)
         assert os.read(reading, 4096) == b"epoch 1/2  loss 1  5 images/s\n"
         progress.log("saved")
@@ -134,7 +137,7 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("TERM", "dumb")
     ours, theirs = pty.openpty()
     monkeypatch.setattr(sys, "stdout", os.fdopen(theirs, "w"))
-    with sys.stdout, Progress(10, steps_per_epoch=10) as progress:
+    with sys.stdout, Progress(10, steps_per_epoch=10, metrics=[Metric("error", "lower", "%")]) as progress:
         progress.update(step=10, scores={"error": 0.5}, examples_per_second=1.0)
         assert os.read(ours, 4096) == b"epoch 1/1  error 50.00%  1 images/s\r\n"
     os.close(ours)

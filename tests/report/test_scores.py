@@ -5,6 +5,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from cnn_jax.errors import UsageError
+from cnn_jax.metrics import Metric
 from cnn_jax.report.figures import confusion_matrix, learning_curves
 from tests.report.pngs import pixels, texts
 
@@ -19,13 +20,16 @@ ROWS = [
 ]
 
 
+METRICS = [Metric("loss", "lower"), Metric("accuracy", "higher", "%"), Metric("top_5_accuracy", "higher", "%")]
+
+
 def lines(axes: Axes) -> dict[str, list[list[float]]]:
     """split -> [epochs, values] of every line."""
     return {str(line.get_label()).split()[0]: np.transpose(line.get_xydata()).tolist() for line in axes.lines}
 
 
 def test_each_split_is_a_line_through_its_own_rows() -> None:
-    loss, accuracy, top_5 = learning_curves(ROWS).axes
+    loss, accuracy, top_5 = learning_curves(ROWS, metrics=METRICS).axes
     assert lines(loss) == {
         "train": [[0.5, 1.0, 2.0], [2.0, 0.5, 0.125]],
         "validation": [[1.0, 2.0], [0.625, 0.1875]],
@@ -36,7 +40,7 @@ def test_each_split_is_a_line_through_its_own_rows() -> None:
 
 
 def test_the_key_names_each_split_with_its_last_value_in_the_colour_of_its_line() -> None:
-    loss, accuracy, _ = learning_curves(ROWS).axes
+    loss, accuracy, _ = learning_curves(ROWS, metrics=METRICS).axes
     for axes, expected in (
         (loss, ["train 0.125", "validation 0.188", "test 0.25"]),
         (accuracy, ["train 90.00%", "validation 90.00%", "test 87.50%"]),
@@ -49,7 +53,7 @@ def test_the_key_names_each_split_with_its_last_value_in_the_colour_of_its_line(
 
 
 def test_metrics_are_chosen_and_ordered_by_name() -> None:
-    figure = learning_curves(ROWS, metrics=["accuracy", "loss"])
+    figure = learning_curves(ROWS, metrics=[METRICS[1], METRICS[0]])
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["accuracy", "loss"]
 
 
@@ -57,13 +61,13 @@ def test_metrics_are_chosen_and_ordered_by_name() -> None:
 def test_a_loss_that_falls_by_a_decade_is_drawn_in_decades(last: float, scale: str) -> None:
     values = [1.0, 0.4, last]
     rows = [{"step": i, "epoch": i, "split": "train", "loss": value} for i, value in enumerate(values)]
-    assert learning_curves(rows).axes[0].get_yscale() == scale
+    assert learning_curves(rows, metrics=METRICS[:1]).axes[0].get_yscale() == scale
 
 
 def test_the_end_of_the_run_fills_the_height() -> None:
     accuracies = [0.1, *[0.9 + 0.004 * epoch for epoch in range(1, 21)]]
     rows = [{"step": e, "epoch": e, "split": "test", "accuracy": value} for e, value in enumerate(accuracies)]
-    low, high = learning_curves(rows).axes[0].get_ylim()
+    low, high = learning_curves(rows, metrics=METRICS[1:2]).axes[0].get_ylim()
     assert 0.88 < low < 0.91
     assert 0.98 < high < 1.0
 
@@ -72,7 +76,7 @@ def test_values_that_are_not_finite_leave_a_gap() -> None:
     rows = [
         {"step": i, "epoch": i, "split": "train", "loss": value} for i, value in enumerate([2.0, np.nan, 1.0, np.inf])
     ]
-    figure = learning_curves(rows)
+    figure = learning_curves(rows, metrics=METRICS[:1])
     [line] = figure.axes[0].lines
     np.testing.assert_array_equal(line.get_ydata(), [2.0, np.nan, 1.0, np.nan])
     assert line.get_label() == "train 1"
@@ -80,14 +84,17 @@ def test_values_that_are_not_finite_leave_a_gap() -> None:
 
 
 def test_one_evaluation_is_enough() -> None:
-    assert pixels(learning_curves([{"step": 1, "epoch": 1.0, "split": "test", "loss": 0.5}])).std() > 0
+    assert (
+        pixels(learning_curves([{"step": 1, "epoch": 1.0, "split": "test", "loss": 0.5}], metrics=METRICS[:1])).std()
+        > 0
+    )
 
 
 def test_curves_reject_what_they_cannot_draw() -> None:
-    with pytest.raises(UsageError, match="holds no metric"):
-        learning_curves([])
+    with pytest.raises(UsageError, match="metrics is empty"):
+        learning_curves(ROWS, metrics=[])
     with pytest.raises(UsageError, match=r"no row has the metric 'acuracy'; did you mean 'accuracy'"):
-        learning_curves(ROWS, metrics=["acuracy"])
+        learning_curves(ROWS, metrics=[Metric("acuracy", "higher")])
 
 
 def counted(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from cnn_jax.errors import UsageError
+from cnn_jax.metrics import Metric
 from cnn_jax.report.figures import heat_map
 from cnn_jax.report.sweep import write_sweep
 from cnn_jax.report.trials import importances
-from cnn_jax.sweep.table import Row, with_spreads
+from cnn_jax.sweep.table import TrialRow, with_spreads
 from tests.report.browser import measure
 
-METRIC = "validation/accuracy"
+METRIC = Metric("validation/accuracy", "higher", "%")
 WIDTHS = [360, 1280]
 BATCHES = (16, 32, 64, 128)
 
@@ -70,7 +71,7 @@ const measure = (frame) => {
 """
 
 
-def make_rows(count: int = 40) -> list[Row]:
+def make_rows(count: int = 40) -> list[TrialRow]:
     """Trials whose score is a parabola of the logarithm of the learning rate; every tenth one failed."""
     rows = []
     for number in range(count):
@@ -83,12 +84,12 @@ def make_rows(count: int = 40) -> list[Row]:
         } | ({"optimizer.momentum": share} if number % 3 else {})
         reason = "the loss is nan at step 3; " + "lower it " * 20 if score is None else ""
         rows.append(
-            Row(number, number, "failed" if score is None else "complete", score, None, None, 3.0, reason, values)
+            TrialRow(number, number, "failed" if score is None else "complete", score, None, None, 3.0, reason, values)
         )
     return with_spreads(rows)
 
 
-def write(folder: Path, rows: list[Row], **options: Any) -> str:
+def write(folder: Path, rows: list[TrialRow], **options: Any) -> str:
     def curve(number: int) -> list[tuple[float, float]]:
         return [(epoch, 0.5 + 0.01 * epoch) for epoch in range(1, 6)]
 
@@ -160,13 +161,15 @@ def test_it_loads_nothing_and_runs_only_its_own_script(tmp_path: Path) -> None:
 def test_a_thousand_trials_and_none(tmp_path: Path) -> None:
     assert len(write(tmp_path, make_rows(1000))) < 1_500_000
     assert "trial" in write(tmp_path, [])
-    assert "running" in write(tmp_path, [Row(0, 0, "running", overrides={"batch_size": 3})])
+    assert "running" in write(tmp_path, [TrialRow(0, 0, "running", overrides={"batch_size": 3})])
 
 
 def test_importance_is_the_share_of_the_variance() -> None:
     random = np.random.default_rng(0)
     points = random.uniform(size=(150, 2))  # of 3 a + b the variances are as 9 to 1
-    rows = [Row(n, n, "complete", 3 * a + b, overrides={"a": a, "b": b}) for n, (a, b) in enumerate(points.tolist())]
+    rows = [
+        TrialRow(n, n, "complete", 3 * a + b, overrides={"a": a, "b": b}) for n, (a, b) in enumerate(points.tolist())
+    ]
     found = importances(rows, ["a", "b"])
     assert list(found) == ["a", "b"]
     assert found["a"] == pytest.approx(0.9, abs=0.06)
@@ -175,7 +178,7 @@ def test_importance_is_the_share_of_the_variance() -> None:
 
 def test_two_keys_of_few_values_make_a_heat_map(tmp_path: Path) -> None:
     rows = [
-        Row(n, n, "complete", 0.9 - 0.1 * abs(column - row), overrides={"rate": rate, "size": size})
+        TrialRow(n, n, "complete", 0.9 - 0.1 * abs(column - row), overrides={"rate": rate, "size": size})
         for n, (row, column, rate, size) in enumerate(
             (row, column, rate, size) for row, size in enumerate((8, 16)) for column, rate in enumerate((0.1, 0.2, 0.4))
         )
@@ -187,11 +190,11 @@ def test_two_keys_of_few_values_make_a_heat_map(tmp_path: Path) -> None:
 
 def test_heat_map_puts_values_in_order_and_frames_the_best() -> None:
     axes = heat_map(
-        {8: {0.4: 0.5, 0.1: 0.7}, 16: {0.1: 0.6}}, x_label="x", y_label="y", metric="loss", minimize=True
+        {8: {0.4: 0.5, 0.1: 0.7}, 16: {0.1: 0.6}}, x_label="x", y_label="y", metric=Metric("loss", "lower")
     ).axes[0]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0.1", "0.4"]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["16", "8"]
     (frame,) = axes.patches
     assert frame.get_xy() == (0.5, 0.5)  # 0.4, 8
     with pytest.raises(UsageError, match="no score"):
-        heat_map({}, x_label="x", y_label="y", metric="loss")
+        heat_map({}, x_label="x", y_label="y", metric=Metric("loss", "lower"))

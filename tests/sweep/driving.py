@@ -12,7 +12,7 @@ from cnn_jax.sweep import space
 from cnn_jax.sweep.cluster import RayWorkers, SlurmWorkers
 from cnn_jax.sweep.driver import drive
 from cnn_jax.sweep.local import LocalWorkers, Workers
-from cnn_jax.sweep.settings import Place, Sweep, read_sweep_file, write_sweep_file
+from cnn_jax.sweep.settings import Sweep, SweepPlace, read_sweep_file, write_sweep_file
 from cnn_jax.sweep.store import Store
 from tests.launch.process import ROOT, environment
 from tests.sweep import trivial
@@ -23,8 +23,8 @@ def begin(directory: Path, *, storage: str = "", **options: Any) -> Store:
     config = trivial.default_config()
     config.update(options.pop("config", {}))
     part = options.pop("space", space.uniform("rate", 0.0, 1.0))
-    described = Sweep(config, part, train="tests.sweep.trivial:train", metric="validation/accuracy", **options)
-    place = Place(directory, storage)
+    described = Sweep(config, part, train="tests.sweep.trivial:train", metric=trivial.METRIC, **options)
+    place = SweepPlace(directory, storage)
     write_sweep_file(place, described)
     return Store(place, described)
 
@@ -59,7 +59,7 @@ def evaluations(directory: Path, number: int) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def workers(place: Place, count: int, kind: str = "local", address: str = "") -> Workers:
+def workers(place: SweepPlace, count: int, kind: str = "local", address: str = "") -> Workers:
     """Those of a runner."""
     match kind:
         case "ray":

@@ -10,13 +10,15 @@ from absl import flags as absl_flags
 from absl.testing import flagsaver
 
 from cnn_jax.errors import UsageError
+from cnn_jax.metrics import Metric
 from cnn_jax.sweep import command, space
 from cnn_jax.sweep.driver import show
 from cnn_jax.sweep.settings import Sweep, read_sweep_file
-from cnn_jax.sweep.table import Row
+from cnn_jax.sweep.table import TrialRow
 from tests.sweep import trivial
 
 EXPERIMENT = types.ModuleType("trivial_experiment")
+EXPERIMENT.metrics = lambda config: [Metric("accuracy", "higher", "%"), Metric("loss", "lower")]  # type: ignore[attr-defined]
 EXPERIMENT.monitor = lambda config: "validation/accuracy"  # type: ignore[attr-defined]
 FILE = """
 def get_hyper(hyper):
@@ -37,16 +39,16 @@ def described(file: str | None = None, **given: Any) -> Sweep:
 
 def test_lists_are_a_grid_and_ranges_are_drawn_from() -> None:
     grid = described(sweep="rate=0.1,0.2; kind=a,b,c")
-    assert (grid.engine, grid.points, grid.ahead) == ("grid", 6, grid.ahead)
+    assert (grid.sampler, grid.points, grid.ahead) == ("grid", 6, grid.ahead)
     assert described(sweep="rate=0.1,0.2; kind=a,b,c", trials=4).points == 4
     drawn = described(sweep="rate=log(1e-3,1)")
-    assert (drawn.engine, drawn.points) == ("sobol", 50)
-    assert described(sweep="rate=0.1,0.2", engine="tpe", trials=7).points == 7
+    assert (drawn.sampler, drawn.points) == ("sobol", 50)
+    assert described(sweep="rate=0.1,0.2", sampler="tpe", trials=7).points == 7
 
 
 def test_metric_is_what_the_experiment_is_judged_by() -> None:
-    assert described(sweep="rate=0.1").metric == "validation/accuracy"
-    assert described(sweep="rate=0.1", metric="test/loss").direction == "minimize"
+    assert described(sweep="rate=0.1").metric == Metric("validation/accuracy", "higher", "%")
+    assert described(sweep="rate=0.1", metric="test/loss").metric == Metric("test/loss", "lower")
 
 
 def test_points_begun_ahead_of_results_follow_from_the_workers() -> None:
@@ -89,11 +91,12 @@ def test_space_of_the_config_file_that_is_none(body: str, expected: str, tmp_pat
     [
         ({"sweep": "rat=0.1"}, "'rate'"),
         ({"sweep": "kind=1,2"}, "a text"),
-        ({"sweep": "rate=0.1", "engine": "tpee"}, "'tpe'"),
+        ({"sweep": "rate=0.1", "sampler": "tpee"}, "'tpe'"),
         ({"sweep": "rate=0.1", "pruner": "halfing"}, "'halving'"),
-        ({"sweep": "rate=uniform(0,1)", "engine": "grid"}, "'rate'"),
+        ({"sweep": "rate=uniform(0,1)", "sampler": "grid"}, "'rate'"),
         ({"sweep": "seed=0..2", "seeds": 3}, "exclude each other"),
-        ({"sweep": "rate=0.1", "metric": "accuracy"}, "--metric=accuracy must be split/metric, such as validation/"),
+        ({"sweep": "rate=0.1", "metric": "accuracy"}, "--metric=accuracy must be split/metric, such as 'validation/"),
+        ({"sweep": "rate=0.1", "metric": "test/acuracy"}, "--metric=test/acuracy .*'test/accuracy'"),
         ({"sweep": "rate=0.1", "slurm": ["partition"]}, "--slurm=partition must be a list"),
     ],
 )
@@ -118,7 +121,7 @@ def test_storage_that_is_none_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_sweep_of_which_all_trials_failed(tmp_path: Path) -> None:
-    rows = [Row(n, n, "failed", reason=f"the loss is nan at step {n}") for n in (1, 2)]
+    rows = [TrialRow(n, n, "failed", reason=f"the loss is nan at step {n}") for n in (1, 2)]
     with pytest.raises(UsageError, match=r"all trials failed, the first one: the loss is nan at step 1; .*sweep\.csv"):
         show(described(sweep="rate=0.1,0.2"), tmp_path, rows)
 
@@ -181,9 +184,9 @@ def test_a_grid_cut_short_is_continued_up_to_its_end(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"engine": "tpe"}, "engine: 'grid' -> 'tpe'"),
+        ({"sampler": "tpe"}, "sampler: 'grid' -> 'tpe'"),
         ({"seeds": 2}, "seeds: 1 -> 2"),
-        ({"sweep": "rate=0.1,0.3"}, "what is tried"),
+        ({"sweep": "rate=0.1,0.3"}, "another search space"),
         ({}, ""),
     ],
 )

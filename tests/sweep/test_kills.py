@@ -79,7 +79,7 @@ def test_ctrl_c_stops_in_order_and_the_sweep_continues(tmp_path: Path) -> None:
 def test_trials_that_end_their_processes_fail_and_leave_the_others_alone(tmp_path: Path) -> None:
     """Though they are the first ones, and every worker dies of them again and again."""
     kinds = ["exits", "crashes", "a", "b"]
-    store = begin(tmp_path, space=space.sweep("kind", kinds), engine="grid", points=4)
+    store = begin(tmp_path, space=space.sweep("kind", kinds), sampler="grid", points=4)
     with driver(tmp_path) as process:
         output = process.communicate()[0]
     assert process.returncode == 0, output

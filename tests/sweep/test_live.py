@@ -11,15 +11,22 @@ from rich.console import Console
 from cnn_jax.sweep import live, space
 from cnn_jax.sweep.settings import Sweep
 from cnn_jax.sweep.store import Running
-from cnn_jax.sweep.table import Row, with_spreads
+from cnn_jax.sweep.table import TrialRow, with_spreads
 from cnn_jax.sweep.trial import trial_directory
+from tests.sweep import trivial
 
 VALUES = {"optimizer.learning_rate": 0.123456, "optimizer.name": "nesterov", "model.name": "lenet_5_modern"}
-SWEEP = Sweep(ConfigDict({"epochs": 4}), space.sweep("seed", [0]), train="", metric="validation/accuracy", points=10)
+SWEEP = Sweep(
+    ConfigDict({"epochs": 4}),
+    space.sweep("seed", [0]),
+    train="",
+    metric=trivial.METRIC,
+    points=10,
+)
 
 
 def running(number: int, evaluation: int = 0, score: float | None = None) -> Running:
-    return Running(Row(number, number, "running", overrides=VALUES), 125.0, evaluation, score)
+    return Running(TrialRow(number, number, "running", overrides=VALUES), 125.0, evaluation, score)
 
 
 @pytest.mark.parametrize("width", [80, 140])
@@ -37,7 +44,7 @@ def test_values_give_way_and_nothing_else(width: int, tmp_path: Path) -> None:
 def test_best_is_that_of_a_running_trial_until_one_is_complete(tmp_path: Path) -> None:
     view, now = live.View(SWEEP, tmp_path), [running(0, 1, 0.5), running(1, 1, 0.7), running(2)]
     assert view._best([], now).startswith("best so far: 70.00%, trial 1: learning_rate=0.1235")
-    rows = with_spreads([Row(3, 3, "complete", 0.6, overrides=VALUES)])
+    rows = with_spreads([TrialRow(3, 3, "complete", 0.6, overrides=VALUES)])
     assert view._best(rows, now).startswith("best: 60.00%, trial 3: ")
     assert view._best([], []) == ""
 
@@ -63,7 +70,7 @@ def test_time_left_before_the_first_outcome(tmp_path: Path, monkeypatch: pytest.
 def test_time_left_once_trials_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
-    view, rows = live.View(SWEEP, tmp_path), [Row(n, n, "complete", 0.5, overrides={}) for n in range(3)]
+    view, rows = live.View(SWEEP, tmp_path), [TrialRow(n, n, "complete", 0.5, overrides={}) for n in range(3)]
     for number, seconds in enumerate((100.0, 102.0, 104.0), start=1):
         clock[0] = seconds
         view.update(rows[:number], [])

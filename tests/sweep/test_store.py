@@ -12,9 +12,10 @@ import optuna
 import pytest
 
 from cnn_jax.errors import UsageError
+from cnn_jax.metrics import Metric
 from cnn_jax.sweep import space
 from cnn_jax.sweep.leases import Leases
-from cnn_jax.sweep.settings import Place, Sweep, read_sweep_file, write_sweep_file
+from cnn_jax.sweep.settings import Sweep, SweepPlace, read_sweep_file, write_sweep_file
 from cnn_jax.sweep.store import LeaseLost, Store
 from cnn_jax.sweep.trial import Outcome
 from cnn_jax.sweep.worker import work
@@ -24,15 +25,21 @@ METRIC = "validation/accuracy"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def place(tmp_path: Path) -> SweepPlace:
+    return SweepPlace(tmp_path)
 
 
 def described(**options: Any) -> Sweep:
     part = options.pop("space", space.uniform("rate", 0.0, 1.0))
     config = trivial.default_config()
     config.update(options.pop("config", {}))
-    return Sweep(config, part, train="tests.sweep.trivial:train", metric=METRIC, **{"points": 4, **options})
+    return Sweep(
+        config,
+        part,
+        train="tests.sweep.trivial:train",
+        metric=trivial.METRIC,
+        **{"points": 4, **options},
+    )
 
 
 def other(store: Store, owner: str = "elsewhere/1:1") -> Store:
@@ -42,7 +49,7 @@ def other(store: Store, owner: str = "elsewhere/1:1") -> Store:
     return second
 
 
-def test_two_workers_never_have_the_same_trial(place: Place) -> None:
+def test_two_workers_never_have_the_same_trial(place: SweepPlace) -> None:
     first = Store(place, described(points=6))
     second = other(first)
     claimed = [store.claim() for store in (first, second, first, second)]
@@ -51,7 +58,7 @@ def test_two_workers_never_have_the_same_trial(place: Place) -> None:
     assert second.claim() == []
 
 
-def test_a_file_is_not_shared_between_machines(place: Place) -> None:
+def test_a_file_is_not_shared_between_machines(place: SweepPlace) -> None:
     store = Store(place, described())
     store._study.set_user_attr("machine", {"name": "far.away", "boot": "another"})
     with pytest.raises(UsageError, match=r"run from far.away: without --storage .* --storage=postgresql://"):
@@ -60,8 +67,8 @@ def test_a_file_is_not_shared_between_machines(place: Place) -> None:
     assert work(store) == 4
 
 
-def test_trial_is_an_ordinary_run_with_the_values_in_its_config(place: Place) -> None:
-    store = Store(place, described(space=space.sweep("rate", [0.25]), engine="grid", points=1, seeds=2))
+def test_trial_is_an_ordinary_run_with_the_values_in_its_config(place: SweepPlace) -> None:
+    store = Store(place, described(space=space.sweep("rate", [0.25]), sampler="grid", points=1, seeds=2))
     trials = store.claim(most=2)
     assert trials is not None
     assert [trial.config.seed for trial in trials] == [0, 1]
@@ -70,7 +77,7 @@ def test_trial_is_an_ordinary_run_with_the_values_in_its_config(place: Place) ->
     assert [trial.point for trial in trials] == [0, 0]
 
 
-def test_outcome_counts_once_and_only_from_who_has_the_trial(place: Place) -> None:
+def test_outcome_counts_once_and_only_from_who_has_the_trial(place: SweepPlace) -> None:
     store = Store(place, described())
     (trial,) = store.claim() or ()
     assert not other(store).finish(Outcome(0, "complete", 0.1))
@@ -82,11 +89,11 @@ def test_outcome_counts_once_and_only_from_who_has_the_trial(place: Place) -> No
         store.report(trial, 1, {METRIC: 0.0})
 
 
-def test_trial_of_a_process_that_was_killed_is_claimed_again(place: Place) -> None:
+def test_trial_of_a_process_that_was_killed_is_claimed_again(place: SweepPlace) -> None:
     Store(place, described())
     program = (
         "import sys, time; from pathlib import Path; from cnn_jax.sweep.store import Store;"
-        "from cnn_jax.sweep.settings import Place; store = Store(Place(Path(sys.argv[1])));"
+        "from cnn_jax.sweep.settings import SweepPlace; store = Store(SweepPlace(Path(sys.argv[1])));"
         "print(store.claim()[0].number, flush=True); time.sleep(100)"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(place.directory)], stdout=subprocess.PIPE) as process:
@@ -102,7 +109,7 @@ def test_trial_of_a_process_that_was_killed_is_claimed_again(place: Place) -> No
 
 
 def test_owner_elsewhere_is_dead_when_its_heart_has_not_been_heard(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: SweepPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(place, described())
     elsewhere = other(store)
@@ -131,7 +138,7 @@ def test_owner_elsewhere_is_dead_when_its_heart_has_not_been_heard(
     assert not elsewhere.finish(Outcome(0, "complete", 0.5))
 
 
-def test_deaths_under_an_earlier_driver_are_not_held_against_a_trial(place: Place) -> None:
+def test_deaths_under_an_earlier_driver_are_not_held_against_a_trial(place: SweepPlace) -> None:
     """Whoever kills a sweep as a whole, and continues it, may do so as often as he likes."""
     for number in range(5):
         driver = other(Store(place, described(points=1)), owner=f"elsewhere/{number}:1")
@@ -140,7 +147,7 @@ def test_deaths_under_an_earlier_driver_are_not_held_against_a_trial(place: Plac
         driver._leases.give_back("trial 0")  # as if its owner were gone
 
 
-def test_trial_that_is_given_back_waits(place: Place) -> None:
+def test_trial_that_is_given_back_waits(place: SweepPlace) -> None:
     store = Store(place, described())
     (trial,) = store.claim() or ()
     store.give_back(trial)
@@ -148,7 +155,7 @@ def test_trial_that_is_given_back_waits(place: Place) -> None:
     assert [trial.number for trial in other(store).claim() or ()] == [0]
 
 
-def test_trial_on_which_workers_die_again_and_again_fails(place: Place) -> None:
+def test_trial_on_which_workers_die_again_and_again_fails(place: SweepPlace) -> None:
     store = Store(place, described(points=1))
     store.claim()
     for death in range(3):
@@ -166,10 +173,10 @@ def test_trial_on_which_workers_die_again_and_again_fails(place: Place) -> None:
     assert "3 times at the same place" in row.reason
 
 
-@pytest.mark.parametrize("engine", ["sobol", "grid", "tpe", "cmaes"])
-def test_worker_runs_a_sweep_to_its_end(engine: str, place: Place) -> None:
+@pytest.mark.parametrize("sampler", ["sobol", "grid", "tpe", "cmaes"])
+def test_worker_runs_a_sweep_to_its_end(sampler: str, place: SweepPlace) -> None:
     part = space.product(space.integers("seed", 0, 2), space.sweep("kind", ["a", "b"]))
-    store = Store(place, described(space=part, engine=engine, points=5))
+    store = Store(place, described(space=part, sampler=sampler, points=5))
     assert work(store) == 5
     rows = store.rows()
     assert [row.state for row in rows] == ["complete"] * 5
@@ -180,7 +187,7 @@ def test_worker_runs_a_sweep_to_its_end(engine: str, place: Place) -> None:
         assert row.score == trivial.score(config)
 
 
-def test_points_have_the_mean_and_deviation_of_their_runs(place: Place) -> None:
+def test_points_have_the_mean_and_deviation_of_their_runs(place: SweepPlace) -> None:
     store = Store(place, described(points=2, seeds=3))
     assert work(store) == 6
     for row in store.rows():
@@ -189,8 +196,8 @@ def test_points_have_the_mean_and_deviation_of_their_runs(place: Place) -> None:
         assert row.std == pytest.approx(0.001)  # of x, x + 0.001, x + 0.002
 
 
-def test_point_of_which_only_some_runs_were_added_is_completed(place: Place) -> None:
-    store = Store(place, described(points=2, seeds=3, engine="tpe"))
+def test_point_of_which_only_some_runs_were_added_is_completed(place: SweepPlace) -> None:
+    store = Store(place, described(points=2, seeds=3, sampler="tpe"))
     add = store._study.add_trial
     calls = iter([add, add])
     store._study.add_trial = lambda trial: next(calls, _die)(trial)  # type: ignore[method-assign]
@@ -208,10 +215,10 @@ def _die(_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_successive_halving_prunes_the_worse_ones_and_all_runs_of_a_point(place: Place) -> None:
+def test_successive_halving_prunes_the_worse_ones_and_all_runs_of_a_point(place: SweepPlace) -> None:
     grid = space.sweep("rate", [0.3, 0.35, 0.9, 0.32, 1.0, 0.95])  # the best is 0.3
     store = Store(
-        place, described(space=grid, engine="grid", points=6, seeds=2, pruner="halving", config={"evaluations": 5})
+        place, described(space=grid, sampler="grid", points=6, seeds=2, pruner="halving", config={"evaluations": 5})
     )
     work(store)
     states = {row.overrides["rate"]: set() for row in store.rows()}
@@ -229,7 +236,7 @@ def test_successive_halving_prunes_the_worse_ones_and_all_runs_of_a_point(place:
     assert "pruned at evaluation 1" in store.rows()[2].reason
 
 
-def test_hyperband_prunes_once_it_knows_how_long_runs_are(place: Place) -> None:
+def test_hyperband_prunes_once_it_knows_how_long_runs_are(place: SweepPlace) -> None:
     store = Store(place, described(points=12, pruner="hyperband", config={"evaluations": 9}))
     work(store)
     rows = store.rows()
@@ -239,7 +246,7 @@ def test_hyperband_prunes_once_it_knows_how_long_runs_are(place: Place) -> None:
     assert best.state == "complete"
 
 
-def test_three_failures_alike_at_the_start_end_the_sweep(place: Place) -> None:
+def test_three_failures_alike_at_the_start_end_the_sweep(place: SweepPlace) -> None:
     store = Store(place, described(points=50, config={"raises": "no such\ndata set"}))
     work(store)
     assert [(row.state, row.reason) for row in store.rows()] == [("failed", "ValueError: no such data set")] * 3
@@ -247,22 +254,22 @@ def test_three_failures_alike_at_the_start_end_the_sweep(place: Place) -> None:
     assert "raise ValueError" in (place.directory / "trials/0000/log.txt").read_text()
 
 
-def test_failure_in_between_ends_nothing(place: Place) -> None:
+def test_failure_in_between_ends_nothing(place: SweepPlace) -> None:
     part = space.sweep("raises", ["", "a", "b", "c", "c", "c", ""])
-    store = Store(place, described(space=part, engine="grid", points=7))
+    store = Store(place, described(space=part, sampler="grid", points=7))
     work(store)
     assert [row.state for row in store.rows()] == ["complete", *["failed"] * 5, "complete"]
     assert store.failure() is None
 
 
-def test_metric_that_the_run_does_not_have(place: Place) -> None:
-    sweep = Sweep(**{**vars(described(points=3)), "metric": "validation/acuracy"})
+def test_metric_that_the_run_does_not_have(place: SweepPlace) -> None:
+    sweep = Sweep(**{**vars(described(points=3)), "metric": Metric("validation/acuracy", "higher")})
     store = Store(place, sweep)
     work(store)
     assert "validation/acuracy" in (store.failure() or "")
 
 
-def test_sweep_can_be_read_by_optunas_own_tools(place: Place) -> None:
+def test_sweep_can_be_read_by_optunas_own_tools(place: SweepPlace) -> None:
     work(Store(place, described(points=3)))
     study = optuna.load_study(study_name="sweep", storage=place.url)
     assert [set(trial.params) for trial in study.trials] == [{"rate"}] * 3
@@ -273,7 +280,7 @@ def test_sweep_file_keeps_everything_but_the_password(tmp_path: Path) -> None:
     sweep = described(
         space=space.product(space.sweep("rate", [0.1]), space.when("kind", "a", space.integers("seed", 0, 1)))
     )
-    write_sweep_file(Place(tmp_path, "postgresql://me:secret@host/db"), sweep)
+    write_sweep_file(SweepPlace(tmp_path, "postgresql://me:secret@host/db"), sweep)
     assert "secret" not in (tmp_path / "sweep.json").read_text()
     with pytest.raises(UsageError, match="--storage=postgresql"):
         read_sweep_file(tmp_path)
@@ -285,12 +292,12 @@ def test_sweep_file_keeps_everything_but_the_password(tmp_path: Path) -> None:
 def test_storage_that_cannot_be_opened(tmp_path: Path) -> None:
     for url in (f"sqlite:///{tmp_path}/missing/sweep.db", "postgres", "nosuchdb://host/db"):
         with pytest.raises(UsageError) as found:
-            Store(Place(tmp_path, url), described())
+            Store(SweepPlace(tmp_path, url), described())
         assert "\n" not in str(found.value)
         assert url in str(found.value)
 
 
-def test_worker_that_is_asked_to_stop_leaves_its_trial(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_that_is_asked_to_stop_leaves_its_trial(place: SweepPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(place, described(points=3))
     train: Callable[..., None] = trivial.train
 

@@ -17,15 +17,18 @@ from cnn_jax import config as configs
 from cnn_jax import nn, ops
 from cnn_jax import train as training
 from cnn_jax.errors import Interrupted
-from cnn_jax.sweep import space, together, vectorized
-from cnn_jax.sweep.settings import Place, Sweep, write_sweep_file
+from cnn_jax.metrics import Metric
+from cnn_jax.sweep import space, vectorized
+from cnn_jax.sweep.settings import Sweep, SweepPlace, write_sweep_file
 from cnn_jax.sweep.store import Store
 from cnn_jax.sweep.trial import Outcome, Trial, trial_directory
 from cnn_jax.sweep.worker import work
+from cnn_jax.train import groups
 from experiments import classification
 from tests.launch.process import started
 from tests.sweep.driving import until
 
+LOSS = Metric("validation/loss", better="lower")
 VALUES: list[dict[str, Any]] = [
     {"optimizer.learning_rate": 0.1, "optimizer.momentum": 0.9, "seed": 0, "label_smoothing": 0.1},
     {"optimizer.learning_rate": 0.02, "optimizer.momentum": 0.5, "seed": 1, "label_smoothing": 0.2},
@@ -189,9 +192,17 @@ def test_an_interrupted_group_goes_on_where_it_was(tmp_path: Path, alone: list[T
 
 
 def test_killed_trials_of_one_program_are_finished_by_another_worker(tmp_path: Path, alone: list[Trial]) -> None:
-    part, place = space.sweep(VALUES[:3]), Place(tmp_path)
+    part, place = space.sweep(VALUES[:3]), SweepPlace(tmp_path)
     base = make_trials(tmp_path, [{}])[0].config
-    sweep = Sweep(base, part, "experiments.classification:train", "validation/loss", 3, engine="grid", reports=False)
+    sweep = Sweep(
+        base,
+        part,
+        "experiments.classification:train",
+        LOSS,
+        3,
+        sampler="grid",
+        reports=False,
+    )
     write_sweep_file(place, sweep)
     store = Store(place, sweep)
     trials = [tmp_path / "trials" / f"{number:04d}" for number in range(3)]
@@ -211,22 +222,26 @@ def test_killed_trials_of_one_program_are_finished_by_another_worker(tmp_path: P
         assert_same_run(trial, wanted.workdir)
 
 
-def test_what_would_not_pay_is_known_before_anything_starts() -> None:
+def test_what_cannot_be_trained_together_is_known_before_anything_starts() -> None:
     def reason(part: space.Part, **changes: Any) -> str:
         base = classification.default_config()
         base.update(changes.pop("config", {}))
-        fields = {"train": "experiments.classification:train", "metric": "validation/loss", "points": 4} | changes
-        return vectorized.would_not_pay(Sweep(base, part, **fields))
+        fields = {
+            "train": "experiments.classification:train",
+            "metric": LOSS,
+            "points": 4,
+        } | changes
+        return vectorized.reason_against(Sweep(base, part, **fields))
 
     sizes, rates = space.sweep("batch_size", [16, 32]), space.sweep("optimizer.learning_rate", [0.1, 0.2])
-    lonely = "no two of its trials differ in numbers alone"
-    assert reason(sizes, engine="grid") == lonely
-    assert reason(sizes, engine="grid", seeds=2) == ""
-    assert reason(space.product(sizes, rates), engine="grid") == ""
-    assert reason(space.zipit(sizes, rates), engine="grid") == lonely
+    no_groups = "no two of its trials differ in numbers alone"
+    assert reason(sizes, sampler="grid") == no_groups
+    assert reason(sizes, sampler="grid", seeds=2) == ""
+    assert reason(space.product(sizes, rates), sampler="grid") == ""
+    assert reason(space.zipit(sizes, rates), sampler="grid") == no_groups
     assert reason(space.uniform("optimizer.momentum", 0.1, 0.9)) == ""
-    assert reason(space.integers("batch_size", 16, 32)) == lonely
-    assert reason(rates, engine="grid", config={"parallel": "pmap"}) == "parallel='pmap' is for one run"
+    assert reason(space.integers("batch_size", 16, 32)) == no_groups
+    assert reason(rates, sampler="grid", config={"parallel": "pmap"}) == "parallel='pmap' is for one run"
     assert "has no function prepare" in reason(rates, train="tests.sweep.trivial:train")
 
 
@@ -250,16 +265,15 @@ def test_what_does_not_fit_into_the_memory_is_split_and_at_last_trained_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trials = make_trials(tmp_path, VALUES[:3])
-    program = together.Program(
-        classification.prepare(trials[0].config, tmp_path), trials[0].config, ["label_smoothing"]
-    )
-    monkeypatch.setattr(together, "lanes", lambda: jax.local_devices()[:1])
-    (device,) = together.lanes()
-    length = program.plan.call_length(0)
-    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.state))
+    preparation = classification.prepare(trials[0].config, tmp_path)
+    program = training.VectorizedProgram(preparation.program(trials[0].config, training.ONE_DEVICE))
+    monkeypatch.setattr(groups, "lanes", lambda: jax.local_devices()[:1])
+    (device,) = groups.lanes()
+    length = program.program.plan.call_length(0)
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.program.template))
 
     def needed(size: int) -> int:
-        found = program.compile_steps(size, length, device).memory_analysis()
+        found = program.steps(size, length, device).memory_analysis()
         all_in = found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
         return all_in - found.alias_size_in_bytes + size * state  # the states of the best evaluations
 
@@ -270,8 +284,8 @@ def test_what_does_not_fit_into_the_memory_is_split_and_at_last_trained_alone(
         (two, (2, 2)),
         (one - 1, (0, 0)),
     ):
-        monkeypatch.setattr(vectorized, "_free_bytes", lambda device, room=room: (room + 0.5) / vectorized._MEMORY_PART)
-        assert vectorized._fitting(program, 3) == fits
+        monkeypatch.setattr(groups, "free_bytes", lambda device, room=room: (room + 0.5) / groups.MEMORY_FRACTION)
+        assert program.fitting(3) == fits
 
 
 def test_dropout_of_several_rates_is_each_one_of_its_own() -> None:

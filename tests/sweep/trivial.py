@@ -9,7 +9,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from cnn_jax.metrics import Metric
 from cnn_jax.runtime.files import write_json
+
+METRIC = Metric("validation/accuracy", "higher", "%")
 
 
 def default_config() -> ConfigDict:

@@ -18,5 +18,5 @@ if __name__ == "__main__":
 
     folder = Path(sys.argv[4])
     for name in ("fresh", "of_eight"):
-        trained = small_network.run(folder / name, train.Parallel(shard_parameters=True))
+        trained = small_network.run(folder / name, train.DataParallel(shard_parameters=True))
         np.savez(folder / f"{name}-{number}.npz", loss=trained.scores["test/loss"], **small_network.numbers(trained))

@@ -18,7 +18,7 @@ def examples() -> train.Batch:
     return {"image": images, "label": images[:, 1, 2, 0] + 0.5 * images[:, 4, 4, 1] ** 2}
 
 
-def task(parallel: train.Parallel, *, batch_norm: bool = True) -> train.Task:
+def task(parallel: train.DataParallel, *, batch_norm: bool = True) -> train.Task:
     def create(key: jax.Array) -> nn.Sequence:
         rngs = nnx.Rngs(key)
         # No bias before a batch normalisation, which takes it away: Adam would follow the rounding of its gradient.
@@ -53,6 +53,7 @@ def task(parallel: train.Parallel, *, batch_norm: bool = True) -> train.Task:
         evaluate=evaluate,
         train_examples=examples(),
         eval_examples={"test": examples()},
+        metrics=[train.Metric("loss", better="lower")],
         monitor="test/loss",
     )
 
@@ -61,11 +62,10 @@ def plan(steps: int = STEPS) -> train.Plan:
     return train.Plan(batch_size=BATCH, num_examples=N, total_steps=steps, evaluate_every=3, steps_per_call=3)
 
 
-def run(directory: Path, parallel: train.Parallel, *, steps: int = STEPS, **options) -> train.Trained:
+def run(directory: Path, parallel: train.DataParallel, *, steps: int = STEPS, **options) -> train.Trained:
     directory.mkdir(parents=True, exist_ok=True)
-    return train.train(
-        task(parallel, **options), plan(steps), seed=0, directory=directory, how_to_continue="again", parallel=parallel
-    )
+    program = train.Program(task(parallel, **options), plan(steps), parallel=parallel)
+    return train.train(program, seed=0, directory=directory)
 
 
 def numbers(trained: train.Trained) -> dict[str, np.ndarray]:

@@ -1,5 +1,7 @@
 """A checkpoint on disk: kept, or noticed to be damaged, in silence and whatever the damage."""
 
+import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from cnn_jax.errors import UsageError
 from cnn_jax.train.checkpoints import Checkpoints
-from cnn_jax.train.state import TrainState, create_state
+from cnn_jax.train.state import TrainState, create_state, digest, evaluated
 
 
 def state_of(step: int) -> TrainState:
@@ -125,3 +127,73 @@ def test_all_damaged_is_one_line(saved: Path, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     assert (folder / "1").exists(), "nothing is removed that may still be rescued"
     assert (folder / "2").exists()
+
+
+def network_of(state: TrainState) -> tuple[dict, dict]:
+    return evaluated(state).params, evaluated(state).model_state
+
+
+def frozen_like(state: TrainState) -> TrainState:
+    """The same with its second parameter frozen: among what the network keeps besides its parameters."""
+    params, optimizer = dict(state.params), optax.trace(0.9)
+    model_state = {"b": params.pop("b")}
+    new = create_state(state.key, params, model_state, optimizer, ema=state.ema is not None)
+    return dataclasses.replace(new, step=state.step)
+
+
+def saved_alone(folder: Path, state: TrainState, *, without: str = "") -> Path:
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(state, score=0.0, notes={"step": int(state.step)})
+    if without:
+        path = folder / str(int(state.step)) / "notes/metadata"
+        notes = json.loads(path.read_text())
+        del notes[without]
+        path.write_text(json.dumps(notes))
+    return folder
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_what_is_evaluated_is_read_without_an_optimiser(averaged: bool, tmp_path: Path) -> None:
+    state = state_of(3)
+    if averaged:
+        state = dataclasses.replace(state, ema=jax.tree.map(lambda leaf: leaf / 2, (state.params, state.model_state)))
+    with Checkpoints(saved_alone(tmp_path / "whole", state), read_only=True) as checkpoints:
+        found = checkpoints.restore_evaluated(*network_of(state_of(0)))
+    assert found is not None
+    assert (found.opt_state, found.ema) == (None, None)
+    assert (int(found.step), bool(found.key == state.key)) == (3, True)
+    assert digest(found.params) == digest(evaluated(state).params)
+    if averaged:
+        assert digest(found.params) != digest(state.params)
+
+
+def test_a_parameter_is_found_in_whichever_part_it_was_saved(tmp_path: Path) -> None:
+    """Frozen parameters were among the others in earlier versions, which also noted one SHA-256 less."""
+    state = state_of(3)
+    template = frozen_like(state_of(0))
+    with Checkpoints(saved_alone(tmp_path / "old", state, without="weights_digest"), read_only=True) as checkpoints:
+        found = checkpoints.restore_evaluated(template.params, template.model_state)
+        assert found is not None
+        assert list(found.params) == ["a", "c"]
+        assert digest({**found.params, **found.model_state}) == digest(state.params)
+        with pytest.raises(UsageError, match=r"of another network or optimiser: .*b has shape"):
+            checkpoints.restore(template)
+        with pytest.raises(UsageError, match=r"d has shape none in it and \(2, 16\)"):
+            checkpoints.restore_evaluated({**template.params, "d": template.params["a"]}, template.model_state)
+
+
+def test_damaged_weights_are_noticed_where_they_alone_are_read(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
+    path = folder / "2/notes/metadata"
+    path.write_text(
+        path.read_text()
+        .replace('"weights_digest":"', '"weights_digest":"0')
+        .replace('"weights_digest": "', '"weights_digest": "0')
+    )
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        found = checkpoints.restore_evaluated(*network_of(state_of(0)))
+        assert found is not None
+        assert int(found.step) == 1
+        with pytest.raises(UsageError, match="SHA-256"):
+            checkpoints.restore_evaluated(*network_of(state_of(0)), step=2)

@@ -25,6 +25,7 @@ def task(monitor: str = "test/loss", optimizer=OPTIMIZER, loss=loss, **options) 
         evaluate=evaluate,
         train_examples=problem(),
         eval_examples={"test": problem()},
+        metrics=[train.Metric("loss", better="lower")],
         monitor=monitor,
     )
 
@@ -32,7 +33,7 @@ def task(monitor: str = "test/loss", optimizer=OPTIMIZER, loss=loss, **options) 
 def run(directory: Path, *, epochs: int, profile: int = 0, patience: int = 0, target=None, **options) -> train.Trained:
     ends = {"patience": patience, "target": target}
     plan = train.Plan(batch_size=4, num_examples=23, total_steps=5 * epochs, evaluate_every=5, steps_per_call=2, **ends)
-    return train.train(task(**options), plan, seed=0, directory=directory, how_to_continue="again", profile=profile)
+    return train.train(train.Program(task(**options), plan), seed=0, directory=directory, profile=profile)
 
 
 def test_calls_cover_every_epoch_exactly() -> None:
@@ -131,13 +132,12 @@ def test_stops_when_patience_ends_and_so_does_a_continued_run(
 def test_stops_at_the_first_evaluation_that_reaches_the_target(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The score of a loss is its negative."""
-    state = run(tmp_path, epochs=60, target=-0.01).state
+    state = run(tmp_path, epochs=60, target=0.01).state
     assert "test/loss has reached the target" in capsys.readouterr().out
     losses = [row["loss"] for row in train.read_records(tmp_path) if row["split"] == "test"]
     assert losses[-1] <= 0.01 < losses[-2]
     assert int(state.step) == 5 * len(losses) < 300
-    assert int(run(tmp_path, epochs=60, target=-0.01).state.step) == int(state.step), "a finished run is left as it is"
+    assert int(run(tmp_path, epochs=60, target=0.01).state.step) == int(state.step), "a finished run is left as it is"
 
 
 def test_run_ends_when_more_steps_are_skipped_than_may_be(tmp_path: Path) -> None:

@@ -146,15 +146,6 @@ def test_lookahead_by_name_is_sgd_that_goes_back_every_fifth_step() -> None:
         np.testing.assert_allclose(path[step]["bias"], fast, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["nesterov", "muon"])
-def test_frozen_parameters_stay_and_the_others_learn_as_if_alone(name: str) -> None:
-    shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, draw(100)))
-    free = walk(create_optimizer(name, RATE, weight_decay=DECAY))[-1]
-    held = walk(create_optimizer(name, RATE, weight_decay=DECAY, freeze=["b*"], params=shapes))[-1]
-    np.testing.assert_array_equal(held["bias"], draw(100)["bias"].astype(np.float32))
-    np.testing.assert_allclose(held["kernel"], free["kernel"], rtol=1e-6)
-
-
 def cosine(start: float, end: float):
     return lambda part: end + (start - end) * (1 + np.cos(np.pi * part)) / 2
 
@@ -183,7 +174,7 @@ def test_step_schedule_drops_where_it_says() -> None:
     assert {step: round(float(schedule(step)), 6) for step in rates} == rates
 
 
-FREEZABLE = {"c1": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "output": {"kernel": jnp.ones((2, 2))}}
+PARAMS = {"c1": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "output": {"kernel": jnp.ones((2, 2))}}
 
 
 @pytest.mark.parametrize(
@@ -193,9 +184,7 @@ FREEZABLE = {"c1": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "output": 
         (lambda: create_optimizer("sgd", 0.1, momentum=1.0), ["momentum=1.0"]),
         (lambda: create_optimizer("sgd", 0.1, weight_decay=-0.1), ["weight_decay=-0.1"]),
         (lambda: create_optimizer("sgd", 0.1, clip_norm=-1.0), ["clip_norm=-1.0"]),
-        (lambda: create_optimizer("sgd", 0.1, freeze=["c2/*"], params=FREEZABLE), ["'c2/*'", "'c1'"]),
-        (lambda: create_optimizer("sgd", 0.1, rate_factors=[("c2", 2.0)], params=FREEZABLE), ["'c2'", "'c1'"]),
-        (lambda: create_optimizer("sgd", 0.1, freeze=["*"], params=FREEZABLE), ["every parameter"]),
+        (lambda: create_optimizer("sgd", 0.1, rate_factors=[("c2", 2.0)], params=PARAMS), ["'c2'", "'c1'"]),
         (lambda: learning_rate_schedule("cosin", 0.1, total_steps=3), ["'cosin'", "'cosine'"]),
         (lambda: learning_rate_schedule("cosine", -0.1, total_steps=3), ["learning_rate=-0.1"]),
         (lambda: learning_rate_schedule("cosine", 0.1, total_steps=3, warmup_steps=3), ["warm-up of 3", "run of 3"]),

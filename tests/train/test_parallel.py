@@ -17,7 +17,7 @@ from tests.train import small_network
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = 2
-EIGHT = train.Parallel(num_devices=8)
+EIGHT = train.DataParallel(num_devices=8)
 
 
 def assert_same(have: train.Trained | dict[str, np.ndarray], want: train.Trained) -> None:
@@ -49,12 +49,12 @@ def test_eight_devices_learn_what_one_learns(half_way_on_eight: Path, alone: tra
 
 
 def test_parameters_in_parts_learn_the_same_and_stay_in_parts(alone: train.Trained) -> None:
-    parallel = train.Parallel(num_devices=8, shard_parameters=True)
+    parallel = train.DataParallel(num_devices=8, shard_parameters=True)
     task = small_network.task(parallel)
-    program = train.Program(lambda numbers: task, small_network.plan(), parallel)
-    state, examples = program.first_state(0, {}), parallel.replicate(small_network.examples())
+    program = train.Program(task, small_network.plan(), parallel=parallel)
+    state, examples = program.first_state(0), parallel.replicate(small_network.examples())
     for _ in range(2):
-        state, _ = program.compiled_steps(state, ({}, examples), 3)
+        state, _ = program.steps(state, examples, 3)
     kernels = [leaf for leaf in jax.tree.leaves((state.params, state.opt_state)) if leaf.shape == (128, 1)]
     assert len(kernels) == 3, "the kernel and Adam's two moments"
     for kernel in kernels:
@@ -64,7 +64,7 @@ def test_parameters_in_parts_learn_the_same_and_stay_in_parts(alone: train.Train
 
 def test_pmap_learns_what_jit_learns_without_batch_statistics(tmp_path: Path) -> None:
     by_jit = small_network.run(tmp_path / "jit", train.ONE_DEVICE, batch_norm=False)
-    by_pmap = small_network.run(tmp_path / "pmap", train.Parallel("pmap", num_devices=8), batch_norm=False)
+    by_pmap = small_network.run(tmp_path / "pmap", train.DataParallel("pmap", num_devices=8), batch_norm=False)
     assert_same(by_pmap, by_jit)
     assert by_pmap.scores["test/loss"] == pytest.approx(by_jit.scores["test/loss"], rel=1e-3)
 
@@ -121,8 +121,8 @@ def test_two_processes_learn_what_one_learns(half_way_on_eight: Path, alone: tra
 @pytest.mark.parametrize(
     ("call", "parts"),
     [
-        (lambda: train.Parallel("pmp"), ["'pmp'", "'pmap'"]),
-        (lambda: train.Parallel("pmap", shard_parameters=True), ["'pmap'", "parallel='jit'"]),
+        (lambda: train.DataParallel("pmp"), ["'pmp'", "'pmap'"]),
+        (lambda: train.DataParallel("pmap", shard_parameters=True), ["'pmap'", "parallel='jit'"]),
         (lambda: EIGHT.check_batch(20), ["batch_size=20", "8 devices", "16 or 24"]),
         (lambda: EIGHT.check_batch(3), ["batch_size=3", "use 8"]),
     ],

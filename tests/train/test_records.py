@@ -5,25 +5,25 @@ import json
 import signal
 from pathlib import Path
 
-from cnn_jax.train import Records, read_last_record, read_records
+from cnn_jax.train import MetricsLog, read_last_record, read_records
 from cnn_jax.train.interruption import StopRequest
 
 
 def test_lines_after_the_checkpoint_are_dropped_and_written_again(tmp_path: Path) -> None:
-    with Records(tmp_path) as records:
+    with MetricsLog(tmp_path) as records:
         records.write(step=10, epoch=1.0, split="train", scores={"loss": 0.5})
         length = records.length
         records.write(step=20, epoch=2.0, split="train", scores={"loss": 0.25})
     undisturbed = (tmp_path / "metrics.jsonl").read_bytes()
     assert len(undisturbed.splitlines()) == 2
-    with Records(tmp_path, length=length, step=10) as records:
+    with MetricsLog(tmp_path, length=length, step=10) as records:
         assert (tmp_path / "metrics.jsonl").read_bytes() == undisturbed[:length]
         records.write(step=20, epoch=2.0, split="train", scores={"loss": 0.25})
     assert (tmp_path / "metrics.jsonl").read_bytes() == undisturbed
 
 
 def test_rows_read_back_as_written(tmp_path: Path) -> None:
-    with Records(tmp_path) as records:
+    with MetricsLog(tmp_path) as records:
         records.write(step=3, epoch=1 / 3, split="test", scores={"loss": 0.1, "accuracy": 1.0})
     assert read_records(tmp_path) == [{"step": 3, "epoch": 0.3333, "split": "test", "loss": 0.1, "accuracy": 1.0}]
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == read_records(tmp_path)[0]
@@ -38,7 +38,7 @@ def test_the_last_row_of_a_long_file(tmp_path: Path) -> None:
 
 
 def test_speed_is_kept_out_of_the_scores(tmp_path: Path) -> None:
-    with Records(tmp_path) as records:
+    with MetricsLog(tmp_path) as records:
         records.write_speed(step=1, examples_per_second=1e4)
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
 

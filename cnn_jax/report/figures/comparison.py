@@ -10,8 +10,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from cnn_jax.errors import UsageError
+from cnn_jax.metrics import Metric
 from cnn_jax.report.figures.style import BLUE, GREY, HAIRLINE, INK, OTHERS, VERMILLION, WIDTH, styled, tint
-from cnn_jax.report.formatting import is_share
 
 Spread = tuple[float, float]
 """A mean and a standard deviation."""
@@ -99,9 +99,7 @@ def spreads(series: Mapping[str, Mapping[Any, Spread]], *, x_label: str, y_label
 
 
 @styled
-def heat_map(
-    cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label: str, metric: str, minimize: bool = False
-) -> Figure:
+def heat_map(cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label: str, metric: Metric) -> Figure:
     """A score over two quantities: a cell for each pair of values, the better the bluer, the best one framed.
 
     Shades go by rank, so that a few very bad scores do not make all others look alike. Pairs without a score are empty.
@@ -110,14 +108,14 @@ def heat_map(
       cells: value down -> value across -> score.
       x_label: what goes across.
       y_label: what goes down.
-      metric: the score's name, by which its numbers are written.
-      minimize: whether lower is better.
+      metric: what the scores are of.
 
     Raises:
       UsageError: no scores.
 
     Example:
-      >>> figure = heat_map({32: {0.1: 0.9, 1.0: 0.8}}, x_label="rate", y_label="batch", metric="accuracy")
+      >>> accuracy = Metric("accuracy", "higher", "%")
+      >>> figure = heat_map({32: {0.1: 0.9, 1.0: 0.8}}, x_label="rate", y_label="batch", metric=accuracy)
       >>> [text.get_text() for text in figure.axes[0].texts]
       ['90.0', '80.0']
     """
@@ -125,7 +123,7 @@ def heat_map(
     down = _ordered(cells)[::-1]
     if not across:
         raise UsageError("heat_map: cells holds no score; give at least one, as {down: {across: score}}")
-    ranked = sorted({score for row in cells.values() for score in row.values()}, reverse=minimize)
+    ranked = sorted({score for row in cells.values() for score in row.values()}, key=metric.utility)
     share = {score: place / max(len(ranked) - 1, 1) for place, score in enumerate(ranked)}
     side = (WIDTH - 0.9) / len(across)
     size = min(9, 72 * side / 3.2)
@@ -137,13 +135,13 @@ def heat_map(
         if score is None:
             continue
         shades[row, column] = tint(BLUE, 0.04 + 0.96 * share[score])
-        text = f"{100 * score:.1f}" if is_share(metric) else f"{score:.3g}"
+        text = f"{100 * score:.1f}" if metric.is_fraction else f"{score:.3g}"
         light = shades[row, column] @ (0.3, 0.59, 0.11) > 0.62
         axes.text(column, row, text, size=size, color=INK if light else "white", ha="center", va="center_baseline")
         if score == ranked[-1]:
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.2))
     axes.imshow(shades, aspect="auto")
-    axes.set_title(f"{metric}, %" if is_share(metric) else metric, loc="left", color=GREY)
+    axes.set_title(", ".join(filter(None, (metric.name, metric.unit))), loc="left", color=GREY)
     axes.set_xticks(range(len(across)), [_named(value) for value in across])
     axes.set_yticks(range(len(down)), [_named(value) for value in down])
     axes.tick_params(length=0)

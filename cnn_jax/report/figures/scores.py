@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.metrics import Metric
 from cnn_jax.report.figures.style import (
     BLUE,
     GREY,
@@ -26,51 +27,48 @@ from cnn_jax.report.figures.style import (
     text_width,
     tint,
 )
-from cnn_jax.report.formatting import format_score, is_share
 
 _SPLIT_COLOURS = {"train": GREY, "validation": BLUE, "test": VERMILLION}
 
 
 @styled
-def learning_curves(rows: Sequence[Mapping[str, Any]], *, metrics: Sequence[str] | None = None) -> Figure:
-    """Every metric over the epochs, one line a split, with its last value.
+def learning_curves(rows: Sequence[Mapping[str, Any]], *, metrics: Sequence[Metric]) -> Figure:
+    """Metrics over the epochs, one line a split, with its last value.
 
-    A loss that falls by more than a decade gets a logarithmic axis. A linear axis shows the range of the metric after
-    the first tenth of the run, so that the end, which matters, is not flattened by the start.
+    Where lower is better, a fall by more than a decade gets a logarithmic axis. A linear axis shows the range of the
+    metric after the first tenth of the run, so that the end, which matters, is not flattened by the start.
 
     Args:
       rows: the lines of ``metrics.jsonl``: ``{"step": 120, "epoch": 1.0, "split": "train", "loss": 0.3, ...}``.
         Values that are not finite leave a gap.
-      metrics: which ones, from the top down; by default all, in the order in which they first appear.
+      metrics: which ones, from the top down.
 
     Returns:
       One axes a metric.
 
     Raises:
-      UsageError: no rows, or a metric that no row has.
+      UsageError: no metrics, or one that no row has.
 
     Example:
       >>> rows = [{"step": 9 * e, "epoch": e, "split": "test", "loss": 1 / e, "accuracy": 1 - 1 / e} for e in (1, 2, 3)]
-      >>> [axes.get_title(loc="left") for axes in learning_curves(rows).axes]
+      >>> metrics = [Metric("loss", "lower"), Metric("accuracy", "higher", "%")]
+      >>> [axes.get_title(loc="left") for axes in learning_curves(rows, metrics=metrics).axes]
       ['loss', 'accuracy']
     """
     known = list(dict.fromkeys(name for row in rows for name in row if name not in ("step", "epoch", "split")))
-    metrics = known if metrics is None else metrics
     if not metrics:
-        raise UsageError(
-            "learning_curves: rows holds no metric; give at least one row such as {'step': 1, 'loss': 0.5}"
-        )
-    for name in metrics:
-        if name not in known:
-            raise UsageError(f"learning_curves: no row has the metric {name!r}; {nearest(name, known)}")
+        raise UsageError("learning_curves: metrics is empty; give at least one, such as Metric('loss', 'lower')")
+    for metric in metrics:
+        if metric.name not in known:
+            raise UsageError(f"learning_curves: no row has the metric {metric.name!r}; {nearest(metric.name, known)}")
     splits = sorted({row["split"] for row in rows}, key=lambda split: ([*_SPLIT_COLOURS, split].index(split), split))
     others = iter(OTHERS * len(splits))
     colours = {split: _SPLIT_COLOURS.get(split) or next(others) for split in splits}
 
     figure = Figure(figsize=(WIDTH, 0.5 + 2.1 * len(metrics)), layout="constrained")
     panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, name in zip(panels, metrics, strict=True):
-        lines = {}
+    for axes, metric in zip(panels, metrics, strict=True):
+        lines, name = {}, metric.name
         for split in splits:
             points = [(row["epoch"], row[name]) for row in rows if row["split"] == split and name in row]
             if points:
@@ -81,12 +79,12 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]
                 epochs,
                 values,
                 color=colours[split],
-                label=f"{split} {format_score(name, last[0]) if last.size else '-'}",
+                label=f"{split} {metric.format(last[0]) if last.size else '-'}",
                 linewidth=1.1 if split == "train" else 1.8,
                 marker="o" if len(values) <= 30 else "",
                 markersize=2.5,
             )
-        _scale(axes, name, np.concatenate(list(lines.values()), axis=1))
+        _scale(axes, metric, np.concatenate(list(lines.values()), axis=1))
         axes.grid(axis="y")
         axes.set_title(name, loc="left", weight="bold", pad=22)
         _colour_key(axes, columns=len(lines))
@@ -114,12 +112,12 @@ def _colour_key(axes: Axes, *, columns: int) -> None:
             handle.set_visible(False)
 
 
-def _scale(axes: Axes, name: str, points: np.ndarray) -> None:
+def _scale(axes: Axes, metric: Metric, points: np.ndarray) -> None:
     """The y axis of a metric, from its points (2, n): epochs, values."""
     epochs, values = points[:, np.isfinite(points[1])]
     if values.size == 0:
         return
-    if name.endswith("loss") and values.min() > 0 and values.max() / values.min() > 10:
+    if metric.minimize and not metric.is_fraction and values.min() > 0 and values.max() / values.min() > 10:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter("")
@@ -129,7 +127,7 @@ def _scale(axes: Axes, name: str, points: np.ndarray) -> None:
     margin = 0.06 * (high - low) or 0.05
     axes.set_ylim(low - margin, high + margin)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    if is_share(name):
+    if metric.is_fraction:
         axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 

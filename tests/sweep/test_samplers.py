@@ -1,4 +1,4 @@
-"""Engines: the same points for the same seed whatever happens, and better ones where they learn."""
+"""Samplers: the same points for the same seed whatever happens, and better ones where they learn."""
 
 import itertools
 import json
@@ -11,9 +11,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from cnn_jax.errors import UsageError
-from cnn_jax.sweep import engines, space
-from cnn_jax.sweep.engines import Engine, Proposal
+from cnn_jax.sweep import samplers, space
+from cnn_jax.sweep.samplers import Proposal, Sampler
 from cnn_jax.sweep.settings import Sweep
+from tests.sweep import trivial
 
 SPACE = space.product(
     space.sweep("kind", ["a", "b"]),
@@ -22,9 +23,9 @@ SPACE = space.product(
 )
 
 
-def sweep(engine: str, part: space.Part = SPACE, **options: Any) -> Sweep:
+def sweep(sampler: str, part: space.Part = SPACE, **options: Any) -> Sweep:
     config = ConfigDict({"seed": options.pop("seed", 0), "kind": "a", "x": 0.5, "y": 0.5})
-    return Sweep(config, part, train="", metric="validation/accuracy", points=50, engine=engine, **options)
+    return Sweep(config, part, train="", metric=trivial.METRIC, points=50, sampler=sampler, **options)
 
 
 def score(overrides: dict[str, Any]) -> float:
@@ -43,9 +44,9 @@ def running(proposal: Proposal) -> optuna.trial.FrozenTrial:
 
 def points(described: Sweep, count: int, *, order: random.Random | None = None) -> list[dict[str, Any]]:
     """The first points of a sweep. With an ``order``, results come in late and at random, as from several workers."""
-    engine, proposals, known = Engine(described), [], []
+    sampler, proposals, known = Sampler(described), [], []
     while len(proposals) < count:
-        proposal = engine.propose(len(proposals), known)
+        proposal = sampler.propose(len(proposals), known)
         if proposal is not None:
             proposals.append(proposal)
             known.append(running(proposal) if order else finished(proposal))
@@ -53,39 +54,39 @@ def points(described: Sweep, count: int, *, order: random.Random | None = None) 
         assert order is not None
         number = order.choice([k for k, trial in enumerate(known) if not trial.state.is_finished()])
         known[number] = finished(proposals[number])
-        engine = Engine(described)  # another process asks next
+        sampler = Sampler(described)  # another process asks next
     return [proposal.overrides for proposal in proposals]
 
 
-@pytest.mark.parametrize("engine", ["sobol", "halton", "tpe", "cmaes"])
-def test_points_depend_on_the_seed_alone(engine: str) -> None:
-    first = points(sweep(engine), 16)
-    assert points(sweep(engine), 16) == first
-    assert points(sweep(engine, seed=1), 16) != first
+@pytest.mark.parametrize("sampler", ["sobol", "halton", "tpe", "cmaes"])
+def test_points_depend_on_the_seed_alone(sampler: str) -> None:
+    first = points(sweep(sampler), 16)
+    assert points(sweep(sampler), 16) == first
+    assert points(sweep(sampler, seed=1), 16) != first
 
 
-@pytest.mark.parametrize("engine", ["tpe", "cmaes"])
-def test_order_in_which_trials_finish_does_not_matter(engine: str) -> None:
-    described = sweep(engine, ahead=4)
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
+def test_order_in_which_trials_finish_does_not_matter(sampler: str) -> None:
+    described = sweep(sampler, ahead=4)
     found = [points(described, 20, order=random.Random(seed)) for seed in range(3)]
     assert found[0] == found[1] == found[2]
 
 
-@pytest.mark.parametrize("engine", ["tpe", "cmaes"])
-def test_results_change_what_comes_next(engine: str) -> None:
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
+def test_results_change_what_comes_next(sampler: str) -> None:
     part = space.product(space.uniform("x", 0.0, 1.0), space.uniform("y", 0.0, 1.0))
-    found = points(sweep(engine, part), 40)
+    found = points(sweep(sampler, part), 40)
     even = points(sweep("sobol", part), 40)
     assert np.mean([score(point) for point in found[-15:]]) > np.mean([score(point) for point in even[-15:]]) + 0.05
 
 
-@pytest.mark.parametrize("engine", ["sobol", "halton", "random"])
-def test_sequences_are_more_even_than_independent_draws(engine: str) -> None:
+@pytest.mark.parametrize("sampler", ["sobol", "halton", "random"])
+def test_sequences_are_more_even_than_independent_draws(sampler: str) -> None:
     """The discrepancy of SciPy, of a sequence and of draws."""
     from scipy.stats import qmc
 
     part = space.product(space.uniform("x", 0.0, 1.0), space.uniform("y", 0.0, 1.0))
-    of_sequence = qmc.discrepancy(np.array([[p["x"], p["y"]] for p in points(sweep(engine, part), 33)[1:]]))
+    of_sequence = qmc.discrepancy(np.array([[p["x"], p["y"]] for p in points(sweep(sampler, part), 33)[1:]]))
     of_draws = [qmc.discrepancy(np.random.default_rng(seed).random((32, 2))) for seed in range(20)]
     assert of_sequence < min(of_draws)
 
@@ -97,13 +98,13 @@ def test_sequence_fills_what_is_behind_a_condition_evenly() -> None:
     assert halves == pytest.approx(0.5, abs=0.1)
 
 
-@pytest.mark.parametrize("engine", ["grid", "sobol", "tpe"])
-def test_conditions_within_conditions(engine: str) -> None:
+@pytest.mark.parametrize("sampler", ["grid", "sobol", "tpe"])
+def test_conditions_within_conditions(sampler: str) -> None:
     inner = space.when("x", 1.0, space.sweep("y", [0.1, 0.2]))
     part = space.product(space.sweep("kind", ["a", "b"]), space.when("kind", "b", space.sweep("x", [0.0, 1.0]), inner))
     part = space.from_json(json.loads(json.dumps(space.to_json(part))))
-    space.check(part, sweep(engine).config)
-    found = {tuple(point.values()) for point in points(sweep(engine, part), 4 if engine == "grid" else 24)}
+    space.check(part, sweep(sampler).config)
+    found = {tuple(point.values()) for point in points(sweep(sampler, part), 4 if sampler == "grid" else 24)}
     assert found == {("a",), ("b", 0.0), ("b", 1.0, 0.1), ("b", 1.0, 0.2)}
 
 
@@ -114,29 +115,30 @@ def test_grid_is_in_the_order_of_a_product() -> None:
 
 
 def test_engine_that_learns_waits_for_the_results_that_it_depends_on() -> None:
-    engine, known = Engine(sweep("tpe", ahead=2)), []
+    sampler, known = Sampler(sweep("tpe", ahead=2)), []
     for number in range(2):
-        proposal = engine.propose(number, known)
+        proposal = sampler.propose(number, known)
         assert proposal is not None
         known.append(running(proposal))
-    assert engine.propose(2, known) is None
+    assert sampler.propose(2, known) is None
     known[0] = finished(proposal)
-    assert engine.propose(2, known) is not None
+    assert sampler.propose(2, known) is not None
 
 
 @pytest.mark.parametrize(
-    ("engine", "pruner", "expected"), [("tpee", "none", "'tpe'"), ("tpe", "halfing", "'halving'"), ("grid", "none", "")]
+    ("sampler", "pruner", "expected"),
+    [("tpee", "none", "'tpe'"), ("tpe", "halfing", "'halving'"), ("grid", "none", "")],
 )
-def test_unknown_names(engine: str, pruner: str, expected: str) -> None:
+def test_unknown_names(sampler: str, pruner: str, expected: str) -> None:
     if not expected:
-        engines.check(engine, pruner)
+        samplers.check(sampler, pruner)
         return
     with pytest.raises(UsageError, match=expected):
-        engines.check(engine, pruner)
+        samplers.check(sampler, pruner)
 
 
-@pytest.mark.parametrize(("module", "engine"), [("torch", "gp"), ("cmaes", "cmaes"), ("optuna", "tpe")])
-def test_missing_package_is_named(module: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("module", "sampler"), [("torch", "gp"), ("cmaes", "cmaes"), ("optuna", "tpe")])
+def test_missing_package_is_named(module: str, sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(UsageError, match=f"this needs {module}: pip install"):
-        engines.check(engine, "none")
+        samplers.check(sampler, "none")

@@ -1,8 +1,8 @@
-"""Which values come next: grids, quasi-random sequences and Optuna's samplers that learn, and who is pruned.
+"""Which values come next: grids, quasi-random sequences and Optuna's samplers that learn, and which trials are pruned.
 
 What is proposed as point ``n`` is a function of the sweep's seed, of ``n``, and of the results of the points before
 ``n - ahead``. So the same sweep proposes the same points again, however many workers it has, whichever of them finishes
-first, and whatever was killed on the way.
+first, and whatever was killed.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from cnn_jax.sweep.settings import Sweep
 if TYPE_CHECKING:
     import optuna
 
-ENGINES = {
+SAMPLERS = {
     "grid": "every combination",
     "sobol": "a scrambled Sobol sequence, which fills a space more evenly than independent draws",
     "halton": "a scrambled Halton sequence",
@@ -54,7 +54,7 @@ def require(module: str, install: str) -> Any:
     """Imports a module that not every installation has.
 
     Raises:
-      UsageError: it is missing.
+      UsageError: It is missing.
     """
     try:
         return importlib.import_module(module)
@@ -69,21 +69,21 @@ def load_optuna() -> Any:
     return optuna
 
 
-def learns(engine: str) -> bool:
-    """Whether an engine looks at results."""
-    return engine in ("tpe", "cmaes", "gp")
+def learns(sampler: str) -> bool:
+    """Whether a sampler looks at results."""
+    return sampler in ("tpe", "cmaes", "gp")
 
 
-def check(engine: str, pruner: str) -> None:
-    """Raises a ``UsageError`` for an unknown engine or pruner, or one whose package is missing."""
-    if engine not in ENGINES:
-        raise UsageError(f"--engine={engine} is unknown; {nearest(engine, ENGINES)} (of {', '.join(ENGINES)})")
+def check(sampler: str, pruner: str) -> None:
+    """Raises a ``UsageError`` for an unknown sampler or pruner, or one whose package is missing."""
+    if sampler not in SAMPLERS:
+        raise UsageError(f"--sampler={sampler} is unknown; {nearest(sampler, SAMPLERS)} (of {', '.join(SAMPLERS)})")
     if pruner not in PRUNERS:
         raise UsageError(f"--pruner={pruner} is unknown; {nearest(pruner, PRUNERS)}")
     load_optuna()
-    if engine == "cmaes":
+    if sampler == "cmaes":
         require("cmaes", "pip install 'cnn_jax[sweep]'")
-    if engine == "gp":
+    if sampler == "gp":
         require("torch", "pip install torch")
 
 
@@ -98,7 +98,7 @@ def make_pruner(name: str) -> "optuna.pruners.BasePruner":
     return pruners.NopPruner()
 
 
-class Engine:
+class Sampler:
     """The points of a sweep, one after the other."""
 
     def __init__(self, sweep: Sweep) -> None:
@@ -110,15 +110,15 @@ class Engine:
         """The point of a number.
 
         Args:
-          number: from 0.
-          before: all points before it, in order.
+          number: From 0.
+          before: All points before it, in order.
 
         Returns:
           None if a result that it depends on is not known yet.
         """
-        if self.sweep.engine == "grid":
+        if self.sweep.sampler == "grid":
             return self._of_grid(number)
-        if not learns(self.sweep.engine):
+        if not learns(self.sweep.sampler):
             return self._of_sequence(number)
         known = max(number - self.sweep.ahead + 1, 0)
         if not all(point.state.is_finished() for point in before[:known]):
@@ -146,7 +146,7 @@ class Engine:
         optuna = load_optuna()
         with _quiet():
             sampler = optuna.samplers.QMCSampler(
-                qmc_type=_SEQUENCES[self.sweep.engine],
+                qmc_type=_SEQUENCES[self.sweep.sampler],
                 scramble=True,
                 seed=self.sweep.seed,
                 independent_sampler=optuna.samplers.RandomSampler(seed=self.sweep.seed),
@@ -166,8 +166,8 @@ class Engine:
         optuna = load_optuna()
         seed = int(np.random.SeedSequence([self.sweep.seed, number]).generate_state(1)[0] >> 1)
         with _quiet():
-            sampler = self._sampler(optuna, seed)
-            study = optuna.create_study(direction=self.sweep.direction, sampler=sampler)
+            sampler = self._of_optuna(optuna, seed)
+            study = optuna.create_study(direction=self.sweep.metric.direction, sampler=sampler)
             for point in before:
                 study.add_trial(point)
             trial = study.ask()
@@ -175,9 +175,9 @@ class Engine:
         system_attrs = study.get_trials(deepcopy=False)[-1].system_attrs
         return Proposal(overrides, trial.params, trial.distributions, dict(system_attrs))
 
-    def _sampler(self, optuna: Any, seed: int) -> "optuna.samplers.BaseSampler":
+    def _of_optuna(self, optuna: Any, seed: int) -> "optuna.samplers.BaseSampler":
         samplers = optuna.samplers
-        match self.sweep.engine:
+        match self.sweep.sampler:
             case "tpe":
                 return samplers.TPESampler(seed=seed)
             case "cmaes":
