@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from cnn_jax.geometry import primitives
 from cnn_jax.geometry.interpreter import Interpreter, Values
 from cnn_jax.geometry.places import Place, concatenated, joined
-from cnn_jax.geometry.primitives import WEIGHTS, Seen
+from cnn_jax.geometry.primitives import WEIGHTS, Seen, shape_of
 
 
 class Follower(Interpreter[Any]):
@@ -28,7 +28,7 @@ class Follower(Interpreter[Any]):
             self.notes.append(number)
         if self._pads and equation.primitive.name == "concatenate":
             axis = int(equation.params["dimension"])
-            sizes = [atom.aval.shape[axis] for atom in equation.invars]
+            sizes = [shape_of(atom)[axis] for atom in equation.invars]
             pieces = [value if isinstance(value, Place) else None for value in inputs]
             if any(pieces):
                 return [concatenated(pieces, sizes, axis, padding=True)]
