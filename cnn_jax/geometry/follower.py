@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from cnn_jax.geometry import primitives
 from cnn_jax.geometry.interpreter import Interpreter, Values
 from cnn_jax.geometry.places import Place, concatenated, joined
-from cnn_jax.geometry.primitives import WEIGHTS, Seen
+from cnn_jax.geometry.primitives import WEIGHTS, Seen, shape_of
 
 
 class Follower(Interpreter[Any]):
@@ -28,7 +28,7 @@ class Follower(Interpreter[Any]):
             self.notes.append(number)
         if self._pads and equation.primitive.name == "concatenate":
             axis = int(equation.params["dimension"])
-            sizes = [atom.aval.shape[axis] for atom in equation.invars]
+            sizes = [shape_of(atom)[axis] for atom in equation.invars]
             pieces = [value if isinstance(value, Place) else None for value in inputs]
             if any(pieces):
                 return [concatenated(pieces, sizes, axis, padding=True)]
@@ -74,13 +74,6 @@ class Follower(Interpreter[Any]):
         return [note * (times or 1) for note in notes]
 
 
-def evaluating(module: nnx.Module) -> nnx.Module:
-    """A copy of a module whose normalisations and dropout evaluate, whatever the module itself does."""
-    copy = nnx.merge(*nnx.split(module))
-    copy.eval()
-    return copy
-
-
 def follow(layer: Callable[..., Any], place: Place) -> tuple[Place | None, int]:
     """What the output of a layer sees as it evaluates, and how many products of weights with inputs it has.
 
@@ -91,7 +84,7 @@ def follow(layer: Callable[..., Any], place: Place) -> tuple[Place | None, int]:
     Returns:
       None where the layer cannot be traced, or has several outputs.
     """
-    graph, state = nnx.split(evaluating(layer)) if isinstance(layer, nnx.Module) else (None, ())
+    graph, state = nnx.split(layer) if isinstance(layer, nnx.Module) else (None, ())
     x = jax.ShapeDtypeStruct(place.shape, jnp.float32)
 
     def run(state: Any, x: jax.Array) -> Any:

@@ -1,9 +1,10 @@
 """What single layers do to receptive fields: read off their windows, or off what JAX traces of them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from cnn_jax.geometry.fields import adaptive_field
+from cnn_jax.geometry.fields import AxisField, adaptive_field
 from cnn_jax.geometry.follower import follow
 from cnn_jax.geometry.places import Factor, Place, Shape
 from cnn_jax.geometry.windows import adaptive_size, window_of
@@ -66,5 +67,5 @@ def by_description(layer: Any, place: Place, shape: Shape) -> Place | None:
         return place.windowed(window, axes, shape)
     assert given is not None
     for axis, field in zip(axes, adaptive_field([place.shape[axis] for axis in axes], given), strict=True):
-        place = place.moved(axis, shape[axis], lambda before, field=field: before.through(field))
+        place = place.moved(axis, shape[axis], partial(AxisField.through, layer=field))
     return place

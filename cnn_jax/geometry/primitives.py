@@ -35,7 +35,7 @@ def behind(equation: JaxprEqn, inputs: Sequence[Seen]) -> list[Seen]:
     places = [value for value in inputs if isinstance(value, Place)]
     if not places:
         return [WEIGHTS if WEIGHTS in inputs else None] * len(equation.outvars)
-    operands, outputs = ([tuple(atom.aval.shape) for atom in atoms] for atoms in (equation.invars, equation.outvars))
+    operands, outputs = ([shape_of(atom) for atom in atoms] for atoms in (equation.invars, equation.outvars))
     name = equation.primitive.name
     if name in RULES or name == "split":  # some functions leave NumPy's integers in the program
         params = jax.tree.map(lambda leaf: int(leaf) if isinstance(leaf, np.integer) else leaf, equation.params)
@@ -51,18 +51,23 @@ def behind(equation: JaxprEqn, inputs: Sequence[Seen]) -> list[Seen]:
     return [rule(params, inputs, operands, outputs[0])]
 
 
+def shape_of(atom: Any) -> Shape:
+    """The shape of an operand or a result of an equation."""
+    return tuple(atom.aval.shape)
+
+
 def unknown(equation: JaxprEqn, inputs: Sequence[Seen]) -> list[Place]:
     """Outputs of which only is known what all that went in saw."""
     places = [value.lost(()) for value in inputs if isinstance(value, Place)]
-    return [joined(places).lost(atom.aval.shape) for atom in equation.outvars]
+    return [joined(places).lost(shape_of(atom)) for atom in equation.outvars]
 
 
 def products(equation: JaxprEqn, inputs: Sequence[Seen]) -> int:
     """How many products of weights with what depends on the input a convolution or a matrix product has."""
     if len(inputs) != 2 or not any(isinstance(value, Place) for value in inputs) or WEIGHTS not in inputs:
         return 0
-    x, kernel = (tuple(atom.aval.shape) for atom in equation.invars)
-    output = tuple(equation.outvars[0].aval.shape)
+    x, kernel = (shape_of(atom) for atom in equation.invars)
+    output = shape_of(equation.outvars[0])
     params = equation.params
     if equation.primitive.name == "dot_general":
         return math.prod(output) * math.prod(x[axis] for axis in params["dimension_numbers"][0][0])
@@ -136,7 +141,8 @@ def _window(params: dict[str, Any], kernel: Shape, numbers: Any) -> Window:
 
 def _pool(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], output: Shape) -> Place:
     names = ("window_dimensions", "window_strides", "padding", "window_dilation", "base_dilation")
-    window = Window(*(tuple(params[name]) for name in names))
+    size, strides, padding, dilation, input_dilation = (tuple(params[name]) for name in names)
+    window = Window(size, strides, padding, dilation, input_dilation)
     return joined([value for value in inputs if isinstance(value, Place)][:1]).windowed(
         window, range(len(output)), output
     )

@@ -22,11 +22,11 @@ from jax.interpreters import ad, batching
 
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry.fields import ReceptiveField
-from cnn_jax.geometry.follower import Follower, evaluating
+from cnn_jax.geometry.follower import Follower
 from cnn_jax.geometry.interpreter import Values
 from cnn_jax.geometry.places import Place, Shape
 from cnn_jax.geometry.positions import by_description
-from cnn_jax.geometry.primitives import WEIGHTS
+from cnn_jax.geometry.primitives import WEIGHTS, shape_of
 from cnn_jax.geometry.windows import window_of
 
 _mark = Primitive("cnn_jax_mark")  # the identity: where a call begins and ends
@@ -104,7 +104,8 @@ def traced(model: Any, place: Place) -> Program:
     kind = type(model).__name__
     if not isinstance(model, nnx.Module):
         raise UsageError(f"trace: a {kind} is no nnx.Module; put layers into one, nn.Sequence({{name: layer}})")
-    model = evaluating(model)
+    model = nnx.merge(*nnx.split(model))  # a copy, whose normalisations and dropout can be told to evaluate
+    model.eval()
     graph, state = nnx.split(model)
     layers = {_name(path): module for path, module in nnx.iter_modules(model) if is_layer(module)}
     called: list[str] = []
@@ -187,8 +188,8 @@ def _as_called(module: Any, layer: Any) -> Any:
     graph, state = nnx.split(module)
     own = nnx.merge(graph, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state))
     own.__class__ = type(layer)
-    kernels = [getattr(one, "kernel", None) for one in (own, layer)]
-    return layer if None in kernels or kernels[0].shape == kernels[1].shape else own
+    of_step, kept = (getattr(one, "kernel", None) for one in (own, layer))
+    return layer if of_step is None or kept is None or of_step.shape == kept.shape else own
 
 
 class _CallFollower(Follower):
@@ -198,7 +199,8 @@ class _CallFollower(Follower):
         """The places behind an equation."""
         if equation.primitive is not _mark:
             return super().equation(equation, inputs)
-        call, shape = equation.params["call"], tuple(equation.outvars[0].aval.shape)
+        call, shape = equation.params["call"], shape_of(equation.outvars[0])
+        dtype = equation.outvars[0].aval.dtype  # type: ignore[attr-defined]
         (value,) = inputs
         if equation.params["begins"]:
             self.notes.append(_Begin(call, value if isinstance(value, Place) else None, shape))
@@ -220,7 +222,7 @@ class _CallFollower(Follower):
             layer=call.layer,
             called=call.called,
             input_shape=begin.shape[len(begin.shape) - size :],
-            output=jax.ShapeDtypeStruct(shape[len(shape) - size :], equation.outvars[0].aval.dtype),
+            output=jax.ShapeDtypeStruct(shape[len(shape) - size :], dtype),
             runs=math.prod(shape[: len(shape) - size]),
             products=sum(note for note in inside if isinstance(note, int)),
             field=field,

@@ -10,6 +10,7 @@ from jaxtyping import Array, Shaped
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import AnyArray, check_array, check_option
 from cnn_jax.ops.primitives import gradient_rule
+from cnn_jax.ops.wide import in_float32
 
 RELU_RULES = ("standard", "deconvnet", "guided")
 
@@ -69,7 +70,7 @@ def scaled_tanh(x: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
     >>> scaled_tanh(jnp.array([-1.0, 0.0, 1.0])).round(3)
     Array([-1.,  0.,  1.], dtype=float32)
     """
-    return 1.7159 * jnp.tanh(check_array("scaled_tanh", "x", x, empty=True) * (2 / 3))
+    return in_float32(lambda x: 1.7159 * jnp.tanh(x * (2 / 3)), check_array("scaled_tanh", "x", x, empty=True))
 
 
 def _no_forward_mode(dx: Array, x: Array, *, rule: str) -> Array:

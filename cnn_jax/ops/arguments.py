@@ -110,7 +110,7 @@ def wider(*dtypes: DTypeLike) -> jnp.dtype:
     dtype('float32')
     """
     with jax.numpy_dtype_promotion("standard"):
-        return reduce(jnp.promote_types, map(jnp.dtype, dtypes))
+        return reduce(jnp.promote_types, [jnp.dtype(dtype) for dtype in dtypes])
 
 
 def as_array(op: str, name: str, value: Any) -> jax.Array:

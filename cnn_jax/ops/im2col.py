@@ -20,7 +20,9 @@ from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import INEXACT, AnyArray, Number, check_array, per_axis, split_batch, window_sizes
 from cnn_jax.ops.canonical import Windows, prepare, windows
 from cnn_jax.ops.padding import Padding, Pairs, check_boundary, spread
+from cnn_jax.ops.primitives import one_program
 from cnn_jax.ops.sharding import like, zeros
+from cnn_jax.ops.wide import in_float32
 
 
 def im2col(
@@ -70,7 +72,7 @@ def im2col(
         kernel_dilation=kernel_dilation,
         rounding=rounding,
     )
-    rows = window_rows(merged, geometry, boundary, boundary_value)
+    rows = _rows(merged, boundary_value, geometry=geometry, boundary=boundary)
     return rows.reshape(*batch, *geometry.sliding.output, math.prod(rows.shape[-2:]))
 
 
@@ -130,10 +132,24 @@ def col2im(
             f"{op}: columns of shape {columns.shape} must be (*batch, {', '.join(map(str, output))}, {taps} * C) "
             f"for input sizes {sizes} and window {window}"
         )
-    x_like = like((merged.shape[0], *sizes, merged.shape[-1] // taps), merged)
-    adjoint = jax.linear_transpose(lambda x: window_rows(x, geometry, boundary, 0.0), x_like)
-    (x,) = adjoint(merged.reshape(*merged.shape[:-1], taps, merged.shape[-1] // taps))
+    merged = merged.reshape(*merged.shape[:-1], taps, merged.shape[-1] // taps)
+    x = _rows_returned(merged, sizes=sizes, geometry=geometry, boundary=boundary)
     return x.reshape(*batch, *x.shape[1:])
+
+
+@one_program("geometry", "boundary")
+def _rows(x: Array, boundary_value: Number, *, geometry: Windows, boundary: str) -> Array:
+    """The windows; in float32 for the sake of the gradient, which adds them up."""
+    return in_float32(lambda x: window_rows(x, geometry, boundary, boundary_value), x)
+
+
+@one_program("sizes", "geometry", "boundary")
+def _rows_returned(rows: Array, *, sizes: tuple[int, ...], geometry: Windows, boundary: str) -> Array:
+    def adjoint(rows: Array) -> Array:
+        x = like((rows.shape[0], *sizes, rows.shape[-1]), rows)
+        return jax.linear_transpose(lambda x: window_rows(x, geometry, boundary, 0.0), x)(rows)[0]
+
+    return in_float32(adjoint, rows)
 
 
 def window_rows(x: jax.Array, geometry: Windows, boundary: str, boundary_value: Number) -> jax.Array:

@@ -235,7 +235,7 @@ def _input_shape(y: tuple[int, ...], *constants: tuple[int, ...], axes: Axes) ->
     return tuple(sizes.get(index, size) for index, size in enumerate(y))
 
 
-_SHAPES = {"shape": _output_shape, "input_shape": _input_shape, "static": ("axes",)}
-_window_sum, _ = transposes("window_sum", _sums, _sums_returned, **_SHAPES)
-_window_choice, _ = transposes("window_choice", _chosen, _choice_returned, **_SHAPES)
-_tied_sum, _ = transposes("tied_sum", _tied, _tied_returned, **_SHAPES)
+_of_windows = partial(transposes, shape=_output_shape, input_shape=_input_shape, static=("axes",))
+_window_sum, _ = _of_windows("window_sum", _sums, _sums_returned)
+_window_choice, _ = _of_windows("window_choice", _chosen, _choice_returned)
+_tied_sum, _ = _of_windows("tied_sum", _tied, _tied_returned)
