@@ -133,7 +133,7 @@ def sweep(config: ConfigDict | None, workdir: str | None, *, worker: bool) -> No
     path = config_flags.get_config_filename(flags.FLAGS["config"]) if config is not None else None
     if config is None and workdir is None:
         raise UsageError("which sweep? give --config=<name or file>, or --workdir=<folder of an earlier sweep>")
-    command.sweep(config, path, _folder(workdir or _new_workdir(path, "sweep-")), experiments.find)
+    command.sweep(config, path, _folder(workdir or _new_workdir(path, "sweep-")), experiments.find_single)
 
 
 def _new_workdir(path: str | None, kind: str = "") -> str:

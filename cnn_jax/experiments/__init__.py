@@ -29,3 +29,14 @@ def find(config: ConfigDict) -> ModuleType:
         raise UsageError(f"config.experiment={name!r} is unknown; {nearest(name, [*TASKS, *SERIES])}")
     task_class(name)
     return run
+
+
+def find_single(config: ConfigDict) -> ModuleType:
+    """The same, for experiments of single runs only: what a sweep makes many of.
+
+    Raises:
+      UsageError: It is an experiment made of several runs already.
+    """
+    if config.get("experiment", "") in SERIES:
+        raise UsageError(f"--mode=sweep is for experiments of single runs; {config.experiment} is a series of its own")
+    return find(config)

@@ -126,8 +126,6 @@ def _described(config: ConfigDict, file: str | None, experiment: Callable[[Confi
     samplers.check(sampler, flags.PRUNER.value)
     slurm_options(flags.SLURM.value)
     module = experiment(config)
-    if not hasattr(module, "monitor"):
-        raise UsageError(f"--mode=sweep is for experiments of single runs; {config.experiment} is a series of its own")
     score = flags.METRIC.value or module.monitor(config)
     metric = metric_of(score, module.metrics(config), what=f"--metric={score}")
     swept = {name for leaf, _ in space.leaves(part) if not isinstance(leaf, space.When) for name in space.names(leaf)}

@@ -78,7 +78,7 @@ def _run_group(
         except UsageError as error:
             yield Outcome(trial.number, "failed", reason=one_line(error))
     whole = [trial for trial, _ in programs]
-    if programs and isinstance(programs[0][1].task.train_examples, Stream):
+    if programs and isinstance(programs[0][1].problem.train_examples, Stream):
         yield from alone(whole, "its examples are read from disk in every step")
         return
     if len(programs) < 2:

@@ -98,7 +98,7 @@ class Run:
         task = task_class(config.experiment)(config, known_examples(self.sets["train"]))
         return make_network(config, task, self.start.preprocess)
 
-    def task(self, config: ConfigDict, parallel: training.DataParallel) -> training.Task:
+    def problem(self, config: ConfigDict, parallel: training.DataParallel) -> training.Problem:
         """What the training loop needs; traced hyperparameters of the config may be JAX arrays."""
         network, plan = self.network(config), self.plan(config)
         optimizer = training.make_optimizer(config, plan, network.abstract_params)
@@ -110,7 +110,7 @@ class Run:
         def init(key: Key[Array, ""]) -> training.TrainState:
             return network.init(key, optimizer, self.start.values)
 
-        return training.Task(
+        return training.Problem(
             init=init,
             step=step,
             evaluate=network.evaluate,
@@ -159,10 +159,10 @@ class _Shape:
 
 @functools.lru_cache(maxsize=8)
 def _program(shape: _Shape, parallel: training.DataParallel) -> training.Program:
-    def task(hyperparameters: training.Hyperparameters) -> training.Task:
-        return shape.run.task(training.with_hyperparameters(shape.config, hyperparameters), parallel)
+    def problem(hyperparameters: training.Hyperparameters) -> training.Problem:
+        return shape.run.problem(training.with_hyperparameters(shape.config, hyperparameters), parallel)
 
-    return training.Program(task, shape.run.plan(shape.config), parallel=parallel)
+    return training.Program(problem, shape.run.plan(shape.config), parallel=parallel)
 
 
 def train(

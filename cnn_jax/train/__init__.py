@@ -12,7 +12,7 @@ from cnn_jax.train.loop import Ended, Run, Trained, train, train_together
 from cnn_jax.train.optimizers import create_optimizer
 from cnn_jax.train.parallel import ONE_DEVICE, DataParallel, agreed, is_primary
 from cnn_jax.train.plan import Best, Plan
-from cnn_jax.train.program import Hyperparameters, Program, Task
+from cnn_jax.train.program import Hyperparameters, Problem, Program
 from cnn_jax.train.records import MetricsLog, read_last_record, read_records
 from cnn_jax.train.schedules import learning_rate_schedule
 from cnn_jax.train.settings import (
@@ -59,11 +59,11 @@ __all__ = [
     "MetricsLog",
     "NoWholeCheckpointError",
     "Plan",
+    "Problem",
     "Program",
     "Run",
     "Step",
     "StopRequest",
-    "Task",
     "TrainState",
     "Trained",
     "VectorizedProgram",

@@ -65,7 +65,7 @@ class Single:
 
     def __init__(self, program: Program, state: TrainState, *, seed: int) -> None:
         self._state, self._evaluations, self._opened = state, program.evaluations(), contextlib.ExitStack()
-        examples, plan, parallel = program.task.train_examples, program.plan, program.parallel
+        examples, plan, parallel = program.problem.train_examples, program.plan, program.parallel
         if isinstance(examples, Stream):
             key, sizes = jax.random.key(seed), {"batch_size": plan.batch_size, "total_steps": plan.total_steps}
             feed = self._opened.enter_context(Feed(examples, key, **sizes, parallel=parallel))
@@ -111,9 +111,9 @@ class VectorizedProgram:
         self.program = program
         self._functions, self._plan = program.functions, program.plan
         self._keys = tuple(program.hyperparameters)
-        task = program.task
-        assert not isinstance(task.train_examples, Stream)
-        self._examples, self._eval_examples = task.train_examples, dict(task.eval_examples)
+        problem = program.problem
+        assert not isinstance(problem.train_examples, Stream)
+        self._examples, self._eval_examples = problem.train_examples, dict(problem.eval_examples)
         self._made: dict[Any, Any] = {}
         self._lock = threading.Lock()
         self._locks: dict[Any, threading.Lock] = {}

@@ -109,7 +109,7 @@ def train(
     with Checkpoints(directory / "checkpoints") as checkpoints, StopRequest() as stop:
         start = checkpoints.restore(program.template) or Checkpoint(program.first_state(seed), {})
         step = int(start.state.step)
-        metrics = (*program.task.metrics, _SKIPPED)
+        metrics = (*program.problem.metrics, _SKIPPED)
         with (
             Single(program, start.state, seed=seed) as group,
             open_history(directory, plan, metric, checkpoints, step=step, notes=start.notes) as history,

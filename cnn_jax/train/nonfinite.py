@@ -71,7 +71,9 @@ def nans_located(step: int) -> Iterator[None]:
     try:
         yield
     except FloatingPointError as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if "site-packages" not in frame.filename]
+        walked = traceback.walk_tb(error.__traceback__)
+        frames = [(frame, line) for frame, line in walked if "__tracebackhide__" not in frame.f_locals]
+        summaries = traceback.StackSummary.extract(iter(frames))
+        own = [summary for summary in summaries if "site-packages" not in summary.filename]
         code = f"{own[-1].filename}:{own[-1].lineno}, in {own[-1].name}: {own[-1].line}"
         raise UsageError(f"in step {step + 1}: {error}, at {code}") from error

@@ -1,4 +1,4 @@
-"""What a run computes: its task, its plan, its devices, and the functions compiled for them.
+"""What a run computes: its problem, its plan, its devices, and the functions compiled for them.
 
 A learning rate that is a constant of a compiled function makes another function of every learning rate. As an argument
 it does not: runs that differ in such hyperparameters alone, and in their seeds, share one, in one process and, through
@@ -31,7 +31,7 @@ Hyperparameters = Mapping[str, Number]
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class Problem:
     """What the loop has to know of an experiment: pure functions, and examples as dicts of arrays with a leading axis.
 
     Attributes:
@@ -64,10 +64,10 @@ class Task:
 
 
 class Program:
-    """A task with its plan, its devices and its traced hyperparameters, and the functions compiled for them.
+    """A problem with its plan, its devices and its traced hyperparameters, and the functions compiled for them.
 
     Args:
-      task: What to learn; or a function that makes it of traced hyperparameters, for programs that share what is
+      problem: What to learn; or a function that makes it of traced hyperparameters, for programs that share what is
         compiled, see :meth:`bind`. The function is also called with tracers in place of numbers.
       plan: For how long to train.
       hyperparameters: The values of the traced hyperparameters; by default none are traced.
@@ -79,17 +79,17 @@ class Program:
     >>> def loss(params, model_state, batch, key):
     ...     value = jnp.mean((params["w"] - batch["x"]) ** 2)
     ...     return value, ({"loss": (value, jnp.ones(()))}, model_state)
-    >>> def task(hyperparameters):
+    >>> def problem(hyperparameters):
     ...     optimizer = optax.sgd(hyperparameters["learning_rate"])
     ...     init = lambda key: create_state(key, {"w": jnp.zeros(())}, {}, optimizer)
     ...     examples = {"x": jnp.ones(4)}
     ...     evaluate = lambda state, batch: {"loss": (jnp.zeros(()), jnp.ones(()))}
-    ...     metrics = [Metric("loss", better="lower")]
-    ...     return Task(init, make_step(loss, optimizer), evaluate, examples, {"test": examples}, metrics, "test/loss")
+    ...     scores = [Metric("loss", better="lower")], "test/loss"
+    ...     return Problem(init, make_step(loss, optimizer), evaluate, examples, {"test": examples}, *scores)
     >>> plan = Plan(batch_size=2, num_examples=4, total_steps=2, evaluate_every=2)
-    >>> program = Program(task, plan, hyperparameters={"learning_rate": 0.5})
+    >>> program = Program(problem, plan, hyperparameters={"learning_rate": 0.5})
     >>> for one in (program, program.bind({"learning_rate": 0.25})):
-    ...     state, _ = one.steps(one.first_state(seed=0), one.task.train_examples, 2)
+    ...     state, _ = one.steps(one.first_state(seed=0), one.problem.train_examples, 2)
     ...     print(state.params["w"])
     1.0
     0.75
@@ -97,15 +97,17 @@ class Program:
 
     def __init__(
         self,
-        task: Task | Callable[[Hyperparameters], Task],
+        problem: Problem | Callable[[Hyperparameters], Problem],
         plan: Plan,
         *,
         hyperparameters: Hyperparameters | None = None,
         parallel: DataParallel = ONE_DEVICE,
     ) -> None:
         self.plan, self.parallel, self.hyperparameters = plan, parallel, dict(hyperparameters or {})
-        self._make_task: Callable[[Hyperparameters], Task] = (lambda _: task) if isinstance(task, Task) else task
-        self.functions = Functions(self._make_task, plan, parallel)
+        self._make_problem: Callable[[Hyperparameters], Problem] = (
+            (lambda _: problem) if isinstance(problem, Problem) else problem
+        )
+        self.functions = Functions(self._make_problem, plan, parallel)
 
     def bind(self, hyperparameters: Hyperparameters) -> "Program":
         """The program with other values of the same traced hyperparameters; they share what is compiled.
@@ -115,7 +117,7 @@ class Program:
         """
         other = copy.copy(self)
         other.hyperparameters = dict(hyperparameters)
-        vars(other).pop("task", None)
+        vars(other).pop("problem", None)
         other.check()
         return other
 
@@ -128,19 +130,19 @@ class Program:
         Raises:
           UsageError: A hyperparameter is out of its range, or the monitor, the target or the batch size does not fit.
         """
-        metric = self.task.monitored
+        metric = self.problem.monitored
         self.plan.check_target(metric)
         self.parallel.check_batch(self.plan.batch_size)
         return metric
 
     @functools.cached_property
-    def task(self) -> Task:
-        """The task with these hyperparameters.
+    def problem(self) -> Problem:
+        """The problem with these hyperparameters.
 
         Raises:
           UsageError: One of them is out of its range.
         """
-        return self._make_task(self.hyperparameters)
+        return self._make_problem(self.hyperparameters)
 
     @property
     def template(self) -> TrainState:
@@ -160,14 +162,14 @@ class Program:
         return self.functions.compiled_streamed_step(state, (self.hyperparameters, batch), 1)
 
     def evaluations(self) -> Evaluations:
-        """Scores of states on the task's sets, which are placed on the devices."""
+        """Scores of states on the problem's sets, which are placed on the devices."""
 
         def bound(compiled: Callable[..., Any]) -> Callable[..., Any]:
             return lambda state, examples, *others: compiled(state, (self.hyperparameters, examples), *others)
 
         functions = self.functions
         in_memory, streamed = bound(functions.compiled_evaluation), bound(functions.compiled_streamed_evaluation)
-        examples, size = self.task.eval_examples, self.plan.batch_size
+        examples, size = self.problem.eval_examples, self.plan.batch_size
         return Evaluations(in_memory, streamed, examples, batch_size=size, parallel=self.parallel)
 
 
@@ -179,33 +181,33 @@ class Functions:
     examples; so do the compiled ones.
 
     Args:
-      make_task: The task, from traced hyperparameters.
+      make_problem: The problem, from traced hyperparameters.
       plan: Of these programs.
       parallel: The devices.
     """
 
-    def __init__(self, make_task: Callable[[Hyperparameters], Task], plan: Plan, parallel: DataParallel) -> None:
-        def of_task(make: Callable[[Task], Callable[..., Any]]) -> Callable[..., Any]:
+    def __init__(self, make_problem: Callable[[Hyperparameters], Problem], plan: Plan, parallel: DataParallel) -> None:
+        def of_problem(make: Callable[[Problem], Callable[..., Any]]) -> Callable[..., Any]:
             def function(state: TrainState, given: tuple[Hyperparameters, Batch], *others: Any) -> Any:
                 hyperparameters, examples = given
-                return make(make_task(hyperparameters))(state, examples, *others)
+                return make(make_problem(hyperparameters))(state, examples, *others)
 
             return function
 
-        self._make_task, self._parallel = make_task, parallel
+        self._make_problem, self._parallel = make_problem, parallel
         self._template: TrainState | None = None
         sizes = {"batch_size": plan.batch_size, "num_examples": plan.num_examples}
-        self.steps = of_task(lambda task: scanned_steps(task.step, **sizes, parallel=parallel))
-        self.evaluation = of_task(lambda task: whole_evaluation(task.evaluate, parallel=parallel))
-        one_step = of_task(lambda task: streamed_step(task.step, parallel=parallel))
-        of_batch = of_task(lambda task: streamed_evaluation(task.evaluate, parallel=parallel))
+        self.steps = of_problem(lambda problem: scanned_steps(problem.step, **sizes, parallel=parallel))
+        self.evaluation = of_problem(lambda problem: whole_evaluation(problem.evaluate, parallel=parallel))
+        one_step = of_problem(lambda problem: streamed_step(problem.step, parallel=parallel))
+        of_batch = of_problem(lambda problem: streamed_evaluation(problem.evaluate, parallel=parallel))
         self.compiled_steps, self.compiled_streamed_step = map(parallel.compile_steps, (self.steps, one_step))
         self.compiled_evaluation = parallel.compile_evaluation(self.evaluation)
         self.compiled_streamed_evaluation = parallel.compile_evaluation(of_batch)
 
     def init(self, key: Key[Array, ""], hyperparameters: Hyperparameters) -> TrainState:
         """The state before the first step, from the run's root key; pure."""
-        return self._make_task(hyperparameters).init(key)
+        return self._make_problem(hyperparameters).init(key)
 
     def template(self, hyperparameters: Hyperparameters) -> TrainState:
         """Shapes, dtypes and shardings of a state, which are the same for all hyperparameters."""

@@ -100,6 +100,7 @@ def with_standard_promotion(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        __tracebackhide__ = True  # what is to be shown of an error is the caller and the function
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             return function(*args, **kwargs)
 

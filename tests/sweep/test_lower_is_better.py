@@ -26,7 +26,7 @@ RMSE = Metric("rmse", better="lower", unit="px")
 def program(evaluate: Any, *, rate: float = 0.05, **ends: Any) -> training.Program:
     """Linear regression, five steps an epoch."""
     optimizer = optax.sgd(rate)
-    task = training.Task(
+    task = training.Problem(
         init=lambda key: training.create_state(key, {"w": jnp.zeros(3)}, {"seen": jnp.int32(0)}, optimizer),
         step=training.make_step(loss, optimizer),
         evaluate=evaluate,

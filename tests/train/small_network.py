@@ -18,7 +18,7 @@ def examples() -> train.Batch:
     return {"image": images, "label": images[:, 1, 2, 0] + 0.5 * images[:, 4, 4, 1] ** 2}
 
 
-def task(parallel: train.DataParallel, *, batch_norm: bool = True) -> train.Task:
+def task(parallel: train.DataParallel, *, batch_norm: bool = True) -> train.Problem:
     def create(key: jax.Array) -> nn.Sequence:
         rngs = nnx.Rngs(key)
         # No bias before a batch normalisation, which takes it away: Adam would follow the rounding of its gradient.
@@ -47,7 +47,7 @@ def task(parallel: train.DataParallel, *, batch_norm: bool = True) -> train.Task
         squares, _ = errors(state.params, state.model_state, batch, train=False)
         return {"loss": ((squares * batch["mask"]).sum(), batch["mask"].sum())}
 
-    return train.Task(
+    return train.Problem(
         init=init,
         step=train.make_step(loss, optimizer, ema_decay=0.9, parallel=parallel),
         evaluate=evaluate,

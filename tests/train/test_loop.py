@@ -18,8 +18,8 @@ from tests.train.test_step import evaluate, loss, problem
 OPTIMIZER = optax.sgd(0.05)
 
 
-def task(monitor: str = "test/loss", optimizer=OPTIMIZER, loss=loss, **options) -> train.Task:
-    return train.Task(
+def task(monitor: str = "test/loss", optimizer=OPTIMIZER, loss=loss, **options) -> train.Problem:
+    return train.Problem(
         init=lambda key: train.create_state(key, {"w": jnp.zeros(3)}, {"seen": jnp.int32(0)}, optimizer),
         step=train.make_step(loss, optimizer, **options),
         evaluate=evaluate,
