@@ -1,6 +1,6 @@
-"""Convolutional networks in JAX: exact layers with fast gradients, the historical networks, runs that survive anything.
+"""Convolutional networks in JAX: exact layers with fast gradients, the historical networks, runs that can be resumed.
 
-Subpackages are imported on first use, so that ``import cnn_jax`` costs nothing and the XLA flags may still be chosen:
+Subpackages are imported on first use. ``import cnn_jax`` is therefore fast and XLA flags can still be set after it:
 
 >>> import cnn_jax
 >>> import jax.numpy as jnp

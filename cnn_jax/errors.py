@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 EXIT_CODE = 2
 
-# What the user's disk and rights refuse, as opposed to a fault of the program.
+# A full disk or missing permissions. These are no faults of the program.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -20,7 +20,9 @@ class UsageError(ValueError):
 
 
 def nearest(name: str, options: Iterable[str], *, most: int = 3) -> str:
-    """A phrase for the end of an error line: the real names nearest to a mistyped one, or all of them when few.
+    """Returns a phrase for the end of an error message: the known names closest to a mistyped one.
+
+    If no name is close, the phrase lists the first 12 known names.
 
     >>> nearest("optimiser.learning_rat", ["optimiser.learning_rate", "seed", "model.name", "data.name", "epochs"])
     "did you mean 'optimiser.learning_rate'?"
@@ -39,10 +41,10 @@ def nearest(name: str, options: Iterable[str], *, most: int = 3) -> str:
 
 
 class Interrupted(Exception):
-    """A run was asked to stop by a signal, has saved its state, and can be continued.
+    """A signal stopped a run. The run has saved its state and can be continued.
 
     Attributes:
-      exit_code: 128 + the signal's number, as shells and schedulers report such a process (130, 143).
+      exit_code: 128 plus the signal's number, as shells and schedulers report it (130 or 143).
     """
 
     def __init__(self, signal_number: int, message: str) -> None:

@@ -1,7 +1,7 @@
 """Pure functions of arrays: convolutions, pools, activations, norms. No parameters, no state, no config.
 
-Every op takes arrays with channels last and any number of batch axes first, has keyword-only options named as Flax and
-lax name them, and rejects what does not fit with one line (``cnn_jax.errors.UsageError``).
+Every op takes arrays with any number of leading batch axes and with channels last. Options are keyword-only and named
+as in Flax and ``jax.lax``. Arguments that do not fit raise a one-line ``cnn_jax.errors.UsageError``.
 """
 
 from cnn_jax.ops.activations import relu, scaled_tanh

@@ -1,4 +1,4 @@
-"""Activation functions that are not in ``jax.nn``: rectifiers with other backward rules, and LeCun's scaled tanh."""
+"""Activation functions that ``jax.nn`` does not have: ReLU with other backward rules, and LeCun's scaled tanh."""
 
 from functools import partial
 
@@ -16,24 +16,25 @@ RELU_RULES = ("standard", "deconvnet", "guided")
 
 
 def relu(x: Shaped[AnyArray, "..."], *, rule: str = "standard") -> Shaped[Array, "..."]:
-    """``max(x, 0)``, with a choice of what comes back through it.
+    """Computes ``max(x, 0)``, with a choice of backward rules.
 
     ==============  ==================================  ==========================================
-    rule            gradient of the input               lets pass
+    rule            gradient of the input               meaning
     ==============  ==================================  ==========================================
-    ``standard``    ``dy * (x > 0)``                    what the derivative says; 0 at 0
-    ``deconvnet``   ``dy * (dy > 0)``                   positive gradients, whatever the input was
+    ``standard``    ``dy * (x > 0)``                    the derivative, which is 0 at 0
+    ``deconvnet``   ``dy * (dy > 0)``                   positive gradients, for any input
     ``guided``      ``dy * (dy > 0) * (x > 0)``         positive gradients at positive inputs
     ==============  ==================================  ==========================================
 
-    The latter two are no derivatives but pictures of what excites a unit, and have no forward mode.
+    The last two rules are not derivatives. They serve to visualise which inputs excite a unit. They do not support
+    forward-mode differentiation.
 
     Args:
       x: Any shape; bfloat16, float16, float32 or float64.
-      rule: One of the table.
+      rule: One of the rules in the table.
 
     Returns:
-      Shape and dtype of ``x``.
+      An array with the shape and dtype of ``x``.
 
     Raises:
       UsageError: An unknown rule.
@@ -56,13 +57,13 @@ def relu(x: Shaped[AnyArray, "..."], *, rule: str = "standard") -> Shaped[Array,
 
 
 def scaled_tanh(x: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
-    """LeCun's activation ``1.7159 tanh(2 x / 3)``: 1 at 1, -1 at -1, and most curved there.
+    """LeCun's activation ``1.7159 tanh(2 x / 3)``: it is 1 at 1 and -1 at -1, where its curvature is largest.
 
     Args:
       x: Any shape; bfloat16, float16, float32 or float64.
 
     Returns:
-      Shape and dtype of ``x``.
+      An array with the shape and dtype of ``x``.
 
     References:
       LeCun, Generalization and network design strategies, 1989; LeCun et al., Efficient BackProp, 1998, section 4.4.
@@ -75,7 +76,7 @@ def scaled_tanh(x: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
 
 def _no_forward_mode(dx: Array, x: Array, *, rule: str) -> Array:
     raise UsageError(
-        f"relu: rule={rule!r} is a rule for gradients alone and has no forward mode; "
+        f"relu: rule={rule!r} changes only gradients and has no forward mode; "
         f"use jax.grad or jax.vjp, or rule='standard' for jvp, linearize, jacfwd and hessian"
     )
 

@@ -1,7 +1,8 @@
-"""Pools that are given the size of their output, and not that of their window: adaptive and global ones.
+"""Adaptive and global pools, which are given their output size instead of a window.
 
-Window ``i`` of ``m`` over an axis of size ``n`` covers ``floor(i n / m)`` up to, and without, ``ceil((i + 1) n / m)``,
-as in PyTorch. Where ``m`` does not divide ``n``, windows differ in size and overlap.
+Window ``i`` of ``m`` over an axis of size ``n`` covers the positions from ``floor(i n / m)`` to
+``ceil((i + 1) n / m)``, excluding the latter, as in PyTorch. If ``m`` does not divide ``n``, windows differ in size and
+overlap.
 """
 
 import math
@@ -23,17 +24,18 @@ from cnn_jax.ops.pool import max_pool
 def adaptive_avg_pool(
     x: Shaped[AnyArray, "*batch_and_space channels"], output_size: int | Sequence[int]
 ) -> Shaped[Array, "*batch_and_output channels"]:
-    """The averages of ``output_size`` windows that cover the input evenly.
+    """Computes the averages of ``output_size`` windows that cover the input evenly.
 
     Args:
-      x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
-      output_size: The number of windows, one int per spatial axis; an int is for every axis but the first and the last.
+      x: ``(*batch, *space, C)``, any number of batch axes, including none; bfloat16, float16, float32 or float64.
+      output_size: The number of windows, one int per spatial axis; one int applies to every axis except the first and
+        the last.
 
     Returns:
       ``(*batch, *output_size, C)``.
 
     Raises:
-      UsageError: A size below 1, or not one size per spatial axis.
+      UsageError: A size is below 1, or there is not one size per spatial axis.
 
     References:
       He, Zhang, Ren and Sun, Spatial pyramid pooling in deep convolutional networks, 2014.
@@ -59,27 +61,29 @@ def adaptive_max_pool(
     return_indices: bool = False,
     derivatives: str = "custom",
 ) -> Any:
-    """The maxima of ``output_size`` windows that cover the input evenly; gradients go to the first maximum.
+    """Computes the maxima of ``output_size`` windows that cover the input evenly; gradients go to the first maximum.
 
     Args:
-      x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
-      output_size: The number of windows, one int per spatial axis; an int is for every axis but the first and the last.
-      return_indices: Also return where the maxima are.
-      derivatives: As for :func:`max_pool`.
+      x: ``(*batch, *space, C)``, any number of batch axes, including none; bfloat16, float16, float32 or float64.
+      output_size: The number of windows, one int per spatial axis; one int applies to every axis except the first and
+        the last.
+      return_indices: Whether to return the positions of the maxima as well.
+      derivatives: Has no effect; still accepted for one release.
 
     Returns:
-      ``(*batch, *output_size, C)``; with ``return_indices`` a pair of that and int32 indices, as :func:`max_pool`.
+      ``(*batch, *output_size, C)``; with ``return_indices`` a pair of this array and int32 indices, as from
+      :func:`max_pool`.
 
     Raises:
-      UsageError: A size below 1, or not one size per spatial axis.
+      UsageError: A size is below 1, or there is not one size per spatial axis.
 
     >>> adaptive_max_pool(jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])[:, None], (2,))[:, 0]
     Array([3., 5.], dtype=float32)
     """
     op = "adaptive_max_pool"
     merged, batch, sizes = _arguments(op, x, output_size)
-    # Each window is written out, the shorter ones with their last entry repeated; then they are all alike. In float32,
-    # since an entry may be in many windows, whose gradients it sums.
+    # Each window is copied, and the last entry of shorter windows is repeated, so that all windows have the same size.
+    # The copy is in at least float32, because the gradient of an entry sums over all windows that contain it.
     tables, spread = [], merged.astype(jnp.promote_types(merged.dtype, jnp.float32))
     for axis, size in enumerate(sizes, start=1):
         starts, stops = windows(merged.shape[axis], size)
@@ -101,17 +105,17 @@ def adaptive_max_pool(
 
 
 def global_avg_pool(x: Shaped[AnyArray, "batch *space channels"], *, keepdims: bool = False) -> Shaped[Array, "..."]:
-    """The average of each channel over all of space.
+    """Computes the average of each channel over all spatial positions.
 
     Args:
       x: ``(N, *space, C)``, with exactly one batch axis; bfloat16, float16, float32 or float64.
-      keepdims: Keep the spatial axes, with size 1.
+      keepdims: Whether to keep the spatial axes with size 1.
 
     Returns:
-      ``(N, C)``.
+      ``(N, C)``, or ``(N, *(1, ..., 1), C)`` with ``keepdims``.
 
     Raises:
-      UsageError: No spatial axis.
+      UsageError: ``x`` has no spatial axis.
 
     References:
       Lin, Chen and Yan, Network in network, 2014.
@@ -125,17 +129,19 @@ def global_avg_pool(x: Shaped[AnyArray, "batch *space channels"], *, keepdims: b
 
 
 def global_max_pool(x: Shaped[AnyArray, "batch *space channels"], *, keepdims: bool = False) -> Shaped[Array, "..."]:
-    """The maximum of each channel over all of space; the gradient goes to the first one in row-major order.
+    """Computes the maximum of each channel over all spatial positions.
+
+    The gradient goes to the first maximum in row-major order.
 
     Args:
       x: ``(N, *space, C)``, with exactly one batch axis; bfloat16, float16, float32 or float64.
-      keepdims: Keep the spatial axes, with size 1.
+      keepdims: Whether to keep the spatial axes with size 1.
 
     Returns:
-      ``(N, C)``.
+      ``(N, C)``, or ``(N, *(1, ..., 1), C)`` with ``keepdims``.
 
     Raises:
-      UsageError: No spatial axis.
+      UsageError: ``x`` has no spatial axis.
 
     >>> global_max_pool(jnp.ones((8, 7, 7, 512))).shape
     (8, 512)
@@ -147,7 +153,7 @@ def global_max_pool(x: Shaped[AnyArray, "batch *space channels"], *, keepdims: b
 
 
 def windows(size: int, output_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each window of an axis starts, and the position after its last.
+    """The start of each window of an axis, and the position after its end.
 
     >>> starts, stops = windows(10, 4)
     >>> starts.tolist(), stops.tolist()
@@ -158,7 +164,7 @@ def windows(size: int, output_size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mix(x: Shaped[Array, "..."], matrix: np.ndarray, axis: int) -> Shaped[Array, "..."]:
-    """Multiplies one axis by a matrix ``(output, input)``, in full precision."""
+    """Multiplies one axis of an array by a matrix of shape ``(output, input)``, in full precision."""
     product = jnp.tensordot(jnp.asarray(matrix, x.dtype), x, (1, axis), precision=lax.Precision.HIGHEST)
     return jnp.moveaxis(product, 0, axis)
 
@@ -172,6 +178,6 @@ def _arguments(op: str, x: AnyArray, output_size: int | Sequence[int]) -> tuple[
 def _space(op: str, x: AnyArray) -> tuple[Array, tuple[int, ...]]:
     x = check_array(op, "x", x, empty=True)
     if x.ndim < 3:
-        raise UsageError(f"{op}: x of shape {x.shape} has no space to pool; it must be (N, *space, C)")
+        raise UsageError(f"{op}: x of shape {x.shape} has no spatial axes to pool; it must be (N, *space, C)")
     check_filled(op, "x", x, range(1, x.ndim))
     return x, tuple(range(1, x.ndim - 1))

@@ -1,6 +1,6 @@
-"""What every op asks of its arguments before any array is touched, in one place and in one style of message.
+"""Checks of arguments that all ops share. They run before any computation and raise errors in one style.
 
-Each function takes the name of the calling op first, because each error line starts with it.
+The first argument of each check is the name of the calling op, because each error message starts with it.
 """
 
 import math
@@ -19,15 +19,15 @@ from cnn_jax.errors import UsageError, nearest
 
 AnyArray = jax.Array | np.ndarray  # what public functions take; they return jax.Array
 PRECISIONS = ("bfloat16", "bfloat16_3x", "default", "fastest", "float32", "high", "highest", "tensorfloat32")  # lax's
-Number = int | float | Shaped[Array, ""]  # an array where it may be a traced value, see is_traced
-Shape = tuple[Any, ...]  # ints, but that jax.export may leave the size of the batch open, as a symbol
-DERIVATIVES = ("custom", "jax")  # accepted for a release, and without effect: all derivatives are fast now
+Number = int | float | Shaped[Array, ""]  # an array if it may be a traced value, see is_traced
+Shape = tuple[Any, ...]  # ints; under jax.export the batch size may be symbolic
+DERIVATIVES = ("custom", "jax")  # has no effect, accepted for one more release: all derivatives are fast now
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 INEXACT = (*FLOATS, "complex64", "complex128")
 
 
 def by(sizes: Sequence[int]) -> str:
-    """Sizes as they stand in error lines.
+    """Formats sizes for an error message.
 
     >>> by((5, 5)), by((7,))
     ('5x5', '7')
@@ -36,9 +36,9 @@ def by(sizes: Sequence[int]) -> str:
 
 
 def is_traced(value: Any) -> bool:
-    """Whether a number is a value of the program that is being compiled, as in a sweep of many trials in one program.
+    """Whether a number is traced by JAX, as in a sweep that runs many trials in one program.
 
-    What it will be is not known, so that no range can be checked and no special case be made of zero.
+    The value of a traced number is unknown, so its range cannot be checked and zero cannot be a special case.
 
     >>> is_traced(0.5), jax.eval_shape(lambda rate: is_traced(rate) * rate, 0.5).shape
     (False, ())
@@ -47,7 +47,7 @@ def is_traced(value: Any) -> bool:
 
 
 def may_differ_from_zero(number: Any) -> bool:
-    """Whether the part of a program that a number of 0 would leave out is needed; a traced number may be any.
+    """Whether a number may differ from 0, so that code which a 0 makes unnecessary is needed. True for a traced number.
 
     >>> may_differ_from_zero(0.0), may_differ_from_zero(0.1)
     (False, True)
@@ -58,27 +58,27 @@ def may_differ_from_zero(number: Any) -> bool:
 
 
 def check_option(op: str, name: str, value: str, options: Collection[str]) -> None:
-    """Raises a ``UsageError`` naming the nearest real option unless ``value`` is one of them."""
+    """Raises a ``UsageError`` that suggests the closest option unless ``value`` is one of the options."""
     if value not in options:
         raise UsageError(f"{op}: unknown {name}={value!r}; {nearest(str(value), options)}")
 
 
 def check_precision(op: str, precision: Any) -> None:
-    """Raises a ``UsageError`` for a name that is none of those which ``jax.lax`` has for a precision."""
+    """Raises a ``UsageError`` for a name that is not a precision of ``jax.lax``."""
     for name in precision if isinstance(precision, tuple) else (precision,):
         if isinstance(name, str):
             check_option(op, "precision", name, PRECISIONS)
 
 
 def check_array(op: str, name: str, value: Any, *, empty: bool = False, dtypes: Sequence[str] = FLOATS) -> jax.Array:
-    """The argument as a JAX array, or a ``UsageError`` if it is of another dtype or has an axis of size 0.
+    """Converts an argument to a JAX array; raises a ``UsageError`` for an unsupported dtype or an axis of size 0.
 
     Args:
-      op: The calling op, for the error line.
-      name: What the caller calls the array; for the error line.
+      op: The calling op, for the error message.
+      name: The name of the argument, for the error message.
       value: The argument.
-      empty: Whether axes may have size 0, as that of a batch without images. :func:`split_batch` and
-        :func:`check_filled` refuse the others.
+      empty: Whether axes may have size 0, as the batch axis of an empty batch. :func:`split_batch` and
+        :func:`check_filled` then reject other axes of size 0.
       dtypes: The names of the dtypes that the op supports.
     """
     array = as_array(op, name, value)
@@ -93,7 +93,7 @@ def check_array(op: str, name: str, value: Any, *, empty: bool = False, dtypes: 
 
 
 def check_filled(op: str, name: str, array: jax.Array, axes: Iterable[int]) -> None:
-    """Raises a ``UsageError`` if one of the axes has size 0."""
+    """Raises a ``UsageError`` if one of the given axes has size 0."""
     for axis in axes:
         if array.shape[axis] == 0:
             raise UsageError(
@@ -103,7 +103,7 @@ def check_filled(op: str, name: str, array: jax.Array, axes: Iterable[int]) -> N
 
 
 def wider(*dtypes: DTypeLike) -> jnp.dtype:
-    """The dtype that two or more promote to, also where JAX's rules of promotion are set to be strict.
+    """The dtype that two or more dtypes promote to, even if strict promotion is enabled in JAX.
 
     >>> with jax.numpy_dtype_promotion("strict"):
     ...     wider("bfloat16", "float32")
@@ -114,7 +114,7 @@ def wider(*dtypes: DTypeLike) -> jnp.dtype:
 
 
 def as_array(op: str, name: str, value: Any) -> jax.Array:
-    """The argument as a JAX array of any type, or a ``UsageError``."""
+    """Converts an argument to a JAX array of any dtype, or raises a ``UsageError``."""
     try:
         return jnp.asarray(value)
     except (TypeError, ValueError):
@@ -123,14 +123,14 @@ def as_array(op: str, name: str, value: Any) -> jax.Array:
 
 
 def check_number(op: str, name: str, value: Any) -> None:
-    """Raises a ``UsageError`` unless the value is one number, which may be a scalar array and may be traced."""
+    """Raises a ``UsageError`` unless the value is one number: a Python number or a scalar array, traced or not."""
     scalar = jnp.shape(value) == () if isinstance(value, AnyArray) else isinstance(value, Real)
     if isinstance(value, bool) or not scalar:
         raise UsageError(f"{op}: {name}={value!r} must be a number")
 
 
 def per_axis(op: str, name: str, value: int | Sequence[int], rank: int, *, least: int = 1) -> tuple[int, ...]:
-    """An int for every axis, or one int per axis, as a tuple of ``rank`` ints that are all at least ``least``."""
+    """Converts an int (for all axes) or one int per axis to a tuple of ``rank`` ints, each at least ``least``."""
     entries = [value] * rank if isinstance(value, int) or not isinstance(value, Sequence) else list(value)
     if len(entries) != rank:
         raise UsageError(
@@ -143,7 +143,7 @@ def per_axis(op: str, name: str, value: int | Sequence[int], rank: int, *, least
 
 
 def one_or_several(op: str, name: str, value: int | Sequence[int]) -> int | tuple[int, ...]:
-    """An int, which stands for every spatial axis, or one int per axis as a tuple; all at least 1."""
+    """Checks an int (for all spatial axes), or converts one int per axis to a tuple; each is at least 1."""
     if not isinstance(value, Sequence):
         return per_axis(op, name, value, 1)[0]
     if not value:
@@ -152,9 +152,9 @@ def one_or_several(op: str, name: str, value: int | Sequence[int]) -> int | tupl
 
 
 def window_sizes(op: str, name: str, value: int | Sequence[int], array: jax.Array) -> tuple[int, ...]:
-    """One int per spatial axis of an array, whose number of spatial axes they give.
+    """Converts window sizes to one int per spatial axis. A sequence determines the number of spatial axes.
 
-    An int stands for every axis but the first, which is the batch, and the last, the channels.
+    One int applies to every axis except the first (the batch) and the last (the channels).
 
     >>> window_sizes("max_pool", "window", 2, jnp.ones((8, 28, 28, 6)))
     (2, 2)
@@ -164,24 +164,26 @@ def window_sizes(op: str, name: str, value: int | Sequence[int], array: jax.Arra
         return sizes
     if array.ndim < 3:
         raise UsageError(
-            f"{op}: {name}={sizes} is for every spatial axis of (N, *space, C), but the array of shape {array.shape} "
-            f"has {array.ndim} axes; write {name}=({sizes},) for one spatial axis without a batch"
+            f"{op}: {name}={sizes} applies to every spatial axis of (N, *space, C), but the array of shape "
+            f"{array.shape} has {array.ndim} axes; write {name}=({sizes},) for one spatial axis without a batch"
         )
     return (sizes,) * (array.ndim - 2)
 
 
 def integer(op: str, name: str, value: Any) -> int:
-    """The value as a Python int, or a ``UsageError`` (bools and traced values are not ints)."""
+    """Converts a value to a Python int, or raises a ``UsageError``. Bools and traced values are not ints."""
     try:
         if isinstance(value, bool):
             raise TypeError
         return operator.index(value)
     except (TypeError, jax.errors.JAXTypeError):
-        raise UsageError(f"{op}: {name} must be made of Python ints, known before compiling; got {value!r}") from None
+        raise UsageError(
+            f"{op}: {name} must consist of Python ints that are known at compile time; got {value!r}"
+        ) from None
 
 
 def check_axes(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x") -> None:
-    """Raises a ``UsageError`` if ``x`` has too few axes; the arguments are those of :func:`split_batch`."""
+    """Raises a ``UsageError`` if ``x`` has too few axes; for the arguments see :func:`split_batch`."""
     if x.ndim < rank + 1:
         raise UsageError(
             f"{op}: {name} of shape {x.shape} has {x.ndim} axes, but {noun} has {rank} spatial axes and needs at least "
@@ -190,16 +192,20 @@ def check_axes(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x") 
 
 
 def split_batch(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x") -> tuple[jax.Array, Shape]:
-    """``x`` with its leading axes merged into one, ``(N, *space, C)``, and the shape of those leading axes.
+    """Merges the leading axes of ``x`` into one.
 
-    The batch may be empty, or of a size that ``jax.export`` leaves open.
+    The batch may be empty, or have a symbolic size under ``jax.export``.
 
     Args:
-      op: The calling op, for the error line.
-      x: ``(*batch, *space, C)`` with any number of batch axes, also none.
+      op: The calling op, for the error message.
+      x: ``(*batch, *space, C)`` with any number of batch axes, including none.
       rank: The number of spatial axes.
-      noun: What gave the rank, with its shape, e.g. ``'kernel of shape (3, 3, 8, 16)'``; for the error line.
-      name: What the caller calls ``x``; for the error line.
+      noun: The argument that determines the rank, with its shape, e.g. ``'kernel of shape (3, 3, 8, 16)'``; for the
+        error message.
+      name: The name of ``x`` in the calling op; for the error message.
+
+    Returns:
+      ``x`` with shape ``(N, *space, C)``, and the shape of its leading axes.
     """
     check_axes(op, x, rank, noun, name=name)
     batch, rest = x.shape[: x.ndim - rank - 1], x.shape[x.ndim - rank - 1 :]

@@ -1,7 +1,7 @@
-"""The canonical form of a convolution: what every method computes, and how the caller's arguments are brought to it.
+"""The canonical form of a convolution, which every method computes, and the conversion of arguments to it.
 
-Canonical are: ``x`` of shape ``(N, *space, C_in)``, a kernel of the same dtype, every option a tuple with one entry per
-spatial axis, a zero boundary, and padding that is never negative.
+In canonical form ``x`` has the shape ``(N, *space, C_in)``, the kernel has the same dtype, every option is a tuple with
+one entry per spatial axis, the boundary is zero, and no padding is negative.
 """
 
 import math
@@ -29,7 +29,7 @@ from cnn_jax.ops.padding import Padding, Pairs, Sliding, extend, slide, spread
 
 
 class Windows(NamedTuple):
-    """All static options of a sliding window, checked, one entry per spatial axis."""
+    """All checked static options of a sliding window, with one entry per spatial axis."""
 
     window: tuple[int, ...]
     strides: tuple[int, ...]
@@ -49,7 +49,7 @@ def windows(
     kernel_dilation: int | Sequence[int],
     rounding: str,
 ) -> Windows:
-    """Checks the options of a convolution as the user wrote them; see :func:`slide` for the arguments and errors."""
+    """Checks the options of a convolution as the user gave them; for the arguments and errors see :func:`slide`."""
     rank = len(window)
     strides = per_axis(op, "strides", strides, rank)
     input_dilation = per_axis(op, "input_dilation", input_dilation, rank)
@@ -68,7 +68,8 @@ def windows(
 
 
 def operands(op: str, x: AnyArray, kernel: AnyArray, feature_group_count: int) -> tuple[jax.Array, jax.Array, Shape]:
-    """Checks and promotes the two arrays of a convolution; returns ``(N, *space, C)``, the kernel, the batch shape."""
+    """Checks and promotes the arrays of a convolution; returns ``x`` as ``(N, *space, C)``, the kernel, the batch
+    shape."""
     x, kernel = (
         check_array(op, "x", x, empty=True, dtypes=INEXACT),
         check_array(op, "kernel", kernel, dtypes=INEXACT),
@@ -89,7 +90,7 @@ def operands(op: str, x: AnyArray, kernel: AnyArray, feature_group_count: int) -
 
 
 def check_rank(op: str, kernel: AnyArray, layout: str, *, name: str = "kernel") -> int:
-    """The number of window axes of a kernel, at least 1."""
+    """Returns the number of window axes of a kernel, which must be at least 1."""
     if kernel.ndim < 3:
         raise UsageError(
             f"{op}: {name} of shape {kernel.shape} has no window; it must be {layout}, e.g. "
@@ -99,7 +100,7 @@ def check_rank(op: str, kernel: AnyArray, layout: str, *, name: str = "kernel") 
 
 
 def check_groups(op: str, kernel: jax.Array, feature_group_count: int) -> int:
-    """The number of groups as an int that divides the features of the kernel."""
+    """Returns the number of groups as an int, which must divide the number of features of the kernel."""
     groups = integer(op, "feature_group_count", feature_group_count)
     if groups < 1:
         raise UsageError(f"{op}: feature_group_count={groups} must be at least 1")
@@ -121,19 +122,20 @@ def layout_hint(
     groups: int = 1,
     order: tuple[int, int] = (1, 0),
 ) -> str:
-    """The end of an error line about channels: which of the two arrays looks channels-first, if one does.
+    """The end of an error message about channels: it says which of the two arrays looks channels-first, if one does.
 
-    A kernel that is as wide as ``x`` has channels may be just that. It looks channels-first if its axes make sense in
-    that order and not as they are: windows mostly have one size on all axes, and they fit into the input.
+    The size of a kernel axis may equal the number of channels of ``x`` by chance. A kernel looks channels-first only if
+    its axes are plausible in that order and implausible as given. A plausible window has the same size on all axes and
+    fits into the input.
 
     Args:
       x: ``(*batch, *space, C)``.
       kernel: ``(*window, ., .)``.
-      needed: The number of channels that the kernel is for.
-      name: What the caller calls ``x``.
-      channels_first: Where a channels-first kernel, as PyTorch's, has the channels of ``x``, or those of a group.
+      needed: The number of channels that the kernel requires.
+      name: The name of ``x`` in the calling op.
+      channels_first: The axis of a channels-first kernel (as in PyTorch) that has the channels of ``x``, or of a group.
       groups: The number of groups.
-      order: The first two axes of such a kernel in the order in which the op has them as its last two.
+      order: The first two axes of a channels-first kernel, in the order in which they are the last two axes in the op.
     """
     rank = kernel.ndim - 2
     if looks_channels_first(x, needed, rank):
@@ -147,9 +149,11 @@ def layout_hint(
 
 
 def looks_channels_first(x: AnyArray, needed: int, rank: int) -> bool:
-    """Whether an input with a wrong number of channels has the right one where channels-first arrays have it.
+    """Whether an input with a wrong number of channels has the right number on the channel axis of channels-first
+    arrays.
 
-    Not if its space is a square as it is, and would be none: ``(8, 6, 6, 3)`` for 6 channels has a wrong number.
+    False if its spatial sizes are equal with channels last and differ with channels first. ``(8, 6, 6, 3)`` for 6
+    channels simply has a wrong number of channels.
 
     >>> looks_channels_first(jnp.ones((8, 3, 32, 32)), 3, 2), looks_channels_first(jnp.ones((8, 6, 6, 3)), 6, 2)
     (True, False)
@@ -163,7 +167,7 @@ def _uniform(sizes: Sequence[int]) -> bool:
 
 
 def effective_kernel(op: str, kernel: jax.Array, mask: AnyArray | None, flip: bool) -> jax.Array:
-    """The kernel with its masked entries zeroed and, if asked, its window flipped."""
+    """The kernel with its masked entries set to zero and, with ``flip``, its window flipped."""
     if mask is not None:
         mask = as_array(op, "mask", mask)
         if mask.dtype != bool:
@@ -181,11 +185,11 @@ def effective_kernel(op: str, kernel: jax.Array, mask: AnyArray | None, flip: bo
 def place(
     x: Shaped[Array, "batch *space channels"], dilation: Sequence[int], pairs: Pairs
 ) -> tuple[Shaped[Array, "batch *kept channels"], Pairs] | None:
-    """``x`` and paddings such that dilating, then padding by ``pairs``, needs no negative padding.
+    """Crops ``x`` so that dilating it and then padding it by ``pairs`` needs no negative padding.
 
-    XLA's CPU backend computes wrong float32 convolutions for some negative paddings (openxla/xla#48713), so what they
-    would crop is sliced away here; where the cut falls between two dilated neighbours, zeros of the gap come back as
-    padding. Returns None when nothing of ``x`` is left.
+    XLA's CPU backend computes wrong float32 convolutions for some negative paddings (openxla/xla#48713), so the entries
+    that they would crop are sliced off here. If the crop ends between two dilated neighbours, the remaining zeros
+    between them become padding. Returns the cropped ``x`` and its paddings, or None if nothing of ``x`` is left.
     """
     index, padding = [slice(None)], []
     for size, rate, (low, high) in zip(x.shape[1:-1], dilation, pairs, strict=True):
@@ -200,9 +204,10 @@ def place(
 def prepare(
     x: jax.Array, geometry: Windows, boundary: str, boundary_value: Number
 ) -> tuple[jax.Array, Pairs, tuple[int, ...]] | None:
-    """``x``, zero padding >= 0 and input dilation that stand for the boundary rule and the crops of ``geometry``.
+    """Applies the boundary rule and the crops of ``geometry``.
 
-    Returns None when a crop leaves nothing but zeros.
+    Returns:
+      ``x``, zero paddings that are not negative, and the remaining input dilation; None if a crop leaves only zeros.
     """
     pairs, rates = geometry.sliding.reach, geometry.input_dilation
     if boundary == "zero":
@@ -217,12 +222,12 @@ def prepare(
 
 
 def accumulator(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype in which sums are formed: at least float32."""
+    """The dtype in which sums are computed: at least float32."""
     return wider(dtype, jnp.float32)
 
 
 def inverted(kernel: Shaped[Array, "..."], groups: int) -> Shaped[Array, "..."]:
-    """The kernel of the adjoint: flipped along its window, inputs and outputs exchanged within each group."""
+    """The kernel of the adjoint: its window is flipped, and inputs and outputs are exchanged within each group."""
     *window, per_group, features = kernel.shape
     kernel = jnp.flip(kernel, range(len(window))).reshape(*window, per_group, groups, features // groups)
     return jnp.moveaxis(kernel, -1, -3).swapaxes(-1, -2).reshape(*window, features // groups, groups * per_group)

@@ -1,6 +1,6 @@
-"""Which formulation computes a product of a convolution on a CPU: the rule, by shapes alone.
+"""The rule that selects, by shapes alone, the formulation for each product of a convolution on a CPU.
 
-The first line that applies is taken. None depends on the batch. Measurements: ``docs/decisions.md`` and
+The first row that applies is used. No row depends on the batch size. Measurements: ``docs/decisions.md`` and
 ``benchmarks/auto_rule.py``.
 
 ==========  ====================  =====================================================================================
@@ -12,12 +12,12 @@ BLOCKS      all three products    groups of fewer than 32 channels
 MATMUL      kernel gradient       a window of 1
 TILES       output, input         few channels and features, stride 1, rows short enough to be written out
             gradient
-PHASES      input gradient        few channels, a stride within the window
+PHASES      input gradient        few channels, a stride that is at most the window
 CANONICAL   all three products    everything else
 ==========  ====================  =====================================================================================
 
-A formulation that writes out an operation per entry of the window (a tap) is taken for few taps only, because XLA's
-time to compile grows faster than their number: no product is a program of more than :data:`LARGEST_PROGRAM` equations.
+Some formulations emit one operation per entry of the window (a tap). They are used only for few taps, because XLA's
+compile time grows faster than the number of taps. No product has more than :data:`LARGEST_PROGRAM` equations.
 """
 
 import math
@@ -37,14 +37,14 @@ from cnn_jax.ops.formulations import (
 )
 
 LARGEST_PROGRAM = 800
-"""Equations of the jaxpr of one product."""
+"""The largest number of equations in the jaxpr of one product."""
 _SHIFTS = {"output": 128, "input_gradient": 128, "kernel_gradient": 49}  # taps
-_PIECES = 32  # slices that TILES puts together
+_PIECES = 32  # slices that TILES concatenates
 _LONGEST_ROW = 32  # entries of a row of the kernel: the constants of TILES grow with its square
 
 
 def formulation(product: str, plan: Plan) -> Formulation:
-    """The formulation of ``'output'``, ``'input_gradient'`` or ``'kernel_gradient'``."""
+    """The formulation for ``'output'``, ``'input_gradient'`` or ``'kernel_gradient'``."""
     if plan.groups == plan.channels > 1 and _shifts_are_few(product, plan):
         return SHIFTS
     if len(plan.axes) > 2:
@@ -53,19 +53,19 @@ def formulation(product: str, plan: Plan) -> Formulation:
         return BLOCKS if plan.channels // plan.groups < BLOCK else CANONICAL
     if product == "kernel_gradient":
         return MATMUL if set(plan.each("window")) == {1} else CANONICAL
-    if _tiles_pay(product, plan):
+    if _tiles_are_faster(product, plan):
         return TILES
-    return PHASES if product == "input_gradient" and _phases_pay(plan) else CANONICAL
+    return PHASES if product == "input_gradient" and _phases_are_faster(plan) else CANONICAL
 
 
 def _shifts_are_few(product: str, plan: Plan) -> bool:
-    """One operation per entry of the window; the adjoint also joins the positions within a stride one by one."""
+    """Whether SHIFTS emits few operations: one per tap, and in the adjoint one per position within a stride."""
     phases = math.prod(plan.each("stride")) if product == "input_gradient" else 1
     return max(math.prod(plan.each("window")), phases) <= _SHIFTS[product]
 
 
-def _tiles_pay(product: str, plan: Plan) -> bool:
-    """Eigen's convolution is slow where channels fill no vector register, unless there is much to do at each tap."""
+def _tiles_are_faster(product: str, plan: Plan) -> bool:
+    """Whether TILES is faster: Eigen's convolution is slow if the channels do not fill a vector register."""
     pointwise = set(plan.each("window")) == {1}
     if pointwise or plan.channels >= 8 or plan.channels * plan.features > 96 or max(plan.each("stride")) > 1:
         return False
@@ -73,13 +73,13 @@ def _tiles_pay(product: str, plan: Plan) -> bool:
     _, tile, blocks = tiling(row)
     if math.prod(axis.window for axis in above) * blocks > _PIECES or row.reach > _LONGEST_ROW:
         return False
-    # A band has tile - 1 zeros for the window's entries; the forward convolution makes up for fewer of them.
+    # A band has tile - 1 zeros per window. The output product can afford fewer of them than the input gradient.
     products = plan.channels * plan.features * (tile - 1 + row.reach) / row.window
     return product == "input_gradient" or (plan.channels <= plan.features <= 24 and products <= 180)
 
 
-def _phases_pay(plan: Plan) -> bool:
-    """CANONICAL multiplies by the zeros that a stride puts between the outputs; here they are not there."""
+def _phases_are_faster(plan: Plan) -> bool:
+    """Whether PHASES is faster: it avoids the zeros that CANONICAL inserts between strided outputs."""
     strides, dilations = plan.each("stride"), (*plan.each("input_dilation"), *plan.each("kernel_dilation"))
     within = all(axis.stride <= axis.window for axis in plan.axes)
     return max(strides) > 1 and within and set(dilations) == {1} and 16 >= plan.channels >= 8 / math.prod(strides)

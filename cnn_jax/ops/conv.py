@@ -1,8 +1,8 @@
-"""Convolution of any rank: the one core that every convolution of the project goes through.
+"""Convolution of any rank: the function that computes every convolution of the project.
 
-:func:`conv` checks its arguments, brings them to a canonical form (one batch axis, zero boundary, no crop), and hands
-them to a method (``cnn_jax.ops.methods``). What a deep-learning library calls convolution is cross-correlation; with
-``flip_kernel=True`` it is the convolution of mathematics.
+:func:`conv` checks its arguments, converts them to a canonical form (one batch axis, zero boundary, no crop), and
+passes them to a method (``cnn_jax.ops.methods``). As in other deep-learning libraries, convolution here means
+cross-correlation. With ``flip_kernel=True`` it is the convolution of mathematics.
 """
 
 from collections.abc import Sequence
@@ -37,41 +37,43 @@ def conv(
     derivatives: str = "custom",
     precision: lax.PrecisionLike = None,
 ) -> Shaped[Array, "*batch_and_output features"]:
-    """Slides a kernel over an input of any rank and sums the products: the convolution of convolutional networks.
+    """Convolves an input of any rank with a kernel, as in convolutional networks (a cross-correlation).
 
     Per output position ``p`` and feature ``o``: ``y[p, o] = sum over t, c of x[p * stride + t * dilation - low, c] *
     kernel[t, c, o]``, where ``t`` runs over the window and ``c`` over the channels of the group of ``o``.
 
     Args:
-      x: ``(*batch, *space, C_in)``, any number of batch axes, also none; bfloat16, float16, float32, float64, complex.
-      kernel: ``(*window, C_in / feature_group_count, C_out)``; its window gives the rank. Of two different dtypes the
-        wider is used, as in ``jnp.result_type``.
-      strides: Distance of neighbouring windows, like the dilations one int or one per axis.
-      padding: ``'VALID'``, ``'SAME'``, ``'SAME_LOWER'``, ``'HALF'``, ``'FULL'``, ``'CAUSAL'``, an int, or one of these
-        or a (low, high) pair per axis; negative numbers crop. See ``cnn_jax.ops.padding``.
-      input_dilation: Distance of neighbouring inputs, zeros between them; padding is around the dilated input.
-      kernel_dilation: Distance of neighbouring kernel entries; 2 skips every other input.
-      feature_group_count: Number of groups of channels that do not see each other.
-      mask: Booleans that broadcast to the kernel: its entries where the mask is False count as zero and get zero
-        gradient. ``(C_in, C_out)`` gives the partial connections of LeNet-5's C3.
-      boundary: What padding is filled with: ``'zero'``, ``'constant'``, ``'replicate'``, ``'mirror'``, ``'symmetric'``
-        or ``'periodic'``; see :func:`cnn_jax.ops.pad`.
+      x: ``(*batch, *space, C_in)``, any number of batch axes, including none; bfloat16, float16, float32, float64,
+        complex.
+      kernel: ``(*window, C_in / feature_group_count, C_out)``; its window determines the rank. If the two dtypes
+        differ, the result has the dtype of ``jnp.result_type``.
+      strides: The distance between neighbouring windows; like the dilations, one int or one int per axis.
+      padding: ``'VALID'``, ``'SAME'``, ``'SAME_LOWER'``, ``'HALF'``, ``'FULL'``, ``'CAUSAL'``, an int, or, per axis,
+        one of these or a (low, high) pair; negative numbers crop. See ``cnn_jax.ops.padding``.
+      input_dilation: The distance between neighbouring inputs, with zeros between them; padding is added around the
+        dilated input.
+      kernel_dilation: The distance between the inputs that neighbouring kernel entries read; 2 skips every other input.
+      feature_group_count: The number of groups; each output channel depends only on the input channels of its group.
+      mask: Booleans that broadcast to the kernel. Kernel entries where the mask is False count as zero and get a zero
+        gradient. A mask of shape ``(C_in, C_out)`` gives the partial connections of LeNet-5's C3.
+      boundary: The values of the padding: ``'zero'``, ``'constant'``, ``'replicate'``, ``'mirror'``, ``'symmetric'`` or
+        ``'periodic'``; see :func:`cnn_jax.ops.pad`.
       boundary_value: The value of ``boundary='constant'``.
-      flip_kernel: Flips the window first: convolution in the mathematician's sense.
-      rounding: Where the stride does not divide: ``'strict'`` raises, ``'floor'`` ignores the rest, ``'ceil'`` adds a
-        last, partial window, filled up by the boundary rule.
-      method: ``'auto'`` or one of ``cnn_jax.ops.METHODS``, which says what each supports and its error bound. On a CPU
-        ``'auto'`` takes ``'fft'`` for windows of more than 64 entries over few channels where that saves much: errors
-        are then relative to the norm of the whole image, and one NaN or infinity reaches all of its outputs.
-        ``'direct'`` does neither.
-      derivatives: Without effect; accepted for a release.
-      precision: As for ``jax.lax.conv_general_dilated``; on NVIDIA GPUs the default for float32 is TF32.
+      flip_kernel: Flips the window first, which gives the convolution of mathematics.
+      rounding: What to do if the stride does not divide the axis: ``'strict'`` raises an error, ``'floor'`` ignores the
+        remainder, ``'ceil'`` adds a last, partial window, whose missing inputs follow the boundary rule.
+      method: ``'auto'`` or one of ``cnn_jax.ops.METHODS``, which lists what each method supports and its error bound.
+        On a CPU ``'auto'`` uses ``'fft'`` for windows of more than 64 entries over few channels if that is much faster.
+        Errors are then relative to the norm of the whole image, and a single NaN or infinity affects all outputs of its
+        image. With ``'direct'`` neither is the case.
+      derivatives: Has no effect; still accepted for one release.
+      precision: The same as in ``jax.lax.conv_general_dilated``; on NVIDIA GPUs the default for float32 is TF32.
 
     Returns:
       ``(*batch, *output, C_out)``.
 
     Raises:
-      UsageError: One line that names the argument, the numbers and the mend, for anything that does not fit.
+      UsageError: An argument does not fit. The message names the argument, the numbers and the fix in one line.
 
     References:
       Dumoulin and Visin, A guide to convolution arithmetic for deep learning, 2016.
@@ -125,7 +127,7 @@ def conv_as(
     mask: Shaped[AnyArray, "..."] | None = None,
     flip_kernel: bool = False,
 ) -> Shaped[Array, "*batch_and_output features"]:
-    """:func:`conv` under the name of another op, which error lines start with."""
+    """:func:`conv` on behalf of another op, whose name error messages start with."""
     check_option(op, "derivatives", derivatives, DERIVATIVES)
     check_boundary(op, boundary, boundary_value)
     x, kernel, batch = operands(op, x, kernel, feature_group_count)
@@ -167,14 +169,14 @@ def convolve(
     method: str,
     precision: lax.PrecisionLike,
 ) -> Shaped[Array, "batch *output features"]:
-    """:func:`conv` with everything but the method checked: applies the boundary rule, chooses the method, calls it."""
+    """:func:`conv` for arguments that are checked except for the method: applies the boundary rule and the method."""
     check_precision(op, precision)
     chosen = methods.resolve(op, method, x.shape, kernel.shape, geometry, groups)
     dtype = x.dtype
-    if chosen != "direct":  # XLA's convolution sums narrow floats wider by itself; sums written in jnp would not
+    if chosen != "direct":  # XLA's convolution sums half-precision floats in float32; sums written in jnp do not
         x, kernel = (array.astype(accumulator(dtype)) for array in (x, kernel))
     prepared = prepare(x, geometry, boundary, boundary_value)
-    if prepared is None:  # a crop that leaves only the zeros between dilated inputs
+    if prepared is None:  # the crop leaves only the zeros between dilated inputs
         return zeros((x.shape[0], *geometry.sliding.output, kernel.shape[-1]), x).astype(dtype)
     x, pairs, rates = prepared
     compute = partial(

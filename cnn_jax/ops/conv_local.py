@@ -1,4 +1,4 @@
-"""Locally connected layers: a convolution whose kernel is another one at every output position."""
+"""Locally connected layers: a convolution with a different kernel at every output position."""
 
 from collections.abc import Sequence
 
@@ -27,19 +27,19 @@ def conv_local(
     rounding: str = "floor",
     precision: lax.PrecisionLike = None,
 ) -> Shaped[Array, "*batch_and_output features"]:
-    """Convolution with unshared weights: every output position has its own kernel.
+    """Computes a convolution with unshared weights: every output position has its own kernel.
 
     Args:
       x: ``(*batch, *space, C_in)``.
-      kernel: ``(*output, *window, C_in / feature_group_count, C_out)``. Flax's ``ConvLocal`` keeps it as
-        ``(*output, prod(window) * C_in, C_out)``, with the channels before the window.
-      strides: This and all further options are those of :func:`cnn_jax.ops.conv`.
+      kernel: ``(*output, *window, C_in / feature_group_count, C_out)``. Flax's ``ConvLocal`` stores the kernel as
+        ``(*output, prod(window) * C_in, C_out)``, where the channels vary more slowly than the window.
+      strides: This and all remaining options have the same meaning as in :func:`cnn_jax.ops.conv`.
 
     Returns:
       ``(*batch, *output, C_out)``.
 
     Raises:
-      UsageError: As :func:`cnn_jax.ops.conv`; also if the kernel is for another output size.
+      UsageError: See :func:`cnn_jax.ops.conv`; also if the kernel has another output size.
 
     References:
       LeCun, Generalization and network design strategies, 1989; Taigman et al., DeepFace, 2014.

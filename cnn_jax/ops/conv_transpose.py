@@ -1,8 +1,8 @@
 """Transposed convolution: the exact adjoint of :func:`cnn_jax.ops.conv`, also called fractionally strided.
 
-``conv_transpose(y, kernel, **options)`` is what the gradient of ``conv(x, kernel, **options)`` with respect to ``x``
-maps ``y`` to; it is no inverse. It takes the same kernel and the same options, so a decoder that mirrors an encoder is
-written with the encoder's own numbers.
+``conv_transpose(y, kernel, **options)`` is the gradient of ``conv(x, kernel, **options)`` with respect to ``x`` for the
+cotangent ``y``. It is not the inverse. It takes the same kernel and the same options, so a decoder that mirrors an
+encoder uses the same numbers as the encoder.
 """
 
 from collections.abc import Sequence
@@ -67,39 +67,41 @@ def conv_transpose(
     derivatives: str = "custom",
     precision: lax.PrecisionLike = None,
 ) -> Shaped[Array, "*batch_and_output channels"]:
-    """Spreads every input over the window that :func:`cnn_jax.ops.conv` with the same kernel and options would read.
+    """Adds every input, times the kernel, to the window that :func:`cnn_jax.ops.conv` would read with the same options.
 
-    ``sum(conv(x, kernel, **options) * y) == sum(x * conv_transpose(y, kernel, **options))`` for all ``x`` and ``y``.
-    At stride ``s`` up to ``s`` sizes of ``x`` lead to the same size of ``y``; ``output_padding`` or ``output_shape``
-    chooses one.
+    ``sum(conv(x, kernel, **options) * y) == sum(x * conv_transpose(y, kernel, **options))`` for all ``x`` and ``y``. At
+    stride ``s``, up to ``s`` sizes of ``x`` give the same size of ``y``. ``output_padding`` or ``output_shape`` selects
+    one of them.
 
     Args:
-      y: ``(*batch, *space, C_out)``: shaped as the output of the convolution.
-      kernel: ``(*window, C_in / feature_group_count, C_out)``: the kernel of the convolution. From Flax's
-        ``ConvTranspose`` (``transpose_kernel=False``) it is ``jnp.flip`` of the window with the last two axes swapped;
-        from PyTorch's ``(C_out, C_in / groups, *window)`` move the first two axes to the end and swap them.
-      strides: Those of the convolution, so the factor by which this one enlarges.
-      padding: That of the convolution, so what this one cuts off.
-      output_padding: Which of the possible output sizes: the smallest plus this. By default the smallest, but under
-        ``'SAME'`` and ``'SAME_LOWER'`` the largest, which is ``size * stride``.
-      output_shape: The spatial sizes of the output instead of ``output_padding``.
-      input_dilation: That of the convolution, so this one's stride.
-      kernel_dilation: This and the options below are those of :func:`cnn_jax.ops.conv`.
-      feature_group_count: See there.
-      mask: See there.
-      boundary: See there. What the rule had copied into the padding is added back to where it came from;
-        ``'constant'`` as ``'zero'``.
-      flip_kernel: See there.
-      rounding: See there.
-      method: See there.
-      derivatives: See there.
-      precision: See there.
+      y: ``(*batch, *space, C_out)``, the shape of the output of the convolution.
+      kernel: ``(*window, C_in / feature_group_count, C_out)``: the kernel of the convolution. To convert a kernel of
+        Flax's ``ConvTranspose`` (``transpose_kernel=False``), flip its window with ``jnp.flip`` and swap its last two
+        axes. To convert PyTorch's ``(C_out, C_in / groups, *window)``, move the first two axes to the end and swap
+        them.
+      strides: The strides of the convolution, which are the factors by which this function enlarges its input.
+      padding: The padding of the convolution, which this function crops from its output.
+      output_padding: Added to the smallest possible output size. By default the output has the smallest size; under
+        ``'SAME'`` and ``'SAME_LOWER'`` it has the largest, which is ``size * stride``.
+      output_shape: The spatial sizes of the output; an alternative to ``output_padding``.
+      input_dilation: The input dilation of the convolution, which is the stride of this function.
+      kernel_dilation: The same as in :func:`cnn_jax.ops.conv`.
+      feature_group_count: The same as in :func:`cnn_jax.ops.conv`.
+      mask: The same as in :func:`cnn_jax.ops.conv`.
+      boundary: The boundary rule of the convolution. Values that the rule copies into the padding are added back at
+        their source. ``'constant'`` has the same effect as ``'zero'``.
+      flip_kernel: The same as in :func:`cnn_jax.ops.conv`.
+      rounding: The same as in :func:`cnn_jax.ops.conv`.
+      method: The same as in :func:`cnn_jax.ops.conv`.
+      derivatives: Has no effect; still accepted for one release.
+      precision: The same as in :func:`cnn_jax.ops.conv`.
 
     Returns:
       ``(*batch, *output, C_in)``.
 
     Raises:
-      UsageError: As :func:`cnn_jax.ops.conv`; also if no input of that size gives an output of the size of ``y``.
+      UsageError: See :func:`cnn_jax.ops.conv`; also if no input of the requested size gives an output of the size of
+        ``y``.
 
     References:
       Dumoulin and Visin, A guide to convolution arithmetic for deep learning, 2016, chapter 4.
@@ -122,7 +124,7 @@ def conv_transpose(
     merged, batch = split_batch(op, y, rank, f"kernel of shape {kernel.shape}", name="y")
     if y.shape[-1] != kernel.shape[-1]:
         raise UsageError(
-            f"{op}: y of shape {y.shape} has {y.shape[-1]} channels, but kernel {kernel.shape} made "
+            f"{op}: y of shape {y.shape} has {y.shape[-1]} channels, but kernel {kernel.shape} has "
             f"{kernel.shape[-1]} features" + layout_hint(y, kernel, kernel.shape[-1], name="y", channels_first=0)
         )
     dtype = jnp.result_type(y, kernel)
@@ -159,11 +161,11 @@ def _transposed(
     method: str,
     precision: lax.PrecisionLike,
 ) -> Array:
-    """:func:`conv_transpose` of checked arguments."""
+    """:func:`conv_transpose` for checked arguments."""
     around, extents = geometry.sliding.reach, dilated(sizes, geometry.input_dilation)
     rates = geometry.input_dilation
     if boundary != "zero":
-        # The rule is undone last; the convolution itself sees an input that is extended already.
+        # The adjoint of the boundary rule comes last, because the convolution itself reads the extended input.
         extents = tuple(extent + low + high for extent, (low, high) in zip(extents, around, strict=True))
         around, rates = ((0, 0),) * len(rates), (1,) * len(rates)
     adjoint = _adjoint(geometry, extents, around, rates)
@@ -175,10 +177,10 @@ def _transposed(
 
 
 def _adjoint(geometry: Windows, extents: tuple[int, ...], around: Pairs, rates: tuple[int, ...]) -> Windows:
-    """The windows of the convolution with the inverted kernel that is the adjoint of a zero-padded one.
+    """The windows of the convolution (with the inverted kernel) that is the adjoint of a zero-padded convolution.
 
-    Its input is spread by the stride, its stride is the input dilation, and its padding is chosen so that the output
-    covers the dilated input of size ``extent`` exactly.
+    Its input is dilated by the stride and its stride is the input dilation. Its padding makes the output as large as
+    the dilated input of size ``extent``.
     """
     reaches = dilated(geometry.window, geometry.kernel_dilation)
     spans = dilated(geometry.sliding.output, geometry.strides)
@@ -202,7 +204,7 @@ def _choices(
     kernel_dilation: tuple[int, ...],
     rounding: str,
 ) -> list[list[int]]:
-    """Per axis, in ascending order, the sizes that a convolution maps to the size of ``y``."""
+    """For each axis, the input sizes in ascending order for which a convolution has the size of ``y``."""
     check_option(op, "rounding", rounding, ROUNDINGS)
     entries = per_axis_padding(op, padding, len(outputs))
     reaches = dilated(window, kernel_dilation)
@@ -210,7 +212,7 @@ def _choices(
     for axis, (output, entry, reach, stride, rate) in enumerate(
         zip(outputs, entries, reaches, strides, input_dilation, strict=True)
     ):
-        # Everything but SAME pads independently of the size, and SAME gives ceil(extent / stride) windows.
+        # All paddings except SAME are independent of the size, and SAME gives ceil(extent / stride) windows.
         total = reach - stride if entry in ("SAME", "SAME_LOWER") else sum(pair(op, entry, 1, reach, stride))
         least = (output - 1) * stride + reach - total
         sizes = []

@@ -1,4 +1,4 @@
-"""Convolutions that keep the channels apart: depthwise, and depthwise separable."""
+"""Convolutions that filter each channel separately: depthwise and depthwise separable convolutions."""
 
 from collections.abc import Sequence
 
@@ -27,19 +27,19 @@ def depthwise_conv(
     derivatives: str = "custom",
     precision: lax.PrecisionLike = None,
 ) -> Shaped[Array, "*batch_and_output features"]:
-    """Filters each channel by itself, ``multiplier`` times: :func:`cnn_jax.ops.conv` with as many groups as channels.
+    """Filters each channel separately with ``multiplier`` kernels: a convolution with as many groups as channels.
 
     Args:
       x: ``(*batch, *space, C)``.
       kernel: ``(*window, C, multiplier)``.
-      strides: This and all further options are those of :func:`cnn_jax.ops.conv`.
+      strides: This and all remaining options have the same meaning as in :func:`cnn_jax.ops.conv`.
 
     Returns:
       ``(*batch, *output, C * multiplier)``; feature ``c * multiplier + m`` is channel ``c`` filtered by
       ``kernel[..., c, m]``.
 
     Raises:
-      UsageError: As :func:`cnn_jax.ops.conv`; also if the kernel is for another number of channels.
+      UsageError: See :func:`cnn_jax.ops.conv`; also if the kernel has another number of channels.
 
     >>> depthwise_conv(jnp.ones((56, 56, 128)), jnp.ones((3, 3, 128, 1)), padding="SAME").shape
     (56, 56, 128)
@@ -89,19 +89,20 @@ def separable_conv(
     derivatives: str = "custom",
     precision: lax.PrecisionLike = None,
 ) -> Shaped[Array, "*batch_and_output features"]:
-    """A depthwise convolution, then a matrix product that mixes the channels at each position (Sifre 2014; Xception).
+    """A depthwise convolution, followed by a 1x1 convolution that mixes the channels (Sifre 2014; Xception).
 
     Args:
       x: ``(*batch, *space, C)``.
       depthwise_kernel: ``(*window, C, multiplier)``.
       pointwise_kernel: ``(C * multiplier, C_out)``.
-      strides: This and all further options are those of :func:`cnn_jax.ops.conv`; ``method`` is for the depthwise part.
+      strides: This and all remaining options have the same meaning as in :func:`cnn_jax.ops.conv`; ``method`` applies
+        to the depthwise part.
 
     Returns:
       ``(*batch, *output, C_out)``.
 
     Raises:
-      UsageError: As :func:`depthwise_conv`; also if the two kernels do not match.
+      UsageError: See :func:`depthwise_conv`; also if the two kernels do not match.
 
     >>> separable_conv(jnp.ones((28, 28, 8)), jnp.ones((3, 3, 8, 2)), jnp.ones((16, 32))).shape
     (26, 26, 32)
@@ -113,7 +114,7 @@ def separable_conv(
     if pointwise_kernel.ndim != 2 or pointwise_kernel.shape[0] != features:
         raise UsageError(
             f"{op}: pointwise_kernel of shape {pointwise_kernel.shape} must be ({features}, C_out), "
-            f"because depthwise_kernel of shape {depthwise_kernel.shape} makes {features} features"
+            f"because depthwise_kernel of shape {depthwise_kernel.shape} gives {features} features"
         )
     y = depthwise_conv(
         x,

@@ -1,14 +1,15 @@
-"""Convolution in XLA's own convolutions and matrix products, with gradients that are as fast as the forward pass.
+"""Convolution by XLA's own convolutions and matrix products, with gradients that are as fast as the forward pass.
 
-A convolution is linear in its input, in its kernel, and, paired with a cotangent, in that too: one trilinear form
+The product of a convolution with a cotangent is linear in the input, the kernel and the cotangent. It is the trilinear
+form
 
     T(x, kernel, dy) = sum over n, i, t, c, o of dy[n, i, o] x[n, i stride + t dilation - low, c] kernel[t, c, o]
 
-Its three partial derivatives are the output (by ``dy``), the input gradient (by ``x``) and the kernel gradient (by
-``kernel``). Each is bilinear, and its transposes are the other two. They are one JAX primitive, ``conv_product``, so
-that derivatives of every order and mode are made of these three products, all of them fast. The transposes that JAX
-derives for ``lax.conv_general_dilated`` permute the dimensions of a convolution, which XLA's CPU backend computes 10 to
-200 times slower inside ``lax.scan``.
+Its three partial derivatives are the output (with respect to ``dy``), the input gradient (to ``x``) and the kernel
+gradient (to ``kernel``). Each is bilinear, and its transposes are the other two. All three are one JAX primitive,
+``conv_product``. Derivatives of every order and mode therefore consist of these three products, which are all fast. The
+transposes that JAX derives for ``lax.conv_general_dilated`` permute the dimensions of a convolution. XLA's CPU backend
+computes such convolutions 10 to 200 times slower inside ``lax.scan``.
 """
 
 from collections.abc import Sequence
@@ -42,14 +43,14 @@ def conv(
     """Cross-correlation of checked arguments.
 
     Args:
-      x: Channels last, of any rank.
-      kernel: Of the same dtype; ``channels == channels_per_group * feature_group_count``.
-      strides: One per spatial axis, like every tuple here.
-      padding: Pairs of zeros to add before and behind; never negative.
-      input_dilation: The distance between neighbouring inputs, zeros between them.
-      kernel_dilation: The distance between neighbouring kernel entries.
-      feature_group_count: The number of channel groups that do not see each other.
-      precision: As for ``jax.lax.conv_general_dilated``.
+      x: An array of any rank with channels last.
+      kernel: The kernel, of the same dtype as ``x``; ``channels == channels_per_group * feature_group_count``.
+      strides: One int per spatial axis, like every tuple here.
+      padding: The numbers of zeros to add before and after each axis, as pairs; never negative.
+      input_dilation: The distance between neighbouring inputs, with zeros between them.
+      kernel_dilation: The distance between the inputs that neighbouring kernel entries read.
+      feature_group_count: The number of groups; each output channel depends only on the inputs of its group.
+      precision: The same as in ``jax.lax.conv_general_dilated``.
 
     >>> x, kernel = jnp.ones((1, 5, 2)), jnp.ones((3, 2, 1))
     >>> plain = dict(input_dilation=(1,), kernel_dilation=(1,), feature_group_count=1)
@@ -70,7 +71,7 @@ def plan_of(
     feature_group_count: int,
     precision: lax.PrecisionLike = None,
 ) -> Plan:
-    """The static half of a call of ``conv``, from the shapes of its arrays."""
+    """The static arguments of a call of ``conv``, from its options and the shapes of its arrays."""
     low, high = zip(*padding, strict=True)
     columns = (x[1:-1], kernel[:-2], strides, low, high, input_dilation, kernel_dilation)
     axes = tuple(Axis(*column) for column in zip(*columns, strict=True))
@@ -85,7 +86,7 @@ _PRODUCT = {result: product for product, result in _RESULT.items()}
 
 
 def _bind(product: str, plan: Plan, a: Array, b: Array, *, models: bool = False) -> Array:
-    """One of the three products; of many models at once if both operands have an axis of models in front."""
+    """One of the three products; with ``models``, both operands have a leading axis of independent models."""
     return conv_product.bind(a, b, product=product, plan=plan, models=models)
 
 
@@ -94,7 +95,7 @@ def _shape(a: tuple[int, ...], b: tuple[int, ...], *, product: str, plan: Plan, 
 
 
 def _transpose(number: int, cotangent: Array, other: Array, *, product: str, plan: Plan, models: bool) -> Array:
-    """The transpose of a product in its operand of that number: the product which gives that operand."""
+    """The transpose of a product with respect to operand ``number``: the product whose result is that operand."""
     roles = _OPERANDS[product]
     given = {_RESULT[product]: cotangent, roles[1 - number]: other}
     wanted = _PRODUCT[roles[number]]
@@ -102,7 +103,7 @@ def _transpose(number: int, cotangent: Array, other: Array, *, product: str, pla
 
 
 def _compute(a: Array, b: Array, *, product: str, plan: Plan, models: bool, devices: int) -> Array:
-    """A product as accelerators compute it."""
+    """A product, as computed on accelerators."""
     if _is_empty(plan):
         return zeros(_shape(a.shape, b.shape, product=product, plan=plan, models=models), a)
     if product == "kernel_gradient" and not models:
@@ -112,7 +113,7 @@ def _compute(a: Array, b: Array, *, product: str, plan: Plan, models: bool, devi
 
 
 def _compute_on_cpu(a: Array, b: Array, *, product: str, plan: Plan, models: bool, devices: int) -> Array:
-    """A product in the formulation chosen for a CPU, with sums in at least float32."""
+    """A product in the formulation that is selected for a CPU, with sums in at least float32."""
     if _is_empty(plan):
         return zeros(_shape(a.shape, b.shape, product=product, plan=plan, models=models), a)
     if product == "kernel_gradient" and not models:
@@ -121,9 +122,9 @@ def _compute_on_cpu(a: Array, b: Array, *, product: str, plan: Plan, models: boo
     a, b = a.astype(wide), b.astype(wide)
     if not models:
         return getattr(formulation(product, plan), product)(plan, a, b).astype(dtype)
-    # JAX would make a grouped convolution of models that share nothing, which is slow on a CPU. With a window of 1,
-    # which needs no copies of the input, one batched matrix product is faster than one model after the other; else it
-    # is slower, often by far (measurements: docs/decisions.md).
+    # JAX would make one grouped convolution of independent models, which is slow on a CPU. For a window of 1, which
+    # needs no copies of the input, one batched matrix product is faster than a loop over the models. Otherwise the loop
+    # is faster, often by far (measurements: docs/decisions.md).
     pointwise = plan.groups == 1 and set(plan.each("window")) == {1}
     if pointwise and plan.channels >= 8 and product != "kernel_gradient":
         return jax.vmap(partial(getattr(COLUMNS, product), plan))(a, b).astype(dtype)
@@ -132,14 +133,14 @@ def _compute_on_cpu(a: Array, b: Array, *, product: str, plan: Plan, models: boo
 
 
 def _is_empty(plan: Plan) -> bool:
-    """Whether no product of two entries is part of a result, which is empty or all zeros then."""
+    """Whether the result contains no products of entries, so that it is empty or all zeros."""
     sizes = (plan.batch, plan.channels, plan.features, *plan.each("out"))
-    return any(isinstance(size, int) and size == 0 for size in sizes)  # a symbolic batch is not known to be empty
+    return any(isinstance(size, int) and size == 0 for size in sizes)  # it is unknown whether a symbolic batch is empty
 
 
 # --- vmap -------------------------------------------------------------------------------------------------------------
 
-_SHARED = {  # the dimension that two roles have in common: its name in the plan, its axis in each
+_SHARED = {  # the dimension that two operands have in common: its name in the plan and its axis in each
     frozenset({"x", "dy"}): ("batch", {"x": 0, "dy": 0}),
     frozenset({"x", "kernel"}): ("channels", {"x": -1, "kernel": -2}),
     frozenset({"kernel", "dy"}): ("features", {"kernel": -1, "dy": -1}),
@@ -149,10 +150,11 @@ _SHARED = {  # the dimension that two roles have in common: its name in the plan
 def _batch(
     operands: Sequence[Array], dims: Sequence[int | None], *, product: str, plan: Plan, models: bool
 ) -> tuple[Array, int]:
-    """A product under ``vmap``.
+    """The rule of a product for ``vmap``.
 
-    Where one operand is shared, the mapped axis joins the dimension that the other operand has in common with the
-    result: one larger product of the same kind. Otherwise it becomes an axis of models, or joins that.
+    If one operand is not mapped, the mapped axis is merged into the dimension that the other operand has in common with
+    the result. This gives one larger product of the same kind. Otherwise the mapped axis becomes the axis of models, or
+    is merged into it.
     """
     own = [dim is not None for dim in dims]
     if models:
@@ -166,7 +168,7 @@ def _batch(
     (role,) = [name for name, mapped in zip(_OPERANDS[product], own, strict=True) if mapped]
     dimension, axis = _SHARED[frozenset({role, _RESULT[product]})]
 
-    def groups(name: str) -> int:  # a group is a block of channels; a kernel has only the channels of one
+    def groups(name: str) -> int:  # a group is a block of channels; a kernel has only the channels of one group
         return 1 if dimension == "batch" or (name, dimension) == ("kernel", "channels") else plan.groups
 
     merged, size = [], 1
@@ -182,7 +184,7 @@ def _batch(
 
 
 def _merge(stack: jax.Array, axis: int, groups: int) -> jax.Array:
-    """Moves the first axis into another one, within each of its groups."""
+    """Merges the first axis into another axis, within each of its groups."""
     size, *shape = stack.shape
     axis %= len(shape)
     stack = stack.reshape(size, *shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])

@@ -1,4 +1,4 @@
-"""Dropout of single units, and of whole feature maps."""
+"""Dropout of single units and of whole feature maps."""
 
 from collections.abc import Sequence
 
@@ -18,19 +18,19 @@ def dropout(
     key: Shaped[AnyArray, "..."] | Key[Array, ""],
     broadcast_dims: int | Sequence[int] = (),
 ) -> Shaped[Array, "..."]:
-    """Sets each entry to zero with probability ``rate`` and divides the others by ``1 - rate``, which keeps the mean.
+    """Sets each entry to zero with probability ``rate`` and divides the others by ``1 - rate`` to preserve the mean.
 
     Args:
       x: Any shape; bfloat16, float16, float32 or float64.
-      rate: The probability of being dropped, in [0, 1].
+      rate: The probability that an entry is dropped, in [0, 1].
       key: A JAX random key.
-      broadcast_dims: Axes along which entries are dropped together.
+      broadcast_dims: The axes along which entries are dropped together.
 
     Returns:
-      Shape and dtype of ``x``.
+      An array with the shape and dtype of ``x``.
 
     Raises:
-      UsageError: A rate outside [0, 1], an axis that ``x`` does not have.
+      UsageError: The rate is outside [0, 1], or ``x`` does not have one of the axes.
 
     References:
       Srivastava et al., Dropout: a simple way to prevent neural networks from overfitting, 2014.
@@ -47,10 +47,10 @@ def dropout(
             raise UsageError(f"{op}: broadcast_dims={broadcast_dims!r} names axis {axis}, but x has shape {x.shape}")
         shape[axis] = 1
     if not isinstance(key, AnyArray):
-        raise UsageError(f"{op}: key={key!r} is no JAX random key; make one with jax.random.key(seed)")
+        raise UsageError(f"{op}: key={key!r} is not a JAX random key; make one with jax.random.key(seed)")
     if not may_differ_from_zero(rate):
         return x
-    if not is_traced(rate) and rate == 1:  # nothing is left to be divided by 0
+    if not is_traced(rate) and rate == 1:  # avoids a division by 0
         return jnp.zeros_like(x)
     keep = jax.random.bernoulli(key, 1 - rate, tuple(shape), out_sharding=split_alike(x, tuple(shape)))
     return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))
@@ -59,18 +59,18 @@ def dropout(
 def spatial_dropout(
     x: Shaped[AnyArray, "batch *space channels"], rate: Number, *, key: Shaped[AnyArray, "..."] | Key[Array, ""]
 ) -> Shaped[Array, "batch *space channels"]:
-    """Drops whole feature maps: neighbouring pixels say nearly the same, so that dropping single ones hides little.
+    """Drops whole feature maps, because neighbouring pixels are strongly correlated.
 
     Args:
       x: ``(N, *space, C)`` of any rank, with exactly one batch axis.
-      rate: The probability of being dropped, in [0, 1].
+      rate: The probability that an entry is dropped, in [0, 1].
       key: A JAX random key.
 
     Returns:
-      Shape and dtype of ``x``.
+      An array with the shape and dtype of ``x``.
 
     Raises:
-      UsageError: As :func:`dropout`.
+      UsageError: See :func:`dropout`.
 
     References:
       Tompson et al., Efficient object localization using convolutional networks, 2015.
@@ -80,12 +80,14 @@ def spatial_dropout(
     True
     """
     if jnp.ndim(x) < 3:
-        raise UsageError(f"spatial_dropout: x of shape {jnp.shape(x)} has no space; it must be (N, *space, C)")
+        raise UsageError(f"spatial_dropout: x of shape {jnp.shape(x)} has no spatial axes; it must be (N, *space, C)")
     return dropout(x, rate, key=key, broadcast_dims=range(1, jnp.ndim(x) - 1))
 
 
 def check_rate(op: str, rate: Number) -> Number:
-    """The rate, if it is in [0, 1], or a traced scalar."""
+    """Returns the rate if it is a number in [0, 1] or a traced scalar; otherwise raises a ``UsageError``."""
     if not is_traced(rate) and (not isinstance(rate, int | float) or not 0 <= rate <= 1):
-        raise UsageError(f"{op}: rate={rate!r} must be a number in [0, 1]; it is the probability of being dropped")
+        raise UsageError(
+            f"{op}: rate={rate!r} must be a number in [0, 1]; it is the probability that an entry is dropped"
+        )
     return rate

@@ -13,7 +13,7 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax.ops.padding import Pairs, spread
 
-FEW = 256  # products at each frequency: so many at most are faster as products and sums than as matrix products
+FEW = 256  # products per frequency: up to this number, products and sums are faster than matrix products
 
 
 def fast_length(size: int) -> int:
@@ -33,7 +33,7 @@ def fast_length(size: int) -> int:
 
 
 def operations(sizes: Sequence[int], channels: int, features: int, groups: int) -> float:
-    """A measure of the work that :func:`conv_fft` is for one image of ``sizes``, padding included, in products.
+    """Estimates the cost of :func:`conv_fft` for one image of ``sizes`` (including padding), in products.
 
     >>> round(operations((512, 512), 1, 1, groups=1) / 512**2)
     58
@@ -56,8 +56,9 @@ def conv_fft(
 ) -> Shaped[Array, "batch *output features"]:
     """Convolution of canonical arguments by FFT.
 
-    All positions are computed and those between the strides thrown away, so it pays for large kernels at stride 1. The
-    transform is as long as the padded input, no longer: the circular wrap only reaches positions that are cut off.
+    All positions are computed and those between the strides are discarded, so it is fastest for large kernels at stride
+    1. The transform is only as long as the padded input, because the circular wrap only affects positions that are
+    cropped.
     """
     *window, per_group, features = kernel.shape
     rank, groups = len(window), feature_group_count

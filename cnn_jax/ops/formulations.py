@@ -1,23 +1,24 @@
-"""The ways to write the three products of a convolution so that XLA's CPU backend computes them fast.
+"""Formulations of the three products of a convolution that XLA's CPU backend computes fast.
 
-With ``T(x, kernel, dy) = sum(dy * conv(x, kernel))``, linear in each operand, the products are its derivatives: by
-``dy`` the output, by ``x`` the input gradient, by ``kernel`` the kernel gradient. A :class:`Formulation` is three
-functions ``(plan, operand, operand) -> product``; ``cnn_jax.ops.choice`` chooses among them.
+With ``T(x, kernel, dy) = sum(dy * conv(x, kernel))``, which is linear in each operand, the products are its
+derivatives: with respect to ``dy`` the output, to ``x`` the input gradient, to ``kernel`` the kernel gradient. A
+:class:`Formulation` is three functions ``(plan, operand, operand) -> product``. ``cnn_jax.ops.choice`` selects a
+formulation.
 
 ==============  =======================================================================================================
-``TRANSPOSED``  one convolution, and JAX's transposes of it: what accelerators' libraries recognise
-``CANONICAL``   three channels-last convolutions: the form that XLA's CPU backend is fast at, in a loop as well
-``SHIFTS``      sums of shifted products, for depthwise convolution: no channel meets another, so no matrix product
+``TRANSPOSED``  one convolution, and JAX's transposes of it: the form that accelerator libraries recognise
+``CANONICAL``   three channels-last convolutions: fast on XLA's CPU backend, inside loops as well
+``SHIFTS``      sums of shifted products, for depthwise convolution, which mixes no channels and so is no matrix product
 ``TILES``       one matrix product with a banded (Toeplitz) matrix per tile of a row, for very few channels
-``BLOCKS``      narrow groups merged into wider ones, with zeros between them: wasted products, but full registers
+``BLOCKS``      narrow groups merged into wider ones, with zeros between them: more products, but full registers
 ``PHASES``      a strided convolution as one of stride 1 over ``stride**rank`` times the channels
 ``SLABS``       an N-D convolution as a sum of 2-D ones, since XLA's CPU backend is fast only at those
 ``MATMUL``      the kernel gradient of a window of 1 as one matrix product
 ``COLUMNS``     one matrix product with the windows written out (im2col), for many small models at once
 ==============  =======================================================================================================
 
-``BLOCKS`` and ``TILES`` multiply inputs by zeros that stand for no connection: an infinity or NaN in the input reaches
-every output of its block or tile, not only those whose window holds it.
+``BLOCKS`` and ``TILES`` multiply inputs by zeros where there is no connection. An infinity or NaN in the input
+therefore affects every output of its block or tile, not only the outputs whose window contains it.
 """
 
 import itertools
@@ -38,15 +39,15 @@ from cnn_jax.ops.padding import Pairs
 from cnn_jax.ops.sharding import like, zeros
 from cnn_jax.ops.toeplitz import selector
 
-BLOCK = 32  # channels: what a group needs for the products to outweigh the handling
+BLOCK = 32  # channels per group from which a grouped convolution is efficient
 WIDE = 8  # channels from which Eigen's convolution is faster than plain loops
-IMAGES = 8  # whose products are summed together
-TILE = 7  # columns at least: wider bands hold more zeros, narrower ones make thinner matrices
-SLABS_AT_ONCE = 9  # of a kernel gradient, without a loop: a little faster
+IMAGES = 8  # images whose products are summed together
+TILE = 7  # the least number of columns: wider bands contain more zeros, narrower bands give thinner matrices
+SLABS_AT_ONCE = 9  # slabs of a kernel gradient that are computed without a loop, which is a little faster
 
 
 class Axis(NamedTuple):
-    """One spatial axis of a convolution: everything that its sizes depend on."""
+    """One spatial axis of a convolution: all static numbers of it."""
 
     size: int
     window: int
@@ -58,22 +59,22 @@ class Axis(NamedTuple):
 
     @property
     def spread(self) -> int:
-        """Size of the dilated input."""
+        """The size of the dilated input."""
         return (self.size - 1) * self.input_dilation + 1
 
     @property
     def reach(self) -> int:
-        """Size of the dilated kernel."""
+        """The size of the dilated kernel."""
         return (self.window - 1) * self.kernel_dilation + 1
 
     @property
     def out(self) -> int:
-        """Number of output positions."""
+        """The number of output positions."""
         return max(0, (self.spread + self.low + self.high - self.reach) // self.stride + 1)
 
 
 class Plan(NamedTuple):
-    """The static half of a convolution; hashable, so that it can be a non-differentiable argument."""
+    """The static arguments of a convolution. A plan is hashable, so it can be a static argument of ``jit``."""
 
     axes: tuple[Axis, ...]
     batch: int
@@ -83,7 +84,7 @@ class Plan(NamedTuple):
     precision: Any
 
     def each(self, field: str) -> tuple[int, ...]:
-        """One property of all axes."""
+        """The value of one field for each axis."""
         return tuple(getattr(axis, field) for axis in self.axes)
 
     @property
@@ -100,14 +101,14 @@ Product = Callable[[Plan, jax.Array, jax.Array], jax.Array]
 
 
 class Formulation(NamedTuple):
-    """One way to compute the three products."""
+    """A way to compute the three products."""
 
     output: Product
-    """From ``x`` and ``kernel``."""
+    """Computes the output from ``x`` and ``kernel``."""
     input_gradient: Product
-    """From ``dy`` and ``kernel``."""
+    """Computes the input gradient from ``dy`` and ``kernel``."""
     kernel_gradient: Product
-    """From ``x`` and ``dy``."""
+    """Computes the kernel gradient from ``x`` and ``dy``."""
 
 
 def channels_last(lhs: jax.Array, rhs: jax.Array, **options: Any) -> jax.Array:
@@ -119,7 +120,7 @@ def channels_last(lhs: jax.Array, rhs: jax.Array, **options: Any) -> jax.Array:
 
 
 def _transposed_by_jax(output: Product) -> Formulation:
-    """A formulation from its output alone, the gradients being JAX's transposes of that linear function."""
+    """A formulation made of its output function; the gradients are JAX's transposes of that linear function."""
 
     def input_gradient(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
         x = like(plan.shapes["x"], dy)
@@ -153,10 +154,10 @@ def _convolution(
 def _on_cpu(
     lhs: jax.Array, rhs: jax.Array, *, padding: Pairs, lhs_dilation: Sequence[int], **options: Any
 ) -> jax.Array:
-    """:func:`channels_last` that stays on the fast path of XLA's CPU backend.
+    """:func:`channels_last` in a form that XLA's CPU backend computes with Eigen.
 
-    The backend leaves Eigen for plain loops, 10 to 30 times as slow, where a kernel is larger than the input is before
-    padding. The barrier keeps it from moving the padding back into the convolution.
+    If a kernel is larger than the input before padding, the backend uses plain loops, which are 10 to 30 times slower.
+    The padding is therefore a separate operation. The barrier prevents XLA from moving it back into the convolution.
     """
     larger = any(size < window for size, window in zip(lhs.shape[1:-1], rhs.shape[:-2], strict=True))
     if larger and set(lhs_dilation) == {1} and rhs.shape[-2] >= WIDE:
@@ -167,7 +168,7 @@ def _on_cpu(
 
 
 def _convolution_with_inverted_kernel(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
-    """``dy``, spread out by the stride, convolved with the flipped kernel whose channels are regrouped."""
+    """Convolves ``dy``, dilated by the stride, with the flipped kernel whose channels are regrouped."""
     widths = tuple(
         (axis.reach - 1 - axis.low, axis.spread + axis.low - (axis.out - 1) * axis.stride - 1) for axis in plan.axes
     )
@@ -188,14 +189,15 @@ def _convolution_with_inverted_kernel(plan: Plan, dy: jax.Array, kernel: jax.Arr
 
 
 def _convolution_over_batch(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
-    """The input convolved with ``dy`` as its kernel; what a convolution sums over as channels is the batch here."""
+    """Convolves the input with ``dy`` as the kernel. The batch takes the role of the input channels, which are summed
+    over."""
     widths = tuple((axis.low, (axis.out - 1) * axis.stride + axis.reach - axis.spread - axis.low) for axis in plan.axes)
     placed = place(x, plan.each("input_dilation"), widths)
     if placed is None:
         return zeros(plan.shapes["kernel"], dy)
     x, padding = placed
     groups, space = plan.groups, x.shape[1:-1]
-    # The groups move to the side of the sum: row c of the new batch, new channel (group, n).
+    # The groups become part of the summed axis: row c of the new batch, new channel (group, n).
     x = x.reshape(plan.batch, *space, groups, plan.channels // groups)
     x = jnp.moveaxis(x, (-1, -2, 0), (0, -2, -1)).reshape(-1, *space, groups * plan.batch)
     gradient = _on_cpu(
@@ -221,7 +223,7 @@ CANONICAL = Formulation(
 
 
 def _padded(x: jax.Array, axes: Sequence[Axis]) -> jax.Array:
-    """``x`` with its first spatial axes dilated and padded to where their last window ends."""
+    """``x`` with its first spatial axes dilated, and padded up to the end of their last window."""
     widths = [
         (axis.low, (axis.out - 1) * axis.stride + axis.reach - axis.low - axis.spread, axis.input_dilation - 1)
         for axis in axes
@@ -231,7 +233,7 @@ def _padded(x: jax.Array, axes: Sequence[Axis]) -> jax.Array:
 
 
 def _taps(x: jax.Array, axes: Sequence[Axis]) -> Iterator[jax.Array]:
-    """For each entry of the window over the first spatial axes, what all output positions find under it."""
+    """For each entry of the window over the first spatial axes, the inputs that all output positions read for it."""
     x = _padded(x, axes)
     for tap in itertools.product(*(range(axis.window) for axis in axes)):
         starts = [t * axis.kernel_dilation for t, axis in zip(tap, axes, strict=True)]
@@ -250,12 +252,12 @@ def _sum_of_shifted_products(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax
 
 
 def _weights_by_tap(plan: Plan, kernel: jax.Array) -> jax.Array:
-    """A depthwise kernel as one array per tap that broadcasts over images and positions."""
+    """A depthwise kernel as one array per tap; each broadcasts over images and positions."""
     return kernel.reshape(-1, *(1,) * (1 + len(plan.axes)), plan.features)
 
 
-def _shifted_products_returned(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Every input position receives the sum of what the windows return that it is in."""
+def _adjoint_of_shifted_products(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The adjoint of the sum of shifted products: each input position sums the values from the windows it is in."""
     windows = tuple(
         taps.Axis(index, axis.spread, axis.window, axis.stride, axis.kernel_dilation, axis.low, axis.high, axis.out)
         for index, axis in enumerate(plan.axes, start=1)
@@ -267,10 +269,10 @@ def _shifted_products_returned(plan: Plan, dy: jax.Array, kernel: jax.Array) -> 
 
 
 def _sums_of_shifted_products(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
-    """One reduction for all entries of the kernel.
+    """The kernel gradient, as one reduction for all entries of the kernel.
 
-    It is over few images where the partial sums are then at most twice as large as ``dy``: the compiler unrolls such
-    sums, and uses vector instructions along the channels.
+    If the partial sums are at most twice as large as ``dy``, they are over few images each. The compiler unrolls such
+    sums and uses vector instructions along the channels.
     """
     few = max(n for n in range(1, IMAGES + 1) if plan.batch % n == 0)
     x = jnp.repeat(x, plan.features // plan.channels, axis=-1)
@@ -281,17 +283,17 @@ def _sums_of_shifted_products(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Ar
     return jnp.stack([part.sum(range(part.ndim - 1)) for part in parts]).reshape(plan.shapes["kernel"])
 
 
-SHIFTS = Formulation(_sum_of_shifted_products, _shifted_products_returned, _sums_of_shifted_products)
+SHIFTS = Formulation(_sum_of_shifted_products, _adjoint_of_shifted_products, _sums_of_shifted_products)
 
 
 def _tiled_product(plan: Plan, x: jax.Array, kernel: jax.Array, *, rows_last: bool) -> jax.Array:
-    """Rows of the output in tiles: what a tile sees, as one vector, times the banded matrix of the last axis."""
+    """Computes output rows in tiles: the inputs of a tile, as one vector, times the banded matrix of the last axis."""
     *above, row = plan.axes
     count, tile, blocks = tiling(row)
     step, sees = tile * row.stride, (tile - 1) * row.stride + row.reach
 
     def cut(x: jax.Array) -> jax.Array:
-        """What each tile sees of each row, from the blocks of ``step`` inputs that a row consists of."""
+        """The inputs of each tile in each row, taken from blocks of ``step`` inputs."""
         parts = [x[..., b : b + count, : min(step, sees - b * step) * plan.channels] for b in range(blocks)]
         return jnp.concatenate(parts, axis=-1)
 
@@ -309,13 +311,14 @@ def _tiled_product(plan: Plan, x: jax.Array, kernel: jax.Array, *, rows_last: bo
 
 
 def tiling(row: Axis) -> tuple[int, int, int]:
-    """Of a row: the number of its tiles, of outputs in each, and of neighbouring blocks of inputs that a tile sees."""
+    """The number of tiles in a row, of outputs per tile, and of neighbouring blocks of inputs that a tile reads."""
     count = math.ceil(row.out / max(TILE, row.reach))
     tile = math.ceil(row.out / count)
     return count, tile, math.ceil(((tile - 1) * row.stride + row.reach) / (tile * row.stride))
 
 
-# The order of the two cuts decides which of them is written to memory: the smaller copy, and fewer sums in its adjoint.
+# The order of the two slices decides which one is written to memory. The smaller copy is better and has fewer sums in
+# its adjoint.
 TILES = _transposed_by_jax(partial(_tiled_product, rows_last=False))
 TILES = TILES._replace(output=partial(_tiled_product, rows_last=True))
 
@@ -324,7 +327,7 @@ TILES = TILES._replace(output=partial(_tiled_product, rows_last=True))
 
 
 def _merged_groups(plan: Plan, kernel: jax.Array) -> tuple[Plan, jax.Array]:
-    """The same convolution in fewer groups, of at least ``BLOCK`` channels where there are as many."""
+    """The same convolution in fewer groups, of at least ``BLOCK`` channels each if there are enough channels."""
     per_group = plan.channels // plan.groups
     fitting = (n for n in range(1, plan.groups + 1) if plan.groups % n == 0 and n * per_group >= BLOCK)
     merged = next(fitting, plan.groups)
@@ -349,13 +352,13 @@ BLOCKS = CANONICAL._replace(output=_output_by_blocks, input_gradient=_input_grad
 
 
 def _input_gradient_by_phase(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The input gradient of the same convolution seen at stride 1, with the positions within a stride as channels."""
+    """The input gradient, computed as a convolution of stride 1 in which the positions within a stride are channels."""
     strides, rank = plan.each("stride"), len(plan.axes)
     windows = tuple(math.ceil(axis.window / axis.stride) for axis in plan.axes)
     sizes = tuple(axis.out - 1 + window for axis, window in zip(plan.axes, windows, strict=True))
 
     def channels_from_phases(x: jax.Array, start: int, blocks: tuple[int, ...]) -> jax.Array:
-        """Splits the axes from ``start`` into blocks of one stride, which join the channels behind them."""
+        """Splits the axes from ``start`` on into blocks of one stride and merges the blocks into the channels."""
         lead, tail = x.shape[:start], x.shape[start + rank :]
         x = x.reshape(*lead, *itertools.chain(*zip(blocks, strides, strict=True)), *tail)
         inner = tuple(range(start + 1, start + 2 * rank, 2))
@@ -400,7 +403,10 @@ COLUMNS = _transposed_by_jax(_product_of_columns)
 
 
 class _Slabs:
-    """An N-D convolution as 2-D ones, one per entry of the outer window; summed in loops, to hold one at a time."""
+    """An N-D convolution as 2-D convolutions, one per entry of the outer window.
+
+    They are summed in loops, so that only one is in memory at a time.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.outer = plan.axes[:-2]
@@ -410,16 +416,16 @@ class _Slabs:
         self.spans = (plan.batch, *((axis.out - 1) * axis.stride + 1 for axis in self.outer), *plan.shapes["x"][-3:])
 
     def place(self, start: jax.typing.ArrayLike) -> tuple[Any, ...]:
-        """Where the slab of an entry of the window begins in the padded input."""
+        """The start of the slab of a window entry in the padded input."""
         return (0, *jnp.asarray(start), 0, 0, 0)
 
     def take(self, padded: jax.Array, start: jax.typing.ArrayLike) -> jax.Array:
-        """What all output positions find under an entry of the window, as one batch of images."""
+        """The inputs that all output positions read for a window entry, as one batch of images."""
         slab = lax.dynamic_slice(padded, self.place(start), self.spans)
         return slab[:, *(slice(None, None, axis.stride) for axis in self.outer)].reshape(self.flat.shapes["x"])
 
     def add(self, padded: jax.Array, start: jax.typing.ArrayLike, slab: jax.Array) -> jax.Array:
-        """The adjoint of ``take``: adds images where they were taken from."""
+        """The adjoint of ``take``: adds images at the positions they were taken from."""
         batch, *inner = self.spans[0], *self.spans[-3:]
         slab = slab.reshape(batch, *(axis.out for axis in self.outer), *inner)
         gaps = [(0, 0, axis.stride - 1) for axis in self.outer]

@@ -1,7 +1,7 @@
-"""Convolution as one matrix product: every window becomes a row of a matrix (im2col), and back (col2im).
+"""Convolution as one matrix product: every window becomes a row of a matrix (im2col); its adjoint is col2im.
 
-Lecture slides usually show one column per window and one row per filter; here, channels last, it is the transpose: one
-row of ``prod(window) * C_in`` numbers per window, times the kernel as a matrix of ``C_out`` columns.
+Textbooks usually show one column per window and one row per filter. With channels last it is the transpose: one row of
+``prod(window) * C_in`` numbers per window, times the kernel as a matrix of ``C_out`` columns.
 
 References:
   Chellapilla, Puri and Simard, High performance convolutional neural networks for document processing, 2006.
@@ -37,18 +37,20 @@ def im2col(
     boundary_value: Number = 0.0,
     rounding: str = "floor",
 ) -> Shaped[Array, "*batch_and_output columns"]:
-    """The windows of an input, each as one row: ``conv(x, kernel) == im2col(x, window) @ kernel.reshape(-1, C_out)``.
+    """Writes each window of an input as one row: ``conv(x, kernel) == im2col(x, window) @ kernel.reshape(-1, C_out)``.
 
     Args:
       x: ``(*batch, *space, C)``.
-      window: The sizes of the window, one per spatial axis; an int is for every axis but the first and the last.
-      strides: This and all further options are those of :func:`cnn_jax.ops.conv`.
+      window: The sizes of the window, one per spatial axis; one int applies to every axis except the first and the
+        last.
+      strides: This and all remaining options have the same meaning as in :func:`cnn_jax.ops.conv`.
 
     Returns:
-      ``(*batch, *output, prod(window) * C)``; within a row the channels vary fastest, as in ``kernel.reshape``.
+      ``(*batch, *output, prod(window) * C)``; within a row the channels vary fastest, as in
+      ``kernel.reshape(-1, C_out)``.
 
     Raises:
-      UsageError: As :func:`cnn_jax.ops.conv`.
+      UsageError: See :func:`cnn_jax.ops.conv`.
 
     >>> x = jnp.arange(9.0).reshape(3, 3, 1)
     >>> im2col(x, (2, 2)).reshape(4, 4)
@@ -88,21 +90,21 @@ def col2im(
     boundary: str = "zero",
     rounding: str = "floor",
 ) -> Shaped[Array, "*batch_and_space channels"]:
-    """Adds every window back to where :func:`im2col` took it from: its exact adjoint (not its inverse).
+    """Adds every window to the input positions that :func:`im2col` copied it from: the adjoint, not the inverse.
 
-    An input that is in ``m`` windows comes back ``m`` times, so ``col2im(im2col(x)) / col2im(im2col(ones))`` is ``x``.
+    An input in ``m`` windows is added ``m`` times, so ``col2im(im2col(x)) / col2im(im2col(ones))`` is ``x``.
 
     Args:
       columns: ``(*batch, *output, prod(window) * C)``.
-      sizes: The spatial sizes of the input; an int is for every axis of ``columns`` but the first and the last.
+      sizes: The spatial sizes of the input; one int applies to every axis of ``columns`` except the first and the last.
       window: The sizes of the window, one int or one per spatial axis.
-      strides: This and all further options are those of :func:`im2col`.
+      strides: This and all remaining options have the same meaning as in :func:`im2col`.
 
     Returns:
       ``(*batch, *sizes, C)``.
 
     Raises:
-      UsageError: As :func:`im2col`; also if the columns are not those of such windows.
+      UsageError: See :func:`im2col`; also if the shape of the columns does not match the windows.
 
     >>> x = jnp.arange(9.0).reshape(3, 3, 1)
     >>> col2im(im2col(x, (2, 2)), (3, 3), (2, 2))[..., 0]
@@ -133,18 +135,18 @@ def col2im(
             f"for input sizes {sizes} and window {window}"
         )
     merged = merged.reshape(*merged.shape[:-1], taps, merged.shape[-1] // taps)
-    x = _rows_returned(merged, sizes=sizes, geometry=geometry, boundary=boundary)
+    x = _adjoint_of_rows(merged, sizes=sizes, geometry=geometry, boundary=boundary)
     return x.reshape(*batch, *x.shape[1:])
 
 
 @one_program("geometry", "boundary")
 def _rows(x: Array, boundary_value: Number, *, geometry: Windows, boundary: str) -> Array:
-    """The windows; in float32 for the sake of the gradient, which adds them up."""
+    """The windows in at least float32, because the gradient sums them."""
     return in_float32(lambda x: window_rows(x, geometry, boundary, boundary_value), x)
 
 
 @one_program("sizes", "geometry", "boundary")
-def _rows_returned(rows: Array, *, sizes: tuple[int, ...], geometry: Windows, boundary: str) -> Array:
+def _adjoint_of_rows(rows: Array, *, sizes: tuple[int, ...], geometry: Windows, boundary: str) -> Array:
     def adjoint(rows: Array) -> Array:
         x = like((rows.shape[0], *sizes, rows.shape[-1]), rows)
         return jax.linear_transpose(lambda x: window_rows(x, geometry, boundary, 0.0), x)(rows)[0]
@@ -153,7 +155,7 @@ def _rows_returned(rows: Array, *, sizes: tuple[int, ...], geometry: Windows, bo
 
 
 def window_rows(x: jax.Array, geometry: Windows, boundary: str, boundary_value: Number) -> jax.Array:
-    """The windows under any boundary rule: ``(N, *output, prod(window), C)``."""
+    """The windows for any boundary rule: ``(N, *output, prod(window), C)``."""
     prepared = prepare(x, geometry, boundary, boundary_value)
     taps = math.prod(geometry.window)
     if prepared is None:
@@ -170,12 +172,13 @@ def patches(
     input_dilation: tuple[int, ...],
     kernel_dilation: tuple[int, ...],
 ) -> Shaped[Array, "batch *output taps channels"]:
-    """The windows of canonical arguments, one strided slice per entry of the window, so that gradients are pads."""
+    """The windows of canonical arguments, as one strided slice per window entry. The transpose of each slice is a
+    pad."""
     x = spread(x, input_dilation)
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
     reach = [(size - 1) * rate for size, rate in zip(window, kernel_dilation, strict=True)]
     spans = [(size - last - 1) // step * step for size, last, step in zip(x.shape[1:-1], reach, strides, strict=True)]
-    if not any(spans):  # one window: its entries are where they should be
+    if not any(spans):  # one window: its entries are in order already
         index = tuple(slice(0, last + 1, rate) for last, rate in zip(reach, kernel_dilation, strict=True))
         return x[:, *index].reshape(x.shape[0], *(1 for _ in window), math.prod(window), x.shape[-1])
     slices = []

@@ -1,8 +1,8 @@
-"""The ways to compute a convolution: what each can do, how exact it is, and the rule that chooses among them.
+"""The methods that compute a convolution: what each supports, its error bound, and the rule of ``method='auto'``.
 
-All of them compute the same sums. With ``u`` the unit roundoff of the dtype in which sums are formed (float32 for
-bfloat16, float16 and float32, float64 for float64), ``K`` the number of products in one of them, and ``L`` the number
-of points of a padded image, the error of an output before it is rounded to its own dtype is at most
+All methods compute the same sums. Let ``u`` be the unit roundoff of the dtype of the sums (float32 for bfloat16,
+float16 and float32; float64 for float64), ``K`` the number of products in one sum, and ``L`` the number of points of a
+padded image. The error of an output before it is rounded to its own dtype is at most
 
 =================  ===================================================================================================
 method             bound on the absolute error of an output
@@ -16,14 +16,15 @@ method             bound on the absolute error of an output
 ``winograd_f43``   F(4,3): ``(K + 4) u 190^rank max|x| max|kernel|``, in practice 10 to 50 times that of ``direct``
 =================  ===================================================================================================
 
-On a GPU the default ``precision`` of float32 products is TF32, with the unit roundoff of 2^-11. An infinity or NaN of
-the input may reach outputs whose window does not hold it, where a method multiplies it by the zeros of a larger matrix:
-with ``fft`` all of them, with ``toeplitz`` and, for few channels, ``direct`` those of its rows or group.
+On a GPU the default ``precision`` of float32 products is TF32, with a unit roundoff of 2^-11. If a method multiplies an
+infinity or NaN of the input by the zeros of a larger matrix, it affects outputs whose window does not contain it: with
+``fft`` all outputs of the image; with ``toeplitz`` and, for few channels, ``direct`` the outputs of the same rows or
+group.
 
-``auto`` is ``direct`` but for the lines of :data:`AUTO`, which hold on a CPU: ``im2col`` where one window covers the
-input, and ``fft``, with its bound and its spreading of infinities and NaNs, for windows of more than 64 entries over
-few channels where it needs at most a third of the products (depthwise: no more products). ``method="direct"`` never
-spreads them further than over a row or group.
+``auto`` is ``direct``, except for the rules of :data:`AUTO`, which apply on a CPU. It is ``im2col`` if one window
+covers the input. It is ``fft`` for windows of more than 64 entries over few channels if that needs at most a third of
+the products (depthwise: no more products); the error bound and the spread of infinities and NaNs are then those of
+``fft``. ``method="direct"`` never spreads them beyond a row or group.
 """
 
 import math
@@ -42,27 +43,30 @@ from cnn_jax.ops.im2col import conv_im2col
 from cnn_jax.ops.toeplitz import band_entries, conv_toeplitz
 from cnn_jax.ops.winograd import F23, F43, conv_winograd
 
-LARGEST_BAND = 2**28  # entries, 1 GiB in float32: beyond it the banded matrices dwarf everything else
+LARGEST_BAND = 2**28  # entries, 1 GiB in float32: beyond it the banded matrices need more memory than all else
 
 
 class Method(NamedTuple):
-    """One way to compute a convolution."""
+    """A method to compute a convolution."""
 
     compute: Callable[..., jax.Array]
     """A function of canonical arguments; see ``cnn_jax.ops.canonical``."""
     supports: str
-    """What it can do, for people."""
+    """What it supports, as text for users."""
     error: str
-    """The bound on the error of an output, in the terms of this module's table."""
+    """The bound on the error of an output, in the notation of this module's table."""
     obstacle: Callable[[Shape, Shape, Windows, int], str | None]
-    """From the shapes of input and kernel, the options and the groups: why it cannot do this one, or None."""
+    """A function of the shapes of input and kernel, the options and the groups.
+
+    It returns why the method cannot compute such a convolution, or None.
+    """
 
 
-def _none(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> None:
+def _no_obstacle(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> None:
     """No obstacle."""
 
 
-def _too_large(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> str | None:
+def _unless_band_is_small(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> str | None:
     padded = (*x[:-2], x[-2] + sum(max(width, 0) for width in geometry.sliding.reach[-1]), x[-1])
     entries = band_entries(padded, kernel, geometry.sliding.output, groups)
     if entries <= LARGEST_BAND:
@@ -70,7 +74,7 @@ def _too_large(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> str |
     return f"would build banded matrices of {entries:,} entries, more than {LARGEST_BAND:,}"
 
 
-def _not_three(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> str | None:
+def _unless_window_of_three(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> str | None:
     steps = {*geometry.strides, *geometry.input_dilation, *geometry.kernel_dilation}
     if set(geometry.window) == {3} and steps == {1}:
         return None
@@ -81,38 +85,41 @@ def _not_three(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> str |
 
 
 METHODS: dict[str, Method] = {
-    "direct": Method(direct.conv, "everything", "(K + 4) u sum |x| |kernel|", _none),
+    "direct": Method(direct.conv, "everything", "(K + 4) u sum |x| |kernel|", _no_obstacle),
     "im2col": Method(
-        conv_im2col, "everything; copies the input prod(window) times", "(K + 4) u sum |x| |kernel|", _none
+        conv_im2col, "everything; copies the input prod(window) times", "(K + 4) u sum |x| |kernel|", _no_obstacle
     ),
     "toeplitz": Method(
-        conv_toeplitz, "everything up to banded matrices of 2^28 entries", "(K + 4) u sum |x| |kernel|", _too_large
+        conv_toeplitz,
+        "everything up to banded matrices of 2^28 entries",
+        "(K + 4) u sum |x| |kernel|",
+        _unless_band_is_small,
     ),
     "fft": Method(
-        conv_fft, "everything; computes all positions at stride 1", "10 u log2(L + 2) |x|_2 |kernel|_2", _none
+        conv_fft, "everything; computes all positions at stride 1", "10 u log2(L + 2) |x|_2 |kernel|_2", _no_obstacle
     ),
     "winograd": Method(
         partial(conv_winograd, transform=F23),
         "windows of 3, stride 1, no dilation; F(2,3)",
         "(K + 4) u 9^rank max|x| max|kernel|",
-        _not_three,
+        _unless_window_of_three,
     ),
     "winograd_f43": Method(
         partial(conv_winograd, transform=F43),
         "windows of 3, stride 1, no dilation; F(4,3)",
         "(K + 4) u 190^rank max|x| max|kernel|",
-        _not_three,
+        _unless_window_of_three,
     ),
 }
 
 
 class Rule(NamedTuple):
-    """One exception from ``method='auto'`` being ``direct``."""
+    """A case in which ``method='auto'`` does not select ``direct``."""
 
     platform: str
     method: str
     when: str
-    """The condition, for people."""
+    """The condition, as text for users."""
     applies: Callable[[Shape, Shape, Windows, int], bool]
 
 
@@ -136,13 +143,13 @@ def _long_window(x: Sequence[int], kernel: Sequence[int], geometry: Windows, gro
 #   LeNet-5 C1  128x32x32x1  * 5x5x1x6          3.5     9.7       6.4   7.9         -             -
 #   LeNet-5 C5  128x5x5x16   * 5x5x16x120       6.0     1.4       1.3   6.1         -             -
 #   ResNet-20   64x16x16x32  * 3x3x32x32       12.5    46.4      41.2  28.7      62.0          35.3
-#
-# `direct` has already chosen among formulations by shape; what is left are the layers that are no convolution at all,
-# and long windows over few channels. FFT spreads what is not finite and loses small outputs of large inputs, so it is
-# taken where it gains much: for more than MOST_TAPS entries, with GAIN times fewer products, or fewer at all where each
-# channel is by itself, since XLA's own depthwise convolution is 10 to 100 times as slow as its others.
+# `direct` itself selects a formulation by shape. The remaining cases are layers that are a plain matrix product, and
+# large windows over few channels. FFT spreads infinities and NaNs and loses the accuracy of small outputs of large
+# inputs, so it is used only if it saves much: for more than MOST_TAPS entries and GAIN times fewer products. For
+# depthwise convolution it only needs fewer products, since XLA's depthwise convolution is 10 to 100 times slower than
+# its other convolutions.
 MOST_TAPS = 64
-MOST_PAIRS = 32  # of a channel and a feature: for more, matrix products are faster than products of spectra
+MOST_PAIRS = 32  # pairs of a channel and a feature: for more pairs, matrix products are faster than products of spectra
 GAIN = 3
 AUTO = (
     Rule("cpu", "im2col", "one window covers the input: the layer is a matrix product", _one_window),
@@ -151,7 +158,7 @@ AUTO = (
 
 
 def resolve(op: str, method: str, x: Shape, kernel: Shape, geometry: Windows, groups: int) -> str:
-    """The method to use for these shapes, or a ``UsageError`` if it is unknown or cannot do it."""
+    """The method for these shapes; raises a ``UsageError`` if it is unknown or does not support them."""
     check_option(op, "method", method, ("auto", *METHODS))
     if method == "auto":
         return auto(x, kernel, geometry, groups)
@@ -162,7 +169,7 @@ def resolve(op: str, method: str, x: Shape, kernel: Shape, geometry: Windows, gr
 
 
 def auto(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> str:
-    """The rule of ``method='auto'``: the first line of :data:`AUTO` that applies on this platform, else ``direct``."""
+    """The rule of ``method='auto'``: the first entry of :data:`AUTO` that applies on this platform, else ``direct``."""
     platform = jax.default_backend()
     for rule in AUTO:
         if rule.platform == platform and rule.applies(x, kernel, geometry, groups):

@@ -1,4 +1,4 @@
-"""Normalisation over the batch, and over neighbouring channels or positions (local response normalisation)."""
+"""Batch normalisation, and local response normalisation over neighbouring channels or positions."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,16 +26,18 @@ def batch_statistics(
     axis_index_groups: Sequence[Sequence[int]] | None = None,
     mask: Shaped[AnyArray, "..."] | None = None,
 ) -> tuple[Shaped[Array, " channels"], Shaped[Array, " channels"]]:
-    """Mean and variance of each channel over all other axes.
+    """Computes the mean and variance of each channel over all other axes.
 
-    The variance is biased: divided by n. Mean of squares minus square of mean, the fast formula, loses every digit
-    where the mean is large beside the spread; here both are taken of the distances from a first estimate of the mean.
+    The variance is biased (divided by n). The fast formula, mean of squares minus square of mean, loses all digits if
+    the mean is much larger than the standard deviation. Here it is applied to the distances from a first estimate of
+    the mean.
 
     Args:
       x: ``(*batch, *space, C)``; the two half-precision types are summed in float32.
       axis_name: Mapped axes (``shard_map``, ``vmap``, ``pmap``) to average over as well.
-      axis_index_groups: Groups of indices along the mapped axis, each averaged by itself; all together by default.
-      mask: Booleans that broadcast to ``x``: the entries to average over; all of them by default.
+      axis_index_groups: Groups of indices along the mapped axis; averages are taken within each group. By default all
+        indices form one group.
+      mask: Booleans that broadcast to ``x`` and select the entries to average over; all entries by default.
 
     Returns:
       Mean ``(C,)`` and variance ``(C,)``, float32 or float64; both 0 for an empty batch.
@@ -60,25 +62,25 @@ def normalize_by_batch(
     axis_index_groups: Sequence[Sequence[int]] | None = None,
     mask: Shaped[AnyArray, "..."] | None = None,
 ) -> tuple[Shaped[Array, "*batch_and_space channels"], Shaped[Array, " channels"], Shaped[Array, " channels"]]:
-    """Batch normalisation as in training: :func:`batch_norm` by the batch's own :func:`batch_statistics`.
+    """Batch normalisation in training: :func:`batch_norm` with the :func:`batch_statistics` of the batch.
 
-    Both in one, it reads the input fewer times: the distances from the first estimate of the mean are computed once,
-    for the statistics, the output and the gradient.
+    It reads the input fewer times than the two functions together: the distances from the first estimate of the mean
+    are computed once, for the statistics, the output and the gradient.
 
     Args:
       x: ``(*batch, *space, C)``; the two half-precision types are computed in float32 and cast back.
       scale: ``(C,)``; 1 by default.
       bias: ``(C,)``; 0 by default.
-      epsilon: Keeps the root away from 0.
+      epsilon: Added to the variance, so that the square root is not 0.
       axis_name: Mapped axes to average over as well.
-      axis_index_groups: As for :func:`batch_statistics`.
-      mask: As for :func:`batch_statistics`; every entry is normalised, by the statistics of those in the mask.
+      axis_index_groups: The same as in :func:`batch_statistics`.
+      mask: The entries that the statistics are computed from. All entries are normalised.
 
     Returns:
       The output, with shape and dtype of ``x``; mean and variance ``(C,)``, float32 or float64.
 
     Raises:
-      UsageError: As for :func:`batch_norm`.
+      UsageError: See :func:`batch_norm`.
 
     >>> y, mean, variance = normalize_by_batch(jnp.array([[10001.0], [10003.0]]), epsilon=0.0)
     >>> y[:, 0], mean.item(), variance.item()
@@ -104,7 +106,7 @@ def _average(
     axis_index_groups: Sequence[Sequence[int]] | None,
     mask: Shaped[AnyArray, "..."] | None,
 ) -> Callable[[Array], Array]:
-    """The function that averages over all axes but the channels, over the mapped axes, and over the mask alone."""
+    """Returns a function that averages over all axes except the channels and over the mapped axes, within the mask."""
 
     def mean(values: Array) -> Array:
         axes = tuple(range(values.ndim - 1))
@@ -115,7 +117,7 @@ def _average(
         where = jnp.broadcast_to(as_array(op, "mask", mask).astype(bool), values.shape)
         axes = tuple(range(values.ndim - 1))
         sums = values.sum(axes, where=where), where.sum(axes, dtype=values.dtype)
-        if axis_name is not None:  # devices may hold different numbers of entries
+        if axis_name is not None:  # devices may have different numbers of entries
             sums = lax.psum(sums, axis_name, axis_index_groups=axis_index_groups)
         return sums[0] / sums[1]
 
@@ -123,11 +125,11 @@ def _average(
 
 
 def _shifted(x: Array, average: Callable[[Array], Array], *, whole: bool) -> tuple[Array, Array, Array, Array]:
-    """The distances from a first estimate of the mean, in float32 at least; the estimate, their mean and variance."""
+    """The distances from a first estimate of the mean (in at least float32), the estimate, their mean and variance."""
     x = x.astype(accumulator(x.dtype))
-    # The mean of the first example alone: it is one of n, so at most the root of n standard deviations from that of
-    # all, and the variance loses no more than a factor n of its precision. Any shift gives the same result but for
-    # rounding, so no gradient needs to pass through it. Of a masked batch the first example may not count at all.
+    # The estimate is the mean of the first example. It is one of n examples, so it differs from the overall mean by at
+    # most sqrt(n) standard deviations, and the variance loses at most a factor of n in precision. Except for rounding,
+    # any shift gives the same result, so it needs no gradient. In a masked batch the first example may be masked out.
     shift = lax.stop_gradient(average(first_entry(x) if whole else x))
     distances = x - lax.broadcast_to_rank(shift, x.ndim)
     rest = average(distances)
@@ -135,7 +137,7 @@ def _shifted(x: Array, average: Callable[[Array], Array], *, whole: bool) -> tup
 
 
 def _vectors(op: str, x: Array, **given: Shaped[AnyArray, "..."] | None) -> dict[str, Array]:
-    """Those of the vectors that are given, in float32 at least; each must have one entry a channel."""
+    """The given vectors that are not None, in at least float32; each must have one entry per channel."""
     vectors = {name: as_array(op, name, vector) for name, vector in given.items() if vector is not None}
     for name, vector in vectors.items():
         if vector.shape != x.shape[-1:]:
@@ -155,21 +157,21 @@ def batch_norm(
     bias: Shaped[AnyArray, "..."] | None = None,
     epsilon: int | float = 1e-5,
 ) -> Shaped[Array, "*batch_and_space channels"]:
-    """``(x - mean) / sqrt(variance + epsilon) * scale + bias``, per channel.
+    """Computes ``(x - mean) / sqrt(variance + epsilon) * scale + bias`` per channel.
 
     Args:
       x: ``(*batch, *space, C)``; the two half-precision types are computed in float32 and cast back.
-      mean: ``(C,)``, that of the batch (:func:`batch_statistics`) in training, a running average of it otherwise.
-      variance: ``(C,)``, likewise.
+      mean: ``(C,)``: in training the mean of the batch (:func:`batch_statistics`), otherwise a running average of it.
+      variance: ``(C,)``: the variance, as for the mean.
       scale: ``(C,)``; 1 by default.
       bias: ``(C,)``; 0 by default.
-      epsilon: Keeps the root away from 0.
+      epsilon: Added to the variance, so that the square root is not 0.
 
     Returns:
-      Shape and dtype of ``x``.
+      An array with the shape and dtype of ``x``.
 
     Raises:
-      UsageError: A vector whose length is not the number of channels, epsilon below 0.
+      UsageError: The length of a vector is not the number of channels, or epsilon is below 0.
 
     References:
       Ioffe and Szegedy, Batch normalization, 2015.
@@ -207,36 +209,36 @@ def local_response_norm(
 ) -> Shaped[Array, "*batch_and_space channels"]:
     """Local response normalisation: ``x / (k + alpha * sum of squares of the neighbours) ** beta``.
 
-    Three conventions share the formula. They differ in what ``alpha`` means, and in the neighbours of an even size:
+    Three conventions share the formula. They differ in the meaning of ``alpha`` and in the neighbours for an even size:
 
     ==========  =======================  ===========================  ================================================
     convention  sum is multiplied by     even size has one more       used by
     ==========  =======================  ===========================  ================================================
-    ``paper``   ``alpha``                in front                     AlexNet (k=2, size=5, alpha=1e-4), TensorFlow
-    ``torch``   ``alpha / size``         in front                     PyTorch (k=1 by default), Caffe
-    ``onnx``    ``alpha / size``         behind                       ONNX (k, there ``bias``, 1 by default)
+    ``paper``   ``alpha``                before                       AlexNet (k=2, size=5, alpha=1e-4), TensorFlow
+    ``torch``   ``alpha / size``         before                       PyTorch (k=1 by default), Caffe
+    ``onnx``    ``alpha / size``         after                        ONNX (k, there ``bias``, 1 by default)
     ==========  =======================  ===========================  ================================================
 
-    TensorFlow and Caffe have odd sizes only.
+    TensorFlow and Caffe only support odd sizes.
 
     Args:
       x: ``(*batch, *space, C)``; bfloat16, float16, float32 or float64. The two half-precision types are computed in
         float32 and cast back.
-      size: An int: the number of neighbouring channels, at the same position (across channels). One int per spatial
-        axis: the window of neighbouring positions, in the same channel (within channels); there ``'torch'`` and
-        ``'onnx'`` divide alpha by the number of positions in the window, as Caffe does. Neighbours that do not exist
-        count as 0.
-      alpha: At least 0.
+      size: One int is the number of neighbouring channels at the same position (across channels). One int per spatial
+        axis is the window of neighbouring positions in the same channel (within channels); ``'torch'`` and ``'onnx'``
+        then divide alpha by the number of positions in the window, as Caffe does. Neighbours outside the array count as
+        0.
+      alpha: The factor of the sum of squares, at least 0.
       beta: The exponent.
-      k: Greater than 0.
-      convention: One of the table.
-      derivatives: Without effect; accepted for a release.
+      k: The constant in the denominator, greater than 0.
+      convention: One of the conventions in the table.
+      derivatives: Has no effect; still accepted for one release.
 
     Returns:
-      Shape and dtype of ``x``.
+      An array with the shape and dtype of ``x``.
 
     Raises:
-      UsageError: A number out of range, an unknown convention.
+      UsageError: A number is out of range, or the convention is unknown.
 
     References:
       Krizhevsky, Sutskever and Hinton, ImageNet classification with deep convolutional neural networks, 2012, s. 3.3.
@@ -251,7 +253,7 @@ def local_response_norm(
     for name, value in {"alpha": alpha, "beta": beta}.items():
         check_at_least(op, name, value, 0)
     if not isinstance(k, int | float) or not k > 0:
-        raise UsageError(f"{op}: k={k!r} must be a number greater than 0; it keeps the denominator from vanishing")
+        raise UsageError(f"{op}: k={k!r} must be a number greater than 0; otherwise the denominator can be 0")
     x = check_array(op, "x", x, empty=True)
     within = isinstance(size, Sequence)
     if isinstance(size, Sequence) and not size:
@@ -261,7 +263,7 @@ def local_response_norm(
     if first < 0:
         raise UsageError(f"{op}: x of shape {x.shape} has too few axes for size={size!r}, one int per spatial axis")
     check_filled(op, "x", x, range(first, x.ndim))
-    if first == 0:  # the windows of an array without a batch axis
+    if first == 0:  # windows over all axes: the array has no batch axis
         return local_response_norm(x[None], size=size, alpha=alpha, beta=beta, k=k, convention=convention)[0]
     axes = tuple(
         Axis(index, x.shape[index], span, 1, 1, low, high, x.shape[index])
@@ -280,7 +282,7 @@ def _local_response_norm(x: Array, *, axes: Axes, alpha: float, beta: float, k: 
 
 
 def neighbourhood(size: Sequence[int], convention: str) -> Pairs:
-    """How many neighbours in front of an entry and behind it count, for each size.
+    """The numbers of neighbours before and after an entry, for each size.
 
     >>> neighbourhood((5, 2), "paper"), neighbourhood((5, 2), "onnx")
     (((2, 2), (1, 0)), ((2, 2), (0, 1)))
@@ -291,9 +293,9 @@ def neighbourhood(size: Sequence[int], convention: str) -> Pairs:
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _power(base: Array, exponent: float) -> Array:
-    """A power whose derivative comes from the power itself, where JAX's rule takes a second one, which costs as much.
+    """A power whose derivative reuses the power. JAX's rule computes a second power, which is equally expensive.
 
-    Only for bases greater than 0.
+    The base must be greater than 0.
     """
     return base**exponent
 

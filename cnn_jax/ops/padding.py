@@ -1,20 +1,20 @@
-"""Where windows go: padding names, boundary rules, rounding, output sizes, and the errors for windows that do not fit.
+"""Window positions: padding names, boundary rules, rounding, output sizes, and errors for windows that do not fit.
 
-Convolution and pooling share this module. :func:`slide` turns what the caller wrote (names, ints, pairs) into numbers;
+Convolution and pooling share this module. :func:`slide` converts the caller's padding (names, ints, pairs) to numbers.
 :func:`pad` extends an array by a boundary rule. Per axis, with input size ``n``, window ``k`` at dilation ``d``,
 effective window ``K = (k - 1) d + 1`` and stride ``s``, the windows of a padded axis start at ``0, s, 2s, ...`` and
-there are ``(n + low + high - K) / s + 1`` of them; ``rounding`` says what to do when ``s`` does not divide.
+there are ``(n + low + high - K) / s + 1`` windows. ``rounding`` controls what happens if ``s`` does not divide.
 
 ==============  =====================================================================================================
 padding         low and high padding of one axis
 ==============  =====================================================================================================
 ``VALID``       none
-``SAME``        to ``ceil(n / s)`` windows; an odd one out goes to the high side (TensorFlow, lax)
-``SAME_LOWER``  the same, an odd one out goes to the low side (ONNX)
-``HALF``        ``K // 2`` on both sides: keeps the size when ``K`` is odd and ``s`` is 1
-``FULL``        ``K - 1`` on both sides: every window that touches the input
-``CAUSAL``      ``K - 1`` on the low side: an output sees no later input
-int, or pairs   as written, for every axis or one per axis; negative numbers crop
+``SAME``        gives ``ceil(n / s)`` windows; an odd entry goes to the high side (TensorFlow, lax)
+``SAME_LOWER``  the same, but an odd entry goes to the low side (ONNX)
+``HALF``        ``K // 2`` on both sides: keeps the size if ``K`` is odd and ``s`` is 1
+``FULL``        ``K - 1`` on both sides: every window that overlaps the input
+``CAUSAL``      ``K - 1`` on the low side: an output depends on no later input
+int, or pairs   as given, for every axis or one per axis; negative numbers crop
 ==============  =====================================================================================================
 
 References:
@@ -48,7 +48,7 @@ Padding = str | int | Sequence[str | int | Sequence[int]]
 
 PADDINGS = ("VALID", "SAME", "SAME_LOWER", "HALF", "FULL", "CAUSAL")
 ROUNDINGS = ("strict", "floor", "ceil")
-# Our names, after the image-processing literature, and NumPy's.
+# Names from the image-processing literature, and NumPy's names for them.
 BOUNDARIES = {
     "zero": "constant",
     "constant": "constant",
@@ -60,23 +60,23 @@ BOUNDARIES = {
 
 
 class Sliding(NamedTuple):
-    """How a window slides over an input: one entry per spatial axis."""
+    """The positions of a sliding window: one entry per spatial axis."""
 
     output: tuple[int, ...]
     """The number of windows."""
     padding: Pairs
-    """The (low, high) padding that was asked for; negative where it crops."""
+    """The requested (low, high) padding; negative if it crops."""
     overhang: tuple[int, ...]
-    """By how much a last, partial window (``rounding='ceil'``) sticks out beyond the padded input; 0 without one."""
+    """How far a last, partial window (``rounding='ceil'``) extends beyond the padded input; 0 without one."""
 
     @property
     def reach(self) -> Pairs:
-        """The padding with the overhang added on the high side: what must exist for every window to be whole."""
+        """The padding with the overhang added on the high side, so that every window is complete."""
         return tuple((low, high + over) for (low, high), over in zip(self.padding, self.overhang, strict=True))
 
 
 def dilated(sizes: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
-    """Sizes after ``dilation - 1`` gaps between neighbours.
+    """The sizes after a dilation, which inserts ``dilation - 1`` entries between neighbours.
 
     >>> dilated((3, 5), (1, 2))
     (3, 9)
@@ -96,22 +96,24 @@ def slide(
     rounding: str = "floor",
     noun: str = "kernel",
 ) -> Sliding:
-    """Resolves padding and rounding into numbers and checks that every window has a place.
+    """Converts padding and rounding to numbers and checks that every window fits.
 
     Args:
-      op: The calling op; error lines start with it.
+      op: The calling op; error messages start with it.
       sizes: Spatial sizes of the input.
       window: Sizes of the window.
-      strides: One int >= 1 per axis, as are the dilations (see :func:`cnn_jax.ops.arguments.per_axis`).
-      padding: As the user wrote it; see the table of this module. A sequence may mix names, ints and pairs.
-      dilation: Dilation of the window, 1 by default.
-      input_dilation: Dilation of the input, 1 by default; the padding is around the dilated input.
-      rounding: Where the stride does not divide: ``'strict'`` raises, ``'floor'`` ignores the rest, ``'ceil'`` adds a
-        last, partial window provided that it starts inside the input or its low padding (as Caffe and PyTorch).
-      noun: What the op calls its window.
+      strides: One int >= 1 per axis, like both dilations (see :func:`cnn_jax.ops.arguments.per_axis`).
+      padding: The padding as the user gave it; see the table of this module. A sequence may mix names, ints and pairs.
+      dilation: The dilation of the window, 1 by default.
+      input_dilation: The dilation of the input, 1 by default; padding is added around the dilated input.
+      rounding: What to do if the stride does not divide the axis: ``'strict'`` raises an error, ``'floor'`` ignores the
+        remainder, ``'ceil'`` adds a last, partial window if that window starts inside the input or its low padding (as
+        in Caffe and PyTorch).
+      noun: The op's word for its window, for error messages.
 
     Raises:
-      UsageError: The window does not fit; padding or rounding is unknown; a crop leaves nothing; strict finds a rest.
+      UsageError: The window does not fit; padding or rounding is unknown; a crop leaves nothing; the stride leaves a
+        remainder under ``rounding='strict'``.
 
     >>> slide("conv", (28, 28), (5, 5), strides=(2, 2), padding="SAME")
     Sliding(output=(14, 14), padding=((1, 2), (1, 2)), overhang=(0, 0))
@@ -142,7 +144,7 @@ def slide(
 def count_windows(
     extent: int, reach: int, stride: int, low: int, high: int, rounding: str = "floor"
 ) -> tuple[int, int, int]:
-    """Along one axis: the number of windows, the overhang of a partial last one, and what the stride leaves over."""
+    """For one axis: the number of windows, the overhang of a partial last window, and the remainder of the stride."""
     steps, rest = divmod(extent + low + high - reach, stride)
     if rest and rounding == "ceil" and (steps + 1) * stride < extent + low:
         return steps + 2, stride - rest, rest
@@ -157,7 +159,7 @@ def _resolve(
 
 
 def per_axis_padding(op: str, padding: Padding, rank: int) -> list[Any]:
-    """One entry (a name, an int, or a pair) for each axis."""
+    """Returns one entry (a name, an int, or a pair) for each axis."""
     if not isinstance(padding, Sequence) or isinstance(padding, str):
         return [padding] * rank
     if len(padding) != rank:
@@ -167,7 +169,7 @@ def per_axis_padding(op: str, padding: Padding, rank: int) -> list[Any]:
 
 
 def pair(op: str, entry: Any, extent: int, reach: int, stride: int) -> Pair:
-    """The (low, high) padding of one axis from a name, an int or a pair."""
+    """Converts a name, an int or a pair to the (low, high) padding of one axis."""
     if isinstance(entry, str):
         match entry:
             case "VALID":
@@ -192,7 +194,8 @@ def pair(op: str, entry: Any, extent: int, reach: int, stride: int) -> Pair:
         return integer(op, "padding", entry[0]), integer(op, "padding", entry[1])
     if isinstance(entry, float) or not hasattr(entry, "__index__"):
         raise UsageError(
-            f"{op}: padding={entry!r} is no padding of an axis; use a name such as 'SAME', an int, or (low, high)"
+            f"{op}: padding={entry!r} is not a valid padding for an axis; use a name such as 'SAME', "
+            f"an int, or (low, high)"
         )
     number = integer(op, "padding", entry)
     return number, number
@@ -229,7 +232,7 @@ def _check_fit(
 
 
 def check_boundary(op: str, boundary: str, boundary_value: Number) -> None:
-    """Raises a ``UsageError`` for an unknown boundary, or for a value that the boundary would ignore."""
+    """Raises a ``UsageError`` for an unknown boundary, or for a value that the boundary does not use."""
     renamed = {theirs: ("NumPy", ours) for ours, theirs in BOUNDARIES.items()} | {"circular": ("PyTorch", "periodic")}
     if boundary in renamed and boundary not in BOUNDARIES:
         library, ours = renamed[boundary]
@@ -238,7 +241,7 @@ def check_boundary(op: str, boundary: str, boundary_value: Number) -> None:
     check_number(op, "boundary_value", boundary_value)
     if boundary != "constant" and not (isinstance(boundary_value, int | float) and boundary_value == 0):
         raise UsageError(
-            f"{op}: boundary_value={boundary_value!r} means nothing to boundary={boundary!r}; use boundary='constant'"
+            f"{op}: boundary_value={boundary_value!r} has no effect with boundary={boundary!r}; use boundary='constant'"
         )
 
 
@@ -251,11 +254,10 @@ def pad(
 ) -> Shaped[Array, "*batch_and_padded channels"]:
     """Extends the spatial axes of an array by a boundary rule; negative widths crop.
 
-    The rule extends the array without end in both directions, and the widths say which part of that to return, so any
-    width is allowed, also one larger than the array. For an array ``a b c d``:
+    Widths may be larger than the array, because every rule extends an array to any length. For an array ``a b c d``:
 
     =============  ============================  ==============
-    boundary       two more on either side       NumPy's name
+    boundary       two entries on each side      NumPy's name
     =============  ============================  ==============
     ``zero``       ``0 0 | a b c d | 0 0``       ``constant``
     ``constant``   ``v v | a b c d | v v``       ``constant``
@@ -267,9 +269,9 @@ def pad(
 
     Args:
       x: ``(*batch, *space, C)``; bfloat16, float16, float32, float64 or complex.
-      widths: One int or (low, high) pair per spatial axis: the axes just before the channels.
-      boundary: One of the table.
-      boundary_value: The ``v`` of ``'constant'``.
+      widths: One int or (low, high) pair per spatial axis; these are the axes just before the channels.
+      boundary: One of the names in the table.
+      boundary_value: The value ``v`` of ``'constant'``.
 
     Returns:
       ``(*batch, *padded, C)`` in the dtype of ``x``.
@@ -294,7 +296,9 @@ def pad(
     check_filled("pad", "x", x, range(x.ndim - 1 - len(widths), x.ndim))
     named = next((width for width in widths if isinstance(width, str)), None)
     if named is not None:
-        raise UsageError(f"pad: widths={widths!r} has the name {named!r}, which is of convolutions; give ints or pairs")
+        raise UsageError(
+            f"pad: widths={widths!r} contains the name {named!r}, which only convolutions accept; give ints or pairs"
+        )
     pairs = tuple(pair("pad", width, 0, 0, 1) for width in widths)
     for size, (low, high) in zip(x.shape[x.ndim - 1 - len(pairs) :], pairs, strict=False):
         if size + low + high < 1:
@@ -305,7 +309,7 @@ def pad(
 def extend(
     x: Shaped[Array, "..."], pairs: Pairs, *, boundary: str, boundary_value: Number = 0.0
 ) -> Shaped[Array, "..."]:
-    """:func:`pad` with everything checked; the axes of ``pairs`` are those just before the last."""
+    """:func:`pad` for checked arguments; ``pairs`` are for the axes just before the last."""
     if not any(map(any, pairs)):
         return x
     before = (0, 0)
@@ -314,15 +318,15 @@ def extend(
     mode = BOUNDARIES[boundary]
     if boundary in ("zero", "constant"):
         x = jnp.pad(x, around, mode=mode, **options)
-    else:  # entries are repeated, so that their gradients are sums
+    else:  # entries are repeated, so their gradients are sums
         x = in_float32(lambda x: jnp.pad(x, around, mode=mode), x)
-    # Cropping comes last, so that a rule which looks back into the input sees all of it.
+    # Cropping comes last, because some rules copy entries that a crop removes.
     crop = [before] * (x.ndim - 1 - len(pairs)) + [(max(-low, 0), max(-high, 0)) for low, high in pairs] + [before]
     return x[tuple(slice(low, size - high) for size, (low, high) in zip(x.shape, crop, strict=True))]
 
 
 def spread(x: Shaped[Array, "..."], rates: Sequence[int]) -> Shaped[Array, "..."]:
-    """Puts ``rate - 1`` zeros between neighbours on the spatial axes, those just before the last."""
+    """Inserts ``rate - 1`` zeros between neighbours on the spatial axes, which are the axes just before the last."""
     if all(rate == 1 for rate in rates):
         return x
     gaps = [0] * (x.ndim - 1 - len(rates)) + [rate - 1 for rate in rates] + [0]

@@ -1,9 +1,9 @@
-"""Pooling of any rank: maxima, averages and p-norms of windows, one axis after the other.
+"""Pooling of any rank: maxima, averages and p-norms of windows.
 
-The rank of a pool is the length of its window, so ``(*batch, *space, C)`` needs no other hint: ``window=(2, 2)`` pools
-the two axes before the channels. ``window=2`` stands for every axis but the first, which is then the batch, and the
-channels: of one image without a batch axis it would leave the first spatial axis alone. Strides are those of the window
-unless given.
+The length of the window determines the number of spatial axes in ``(*batch, *space, C)``: ``window=(2, 2)`` pools the
+two axes before the channels. ``window=2`` applies to every axis except the first (the batch) and the last (the
+channels). For one image without a batch axis it therefore does not pool the first spatial axis. The strides are equal
+to the window by default.
 """
 
 import math
@@ -56,29 +56,29 @@ def max_pool(
     return_indices: bool = False,
     derivatives: str = "custom",
 ) -> Any:
-    """The maximum of every window, per channel.
+    """Computes the maximum of every window, per channel.
 
     Args:
-      x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
-      window: Sizes of the window, one per spatial axis; an int is for every axis but the first and the last.
-      strides: Distance of neighbouring windows, one int or one per axis; those of the window by default.
-      padding: As for :func:`cnn_jax.ops.conv`; padding is never the maximum.
-      dilation: Distance of neighbouring window entries, one int or one per axis.
-      rounding: Where the stride does not divide: ``'strict'`` raises, ``'floor'`` ignores the rest, ``'ceil'`` adds a
-        last window with what is left.
-      ties: Where the gradient goes if a window has several maxima: ``'first'``, the first in row-major order, as in
-        PyTorch; ``'split'``, in equal parts to all of them; ``'all'``, in full to each, as the chain rule is often
-        written, which makes more of it than there was.
-      return_indices: Also return where the maxima are.
-      derivatives: Without effect; accepted for a release.
+      x: ``(*batch, *space, C)``, any number of batch axes, including none; bfloat16, float16, float32 or float64.
+      window: Sizes of the window, one per spatial axis; one int applies to every axis except the first and the last.
+      strides: The distance between neighbouring windows, one int or one per axis; equal to the window by default.
+      padding: The same as in :func:`cnn_jax.ops.conv`. Padding is never the maximum.
+      dilation: The distance between neighbouring entries of a window, one int or one per axis.
+      rounding: What to do if the stride does not divide the axis: ``'strict'`` raises an error, ``'floor'`` ignores the
+        remainder, ``'ceil'`` adds a last window with the remaining entries.
+      ties: How the gradient is distributed if a window has several maxima. ``'first'``: to the first maximum in
+        row-major order, as in PyTorch. ``'split'``: in equal parts to all maxima. ``'all'``: in full to each maximum,
+        so that the sum of the gradient grows.
+      return_indices: Whether to return the positions of the maxima as well.
+      derivatives: Has no effect; still accepted for one release.
 
     Returns:
-      ``(*batch, *output, C)``; with ``return_indices`` a pair of that and int32 indices of the same shape, each the
-      row-major position of the (first) maximum in the ``*space`` of ``x``, as PyTorch counts them; see
+      ``(*batch, *output, C)``; with ``return_indices`` a pair of this array and int32 indices of the same shape. An
+      index is the row-major position of the (first) maximum in the ``*space`` of ``x``, as in PyTorch; see
       :func:`cnn_jax.ops.max_unpool`.
 
     Raises:
-      UsageError: The window does not fit, a window sees nothing but padding, an unknown option.
+      UsageError: The window does not fit, a window contains only padding, or an option is unknown.
 
     References:
       Weng, Ahuja and Huang, Cresceptron, 1992; Riesenhuber and Poggio, Hierarchical models of object recognition in
@@ -114,26 +114,26 @@ def avg_pool(
     count_include_pad: bool = True,
     derivatives: str = "custom",
 ) -> Shaped[Array, "*batch_and_output channels"]:
-    """The average of every window, per channel.
+    """Computes the average of every window, per channel.
 
     Args:
-      x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64. The two
-        half-precision types are summed in float32.
-      window: Sizes of the window, one per spatial axis; an int is for every axis but the first and the last.
-      strides: Distance of neighbouring windows, one int or one per axis; those of the window by default.
-      padding: As for :func:`cnn_jax.ops.conv`; zeros.
-      dilation: Distance of neighbouring window entries, one int or one per axis.
-      rounding: Where the stride does not divide: ``'strict'`` raises, ``'floor'`` ignores the rest, ``'ceil'`` adds a
-        last window, whose average is that of what is left.
-      count_include_pad: Whether padding counts in the number that a sum is divided by. What a last, partial window
-        lacks never counts.
-      derivatives: Without effect; accepted for a release.
+      x: ``(*batch, *space, C)``, any number of batch axes, including none; bfloat16, float16, float32 or float64. The
+        two half-precision types are summed in float32.
+      window: Sizes of the window, one per spatial axis; one int applies to every axis except the first and the last.
+      strides: The distance between neighbouring windows, one int or one per axis; equal to the window by default.
+      padding: The same as in :func:`cnn_jax.ops.conv`. Padding is zero.
+      dilation: The distance between neighbouring entries of a window, one int or one per axis.
+      rounding: What to do if the stride does not divide the axis: ``'strict'`` raises an error, ``'floor'`` ignores the
+        remainder, ``'ceil'`` adds a last window, which averages the remaining entries.
+      count_include_pad: Whether the number that a sum is divided by includes padding. It never includes missing entries
+        of a last, partial window.
+      derivatives: Has no effect; still accepted for one release.
 
     Returns:
       ``(*batch, *output, C)``.
 
     Raises:
-      UsageError: The window does not fit, a window sees nothing that counts, an unknown option.
+      UsageError: The window does not fit, a window contains no entries to average, or an option is unknown.
 
     References:
       LeCun et al., Handwritten digit recognition with a back-propagation network, 1990.
@@ -177,26 +177,28 @@ def lp_pool(
     rounding: str = "floor",
     derivatives: str = "custom",
 ) -> Shaped[Array, "*batch_and_output channels"]:
-    """The p-norm ``(sum |x|^p)^(1/p)`` of every window, per channel: between a sum (1) and a maximum (large p).
+    """Computes the p-norm ``(sum |x|^p)^(1/p)`` of every window, per channel.
 
-    Where a window holds nothing but zeros the gradient is 0.
+    It ranges from a sum (p = 1) to a maximum (large p).
+
+    The gradient of a window that contains only zeros is 0.
 
     Args:
-      x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64. The two
-        half-precision types are summed in float32.
-      window: Sizes of the window, one per spatial axis; an int is for every axis but the first and the last.
-      p: At least 1.
-      strides: As for :func:`avg_pool`, like the further options; padding is with zeros.
-      padding: See there.
-      dilation: See there.
-      rounding: See there.
-      derivatives: See there.
+      x: ``(*batch, *space, C)``, any number of batch axes, including none; bfloat16, float16, float32 or float64. The
+        two half-precision types are summed in float32.
+      window: Sizes of the window, one per spatial axis; one int applies to every axis except the first and the last.
+      p: The exponent, at least 1.
+      strides: The same as in :func:`avg_pool`.
+      padding: The same as in :func:`avg_pool`.
+      dilation: The same as in :func:`avg_pool`.
+      rounding: The same as in :func:`avg_pool`.
+      derivatives: Has no effect; still accepted for one release.
 
     Returns:
       ``(*batch, *output, C)``.
 
     Raises:
-      UsageError: The window does not fit, p below 1, an unknown option.
+      UsageError: The window does not fit, p is below 1, or an option is unknown.
 
     References:
       Sermanet, Chintala and LeCun, Convolutional neural networks applied to house numbers digit classification, 2012.
@@ -216,9 +218,9 @@ def lp_pool(
 @one_program("axes", "origins", "p")
 def _norms(x: Array, *, axes: Axes, origins: tuple[int, ...], p: int | float) -> Array:
     wide = crop(x, axes, origins).astype(accumulator(x.dtype))
-    # The sign keeps the slope of |x| at 0 at 0 (JAX has it at 1), and is not in the way of even powers.
+    # The sign makes the derivative of |x| at 0 equal to 0 (JAX's is 1). Even powers do not need it.
     sums = window_sums(axes, wide ** int(p) if p % 2 == 0 else (wide * jnp.sign(wide)) ** p)
-    # The root's slope at 0 is infinite; a 1 in its place keeps that out of the gradient.
+    # The derivative of the root at 0 is infinite. Replacing 0 by 1 keeps it out of the gradient.
     return jnp.where(sums > 0, jnp.where(sums > 0, sums, 1) ** (1 / p), 0).astype(x.dtype)
 
 
@@ -234,8 +236,8 @@ def arguments(
     """Checks the arguments that all pools share.
 
     Returns:
-      ``x`` with one batch axis, the shape of its own batch axes, where the windows are in ``x`` cropped by the negative
-      paddings, and the position in ``x`` at which each cropped axis begins.
+      ``x`` with one batch axis; the shape of the original batch axes; the positions of the windows in ``x`` after
+      negative paddings have cropped it; and the position in ``x`` at which each cropped axis starts.
     """
     x = check_array(op, "x", x, empty=True)
     window = window_sizes(op, "window", window, x)
@@ -263,18 +265,18 @@ def arguments(
 
 
 def check_not_empty(op: str, padding: Padding, axes: Axes) -> None:
-    """Raises a ``UsageError`` if there is a window all of whose entries are padding."""
+    """Raises a ``UsageError`` if all entries of a window are padding."""
     for number, axis in enumerate(axes):
         empty = ~axis.inside().any(axis=1)
         if empty.any():
             raise UsageError(
-                f"{op}: window {int(empty.argmax())} of spatial axis {number} (size {axis.size}) sees nothing but "
+                f"{op}: window {int(empty.argmax())} of spatial axis {number} (size {axis.size}) contains only "
                 f"padding; padding={padding!r} must be less than window {axis.window} (dilation {axis.dilation})"
             )
 
 
 def crop(x: jax.Array, axes: Axes, origins: Sequence[int]) -> jax.Array:
-    """The part of ``x`` that negative paddings leave."""
+    """``x``, cropped by negative paddings."""
     kept = [slice(origin, origin + axis.size) for axis, origin in zip(axes, origins, strict=True)]
     return x[(slice(None), *kept)]
 
@@ -292,12 +294,12 @@ def _first_maxima(x: Array, *, axes: Axes, origins: tuple[int, ...]) -> Array:
     begins = {axis.index: origin for axis, origin in zip(axes, origins, strict=True)}
     x = crop(x, axes, origins)
     index = jnp.zeros(x.shape, jnp.int32)
-    for some in passes(axes, x.shape[-1]):
-        x, winner = winners(some, x)
-        # Either this pass sees all axes and there is no index yet, or it sees one.
-        index = choose(some[0], index, winner=winner) if len(some) == 1 else jnp.zeros(x.shape, jnp.int32)
-        numbers = jnp.unravel_index(winner.astype(jnp.int32), tuple(axis.window for axis in some))
-        for axis, number in zip(some, numbers, strict=True):
+    for group in passes(axes, x.shape[-1]):
+        x, winner = winners(group, x)
+        # This pass covers either all axes, and there is no index yet, or one axis.
+        index = choose(group[0], index, winner=winner) if len(group) == 1 else jnp.zeros(x.shape, jnp.int32)
+        numbers = jnp.unravel_index(winner.astype(jnp.int32), tuple(axis.window for axis in group))
+        for axis, number in zip(group, numbers, strict=True):
             starts = axis.along(axis.positions()[:, 0] + begins[axis.index], x.ndim)
             index += (starts.astype(np.int32) + number * axis.dilation) * strides[axis.index]
     return index

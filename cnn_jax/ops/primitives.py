@@ -1,19 +1,20 @@
 """JAX primitives for linear functions whose transposes are written by hand.
 
-``jax.custom_vjp`` gives a function a fast gradient and takes away forward mode: ``jax.jvp``, ``jax.hessian``,
-``jax.jacfwd`` and ``jax.linearize`` raise. Linear functions do not need it. A linear function is its own derivative, so
-JAX only has to know its transpose, which is linear too. Registered as primitives, such functions have forward mode,
-reverse mode and every order of both, and all of these use the formulations of this project. Outside ``jit`` a primitive
-compiles once per shape.
+``jax.custom_vjp`` gives a function a fast gradient but disables forward mode: ``jax.jvp``, ``jax.hessian``,
+``jax.jacfwd`` and ``jax.linearize`` raise. Linear functions do not need ``custom_vjp``. A linear function is its own
+derivative, so JAX only needs its transpose, which is linear too. If both are registered as primitives, forward mode,
+reverse mode and all higher orders work and use the formulations of this project. Outside ``jit`` a primitive compiles
+once per shape.
 
 ==================  ===================================================================================================
-:func:`bilinear`    ``f(a, b)``, linear in each operand, as the products of a convolution are
-:func:`transposes`  ``f(x, *constants)`` and its transpose, linear in their first operand, as sums over windows are
+:func:`bilinear`    ``f(a, b)``, linear in each operand, such as the products of a convolution
+:func:`transposes`  ``f(x, *constants)`` and its transpose, linear in their first operand, such as sums over windows
 ==================  ===================================================================================================
 
-:func:`gradient_rule` is for a rule that is none: what is to come back through a function in place of its gradient.
+:func:`gradient_rule` replaces the gradient of a function by something that is not its derivative.
 
-The operands of a primitive have one dtype (constants aside) and as many axes as its result; the first is a batch axis.
+The operands of a primitive have the same dtype (except constants) and as many axes as its result. The first axis is a
+batch axis.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,18 +30,18 @@ from jaxtyping import Array
 
 
 def one_program(*static: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """``jax.jit`` for the part of an op behind its checks: outside ``jit`` it runs as one compiled program.
+    """``jax.jit`` for the part of an op that follows its checks: outside ``jit`` it runs as one compiled program.
 
-    Within another program it leaves no trace.
+    Inside another ``jit`` it is inlined.
 
     Args:
-      *static: The names of the arguments that are options and not arrays.
+      *static: The names of the arguments that are static options.
     """
     return partial(jax.jit, static_argnames=static, inline=True)
 
 
 Compute = Callable[..., Array]
-"""``compute(*operands, **static)``: a function of arrays, and of hashable options."""
+"""``compute(*operands, **static)``: a function of arrays and of hashable options."""
 Shape = Callable[..., tuple[int, ...]]
 """``shape(*shapes_of_operands, **static)``: the shape of the result."""
 
@@ -49,15 +50,15 @@ _COMPUTE: dict[Primitive, Compute] = {}
 
 
 def program_of(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """What an equation computes, if its primitive is one of these: for code that reads the programs of others.
+    """The program of an equation if its primitive was made in this module, else None; for code that analyses jaxprs.
 
     >>> def sums(x, *, axis):
     ...     return lax.cumsum(x, axis)
-    >>> def sums_from_behind(y, *, axis):
+    >>> def reversed_sums(y, *, axis):
     ...     return lax.cumsum(y, axis, reverse=True)
     >>> def same(shape, *, axis):
     ...     return shape
-    >>> primitive, _ = transposes("sums", sums, sums_from_behind, same, same, static=("axis",))
+    >>> primitive, _ = transposes("sums", sums, reversed_sums, same, same, static=("axis",))
     >>> (equation,) = jax.make_jaxpr(lambda x: primitive.bind(x, axis=0))(jnp.ones(3)).eqns
     >>> [inner.primitive.name for inner in program_of(equation).eqns]
     ['cumsum']
@@ -83,13 +84,13 @@ def bilinear(
 
     Args:
       name: The name in jaxprs.
-      compute: What it computes: ``compute(a, b, devices=..., **static)``, where the compiler spreads the program over
-        so many devices.
+      compute: The function it computes: ``compute(a, b, devices=..., **static)``. ``devices`` is the number of devices
+        that the compiler partitions the program over.
       shape: The shape of the result.
-      on_cpu: What it computes on a CPU instead.
-      by_first: ``by_first(cotangent, b, **static)``: its transpose in the first operand.
-      by_second: ``by_second(cotangent, a, **static)``: its transpose in the second operand.
-      batch: Its rule under ``jax.vmap``: ``batch(operands, dims, **static) -> (result, dim)``.
+      on_cpu: The function it computes on a CPU instead.
+      by_first: The transpose in the first operand: ``by_first(cotangent, b, **static)``.
+      by_second: The transpose in the second operand: ``by_second(cotangent, a, **static)``.
+      batch: The rule for ``jax.vmap``: ``batch(operands, dims, **static) -> (result, dim)``.
       static: The names of the options.
     """
     primitive = _primitive(name, shape, static)
@@ -111,9 +112,9 @@ def transposes(
     """Two primitives that are each other's transposes, linear in their first operand and constant in the others.
 
     Args:
-      name: The name in jaxprs, of the second one with ``_transpose`` behind it.
-      forward: ``forward(x, *constants, **static) -> y``.
-      backward: ``backward(y, *constants, **static) -> x``.
+      name: The name in jaxprs; the second primitive has the suffix ``_transpose``.
+      forward: The function of the first primitive: ``forward(x, *constants, **static) -> y``.
+      backward: The function of the second primitive: ``backward(y, *constants, **static) -> x``.
       shape: The shape of the result of ``forward``.
       input_shape: The shape of the result of ``backward``.
       static: The names of the options.
@@ -129,15 +130,15 @@ def transposes(
 
 
 def gradient_rule(name: str, backward: Compute, refuse: Compute, *, static: Sequence[str]) -> Primitive:
-    """A primitive that gives an elementwise function another gradient than its derivative.
+    """A primitive that gives an elementwise function a gradient that differs from its derivative.
 
-    To be applied to the tangent in a JVP rule. JAX takes it for linear in its first operand and transposes it for a
-    gradient, which calls ``backward``; forward mode, which would compute it, calls ``refuse``.
+    Apply it to the tangent in a JVP rule. JAX treats it as linear in its first operand. Reverse mode transposes it,
+    which calls ``backward``. Forward mode evaluates it, which calls ``refuse``.
 
     Args:
       name: The name in jaxprs.
-      backward: ``backward(dy, *constants, **static)``, what the gradient is; need not be linear.
-      refuse: ``refuse(dx, *constants, **static)``, which raises.
+      backward: The gradient: ``backward(dy, *constants, **static)``. It may be nonlinear.
+      refuse: A function that raises: ``refuse(dx, *constants, **static)``.
       static: The names of the options.
     """
     primitive = _primitive(name, lambda x, *_, **__: x, static)
@@ -152,7 +153,7 @@ def gradient_rule(name: str, backward: Compute, refuse: Compute, *, static: Sequ
 
 
 def _lowered(compute: Compute) -> Callable[..., Any]:
-    """The rule that turns a primitive into a program, which says how many devices will share it."""
+    """The lowering rule of a primitive. It passes the number of devices of the program to ``compute``."""
 
     def rule(context: Any, *operands: Any, **static: Any) -> Any:
         shared = context.module_context.axis_context
@@ -166,7 +167,7 @@ def _primitive(name: str, shape: Shape, static: Sequence[str]) -> Primitive:
     primitive = Primitive(name)
 
     def abstract(first: Any, *others: Any, **static: Any) -> Any:
-        # Updated, not made anew: the mapped axes of shard_map over which the operand varies must stay.
+        # Update the type of the operand instead of creating a new one, to keep the axes of shard_map it varies over.
         shapes = (operand.shape for operand in (first, *others))
         return first.update(shape=shape(*shapes, **static), weak_type=False)
 
@@ -176,7 +177,7 @@ def _primitive(name: str, shape: Shape, static: Sequence[str]) -> Primitive:
     compiled = jax.jit(bind, static_argnames=tuple(static))
 
     def evaluate(*operands: Array, **static: Any) -> Array:
-        with jax.disable_jit(False):  # the primitive only exists in compiled programs
+        with jax.disable_jit(False):  # the primitive can only run in compiled programs
             return compiled(*operands, **static)
 
     primitive.def_impl(evaluate)
@@ -206,7 +207,7 @@ def _transposed_to(other: Compute) -> Callable[..., Any]:
 
 
 def _merged_batches(primitive: Primitive) -> Callable[..., tuple[Array, int]]:
-    """The rule under ``vmap``: the mapped axis joins the batch axis of the operands."""
+    """The ``vmap`` rule: merges the mapped axis into the batch axis of the operands."""
 
     def rule(operands: Sequence[Array], dims: Sequence[int | None], **static: Any) -> tuple[Array, int]:
         stacks = stacked(operands, dims)
@@ -218,7 +219,7 @@ def _merged_batches(primitive: Primitive) -> Callable[..., tuple[Array, int]]:
 
 
 def stacked(operands: Sequence[Array], dims: Sequence[int | None]) -> list[Array]:
-    """The operands of a rule under ``vmap`` with the mapped axis first in each; shared operands are repeated."""
+    """The operands of a ``vmap`` rule with the mapped axis first in each; unmapped operands are repeated."""
     (size,) = {operand.shape[dim] for operand, dim in zip(operands, dims, strict=True) if dim is not None}
     return [
         lax.broadcast(operand, (size,)) if dim is None else jnp.moveaxis(operand, dim, 0)

@@ -1,8 +1,8 @@
-"""Sums and maxima of windows, with fast gradients: the kernels of the pools.
+"""Sums and maxima of windows, with fast gradients: the computations behind the pools.
 
 A reduction is one pass over all axes together, or one pass per axis. Within a pass, small windows are reduced tap by
-tap (``cnn_jax.ops.taps``); on an axis where the window is wide, by doubling: from the reductions of all windows of 1 to
-those of 2, 4, 8, ..., which takes a number of operations that grows with the logarithm of the window only.
+tap (``cnn_jax.ops.taps``). Wide windows are reduced by doubling: from windows of size 1 to sizes 2, 4, 8, and so on.
+The number of operations then grows only with the logarithm of the window size.
 """
 
 import math
@@ -24,11 +24,11 @@ _FEWEST_CHANNELS = 16
 
 
 def passes(axes: Axes, channels: int) -> list[Axes]:
-    """Which axes to reduce together, in order: all of them, or one after the other, the last one first.
+    """The axes of each pass, in order: all axes in one pass, or one axis per pass, starting with the last.
 
-    Together means fewer passes over memory. One by one means fewer taps, which pays where windows overlap at every
-    position, and is also faster for few channels, whose slices are too short for vector instructions. Either way the
-    first of several maxima is the first in row-major order.
+    One pass for all axes reads memory fewer times. One pass per axis needs fewer taps. This is faster if windows
+    overlap at every position, and for few channels, whose slices are too short for vector instructions. In both cases
+    the first of several maxima is the first in row-major order.
     """
     dense = all(axis.stride == 1 for axis in axes)
     together = channels >= _FEWEST_CHANNELS and not dense and not _wide(axes)
@@ -43,23 +43,23 @@ def _wide(axes: Axes) -> bool:
 
 
 def window_sums(axes: Axes, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """The sum of every window, in float32 at least."""
+    """The sum of every window, in at least float32."""
     return _window_sum.bind(x.astype(accumulator(x.dtype)), axes=axes)
 
 
 def _sums(x: Array, *, axes: Axes) -> Array:
-    for some in passes(axes, x.shape[-1]):
-        x = _doubled_sums(some[0], x) if _wide(some) else reduce(jnp.add, taps(x, some, 0.0))
+    for group in passes(axes, x.shape[-1]):
+        x = _doubled_sums(group[0], x) if _wide(group) else reduce(jnp.add, taps(x, group, 0.0))
     return x
 
 
-def _sums_returned(dy: Array, *, axes: Axes) -> Array:
-    """Every input position receives the sum of the windows it is in."""
-    for some in reversed(passes(axes, dy.shape[-1])):
-        if _wide(some):
-            (dy,) = jax.linear_transpose(partial(_doubled_sums, some[0]), _input_like(some[0], dy))(dy)
+def _adjoint_of_sums(dy: Array, *, axes: Axes) -> Array:
+    """The adjoint of ``_sums``: every input position gets the sum of the values of the windows that contain it."""
+    for group in reversed(passes(axes, dy.shape[-1])):
+        if _wide(group):
+            (dy,) = jax.linear_transpose(partial(_doubled_sums, group[0]), _input_like(group[0], dy))(dy)
         else:
-            dy = untap(some, lambda tap, dy: dy, [dy])
+            dy = untap(group, lambda tap, dy: dy, [dy])
     return dy
 
 
@@ -68,7 +68,7 @@ def _sums_returned(dy: Array, *, axes: Axes) -> Array:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def window_maxima(axes: Axes, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """The maximum of every window; its derivative is that of the first of several."""
+    """The maximum of every window; its derivative is that of the first maximum."""
     return _maxima(x, axes=axes)[-1][0]
 
 
@@ -76,23 +76,23 @@ def window_maxima(axes: Axes, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
 def _window_maxima_jvp(axes: Axes, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
     found = _maxima(x, axes=axes)
-    for some, (_, winner) in zip(passes(axes, x.shape[-1]), found, strict=True):
-        dx = _window_choice.bind(dx, winner, axes=some)
+    for group, (_, winner) in zip(passes(axes, x.shape[-1]), found, strict=True):
+        dx = _window_choice.bind(dx, winner, axes=group)
     return found[-1][0], dx
 
 
 @one_program("axes")
 def _maxima(x: Array, *, axes: Axes) -> list[tuple[Array, Array]]:
-    """What every pass finds: the maxima, and the numbers of the entries that are taken."""
+    """The results of each pass: the maxima, and the numbers of the window entries that are the maxima."""
     found = []
-    for some in passes(axes, x.shape[-1]):
-        x, winner = winners(some, x)
+    for group in passes(axes, x.shape[-1]):
+        x, winner = winners(group, x)
         found.append((x, winner))
     return found
 
 
 def _chosen(x: Array, winner: Array, *, axes: Axes) -> Array:
-    """The entry of every window whose number is ``winner``."""
+    """The entry with number ``winner`` in every window."""
     if _wide(axes):
         return choose(axes[0], x, winner=winner)
     first, *others = taps(x, axes, 0.0)
@@ -101,7 +101,7 @@ def _chosen(x: Array, winner: Array, *, axes: Axes) -> Array:
     return first
 
 
-def _choice_returned(dy: Array, winner: Array, *, axes: Axes) -> Array:
+def _adjoint_of_choice(dy: Array, winner: Array, *, axes: Axes) -> Array:
     def share(tap: int, dy: Array, winner: Array) -> Array:
         return jnp.where(winner == tap, dy, jnp.zeros((), dy.dtype))
 
@@ -113,7 +113,7 @@ def _choice_returned(dy: Array, winner: Array, *, axes: Axes) -> Array:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def tied_maxima(axes: Axes, split: bool, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """The maximum of every window; its derivative is the mean, or the sum, of those of all entries that are equal."""
+    """The maximum of every window; its derivative is the mean (``split``) or sum of those of all maximal entries."""
     return _maxima(x, axes=axes)[-1][0]
 
 
@@ -122,23 +122,23 @@ def _tied_maxima_jvp(axes: Axes, split: bool, primals: tuple[Array], tangents: t
     (x,), (dx,) = primals, tangents
     found = _maxima(x, axes=axes)
     count = jnp.ones_like(x, jnp.float32)
-    # Which entries are maxima is decided once: derivatives of a higher order do not pass through it.
+    # The choice of the maximal entries is constant for higher derivatives.
     x = lax.stop_gradient(x)
-    for some, (y, _) in zip(passes(axes, x.shape[-1]), found, strict=True):
+    for group, (y, _) in zip(passes(axes, x.shape[-1]), found, strict=True):
         y = lax.stop_gradient(y)
-        count = _tied_sum.bind(count, x, y, axes=some)
-        dx = _tied_sum.bind(dx, x, y, axes=some)
+        count = _tied_sum.bind(count, x, y, axes=group)
+        dx = _tied_sum.bind(dx, x, y, axes=group)
         x = y
     return found[-1][0], dx / count.astype(dx.dtype) if split else dx
 
 
 def _tied(dx: Array, x: Array, y: Array, *, axes: Axes) -> Array:
-    """The sum of the entries of every window that are its maximum."""
+    """The sum of those entries of ``dx`` in every window at which ``x`` is maximal."""
     pairs = zip(taps(x, axes, -jnp.inf), taps(dx, axes, 0.0), strict=True)
     return reduce(jnp.add, [jnp.where(_is(value, y), entry, jnp.zeros((), dx.dtype)) for value, entry in pairs])
 
 
-def _tied_returned(dy: Array, x: Array, y: Array, *, axes: Axes) -> Array:
+def _adjoint_of_tied(dy: Array, x: Array, y: Array, *, axes: Axes) -> Array:
     def share(tap: int, dy: Array, y: Array, x: Array) -> Array:
         return jnp.where(_is(x, y), dy, jnp.zeros((), dy.dtype))
 
@@ -146,17 +146,17 @@ def _tied_returned(dy: Array, x: Array, y: Array, *, axes: Axes) -> Array:
 
 
 def _is(value: Array, maximum: Array) -> Array:
-    """Whether an entry is the maximum of its window; a NaN always is."""
+    """Whether an entry is the maximum of its window. A NaN always counts as a maximum."""
     return (value == maximum) | jnp.isnan(value)
 
 
 def winners(axes: Axes, x: Shaped[Array, "..."]) -> tuple[Shaped[Array, "..."], Shaped[Array, "..."]]:
-    """The maximum of every window, and the row-major number of the first entry of the window that has it.
+    """The maximum of every window, and the row-major number of the first window entry with that value.
 
-    A NaN is a maximum, and the last one if there are several, as in PyTorch.
+    A NaN counts as a maximum. If there are several, the last one is used, as in PyTorch.
     """
     y, winner = _doubled_winners(axes[0], x) if _wide(axes) else _tapped_winners(axes, x)
-    # Padding, which is -inf, can only seem to win where all the rest is -inf too; then the first of the rest wins.
+    # Padding is -inf. It is selected only if all other entries are -inf too; then the first of these is used instead.
     opening = np.zeros((), int)
     for axis in axes:
         opening = opening * axis.window + axis.along(axis.inside().argmax(axis=1), x.ndim)
@@ -177,7 +177,7 @@ def _doubled_winners(axis: Axis, x: Array) -> tuple[Array, Array]:
     y = padded(x, (axis,), -jnp.inf)
     winner, width = jnp.zeros(y.shape, jnp.int32), 1
     while width < axis.window:
-        step = min(width, axis.window - width)  # the two halves may overlap, which a maximum does not mind
+        step = min(width, axis.window - width)  # the two halves may overlap, which does not change a maximum
         (y, later), (winner, moved) = _halves(axis, y, step), _halves(axis, winner, step)
         wins = (later > y) | jnp.isnan(later)
         y, winner = jnp.where(wins, later, y), jnp.where(wins, moved + step, winner)
@@ -199,19 +199,19 @@ def _doubled_sums(axis: Axis, x: Array) -> Array:
 
 
 def _halves(axis: Axis, x: Array, step: int) -> tuple[Array, Array]:
-    """All entries that have another one ``step`` taps later, and those."""
+    """All entries that have another entry ``step`` taps later, and those later entries."""
     shift, size = step * axis.dilation, x.shape[axis.index]
     earlier = lax.slice_in_dim(x, 0, size - shift, axis=axis.index)
     return earlier, lax.slice_in_dim(x, shift, size, axis=axis.index)
 
 
 def _every(axis: Axis, x: Array, start: int) -> Array:
-    """One entry per window."""
+    """A slice with one entry per window."""
     return lax.slice_in_dim(x, start, start + (axis.out - 1) * axis.stride + 1, axis.stride, axis.index)
 
 
 def choose(axis: Axis, x: Shaped[Array, "..."], *, winner: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """The entry of every window of one axis whose number is ``winner``."""
+    """The entry with number ``winner`` in every window of one axis."""
     starts = axis.along(axis.positions()[:, 0].astype(np.int32), winner.ndim)
     return jnp.take_along_axis(x, starts + winner.astype(jnp.int32) * axis.dilation, axis=axis.index)
 
@@ -236,6 +236,6 @@ def _input_shape(y: tuple[int, ...], *constants: tuple[int, ...], axes: Axes) ->
 
 
 _of_windows = partial(transposes, shape=_output_shape, input_shape=_input_shape, static=("axes",))
-_window_sum, _ = _of_windows("window_sum", _sums, _sums_returned)
-_window_choice, _ = _of_windows("window_choice", _chosen, _choice_returned)
-_tied_sum, _ = _of_windows("tied_sum", _tied, _tied_returned)
+_window_sum, _ = _of_windows("window_sum", _sums, _adjoint_of_sums)
+_window_choice, _ = _of_windows("window_choice", _chosen, _adjoint_of_choice)
+_tied_sum, _ = _of_windows("tied_sum", _tied, _adjoint_of_tied)

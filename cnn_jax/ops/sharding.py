@@ -1,8 +1,9 @@
-"""Arrays that are spread over devices: what JAX asks of code that handles them, where an op would not comply by itself.
+"""Support for arrays that are sharded over devices, where ops need more than JAX does automatically.
 
-With meshes of JAX's automatic kind there is nothing to do. Under ``jax.shard_map`` the operands of a function with
-custom derivatives must vary over the same axes. On explicit meshes, which ``jax.make_mesh`` makes, a reshape or a
-product of split arrays must say how its result is split; that is left to the compiler, except for the result.
+On meshes with JAX's automatic axes nothing needs to be done. Under ``jax.shard_map`` the operands of a function with
+custom derivatives must vary over the same axes. On meshes with explicit axes, which ``jax.make_mesh`` makes, a reshape
+or a product of sharded arrays must specify the sharding of its result. Ops specify it for their result only and leave
+the rest to the compiler.
 """
 
 from collections.abc import Callable
@@ -20,10 +21,10 @@ from cnn_jax.ops.arguments import Shape
 def over_batches(
     function: Callable[..., Shaped[Array, "batch ..."]], *arrays: Shaped[Array, "..."]
 ) -> Shaped[Array, "batch ..."]:
-    """Calls a function whose result has the batch axis of its first argument, and is split over devices as that.
+    """Calls a function whose result has the batch axis of its first argument and is sharded like it along that axis.
 
     Args:
-      function: A function of arrays that knows nothing of devices.
+      function: A function of arrays that does not handle sharding.
       *arrays: Its arguments; the first starts with the batch axis.
     """
     types = [jax.typeof(array) for array in arrays]
@@ -41,10 +42,10 @@ def over_batches(
 
 
 def whole_in_space(array: Shaped[Array, "batch *space channels"], devices: int) -> Shaped[Array, "..."]:
-    """Has the compiler keep images whole where it spreads a program over devices; batch and channels it may split.
+    """Prevents the compiler from sharding an array along spatial axes; it may shard the batch and the channels.
 
-    XLA's partitioner makes the kernel gradient of an image that is split along a spatial axis, with copies of it on
-    the devices of another mesh axis, too large by the number of copies.
+    If an image is sharded along a spatial axis and replicated over another mesh axis, XLA's partitioner multiplies the
+    kernel gradient by the number of replicas.
     """
     if devices == 1:
         return array
@@ -55,7 +56,7 @@ def whole_in_space(array: Shaped[Array, "batch *space channels"], devices: int) 
 
 
 def first_entry(array: Shaped[Array, "batch ..."]) -> Shaped[Array, "1 ..."]:
-    """The first entry along the batch axis, which may be split over devices; the result is not split along it.
+    """The first entry along the batch axis, which may be sharded; the result is not sharded along it.
 
     >>> import jax.numpy as jnp
     >>> first_entry(jnp.arange(3))
@@ -74,7 +75,7 @@ def first_entry(array: Shaped[Array, "batch ..."]) -> Shaped[Array, "1 ..."]:
 
 
 def split_alike(array: Shaped[Array, "..."], shape: Shape) -> NamedSharding | None:
-    """How something of that shape, which broadcasts to an array, is split as it is; None where the compiler decides."""
+    """The sharding of an array for a shape that broadcasts to it; None if the compiler decides."""
     kind = jax.typeof(array)
     explicit = _explicit_mesh(kind)
     if explicit is None:
@@ -84,12 +85,12 @@ def split_alike(array: Shaped[Array, "..."], shape: Shape) -> NamedSharding | No
 
 
 def _explicit_mesh(*types: Any) -> Any:
-    """The explicit mesh that one of several arrays is spread over, if one is."""
+    """The explicit mesh that one of several arrays is sharded over, or None."""
     return next((kind.sharding.mesh for kind in types if kind.sharding.mesh.explicit_axes), None)
 
 
 def zeros(shape: Shape, array: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """Zeros in the dtype of an array, which vary over the mapped axes that it varies over.
+    """Zeros with the dtype of an array, varying over the same mapped axes (``jax.shard_map``).
 
     >>> import jax.numpy as jnp
     >>> zeros((2,), jnp.ones(3))
@@ -99,5 +100,5 @@ def zeros(shape: Shape, array: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
 
 
 def like(shape: Shape, array: Shaped[Array, "..."]) -> jax.ShapeDtypeStruct:
-    """The description of :func:`zeros`, for ``jax.linear_transpose``."""
+    """The ``jax.ShapeDtypeStruct`` of :func:`zeros`, for ``jax.linear_transpose``."""
     return jax.eval_shape(partial(zeros, shape), array)

@@ -1,7 +1,7 @@
-"""Windows as strided slices: what every pool is made of, and its adjoint.
+"""Windows as strided slices, and the adjoint of that: the basis of every pool.
 
-Tap ``t`` of a window is one strided slice of the padded input, which holds entry ``t`` of every window. Maxima and sums
-over windows are then elementwise operations on a few slices. On a CPU this is several times faster than
+Tap ``t`` is one strided slice of the padded input. It contains entry ``t`` of every window. Maxima and sums over
+windows are then elementwise operations on a few slices. On a CPU this is several times faster than
 ``lax.reduce_window``, and its gradient tens of times faster than the ``select-and-scatter`` that JAX derives
 (``docs/decisions.md``).
 """
@@ -18,23 +18,24 @@ from jaxtyping import Array, Shaped
 
 @dataclass(frozen=True)
 class Axis:
-    """Where the windows of one axis are; hashable, so that it can be a static argument."""
+    """The positions of the windows along one axis. It is hashable, so it can be a static argument."""
 
     index: int
     size: int
-    """Size of the axis without padding."""
+    """The size of the axis without padding."""
     window: int
     stride: int
     dilation: int
     low: int
-    """Padding before, at least 0."""
+    """The padding before the axis, at least 0."""
     high: int
-    """Padding behind, at least 0; the last window may reach beyond it."""
+    """The padding after the axis, at least 0; the last window may extend beyond it."""
     out: int
     """The number of windows."""
 
     def positions(self) -> np.ndarray:
-        """The input position of each tap of each window, ``(out, window)``; outside ``range(size)`` in padding.
+        """The input position of each tap of each window, ``(out, window)``; padding has positions outside
+        ``range(size)``.
 
         >>> Axis(index=0, size=5, window=3, stride=2, dilation=1, low=1, high=1, out=3).positions().tolist()
         [[-1, 0, 1], [1, 2, 3], [3, 4, 5]]
@@ -42,13 +43,13 @@ class Axis:
         return np.arange(self.out)[:, None] * self.stride + np.arange(self.window) * self.dilation - self.low
 
     def inside(self, *, padded: bool = False) -> np.ndarray:
-        """Whether each tap of each window is in the input (with its padding, if asked), ``(out, window)``."""
+        """Whether each tap of each window is in the input, ``(out, window)``; ``padded`` counts padding as input."""
         positions = self.positions()
         low, high = (self.low, self.high) if padded else (0, 0)
         return (-low <= positions) & (positions < self.size + high)
 
     def along(self, table: np.ndarray, rank: int) -> np.ndarray:
-        """A vector of ``out`` entries as an array of that rank, which broadcasts along this axis.
+        """Reshapes a vector of ``out`` entries to an array of the given rank that broadcasts along this axis.
 
         >>> Axis(index=1, size=4, window=2, stride=2, dilation=1, low=0, high=0, out=2).along(np.ones(2), rank=4).shape
         (1, 2, 1, 1)
@@ -60,12 +61,12 @@ Axes = tuple[Axis, ...]
 
 
 def offsets(axes: Axes) -> Iterator[tuple[int, ...]]:
-    """The taps of a window in row-major order, each as its offset on every axis."""
+    """The offsets of the taps of a window along every axis, in row-major order."""
     return product(*(range(axis.window) for axis in axes))
 
 
 def taps(x: Shaped[Array, "..."], axes: Axes, fill: float) -> list[Shaped[Array, "..."]]:
-    """One array per tap of the window, each with ``out`` entries along every axis; padding reads ``fill``.
+    """One array per tap of the window, each with ``out`` entries along every axis; padding has the value ``fill``.
 
     >>> x = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])
     >>> [tap.tolist() for tap in taps(x, (Axis(0, 5, window=3, stride=2, dilation=1, low=1, high=1, out=3),), fill=0.0)]
@@ -80,7 +81,8 @@ def taps(x: Shaped[Array, "..."], axes: Axes, fill: float) -> list[Shaped[Array,
 
 
 def padded(x: Shaped[Array, "..."], axes: Axes, fill: float) -> Shaped[Array, "..."]:
-    """``x`` from the first entry of the first window to the last entry of the last."""
+    """``x``, padded and cropped to range from the first entry of the first window to the last entry of the last
+    window."""
     sizes = [(axis.out - 1) * axis.stride + (axis.window - 1) * axis.dilation + 1 for axis in axes]
     return _fit(x, axes, [axis.low for axis in axes], sizes, fill)
 
@@ -91,18 +93,18 @@ def untap(
     outputs: Sequence[Shaped[Array, "..."]],
     inputs: Sequence[Shaped[Array, "..."]] = (),
 ) -> Shaped[Array, "..."]:
-    """The adjoint of :func:`taps`: every input position receives the sum of its shares in the windows that it is in.
+    """The adjoint of :func:`taps`: every input position gets the sum of its shares in the windows that contain it.
 
-    Input positions are split by their remainders modulo the strides. Within one such phase the windows that hold a
-    position as tap ``t`` follow each other without gaps, so that a phase is a sum of shifted slices, and interleaving
-    the phases is a reshape.
+    Input positions are split into phases by their remainders modulo the strides. Within one phase, the windows that
+    contain a position as tap ``t`` follow each other without gaps. A phase is therefore a sum of shifted slices, and
+    the phases are interleaved by a reshape.
 
     Args:
-      axes: Where the windows are.
-      share: ``share(tap, *outputs, *inputs)``, what windows return to their entry number ``tap`` in row-major order;
-        must be 0 where the outputs are.
-      outputs: Arrays with one entry per window, handed to ``share`` in slices.
-      inputs: Arrays with one entry per input position, handed to ``share`` likewise.
+      axes: The positions of the windows.
+      share: The share of window entry number ``tap`` (in row-major order): ``share(tap, *outputs, *inputs)``. It must
+        be 0 where the outputs are 0.
+      outputs: Arrays with one entry per window; ``share`` gets slices of them.
+      inputs: Arrays with one entry per input position; ``share`` gets slices of them.
 
     >>> axes = (Axis(0, 5, window=3, stride=2, dilation=1, low=0, high=0, out=2),)
     >>> untap(axes, lambda tap, dy: 10.0**tap * dy, [jnp.array([1.0, 2.0])]).tolist()
@@ -110,7 +112,7 @@ def untap(
     """
     lows, steps = [axis.low for axis in axes], [axis.stride for axis in axes]
     sizes = [-(-(axis.low + axis.size) // axis.stride) for axis in axes]
-    # One padding for all taps: padding what each tap returns would take several times as long.
+    # The outputs are padded once for all taps. Padding the share of each tap would take several times as long.
     front = [(axis.window - 1) * axis.dilation // axis.stride for axis in axes]
     lengths = [size + before for size, before in zip(sizes, front, strict=True)]
     outputs = [_fit(array, axes, front, lengths, 0.0) for array in outputs]
@@ -146,7 +148,7 @@ def untap(
 
 
 def _fit(x: Array, axes: Axes, lows: Sequence[int], sizes: Sequence[int], fill: float) -> Array:
-    """Pads (or, below 0, crops) axes before by ``lows``, and behind to the given sizes."""
+    """Pads axes at the front by ``lows`` (negative numbers crop), and pads or crops them at the end to ``sizes``."""
     widths = [(0, 0, 0)] * x.ndim
     for axis, low, size in zip(axes, lows, sizes, strict=True):
         widths[axis.index] = (low, size - low - x.shape[axis.index], 0)

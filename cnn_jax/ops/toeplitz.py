@@ -1,8 +1,8 @@
-"""Convolution as a matrix: the doubly blocked Toeplitz matrix, and a method that uses it along one axis.
+"""Convolution as a matrix: the doubly block Toeplitz matrix, and a method that uses it along one axis.
 
 Each axis of a convolution is described by its selector, an array ``S[t, p, q]`` that is 1 where output position ``p``
-finds input position ``q`` under entry ``t`` of the kernel. Padding, stride, dilation, rounding and boundary are all in
-the selectors, and the matrix of the whole convolution is the product of kernel and selectors.
+reads input position ``q`` with kernel entry ``t``. The selectors contain padding, stride, dilation, rounding and
+boundary. The matrix of the whole convolution is the product of kernel and selectors.
 
 References:
   Dumoulin and Visin, A guide to convolution arithmetic for deep learning, 2016, section 4.1.
@@ -47,14 +47,15 @@ def toeplitz_matrix(
     Args:
       kernel: ``(*window, C_in / feature_group_count, C_out)``.
       sizes: The spatial sizes of the input.
-      strides: This and all further options are those of :func:`cnn_jax.ops.conv`; ``boundary='constant'`` is missing,
-        because it is not linear.
+      strides: This and all remaining options have the same meaning as in :func:`cnn_jax.ops.conv`;
+        ``boundary='constant'`` is not supported, because it is not linear.
 
     Returns:
-      ``(prod(output) * C_out, prod(sizes) * C_in)`` in the dtype of the kernel. It is dense: for small inputs.
+      ``(prod(output) * C_out, prod(sizes) * C_in)`` in the dtype of the kernel. The matrix is dense, so use it for
+      small inputs only.
 
     Raises:
-      UsageError: As :func:`cnn_jax.ops.conv`, and for a matrix of more than 2^31 entries.
+      UsageError: See :func:`cnn_jax.ops.conv`; also for a matrix of more than 2^31 entries.
 
     >>> toeplitz_matrix(jnp.array([1.0, 2.0, 3.0])[:, None, None], (5,))
     Array([[1., 2., 3., 0., 0.],
@@ -106,7 +107,7 @@ def toeplitz_matrix(
 def selector(
     size: int, window: int, stride: int, padding: Pair, input_dilation: int, kernel_dilation: int, *, boundary: str
 ) -> np.ndarray:
-    """``(window, output, size)``: 1 where an output position finds an input position under an entry of the window.
+    """``(window, output, size)``: 1 where an output position reads an input position with an entry of the window.
 
     >>> selector(4, 2, 2, (1, 1), 1, 1, boundary="zero")[0]
     array([[0., 0., 0., 0.],
@@ -123,7 +124,7 @@ def selector(
 
 
 def ungrouped(kernel: Shaped[Array, "..."], groups: int) -> Shaped[Array, "..."]:
-    """A grouped kernel as an ordinary one, ``(*window, C_in, C_out)``, with zeros between the groups."""
+    """A grouped kernel as a kernel without groups, ``(*window, C_in, C_out)``, with zeros between the groups."""
     if groups == 1:
         return kernel
     *window, per_group, features = kernel.shape
@@ -135,7 +136,7 @@ def ungrouped(kernel: Shaped[Array, "..."], groups: int) -> Shaped[Array, "..."]
 
 
 def band_entries(x_shape: Shape, kernel_shape: Shape, output: Sequence[int], groups: int) -> int:
-    """The number of entries of the banded matrices that :func:`conv_toeplitz` builds."""
+    """The number of entries in the banded matrices that :func:`conv_toeplitz` builds."""
     rows = int(np.prod(kernel_shape[:-3])) * x_shape[-2] * kernel_shape[-2] * groups
     return rows * output[-1] * kernel_shape[-1]
 
@@ -154,8 +155,7 @@ def conv_toeplitz(
     """Convolution of canonical arguments: Toeplitz along the last spatial axis, im2col along the others.
 
     A row of the input, width and channels together, times the banded matrix of a kernel row is a row of the output.
-    With few channels these products are much larger than those of im2col, and nothing of the input is copied
-    along the width.
+    With few channels these products are much larger than those of im2col, and the input is not copied along the width.
     """
     kernel = ungrouped(kernel, feature_group_count)
     *above, taps, channels, features = kernel.shape

@@ -1,7 +1,7 @@
 """Measures the methods of :func:`cnn_jax.ops.conv` for given shapes on this machine.
 
-Nothing else in the project races methods against each other: ``method='auto'`` follows a fixed rule, so that results
-reproduce. This is for finding out what to name instead, and for revising the rule.
+Nothing else in the project compares methods at run time: ``method='auto'`` follows a fixed rule, so that results are
+reproducible. Use :func:`tune` to find a faster method for your shapes, or to revise the rule.
 """
 
 import statistics
@@ -26,16 +26,16 @@ from cnn_jax.ops.padding import Padding
 
 
 class Timing(NamedTuple):
-    """One line of the table of :func:`tune`."""
+    """One row of the table of :func:`tune`."""
 
     forward: float
-    """Milliseconds for the output: median over the repeats."""
+    """The time of the output in milliseconds: the median over the repeats."""
     gradients: float
-    """Milliseconds for the output and both gradients."""
+    """The time of the output and both gradients in milliseconds."""
     memory: float
-    """MiB of temporaries that XLA allocates for the latter."""
+    """The temporaries that XLA allocates for the output and both gradients, in MiB."""
     error: float
-    """Largest difference from the output computed in float64, relative to the largest output."""
+    """The largest difference from the output computed in float64, relative to the largest output."""
 
 
 def tune(
@@ -51,15 +51,15 @@ def tune(
     Args:
       x_shape: The shape of the input, ``(*batch, *space, C_in)``.
       kernel_shape: The shape of the kernel, ``(*window, C_in / feature_group_count, C_out)``.
-      dtype: Of both.
-      repeats: How many runs to take the median of, after one that is not counted.
-      **options: Those of :func:`cnn_jax.ops.conv` except ``method``.
+      dtype: The dtype of both arrays.
+      repeats: The number of runs whose median is reported, after one warm-up run.
+      **options: The options of :func:`cnn_jax.ops.conv` except ``method``.
 
     Returns:
-      The table by method, fastest gradients first.
+      A dictionary from method to timing, fastest gradients first.
 
     Raises:
-      UsageError: As :func:`cnn_jax.ops.conv`.
+      UsageError: See :func:`cnn_jax.ops.conv`.
 
     >>> timings = tune((4, 8, 8, 2), (3, 3, 2, 4), repeats=1, padding="SAME")
     4x8x8x2 * 3x3x2x4, float32, cpu...
@@ -68,7 +68,9 @@ def tune(
     """
     op = "tune"
     if "method" in options:
-        raise UsageError(f"{op}: method={options['method']!r} is what it varies; leave it out")
+        raise UsageError(
+            f"{op}: method={options['method']!r} is not an option, because tune measures every method; leave it out"
+        )
     known = [name for name, option in signature(conv).parameters.items() if option.kind is option.KEYWORD_ONLY]
     for name in options:
         if name not in known:
@@ -104,7 +106,7 @@ def _survey(
     rounding: str = "floor",
     **_: Any,
 ) -> tuple[dict[str, str | None], str]:
-    """Why each method cannot do it, if it cannot, and the one that ``'auto'`` takes."""
+    """For each method why it cannot compute the convolution, or None; and the method that ``'auto'`` selects."""
     merged, kernel, _batch = operands(op, x, kernel, feature_group_count)
     geometry = windows(
         op,

@@ -1,4 +1,4 @@
-"""The ways back from a pooled map to a larger one: unpooling by remembered positions, and upsampling without."""
+"""Enlarging feature maps: unpooling with the positions of the maxima, and upsampling without them."""
 
 import math
 from collections.abc import Sequence
@@ -24,21 +24,23 @@ def max_unpool(
     *,
     overlap: str = "set",
 ) -> Shaped[Array, "*batch_and_space channels"]:
-    """Puts each pooled value back where its maximum was, among zeros.
+    """Writes each pooled value to the position of its maximum; all other entries are zero.
 
     Args:
       y: ``(*batch, *output, C)``; bfloat16, float16, float32 or float64.
-      indices: Integers of the shape of ``y``, as from ``max_pool(..., return_indices=True)``.
-      output_shape: The spatial sizes of the map that was pooled; an int is for every axis but the first and the last.
-      overlap: What happens where overlapping windows share a maximum: ``'set'``, one of their values stays, as in
-        PyTorch (they are all the same, unless ``y`` has been changed since the pool); ``'add'``, they are summed, which
-        makes this the exact adjoint of the pool, and equal to its gradient.
+      indices: Integers with the shape of ``y``, as from ``max_pool(..., return_indices=True)``.
+      output_shape: The spatial sizes of the map that was pooled; one int applies to every axis except the first and the
+        last.
+      overlap: What to do if overlapping windows share a maximum. ``'set'`` keeps one of their values, as in PyTorch;
+        the values are equal unless ``y`` was changed after the pool. ``'add'`` sums them, which makes this function the
+        adjoint of the pool and equal to its gradient.
 
     Returns:
       ``(*batch, *output_shape, C)``.
 
     Raises:
-      UsageError: Indices of another shape, not integers, or outside the map (under ``jit`` those are dropped).
+      UsageError: The indices have another shape, are not integers, or are outside the map. Under ``jit`` indices
+        outside the map are ignored.
 
     References:
       Zeiler and Fergus, Visualizing and understanding convolutional networks, 2014.
@@ -55,21 +57,21 @@ def max_unpool(
     merged, batch = split_batch(op, y, len(sizes), f"output_shape={sizes}")
     if indices.shape != y.shape or not jnp.issubdtype(indices.dtype, jnp.integer):
         raise UsageError(
-            f"{op}: indices of shape {indices.shape} and dtype {indices.dtype.name} do not belong to y of shape "
-            f"{y.shape}; use those that max_pool(..., return_indices=True) gave with it"
+            f"{op}: indices of shape {indices.shape} and dtype {indices.dtype.name} do not match y of shape "
+            f"{y.shape}; use the indices that max_pool(..., return_indices=True) returns with y"
         )
     size = math.prod(sizes)
     if indices.size and not isinstance(indices, jax.core.Tracer):
-        known = np.asarray(indices)  # of JAX itself, these would be traced too
+        known = np.asarray(indices)  # with jax.numpy, the next operations would be traced under jit
         least, most = known.min(), known.max()
         if least < 0 or most >= size:
             raise UsageError(
                 f"{op}: indices run from {least} to {most}, but a map of {by(sizes)} has positions 0 to {size - 1}; "
-                f"output_shape must be the spatial shape of what was pooled"
+                f"output_shape must be the spatial shape of the array that was pooled"
             )
     values = merged.reshape(merged.shape[0], math.prod(merged.shape[1:-1]), merged.shape[-1])
     places = indices.reshape(values.shape)
-    places = jnp.where(places < 0, size, places)  # .at would count a negative one from the end
+    places = jnp.where(places < 0, size, places)  # .at counts negative indices from the end
 
     def scatter(values: Array, places: Array) -> Array:
         empty = jnp.zeros(size, values.dtype).at[places]
@@ -87,21 +89,23 @@ def upsample(
     method: str = "nearest",
     align_corners: bool = False,
 ) -> Shaped[Array, "*batch_and_output channels"]:
-    """Makes a map larger by whole factors.
+    """Enlarges a map by integer factors.
 
     Args:
-      x: ``(*batch, *space, C)``, any number of batch axes, also none; bfloat16, float16, float32 or float64.
-      scale: The factors, one int per spatial axis; an int is for every axis but the first and the last.
-      method: ``'nearest'`` repeats each entry; ``'bilinear'`` interpolates linearly along each axis (so it is linear in
-        1-D and trilinear in 3-D); ``'bed_of_nails'`` puts each entry in the first corner of its block, zeros elsewhere.
-      align_corners: For ``'bilinear'``: whether the outermost entries stay at the outermost positions. Otherwise
-        entries are at the centres of equal cells and the border is continued, as in image resizing.
+      x: ``(*batch, *space, C)``, any number of batch axes, including none; bfloat16, float16, float32 or float64.
+      scale: The factors, one int per spatial axis; one int applies to every axis except the first and the last.
+      method: ``'nearest'`` repeats each entry. ``'bilinear'`` interpolates linearly along each axis (so it is linear in
+        1-D and trilinear in 3-D). ``'bed_of_nails'`` writes each entry to the first position of its block and zeros
+        elsewhere.
+      align_corners: Only for ``'bilinear'``: whether the outermost entries stay at the outermost positions. Otherwise
+        entries are at the centres of equal cells and the border values are repeated, as in image resizing.
 
     Returns:
       ``(*batch, *space * scale, C)``.
 
     Raises:
-      UsageError: A factor below 1, an unknown method, ``align_corners`` with a method that has none.
+      UsageError: A factor is below 1, the method is unknown, or ``align_corners`` is used with another method than
+        ``'bilinear'``.
 
     >>> x = jnp.array([1.0, 2.0])[:, None]
     >>> for method in ("nearest", "bilinear", "bed_of_nails"):
@@ -113,7 +117,7 @@ def upsample(
     op = "upsample"
     check_option(op, "method", method, UPSAMPLINGS)
     if align_corners and method != "bilinear":
-        raise UsageError(f"{op}: align_corners=True means nothing to method={method!r}; use method='bilinear'")
+        raise UsageError(f"{op}: align_corners=True has no effect with method={method!r}; use method='bilinear'")
     x = check_array(op, "x", x, empty=True)
     factors = window_sizes(op, "scale", scale, x)
     merged, batch = split_batch(op, x, len(factors), f"scale={factors}")

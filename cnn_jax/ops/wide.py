@@ -1,8 +1,8 @@
-"""Sums in float32 of what is in half precision, in the gradients too.
+"""Sums of half-precision arrays in float32, also in the gradients.
 
-The transpose of a broadcast, a gather or a pad is a sum, which XLA's CPU backend forms in the type of its terms: a
-bfloat16 stays at 256 when ones are added to it. Where the values are float32 when they are spread, so are the sums.
-JAX's own ``sum`` and ``mean``, matrix products and convolutions need none of this.
+The transpose of a broadcast, a gather or a pad is a sum. XLA's CPU backend computes it in the dtype of its terms: a
+bfloat16 sum of ones stays at 256. If the values are float32 before they are broadcast, the sums are float32 too. JAX's
+own ``sum`` and ``mean``, matrix products and convolutions do not need this.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from cnn_jax.ops.arguments import wider
 
 
 def in_float32(function: Callable[..., Array], *arrays: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """Calls a function with its arrays in float32 at least, and rounds the result to the type that they promote to.
+    """Calls a function with its arrays in at least float32 and rounds the result to the dtype that they promote to.
 
     >>> in_float32(lambda x: (x + 1000) - 1000, jnp.array([1.0, 2.0], jnp.bfloat16))
     Array([1, 2], dtype=bfloat16)
@@ -31,15 +31,15 @@ def affine(
     scale: Shaped[Array, "..."] | None = None,
     bias: Shaped[Array, "..."] | None = None,
 ) -> Shaped[Array, "..."]:
-    """``x * scale + bias``, computed in float32 at least and rounded once.
+    """Computes ``x * scale + bias`` in at least float32 and rounds once.
 
     Args:
-      x: ``(..., *shape)``.
-      scale: ``shape``, often ``(C,)``; 1 by default.
-      bias: ``shape``; 0 by default.
+      x: An array of shape ``(..., *shape)``.
+      scale: An array of shape ``shape``, often ``(C,)``; 1 by default.
+      bias: An array of shape ``shape``; 0 by default.
 
     Returns:
-      The shape of ``x``, in the type that all promote to.
+      An array with the shape of ``x`` and the dtype that all arguments promote to.
 
     >>> affine(jnp.array([1.0, 2.0]), scale=jnp.array(3.0), bias=jnp.array([0.0, 1.0]))
     Array([3., 7.], dtype=float32)

@@ -1,8 +1,9 @@
 """Winograd's minimal filtering for windows of 3 at stride 1: fewer multiplications, more additions.
 
 ``F(m, 3)`` computes ``m`` outputs of a 3-tap filter from ``m + 2`` inputs with ``m + 2`` multiplications instead of
-``3 m``: transform the kernel by ``G`` and each tile of the input by ``B^T``, multiply, transform back by ``A^T``. In
-two dimensions F(2,3) saves 2.25x and F(4,3) 4x, paid with accuracy: see :func:`amplification`.
+``3 m``. It transforms the kernel by ``G`` and each tile of the input by ``B^T``, multiplies them, and transforms back
+by ``A^T``. In two dimensions F(2,3) needs 2.25 times and F(4,3) 4 times fewer multiplications, at the cost of accuracy:
+see :func:`amplification`.
 
 References:
   Winograd, Arithmetic complexity of computations, 1980.
@@ -57,7 +58,7 @@ F43 = Transform(
 
 
 def amplification(transform: Transform) -> float:
-    """By how much one axis of a transform can magnify a rounding error: the product of its matrices' row-sum norms.
+    """The factor by which one axis can amplify a rounding error: the product of the row-sum norms of the matrices.
 
     >>> amplification(F23), amplification(F43)
     (9.0, 190.0)
@@ -77,8 +78,8 @@ def conv_winograd(
     feature_group_count: int,
     precision: lax.PrecisionLike = None,
 ) -> Shaped[Array, "batch *output features"]:
-    """Convolution of canonical arguments, all windows 3 and all steps 1."""
-    del strides, input_dilation, kernel_dilation  # all 1: `cnn_jax.ops.methods` has made sure of it
+    """Convolution of canonical arguments with windows of 3 and without strides or dilation."""
+    del strides, input_dilation, kernel_dilation  # all are 1: `cnn_jax.ops.methods` has checked it
     *window, per_group, features = kernel.shape
     rank, groups, step = len(window), feature_group_count, len(transform.output)
     output = [size + low + high - 2 for size, (low, high) in zip(x.shape[1:-1], padding, strict=True)]
@@ -109,6 +110,6 @@ def conv_winograd(
 
 
 def _apply(matrix: np.ndarray, array: jax.Array, axis: int) -> jax.Array:
-    """The matrix times one axis of an array; always in full precision, for its entries are exact and small."""
+    """Multiplies one axis of an array by a matrix, always in full precision: its entries are exact and small."""
     moved = jnp.tensordot(array, matrix.T.astype(array.dtype), axes=(axis, 0), precision=lax.Precision.HIGHEST)
     return jnp.moveaxis(moved, -1, axis)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cnn_jax.runtime.files import cache_folder
 
-_CHECKED = ".looked-through"  # its modification time: when the folder was last checked
+_CHECKED = ".looked-through"  # the modification time of this file is the time of the last check
 
 
 def enable_compilation_cache(environ: MutableMapping[str, str] = os.environ) -> None:
@@ -55,8 +55,10 @@ def remove_incomplete_entries(folder: Path) -> None:
 
 
 def _is_complete(entry: bytes) -> bool:
-    """Whether an entry is complete. Of one compressed with Zstandard (JAX uses it where it is installed) only
-    whether it has any content."""
+    """Whether an entry is complete.
+
+    JAX compresses with Zstandard if it is installed. Such an entry is only checked for being non-empty.
+    """
     if entry[:1] != b"x":
         return entry.strip(b"\0") != b""
     decompressor = zlib.decompressobj()

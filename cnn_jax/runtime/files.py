@@ -1,4 +1,4 @@
-"""Atomic writes of files, and the folder of files that can be made again."""
+"""Atomic file writes, and the cache folder for files that can be recreated."""
 
 import contextlib
 import json
@@ -9,7 +9,10 @@ from typing import IO, Any
 
 
 def cache_folder(name: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """A folder of the user's cache: ``$XDG_CACHE_HOME/cnn_jax/<name>``, by default in ``~/.cache``. Need not exist."""
+    """Returns a folder in the user's cache, ``$XDG_CACHE_HOME/cnn_jax/<name>``; it may not exist yet.
+
+    ``XDG_CACHE_HOME`` is ``~/.cache`` by default.
+    """
     return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnn_jax" / name
 
 
@@ -26,7 +29,7 @@ def open_atomically(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Writes a whole file, or, where that fails, leaves the old one.
+    """Writes a file completely. If that fails, the old file stays unchanged.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "note.txt"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 def available_memory(machine: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that are free or used only as file cache, within the memory limit of a container.
+    """Returns the bytes that are free or used only as file cache, within the memory limit of a container.
 
     Args:
-      machine: Linux's file about the machine's memory. Without it only free memory counts (macOS: all memory).
-      group: Linux's folder about the control group of a container or job. Without it there is no limit.
+      machine: Linux's file about the machine's memory. Without this file only free memory counts (macOS: all memory).
+      group: Linux's folder about the control group of a container or job. Without this folder there is no limit.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())

@@ -1,7 +1,8 @@
 """Which XLA flags make convolutional networks fast on the jaxlib that is installed, and how to apply them.
 
 XLA reads ``XLA_FLAGS`` once, when JAX first touches a device, so the flags must be in the environment before that.
-``import cnn_jax`` never sets them; ``launch.py`` does, and says so; in your own program write, before importing jax::
+``import cnn_jax`` never sets them. ``launch.py`` sets and logs them. In your own program, write this before you import
+jax::
 
     import os, cnn_jax
     os.environ["XLA_FLAGS"] = cnn_jax.recommended_xla_flags()
@@ -13,22 +14,22 @@ import os
 from collections.abc import Mapping, MutableMapping
 from importlib import metadata
 
-# An unknown flag aborts the process, so each entry names the jaxlib versions it was tried on: [first, last).
+# An unknown flag aborts the process. Each entry therefore names the jaxlib versions it was tested on: [first, last).
 _CPU_FLAGS: tuple[tuple[tuple[int, int], tuple[int, int], str], ...] = (
-    # jaxlib sends single convolutions to YNNPACK, whose weight gradients run at half of Eigen's speed;
-    # its fused reductions are kept, because without them batch normalisation falls back to reduce-window.
+    # jaxlib computes single convolutions with YNNPACK, whose weight gradients are half as fast as Eigen's. Its fused
+    # reductions stay enabled, because without them batch normalisation falls back to reduce-window.
     ((0, 10), (0, 13), "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"),
 )
 
 
 def recommended_xla_flags(jaxlib_version: str | None = None) -> str:
-    """The flags this project recommends for a jaxlib version, as a value for the environment variable ``XLA_FLAGS``.
+    """Returns the flags that this project recommends for a jaxlib version, as a value for ``XLA_FLAGS``.
 
     Args:
-      jaxlib_version: for example ``'0.10.2'``; the installed one by default.
+      jaxlib_version: For example ``'0.10.2'``; the installed version by default.
 
     Returns:
-      Flags separated by blanks; empty for a version that was not tried.
+      Flags separated by spaces; an empty string for a version that was not tested.
 
     >>> recommended_xla_flags("0.10.2")
     '--xla_cpu_experimental_ynn_fusion_type=-individual_convolution'
@@ -41,7 +42,7 @@ def recommended_xla_flags(jaxlib_version: str | None = None) -> str:
 
 
 def apply_recommended_flags(environ: MutableMapping[str, str] = os.environ) -> list[str]:
-    """Adds the recommended flags to ``XLA_FLAGS``, leaving alone every flag that the user has set.
+    """Adds the recommended flags to ``XLA_FLAGS``. Flags that the user has set stay unchanged.
 
     Must run before JAX touches a device.
 
@@ -61,13 +62,14 @@ def apply_recommended_flags(environ: MutableMapping[str, str] = os.environ) -> l
 
 
 def options_for_single_use(platform: str) -> dict[str, str | bool | int]:
-    """``compiler_options`` of ``jax.jit`` for functions that run once, such as a network's initialisation.
+    """Returns ``compiler_options`` of ``jax.jit`` for functions that run once, such as a network's initialisation.
 
-    On a CPU the results have the same bits and the run takes as long (LeNet-5 to VGG-A), but compilation takes a third
-    of the time. Training steps should be compiled with all optimisations. Other platforms were not tried: no options.
+    On a CPU the results have the same bits and the function runs equally fast (LeNet-5 to VGG-A), but compilation takes
+    a third of the time. Training steps should be compiled with all optimisations. For other platforms there are no
+    options, because none were tested.
 
     Args:
-      platform: ``jax.default_backend()``.
+      platform: The platform, as from ``jax.default_backend()``.
 
     >>> options_for_single_use("cpu"), options_for_single_use("gpu")
     ({'xla_backend_optimization_level': 1}, {})
@@ -76,7 +78,7 @@ def options_for_single_use(platform: str) -> dict[str, str | bool | int]:
 
 
 def describe(added: list[str], environ: Mapping[str, str] = os.environ) -> str:
-    """The XLA flags in use and where they come from, as a line for the log.
+    """Describes the XLA flags in use and where they come from, in one line for the log.
 
     >>> describe([], {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"})
     'XLA flags: --xla_cpu_enable_fast_math=true from the environment'
