@@ -1,7 +1,7 @@
 """Layers: thin Flax NNX modules that hold parameters and options and call one op of ``cnn_jax.ops``.
 
-Networks are made of named layers, :class:`Sequence`; functions, such as ``jnp.tanh`` or ``ops.global_avg_pool``, are
-layers too.
+A network is a :class:`Sequence` of named layers. Functions such as ``jnp.tanh`` or ``ops.global_avg_pool`` are layers
+too.
 """
 
 from cnn_jax.nn.blocks import Auxiliary, Parallel, Residual

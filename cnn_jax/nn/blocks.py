@@ -1,4 +1,4 @@
-"""Layers made of sequences of layers: a sum with a shortcut, branches side by side, a head on the side."""
+"""Layers made of sequences of layers: residual blocks, parallel branches, and auxiliary heads."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,11 +16,11 @@ from cnn_jax.ops.arguments import AnyArray
 class Residual(nnx.Module):
     """The sum of a branch and a shortcut: ``branch(x) + shortcut(x)``.
 
-    Its activations are those of ``'branch/...'`` and ``'shortcut/...'``, and the sum, ``'add'``.
+    Its activations have the names ``'branch/...'`` and ``'shortcut/...'``; the sum is ``'add'``.
 
     Args:
-      branch: Named layers.
-      shortcut: Named layers; the identity by default.
+      branch: A mapping from names to layers.
+      shortcut: A mapping from names to layers; the identity by default.
 
     References:
       He, Zhang, Ren and Sun, Deep residual learning for image recognition, 2016.
@@ -44,7 +44,7 @@ class Residual(nnx.Module):
         rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
         return_activations: bool = False,
     ) -> Any:
-        """Applies both paths and adds them; the arguments are those of :meth:`Sequence.__call__`."""
+        """Applies both paths and adds their outputs; for the arguments see :meth:`Sequence.__call__`."""
         options: dict[str, Any] = {"train": train, "key": dropout_key(rngs), "activations": return_activations}
         y, activations = apply_layer("branch", self.branch, x, **options)
         if self.shortcut is not None:
@@ -52,19 +52,19 @@ class Residual(nnx.Module):
             activations |= inner
         if x.shape != y.shape:
             raise UsageError(
-                f"Residual: the branch makes {y.shape}, but the shortcut {x.shape}; "
+                f"Residual: the branch gives {y.shape}, but the shortcut gives {x.shape}; "
                 f"give the shortcut a 1x1 convolution with the strides and features of the branch"
             )
         activations["add"] = total = x + y
         return (total, activations) if return_activations else total
 
     def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
-        """Sends anything the way that an array goes; see :meth:`Sequence.flow`."""
+        """Passes any value along the path of an array; see :meth:`Sequence.flow`."""
         branch = visit("branch", self.branch, x)
         return join("add", [branch, x if self.shortcut is None else visit("shortcut", self.shortcut, x)])
 
     def layer(self, name: str) -> Callable[..., Any]:
-        """The layer that made the activation of that name."""
+        """Returns the layer that produced the activation with the given name."""
         if name == "add":
             return jnp.add
         path, _, rest = name.partition("/")
@@ -74,12 +74,12 @@ class Residual(nnx.Module):
 
 
 class Parallel(Sequence):
-    """Branches that see the same input, and whose outputs are joined along the channels, in order.
+    """Branches with the same input, whose outputs are concatenated along the channels, in order.
 
-    Its activations are those of the branches, under their names, and the joint one, ``'concatenate'``.
+    Its activations are those of the branches, under the names of the branches, and ``'concatenate'``.
 
     Args:
-      layers: Name to branch; a branch is a layer, often a :class:`Sequence`.
+      layers: A mapping from names to branches. A branch is a layer, often a :class:`Sequence`.
 
     References:
       Szegedy et al., Going deeper with convolutions, 2015.
@@ -99,7 +99,7 @@ class Parallel(Sequence):
         rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
         return_activations: bool = False,
     ) -> Any:
-        """Applies every branch to ``x``; the arguments are those of :meth:`Sequence.__call__`."""
+        """Applies every branch to ``x``; for the arguments see :meth:`Sequence.__call__`."""
         key = dropout_key(rngs)
         outputs: list[Array] = []
         activations = Activations()
@@ -109,31 +109,34 @@ class Parallel(Sequence):
             activations |= inner
         shapes = {name: y.shape for name, y in zip(self.names, outputs, strict=True)}
         if len({shape[:-1] for shape in shapes.values()}) > 1:
-            raise UsageError(f"Parallel: the branches differ in more than channels: {shapes}; pad or stride them alike")
+            raise UsageError(
+                f"Parallel: the outputs of the branches differ in more than channels: {shapes}; "
+                "use the same padding and strides"
+            )
         activations["concatenate"] = joint = jnp.concatenate(outputs, axis=-1)
         return (joint, activations) if return_activations else joint
 
     def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
-        """Sends anything the way that an array goes; see :meth:`Sequence.flow`."""
+        """Passes any value along the path of an array; see :meth:`Sequence.flow`."""
         return join("concatenate", [visit(name, getattr(self, name), x) for name in self.names])
 
     def layer(self, name: str) -> Callable[..., Any]:
-        """The layer that made the activation of that name."""
+        """Returns the layer that produced the activation with the given name."""
         return jnp.concatenate if name == "concatenate" else super().layer(name)
 
 
 class Auxiliary(Sequence):
-    """Layers on the side, for training only: what comes in goes on unchanged, and they look at it.
+    """Auxiliary layers for training. The output is the unchanged input, to which the layers are also applied.
 
-    What they make is found among the activations, under their names, when the network is called with
-    ``return_activations=True`` in training; otherwise they are not run at all.
+    The outputs of the auxiliary layers are among the activations, under the names of the layers, if the network is
+    called in training with ``return_activations=True``. Otherwise the layers do not run.
 
     Args:
-      layers: Name to layer, in order.
+      layers: A mapping from names to layers, in order.
 
     Attributes:
-      deterministic: Whether not to run them, where ``train`` is not passed; ``model.eval()`` and ``model.train()`` set
-        it.
+      deterministic: Whether the layers do not run if ``train`` is not passed. ``model.eval()`` and ``model.train()``
+        set this attribute.
 
     References:
       Szegedy et al., Going deeper with convolutions, 2015: the auxiliary classifiers.
@@ -158,7 +161,7 @@ class Auxiliary(Sequence):
         rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
         return_activations: bool = False,
     ) -> Any:
-        """Returns ``x``; the arguments are those of :meth:`Sequence.__call__`."""
+        """Returns ``x``; for the arguments see :meth:`Sequence.__call__`."""
         if not return_activations:
             return x
         if not trains(self, "deterministic", None, train):
@@ -167,6 +170,6 @@ class Auxiliary(Sequence):
         return x, activations
 
     def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
-        """Sends anything the way that an array goes; see :meth:`Sequence.flow`."""
+        """Passes any value along the path of an array; see :meth:`Sequence.flow`."""
         super().flow(x, visit=visit, join=join)
         return x

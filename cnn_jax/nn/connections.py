@@ -1,4 +1,4 @@
-"""Convolutions that connect less, or share less: depthwise separable ones, and locally connected ones."""
+"""Convolutions with fewer connections or less weight sharing: depthwise separable and locally connected layers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,31 +15,31 @@ from jaxtyping import Array, DTypeLike, Shaped
 from cnn_jax import ops
 from cnn_jax.nn import sequence
 from cnn_jax.nn.conv import Conv, check_channels, check_sizes
-from cnn_jax.nn.options import frozen
+from cnn_jax.nn.options import static_padding
 from cnn_jax.ops.arguments import AnyArray, integer, per_axis
 from cnn_jax.ops.padding import Padding, slide
 from cnn_jax.ops.wide import affine
 
 
 class SeparableConv(sequence.Sequence):
-    """A filter for each channel by itself, then a 1x1 convolution that mixes the channels.
+    """A depthwise convolution, followed by a 1x1 convolution that mixes the channels.
 
-    Its two layers are :class:`Conv`, ``depthwise`` and ``pointwise``; so are its activations.
+    It has two :class:`Conv` layers, ``depthwise`` and ``pointwise``. Its activations have the same names.
 
     Args:
-      in_features: Number of input channels.
-      out_features: Number of output channels.
-      kernel_size: Sizes of the window; one int for one spatial axis.
+      in_features: The number of input channels.
+      out_features: The number of output channels.
+      kernel_size: The sizes of the window; one int for one spatial axis.
       strides: One int, or one per axis.
-      channel_multiplier: How many filters each channel has.
-      use_bias: Whether the pointwise layer adds a bias; the depthwise one never does.
-      rngs: The source of randomness for the parameters.
-      **options: Those of :class:`Conv` that say where the window goes (``padding``, ``kernel_dilation``, ``boundary``,
-        ``rounding``) are for the depthwise layer; ``dtype``, ``param_dtype``, ``precision``, ``kernel_init``,
-        ``method`` and ``derivatives`` are for both.
+      channel_multiplier: The number of filters per channel.
+      use_bias: Whether the pointwise layer adds a bias. The depthwise layer never does.
+      rngs: The random number generators for the parameters.
+      **options: Options of :class:`Conv`. The window options (``padding``, ``kernel_dilation``, ``boundary``,
+        ``rounding``) apply to the depthwise layer. ``dtype``, ``param_dtype``, ``precision``, ``kernel_init``,
+        ``method`` and ``derivatives`` apply to both layers.
 
     Raises:
-      UsageError: As :class:`Conv`.
+      UsageError: See :class:`Conv`.
 
     References:
       Sifre, Rigid-motion scattering for image classification, 2014; Chollet, Xception, 2017.
@@ -82,7 +82,9 @@ class SeparableConv(sequence.Sequence):
 def unshared_kernel_init(
     key: Array, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None
 ) -> Shaped[Array, "..."]:
-    """LeCun's normal distribution for ``(*output, *window, C_in / groups, C_out)``: every position has its own sum.
+    """LeCun normal initialisation for ``(*output, *window, C_in / groups, C_out)``.
+
+    The fan-in is that of a single output position.
 
     >>> unshared_kernel_init(jax.random.key(0), (2, 3, 4, 5)).shape
     (2, 3, 4, 5)
@@ -93,31 +95,33 @@ def unshared_kernel_init(
 
 
 class ConvLocal(nnx.Module):
-    """A convolution with unshared weights: every output position has its own kernel; :func:`cnn_jax.ops.conv_local`.
+    """A convolution with unshared weights: every output position has its own kernel (:func:`cnn_jax.ops.conv_local`).
 
     Args:
-      in_features: Number of input channels.
-      out_features: Number of output channels.
-      kernel_size: Sizes of the window; one int for one spatial axis.
+      in_features: The number of input channels.
+      out_features: The number of output channels.
+      kernel_size: The sizes of the window; one int for one spatial axis.
       strides: One int, or one per axis.
-      input_size: The spatial sizes of the input; the number of kernels follows from them.
-      padding: As for :func:`cnn_jax.ops.conv`, as are the options down to ``rounding``.
+      input_size: The spatial sizes of the input, which determine the number of kernels.
+      padding: The same as in :func:`cnn_jax.ops.conv`, as are the options down to ``rounding``.
       input_dilation: One int, or one per axis.
       kernel_dilation: One int, or one per axis.
-      feature_group_count: Number of groups of channels that do not see each other.
-      boundary: What padding is filled with.
+      feature_group_count: The number of groups; each output channel depends only on the input channels of its group.
+      boundary: The values of the padding; see :func:`cnn_jax.ops.pad`.
       boundary_value: The value of ``boundary='constant'``.
-      rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
+      rounding: What to do if the stride does not divide the axis: ``'strict'``, ``'floor'`` or ``'ceil'``; see
+        :func:`cnn_jax.ops.conv`.
       use_bias: Whether to add a bias to each unit.
-      dtype: What to compute in; by default what the input and the parameters promote to.
-      param_dtype: What parameters are made as.
-      precision: As for ``jax.lax.dot_general``.
-      kernel_init: Draws the kernels, ``(*output, *kernel_size, in_features / feature_group_count, out_features)``.
-      bias_init: Draws the biases, ``(*output, out_features)``.
-      rngs: The source of randomness for them.
+      dtype: The dtype of the computation; by default the dtype that the input and the parameters promote to.
+      param_dtype: The dtype of the parameters.
+      precision: The same as in ``jax.lax.dot_general``.
+      kernel_init: Initialises the kernels,
+        ``(*output, *kernel_size, in_features / feature_group_count, out_features)``.
+      bias_init: Initialises the biases, ``(*output, out_features)``.
+      rngs: The random number generators for the parameters.
 
     Raises:
-      UsageError: Arguments that do not fit; at a call, as :func:`cnn_jax.ops.conv_local`.
+      UsageError: Arguments do not fit; calls raise the errors of :func:`cnn_jax.ops.conv_local`.
 
     References:
       LeCun, Generalization and network design strategies, 1989; Taigman et al., DeepFace, 2014.
@@ -158,7 +162,7 @@ class ConvLocal(nnx.Module):
         self.kernel_size = window
         self.strides = per_axis(name, "strides", strides or 1, rank)
         self.input_size = per_axis(name, "input_size", input_size, rank)
-        self.padding = frozen(padding)
+        self.padding = static_padding(padding)
         self.input_dilation = per_axis(name, "input_dilation", input_dilation or 1, rank)
         self.kernel_dilation = per_axis(name, "kernel_dilation", kernel_dilation or 1, rank)
         self.feature_group_count = feature_group_count

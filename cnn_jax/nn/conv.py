@@ -1,4 +1,4 @@
-"""Convolutions as layers: Flax's own parameters and arguments, computed by ``cnn_jax.ops``."""
+"""Convolution layers with the parameters and arguments of Flax, computed by ``cnn_jax.ops``."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -18,53 +18,54 @@ from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
 from cnn_jax.geometry.windows import transposed_window
-from cnn_jax.nn.options import frozen
+from cnn_jax.nn.options import static_padding
 from cnn_jax.ops.arguments import AnyArray, integer, per_axis, wider
 from cnn_jax.ops.canonical import effective_kernel, looks_channels_first, operands, windows
 from cnn_jax.ops.padding import Padding, dilated, extend, spread
 from cnn_jax.ops.wide import affine
 
-# Flax has boundary rules among its padding names.
+# Some of Flax's padding names set the boundary rule.
 _FLAX_BOUNDARIES = {"CIRCULAR": "periodic", "REFLECT": "mirror"}
 
 
 class Conv(nnx.Module):
-    """A convolution that stands in for ``nnx.Conv``: the same parameters, defaults and outputs, with fast gradients.
+    """A drop-in replacement for ``nnx.Conv`` with the same parameters, defaults and outputs, and fast gradients.
 
     Args:
-      in_features: Number of input channels.
-      out_features: Number of output channels.
-      kernel_size: Sizes of the window; one int for a convolution over one spatial axis.
+      in_features: The number of input channels.
+      out_features: The number of output channels.
+      kernel_size: The sizes of the window; one int for a convolution over one spatial axis.
       strides: One int, or one per axis.
-      padding: As for :func:`cnn_jax.ops.conv`, and Flax's ``'CIRCULAR'`` and ``'REFLECT'``: as wide as ``'SAME'``
-        at stride 1, with the periodic or mirror boundary.
+      padding: The same as in :func:`cnn_jax.ops.conv`, or Flax's ``'CIRCULAR'`` or ``'REFLECT'``. These two are as wide
+        as ``'SAME'`` at stride 1 and use the periodic or mirror boundary.
       input_dilation: One int, or one per axis.
       kernel_dilation: One int, or one per axis.
-      feature_group_count: Number of groups of channels that do not see each other.
+      feature_group_count: The number of groups; each output channel depends only on the input channels of its group.
       use_bias: Whether to add a bias to each output channel.
-      mask: What the kernel is multiplied by, zeros and ones or booleans that broadcast to it; where 0, the kernel has
-        no effect. One of shape ``(in_features, out_features)`` gives partial connections.
-      boundary: What padding is filled with; see :func:`cnn_jax.ops.pad`.
+      mask: Zeros and ones, or booleans, that broadcast to the kernel and multiply it. Kernel entries where the mask is
+        0 have no effect. A mask of shape ``(in_features, out_features)`` gives partial connections.
+      boundary: The values of the padding; see :func:`cnn_jax.ops.pad`.
       boundary_value: The value of ``boundary='constant'``.
-      flip_kernel: Flips the window first: convolution in the mathematician's sense.
-      rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
+      flip_kernel: Whether to flip the window first, which gives the convolution of mathematics.
+      rounding: What to do if the stride does not divide the axis: ``'strict'``, ``'floor'`` or ``'ceil'``; see
+        :func:`cnn_jax.ops.conv`.
       method: ``'auto'`` or one of ``cnn_jax.ops.METHODS``.
-      derivatives: Without effect; accepted for a release.
-      dtype: What to compute in; by default what the input and the parameters promote to.
-      param_dtype: What parameters are made as.
-      precision: As for ``jax.lax.conv_general_dilated``.
-      kernel_init: Draws the kernel, ``(*kernel_size, in_features / feature_group_count, out_features)``.
-      bias_init: Draws the bias, ``(out_features,)``.
-      conv_general_dilated: Flax's way to have the convolution computed by another function, called as ``jax.lax``'s
-        is; that one itself stands for ``method``.
-      promote_dtype: Flax's way to choose what to compute in.
-      preferred_element_type: The type of the output, and of the sums if it is wider than the inputs.
-      rngs: The source of randomness for them.
-      kernel_metadata: Metadata of the kernel's ``nnx.Param``.
-      bias_metadata: Metadata of the bias's ``nnx.Param``.
+      derivatives: Has no effect; still accepted for one release.
+      dtype: The dtype of the computation; by default the dtype that the input and the parameters promote to.
+      param_dtype: The dtype of the parameters.
+      precision: The same as in ``jax.lax.conv_general_dilated``.
+      kernel_init: Initialises the kernel, ``(*kernel_size, in_features / feature_group_count, out_features)``.
+      bias_init: Initialises the bias, ``(out_features,)``.
+      conv_general_dilated: A function that computes the convolution instead, with the signature of
+        ``jax.lax.conv_general_dilated``. If it is that function itself, ``method`` selects the computation.
+      promote_dtype: The function of Flax that selects the dtype of the computation.
+      preferred_element_type: The dtype of the output, and of the sums if it is wider than the dtype of the inputs.
+      rngs: The random number generators for the parameters.
+      kernel_metadata: The metadata of the kernel's ``nnx.Param``.
+      bias_metadata: The metadata of the bias's ``nnx.Param``.
 
     Raises:
-      UsageError: Arguments that do not fit; at a call, as :func:`cnn_jax.ops.conv`.
+      UsageError: Arguments do not fit; calls raise the errors of :func:`cnn_jax.ops.conv`.
 
     >>> layer = Conv(3, 16, kernel_size=(3, 3), boundary="mirror", rngs=nnx.Rngs(0))
     >>> layer(jnp.ones((8, 32, 32, 3))).shape
@@ -116,13 +117,13 @@ class Conv(nnx.Module):
         self.kernel_size = window
         self.kernel_shape = kernel_shape
         self.strides = per_axis("Conv", "strides", strides or 1, rank)
-        self.padding = frozen(padding)
+        self.padding = static_padding(padding)
         self.input_dilation = per_axis("Conv", "input_dilation", input_dilation or 1, rank)
         self.kernel_dilation = per_axis("Conv", "kernel_dilation", kernel_dilation or 1, rank)
         self.feature_group_count = feature_group_count
         self.use_bias = use_bias
         self.mask = nnx.data(mask)
-        # Known also where nnx.eval_shape leaves only the shape of the mask.
+        # Computed here, because under nnx.eval_shape only the shape of the mask remains.
         self.mask_entries = _entries("Conv", mask, kernel_shape)
         self.dtype = dtype
         self.param_dtype = param_dtype
@@ -142,7 +143,8 @@ class Conv(nnx.Module):
     ) -> Shaped[Array, "*batch_and_output out_features"]:
         """Convolves ``(*batch, *space, in_features)`` to ``(*batch, *output, out_features)``.
 
-        On an explicit mesh the output is split as the inputs are along their batch axis, or by ``out_sharding``.
+        On a mesh with explicit axes the output is sharded like the inputs along the batch axis, or as in
+        ``out_sharding``.
         """
         in_features = self.kernel.shape[-2] * self.feature_group_count
         check_channels("Conv", inputs, in_features, len(self.kernel_size))
@@ -177,7 +179,7 @@ class Conv(nnx.Module):
         )
 
     def _other_convolution(self, inputs: Array, kernel: Array) -> Array:
-        """The user's own function, for arguments that are checked and a boundary that is written out."""
+        """Calls the user's ``conv_general_dilated`` with checked arguments, after the boundary rule was applied."""
         padding, boundary = self._padding()
         x, kernel, batch = operands("Conv", inputs, kernel, self.feature_group_count)
         geometry = windows(
@@ -213,11 +215,13 @@ class Conv(nnx.Module):
         return y.reshape(*batch, *y.shape[1:])
 
     def _padding(self) -> tuple[Padding, str]:
-        """Padding and boundary, with Flax's two names that mean both written out."""
+        """The padding and the boundary; replaces Flax's two names that set both."""
         if not isinstance(self.padding, str) or self.padding not in _FLAX_BOUNDARIES:
             return self.padding, self.boundary
         if self.boundary != "zero":
-            raise UsageError(f"Conv: padding={self.padding!r} says the boundary; leave out boundary={self.boundary!r}")
+            raise UsageError(
+                f"Conv: padding={self.padding!r} already sets the boundary; leave out boundary={self.boundary!r}"
+            )
         reaches = dilated(self.kernel_size, self.kernel_dilation)
         return tuple(((reach - 1) // 2, reach // 2) for reach in reaches), _FLAX_BOUNDARIES[self.padding]
 
@@ -225,7 +229,7 @@ class Conv(nnx.Module):
 def check_sizes(
     name: str, in_features: int, out_features: int, kernel_size: int | Sequence[int], feature_group_count: int = 1
 ) -> tuple[int, ...]:
-    """The sizes of the window, if they and the numbers of channels make a kernel."""
+    """Checks the arguments that determine the shape of the kernel; returns the sizes of the window."""
     window = tuple(kernel_size) if isinstance(kernel_size, Sequence) else (kernel_size,)
     window = per_axis(name, "kernel_size", window, len(window))
     numbers = {"in_features": in_features, "out_features": out_features, "feature_group_count": feature_group_count}
@@ -241,7 +245,7 @@ def check_sizes(
 
 
 def check_channels(name: str, inputs: Shaped[AnyArray, "..."], in_features: int, rank: int) -> None:
-    """Raises a ``UsageError`` for inputs with another number of channels than a layer was made for."""
+    """Raises a ``UsageError`` if the inputs have another number of channels than the layer."""
     if inputs.ndim > rank and inputs.shape[-1] != in_features:
         hint = "channels come last"
         if looks_channels_first(inputs, in_features, rank):
@@ -253,7 +257,7 @@ def check_channels(name: str, inputs: Shaped[AnyArray, "..."], in_features: int,
 
 
 def _entries(name: str, mask: Shaped[AnyArray, "..."] | None, kernel_shape: tuple[int, ...]) -> int | None:
-    """How many entries of a kernel a mask lets through; None without a mask, or for one that is being traced."""
+    """The number of kernel entries where the mask is not 0; None without a mask or for a traced mask."""
     if mask is None or isinstance(mask, jax.core.Tracer):
         return None
     try:
@@ -266,7 +270,7 @@ def _entries(name: str, mask: Shaped[AnyArray, "..."] | None, kernel_shape: tupl
 
 
 def _masked(kernel: Array, mask: Shaped[AnyArray, "..."] | None) -> Array:
-    """The kernel times the mask; where that is 0 it is 0, whatever the kernel holds there."""
+    """The kernel times the mask; 0 where the mask is 0, even if the kernel is not finite there."""
     if mask is None:
         return kernel
     mask = lax.broadcast_to_rank(jnp.asarray(mask), kernel.ndim)
@@ -275,7 +279,7 @@ def _masked(kernel: Array, mask: Shaped[AnyArray, "..."] | None) -> Array:
 
 
 def _widened(preferred: DTypeLike | None, inputs: Array, kernel: Array) -> tuple[Array, Array]:
-    """Both arrays in a type that holds the preferred one of the output: their products are the same."""
+    """Both arrays in a dtype at least as wide as the preferred dtype of the output. Their products are the same."""
     if preferred is None:
         return inputs, kernel
     dtype = wider(inputs.dtype, kernel.dtype, preferred)
@@ -285,38 +289,38 @@ def _widened(preferred: DTypeLike | None, inputs: Array, kernel: Array) -> tuple
 class ConvTranspose(nnx.Module):
     """A transposed convolution with the parameters, defaults and outputs of ``nnx.ConvTranspose``.
 
-    Mind that Flax means two things by ``padding``: the names are those of the convolution that this one transposes, and
-    numbers are what is added to the input once it has been spread out by the strides. For the exact adjoint of a
-    convolution, with its own options, use :func:`cnn_jax.ops.conv_transpose`.
+    Flax gives ``padding`` two meanings. A name is the padding of the convolution that this layer transposes. A number
+    is added to the input after the input is dilated by the strides. For the exact adjoint of a convolution, with the
+    same options, use :func:`cnn_jax.ops.conv_transpose`.
 
     Args:
-      in_features: Number of input channels.
-      out_features: Number of output channels.
-      kernel_size: Sizes of the window; one int for one spatial axis.
-      strides: The factors by which the input is spread out; one int, or one per axis.
+      in_features: The number of input channels.
+      out_features: The number of output channels.
+      kernel_size: The sizes of the window; one int for one spatial axis.
+      strides: The factors by which the input is dilated; one int, or one per axis.
       padding: ``'SAME'`` (the output is ``strides`` times as large), ``'VALID'``, ``'CIRCULAR'`` (as large as
-        ``'SAME'``, and what sticks out at one end comes in at the other), an int, or one int or (low, high) pair per
-        axis.
+        ``'SAME'``; entries beyond one end are added at the other end), an int, or one int or (low, high) pair per axis.
       kernel_dilation: One int, or one per axis.
       use_bias: Whether to add a bias to each output channel.
-      mask: What the kernel is multiplied by, zeros and ones or booleans that broadcast to it; where 0, the kernel has
-        no effect.
+      mask: Zeros and ones, or booleans, that broadcast to the kernel and multiply it. Kernel entries where the mask is
+        0 have no effect.
       method: ``'auto'`` or one of ``cnn_jax.ops.METHODS``.
-      derivatives: Without effect; accepted for a release.
-      dtype: What to compute in; by default what the input and the parameters promote to.
-      param_dtype: What parameters are made as.
-      precision: As for ``jax.lax.conv_general_dilated``.
-      kernel_init: Draws the kernel, ``(*kernel_size, in_features, out_features)``.
-      bias_init: Draws the bias, ``(out_features,)``.
-      transpose_kernel: Whether the kernel is that of the convolution, ``(*kernel_size, out_features, in_features)``.
-      promote_dtype: Flax's way to choose what to compute in.
-      preferred_element_type: The type of the output, and of the sums if it is wider than the inputs.
-      rngs: The source of randomness for the parameters.
-      kernel_metadata: Metadata of the kernel's ``nnx.Param``.
-      bias_metadata: Metadata of the bias's ``nnx.Param``.
+      derivatives: Has no effect; still accepted for one release.
+      dtype: The dtype of the computation; by default the dtype that the input and the parameters promote to.
+      param_dtype: The dtype of the parameters.
+      precision: The same as in ``jax.lax.conv_general_dilated``.
+      kernel_init: Initialises the kernel, ``(*kernel_size, in_features, out_features)``.
+      bias_init: Initialises the bias, ``(out_features,)``.
+      transpose_kernel: Whether the kernel has the shape of the kernel of the convolution,
+        ``(*kernel_size, out_features, in_features)``.
+      promote_dtype: The function of Flax that selects the dtype of the computation.
+      preferred_element_type: The dtype of the output, and of the sums if it is wider than the dtype of the inputs.
+      rngs: The random number generators for the parameters.
+      kernel_metadata: The metadata of the kernel's ``nnx.Param``.
+      bias_metadata: The metadata of the bias's ``nnx.Param``.
 
     Raises:
-      UsageError: An unknown padding; at a call, as :func:`cnn_jax.ops.conv`.
+      UsageError: The padding is unknown; calls raise the errors of :func:`cnn_jax.ops.conv`.
 
     >>> ConvTranspose(16, 3, kernel_size=(4, 4), strides=2, rngs=nnx.Rngs(0))(jnp.ones((8, 7, 7, 16))).shape
     (8, 14, 14, 3)
@@ -364,7 +368,7 @@ class ConvTranspose(nnx.Module):
         self.out_features = out_features
         self.kernel_size = window
         self.strides = per_axis("ConvTranspose", "strides", strides or 1, len(window))
-        self.padding = frozen(padding)
+        self.padding = static_padding(padding)
         self.kernel_dilation = per_axis("ConvTranspose", "kernel_dilation", kernel_dilation or 1, len(window))
         self.use_bias = use_bias
         self.mask = nnx.data(mask)
@@ -381,7 +385,7 @@ class ConvTranspose(nnx.Module):
     def __call__(
         self, inputs: Shaped[AnyArray, "*batch_and_space in_features"]
     ) -> Shaped[Array, "*batch_and_output out_features"]:
-        """Convolves ``(*batch, *space, in_features)``, spread out, to ``(*batch, *output, out_features)``."""
+        """Maps ``(*batch, *space, in_features)`` to ``(*batch, *output, out_features)``."""
         in_features = self.kernel.shape[-1 if self.transpose_kernel else -2]
         check_channels("ConvTranspose", inputs, in_features, len(self.kernel_size))
         bias = None if self.bias is None else self.bias[...]
@@ -390,7 +394,7 @@ class ConvTranspose(nnx.Module):
         inputs, kernel = _widened(self.preferred_element_type, jnp.asarray(inputs), kernel)
         padding = self.window.padding
         if self.padding == "CIRCULAR":
-            # Spread out, an input that goes on for so many periods is one that goes round; the rest is in the gaps.
+            # Whole strides of circular padding are added before the dilation. The remainder consists of zeros between inputs.
             pairs = cast(Sequence[tuple[int, int]], padding)
             whole = [
                 [divmod(width, stride) for width in pair] for pair, stride in zip(pairs, self.strides, strict=True)
@@ -413,7 +417,7 @@ class ConvTranspose(nnx.Module):
 
     @property
     def window(self) -> Window:
-        """How this layer looks at its input: the strides spread that out."""
+        """The window of this layer over its input, which is dilated by the strides."""
         return transposed_window(
             self.kernel_size, self.strides, self.padding, self.kernel_dilation, self.transpose_kernel
         )

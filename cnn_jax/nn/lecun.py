@@ -1,4 +1,4 @@
-"""Layers of the first LeNets that later networks do without: partial connections, unit biases, trained subsampling."""
+"""Layers that only the early LeNets use: partial connections, biases per unit, and trained subsampling."""
 
 import math
 from collections import Counter
@@ -15,36 +15,37 @@ from jaxtyping import Array, DTypeLike, Shaped
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.nn.conv import check_channels
-from cnn_jax.nn.options import frozen
+from cnn_jax.nn.options import static_padding
 from cnn_jax.ops.arguments import AnyArray, per_axis
 from cnn_jax.ops.padding import Padding
 from cnn_jax.ops.wide import affine
 
 
 class TableConv(nnx.Module):
-    """A convolution whose output channels each see their own choice of the input channels.
+    """A convolution in which each output channel is connected to a subset of the input channels.
 
-    Its kernel has only the weights that exist, so that parameters, multiply-adds and optimiser states count them alone:
-    a mask over a full kernel (``nn.Conv(mask=...)``) gives the same outputs, but keeps weights that do nothing.
+    Its kernel contains only the weights of existing connections, and so do parameter counts, multiply-adds and
+    optimiser states. A mask over a full kernel (``nn.Conv(mask=...)``) gives the same outputs but stores weights
+    without effect.
 
     Args:
-      in_features: Number of input channels.
-      table: For every output channel, the input channels that it sees.
-      kernel_size: Sizes of the window.
+      in_features: The number of input channels.
+      table: For every output channel, the input channels that it is connected to.
+      kernel_size: The sizes of the window.
       strides: One int, or one per axis.
-      padding: As for :func:`cnn_jax.ops.conv`, as are ``boundary`` and ``boundary_value``.
-      boundary: What padding is filled with.
+      padding: The same as in :func:`cnn_jax.ops.conv`, as are ``boundary`` and ``boundary_value``.
+      boundary: The values of the padding; see :func:`cnn_jax.ops.pad`.
       boundary_value: The value of ``boundary='constant'``.
-      bias_space: The spatial sizes of the output, to give every unit a bias of its own; by default the units of a
-        channel share one.
-      dtype: What to compute in; by default what the input and the parameters promote to.
-      kernel_init: Draws the kernels of the output channels that see equally many, as those of a full convolution:
-        ``(*kernel_size, channels that they see, such outputs)``.
-      bias_init: Draws the bias, ``(*bias_space, out_features)``.
-      rngs: The source of randomness for them.
+      bias_space: The spatial sizes of the output, to give every unit its own bias. By default the units of a channel
+        share one bias.
+      dtype: The dtype of the computation; by default the dtype that the input and the parameters promote to.
+      kernel_init: Initialises the kernels of all output channels with the same number of inputs together, like the
+        kernel of a full convolution: ``(*kernel_size, inputs per output, number of such outputs)``.
+      bias_init: Initialises the bias, ``(*bias_space, out_features)``.
+      rngs: The random number generators for the parameters.
 
     Raises:
-      UsageError: A table that names no channels, or channels that are not there; at a call, as
+      UsageError: A row of the table is empty or contains channels that do not exist; calls raise the errors of
         :func:`cnn_jax.ops.conv`.
 
     References:
@@ -75,8 +76,8 @@ class TableConv(nnx.Module):
         for output, inputs in enumerate(table):
             if not inputs or not set(inputs) <= set(range(in_features)) or len(set(inputs)) < len(inputs):
                 raise UsageError(
-                    f"TableConv: output channel {output} is to see the input channels {tuple(inputs)}; "
-                    f"name at least one of 0 to {in_features - 1}, each once"
+                    f"TableConv: output channel {output} has the input channels {tuple(inputs)}; "
+                    f"give at least one of 0 to {in_features - 1}, each at most once"
                 )
         window = tuple(kernel_size)
         counts = [len(inputs) for inputs in table]
@@ -91,7 +92,7 @@ class TableConv(nnx.Module):
         self.table = tuple(tuple(inputs) for inputs in table)
         self.kernel_size = window
         self.strides = per_axis("TableConv", "strides", strides, len(window))
-        self.padding = frozen(padding)
+        self.padding = static_padding(padding)
         self.boundary = boundary
         self.boundary_value = boundary_value
         self.dtype = dtype
@@ -117,18 +118,18 @@ class TableConv(nnx.Module):
 
 
 class Subsampling(nnx.Module):
-    """LeNet's pooling: the sum of a window, times a trained coefficient, plus a trained bias, one of each per channel.
+    """LeNet's pooling: the sum of a window, times a trained coefficient, plus a trained bias, both per channel.
 
     Args:
-      features: Number of channels.
-      window_shape: Sizes of the window, which is also the strides.
-      dtype: What to compute in; by default what the input and the parameters promote to.
-      coefficient_init: Draws the coefficients, ``(features,)``; the default makes the layer an average.
-      bias_init: Draws the biases, ``(features,)``.
-      rngs: The source of randomness for the two.
+      features: The number of channels.
+      window_shape: The sizes of the window, which is also the strides.
+      dtype: The dtype of the computation; by default the dtype that the input and the parameters promote to.
+      coefficient_init: Initialises the coefficients, ``(features,)``. With the default the layer computes an average.
+      bias_init: Initialises the biases, ``(features,)``.
+      rngs: The random number generators for the parameters.
 
     Raises:
-      UsageError: At a call, inputs smaller than the window, or with other channels.
+      UsageError: In a call, the inputs are smaller than the window or have another number of channels.
 
     References:
       LeCun et al., Gradient-based learning applied to document recognition, 1998, section II.B.

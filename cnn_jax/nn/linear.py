@@ -1,4 +1,4 @@
-"""Layers after the convolutions: flattening, matrix products, LeNet-5's radial basis functions, a fixed factor."""
+"""Layers that follow the convolutions: flattening, linear layers, LeNet-5's radial basis functions, a fixed factor."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from cnn_jax.ops.wide import affine
 
 
 class Linear(nnx.Linear):
-    """``nnx.Linear`` with an error that a reader of the network understands, and right gradients in half precision.
+    """``nnx.Linear`` with a clear error for inputs of the wrong size, and accurate gradients in half precision.
 
     >>> Linear(400, 120, rngs=nnx.Rngs(0))(jnp.ones((8, 256)))
     Traceback (most recent call last):
@@ -25,7 +25,7 @@ class Linear(nnx.Linear):
     def __call__(
         self, inputs: Shaped[AnyArray, "*batch in_features"], out_sharding: Any = None
     ) -> Shaped[Array, "*batch out_features"]:
-        """Maps ``(*batch, in_features)`` to ``(*batch, out_features)``; ``out_sharding`` is that of ``nnx.Linear``."""
+        """Maps ``(*batch, in_features)`` to ``(*batch, out_features)``; for ``out_sharding`` see ``nnx.Linear``."""
         if inputs.ndim < 1 or inputs.shape[-1] != self.in_features:
             raise UsageError(
                 f"Linear: inputs of shape {inputs.shape} have {inputs.shape[-1] if inputs.ndim else 0} features, "
@@ -41,10 +41,10 @@ class Linear(nnx.Linear):
 
 
 def flatten(x: Shaped[AnyArray, "batch ..."]) -> Shaped[Array, "batch features"]:
-    """Makes one axis of all but the first, row-major, channels fastest.
+    """Flattens all axes except the first in row-major order, so that channels vary fastest.
 
     Args:
-      x: ``(N, ...)``, of any type.
+      x: ``(N, ...)``, of any dtype.
 
     Returns:
       ``(N, features)``.
@@ -56,45 +56,46 @@ def flatten(x: Shaped[AnyArray, "batch ..."]) -> Shaped[Array, "batch features"]
 
 
 class Flatten(nnx.Module):
-    """:func:`flatten` for one shape only, the one that the ``Linear`` after it was made for.
+    """:func:`flatten` that checks the input shape, which the following ``Linear`` depends on.
 
     Args:
-      input_shape: of one input, without the batch axis.
+      input_shape: The shape of one input, without the batch axis.
 
     Raises:
-      UsageError: At a call, inputs of another shape.
+      UsageError: In a call, the inputs have another shape.
 
     >>> Flatten((5, 5, 16))(jnp.ones((8, 5, 5, 16))).shape
     (8, 400)
     >>> Flatten((28, 28, 1))(jnp.ones((8, 1, 28, 28)))
     Traceback (most recent call last):
-    cnn_jax.errors.UsageError: Flatten: inputs of shape (8, 1, 28, 28) are not (batch, 28, 28, 1), ...
+    cnn_jax.errors.UsageError: Flatten: inputs of shape (8, 1, 28, 28) do not have the shape (batch, 28, 28, 1), ...
     """
 
     def __init__(self, input_shape: Sequence[int]) -> None:
         self.input_shape = tuple(input_shape)
 
     def __call__(self, inputs: Shaped[AnyArray, "..."]) -> Shaped[Array, "batch features"]:
-        """Makes one axis of all but the first."""
+        """Flattens all axes except the first."""
         if inputs.shape[1:] != self.input_shape:
             expected = ", ".join(map(str, self.input_shape))
             channels_first = inputs.shape[1:] == (self.input_shape[-1], *self.input_shape[:-1])
             raise UsageError(
-                f"Flatten: inputs of shape {inputs.shape} are not (batch, {expected}), which the next layer is for; "
+                f"Flatten: inputs of shape {inputs.shape} do not have the shape (batch, {expected}), "
+                "which the next layer expects; "
                 + (
                     "they look channels-first, use jnp.moveaxis(x, 1, -1)"
                     if channels_first
-                    else "make the network for your input_shape"
+                    else "create the network with your input_shape"
                 )
             )
         return flatten(inputs)
 
 
 class RBFOutput(nnx.Module):
-    """LeNet-5's output layer: the squared distance of the features to a fixed centre of each class.
+    """LeNet-5's output layer: the squared distance between the features and a fixed centre for each class.
 
     Args:
-      centers: ``(classes, features)``. They are kept in an ``nnx.Variable`` that is no ``nnx.Param``: not trained.
+      centers: ``(classes, features)``. They are not trained, because their ``nnx.Variable`` is not an ``nnx.Param``.
 
     References:
       LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, 1998, section II.B.
@@ -107,13 +108,14 @@ class RBFOutput(nnx.Module):
         self.centers = nnx.Variable(jnp.asarray(centers))
 
     def __call__(self, inputs: Shaped[AnyArray, "*batch features"]) -> Shaped[Array, "*batch classes"]:
-        """Maps ``(*batch, features)`` to distances ``(*batch, classes)``; the nearest class has the smallest."""
+        """Maps ``(*batch, features)`` to distances ``(*batch, classes)``; the nearest class has the smallest
+        distance."""
         dtype = wider(inputs.dtype, self.centers[...].dtype)
         return ops.rbf_output(jnp.asarray(inputs, dtype), self.centers[...].astype(dtype))
 
 
 class Scale(nnx.Module):
-    """Multiplies by a fixed number, which is not trained.
+    """Multiplies its input by a fixed number, which is not trained.
 
     Args:
       factor: The number.

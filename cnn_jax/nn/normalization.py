@@ -1,7 +1,8 @@
 """Normalisation and dropout as layers.
 
-Whether :class:`BatchNorm` and :class:`Dropout` do what they do in training is said by ``train`` at the call; else by
-the argument that Flax has for it; else by the attribute of that name, which ``model.train()`` and ``model.eval()`` set.
+:class:`BatchNorm` and :class:`Dropout` behave differently in training and evaluation. The mode is given by ``train`` in
+the call, or else by Flax's argument for it, or else by the attribute of that name, which ``model.train()`` and
+``model.eval()`` set.
 """
 
 import functools
@@ -18,42 +19,44 @@ from jaxtyping import Array, Shaped
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
-from cnn_jax.nn.options import held, released
+from cnn_jax.nn.options import original_number, static_number
 from cnn_jax.ops.arguments import AnyArray, Number, wider
 from cnn_jax.ops.dropout import check_rate
 from cnn_jax.ops.normalization import neighbourhood
 
 
 class BatchNorm(nnx.BatchNorm):
-    """``nnx.BatchNorm`` that is safe for large means and in half precision, with ``train`` as one more argument.
+    """``nnx.BatchNorm`` that is accurate for large means and in half precision, with an additional argument ``train``.
 
-    In training it normalises by the batch and moves the running statistics (``nnx.BatchStat``); otherwise it uses them.
-    Statistics, normalisation, scale and bias are computed in float32 at least, and rounded once, at the end.
+    In training it normalises by the statistics of the batch and updates the running statistics (``nnx.BatchStat``).
+    Otherwise it normalises by the running statistics. Statistics, normalisation, scale and bias are computed in at
+    least float32 and rounded once, at the end.
 
     Args:
-      num_features: Number of channels.
-      use_running_average: Whether to normalise by the running statistics; ``model.eval()`` and ``model.train()`` set
-        this attribute, and what is passed at a call goes before it.
-      axis: Where the channels are; the last axis by default.
-      momentum: The weight of the past: ``running = momentum * running + (1 - momentum) * new``. PyTorch calls
-        ``1 - momentum`` momentum. The running variance is the biased one, PyTorch's is not.
+      num_features: The number of channels.
+      use_running_average: Whether to normalise by the running statistics. ``model.eval()`` and ``model.train()`` set
+        this attribute; an argument of the call overrides it.
+      axis: The axis of the channels; the last axis by default.
+      momentum: The weight of the old statistics: ``running = momentum * running + (1 - momentum) * new``. PyTorch calls
+        ``1 - momentum`` momentum. The running variance is biased, unlike PyTorch's.
       epsilon: Added to the variance.
-      dtype: The type of the output; by default what the input, the parameters and the statistics promote to.
-      param_dtype: What parameters are made as.
+      dtype: The dtype of the output; by default the dtype that the input, the parameters and the statistics promote to.
+      param_dtype: The dtype of the parameters.
       use_bias: Whether to add a trained bias.
       use_scale: Whether to multiply by a trained scale.
-      bias_init: Draws the bias.
-      scale_init: Draws the scale.
+      bias_init: Initialises the bias.
+      scale_init: Initialises the scale.
       axis_name: Mapped axes to average the statistics over as well.
-      axis_index_groups: Groups of indices along the mapped axis, each averaged by itself.
-      use_fast_variance: Without effect: the variance is taken fast and of distances from an estimate of the mean.
-      promote_dtype: Flax's way to choose what to compute in.
-      rngs: The source of randomness for the parameters.
-      bias_metadata: Metadata of the bias's ``nnx.Param``.
-      scale_metadata: Metadata of the scale's ``nnx.Param``.
+      axis_index_groups: Groups of indices along the mapped axis; averages are taken within each group.
+      use_fast_variance: Has no effect. The variance is computed from distances from an estimate of the mean, which is
+        both fast and accurate.
+      promote_dtype: The function of Flax that selects the dtype of the computation.
+      rngs: The random number generators for the parameters.
+      bias_metadata: The metadata of the bias's ``nnx.Param``.
+      scale_metadata: The metadata of the scale's ``nnx.Param``.
 
     Raises:
-      UsageError: A momentum outside [0, 1]; at a call, another number of channels.
+      UsageError: The momentum is outside [0, 1]; in a call, the number of channels is wrong.
 
     References:
       Ioffe and Szegedy, Batch normalization, 2015.
@@ -81,18 +84,19 @@ class BatchNorm(nnx.BatchNorm):
         """Normalises ``(*batch, *space, num_features)``.
 
         Args:
-          x: The channels are the axis ``axis``.
-          use_running_average: Goes before the attribute of that name.
-          mask: Booleans that broadcast to ``x``: which entries the statistics of a batch are taken of. Over mapped axes
-            each entry counts the same; ``nnx.BatchNorm`` averages the means of devices, however many entries each has.
-          train: Goes before both.
+          x: The input, with the channels on the axis ``axis``.
+          use_running_average: Overrides the attribute of the same name.
+          mask: Booleans that broadcast to ``x`` and select the entries for the statistics of the batch. Over mapped
+            axes each entry has the same weight. ``nnx.BatchNorm`` instead averages the means of the devices, regardless
+            of their numbers of entries.
+          train: Overrides both.
         """
         scale = None if self.scale is None else self.scale[...]
         bias = None if self.bias is None else self.bias[...]
         arrays = x, self.mean[...], self.var[...], scale, bias
         with jax.numpy_dtype_promotion("standard"):
             dtype = canonicalize_dtype(*arrays, dtype=self.dtype)
-        if self.promote_dtype is not promote_dtype:  # the user's own; Flax's would round what is to be rounded once
+        if self.promote_dtype is not promote_dtype:  # a function of the user; Flax's default would round more than once
             arrays = self.promote_dtype(arrays, dtype=self.dtype)
             dtype = canonicalize_dtype(arrays[0], *arrays[3:], dtype=self.dtype)
         x, mean, variance, scale, bias = arrays
@@ -109,7 +113,7 @@ class BatchNorm(nnx.BatchNorm):
             y, mean, variance = ops.normalize_by_batch(
                 x, axis_name=self.axis_name, axis_index_groups=self.axis_index_groups, mask=mask, **options
             )
-            if 0 not in x.shape:  # no image, no statistics
+            if 0 not in x.shape:  # an empty batch has no statistics
                 self._move("mean", mean)
                 self._move("var", variance)
         else:
@@ -122,7 +126,7 @@ class BatchNorm(nnx.BatchNorm):
         moved = self.momentum * running[...] + (1 - self.momentum) * new
         try:
             running[...] = moved
-        except TraceContextError:  # it belongs to the state that this module was merged from, outside of a gradient
+        except TraceContextError:  # the variable is part of the state that was merged outside of a gradient
             setattr(self, name, running.replace(moved))
 
 
@@ -130,12 +134,13 @@ class LocalResponseNorm(nnx.Module):
     """:func:`cnn_jax.ops.local_response_norm` as a layer.
 
     Args:
-      size: The number of neighbouring channels, or, one int per spatial axis, a window of neighbouring positions.
-      alpha: At least 0; what it is divided by is the convention.
+      size: One int is the number of neighbouring channels; one int per spatial axis is a window of neighbouring
+        positions.
+      alpha: The factor of the sum of squares, at least 0; the convention determines its divisor.
       beta: The exponent.
-      k: Greater than 0.
+      k: The constant in the denominator, greater than 0.
       convention: ``'paper'`` (AlexNet), ``'torch'`` or ``'onnx'``.
-      derivatives: Without effect; accepted for a release.
+      derivatives: Has no effect; still accepted for one release.
 
     >>> LocalResponseNorm(size=5)(jnp.ones((8, 27, 27, 96))).shape
     (8, 27, 27, 96)
@@ -168,7 +173,7 @@ class LocalResponseNorm(nnx.Module):
     def __call__(
         self, inputs: Shaped[AnyArray, "*batch_and_space channels"]
     ) -> Shaped[Array, "*batch_and_space channels"]:
-        """Normalises ``(*batch, *space, C)`` by its neighbours."""
+        """Normalises ``(*batch, *space, C)`` by neighbouring entries."""
         return ops.local_response_norm(
             inputs,
             size=self.size,
@@ -181,18 +186,18 @@ class LocalResponseNorm(nnx.Module):
 
 
 class Dropout(nnx.Dropout):
-    """``nnx.Dropout`` with ``train`` as one more argument.
+    """``nnx.Dropout`` with an additional argument ``train``.
 
     Args:
-      rate: The probability of being dropped, in [0, 1].
-      broadcast_dims: Axes along which entries are dropped together; ``(1, 2)`` drops whole feature maps of images.
-      deterministic: Whether to drop nothing; ``model.eval()`` and ``model.train()`` set this attribute, and what is
-        passed at a call goes before it.
-      rng_collection: The name of the stream of random numbers, in an ``nnx.Rngs``.
-      rngs: The source of randomness where a call brings none: an ``nnx.Rngs``, or a stream of one.
+      rate: The probability that an entry is dropped, in [0, 1].
+      broadcast_dims: The axes along which entries are dropped together; ``(1, 2)`` drops whole feature maps of images.
+      deterministic: Whether to drop nothing. ``model.eval()`` and ``model.train()`` set this attribute; an argument of
+        the call overrides it.
+      rng_collection: The name of the random stream in an ``nnx.Rngs``.
+      rngs: The random number generators for calls without ``rngs``: an ``nnx.Rngs``, or a stream of one.
 
     Raises:
-      UsageError: A rate outside [0, 1]; at a call that drops, no randomness.
+      UsageError: The rate is outside [0, 1]; a call that drops entries has no random number generators.
 
     References:
       Srivastava et al., Dropout: a simple way to prevent neural networks from overfitting, 2014.
@@ -212,7 +217,7 @@ class Dropout(nnx.Dropout):
         rngs: nnx.Rngs | nnx.RngStream | None = None,
     ) -> None:
         super().__init__(
-            cast(float, held(check_rate("Dropout", rate))),
+            cast(float, static_number(check_rate("Dropout", rate))),
             broadcast_dims=(broadcast_dims,) if isinstance(broadcast_dims, int) else tuple(broadcast_dims),
             deterministic=deterministic,
             rng_collection=rng_collection,
@@ -227,13 +232,13 @@ class Dropout(nnx.Dropout):
         rngs: nnx.Rngs | nnx.RngStream | Shaped[AnyArray, "..."] | None = None,
         train: bool | None = None,
     ) -> Shaped[Array, "..."]:
-        """Drops entries, unless told not to.
+        """Drops entries in training.
 
         Args:
-          inputs: Any shape.
-          deterministic: Goes before the attribute of that name.
-          rngs: A JAX key, an ``nnx.Rngs`` or a stream of one; goes before the one of the layer.
-          train: Goes before ``deterministic`` and the attribute.
+          inputs: An array of any shape.
+          deterministic: Overrides the attribute of the same name.
+          rngs: A JAX key, an ``nnx.Rngs`` or a stream of one; overrides the generators of the layer.
+          train: Overrides ``deterministic`` and the attribute.
         """
         if self.rate == 0 or not trains(self, "deterministic", deterministic, train):
             return jnp.asarray(inputs)
@@ -242,39 +247,39 @@ class Dropout(nnx.Dropout):
         key = dropout_key(self.rngs if rngs is None else rngs, self.rng_collection)
         if key is None:
             raise UsageError(
-                "Dropout: training needs randomness; pass rngs=<a JAX key or nnx.Rngs> to the call or the layer; "
+                "Dropout: training needs random numbers; pass rngs=<a JAX key or nnx.Rngs> to the call or the layer; "
                 "to evaluate, call model.eval() or pass train=False"
             )
-        return ops.dropout(inputs, released(self.rate), key=key, broadcast_dims=self.broadcast_dims)
+        return ops.dropout(inputs, original_number(self.rate), key=key, broadcast_dims=self.broadcast_dims)
 
 
 def dropout_key(
     rngs: nnx.Rngs | nnx.RngStream | AnyArray | None, collection: str = "dropout"
 ) -> Shaped[AnyArray, "..."] | None:
-    """The JAX key in what a caller passed as ``rngs``."""
+    """Returns a JAX key from the argument ``rngs`` of a call."""
     if isinstance(rngs, nnx.Rngs):
         return rngs[collection]()
     return rngs() if isinstance(rngs, nnx.RngStream) else rngs
 
 
 def trains(layer: nnx.Module, attribute: str, given: bool | None, train: bool | None) -> bool:
-    """Whether a layer does what it does in training: ``train`` says so, else ``given``, else the layer's attribute.
+    """Whether a layer is in training mode: from ``train``, else from ``given``, else from the layer's attribute.
 
     Args:
-      layer: Has the attribute.
-      attribute: Flax's name of what is the case in evaluation: ``'deterministic'`` or ``'use_running_average'``.
-      given: What was passed under that name at the call.
-      train: What was passed as ``train``.
+      layer: The layer.
+      attribute: The attribute that is True in evaluation: ``'deterministic'`` or ``'use_running_average'``.
+      given: The argument of that name in the call.
+      train: The argument ``train`` of the call.
 
     Raises:
-      UsageError: None of the three says.
+      UsageError: None of the three is set.
     """
     if train is not None:
         return train
     evaluates = getattr(layer, attribute) if given is None else given
     if evaluates is None:
         raise UsageError(
-            f"{type(layer).__name__}: nothing says whether to train; call model.train() or model.eval(), or pass "
+            f"{type(layer).__name__}: training mode is not set; call model.train() or model.eval(), or pass "
             f"train= or {attribute}="
         )
     return not evaluates

@@ -1,4 +1,4 @@
-"""Options of layers as Flax wants static attributes to be: hashable, so that equal layers share compiled programs."""
+"""Options of layers as hashable static attributes, so that equal layers share compiled programs."""
 
 import dataclasses
 from typing import Any
@@ -8,30 +8,30 @@ from cnn_jax.ops.padding import Padding
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Held:
-    """A traced number as a static attribute: equal to itself alone, since two such numbers cannot be compared."""
+class TracedNumber:
+    """A traced number as a static attribute. It is equal only to itself, since traced numbers cannot be compared."""
 
     value: Any
 
 
-def held(number: Number) -> Number | Held:
-    """A number as an attribute of a layer.
+def static_number(number: Number) -> Number | TracedNumber:
+    """Converts a number to a static attribute of a layer.
 
-    >>> held(0.5)
+    >>> static_number(0.5)
     0.5
     """
-    return Held(number) if is_traced(number) else number
+    return TracedNumber(number) if is_traced(number) else number
 
 
-def released(number: Number | Held) -> Number:
-    """The number that :func:`held` holds."""
-    return number.value if isinstance(number, Held) else number
+def original_number(number: Number | TracedNumber) -> Number:
+    """Converts the result of :func:`static_number` back to the number."""
+    return number.value if isinstance(number, TracedNumber) else number
 
 
-def frozen(padding: Padding) -> Padding:
-    """A padding with its lists made tuples.
+def static_padding(padding: Padding) -> Padding:
+    """Converts the lists in a padding to tuples.
 
-    >>> frozen([1, [0, 2]])
+    >>> static_padding([1, [0, 2]])
     (1, (0, 2))
     """
     if isinstance(padding, str | int):

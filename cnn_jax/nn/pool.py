@@ -1,4 +1,4 @@
-"""Pools and their inverses as layers: they hold options and no parameters. Global pools are functions in ``ops``."""
+"""Pools, unpooling and upsampling as layers. They have no parameters. Global pools are functions in ``ops``."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,13 +8,13 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax import ops
 from cnn_jax.geometry import Window
-from cnn_jax.nn.options import frozen
+from cnn_jax.nn.options import static_padding
 from cnn_jax.ops.arguments import AnyArray, one_or_several, per_axis
 from cnn_jax.ops.padding import Padding
 
 
 class _Pool(nnx.Module):
-    """What all pools hold: how a window slides, and how it is differentiated."""
+    """The options that all pools share."""
 
     def __init__(
         self,
@@ -27,14 +27,14 @@ class _Pool(nnx.Module):
     ) -> None:
         name = type(self).__name__
         self.window_shape = one_or_several(name, "window_shape", window_shape)
-        self.strides = self.window_shape if strides is None else self._like_window("strides", strides)
-        self.padding = frozen(padding)
-        self.dilation = self._like_window("dilation", dilation)
+        self.strides = self.window_shape if strides is None else self._per_window_axis("strides", strides)
+        self.padding = static_padding(padding)
+        self.dilation = self._per_window_axis("dilation", dilation)
         self.rounding = rounding
         self.derivatives = derivatives
 
-    def _like_window(self, what: str, value: int | Sequence[int]) -> int | tuple[int, ...]:
-        """One number per axis of the window; where that is an int, for any number of axes, as it is written."""
+    def _per_window_axis(self, what: str, value: int | Sequence[int]) -> int | tuple[int, ...]:
+        """Checks an option that has one int per axis of the window, or one int for all axes."""
         name = type(self).__name__
         if isinstance(self.window_shape, int):
             return one_or_several(name, what, value)
@@ -49,14 +49,16 @@ class MaxPool(_Pool):
     """:func:`cnn_jax.ops.max_pool` as a layer.
 
     Args:
-      window_shape: Sizes of the window, one per spatial axis; an int is for every axis but the first and the last.
-      strides: One int, or one per axis; those of the window by default.
-      padding: As for :func:`cnn_jax.ops.max_pool`, as are the further options.
+      window_shape: The sizes of the window, one per spatial axis; one int applies to every axis except the first and
+        the last.
+      strides: One int, or one per axis; equal to the window by default.
+      padding: The same as in :func:`cnn_jax.ops.max_pool`, as are the remaining options.
       dilation: One int, or one per axis.
-      rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
+      rounding: What to do if the stride does not divide the axis: ``'strict'``, ``'floor'`` or ``'ceil'``; see
+        :func:`cnn_jax.ops.conv`.
       ties: Where the gradient goes: ``'first'``, ``'split'`` or ``'all'``.
-      return_indices: Return a pair, the maxima and where they are, as :class:`MaxUnpool` takes them.
-      derivatives: Without effect; accepted for a release.
+      return_indices: Whether to return the maxima and their positions as a pair, for :class:`MaxUnpool`.
+      derivatives: Has no effect; still accepted for one release.
 
     >>> import jax.numpy as jnp
     >>> MaxPool((3, 3), strides=2)(jnp.ones((8, 55, 55, 96))).shape
@@ -94,13 +96,15 @@ class AvgPool(_Pool):
     """:func:`cnn_jax.ops.avg_pool` as a layer.
 
     Args:
-      window_shape: Sizes of the window, one per spatial axis; an int is for every axis but the first and the last.
-      strides: One int, or one per axis; those of the window by default.
-      padding: As for :func:`cnn_jax.ops.avg_pool`, as are the further options.
-      count_include_pad: Whether padding counts in the number that a sum is divided by.
+      window_shape: The sizes of the window, one per spatial axis; one int applies to every axis except the first and
+        the last.
+      strides: One int, or one per axis; equal to the window by default.
+      padding: The same as in :func:`cnn_jax.ops.avg_pool`, as are the remaining options.
+      count_include_pad: Whether the number that a sum is divided by includes padding.
       dilation: One int, or one per axis.
-      rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
-      derivatives: Without effect; accepted for a release.
+      rounding: What to do if the stride does not divide the axis: ``'strict'``, ``'floor'`` or ``'ceil'``; see
+        :func:`cnn_jax.ops.conv`.
+      derivatives: Has no effect; still accepted for one release.
 
     >>> import jax.numpy as jnp
     >>> AvgPool((2, 2))(jnp.ones((8, 28, 28, 6))).shape
@@ -137,13 +141,15 @@ class LpPool(_Pool):
     """:func:`cnn_jax.ops.lp_pool` as a layer.
 
     Args:
-      window_shape: Sizes of the window, one per spatial axis; an int is for every axis but the first and the last.
-      strides: One int, or one per axis; those of the window by default.
-      padding: As for :func:`cnn_jax.ops.avg_pool`, as are the further options.
-      p: Which norm, at least 1.
+      window_shape: The sizes of the window, one per spatial axis; one int applies to every axis except the first and
+        the last.
+      strides: One int, or one per axis; equal to the window by default.
+      padding: The same as in :func:`cnn_jax.ops.avg_pool`, as are the remaining options.
+      p: The exponent of the norm, at least 1.
       dilation: One int, or one per axis.
-      rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
-      derivatives: Without effect; accepted for a release.
+      rounding: What to do if the stride does not divide the axis: ``'strict'``, ``'floor'`` or ``'ceil'``; see
+        :func:`cnn_jax.ops.conv`.
+      derivatives: Has no effect; still accepted for one release.
 
     >>> import jax.numpy as jnp
     >>> LpPool((2, 2), p=4)(jnp.ones((8, 28, 28, 6))).shape
@@ -180,7 +186,8 @@ class AdaptiveAvgPool(nnx.Module):
     """:func:`cnn_jax.ops.adaptive_avg_pool` as a layer.
 
     Args:
-      output_size: The number of windows, one int per spatial axis; an int is for every axis but the first and the last.
+      output_size: The number of windows, one int per spatial axis; one int applies to every axis except the first and
+        the last.
 
     >>> import jax.numpy as jnp
     >>> AdaptiveAvgPool((6, 6))(jnp.ones((8, 13, 13, 256))).shape
@@ -201,8 +208,9 @@ class AdaptiveMaxPool(nnx.Module):
     """:func:`cnn_jax.ops.adaptive_max_pool` as a layer.
 
     Args:
-      output_size: The number of windows, one int per spatial axis; an int is for every axis but the first and the last.
-      return_indices: Return a pair: what :func:`cnn_jax.ops.adaptive_max_pool` does.
+      output_size: The number of windows, one int per spatial axis; one int applies to every axis except the first and
+        the last.
+      return_indices: Whether to return the maxima and their positions as a pair.
 
     >>> import jax.numpy as jnp
     >>> AdaptiveMaxPool((6, 6))(jnp.ones((8, 13, 13, 256))).shape
@@ -219,11 +227,12 @@ class AdaptiveMaxPool(nnx.Module):
 
 
 class MaxUnpool(nnx.Module):
-    """:func:`cnn_jax.ops.max_unpool` as a layer; it takes what ``ops.max_pool(..., return_indices=True)`` gives.
+    """:func:`cnn_jax.ops.max_unpool` as a layer, for the outputs of ``ops.max_pool(..., return_indices=True)``.
 
     Args:
-      output_shape: The spatial sizes of what was pooled; an int is for every axis but the first and the last.
-      overlap: Where windows share a maximum: ``'set'`` or ``'add'``.
+      output_shape: The spatial sizes of the array that was pooled; one int applies to every axis except the first and
+        the last.
+      overlap: What to do if windows share a maximum: ``'set'`` or ``'add'``.
 
     >>> import jax.numpy as jnp
     >>> pooled, indices = ops.max_pool(jnp.ones((8, 28, 28, 6)), (2, 2), return_indices=True)
@@ -246,9 +255,9 @@ class Upsample(nnx.Module):
     """:func:`cnn_jax.ops.upsample` as a layer.
 
     Args:
-      scale: The factors, one int per spatial axis; an int is for every axis but the first and the last.
+      scale: The factors, one int per spatial axis; one int applies to every axis except the first and the last.
       method: ``'nearest'``, ``'bilinear'`` or ``'bed_of_nails'``.
-      align_corners: For ``'bilinear'``: whether the outermost entries stay at the outermost positions.
+      align_corners: Only for ``'bilinear'``: whether the outermost entries stay at the outermost positions.
 
     >>> import jax.numpy as jnp
     >>> Upsample((2, 2))(jnp.ones((8, 7, 7, 64))).shape
@@ -262,7 +271,7 @@ class Upsample(nnx.Module):
 
     @property
     def window(self) -> Window | None:
-        """That of the transposed convolution which does the same; none does where corners are aligned."""
+        """The window of the equivalent transposed convolution; None with ``align_corners``, which has no equivalent."""
         if self.align_corners:
             return None
         scales = (self.scale,) if isinstance(self.scale, int) else self.scale
@@ -275,7 +284,7 @@ class Upsample(nnx.Module):
             padding = tuple((-(-gap // 2), gap // 2) for gap in gaps)
         if not isinstance(self.scale, int):
             return Window(kernel, padding=padding, input_dilation=scales)
-        # Of any number of axes: a Window can say so of an int on both sides, but not of a pair.
+        # The number of axes is open. A Window supports this for one int on both sides, but not for a pair.
         (low, high), *_ = padding
         return Window(kernel[0], padding=low, input_dilation=self.scale) if low == high else None
 

@@ -1,4 +1,4 @@
-"""Networks as named layers, whose every intermediate can be asked for by name."""
+"""Networks as sequences of named layers, which can return every activation by name."""
 
 import inspect
 import zlib
@@ -14,30 +14,30 @@ from cnn_jax.errors import UsageError, nearest
 from cnn_jax.nn.normalization import dropout_key
 from cnn_jax.ops.arguments import AnyArray
 
-Activations = OrderedDict[str, Array]  # JAX would sort the names of a plain dict wherever it passes one on
-_EVALUATES = frozenset({"deterministic", "use_running_average"})  # keywords of Flax's layers
+Activations = OrderedDict[str, Array]  # JAX sorts the keys of a plain dict
+_EVALUATES = frozenset({"deterministic", "use_running_average"})  # Flax's keywords that are True in evaluation
 Visit = Callable[[str, Any, Any], Any]
 Join = Callable[[str, list[Any]], Any]
 
 
 class Sequence(nnx.Module):
-    """Layers one after the other, each with a name.
+    """Named layers that are applied one after the other.
 
-    A layer is any function or module of one array. Those that take a keyword ``train``, ``rngs`` or
-    ``return_activations`` are given it: the rule is to be read off the signature of the layer. Flax's own layers are
-    given ``deterministic`` and ``use_running_average``, which say the opposite of ``train``. A layer's parameters are
-    found under its name, ``model.c1.kernel``, and so is its output, in the dictionary of activations. Sequences nest,
-    and name what is inside ``'block/c1'``.
+    A layer is any function or module of one array. A layer whose signature has a keyword ``train``, ``rngs`` or
+    ``return_activations`` gets that argument. Flax's own layers get ``deterministic`` and ``use_running_average``,
+    which are the opposite of ``train``. A layer's parameters are found under its name, ``model.c1.kernel``, and so is
+    its output in the dictionary of activations. Sequences can be nested; the names of inner layers then have the form
+    ``'block/c1'``.
 
     Args:
-      layers: Name to layer, in order.
+      layers: A mapping from names to layers, in order.
 
     Attributes:
-      names: Those of the layers, in order.
-      input_shape: (height, width, channels) of the inputs it was made for, if whoever made it said so.
+      names: The names of the layers, in order.
+      input_shape: The shape (height, width, channels) of the inputs that the network was created for, if it is known.
 
     Raises:
-      UsageError: No layers, a layer that cannot be called, a name that is taken or has a slash in it.
+      UsageError: There are no layers, a layer is not callable, or a name is reserved or contains a slash.
 
     >>> import jax.numpy as jnp
     >>> from cnn_jax import nn
@@ -57,11 +57,13 @@ class Sequence(nnx.Module):
             raise UsageError("Sequence: layers is empty; give at least one named layer")
         for name, layer in layers.items():
             if not isinstance(name, str) or not name or "/" in name:
-                raise UsageError(f"Sequence: layer name {name!r} must be a text without '/', which joins nested names")
+                raise UsageError(
+                    f"Sequence: layer name {name!r} must be a string without '/', which joins nested names"
+                )
             if hasattr(type(self), name) or name == "names":
-                raise UsageError(f"Sequence: layer name {name!r} is the name of a member of Sequence; choose another")
+                raise UsageError(f"Sequence: layer name {name!r} is an attribute of Sequence; choose another name")
             if not callable(layer):
-                raise UsageError(f"Sequence: layer {name!r} is {layer!r}, which cannot be called")
+                raise UsageError(f"Sequence: layer {name!r} is {layer!r}, which is not callable")
             setattr(self, name, layer)
         self.names = tuple(layers)
 
@@ -77,19 +79,20 @@ class Sequence(nnx.Module):
 
         Args:
           x: The input of the first layer.
-          train: Whether batch statistics and dropout do what they do in training. By default that is left to the
-            layers, of which ``model.train()`` and ``model.eval()`` tell all at once; they start in training, as Flax's.
-          rngs: The randomness of dropout: a JAX key, or an ``nnx.Rngs``, from which one key is drawn. Every layer's own
-            key is that, folded with the layer's name, so that adding a layer leaves the others as they were. By default
-            each layer draws from the ``nnx.Rngs`` that it was made with.
-          return_activations: Also return what every layer made.
+          train: Whether batch normalisation and dropout are in training mode. By default the mode of the layers
+            applies, which ``model.train()`` and ``model.eval()`` set for all layers. Layers start in training mode, as
+            in Flax.
+          rngs: The random numbers of dropout: a JAX key, or an ``nnx.Rngs``, from which one key is drawn. The key of
+            each layer is this key, folded with the layer's name, so that adding a layer does not change the others. By
+            default each layer draws from the ``nnx.Rngs`` that it was created with.
+          return_activations: Whether to return the outputs of all layers as well.
 
         Returns:
-          The output of the last layer; with ``return_activations`` a pair of that and a dict from the name of each
-          layer to its output, in order.
+          The output of the last layer; with ``return_activations`` a pair of this output and a dictionary from the name
+          of each layer to its output, in order.
 
         Raises:
-          UsageError: The error of a layer, with its name.
+          UsageError: A layer raised an error; the message contains the layer's name.
         """
         key = dropout_key(rngs)
         activations: Activations = OrderedDict()
@@ -99,25 +102,25 @@ class Sequence(nnx.Module):
         return (x, activations) if return_activations else x
 
     def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
-        """Sends anything the way that an array goes; so ``cnn_jax.geometry`` follows a receptive field.
+        """Passes any value along the path of an array; ``cnn_jax.geometry`` uses this to follow receptive fields.
 
         Args:
-          x: What enters.
-          visit: ``visit(name, layer, x)`` is what becomes of it in a layer.
-          join: ``join(name, paths)`` is what becomes of several where paths meet.
+          x: The input value.
+          visit: Returns the value after a layer: ``visit(name, layer, x)``.
+          join: Returns the value where several paths meet: ``join(name, values)``.
 
         Returns:
-          What leaves.
+          The output value.
         """
         for name in self.names:
             x = visit(name, getattr(self, name), x)
         return x
 
     def layer(self, name: str) -> Callable[..., Any]:
-        """The layer that made the activation of that name.
+        """Returns the layer that produced the activation with the given name.
 
         Raises:
-          UsageError: There is none.
+          UsageError: There is no such layer.
 
         >>> import jax.numpy as jnp
         >>> Sequence({"root": jnp.sqrt}).layer("root")(4.0).item()
@@ -133,7 +136,7 @@ class Sequence(nnx.Module):
 def apply_layer(
     name: str, layer: Callable[..., Any], x: AnyArray, *, train: bool | None, key: AnyArray | None, activations: bool
 ) -> tuple[Any, Activations]:
-    """Calls a layer with the keywords it takes; returns its output and, if asked, its activations under its name."""
+    """Calls a layer with the keywords that it accepts; returns its output and, if requested, its activations."""
     takes = _keywords(layer)
     options: dict[str, Any] = {}
     if train is not None:
@@ -154,9 +157,9 @@ def apply_layer(
 
 
 def _keywords(layer: Callable[..., Any]) -> frozenset[str]:
-    """Those of the keywords that a layer's signature has."""
+    """The keywords of a sequence that a layer's signature has."""
     try:
         parameters = inspect.signature(layer).parameters
-    except ValueError:  # some built-in functions have none to read
+    except ValueError:  # some built-in functions have no signature
         return frozenset()
     return frozenset(parameters) & {"train", "rngs", "return_activations", *_EVALUATES}

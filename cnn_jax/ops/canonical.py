@@ -68,8 +68,7 @@ def windows(
 
 
 def operands(op: str, x: AnyArray, kernel: AnyArray, feature_group_count: int) -> tuple[jax.Array, jax.Array, Shape]:
-    """Checks and promotes the arrays of a convolution; returns ``x`` as ``(N, *space, C)``, the kernel, the batch
-    shape."""
+    """Checks and promotes two arrays; returns ``x`` as ``(N, *space, C)``, the kernel and the batch shape."""
     x, kernel = (
         check_array(op, "x", x, empty=True, dtypes=INEXACT),
         check_array(op, "kernel", kernel, dtypes=INEXACT),

@@ -172,8 +172,7 @@ def patches(
     input_dilation: tuple[int, ...],
     kernel_dilation: tuple[int, ...],
 ) -> Shaped[Array, "batch *output taps channels"]:
-    """The windows of canonical arguments, as one strided slice per window entry. The transpose of each slice is a
-    pad."""
+    """The windows of canonical arguments: one strided slice per window entry, whose transpose is a pad."""
     x = spread(x, input_dilation)
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
     reach = [(size - 1) * rate for size, rate in zip(window, kernel_dilation, strict=True)]

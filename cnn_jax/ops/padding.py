@@ -302,7 +302,7 @@ def pad(
     pairs = tuple(pair("pad", width, 0, 0, 1) for width in widths)
     for size, (low, high) in zip(x.shape[x.ndim - 1 - len(pairs) :], pairs, strict=False):
         if size + low + high < 1:
-            raise UsageError(f"pad: widths ({low}, {high}) leave nothing of an axis of size {size}; crop less")
+            raise UsageError(f"pad: widths ({low}, {high}) crop all of an axis of size {size}; crop less")
     return extend(x, pairs, boundary=boundary, boundary_value=boundary_value)
 
 

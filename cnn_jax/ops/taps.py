@@ -81,8 +81,7 @@ def taps(x: Shaped[Array, "..."], axes: Axes, fill: float) -> list[Shaped[Array,
 
 
 def padded(x: Shaped[Array, "..."], axes: Axes, fill: float) -> Shaped[Array, "..."]:
-    """``x``, padded and cropped to range from the first entry of the first window to the last entry of the last
-    window."""
+    """Pads and crops ``x`` to range from the first entry of the first window to the last entry of the last window."""
     sizes = [(axis.out - 1) * axis.stride + (axis.window - 1) * axis.dilation + 1 for axis in axes]
     return _fit(x, axes, [axis.low for axis in axes], sizes, fill)
 

@@ -160,7 +160,7 @@ def test_options_of_our_own_reach_the_op():
 def test_bad_layers():
     with pytest.raises(UsageError, match="feature_group_count=2 must divide in_features=3 and out_features=4"):
         nn.Conv(3, 4, (3, 3), feature_group_count=2, rngs=nnx.Rngs(0))
-    with pytest.raises(UsageError, match="padding='CIRCULAR' says the boundary"):
+    with pytest.raises(UsageError, match="padding='CIRCULAR' already sets the boundary"):
         nn.Conv(3, 4, (3, 3), padding="CIRCULAR", boundary="mirror", rngs=nnx.Rngs(0))(jnp.ones((5, 5, 3)))
     with pytest.raises(UsageError, match="ConvTranspose: unknown padding='REFLECT'"):
         nn.ConvTranspose(3, 4, (3, 3), padding="REFLECT", rngs=nnx.Rngs(0))

@@ -101,9 +101,9 @@ def test_tree_mode():
 
 BAD = {
     "no layers": (lambda: nn.Sequence({}), "layers is empty"),
-    "slash": (lambda: nn.Sequence({"a/b": jnp.tanh}), "layer name 'a/b' must be a text without '/'"),
-    "taken": (lambda: nn.Sequence({"layer": jnp.tanh}), "layer name 'layer' is the name of a member"),
-    "not callable": (lambda: nn.Sequence({"a": 3}), "layer 'a' is 3, which cannot be called"),
+    "slash": (lambda: nn.Sequence({"a/b": jnp.tanh}), "layer name 'a/b' must be a string without '/'"),
+    "taken": (lambda: nn.Sequence({"layer": jnp.tanh}), "layer name 'layer' is an attribute of Sequence"),
+    "not callable": (lambda: nn.Sequence({"a": 3}), "layer 'a' is 3, which is not callable"),
     "unknown layer": (
         lambda: nn.Sequence({"conv": jnp.tanh}).layer("con"),
         "no layer is called 'con'; did you mean 'conv'",
@@ -115,13 +115,13 @@ BAD = {
     ),
     "shortcut": (
         lambda: nn.Residual({"a": nn.Conv(1, 2, (1, 1), rngs=nnx.Rngs(0))})(X),
-        "the branch makes (2, 8, 8, 2), but the shortcut (2, 8, 8, 1)",
+        "the branch gives (2, 8, 8, 2), but the shortcut gives (2, 8, 8, 1)",
     ),
     "branches": (
         lambda: nn.Parallel({"a": jnp.tanh, "b": nn.MaxPool((2, 2))})(X),
         "branches differ in more than channels",
     ),
-    "dropout without key": (lambda: nn.Dropout(0.5)(X, train=True), "Dropout: training needs randomness; pass rngs="),
+    "dropout without key": (lambda: nn.Dropout(0.5)(X, train=True), "Dropout: training needs random numbers; pass rngs="),
     "dropout rate": (lambda: nn.Dropout(1.5), "Dropout: rate=1.5 must be a number in [0, 1]"),
     "norm channels": (lambda: nn.BatchNorm(4, rngs=nnx.Rngs(0))(X), "inputs of shape (2, 8, 8, 1) have 1 channels"),
     "norm momentum": (lambda: nn.BatchNorm(4, momentum=2, rngs=nnx.Rngs(0)), "momentum=2 must be between 0 and 1"),

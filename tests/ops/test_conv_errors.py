@@ -66,7 +66,7 @@ BAD = [
     ("stride 0", conv(strides=0), "strides=0 must be at least 1 on every axis, got 0"),
     ("stride -1", conv(strides=(1, -1)), "strides=(1, -1) must be at least 1 on every axis, got -1"),
     ("three strides", conv(strides=(1, 1, 1)), "strides=(1, 1, 1) has 3 entries for 2 spatial axes; give one int, or 2"),
-    ("stride True", conv(strides=True), "strides must be made of Python ints, known before compiling; got True"),
+    ("stride True", conv(strides=True), "strides must consist of Python ints that are known at compile time; got True"),
     ("dilation 0", conv(kernel_dilation=0), "kernel_dilation=0 must be at least 1 on every axis, got 0"),
     ("dilations", conv(kernel_dilation=(2,)), "kernel_dilation=(2,) has 1 entries for 2 spatial axes"),
     ("input dilation 0", conv(input_dilation=(1, 0)), "input_dilation=(1, 0) must be at least 1 on every axis, got 0"),
@@ -90,7 +90,7 @@ BAD = [
     ("three paddings", conv(padding=(1, 1, 1)), "padding=(1, 1, 1) has 3 entries for 2 spatial axes; give one per axis"),
     ("bare pair", conv(x=(9, 3), kernel=(3, 3, 4), padding=(1, 2)), "padding=(1, 2) has 2 entries for 1 spatial axes; write ((1, 2),)"),
     ("triple", conv(padding=[(1, 1, 1), 0]), "padding (1, 1, 1) of one axis has 3 numbers; write (low, high)"),
-    ("idle value", conv(boundary_value=1.0), "boundary_value=1.0 means nothing to boundary='zero'; use boundary='constant'"),
+    ("idle value", conv(boundary_value=1.0), "boundary_value=1.0 has no effect with boundary='zero'; use boundary='constant'"),
     ("precision", conv(precision="hihg"), "conv: unknown precision='hihg'; did you mean 'high'"),
     # strict rounding
     ("strict", conv(x=(10, 10, 3), strides=2, rounding="strict"), "stride 2 does not divide (10 - 5) on spatial axis 0 (input 10 padded by 0 and 0, kernel 5): 1 left over; pad by 1 more, crop 1, or use rounding='floor'"),
@@ -110,8 +110,8 @@ BAD = [
     ("mask shape", conv(mask=np.ones((4, 3), bool)), "mask of shape (4, 3) does not broadcast to kernel (5, 5, 3, 4); use (C_in, C_out)"),
     ("mask dtype", conv(mask=np.ones((3, 4))), "mask has dtype float32, but must be bool; write mask != 0"),
     # transposed
-    ("transposed channels", transpose(y=(2, 4, 4, 3)), "conv_transpose: y of shape (2, 4, 4, 3) has 3 channels, but kernel (3, 3, 2, 4) made 4 features"),
-    ("transposed window", transpose(y=(2, 9, 9, 3), kernel=(3, 3, 2, 4)), "made 4 features; y is (*batch, *space, channels)"),
+    ("transposed channels", transpose(y=(2, 4, 4, 3)), "conv_transpose: y of shape (2, 4, 4, 3) has 3 channels, but kernel (3, 3, 2, 4) has 4 features"),
+    ("transposed window", transpose(y=(2, 9, 9, 3), kernel=(3, 3, 2, 4)), "has 4 features; y is (*batch, *space, channels)"),
     ("transposed IOHW", transpose(y=(2, 4, 4, 16), kernel=(16, 8, 3, 3)), "kernel looks channels-first, use kernel.transpose(2, 3, 1, 0)"),
     ("transposed NCHW", transpose(y=(2, 4, 8, 8)), "y looks channels-first, use jnp.moveaxis(y, -3, -1)"),
     ("transposed rank", transpose(y=(4, 4)), "y of shape (4, 4) has 2 axes"),
@@ -127,7 +127,7 @@ BAD = [
     ("depthwise OIHW", lambda: ops.depthwise_conv(ones(9, 9, 4), ones(4, 1, 3, 3)), "kernel looks channels-first, use kernel.transpose(2, 3, 0, 1)"),
     ("depthwise rank", lambda: ops.depthwise_conv(ones(9, 4), ones(3, 3, 3, 1)), "depthwise_conv: x of shape (9, 4) has 2 axes"),
     ("depthwise NCHW", lambda: ops.depthwise_conv(ones(3, 9, 9), ones(3, 3, 3, 1)), "x looks channels-first, use jnp.moveaxis(x, -3, -1)"),
-    ("separable", lambda: ops.separable_conv(ones(9, 9, 4), ones(3, 3, 4, 2), ones(4, 6)), "separable_conv: pointwise_kernel of shape (4, 6) must be (8, C_out), because depthwise_kernel of shape (3, 3, 4, 2) makes 8 features"),
+    ("separable", lambda: ops.separable_conv(ones(9, 9, 4), ones(3, 3, 4, 2), ones(4, 6)), "separable_conv: pointwise_kernel of shape (4, 6) must be (8, C_out), because depthwise_kernel of shape (3, 3, 4, 2) gives 8 features"),
     ("local output", lambda: ops.conv_local(ones(9, 9, 4), ones(8, 7, 3, 3, 4, 2)), "conv_local: kernel of shape (8, 7, 3, 3, 4, 2) is for an output of (8, 7), but x of shape (9, 9, 4) gives (7, 7)"),
     ("local axes", lambda: ops.conv_local(ones(9, 9, 4), ones(7, 7, 3, 4, 2)), "kernel of shape (7, 7, 3, 4, 2) has 5 axes, but must be (*output, *window, C_in / feature_group_count, C_out)"),
     ("local channels", lambda: ops.conv_local(ones(9, 9, 3), ones(7, 7, 3, 3, 4, 2)), "has 3 channels, but kernel (7, 7, 3, 3, 4, 2) with feature_group_count=1 takes 4"),
@@ -141,7 +141,7 @@ BAD = [
     ("tune option", lambda: ops.tune((9, 9, 3), (3, 3, 3, 4), stride=2), "tune: conv has no option 'stride'; did you mean 'strides'"),
     ("pad boundary", lambda: ops.pad(ones(4, 1), [1], boundary="mirrored"), "pad: unknown boundary='mirrored'; did you mean 'mirror'?"),
     ("pad widths", lambda: ops.pad(ones(4, 1), [1, 1]), "pad: 2 widths, but x of shape (4, 1) has only 1 axes before its channels"),
-    ("pad crop", lambda: ops.pad(ones(4, 1), [(-3, -1)]), "pad: widths (-3, -1) leave nothing of an axis of size 4"),
+    ("pad crop", lambda: ops.pad(ones(4, 1), [(-3, -1)]), "pad: widths (-3, -1) crop all of an axis of size 4"),
 ]
 # fmt: on
 
@@ -167,9 +167,9 @@ def test_bad_call(call, message):
         (lambda: check_number("conv", "boundary_value", np.ones(2)), "must be a number"),
         (
             lambda: pair("conv", None, 5, 3, 1),
-            "padding=None is no padding of an axis; use a name such as 'SAME', an int, or",
+            "padding=None is not a valid padding for an axis; use a name such as 'SAME', an int, or",
         ),
-        (lambda: pair("conv", 0.5, 5, 3, 1), "padding=0.5 is no padding of an axis"),
+        (lambda: pair("conv", 0.5, 5, 3, 1), "padding=0.5 is not a valid padding for an axis"),
         (lambda: check_rank("separable_conv", ones(3), "(*window, C, multiplier)", name="kernel"), "has no window"),
     ],
 )
@@ -181,5 +181,5 @@ def test_bad_types(call, message):
 
 
 def test_a_traced_option_is_rejected():
-    with pytest.raises(UsageError, match="conv: strides must be made of Python ints, known before compiling"):
+    with pytest.raises(UsageError, match="conv: strides must consist of Python ints that are known at compile time"):
         jax.jit(lambda stride: integer("conv", "strides", stride))(1)

@@ -17,11 +17,11 @@ POOLED = jnp.ones((2, 3, 3, 3))
 CASES = {
     "window for no spatial axis": (
         lambda: ops.max_pool(X[0, 0], 2),
-        "max_pool: window=2 is for every spatial axis of (N, *space, C), .* shape (6, 3) has 2 axes; write window=(2,)",
+        "max_pool: window=2 applies to every spatial axis of (N, *space, C), .* shape (6, 3) has 2 axes; write window=(2,)",
     ),
     "window empty": (lambda: ops.avg_pool(X, ()), "avg_pool: window=() must have one int per spatial axis"),
     "window below 1": (lambda: ops.max_pool(X, (0, 2)), "max_pool: window=(0, 2) must be at least 1"),
-    "window not whole": (lambda: ops.max_pool(X, (True, 2)), "max_pool: window must be made of Python ints"),
+    "window not whole": (lambda: ops.max_pool(X, (True, 2)), "max_pool: window must consist of Python ints"),
     "window too large": (lambda: ops.max_pool(X, (7, 7)), "max_pool: window 7x7 does not fit input 6x6 .*pad by"),
     "dilated too large": (
         lambda: ops.max_pool(X, (3, 3), dilation=3),
@@ -50,11 +50,11 @@ CASES = {
     ),
     "padding alone": (
         lambda: ops.max_pool(X, (2, 2), padding=2),
-        "window 0 of spatial axis 0 (size 6) sees nothing but pad",
+        "window 0 of spatial axis 0 (size 6) contains only pad",
     ),
     "padding alone, not counted": (
         lambda: ops.avg_pool(X, (2, 2), padding=2, count_include_pad=False),
-        "avg_pool: window 0 of spatial axis 0 (size 6) sees nothing but padding; padding=2 must be less than window 2",
+        "avg_pool: window 0 of spatial axis 0 (size 6) contains only padding; padding=2 must be less than window 2",
     ),
     "rounding name": (
         lambda: ops.max_pool(X, (2, 2), rounding="ceiling"),
@@ -75,18 +75,18 @@ CASES = {
         lambda: ops.adaptive_avg_pool(X, (0, 2)),
         "adaptive_avg_pool: output_size=(0, 2) must be at least 1",
     ),
-    "output size an int": (lambda: ops.adaptive_max_pool(X[0, 0], 3), "output_size=3 is for every spatial axis of"),
-    "scale an int": (lambda: ops.upsample(X[0, 0], 2), "upsample: scale=2 is for every spatial axis of"),
+    "output size an int": (lambda: ops.adaptive_max_pool(X[0, 0], 3), "output_size=3 applies to every spatial axis of"),
+    "scale an int": (lambda: ops.upsample(X[0, 0], 2), "upsample: scale=2 applies to every spatial axis of"),
     "unpooled to an int": (lambda: ops.max_unpool(X[0, 0], INDICES[0, 0], 6), "output_shape=6 is for every spatial"),
     "nothing to pool": (
         lambda: ops.global_avg_pool(X[0, 0]),
-        "global_avg_pool: x of shape (6, 3) has no space to pool",
+        "global_avg_pool: x of shape (6, 3) has no spatial axes to pool",
     ),
     "indices of another shape": (
         lambda: ops.max_unpool(POOLED, INDICES[..., :1], (6, 6)),
-        "max_unpool: indices of shape (2, 3, 3, 1) and dtype int32 do not belong to y of shape (2, 3, 3, 3)",
+        "max_unpool: indices of shape (2, 3, 3, 1) and dtype int32 do not match y of shape (2, 3, 3, 3)",
     ),
-    "indices not whole": (lambda: ops.max_unpool(POOLED, POOLED, (6, 6)), "indices of .* dtype float32 do not belong"),
+    "indices not whole": (lambda: ops.max_unpool(POOLED, POOLED, (6, 6)), "indices of .* dtype float32 do not match"),
     "indices too large": (lambda: ops.max_unpool(POOLED, INDICES + 36, (6, 6)), "indices run from 36 to 36, .*0 to 35"),
     "indices negative": (lambda: ops.max_unpool(POOLED, INDICES - 1, (6, 6)), "indices run from -1 to -1"),
     "overlap name": (
@@ -97,7 +97,10 @@ CASES = {
         lambda: ops.upsample(X, (2, 2), method="linear"),
         "upsample: unknown method='linear'; .*'bilinear'",
     ),
-    "corners of nearest": (lambda: ops.upsample(X, (2, 2), align_corners=True), "align_corners=True means nothing to"),
+    "corners of nearest": (
+        lambda: ops.upsample(X, (2, 2), align_corners=True),
+        "align_corners=True has no effect with",
+    ),
     "scale 0": (lambda: ops.upsample(X, (2, 0)), "upsample: scale=(2, 0) must be at least 1"),
     "relu rule": (lambda: ops.relu(X, rule="guide"), "relu: unknown rule='guide'; did you mean 'guided'"),
     "lrn convention": (
@@ -138,7 +141,7 @@ CASES = {
     ),
     "no maps to drop": (
         lambda: ops.spatial_dropout(X[0, 0], 0.5, key=KEY),
-        "spatial_dropout: x of shape (6, 3) has no space",
+        "spatial_dropout: x of shape (6, 3) has no spatial axes",
     ),
     "lrn window": (lambda: ops.local_response_norm(X, size=()), "local_response_norm: size=() must be one int for"),
     "centers": (
