@@ -1,8 +1,8 @@
-"""The named kernels of image processing, as arrays, and their application to every channel of an image.
+"""The standard kernels of image processing as arrays, and a function that applies them to every channel of an image.
 
 All kernels are written for correlation, which is what ``cnn_jax.ops.conv`` computes: a derivative along an axis is
-positive where the input grows along that axis. They have a window and no channels; :func:`apply` filters each channel,
-and ``kernel[..., None, None]`` is the kernel of one channel and one feature for ``ops.conv``.
+positive where the input grows along that axis. The kernels have no channel axes. :func:`apply` filters each channel.
+``kernel[..., None, None]`` is a kernel for ``ops.conv`` with one channel and one feature.
 """
 
 from cnn_jax.filters.apply import apply

@@ -20,20 +20,20 @@ def apply(
     boundary: str = "mirror",
     flip_kernel: bool = False,
 ) -> Shaped[Array, "*batch_and_output channels"]:
-    """Filters each channel of an input with the same kernel; by default keeps its size.
+    """Filters each channel of an input with the same kernel; by default the spatial sizes stay the same.
 
     Args:
       x: ``(*batch, *space, C)``.
-      kernel: ``(*window,)``, without channels; its rank is the number of spatial axes.
-      strides: This and all further options are those of :func:`cnn_jax.ops.conv`. The default boundary continues the
-        picture by its mirror image, which invents no edges. Wide kernels may be applied by FFT on a CPU, as ``method``
-        says there: a NaN or infinity then reaches the whole channel.
+      kernel: ``(*window,)``, without channel axes; its rank is the number of spatial axes.
+      strides: This and all remaining options have the same meaning as in :func:`cnn_jax.ops.conv`. The default boundary
+        mirrors the image, which adds no edges. On a CPU, large kernels may be applied by FFT (see ``method``); a NaN or
+        infinity then affects the whole channel.
 
     Returns:
       ``(*batch, *output, C)``.
 
     Raises:
-      UsageError: The kernel has no axes, or as :func:`cnn_jax.ops.conv`.
+      UsageError: The kernel has no axes; see also :func:`cnn_jax.ops.conv`.
 
     >>> from cnn_jax import filters
     >>> photograph = jnp.ones((48, 64, 3))

@@ -1,4 +1,4 @@
-"""Kernels that differentiate (their entries add to 0): edges, lines and blobs."""
+"""Kernels that differentiate, for edges, lines and blobs. Their entries sum to 0."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,16 +20,17 @@ def prewitt(*, axis: int, rank: int = 2, normalized: bool = False, dtype: DTypeL
     """The central difference along an axis, averaged over the others by ``1 1 1`` (Prewitt, 1970).
 
     Args:
-      axis: The axis to differentiate by; with ``rank=2``, 1 finds vertical edges and 0 horizontal ones.
-      rank: Number of axes.
-      normalized: Divides so that a slope of 1 per pixel gives 1; by default the usual integers.
-      dtype: Of the result.
+      axis: The axis of the derivative; with ``rank=2``, 1 finds vertical edges and 0 finds horizontal edges.
+      rank: The number of axes.
+      normalized: Whether to scale the kernel so that a slope of 1 per pixel gives 1. By default the entries are the
+        usual integers.
+      dtype: The dtype of the result.
 
     Returns:
-      ``(3,) * rank``.
+      An array of shape ``(3,) * rank``.
 
     Raises:
-      UsageError: ``axis`` not in ``[-rank, rank)``, or ``rank`` below 1.
+      UsageError: ``axis`` is not in ``[-rank, rank)``, or ``rank`` is below 1.
 
     >>> prewitt(axis=1)
     Array([[-1.,  0.,  1.],
@@ -43,16 +44,16 @@ def sobel(*, axis: int, rank: int = 2, normalized: bool = False, dtype: DTypeLik
     """The central difference along an axis, averaged over the others by ``1 2 1`` (Sobel and Feldman, 1968).
 
     Args:
-      axis: As for :func:`prewitt`, like every argument here.
-      rank: Number of axes.
-      normalized: Divides so that a slope of 1 per pixel gives 1.
-      dtype: Of the result.
+      axis: The axis of the derivative; with ``rank=2``, 1 finds vertical edges and 0 finds horizontal edges.
+      rank: The number of axes.
+      normalized: Whether to scale the kernel so that a slope of 1 per pixel gives 1.
+      dtype: The dtype of the result.
 
     Returns:
-      ``(3,) * rank``.
+      An array of shape ``(3,) * rank``.
 
     Raises:
-      UsageError: As :func:`prewitt`.
+      UsageError: See :func:`prewitt`.
 
     >>> sobel(axis=0)
     Array([[-1., -2., -1.],
@@ -66,16 +67,16 @@ def scharr(*, axis: int, rank: int = 2, normalized: bool = False, dtype: DTypeLi
     """The central difference along an axis, averaged over the others by ``3 10 3``: nearly isotropic (Scharr, 2000).
 
     Args:
-      axis: As for :func:`prewitt`, like every argument here.
-      rank: Number of axes.
-      normalized: Divides so that a slope of 1 per pixel gives 1.
-      dtype: Of the result.
+      axis: The axis of the derivative; with ``rank=2``, 1 finds vertical edges and 0 finds horizontal edges.
+      rank: The number of axes.
+      normalized: Whether to scale the kernel so that a slope of 1 per pixel gives 1.
+      dtype: The dtype of the result.
 
     Returns:
-      ``(3,) * rank``.
+      An array of shape ``(3,) * rank``.
 
     Raises:
-      UsageError: As :func:`prewitt`.
+      UsageError: See :func:`prewitt`.
 
     >>> scharr(axis=1)[1]
     Array([-10.,   0.,  10.], dtype=float32)
@@ -88,7 +89,7 @@ def _smoothed_difference(
 ) -> Array:
     rank, axis = at_least(op, "rank", rank, 1), integer(f"filters.{op}", "axis", axis)
     if not -rank <= axis < rank:
-        raise UsageError(f"filters.{op}: axis={axis} is none of the {rank} axes; use {-rank} to {rank - 1}")
+        raise UsageError(f"filters.{op}: axis={axis} is not one of the {rank} axes; use {-rank} to {rank - 1}")
     rows = [np.array(average, float)] * rank
     rows[axis] = np.array([-1.0, 0.0, 1.0])
     kernel = outer(rows) + 0.0  # + 0.0 turns -0.0 into 0.0
@@ -96,14 +97,14 @@ def _smoothed_difference(
 
 
 def line(angle: int, *, dtype: DTypeLike = float) -> Float[Array, "3 3"]:
-    """The four 3x3 detectors of lines one pixel wide.
+    """A 3x3 detector of lines that are one pixel wide.
 
     Args:
-      angle: Direction of the line in degrees, counter-clockwise from the horizontal: 0, 45, 90 or 135.
-      dtype: Of the result.
+      angle: The direction of the line in degrees, counter-clockwise from the horizontal: 0, 45, 90 or 135.
+      dtype: The dtype of the result.
 
     Raises:
-      UsageError: Any other angle.
+      UsageError: The angle is not one of the four.
 
     >>> line(45)
     Array([[-1., -1.,  2.],
@@ -118,19 +119,19 @@ def line(angle: int, *, dtype: DTypeLike = float) -> Float[Array, "3 3"]:
 def laplacian(*, rank: int = 2, neighbours: str = "axes", dtype: DTypeLike = float) -> Float[Array, "..."]:
     """The sum of the second differences: positive in valleys, negative on peaks, like the Laplace operator.
 
-    Lectures often print its negative, ``-1 2 -1``.
+    Textbooks often show its negative, ``-1 2 -1``.
 
     Args:
-      rank: Number of axes; ``rank=1`` is ``1 -2 1``.
-      neighbours: ``'axes'`` compares with the ``2 * rank`` neighbours along the axes; ``'all'`` also with the diagonal
-        ones, which for ``rank=2`` is three times the Laplace operator.
-      dtype: Of the result.
+      rank: The number of axes; ``rank=1`` is ``1 -2 1``.
+      neighbours: ``'axes'`` uses the ``2 * rank`` neighbours along the axes. ``'all'`` also uses the diagonal
+        neighbours, which for ``rank=2`` gives three times the Laplace operator.
+      dtype: The dtype of the result.
 
     Returns:
-      ``(3,) * rank``.
+      An array of shape ``(3,) * rank``.
 
     Raises:
-      UsageError: ``rank`` below 1, or unknown ``neighbours``.
+      UsageError: ``rank`` is below 1, or ``neighbours`` is unknown.
 
     >>> laplacian()
     Array([[ 0.,  1.,  0.],
@@ -150,20 +151,21 @@ def laplacian_of_gaussian(
 ) -> Float[Array, "..."]:
     """The Laplacian of a normalised Gaussian, sampled: ``(r**2 / sigma**4 - rank / sigma**2) * gaussian(r)``.
 
-    The mean is subtracted, so that a constant gives exactly nothing in spite of the cut at ``radius`` (Marr and
+    The mean is subtracted, so that a constant input gives exactly 0 despite the truncation at ``radius`` (Marr and
     Hildreth, 1980). With ``rank=1`` it is the second derivative of a Gaussian.
 
     Args:
-      sigma: Standard deviation in pixels, above 0; from about 1 the samples are true to the function.
-      radius: The window is ``2 * radius + 1`` wide; by default ``4 * sigma``, rounded.
-      rank: Number of axes.
-      dtype: Of the result.
+      sigma: The standard deviation in pixels, above 0. From about 1 on, the samples represent the function well.
+      radius: The radius of the window in pixels; its width is ``2 * radius + 1``. The default is ``4 * sigma``,
+        rounded.
+      rank: The number of axes.
+      dtype: The dtype of the result.
 
     Returns:
-      ``(2 * radius + 1,) * rank``; negative in the centre.
+      An array of shape ``(2 * radius + 1,) * rank``; it is negative in the centre.
 
     Raises:
-      UsageError: ``sigma`` not above 0, ``radius`` below 0, ``rank`` below 1.
+      UsageError: ``sigma`` is not above 0, ``radius`` is below 0, or ``rank`` is below 1.
 
     >>> laplacian_of_gaussian(2).shape
     (17, 17)
@@ -181,20 +183,21 @@ def laplacian_of_gaussian_section(
 ) -> Float[Array, " width"]:
     """A section through the two-dimensional Mexican hat: ``(1 - i**2 / (2 sigma**2)) exp(-i**2 / (2 sigma**2))``.
 
-    Often given as the one-dimensional Laplacian of a Gaussian, which it is not: that one, up to sign and scale, has
-    ``1 - i**2 / sigma**2`` and is :func:`laplacian_of_gaussian` with ``rank=1``. This one is positive in the centre,
-    has height 1 before the mean is subtracted, and crosses zero further out.
+    It is often called the one-dimensional Laplacian of a Gaussian, but that has the factor ``1 - i**2 / sigma**2`` (up
+    to sign and scale) and is :func:`laplacian_of_gaussian` with ``rank=1``. The section is positive in the centre, has
+    height 1 before the mean is subtracted, and crosses zero further out.
 
     Args:
-      sigma: Standard deviation in pixels, above 0.
-      radius: The window is ``2 * radius + 1`` wide; by default ``4 * sigma``, rounded.
-      dtype: Of the result.
+      sigma: The standard deviation in pixels, above 0.
+      radius: The radius of the window in pixels; its width is ``2 * radius + 1``. The default is ``4 * sigma``,
+        rounded.
+      dtype: The dtype of the result.
 
     Returns:
-      ``(2 * radius + 1,)``, entries adding to 0.
+      An array of shape ``(2 * radius + 1,)``, whose entries sum to 0.
 
     Raises:
-      UsageError: ``sigma`` not above 0, or ``radius`` below 0.
+      UsageError: ``sigma`` is not above 0, or ``radius`` is below 0.
 
     >>> [round(float(weight), 4) for weight in laplacian_of_gaussian_section(1)[4:]]
     [0.8607, 0.164, -0.2746, -0.1781, -0.1416]

@@ -1,4 +1,4 @@
-"""Kernels that average (their entries add to 1), and the one that undoes a little of it."""
+"""Kernels that average, and a sharpening kernel. Their entries sum to 1."""
 
 import functools
 import math
@@ -12,18 +12,18 @@ from cnn_jax.ops.arguments import integer
 
 
 def box(size: int, *, rank: int = 2, dtype: DTypeLike = float) -> Float[Array, "..."]:
-    """The plain average over a window.
+    """The average over a window, with equal weights.
 
     Args:
-      size: Width of the window on each axis, at least 1.
-      rank: Number of axes.
-      dtype: Of the result; by default JAX's default float.
+      size: The width of the window on each axis, at least 1.
+      rank: The number of axes.
+      dtype: The dtype of the result; by default JAX's default float dtype.
 
     Returns:
-      ``(size,) * rank``, all entries equal.
+      An array of shape ``(size,) * rank`` with equal entries.
 
     Raises:
-      UsageError: ``size`` or ``rank`` below 1.
+      UsageError: ``size`` or ``rank`` is below 1.
 
     >>> box(4, rank=1)
     Array([0.25, 0.25, 0.25, 0.25], dtype=float32)
@@ -33,18 +33,18 @@ def box(size: int, *, rank: int = 2, dtype: DTypeLike = float) -> Float[Array, "
 
 
 def binomial(size: int, *, rank: int = 2, dtype: DTypeLike = float) -> Float[Array, "..."]:
-    """Pascal's triangle: the smallest kernels that look like a Gaussian, with exact binary fractions.
+    """Binomial coefficients, divided by their sum: small approximations of a Gaussian with exact binary fractions.
 
     Args:
-      size: Width of the window on each axis, at least 1; the variance per axis is ``(size - 1) / 4``.
-      rank: Number of axes.
-      dtype: Of the result.
+      size: The width of the window on each axis, at least 1; the variance per axis is ``(size - 1) / 4``.
+      rank: The number of axes.
+      dtype: The dtype of the result.
 
     Returns:
-      ``(size,) * rank``.
+      An array of shape ``(size,) * rank``.
 
     Raises:
-      UsageError: ``size`` or ``rank`` below 1.
+      UsageError: ``size`` or ``rank`` is below 1.
 
     >>> 16 * binomial(3)
     Array([[1., 2., 1.],
@@ -62,16 +62,17 @@ def gaussian(
     """Samples of a Gaussian, ``exp(-r**2 / (2 sigma**2))``, divided by their sum.
 
     Args:
-      sigma: Standard deviation in pixels, above 0.
-      radius: The window is ``2 * radius + 1`` wide; by default ``4 * sigma``, rounded.
-      rank: Number of axes.
-      dtype: Of the result.
+      sigma: The standard deviation in pixels, above 0.
+      radius: The radius of the window in pixels; its width is ``2 * radius + 1``. The default is ``4 * sigma``,
+        rounded.
+      rank: The number of axes.
+      dtype: The dtype of the result.
 
     Returns:
-      ``(2 * radius + 1,) * rank``.
+      An array of shape ``(2 * radius + 1,) * rank``.
 
     Raises:
-      UsageError: ``sigma`` not above 0, ``radius`` below 0, ``rank`` below 1.
+      UsageError: ``sigma`` is not above 0, ``radius`` is below 0, or ``rank`` is below 1.
 
     >>> [round(float(weight), 4) for weight in gaussian(1, rank=1)[4:]]
     [0.3989, 0.242, 0.054, 0.0044, 0.0001]
@@ -82,10 +83,10 @@ def gaussian(
 
 
 def canny_gaussian(*, dtype: DTypeLike = float) -> Float[Array, "5 5"]:
-    """The 5x5 integers over 159 with which textbook accounts of Canny's edge detector smooth: sigma about 1.4.
+    """The 5x5 Gaussian that textbooks use in Canny's edge detector: integers divided by 159, sigma about 1.4.
 
     Args:
-      dtype: Of the result.
+      dtype: The dtype of the result.
 
     >>> (159 * canny_gaussian()[2]).round()
     Array([ 5., 12., 15., 12.,  5.], dtype=float32)
@@ -95,17 +96,17 @@ def canny_gaussian(*, dtype: DTypeLike = float) -> Float[Array, "5 5"]:
 
 
 def sharpen(*, rank: int = 2, dtype: DTypeLike = float) -> Float[Array, "..."]:
-    """The identity minus the Laplacian: enhances peaks and keeps constants.
+    """The identity minus the Laplacian: it enhances peaks and does not change constants.
 
     Args:
-      rank: Number of axes.
-      dtype: Of the result.
+      rank: The number of axes.
+      dtype: The dtype of the result.
 
     Returns:
-      ``(3,) * rank``.
+      An array of shape ``(3,) * rank``.
 
     Raises:
-      UsageError: ``rank`` below 1.
+      UsageError: ``rank`` is below 1.
 
     >>> sharpen()
     Array([[ 0., -1.,  0.],
@@ -138,7 +139,7 @@ def axis_neighbours(rank: int) -> np.ndarray:
 
 
 def at_least(op: str, name: str, value: int, least: int) -> int:
-    """The value as an int, or a ``UsageError`` if it is below ``least``."""
+    """Returns the value as an int; raises a ``UsageError`` if it is below ``least``."""
     number = integer(f"filters.{op}", name, value)
     if number < least:
         raise UsageError(f"filters.{op}: {name}={number} must be at least {least}")
@@ -146,7 +147,7 @@ def at_least(op: str, name: str, value: int, least: int) -> int:
 
 
 def scale(op: str, sigma: float | int, radius: int | None) -> tuple[float, int]:
-    """A checked standard deviation and the radius of the window that belongs to it."""
+    """Returns the checked standard deviation and the radius of the window."""
     if not (sigma > 0 and math.isfinite(sigma)):
         raise UsageError(f"filters.{op}: sigma={sigma!r} must be a number of pixels above 0")
     return float(sigma), max(1, round(4 * sigma)) if radius is None else at_least(op, "radius", radius, 0)

@@ -1,7 +1,7 @@
-"""What a network does to shapes, without running it: sizes, receptive fields, parameters, costs.
+"""Shapes, receptive fields, parameter counts and costs of a network, computed without running it.
 
-:func:`trace` makes the table of a model; :func:`output_size`, :func:`receptive_field`, :func:`output_shape` and
-:func:`parameter_count` answer for a bare list of layers, too.
+:func:`trace` returns the table of a model. :func:`output_size`, :func:`receptive_field`, :func:`output_shape` and
+:func:`parameter_count` also accept a plain list of layers.
 """
 
 from cnn_jax.geometry.counts import parameter_count

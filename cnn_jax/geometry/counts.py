@@ -1,4 +1,4 @@
-"""How much a layer holds and does: parameters, multiply-adds, connections. Masked entries of kernels do not count."""
+"""Counts of parameters, multiply-adds and connections. Masked kernel entries do not count."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,15 +13,18 @@ from cnn_jax.geometry.windows import Window, window_of
 
 
 def parameter_count(layers: Any) -> int:
-    """The number of trained numbers, those of ``nnx.Param``; a masked entry of a kernel is none.
+    """Counts the trained numbers, which are the entries of ``nnx.Param`` without masked kernel entries.
 
-    A parameter that several layers share counts once, as does a layer that is there several times.
+    A parameter that several layers share counts once, and so does a layer that occurs several times.
 
     Args:
-      layers: A model, a layer, or layers: a bare list, or names to layers. Parameters may be abstract.
+      layers: A model, a layer, a list of layers, or a mapping from names to layers. Parameters may be abstract.
+
+    Returns:
+      The number of parameters.
 
     Raises:
-      UsageError: A bare window among the layers, which says nothing of channels.
+      UsageError: One of the layers is only a window, which has no channels.
 
     >>> parameter_count(nnx.Linear(28 * 28, 10, rngs=nnx.Rngs(0)))
     7850
@@ -33,7 +36,8 @@ def parameter_count(layers: Any) -> int:
 
 
 def trained(layers: Any) -> dict[int, int]:
-    """The sizes of the parameters, without masked entries, by the ``id`` of the variable; see above."""
+    """The sizes of the parameters without masked entries, by the ``id`` of the variable; see
+    :func:`parameter_count`."""
     if isinstance(layers, Mapping):
         return trained(list(layers.values()))
     if isinstance(layers, list | tuple):
@@ -50,10 +54,10 @@ def trained(layers: Any) -> dict[int, int]:
 
 
 def kernel_entries(layer: Any) -> int:
-    """The number of entries of a layer's weights that have an effect: of its ``kernel``, or of its ``centers``.
+    """The number of entries of a layer's ``kernel`` or ``centers`` that are not masked.
 
     Raises:
-      UsageError: The kernel has a mask whose numbers are not known, because it was an argument of what made the layer.
+      UsageError: The values of the mask are unknown, because it was traced when the layer was created.
 
     >>> from cnn_jax import nn
     >>> kernel_entries(nn.Conv(6, 16, (5, 5), mask=np.eye(6, 16), rngs=nnx.Rngs(0)))
@@ -69,28 +73,29 @@ def kernel_entries(layer: Any) -> int:
         return int(weights.size)
     if not isinstance(mask, jax.ShapeDtypeStruct | jax.core.Tracer):
         return int(np.count_nonzero(np.broadcast_to(np.asarray(mask), weights.shape)))
-    entries = getattr(layer, "mask_entries", None)  # counted by the layer when it was made
+    entries = getattr(layer, "mask_entries", None)  # counted when the layer was created
     if entries is None:
         raise UsageError(
-            f"the entries of a mask of shape {mask.shape} are not known under nnx.eval_shape; give it as a NumPy array"
+            f"the entries of a mask of shape {mask.shape} are unknown under nnx.eval_shape; give it as a NumPy array"
         )
     return int(entries)
 
 
 def multiply_adds(layer: Any, input_shape: Sequence[int], output_shape: Sequence[int], products: int = 0) -> int:
-    """Products of weights with inputs, for one example: those of convolutions and matrix products; no biases.
+    """Counts the products of weights with inputs for one example, in convolutions and matrix products, without biases.
 
-    What counts is what other tools count (fvcore, and for convolutions torchvision): every entry of a kernel once for
-    each position of the output, padding and the gaps of dilated kernels no different from the inside of an image; of a
-    transposed convolution once for each position of its *input*, so that it has as many as the convolution that it
-    transposes. Grouped convolutions count the channels of one group, masked entries of a kernel do not count.
+    The count agrees with other tools (fvcore, and torchvision for convolutions). Every kernel entry counts once per
+    output position, including positions in padding or in the gaps of dilated kernels. For a transposed convolution it
+    counts once per *input* position, so the count equals that of the convolution that it transposes. In grouped
+    convolutions only the channels of one group count per output. Masked kernel entries do not count.
 
     Args:
-      layer: With a window, or with a ``kernel`` or ``centers`` that meets the last axis of its input, or any other of
-        which the products are known.
-      input_shape: Without the batch axis.
-      output_shape: Likewise.
-      products: Those of weights with inputs in the program of the layer; for one without window or mask.
+      layer: A layer with a window; or with a ``kernel`` or ``centers`` that is multiplied with the last axis of the
+        input; or any other layer whose ``products`` are given.
+      input_shape: The input shape without the batch axis.
+      output_shape: The output shape without the batch axis.
+      products: The number of products of weights with inputs in the jaxpr of the layer; used for a layer without window
+        or mask.
 
     >>> from cnn_jax import nn
     >>> multiply_adds(nn.Conv(1, 6, (5, 5), rngs=nnx.Rngs(0)), (28, 28, 1), (28, 28, 6))
@@ -104,24 +109,24 @@ def multiply_adds(layer: Any, input_shape: Sequence[int], output_shape: Sequence
     if window is None:
         return entries * math.prod(output_shape[:-1])
     rank = len(output_shape) - 1
-    if len(getattr(getattr(layer, "kernel", None), "shape", ())) > rank + 2:  # one kernel for each position
+    if len(getattr(getattr(layer, "kernel", None), "shape", ())) > rank + 2:  # one kernel per position
         return entries
     taps = window.taps(input_shape[:-1], output_shape[:-1])
     return entries * taps // math.prod(window.over(rank)["kernel_size"])
 
 
 def connections(layer: Any, input_shape: Sequence[int], output_shape: Sequence[int], products: int = 0) -> int:
-    """Connections as LeCun counts them: of every unit, one to each of its inputs, and one to its bias.
+    """Counts connections as LeCun does: each unit has one connection per input and one to its bias.
 
-    A window without a kernel has one connection to each of its positions, so that a trained subsampling layer of 2x2
-    has 5 a unit. Layers without kernel or window, such as activations and normalisations, have none, unless they hold a
-    bias for each unit.
+    A window without a kernel has one connection per position, so a trained 2x2 subsampling layer has 5 connections per
+    unit. Layers without kernel or window, such as activations and normalisation, have no connections, unless they have
+    a bias for each unit.
 
     Args:
-      layer: As for :func:`multiply_adds`, as are the others.
-      input_shape: Without the batch axis.
-      output_shape: Likewise.
-      products: In the program of the layer.
+      layer: The same as in :func:`multiply_adds`.
+      input_shape: The input shape without the batch axis.
+      output_shape: The output shape without the batch axis.
+      products: The same as in :func:`multiply_adds`.
 
     References:
       LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, 1998, section II.B.

@@ -1,4 +1,4 @@
-"""Follows receptive fields through the program that JAX traces of a function."""
+"""Follows receptive fields through the jaxpr of a function."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,14 +15,14 @@ from cnn_jax.geometry.primitives import WEIGHTS, Seen, shape_of
 
 
 class Follower(Interpreter[Any]):
-    """What the entries of arrays see; it notes how many products of weights with inputs there are."""
+    """Computes the receptive fields of array entries; its notes are the numbers of products of weights with inputs."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._pads = False  # inside of jnp.pad
+        self._pads = False  # inside jnp.pad
 
     def equation(self, equation: JaxprEqn, inputs: Values) -> Values:
-        """The places behind an equation."""
+        """The places of an equation's outputs."""
         number = primitives.products(equation, inputs)
         if number:
             self.notes.append(number)
@@ -32,18 +32,18 @@ class Follower(Interpreter[Any]):
             pieces = [value if isinstance(value, Place) else None for value in inputs]
             if any(pieces):
                 return [concatenated(pieces, sizes, axis, padding=True)]
-        return list(primitives.behind(equation, inputs))
+        return list(primitives.after_equation(equation, inputs))
 
     def call(self, equation: JaxprEqn, program: ClosedJaxpr | Jaxpr, inputs: Values) -> Values:
-        """Inside of ``jnp.pad``, what is put around an array is its padding, whatever it is."""
+        """Marks all values that ``jnp.pad`` adds to an array as padding."""
         before = self._pads
         self._pads = before or equation.params.get("name") == "_pad"
         outputs = super().call(equation, program, inputs)
         self._pads = before
         return outputs
 
-    def either(self, values: Values) -> Seen:
-        """Places of which one sees what either does."""
+    def union(self, values: Values) -> Seen:
+        """The union of places, for a value that is one of them."""
         places = [value for value in values if isinstance(value, Place)]
         return joined(places) if places else next((value for value in values if value), None)
 
@@ -60,29 +60,30 @@ class Follower(Interpreter[Any]):
         return value.broadcast((size, *value.shape), range(1, 1 + len(value.shape)))
 
     def unknown(self, equation: JaxprEqn, inputs: Values) -> Values:
-        """Outputs that cannot be followed."""
+        """The places of outputs that cannot be followed."""
         if not any(isinstance(value, Place) for value in inputs):
-            return [self.either(inputs)] * len(equation.outvars)
+            return [self.union(inputs)] * len(equation.outvars)
         return list(primitives.unknown(equation, inputs))
 
-    def choose(self, branches: list[list[Any]]) -> list[Any]:
-        """Those of the branch with the most products."""
+    def choose_branch(self, branches: list[list[Any]]) -> list[Any]:
+        """The notes of the branch with the most products."""
         return max(branches, key=lambda notes: sum(note for note in notes if isinstance(note, int)))
 
     def repeated(self, notes: list[Any], times: int | None) -> list[Any]:
-        """As many products in each step."""
+        """The notes of a loop, in which each step has the same number of products."""
         return [note * (times or 1) for note in notes]
 
 
 def follow(layer: Callable[..., Any], place: Place) -> tuple[Place | None, int]:
-    """What the output of a layer sees as it evaluates, and how many products of weights with inputs it has.
+    """Traces a layer in evaluation mode; computes the place of its output and its number of products.
 
     Args:
-      layer: A function, or a module, whose parameters may be abstract, of one array.
-      place: The input.
+      layer: A function or module of one array; the parameters of a module may be abstract.
+      place: The place of the input.
 
     Returns:
-      None where the layer cannot be traced, or has several outputs.
+      The place of the output, and the number of products of weights with inputs. The place is None if the layer cannot
+      be traced or has several outputs.
     """
     graph, state = nnx.split(layer) if isinstance(layer, nnx.Module) else (None, ())
     x = jax.ShapeDtypeStruct(place.shape, jnp.float32)
@@ -96,10 +97,10 @@ def follow(layer: Callable[..., Any], place: Place) -> tuple[Place | None, int]:
 
     try:
         program = jax.make_jaxpr(run)(state, x)
-    except Exception:  # whatever a stranger's layer raises for this input, nothing is known of it
+    except Exception:  # a user's layer may raise anything; its field is then unknown
         return None, 0
     inputs: Sequence[Seen] = [*[WEIGHTS] * (len(program.jaxpr.invars) - 1), place]
     follower = Follower()
     outputs = follower.run(program, list(inputs))
-    behind = outputs[0] if len(outputs) == 1 and isinstance(outputs[0], Place) else None
-    return behind, sum(follower.notes)
+    result = outputs[0] if len(outputs) == 1 and isinstance(outputs[0], Place) else None
+    return result, sum(follower.notes)

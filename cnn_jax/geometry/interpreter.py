@@ -1,7 +1,7 @@
-"""A walk through the program that JAX traces of a function, with what it calls, repeats and chooses between.
+"""An interpreter of jaxprs that handles nested programs, loops and branches.
 
-:class:`Interpreter` knows how programs nest, and nothing of what equations do: a subclass says what becomes of the
-values that it follows in one equation.
+:class:`Interpreter` handles the nesting of programs. A subclass defines how a single equation transforms the values
+that it follows.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from cnn_jax.ops.primitives import program_of
 Value = TypeVar("Value")
 Values = list[Value | None]
 
-# What equations are called that run one program on their operands; names differ between versions of JAX.
+# The primitives that run one program on their operands. The names differ between versions of JAX.
 _CALLS = {
     *("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "remat"),
     *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_vmap_call"),
@@ -22,47 +22,47 @@ _CALLS = {
 
 
 class Interpreter(Generic[Value]):
-    """Follows values through a program; None stands for one of which nothing is to be followed.
+    """Follows values through a jaxpr; None stands for a value that is not followed.
 
     Attributes:
-      notes: What a subclass writes down on the way. Of a loop remain those of the last step, of a choice those of one
-        branch.
+      notes: The records that a subclass makes. For a loop only the notes of the last step remain; for a conditional
+        only those of one branch.
     """
 
     def __init__(self) -> None:
         self.notes: list[Any] = []
 
-    # --- What a subclass says ---
+    # --- Methods of subclasses ---
 
     def equation(self, equation: JaxprEqn, inputs: Values) -> Values:
-        """The values of an equation's outputs; it calls no other program, or one that is not known here."""
+        """The values of an equation's outputs, for an equation without a known nested program."""
         raise NotImplementedError
 
-    def either(self, values: Values) -> Value | None:
-        """A value that is one of these, it is not known which."""
+    def union(self, values: Values) -> Value | None:
+        """The value of an output that is one of several values, when it is unknown which."""
         raise NotImplementedError
 
     def element(self, value: Value) -> Value | None:
-        """One entry along the first axis: what a scan gives to a step."""
+        """The value of one entry along the first axis, as a scan passes it to a step."""
         raise NotImplementedError
 
     def stack(self, value: Value, size: int) -> Value:
-        """Values that are all like this one, along a new first axis."""
+        """The value of ``size`` equal values, stacked along a new first axis."""
         raise NotImplementedError
 
     def unknown(self, equation: JaxprEqn, inputs: Values) -> Values:
         """The values of the outputs of an equation that cannot be followed."""
         raise NotImplementedError
 
-    def choose(self, branches: list[list[Any]]) -> list[Any]:
-        """The notes that stand for a choice, of those of its branches."""
+    def choose_branch(self, branches: list[list[Any]]) -> list[Any]:
+        """The notes of a conditional, selected from the notes of its branches."""
         raise NotImplementedError
 
     def repeated(self, notes: list[Any], times: int | None) -> list[Any]:
-        """The notes of a loop that runs so often, None if that is not known, of those of a step."""
+        """The notes of a loop with the given number of steps (None if unknown), from the notes of one step."""
         raise NotImplementedError
 
-    # --- The walk ---
+    # --- Interpretation ---
 
     def run(self, program: ClosedJaxpr | Jaxpr, inputs: Values) -> Values:
         """The values of a program's outputs."""
@@ -99,14 +99,14 @@ class Interpreter(Generic[Value]):
         return self.run(program, inputs)
 
     def _noted(self, program: ClosedJaxpr, inputs: Values) -> tuple[Values, list[Any]]:
-        """The outputs of a program, and the notes of it, which are not written down yet."""
+        """The outputs and notes of a program, without adding the notes to ``self.notes``."""
         before, self.notes = self.notes, []
         outputs = self.run(program, inputs)
         notes, self.notes = self.notes, before
         return outputs, notes
 
     def _scan(self, equation: JaxprEqn, inputs: Values) -> Values:
-        """A loop of known length, followed step by step until a step changes nothing."""
+        """A loop of known length, followed step by step until the values no longer change."""
         consts, carried, length = (equation.params[name] for name in ("num_consts", "num_carry", "length"))
         fixed, carry = inputs[:consts], inputs[consts : consts + carried]
         elements = [value and self.element(value) for value in inputs[consts + carried :]]
@@ -119,14 +119,14 @@ class Interpreter(Generic[Value]):
                 break
             carry = outputs[:carried]
         self.notes += self.repeated(notes, length)
-        results = [self.either(list(column)) for column in zip(*stacked, strict=True)]
+        results = [self.union(list(column)) for column in zip(*stacked, strict=True)]
         return [
             *carry,
             *(value and self.stack(value, length) for value in results or [None] * (len(equation.outvars) - carried)),
         ]
 
     def _while(self, equation: JaxprEqn, inputs: Values) -> Values:
-        """A loop of unknown length: known only is what a step leaves as it was."""
+        """A loop of unknown length: only values that a step does not change are known."""
         numbers = equation.params
         tests, bodies = numbers["cond_nconsts"], numbers["body_nconsts"]
         carry = inputs[tests + bodies :]
@@ -135,7 +135,7 @@ class Interpreter(Generic[Value]):
         return carry if outputs == carry else self.unknown(equation, inputs)
 
     def _cond(self, equation: JaxprEqn, inputs: Values) -> Values:
-        """A choice between programs; those for different platforms compute the same."""
+        """A conditional. Branches for different platforms compute the same values."""
         results = [self._noted(branch, inputs[1:]) for branch in equation.params["branches"]]
-        self.notes += self.choose([notes for _, notes in results])
-        return [self.either(list(column)) for column in zip(*(outputs for outputs, _ in results), strict=True)]
+        self.notes += self.choose_branch([notes for _, notes in results])
+        return [self.union(list(column)) for column in zip(*(outputs for outputs, _ in results), strict=True)]

@@ -1,8 +1,8 @@
-"""What the entries of an array see of a network's input: how fields go along with reshapes, windows and sums.
+"""The receptive fields of array entries, and how reshapes, windows and sums change them.
 
-An axis of an array is made of factors, from the slowest to the fastest: one for an axis of a map, three for a map that
-was flattened (rows, columns, channels), two for rows that were repeated. Some factors run along an axis of the input:
-where those of input axis ``k`` have the indices ``i``, the entry is unit ``sum of i * step`` of the field
+An axis of an array is a product of factors, from the slowest to the fastest: one factor for an axis of a map, three for
+a flattened map (rows, columns, channels), two for repeated rows. Some factors run along an axis of the network's input.
+If the factors along input axis ``k`` have the indices ``i``, the entry is unit ``sum of i * step`` of the field
 ``fields[k]``.
 """
 
@@ -18,13 +18,13 @@ Shape = tuple[int, ...]
 
 
 class Factor(NamedTuple):
-    """A part of an axis of an array."""
+    """A factor of an array axis."""
 
     size: int
     along: int | None = None
-    """The axis of the input that it runs along; None for examples, channels and repetitions."""
+    """The axis of the network's input that the factor runs along; None for examples, channels and repetitions."""
     step: int = 1
-    """How many units one entry is away from the next."""
+    """The distance between neighbouring entries, in units."""
 
 
 Layout = tuple[tuple[Factor, ...], ...]
@@ -32,13 +32,13 @@ Layout = tuple[tuple[Factor, ...], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """What the entries of an array see.
+    """The receptive fields of the entries of an array.
 
     Attributes:
       layout: The factors of each axis of the array.
-      fields: For each axis of the input, the field of units; of unit 0 where no factor runs along that axis, so that
-        all entries see the same; None where it cannot be told.
-      space: The sizes of the input's axes.
+      fields: The field of the units along each axis of the network's input. If no factor runs along an axis, all
+        entries have the field of unit 0. None if the field is unknown.
+      space: The sizes of the axes of the network's input.
     """
 
     layout: Layout
@@ -47,7 +47,7 @@ class Place:
 
     @classmethod
     def of_input(cls, shape: Sequence[int], rank: int) -> "Place":
-        """The input itself, with one axis before its ``rank`` spatial ones: each position sees itself.
+        """The place of the input itself, which has one axis before its ``rank`` spatial axes.
 
         >>> Place.of_input((1, 28, 28, 3), 2).receptive_field.size
         (1, 1)
@@ -57,12 +57,12 @@ class Place:
 
     @property
     def shape(self) -> Shape:
-        """That of the array."""
+        """The shape of the array."""
         return tuple(math.prod(factor.size for factor in axis) for axis in self.layout)
 
     @property
     def receptive_field(self) -> ReceptiveField | None:
-        """The field of a unit; in a flattened map, of the units that it is made of. None where it cannot be told."""
+        """The field of a unit, or of the units of a flattened map; None if it is unknown."""
         axes = []
         for k, field in enumerate(self.fields):
             found = [
@@ -70,7 +70,7 @@ class Place:
             ]
             flat = len(self.layout) < len(self.fields) + 2
             if found and field is not None and len(found) == 1 and (flat or len(self.running(found[0][0])) > 1):
-                field = field.through(_stepping(found[0][1].step))
+                field = field.through(_every(found[0][1].step))
             elif found and field is not None:
                 field = self.along(found[0][0])
             if field is None:
@@ -79,11 +79,11 @@ class Place:
         return ReceptiveField(tuple(axes))
 
     def running(self, axis: int) -> set[int]:
-        """The axes of the input that an axis of the array runs along."""
+        """The axes of the network's input that an axis of the array runs along."""
         return {factor.along for factor in self.layout[axis] if factor.along is not None}
 
     def along(self, axis: int) -> AxisField | None:
-        """The field of the entries along an axis; None where it is no field of one axis of the input."""
+        """The field of the entries along an array axis; None if the axis does not run along a single input axis."""
         factors = self.layout[axis]
         if len(self.running(axis)) != 1:
             return None
@@ -93,7 +93,7 @@ class Place:
         if field is None or elsewhere:
             return None
         lower = math.prod(factor.size for factor in factors[1:])
-        period, advance = lower * factors[0].size, 0  # from then on the same again, were there more
+        period, advance = lower * factors[0].size, 0  # the fields repeat from here on
         if factors[0].along is not None:
             turns = len(field.starts) // math.gcd(len(field.starts), factors[0].step)
             period, advance = lower * turns, turns * factors[0].step // len(field.starts) * field.advance
@@ -106,20 +106,20 @@ class Place:
             units.append(unit + (factors[0].step * rest if factors[0].along is not None else 0))
         return AxisField.repeating([field.interval(unit) for unit in units], advance)
 
-    # --- What becomes of a place ---
+    # --- Operations on places ---
 
     def unknown(self, along: set[int]) -> "Place":
-        """Where it can no longer be told what is seen along some axes of the input."""
+        """The same place with unknown fields along some axes of the input."""
         fields = tuple(None if k in along else field for k, field in enumerate(self.fields))
         layout = tuple(
             tuple(Factor(factor.size) if factor.along in along else factor for factor in axis) for axis in self.layout
         )
         return Place(layout, fields, self.space)
 
-    def lost(self, shape: Sequence[int]) -> "Place":
-        """An array of which only the shape is known, and what all entries saw in common."""
+    def only_common(self, shape: Sequence[int]) -> "Place":
+        """A place for another shape that keeps only the fields that all entries have in common."""
         running = {k for axis in range(len(self.layout)) for k in self.running(axis)}
-        return dataclasses.replace(self.unknown(running), layout=untagged(shape))
+        return dataclasses.replace(self.unknown(running), layout=constant_layout(shape))
 
     def with_axis(self, axis: int, *factors: Factor) -> "Place":
         """The same place with other factors in an axis."""
@@ -130,21 +130,21 @@ class Place:
         return dataclasses.replace(self, fields=(*self.fields[:k], field, *self.fields[k + 1 :]))
 
     def collapsed(self, axis: int) -> "Place":
-        """Entries that see all of an axis, which is then of size 1: a sum or a maximum over it."""
+        """The place after a reduction over an axis, which has size 1 afterwards."""
         place = self
         for factor in self.layout[axis]:
             field = None if factor.along is None else place.fields[factor.along]
             if factor.along is not None and field is not None:
-                place = place.with_field(factor.along, field.slid(factor.size, dilation=factor.step))
-        return place.with_axis(axis, Factor(1))._settled(self.running(axis))
+                place = place.with_field(factor.along, field.after_window(factor.size, dilation=factor.step))
+        return place.with_axis(axis, Factor(1))._with_unit_zero(self.running(axis))
 
     def squeezed(self, axis: int) -> "Place":
-        """Without an axis of size 1."""
+        """The place without an axis of size 1."""
         layout = (*self.layout[:axis], *self.layout[axis + 1 :])
-        return dataclasses.replace(self, layout=layout)._settled(self.running(axis))
+        return dataclasses.replace(self, layout=layout)._with_unit_zero(self.running(axis))
 
-    def _settled(self, along: set[int]) -> "Place":
-        """With unit 0 for all of the input's axes among these that no factor runs along any more."""
+    def _with_unit_zero(self, along: set[int]) -> "Place":
+        """Replaces the field by that of unit 0 for the given input axes that no factor runs along any more."""
         place = self
         for k in along - {k for axis in range(len(self.layout)) for k in self.running(axis)}:
             field = self.fields[k]
@@ -152,7 +152,7 @@ class Place:
         return place
 
     def moved(self, axis: int, size: int, move: Callable[[AxisField], AxisField]) -> "Place":
-        """Entries along an axis that see others along it; ``move`` is what becomes of their field."""
+        """Changes the field along an axis by ``move``; the axis then has ``size`` entries."""
         running = self.running(axis)
         if not running:
             return self.with_axis(axis, Factor(size))
@@ -162,7 +162,7 @@ class Place:
         (k,) = running
         return self.with_field(k, move(field)).with_axis(axis, Factor(size, k))
 
-    def slid(
+    def after_window(
         self,
         axis: int,
         size: int,
@@ -173,59 +173,59 @@ class Place:
         spread: int = 1,
         low: int = 0,
     ) -> "Place":
-        """Windows along an axis; see :meth:`AxisField.slid`."""
+        """The place after windows along an axis; see :meth:`AxisField.after_window`."""
         if (kernel, stride, low) == (1, 1, 0) and self.shape[axis] == size:
             return self
-        if len(self.layout[axis]) == 1 and spread == 1:  # which leaves alone what other axes have of the same units
+        if len(self.layout[axis]) == 1 and spread == 1:  # keeps the units that other axes of the array share
             (factor,) = self.layout[axis]
             field = None if factor.along is None else self.fields[factor.along]
             if factor.along is not None and field is not None:
-                slid = field.slid(kernel, dilation=factor.step * dilation, low=factor.step * low)
-                return self.with_field(factor.along, slid).with_axis(
+                after_window = field.after_window(kernel, dilation=factor.step * dilation, low=factor.step * low)
+                return self.with_field(factor.along, after_window).with_axis(
                     axis, factor._replace(size=size, step=factor.step * stride)
                 )
-        return self.moved(axis, size, lambda field: field.slid(kernel, stride, dilation, spread, low))
+        return self.moved(axis, size, lambda field: field.after_window(kernel, stride, dilation, spread, low))
 
     def reversed(self, axis: int) -> "Place":
-        """From the last entry to the first."""
+        """The place with the entries of an axis in reverse order."""
         size = self.shape[axis]
         backwards = AxisField((size - 1,), (size - 1,), -1)
         return self.moved(axis, size, lambda field: field.through(backwards))
 
     def windowed(self, window: Window, axes: Sequence[int], shape: Sequence[int]) -> "Place":
-        """Behind a window over some axes of the array, which has then that shape."""
+        """The place after a window over some axes of the array; ``shape`` is the shape of the result."""
         place, rank = self, len(axes)
         pads = window.pads([self.shape[axis] for axis in axes], rank)
         columns = zip(axes, *window.over(rank).values(), pads, strict=True)
         for axis, kernel, stride, dilation, spread, (low, _) in columns:
-            place = place.slid(
+            place = place.after_window(
                 axis, shape[axis], kernel=kernel, stride=stride, dilation=dilation, spread=spread, low=low
             )
         return place
 
     def transposed(self, permutation: Sequence[int]) -> "Place":
-        """With its axes in another order."""
+        """The place with its axes in another order."""
         return dataclasses.replace(self, layout=tuple(self.layout[axis] for axis in permutation))
 
     def broadcast(self, shape: Sequence[int], axes: Sequence[int]) -> "Place":
-        """Repeated along new axes, and along those of size 1; ``axes`` are where the old ones go."""
+        """The place after a broadcast; ``axes`` are the positions of the old axes in the new shape."""
         place = self
-        layout = list(untagged(shape))
+        layout = list(constant_layout(shape))
         for axis, target in enumerate(axes):
             if self.shape[axis] == shape[target]:
                 layout[target] = self.layout[axis]
             else:
-                place = place.with_axis(axis, Factor(1))._settled(self.running(axis))
+                place = place.with_axis(axis, Factor(1))._with_unit_zero(self.running(axis))
         return dataclasses.replace(place, layout=tuple(layout))
 
     def reshaped(self, shape: Sequence[int]) -> "Place":
-        """Row-major in another shape."""
+        """The place after a row-major reshape."""
         if self.shape == tuple(shape):
             return self
         place = self
-        for axis, factors in enumerate(self.layout):  # what has one entry has one unit
+        for axis, factors in enumerate(self.layout):  # an axis with one entry has one unit
             kept = tuple(factor for factor in factors if factor.size != 1)
-            place = place.with_axis(axis, *kept)._settled(self.running(axis))
+            place = place.with_axis(axis, *kept)._with_unit_zero(self.running(axis))
         queue = _merged([factor for axis in place.layout for factor in axis])[::-1]
         layout: list[tuple[Factor, ...]] = []
         for size in shape:
@@ -234,23 +234,23 @@ class Place:
                 factor = queue.pop() if queue else Factor(1)
                 common = math.gcd(size, factor.size)
                 if common not in (size, factor.size) or common < 2:
-                    return self.lost(shape)
+                    return self.only_common(shape)
                 rest = factor.size // common
                 taken.append(Factor(common, factor.along, factor.step * rest))
                 size //= common
                 if rest > 1:
                     queue.append(factor._replace(size=rest))
             layout.append(tuple(_merged(taken)) or (Factor(size),))
-        return self.lost(shape) if queue else dataclasses.replace(place, layout=tuple(layout))
+        return self.only_common(shape) if queue else dataclasses.replace(place, layout=tuple(layout))
 
 
-def untagged(shape: Sequence[int]) -> Layout:
-    """The layout of an array that runs along no axis of the input."""
+def constant_layout(shape: Sequence[int]) -> Layout:
+    """The layout of an array that runs along no axis of the network's input."""
     return tuple((Factor(size),) for size in shape)
 
 
 def joined(places: Sequence[Place]) -> Place:
-    """What entries see that depend on those at the same position of several arrays of one shape."""
+    """The place of an elementwise function of several arrays of the same shape."""
     first, *others = _comparable(places)
     for other in others:
         first = _pair(first, other)
@@ -258,13 +258,13 @@ def joined(places: Sequence[Place]) -> Place:
 
 
 def concatenated(pieces: Sequence[Place | None], sizes: Sequence[int], axis: int, *, padding: bool = False) -> Place:
-    """Arrays one behind the other along an axis; None for one that sees nothing.
+    """The place of arrays that are concatenated along an axis; None stands for an array without receptive field.
 
     Args:
-      pieces: At least one place.
-      sizes: Their sizes along the axis.
-      axis: Where they are joined.
-      padding: Whether all but the largest are its padding: what they see is not counted, as with zeros.
+      pieces: The places of the arrays, at least one of them not None.
+      sizes: The sizes of the arrays along the axis.
+      axis: The axis of the concatenation.
+      padding: Whether all arrays except the largest are padding, whose fields are ignored, like those of zeros.
     """
     total = sum(sizes)
     offsets = [sum(sizes[:index]) for index in range(len(sizes))]
@@ -274,8 +274,8 @@ def concatenated(pieces: Sequence[Place | None], sizes: Sequence[int], axis: int
     if padding:
         found = [max(found, key=lambda piece: piece[2])]
     running = {k for place, *_ in found for k in place.running(axis)}
-    shifted = [place.slid(axis, total, low=offset) for place, offset, _ in found]
-    # One formula must be that of all pieces, as where an array was cut and is put together again.
+    shifted = [place.after_window(axis, total, low=offset) for place, offset, _ in found]
+    # All pieces must follow one formula, as when an array was split and is concatenated again.
     fields = [place.along(axis) for place in shifted]
     whole = fields[0] is not None and all(field is not None and field.same(fields[0]) for field in fields)
     if not whole or len(running) > 1:
@@ -284,7 +284,7 @@ def concatenated(pieces: Sequence[Place | None], sizes: Sequence[int], axis: int
 
 
 def _comparable(places: Sequence[Place]) -> list[Place]:
-    """Places whose axes have the same factors, or none that run along the input."""
+    """Brings places to a form in which their axes have the same factors, or none that run along the input."""
     result = list(places)
     for axis in range(len(places[0].layout)):
         kinds = {place.layout[axis] for place in result if place.running(axis)}
@@ -308,7 +308,7 @@ def _pair(a: Place, b: Place) -> Place:
         for one in (a, b)
     ]
     fields: list[AxisField | None] = []
-    still: set[int] = set()  # the axes of the input of which all entries see the same
+    still: set[int] = set()  # the input axes along which all entries have the same field
     for k, (left, right) in enumerate(zip(a.fields, b.fields, strict=True)):
         field = None
         if left is not None and right is not None and k not in unknown:
@@ -316,7 +316,7 @@ def _pair(a: Place, b: Place) -> Place:
                 field = left.hull(right)
             elif not sides[0][k] or not sides[1][k]:
                 constant, moving, mover = (left, right, b) if not sides[0][k] else (right, left, a)
-                field = _covering(constant, moving, mover, k)
+                field = _containing(constant, moving, mover, k)
                 still.add(k)
         fields.append(field)
     place = Place(tuple(layout), tuple(fields), a.space)
@@ -328,8 +328,8 @@ def _pair(a: Place, b: Place) -> Place:
     return dataclasses.replace(place, layout=stripped)
 
 
-def _covering(constant: AxisField, moving: AxisField, place: Place, k: int) -> AxisField | None:
-    """The field of entries that see the same and something of their own; None unless that is among the same."""
+def _containing(constant: AxisField, moving: AxisField, place: Place, k: int) -> AxisField | None:
+    """The union of a constant and a moving field: the constant field if it contains the other, else None."""
     low, high = constant.interval(0)
     own = [factor for factors in place.layout for factor in factors if factor.along == k]
     units = [0]
@@ -342,7 +342,7 @@ def _covering(constant: AxisField, moving: AxisField, place: Place, k: int) -> A
 
 
 def _merged(factors: Sequence[Factor]) -> list[Factor]:
-    """Factors with those joined that are one behind the other."""
+    """Merges adjacent factors that are equivalent to one factor."""
     result: list[Factor] = []
     for factor in factors:
         last = result[-1] if result else None
@@ -353,6 +353,6 @@ def _merged(factors: Sequence[Factor]) -> list[Factor]:
     return result
 
 
-def _stepping(step: int) -> AxisField:
-    """Every ``step``-th unit."""
+def _every(step: int) -> AxisField:
+    """The field of every ``step``-th unit."""
     return AxisField((0,), (0,), step)

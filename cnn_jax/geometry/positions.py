@@ -1,4 +1,4 @@
-"""What single layers do to receptive fields: read off their windows, or off what JAX traces of them."""
+"""The effect of single layers on receptive fields, from their windows or from their jaxprs."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,47 +13,48 @@ from cnn_jax.geometry.windows import adaptive_size, window_of
 def keeps_positions(layer: Callable[..., Any], shape: Sequence[int], *, mixing_channels: bool = True) -> bool:
     """Whether every output of a layer depends on the input at its own position only.
 
-    So do an activation, a normalisation, dropout at test time, a sum over channels.
+    Examples are activations, normalisation in evaluation, dropout in evaluation, and sums over channels.
 
     Args:
-      layer: A function, or a module, whose parameters may be abstract.
-      shape: Of one input, without the batch axis, channels last.
+      layer: A function or module; the parameters of a module may be abstract.
+      shape: The shape of one input, without the batch axis, with channels last.
       mixing_channels: Whether an output may depend on all channels of its position.
 
     Returns:
-      False also where it cannot be told.
+      True if it does; False if it does not or if this is unknown.
 
     >>> import jax
     >>> keeps_positions(jax.nn.softmax, (28, 28, 6)), keeps_positions(lambda x: x[:, ::-1], (28, 28, 6))
     (True, False)
     """
     before = Place.of_input((1, *shape), len(shape) - mixing_channels)
-    behind, _ = follow(layer, before)
-    if behind is None or behind.fields != before.fields or len(behind.layout) != len(before.layout):
+    result, _ = follow(layer, before)
+    if result is None or result.fields != before.fields or len(result.layout) != len(before.layout):
         return False
     return all(
         one == other
-        for one, other in zip(behind.layout, before.layout, strict=True)
+        for one, other in zip(result.layout, before.layout, strict=True)
         if one[0].along is not None or other[0].along is not None
     )
 
 
-def behind_layer(layer: Any, place: Place, shape: Shape) -> tuple[Place, int]:
-    """What the outputs of a layer see, and the products in its program; 0 for a layer that describes itself.
+def after_layer(layer: Any, place: Place, shape: Shape) -> tuple[Place, int]:
+    """The place of a layer's output, and the number of products in its jaxpr (0 if its attributes describe it).
 
     Args:
-      layer: It says itself how it looks at its input (see :mod:`cnn_jax.geometry.windows`), or its program does.
-      place: The input.
-      shape: Of the output.
+      layer: The layer. Its window is read from its attributes (see :mod:`cnn_jax.geometry.windows`), or else its jaxpr
+        is analysed.
+      place: The place of the input.
+      shape: The shape of the output.
     """
-    behind, products = by_description(layer, place, shape), 0
-    if behind is None and callable(layer):
-        behind, products = follow(layer, place)
-    return place.lost(shape) if behind is None or behind.shape != shape else behind, products
+    result, products = from_attributes(layer, place, shape), 0
+    if result is None and callable(layer):
+        result, products = follow(layer, place)
+    return place.only_common(shape) if result is None or result.shape != shape else result, products
 
 
-def by_description(layer: Any, place: Place, shape: Shape) -> Place | None:
-    """The same for a layer with a window, or one that is given its output size; None for another."""
+def from_attributes(layer: Any, place: Place, shape: Shape) -> Place | None:
+    """The place of the output for a layer with a window or for an adaptive pool; None for other layers."""
     window, channels = window_of(layer), len(place.layout) - 1
     given = None if window is not None or channels < 2 else adaptive_size(layer, channels - 1)
     rank = (window.rank or channels - 1) if window is not None else len(given or ())

@@ -1,8 +1,8 @@
-"""What each primitive of JAX does to what the entries of an array see, and how often it multiplies.
+"""Rules for JAX primitives: how each one changes receptive fields, and how many products it has.
 
-To know another primitive, give it a rule in :data:`RULES`: ``rule(params, inputs, shapes, output)`` is the place of its
-output. ``inputs`` are :class:`Place`, :data:`WEIGHTS` for what depends on parameters only, and None for constants, at
-least one of them a place; ``shapes`` are those of the operands, ``output`` that of the output.
+To support another primitive, add a rule to :data:`RULES`: ``rule(params, inputs, shapes, output)`` returns the place of
+the output. An input is a :class:`Place`, :data:`WEIGHTS` if it depends on parameters only, or None for a constant. At
+least one input is a place. ``shapes`` are the shapes of the operands and ``output`` is the shape of the output.
 """
 
 import math
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from cnn_jax.geometry.places import Place, Shape, concatenated, joined, untagged
+from cnn_jax.geometry.places import Place, Shape, concatenated, constant_layout, joined
 from cnn_jax.geometry.windows import Window
 
 WEIGHTS: Literal["weights"] = "weights"
@@ -30,14 +30,14 @@ ELEMENTWISE = {
 }
 
 
-def behind(equation: JaxprEqn, inputs: Sequence[Seen]) -> list[Seen]:
-    """What is seen by the outputs of an equation, by what its inputs see."""
+def after_equation(equation: JaxprEqn, inputs: Sequence[Seen]) -> list[Seen]:
+    """The places of an equation's outputs, from those of its inputs."""
     places = [value for value in inputs if isinstance(value, Place)]
     if not places:
         return [WEIGHTS if WEIGHTS in inputs else None] * len(equation.outvars)
     operands, outputs = ([shape_of(atom) for atom in atoms] for atoms in (equation.invars, equation.outvars))
     name = equation.primitive.name
-    if name in RULES or name == "split":  # some functions leave NumPy's integers in the program
+    if name in RULES or name == "split":  # some functions put NumPy integers into the jaxpr
         params = jax.tree.map(lambda leaf: int(leaf) if isinstance(leaf, np.integer) else leaf, equation.params)
     else:
         params = equation.params
@@ -57,13 +57,14 @@ def shape_of(atom: Any) -> Shape:
 
 
 def unknown(equation: JaxprEqn, inputs: Sequence[Seen]) -> list[Place]:
-    """Outputs of which only is known what all that went in saw."""
-    places = [value.lost(()) for value in inputs if isinstance(value, Place)]
-    return [joined(places).lost(shape_of(atom)) for atom in equation.outvars]
+    """The places of outputs with unknown dependencies: each output may depend on everything that the inputs depend
+    on."""
+    places = [value.only_common(()) for value in inputs if isinstance(value, Place)]
+    return [joined(places).only_common(shape_of(atom)) for atom in equation.outvars]
 
 
 def products(equation: JaxprEqn, inputs: Sequence[Seen]) -> int:
-    """How many products of weights with what depends on the input a convolution or a matrix product has."""
+    """The number of products of weights with input-dependent values in a convolution or matrix product."""
     if len(inputs) != 2 or not any(isinstance(value, Place) for value in inputs) or WEIGHTS not in inputs:
         return 0
     x, kernel = (shape_of(atom) for atom in equation.invars)
@@ -92,7 +93,7 @@ def products(equation: JaxprEqn, inputs: Sequence[Seen]) -> int:
 
 def _elementwise(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], output: Shape) -> Place:
     places = [value for value in inputs if isinstance(value, Place)]
-    # Operands are of the output's shape, but for scalars and axes of size 1.
+    # Operands have the shape of the output, except for scalars and axes of size 1.
     return joined([place.broadcast(output, range(len(place.shape))) for place in places])
 
 
@@ -115,15 +116,15 @@ def _stack(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], 
 def _conv(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], output: Shape) -> Place:
     x, kernel = inputs
     if not isinstance(x, Place) or isinstance(kernel, Place):  # a kernel that depends on the input
-        return joined([value.lost(output) for value in inputs if isinstance(value, Place)])
+        return joined([value.only_common(output) for value in inputs if isinstance(value, Place)])
     numbers = params["dimension_numbers"]
     examples, channels = numbers.lhs_spec[:2]
     if params["feature_group_count"] == 1:
         x = x.collapsed(channels)
     x = x.unknown(x.running(channels))
     if params["batch_group_count"] > 1:
-        x = x.unknown(x.running(examples)).with_axis(examples, *untagged((output[numbers.out_spec[0]],))[0])
-    x = x.with_axis(channels, *untagged((output[numbers.out_spec[1]],))[0])
+        x = x.unknown(x.running(examples)).with_axis(examples, *constant_layout((output[numbers.out_spec[0]],))[0])
+    x = x.with_axis(channels, *constant_layout((output[numbers.out_spec[1]],))[0])
     order = dict(zip(numbers.out_spec, numbers.lhs_spec, strict=True))
     place = x.transposed([order[axis] for axis in range(len(output))])
     return place.windowed(_window(params, shapes[1], numbers), numbers.out_spec[2:], output)
@@ -160,22 +161,22 @@ def _dot(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], ou
             continue
         place = value
         for axis in contracted[side]:
-            # A matrix of constants may be a band, as where images are resized.
+            # A constant matrix may be banded, as in image resizing.
             place = place.unknown(place.running(axis)) if inputs[1 - side] is None else place.collapsed(axis)
         order = [*batches[side], *free, *contracted[side]]
         place = place.transposed(order)
         for axis in reversed(range(len(axes), len(order))):
-            place = place.with_axis(axis, *untagged((1,))[0]).squeezed(axis)
+            place = place.with_axis(axis, *constant_layout((1,))[0]).squeezed(axis)
         sides.append(place.broadcast(output, axes))
     return joined(sides)
 
 
 def _pad(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], output: Shape) -> Place:
     if not isinstance(inputs[0], Place) or isinstance(inputs[1], Place):
-        return joined([value.lost(output) for value in inputs if isinstance(value, Place)])
+        return joined([value.only_common(output) for value in inputs if isinstance(value, Place)])
     place = inputs[0]
     for axis, (low, _, interior) in enumerate(params["padding_config"]):
-        place = place.slid(axis, output[axis], spread=interior + 1, low=low)
+        place = place.after_window(axis, output[axis], spread=interior + 1, low=low)
     return place
 
 
@@ -183,24 +184,24 @@ def _slice(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], 
     place = _only(inputs)
     strides = params["strides"] or (1,) * len(output)
     for axis, (start, stride) in enumerate(zip(params["start_indices"], strides, strict=True)):
-        place = place.slid(axis, output[axis], stride=stride, low=-start)
+        place = place.after_window(axis, output[axis], stride=stride, low=-start)
     return place
 
 
 def _dynamic_slice(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], output: Shape) -> Place:
     if not isinstance(inputs[0], Place) or any(isinstance(value, Place) for value in inputs[1:]):
-        return joined([value.lost(output) for value in inputs if isinstance(value, Place)])
+        return joined([value.only_common(output) for value in inputs if isinstance(value, Place)])
     place = inputs[0]
     for axis, size in enumerate(output):
         if shapes[0][axis] != size:
-            place = place.unknown(place.running(axis)).with_axis(axis, *untagged((size,))[0])
+            place = place.unknown(place.running(axis)).with_axis(axis, *constant_layout((size,))[0])
     return place
 
 
 def _split(params: dict[str, Any], place: Place) -> list[Place]:
     start, found = 0, []
     for size in params["sizes"]:
-        found.append(place.slid(params["axis"], size, low=-start))
+        found.append(place.after_window(params["axis"], size, low=-start))
         start += size
     return found
 

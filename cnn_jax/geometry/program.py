@@ -1,12 +1,12 @@
-"""A network that does not name its activations, followed in the program that JAX traces of it.
+"""Analysis of a network that does not name its activations, from its jaxpr.
 
-Each call of a layer, a Flax NNX module without others inside, is marked in that program. What lies between the calls
-(activations, sums, concatenations, means, pools as functions) is read off its equations; behind an equation that is not
-known (see :mod:`cnn_jax.geometry.primitives`) nothing is known of receptive fields.
+A layer is a Flax NNX module without submodules. Each call of a layer is marked in the jaxpr. Operations between the
+calls (activations, sums, concatenations, means, pools as functions) are analysed equation by equation. After an unknown
+equation (see :mod:`cnn_jax.geometry.primitives`) receptive fields are unknown.
 
-A layer inside ``lax.scan`` is one call that runs as often as the scan does, with the field of the last step. Of
-``lax.cond`` and ``lax.switch`` the branch with the most products stands for all, and fields are those of either. How
-often ``lax.while_loop`` runs is not known: one step is counted.
+A layer inside ``lax.scan`` is one call that runs once per step; its field is that of the last step. For ``lax.cond``
+and ``lax.switch`` the branch with the most products is counted, and the field is the union over the branches. The
+number of steps of ``lax.while_loop`` is unknown, so one step is counted.
 """
 
 import dataclasses
@@ -25,11 +25,11 @@ from cnn_jax.geometry.fields import ReceptiveField
 from cnn_jax.geometry.follower import Follower
 from cnn_jax.geometry.interpreter import Values
 from cnn_jax.geometry.places import Place, Shape
-from cnn_jax.geometry.positions import by_description
+from cnn_jax.geometry.positions import from_attributes
 from cnn_jax.geometry.primitives import WEIGHTS, shape_of
 from cnn_jax.geometry.windows import window_of
 
-_mark = Primitive("cnn_jax_mark")  # the identity: where a call begins and ends
+_mark = Primitive("cnn_jax_mark")  # an identity that marks the start and the end of a call
 _mark.def_abstract_eval(lambda array, *, call, begins: array)
 ad.primitive_jvps[_mark] = lambda primals, tangents, **params: (_mark.bind(*primals, **params), tangents[0])
 batching.primitive_batchers[_mark] = lambda args, dims, **params: (
@@ -43,14 +43,14 @@ class Call:
     """One call of a layer.
 
     Attributes:
-      name: The path to the layer, its parts joined by slashes; of a second call with ``#2`` behind it.
-      layer: What was called.
-      called: The same, with its parameters' shapes at the call: in a scan, those of one step.
-      input_shape: Of one example, as it is for one run.
-      output: Likewise.
-      runs: How often it runs for one input of the network; None inside of a loop of unknown length.
-      products: Of all runs, as the program has them: those of weights with inputs.
-      field: Of a unit of the output, None where it cannot be told.
+      name: The path to the layer, with parts joined by slashes. The second call has the suffix ``#2``.
+      layer: The layer.
+      called: The layer with the shapes of its parameters in the call; in a scan these are the shapes of one step.
+      input_shape: The input shape of one example in one run.
+      output: The output shape of one example in one run.
+      runs: The number of runs for one input of the network; None inside a loop of unknown length.
+      products: The number of products of weights with inputs in the jaxpr, in all runs.
+      field: The receptive field of an output unit; None if it is unknown.
     """
 
     name: str
@@ -65,13 +65,13 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What is found in a network.
+    """The result of analysing a network.
 
     Attributes:
-      calls: Of its layers, in order.
-      products: Of weights with inputs outside of layers, for one input.
-      output: Of the network.
-      place: What the output sees, None where there are several, or none that depends on the input.
+      calls: The calls of the network's layers, in order.
+      products: The number of products of weights with inputs outside layers, for one input.
+      output: The output of the network.
+      place: The place of the output; None if there are several outputs, or none that depends on the input.
     """
 
     calls: list[Call]
@@ -81,14 +81,14 @@ class Program:
 
 
 def traced(model: Any, place: Place) -> Program:
-    """The calls of the layers inside a network, as it runs in evaluation.
+    """Analyses the calls of the layers inside a network in evaluation mode.
 
     Args:
-      model: Called with one array; its parameters may be abstract.
-      place: The array.
+      model: A module that is called with one array; its parameters may be abstract.
+      place: The place of the array.
 
     Raises:
-      UsageError: No NNX module, or one that cannot be called with an array of that shape.
+      UsageError: The model is not an NNX module, or cannot be called with an array of this shape.
 
     >>> class Net(nnx.Module):
     ...     def __init__(self, rngs):
@@ -103,8 +103,8 @@ def traced(model: Any, place: Place) -> Program:
     """
     kind = type(model).__name__
     if not isinstance(model, nnx.Module):
-        raise UsageError(f"trace: a {kind} is no nnx.Module; put layers into one, nn.Sequence({{name: layer}})")
-    model = nnx.merge(*nnx.split(model))  # a copy, whose normalisations and dropout can be told to evaluate
+        raise UsageError(f"trace: a {kind} is not an nnx.Module; put layers into one, nn.Sequence({{name: layer}})")
+    model = nnx.merge(*nnx.split(model))  # a copy, which can be set to evaluation mode
     model.eval()
     graph, state = nnx.split(model)
     layers = {_name(path): module for path, module in nnx.iter_modules(model) if is_layer(module)}
@@ -122,8 +122,8 @@ def traced(model: Any, place: Place) -> Program:
         program, output = jax.make_jaxpr(run, return_shape=True)(state, x)
     except UsageError:
         raise
-    except Exception as error:  # whatever a stranger's network raises for this input
-        where = f" behind {called[-1]!r}" if called else ""
+    except Exception as error:  # a user's network may raise anything
+        where = f" after {called[-1]!r}" if called else ""
         raise UsageError(f"trace: {kind} does not take inputs of shape {x.shape}{where}: {error}") from error
     follower = _CallFollower()
     outputs = follower.run(program, [*[WEIGHTS] * (len(program.jaxpr.invars) - 1), place])
@@ -134,12 +134,12 @@ def traced(model: Any, place: Place) -> Program:
         if before[call.name] > 1:
             calls[index] = dataclasses.replace(call, name=f"{call.name}#{before[call.name]}")
     products = sum(note for note in follower.notes if isinstance(note, int))
-    behind = outputs[0] if len(outputs) == 1 and isinstance(outputs[0], Place) else None
-    return Program(calls, products, jax.tree.leaves(output)[0], behind)
+    result = outputs[0] if len(outputs) == 1 and isinstance(outputs[0], Place) else None
+    return Program(calls, products, jax.tree.leaves(output)[0], result)
 
 
 def is_layer(module: Any) -> bool:
-    """Whether a module is a row of its own: it can be called, and has no others inside."""
+    """Whether a module is a layer, which has its own row: it is callable and has no submodules."""
     return callable(module) and next((path for path, _ in nnx.iter_modules(module) if path), None) is None
 
 
@@ -149,7 +149,7 @@ def _name(path: tuple[Any, ...]) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Called:
-    """What is known of a call while it is traced; ``shape`` is that of its output."""
+    """A call while it is traced; ``shape`` is the shape of its output."""
 
     name: str
     layer: Any
@@ -165,7 +165,7 @@ class _Begin:
 
 
 def _watch(module: Any, name: str, layer: Any, called: list[str]) -> None:
-    """Makes a module mark its calls in the program that is traced."""
+    """Makes a module mark its calls in the jaxpr."""
     kind: Any = type(module)
 
     def watched(self: Any, x: Any, *args: Any, **options: Any) -> Any:
@@ -184,7 +184,7 @@ def _watch(module: Any, name: str, layer: Any, called: list[str]) -> None:
 
 
 def _as_called(module: Any, layer: Any) -> Any:
-    """The layer; with a kernel of another shape, where a scan gave it one of many."""
+    """The layer with the parameter shapes of the call, which differ inside a scan over stacked parameters."""
     graph, state = nnx.split(module)
     own = nnx.merge(graph, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state))
     own.__class__ = type(layer)
@@ -193,10 +193,10 @@ def _as_called(module: Any, layer: Any) -> Any:
 
 
 class _CallFollower(Follower):
-    """Notes calls, with the products that lie inside of them."""
+    """Records calls and the products inside them."""
 
     def equation(self, equation: JaxprEqn, inputs: Values) -> Values:
-        """The places behind an equation."""
+        """The places of an equation's outputs."""
         if equation.primitive is not _mark:
             return super().equation(equation, inputs)
         call, shape = equation.params["call"], shape_of(equation.outvars[0])
@@ -208,9 +208,9 @@ class _CallFollower(Follower):
         index = max(i for i, note in enumerate(self.notes) if isinstance(note, _Begin) and note.call is call)
         begin, inside = self.notes[index], self.notes[index + 1 :]
         if begin.place is not None:
-            value = by_description(call.layer, begin.place, shape) or value
+            value = from_attributes(call.layer, begin.place, shape) or value
         window = window_of(call.layer)
-        copies = shape[: len(shape) - len(call.shape)]  # those of vmap
+        copies = shape[: len(shape) - len(call.shape)]  # the axes of vmap
         if window is not None and window.rank is not None:
             size = window.rank + 1
         else:
@@ -230,12 +230,12 @@ class _CallFollower(Follower):
         self.notes[index:] = [found]
         return [value]
 
-    def choose(self, branches: list[list[Any]]) -> list[Any]:
-        """Those of the branch with the most products."""
+    def choose_branch(self, branches: list[list[Any]]) -> list[Any]:
+        """The notes of the branch with the most products."""
         return max(branches, key=lambda notes: sum(note if isinstance(note, int) else note.products for note in notes))
 
     def repeated(self, notes: list[Any], times: int | None) -> list[Any]:
-        """As many runs, and products, in each step."""
+        """The notes of a loop, in which each step has the same runs and products."""
         return [
             note * (times or 1)
             if isinstance(note, int)

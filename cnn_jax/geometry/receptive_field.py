@@ -1,4 +1,4 @@
-"""Receptive fields and output sizes of bare lists of layers, whose channels need not be known."""
+"""Receptive fields and output sizes of plain lists of layers, for which channels need not be known."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,49 +13,49 @@ from cnn_jax.ops.arguments import per_axis
 
 @dataclasses.dataclass(frozen=True)
 class Flow:
-    """What is known of the units at one place of a network.
+    """The receptive field and map size at one point of a network.
 
     Attributes:
-      field: None where it cannot be told.
-      sizes: Of the map whose positions the units stand for; None where they are not known.
+      field: The receptive field of a unit; None if it is unknown.
+      sizes: The spatial sizes of the map; None if they are unknown.
     """
 
     field: ReceptiveField | None
     sizes: tuple[int, ...] | None
 
     def joined(self, other: "Flow") -> "Flow":
-        """A sum or a concatenation."""
+        """The flow after a sum or a concatenation."""
         field = None if self.field is None or other.field is None else self.field.hull(other.field)
         return Flow(field, self.sizes)
 
-    def slid(self, window: Window) -> "Flow":
-        """Behind a layer with a window."""
+    def after_window(self, window: Window) -> "Flow":
+        """The flow after a layer with a window."""
         sizes = None if self.sizes is None else window.output_size(self.sizes)
-        return Flow(self.field and self.field.slid(window, self.sizes), sizes)
+        return Flow(self.field and self.field.after_window(window, self.sizes), sizes)
 
     def adapted(self, output_size: Sequence[int]) -> "Flow":
-        """Behind a pool that is given its output size; the sizes before it must be known."""
+        """The flow after an adaptive pool; the sizes before it must be known."""
         assert self.sizes is not None
         field = self.field and self.field.through(adaptive_field(self.sizes, output_size))
         return Flow(field, tuple(output_size))
 
 
 def receptive_field(layers: Any, input_size: PerAxis | None = None) -> ReceptiveField:
-    """The field of the last of some layers, one after the other.
+    """Computes the receptive field after a sequence of layers.
 
     Args:
-      layers: A layer, or layers: a list, or names to layers. An entry is a layer or function; or a :class:`Window`, or
-        a tuple, which stands for ``Window(*tuple)``: (kernel size, strides, padding, kernel dilation). Branches
-        (``nn.Parallel``) and skips (``nn.Residual``) may be among them.
-      input_size: Spatial sizes, one int for all axes or one per axis; needed only for
-        ``padding='SAME'`` with a stride, and for pools that are given their output size.
+      layers: A layer, a list of layers, or a mapping from names to layers. An entry is a layer, a function, a
+        :class:`Window`, or a tuple for ``Window(*tuple)``: (kernel size, strides, padding, kernel dilation). Branches
+        (``nn.Parallel``) and shortcuts (``nn.Residual``) are supported.
+      input_size: The spatial sizes of the input, one int for all axes or one per axis. They are needed only for
+        ``padding='SAME'`` with a stride, and for adaptive pools.
 
     Returns:
-      One number per spatial axis: those of the layers, or a single one where all windows are given by ints.
+      The receptive field, with one number per spatial axis; with a single number if all windows are given by ints.
 
     Raises:
-      UsageError: An entry has no window and does not work position by position (flattening, global pools); for whole
-        networks there is :func:`cnn_jax.geometry.trace`.
+      UsageError: An entry has no window and does not act on each position separately, such as flattening and global
+        pools. For such networks use :func:`cnn_jax.geometry.trace`.
 
     >>> alexnet = [(11, 4, 2), (3, 2), (5, 1, 2), (3, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1), (3, 2)]
     >>> receptive_field(alexnet).size, receptive_field(alexnet).jump
@@ -63,19 +63,24 @@ def receptive_field(layers: Any, input_size: PerAxis | None = None) -> Receptive
     """
     field = _over(layers, input_size, "receptive_field").field
     if field is None:
-        raise UsageError("receptive_field: branches that are joined have different strides, so no one field is theirs")
+        raise UsageError(
+            "receptive_field: the joined branches have different strides, so they have no common receptive field"
+        )
     return field
 
 
 def output_size(layers: Any, input_size: PerAxis) -> tuple[int, ...]:
-    """The spatial sizes behind some layers.
+    """Computes the spatial sizes after a sequence of layers.
 
     Args:
-      layers: As for :func:`receptive_field`.
-      input_size: One int per axis; or one int for one axis, or for all of those that the layers have.
+      layers: The same as in :func:`receptive_field`.
+      input_size: The spatial sizes of the input: one int per axis, or one int for all axes.
+
+    Returns:
+      The spatial sizes, one int per axis.
 
     Raises:
-      UsageError: A window does not fit; an entry as for :func:`receptive_field`.
+      UsageError: A window does not fit; see also :func:`receptive_field`.
 
     >>> output_size([(11, 4, 2), (3, 2)], 224), output_size([Window(3, 2, rounding="ceil")], (112, 110))
     ((27,), (56, 55))
@@ -106,20 +111,20 @@ def _over(layers: Any, input_size: PerAxis | None, function: str) -> Flow:
         try:
             if window is not None:
                 channels = getattr(layer, "out_features", channels)
-                return flow.slid(window)
+                return flow.after_window(window)
         except UsageError as error:
             raise UsageError(f"{function}: layer {name}: {error}") from error
         given_size = adaptive_size(layer, rank)
         if given_size is not None:
             if flow.sizes is None:
                 raise UsageError(
-                    f"{function}: layer {name}: what it sees depends on the size of its input; give input_size"
+                    f"{function}: layer {name}: its receptive field depends on the size of its input; give input_size"
                 )
             return flow.adapted(given_size)
         if callable(layer) and keeps_positions(layer, (*(4,) * rank, channels)):
             return flow
         raise UsageError(
-            f"{function}: layer {name} ({_name(layer)}) has no window, and does not work position by position; "
+            f"{function}: layer {name} ({_name(layer)}) has no window and does not act on each position separately; "
             "give a geometry.Window for it, or use geometry.trace or geometry.output_shape(layers, input_shape)"
         )
 
@@ -132,19 +137,20 @@ def _over(layers: Any, input_size: PerAxis | None, function: str) -> Flow:
 
 
 def _window(function: str, name: Any, entry: Any) -> Any:
-    """A tuple as the window that it stands for; a layer as it is."""
+    """Converts a tuple to a window; returns a layer unchanged."""
     if not isinstance(entry, tuple):
         return entry
     if not 1 <= len(entry) <= 4:
         raise UsageError(
-            f"{function}: layer {name}: {entry} must be (kernel size, strides, padding, kernel dilation), or begin so; "
-            "give a geometry.Window for more"
+            f"{function}: layer {name}: {entry} must be (kernel size, strides, padding, kernel dilation), "
+            "or a prefix of it; "
+            "use geometry.Window for other options"
         )
     return Window(*entry)
 
 
 def join_flows(flows: Sequence[Flow]) -> Flow:
-    """What is known behind a sum or a concatenation of paths."""
+    """The flow after a sum or a concatenation of paths."""
     first, *others = flows
     for other in others:
         first = first.joined(other)
@@ -152,7 +158,7 @@ def join_flows(flows: Sequence[Flow]) -> Flow:
 
 
 def _rank(entries: Sequence[Any]) -> int | None:
-    """The number of spatial axes that the first layer with one per axis has."""
+    """The number of spatial axes, from the first layer that has one int per axis."""
     found: list[int] = []
 
     def visit(name: str, layer: Any, x: None) -> None:

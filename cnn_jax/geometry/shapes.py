@@ -1,4 +1,4 @@
-"""Output shapes of layers and networks, found without running them."""
+"""Output shapes of layers and networks, computed without running them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,18 +14,18 @@ def output_shape(
     layers: Callable[..., Any] | Mapping[str, Callable[..., Any]] | Sequence[Callable[..., Any]],
     input_shape: Sequence[int],
 ) -> tuple[int, ...]:
-    """The shape of what layers make of one input; nothing is computed.
+    """Computes the output shape of layers for one input, without running them.
 
     Args:
-      layers: a model, a layer, or layers one after the other: names to layers, or a bare list. They may hold abstract
-        parameters, those of ``nnx.eval_shape``.
-      input_shape: without the batch axis, channels last.
+      layers: A model, a layer, a list of layers, or a mapping from names to layers. Their parameters may be abstract,
+        as from ``nnx.eval_shape``.
+      input_shape: The shape of one input without the batch axis, with channels last.
 
     Returns:
-      Without the batch axis.
+      The output shape without the batch axis.
 
     Raises:
-      UsageError: the error of the layer that the shape does not fit, with the layer's name (its index in a list).
+      UsageError: The input of a layer does not fit; the message contains the layer's name (or index in a list).
 
     >>> from cnn_jax import nn
     >>> conv = nn.Conv(3, 16, (5, 5), padding="VALID", rngs=nnx.Rngs(0))
@@ -54,7 +54,7 @@ def _applied(layer: Callable[..., Any], shape: tuple[int, ...]) -> tuple[int, ..
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     if not isinstance(layer, nnx.Module):
         return jax.eval_shape(layer, x).shape[1:]
-    # The parameters are passed in and not closed over, because abstract ones cannot be.
+    # The parameters are arguments, because a function cannot close over abstract arrays.
     graph, state = nnx.split(layer)
 
     def run(state: Any, x: jax.Array) -> Any:

@@ -1,4 +1,4 @@
-"""A network's table in every form that it is wanted in: for the terminal, and as CSV, Markdown and JSON."""
+"""A network's table in several formats: for the terminal, and as CSV, Markdown and JSON."""
 
 import csv
 import io
@@ -30,19 +30,20 @@ HEADINGS = (
     "memory",
 )
 _TEXT = ("layer", "kind", "padding")
-# What a narrow terminal does without, first the first.
+# The columns that are left out in narrow terminals, in this order.
 _DISPENSABLE = ("centre", "memory", "connections", "padding", "jump", "kind", "field", "strides", "kernel")
 
 LEGEND = (
-    "field: the size of a unit's receptive field, in input positions; jump: from one unit's field to the next; centre: "
-    "of the first. MACs: multiplications of weights with inputs, for one example; biases are not counted. connections: "
-    "those and the biases', as LeCun counts them. memory: of the outputs of one example. x 3 behind the kind: it runs "
-    "three times, and is counted so; x ?: in a loop of unknown length, of which one step is counted."
+    "field: the size of a unit's receptive field in input positions. jump: the distance between the fields of "
+    "neighbouring units. centre: the centre of the first unit's field. MACs: multiplications of weights with inputs "
+    "for one example, without biases. connections: connections to inputs and biases, as LeCun counts them. memory: the "
+    "size of the output of one example. x 3 after the kind: the layer runs three times, and all runs are counted. "
+    "x ?: the layer is in a loop of unknown length, and one step is counted."
 )
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row as texts in the order of :data:`HEADINGS`, blank where there is nothing to say.
+    """The cells of a row as strings, in the order of :data:`HEADINGS`; empty if there is no value.
 
     >>> cells(Row("s2", "AvgPool", (14, 14, 6), (2, 2), (2, 2), "VALID", activation_bytes=4704))
     ('s2', 'AvgPool', '14x14x6', '2x2', '2x2', 'VALID', '', '', '', '', '', '', '4.6 KiB')
@@ -60,12 +61,13 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def format_table(rows: Sequence[Row], *, title: str, width: int | None = None) -> Table:
-    """The rows as a table for the terminal, with totals below.
+    """Formats the rows as a table for the terminal, with totals in the last line.
 
     Args:
-      rows: Of :func:`cnn_jax.geometry.trace`.
-      title: Stands above.
-      width: How wide the table may be; columns that do not fit are left out, and named below it.
+      rows: The rows of :func:`cnn_jax.geometry.trace`.
+      title: The title above the table.
+      width: The maximum width of the table in characters. Columns that do not fit are left out and named below the
+        table.
 
     >>> format_table([], title="empty").row_count
     0
@@ -82,7 +84,7 @@ def format_table(rows: Sequence[Row], *, title: str, width: int | None = None) -
         del widths[heading]
         left_out.append(heading)
     shown = [index for index, heading in enumerate(HEADINGS) if heading in widths]
-    caption = f"left out for want of room: {', '.join(left_out)}" if left_out else None
+    caption = f"columns that did not fit: {', '.join(left_out)}" if left_out else None
     table = Table(
         title=title, caption=caption, show_footer=True, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
     )
@@ -96,7 +98,7 @@ def format_table(rows: Sequence[Row], *, title: str, width: int | None = None) -
 
 
 def print_table(rows: Sequence[Row], *, title: str) -> None:
-    """Prints the table to the terminal, as wide as that is; all of it where the output goes elsewhere."""
+    """Prints the table at the width of the terminal; prints all columns if the output is not a terminal."""
     console = Console()
     if console.is_terminal:
         console.print(format_table(rows, title=title, width=console.width))
@@ -105,7 +107,7 @@ def print_table(rows: Sequence[Row], *, title: str) -> None:
 
 
 def to_markdown(rows: Sequence[Row], *, title: str) -> str:
-    """The table in Markdown, under its title, with totals and the legend below.
+    """Formats the table in Markdown, with title, totals and legend.
 
     >>> to_markdown([Row("s2", "AvgPool", (14, 14, 6))], title="one layer").splitlines()[0]
     '## one layer'
@@ -117,7 +119,7 @@ def to_markdown(rows: Sequence[Row], *, title: str) -> str:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """The table as comma-separated values, without totals, with one number in a cell where it can be.
+    """Formats the table as comma-separated values, without totals; cells are plain numbers if possible.
 
     >>> print(to_csv([Row("s2", "AvgPool", (14, 14, 6), (2, 2), (2, 2), "VALID")]).splitlines()[1])
     s2,AvgPool,14x14x6,2x2,2x2,VALID,,,,0,0,0,0,1
@@ -133,7 +135,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def to_json(rows: Sequence[Row], *, title: str) -> str:
-    """The table as JSON: the title, the rows, and their totals.
+    """Formats the table as JSON: the title, the rows, and their totals.
 
     >>> json.loads(to_json([Row("c1", "Conv", (28, 28, 6), parameters=156)], title="one layer"))["total"]["parameters"]
     156
@@ -144,7 +146,7 @@ def to_json(rows: Sequence[Row], *, title: str) -> str:
 
 
 def _record(row: Row) -> dict[str, Any]:
-    """A row as plain values."""
+    """A row as a dictionary of JSON values."""
     field = row.receptive_field
     numbers = {name: field and getattr(field, name) for name in ("size", "jump", "first_centre")}
     return {
@@ -171,7 +173,7 @@ def _times(sizes: Sequence[int] | None) -> str:
 
 
 def _padding(padding: Any) -> str:
-    """The padding as briefly as it can be said: a name, or a number where all sides have the same."""
+    """The padding in its shortest form: a name, or a single number if all sides are equal."""
     if padding is None:
         return ""
     if isinstance(padding, str | int):
@@ -184,7 +186,7 @@ def _field(field: ReceptiveField | None, *, alone: bool) -> tuple[str, str, str]
     if field is None:
         return "", "", ""
     size, jump, centre = field.texts()
-    return size, "" if alone else jump, centre  # a single unit has no neighbour
+    return size, "" if alone else jump, centre  # a single unit has no neighbours
 
 
 def _memory(size: int) -> str:

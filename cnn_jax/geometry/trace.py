@@ -1,9 +1,9 @@
-"""The table of a network: what each layer makes, sees, holds and costs; computed from shapes, and not run.
+"""The table of a network: output, receptive field, parameters and cost of each layer, computed from shapes only.
 
-Layers describe themselves: see :mod:`cnn_jax.geometry.windows` for windows. A module made of named layers has a method
-``flow(x, *, visit, join)``, which sends ``x`` the way that an array goes: ``visit(name, layer, x)`` is what becomes of
-it in a layer, ``join(name, paths)`` where paths meet. A network that does not name its activations is followed in the
-program that JAX traces of it, see :mod:`cnn_jax.geometry.program`.
+The attributes of a layer describe its window, see :mod:`cnn_jax.geometry.windows`. A module made of named layers has a
+method ``flow(x, *, visit, join)``, which passes ``x`` along the path of an array: ``visit(name, layer, x)`` returns the
+value after a layer, and ``join(name, values)`` the value where paths meet. For a network that does not name its
+activations, the jaxpr is analysed, see :mod:`cnn_jax.geometry.program`.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.geometry.counts import connections, multiply_adds, trained
 from cnn_jax.geometry.fields import ReceptiveField
 from cnn_jax.geometry.places import Place, Shape, concatenated, joined
-from cnn_jax.geometry.positions import behind_layer
+from cnn_jax.geometry.positions import after_layer
 from cnn_jax.geometry.program import is_layer, traced
 from cnn_jax.geometry.windows import window_of
 from cnn_jax.ops.padding import Padding
@@ -33,20 +33,20 @@ class Row:
 
     Attributes:
       name: The layer's name among the network's activations.
-      kind: What it does, such as ``'Conv'``.
-      output_shape: Without the batch axis.
+      kind: The type of the layer, such as ``'Conv'``.
+      output_shape: The output shape without the batch axis.
       kernel_size: The window of a convolution or pool; None for other layers.
-      strides: Its strides, likewise.
-      padding: Its padding, likewise.
-      receptive_field: Of one unit, and None where it cannot be told. Units without spatial axes see all of the map
-        before them; those of a flattened map see what the map's units do.
-      parameters: The number of trained numbers; those that an earlier row has, too, are left out.
+      strides: The strides of the window; None for other layers.
+      padding: The padding of the window; None for other layers.
+      receptive_field: The receptive field of one unit; None if it is unknown. Units without spatial axes depend on the
+        whole preceding map. Units of a flattened map have the fields of the map's units.
+      parameters: The number of trained numbers, without those that an earlier row has counted.
       multiply_adds: Multiplications of weights with inputs, for one example; biases are not counted. See
         :func:`cnn_jax.geometry.counts.multiply_adds` for padding and for transposed convolutions.
       connections: As LeCun counts them, see :func:`cnn_jax.geometry.counts.connections`.
-      activation_bytes: The size of the output of one example.
-      runs: How often the layer runs for one input, as inside of ``lax.scan`` or ``jax.vmap``; the counts above are of
-        all runs. None inside of ``lax.while_loop``, where it is not known; the counts are then of one step.
+      activation_bytes: The size of the output of one example, in bytes.
+      runs: The number of times that the layer runs for one input, as inside ``lax.scan`` or ``jax.vmap``. The counts
+        above are for all runs. It is None inside ``lax.while_loop``, where the counts are for one step.
     """
 
     name: str
@@ -64,17 +64,21 @@ class Row:
 
 
 def trace(model: Any, input_shape: Sequence[int], *, train: bool = False) -> list[Row]:
-    """The rows of a network's table, one for each of its activations, in order.
+    """Computes the rows of a network's table, one for each of its activations, in order.
 
     Args:
-      model: Called as ``model(x, return_activations=True)``, with ``model.layer(name)`` for the layer of an activation;
-        or any other Flax NNX module, of which each call of a layer inside is a row. It may be one of
-        ``nnx.eval_shape``, so that nothing is allocated.
-      input_shape: Of one input, channels last.
-      train: Trace what is run in training, auxiliary heads included; only for networks that name their activations.
+      model: A network that is called as ``model(x, return_activations=True)`` and returns the layer of an activation by
+        ``model.layer(name)``; or any other Flax NNX module, in which each call of an inner layer is a row. It may come
+        from ``nnx.eval_shape``, so that no memory is allocated.
+      input_shape: The shape of one input, with channels last.
+      train: Whether to trace the network in training mode, including auxiliary heads; only for networks that name their
+        activations.
+
+    Returns:
+      The rows of the table.
 
     Raises:
-      UsageError: No NNX module, or an input that does not fit.
+      UsageError: The model is not an NNX module, or the input does not fit.
 
     >>> from cnn_jax import models
     >>> model = models.create("lenet_5_modern", num_classes=10, input_shape=(32, 32, 1), rngs=nnx.Rngs(0))
@@ -84,7 +88,7 @@ def trace(model: Any, input_shape: Sequence[int], *, train: bool = False) -> lis
     """
     if not isinstance(input_shape, Sequence) or not input_shape:
         raise UsageError(
-            f"trace: input_shape={input_shape!r} must be that of one input, such as (height, width, channels)"
+            f"trace: input_shape={input_shape!r} must be the shape of one input, such as (height, width, channels)"
         )
     if not callable(model) or "return_activations" not in inspect.signature(model).parameters:
         if train and isinstance(model, nnx.Module):
@@ -114,7 +118,7 @@ def trace(model: Any, input_shape: Sequence[int], *, train: bool = False) -> lis
 
 
 def total(rows: Sequence[Row]) -> Row:
-    """The last line of a table: the sums of its columns.
+    """Computes the last line of a table: the sums of its columns.
 
     >>> total([Row("c1", "Conv", (28, 28, 6), parameters=156), Row("c1_tanh", "tanh", (28, 28, 6))]).parameters
     156
@@ -124,14 +128,14 @@ def total(rows: Sequence[Row]) -> Row:
 
 
 def blocks(rows: Sequence[Row]) -> list[Row]:
-    """A shorter table: one row for each block of layers, and none for layers that only change values.
+    """Shortens a table to one row per block of layers and leaves out layers that only change values.
 
-    A block is a module at the top of the network with others inside; its row has its last layer's output and field, the
-    sums of its counts, and the window of its only layer that has one, if there is a single one. Of the rest, rows
-    remain that have a window, weights or parameters, or make another shape.
+    A block is a top-level module of the network that has submodules. Its row has the output and field of its last layer
+    and the sums of its counts. It has a window if exactly one of its layers has one. Other rows remain if they have a
+    window, weights or parameters, or change the shape.
 
     Args:
-      rows: Of :func:`trace`.
+      rows: The rows of :func:`trace`.
 
     >>> conv = Row("block/conv", "Conv", (28, 28, 6), (5, 5), (1, 1), "VALID", parameters=156, multiply_adds=117_600)
     >>> relu = Row("block/relu", "relu", (28, 28, 6))
@@ -165,9 +169,9 @@ def blocks(rows: Sequence[Row]) -> list[Row]:
 
 
 def _unnamed(model: Any, place: Place) -> tuple[list[Row], Place | None]:
-    """A row for each call of a layer, and one for what a network does with weights outside of its layers.
+    """The rows of a network without named activations, and the place of its output.
 
-    Also what the output sees.
+    There is one row for each call of a layer, and one for products with weights outside layers.
     """
     program = traced(model, place)
     rows, counted = [], set[int]()
@@ -187,7 +191,7 @@ def _unnamed(model: Any, place: Place) -> tuple[list[Row], Place | None]:
 
 
 def _new_parameters(layer: Any, counted: set[int]) -> int:
-    """How many parameters a layer has that have not been counted; from now on they are."""
+    """Counts the parameters of a layer that are not in ``counted``, and adds them to it."""
     parameters = trained(layer)
     new = sum(size for variable, size in parameters.items() if variable not in counted)
     counted |= set(parameters)
@@ -202,7 +206,7 @@ def _row(
     field: ReceptiveField | None,
     products: int,
 ) -> Row:
-    """The row of one run of a layer, still without its parameters."""
+    """The row of one run of a layer, without its parameters."""
     shape, window = tuple(output.shape), window_of(layer)
     sliding = window.over(window.rank or max(1, len(shape) - 1)) if window else {}
     return Row(
@@ -210,7 +214,7 @@ def _row(
         kind=getattr(layer, "__name__", type(layer).__name__),
         output_shape=shape,
         kernel_size=sliding.get("kernel_size"),
-        # Those of a transposed convolution are what spreads its input.
+        # The strides of a transposed convolution are the dilation of its input.
         strides=tuple(map(max, zip(sliding["strides"], sliding["input_dilation"], strict=True))) if sliding else None,
         padding=getattr(layer, "padding", window.padding) if window else None,
         receptive_field=field,
@@ -223,7 +227,7 @@ def _row(
 def _followed(
     model: Any, input_shape: Shape, shapes: Mapping[str, Shape]
 ) -> dict[str, tuple[Shape, ReceptiveField | None, int]]:
-    """Of every activation: the input shape of the layer that made it, its field, the products in the layer."""
+    """For every activation, the input shape of its layer, its field, and the number of products in the layer."""
     found: dict[str, tuple[Shape, ReceptiveField | None, int]] = {}
 
     def visitor(prefix: str) -> dict[str, Callable[..., Any]]:
@@ -231,14 +235,14 @@ def _followed(
             path = prefix + name
             if hasattr(layer, "flow"):
                 return layer.flow(place, **visitor(f"{path}/"))
-            if place is None or path not in shapes:  # a layer that is not run
+            if place is None or path not in shapes:  # the layer does not run
                 return None
             before, shape = place.shape[1:], (1, *shapes[path])
             if isinstance(layer, nnx.Module) and callable(layer) and not is_layer(layer):
-                rows, behind = _unnamed(layer, place)
-                place, products = behind or place.lost(shape), total(rows).multiply_adds
+                rows, result = _unnamed(layer, place)
+                place, products = result or place.only_common(shape), total(rows).multiply_adds
             else:
-                place, products = behind_layer(layer, place, shape)
+                place, products = after_layer(layer, place, shape)
             found[path] = before, place.receptive_field, products
             return place
 

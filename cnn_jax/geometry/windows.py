@@ -1,8 +1,9 @@
-"""How a layer looks at its input: the window it slides, read off the layer's own attributes.
+"""The window that a layer slides over its input, from the layer's attributes.
 
-Nothing here knows the layers of ``cnn_jax.nn``: any module is understood that has ``kernel_size`` or ``window_shape``,
-``strides`` and ``padding``, and where it has them ``kernel_dilation`` (or ``dilation``), ``input_dilation`` and
-``rounding``. One whose attributes mean something else says so in a property ``window``, a :class:`Window`.
+This module does not depend on the layers of ``cnn_jax.nn``. It supports any module that has ``kernel_size`` or
+``window_shape``, ``strides`` and ``padding``, and optionally ``kernel_dilation`` (or ``dilation``), ``input_dilation``
+and ``rounding``. A layer whose attributes have other meanings defines a property ``window`` that returns a
+:class:`Window`.
 """
 
 import dataclasses
@@ -21,16 +22,18 @@ PerAxis = int | Sequence[int]
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A sliding window, of a convolution or a pool alike.
+    """The sliding window of a convolution or a pool.
 
     Attributes:
-      kernel_size: One int, which stands for every axis, or one per axis; as do the others.
-      strides: 1 by default.
-      padding: A name, numbers or pairs, as for :func:`cnn_jax.ops.conv`; none by default.
-      kernel_dilation: 1 by default.
-      input_dilation: Greater than 1 for transposed convolutions, whose stride it is; padding goes around it.
-      rounding: Where the stride does not divide: ``'strict'``, ``'floor'`` or ``'ceil'``.
-      transposed: Whether this is a transposed convolution on every axis, also where its stride is 1; for :meth:`taps`.
+      kernel_size: The sizes of the window: one int for all axes, or one per axis, like the other numbers.
+      strides: The strides, 1 by default.
+      padding: A name, numbers or pairs, as in :func:`cnn_jax.ops.conv`; none by default.
+      kernel_dilation: The dilation of the window, 1 by default.
+      input_dilation: The dilation of the input, which is the stride of a transposed convolution; 1 by default. Padding
+        is added around the dilated input.
+      rounding: What to do if the stride does not divide the axis: ``'strict'``, ``'floor'`` or ``'ceil'``; see
+        :func:`cnn_jax.ops.conv`.
+      transposed: Whether this is a transposed convolution, even if its stride is 1; used by :meth:`taps`.
 
     >>> Window(11, strides=4, padding=2).output_size((224, 224))
     (55, 55)
@@ -46,11 +49,11 @@ class Window:
 
     @property
     def rank(self) -> int | None:
-        """The number of spatial axes, or None where a single int stands for all of them."""
+        """The number of spatial axes; None if one int applies to all axes."""
         return None if isinstance(self.kernel_size, int) else len(self.kernel_size)
 
     def over(self, rank: int) -> dict[str, tuple[int, ...]]:
-        """Every number written out for ``rank`` axes.
+        """All numbers as tuples with ``rank`` entries.
 
         >>> Window(3, strides=(2, 1)).over(2)["kernel_size"]
         (3, 3)
@@ -77,14 +80,14 @@ class Window:
         ).output
 
     def taps(self, sizes: Sequence[int], output: Sequence[int]) -> int:
-        """How many pairs of a window's entry and an input there are, padding included, in all windows together.
+        """Counts the pairs of a window entry and an input in all windows, including padding.
 
-        Every window meets an input, or padding, with each of its entries. Where the input is spread out, in transposed
-        convolutions, the zeros between its neighbours do not count: it is each input that meets every entry, if only
-        beyond the output's edge. So a transposed convolution counts what the convolution does that it transposes.
+        Every window entry is paired with an input or with padding. In transposed convolutions, the zeros between
+        dilated inputs do not count. Instead each input is paired with every window entry, even beyond the edge of the
+        output. The count of a transposed convolution is therefore that of the convolution that it transposes.
 
         Args:
-          sizes: Of the input.
+          sizes: The spatial sizes of the input.
           output: The number of windows along each axis.
 
         >>> Window(3, padding=1).taps((4, 4), (4, 4)), Window(3, padding=2, input_dilation=2).taps((4, 4), (9, 9))
@@ -110,7 +113,7 @@ class Window:
         """The (low, high) padding of each axis; only ``'SAME'`` with a stride depends on the sizes of the input.
 
         Raises:
-          UsageError: It depends on the sizes, and they are None.
+          UsageError: The padding depends on the sizes, which are None.
 
         >>> Window(3, padding="SAME").pads(None, 1), Window(3, strides=2, padding="SAME").pads((224,), 1)
         (((1, 1),), ((0, 1),))
@@ -124,13 +127,13 @@ class Window:
                     f"the padding of a window with padding={self.padding!r} and strides={self.strides} depends on the "
                     "size of its input; give input_size"
                 )
-            sizes = (1,) * rank  # any other padding is the same for every size
+            sizes = (1,) * rank  # no other padding depends on the size
         extents = dilated(sizes, numbers["input_dilation"])
         return tuple(pair("window", *axis) for axis in zip(entries, extents, reaches, strides, strict=True))
 
 
 def window_of(layer: Any) -> Window | None:
-    """The window that a layer slides over its input, or None for a layer that has none, or hides it.
+    """The window that a layer slides over its input; None if it has none or does not expose it.
 
     >>> from cnn_jax import nn
     >>> window_of(nn.MaxPool((3, 3), strides=2)).strides
@@ -157,7 +160,7 @@ def window_of(layer: Any) -> Window | None:
 
 
 def adaptive_size(layer: Any, rank: int) -> tuple[int, ...] | None:
-    """The output size of a pool that is given one, or None for any other layer, and for maps of another rank.
+    """The output size of an adaptive pool; None for other layers and for maps of another rank.
 
     >>> from cnn_jax import nn
     >>> adaptive_size(nn.AdaptiveAvgPool(6), 2), adaptive_size(nn.AdaptiveAvgPool((6,)), 2)
@@ -172,7 +175,7 @@ def adaptive_size(layer: Any, rank: int) -> tuple[int, ...] | None:
 def transposed_window(
     kernel_size: PerAxis, strides: PerAxis, padding: Padding, kernel_dilation: PerAxis, transpose_kernel: bool
 ) -> Window:
-    """The window of Flax's transposed convolution; its padding names are those of the convolution that it transposes.
+    """The window of Flax's transposed convolution, whose padding names refer to the convolution that it transposes.
 
     >>> transposed_window((4,), 2, "SAME", 1, False).output_size((7,))
     (14,)
@@ -184,7 +187,7 @@ def transposed_window(
         pairs = []
         reaches = dilated(window, per_axis("ConvTranspose", "kernel_dilation", kernel_dilation, rank))
         for reach, stride in zip(reaches, spread, strict=True):
-            low, excess = reach - 1, max(reach - stride, 0)  # by how much the output is more than stride times as large
+            low, excess = reach - 1, max(reach - stride, 0)  # by how much the output exceeds stride times the input
             if padding == "SAME" and excess:
                 low = -(-(reach + stride - 2) // 2)
             elif padding == "CIRCULAR":
@@ -196,7 +199,7 @@ def transposed_window(
 
 
 def _numbered(padding: Padding, reaches: Sequence[int]) -> Padding:
-    """Padding without Flax's two names that also say the boundary: both are as wide as 'SAME' at stride 1."""
+    """Replaces Flax's two padding names that also set the boundary; both are as wide as 'SAME' at stride 1."""
     if padding in ("CIRCULAR", "REFLECT"):
         return tuple(((reach - 1) // 2, reach // 2) for reach in reaches)
     return padding

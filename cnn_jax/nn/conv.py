@@ -394,7 +394,7 @@ class ConvTranspose(nnx.Module):
         inputs, kernel = _widened(self.preferred_element_type, jnp.asarray(inputs), kernel)
         padding = self.window.padding
         if self.padding == "CIRCULAR":
-            # Whole strides of circular padding are added before the dilation. The remainder consists of zeros between inputs.
+            # Whole strides of circular padding are added before the dilation. The remainder is zeros between inputs.
             pairs = cast(Sequence[tuple[int, int]], padding)
             whole = [
                 [divmod(width, stride) for width in pair] for pair, stride in zip(pairs, self.strides, strict=True)

@@ -72,7 +72,7 @@ def test_section_is_the_middle_row_of_the_two_dimensional_kernel():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: filters.sobel(axis=2), "filters.sobel: axis=2 is none of the 2 axes; use -2 to 1"),
+        (lambda: filters.sobel(axis=2), "filters.sobel: axis=2 is not one of the 2 axes; use -2 to 1"),
         (lambda: filters.prewitt(axis=0, rank=0), "filters.prewitt: rank=0 must be at least 1"),
         (lambda: filters.line(30), "filters.line: angle=30 must be one of 0, 45, 90, 135 degrees"),
         (

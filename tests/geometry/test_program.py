@@ -149,8 +149,8 @@ def test_layers_that_run_side_by_side_count_as_often() -> None:
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        ([nn.MaxPool((2, 2))], {}, r"a list is no nnx.Module; put layers into one, nn.Sequence"),
-        (jnp.tanh, {}, "is no nnx.Module"),
+        ([nn.MaxPool((2, 2))], {}, r"a list is not an nnx.Module; put layers into one, nn.Sequence"),
+        (jnp.tanh, {}, "is not an nnx.Module"),
         (nnx.Linear(3, 4, rngs=nnx.Rngs(0)), {"train": True}, "train=True is for networks that name"),
         (Net(nnx.Rngs(0)), {"input_shape": (24, 20, 4)}, r"Net does not take inputs of shape \(1, 24, 20, 4\)"),
     ],

@@ -119,7 +119,7 @@ def test_printed_table_fits_eighty_columns_and_has_the_totals(rows: list[geometr
     lines = printed(rows, 80)
     assert all(len(line) <= 80 and "…" not in line for line in lines)
     assert lines[-2].split() == ["total", "152", "2,880"]
-    assert lines[-1] == "left out for want of room: centre, memory, connections, padding"
+    assert lines[-1] == "columns that did not fit: centre, memory, connections, padding"
 
 
 def test_printed_table_has_everything_where_there_is_room(rows: list[geometry.Row]) -> None:
