@@ -103,6 +103,9 @@ def line(angle: int, *, dtype: DTypeLike = float) -> Float[Array, "3 3"]:
       angle: The direction of the line in degrees, counter-clockwise from the horizontal: 0, 45, 90 or 135.
       dtype: The dtype of the result.
 
+    Returns:
+      An array of shape ``(3, 3)``.
+
     Raises:
       UsageError: The angle is not one of the four.
 

@@ -88,6 +88,9 @@ def canny_gaussian(*, dtype: DTypeLike = float) -> Float[Array, "5 5"]:
     Args:
       dtype: The dtype of the result.
 
+    Returns:
+      An array of shape ``(5, 5)``.
+
     >>> (159 * canny_gaussian()[2]).round()
     Array([ 5., 12., 15., 12.,  5.], dtype=float32)
     """

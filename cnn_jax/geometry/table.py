@@ -43,7 +43,13 @@ LEGEND = (
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """The cells of a row as strings, in the order of :data:`HEADINGS`; empty if there is no value.
+    """Formats the cells of a row.
+
+    Args:
+      row: A row of :func:`cnn_jax.geometry.trace`.
+
+    Returns:
+      One string per column of :data:`HEADINGS`; empty if there is no value.
 
     >>> cells(Row("s2", "AvgPool", (14, 14, 6), (2, 2), (2, 2), "VALID", activation_bytes=4704))
     ('s2', 'AvgPool', '14x14x6', '2x2', '2x2', 'VALID', '', '', '', '', '', '', '4.6 KiB')
@@ -68,6 +74,9 @@ def format_table(rows: Sequence[Row], *, title: str, width: int | None = None) -
       title: The title above the table.
       width: The maximum width of the table in characters. Columns that do not fit are left out and named below the
         table.
+
+    Returns:
+      The ``rich`` table.
 
     >>> format_table([], title="empty").row_count
     0
@@ -98,7 +107,15 @@ def format_table(rows: Sequence[Row], *, title: str, width: int | None = None) -
 
 
 def print_table(rows: Sequence[Row], *, title: str) -> None:
-    """Prints the table at the width of the terminal; prints all columns if the output is not a terminal."""
+    """Prints the table at the width of the terminal; prints all columns if the output is not a terminal.
+
+    Args:
+      rows: The rows of :func:`cnn_jax.geometry.trace`.
+      title: The title above the table.
+
+    >>> print_table([Row("flatten", "Flatten", (400,))], title="one layer")
+    one layer...
+    """
     console = Console()
     if console.is_terminal:
         console.print(format_table(rows, title=title, width=console.width))
@@ -108,6 +125,13 @@ def print_table(rows: Sequence[Row], *, title: str) -> None:
 
 def to_markdown(rows: Sequence[Row], *, title: str) -> str:
     """Formats the table in Markdown, with title, totals and legend.
+
+    Args:
+      rows: The rows of :func:`cnn_jax.geometry.trace`.
+      title: The heading above the table.
+
+    Returns:
+      The Markdown text.
 
     >>> to_markdown([Row("s2", "AvgPool", (14, 14, 6))], title="one layer").splitlines()[0]
     '## one layer'
@@ -119,7 +143,13 @@ def to_markdown(rows: Sequence[Row], *, title: str) -> str:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """Formats the table as comma-separated values, without totals; cells are plain numbers if possible.
+    """Formats the table as comma-separated values, without totals.
+
+    Args:
+      rows: The rows of :func:`cnn_jax.geometry.trace`.
+
+    Returns:
+      The CSV text; cells are plain numbers if possible.
 
     >>> print(to_csv([Row("s2", "AvgPool", (14, 14, 6), (2, 2), (2, 2), "VALID")]).splitlines()[1])
     s2,AvgPool,14x14x6,2x2,2x2,VALID,,,,0,0,0,0,1
@@ -135,7 +165,14 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def to_json(rows: Sequence[Row], *, title: str) -> str:
-    """Formats the table as JSON: the title, the rows, and their totals.
+    """Formats the table as JSON.
+
+    Args:
+      rows: The rows of :func:`cnn_jax.geometry.trace`.
+      title: The title of the table.
+
+    Returns:
+      The JSON text of an object with the title, the rows, and their totals.
 
     >>> json.loads(to_json([Row("c1", "Conv", (28, 28, 6), parameters=156)], title="one layer"))["total"]["parameters"]
     156

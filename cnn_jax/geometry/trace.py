@@ -118,7 +118,13 @@ def trace(model: Any, input_shape: Sequence[int], *, train: bool = False) -> lis
 
 
 def total(rows: Sequence[Row]) -> Row:
-    """Computes the last line of a table: the sums of its columns.
+    """Computes the last line of a table.
+
+    Args:
+      rows: The rows of :func:`trace`.
+
+    Returns:
+      A row with the sums of the columns.
 
     >>> total([Row("c1", "Conv", (28, 28, 6), parameters=156), Row("c1_tanh", "tanh", (28, 28, 6))]).parameters
     156
@@ -136,6 +142,9 @@ def blocks(rows: Sequence[Row]) -> list[Row]:
 
     Args:
       rows: The rows of :func:`trace`.
+
+    Returns:
+      The rows of the shorter table.
 
     >>> conv = Row("block/conv", "Conv", (28, 28, 6), (5, 5), (1, 1), "VALID", parameters=156, multiply_adds=117_600)
     >>> relu = Row("block/relu", "relu", (28, 28, 6))
