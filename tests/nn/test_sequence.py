@@ -121,7 +121,10 @@ BAD = {
         lambda: nn.Parallel({"a": jnp.tanh, "b": nn.MaxPool((2, 2))})(X),
         "branches differ in more than channels",
     ),
-    "dropout without key": (lambda: nn.Dropout(0.5)(X, train=True), "Dropout: training needs random numbers; pass rngs="),
+    "dropout without key": (
+        lambda: nn.Dropout(0.5)(X, train=True),
+        "Dropout: training needs random numbers; pass rngs=",
+    ),
     "dropout rate": (lambda: nn.Dropout(1.5), "Dropout: rate=1.5 must be a number in [0, 1]"),
     "norm channels": (lambda: nn.BatchNorm(4, rngs=nnx.Rngs(0))(X), "inputs of shape (2, 8, 8, 1) have 1 channels"),
     "norm momentum": (lambda: nn.BatchNorm(4, momentum=2, rngs=nnx.Rngs(0)), "momentum=2 must be between 0 and 1"),

@@ -155,9 +155,7 @@ def test_train_goes_before_the_call_and_that_before_the_attribute():
 
 def test_nothing_says_whether_to_train():
     x = jnp.ones((2, 3))
-    with pytest.raises(
-        UsageError, match=r"^BatchNorm: training mode is not set; call model.train\(\) or .*train="
-    ):
+    with pytest.raises(UsageError, match=r"^BatchNorm: training mode is not set; call model.train\(\) or .*train="):
         nn.BatchNorm(3, use_running_average=None, rngs=nnx.Rngs(0))(x)
     with pytest.raises(UsageError, match=r"^Dropout: training mode is not set"):
         nn.Dropout(0.5, deterministic=None)(x)

@@ -100,9 +100,9 @@ BAD = [
     ("winograd stride 2", conv(kernel=(3, 3, 3, 4), strides=2, method="winograd_f43"), "not 3x3 with strides (2, 2), kernel_dilation (1, 1), input_dilation (1, 1); use method='auto'"),
     ("toeplitz 224", lambda: jax.eval_shape(lambda x, k: ops.conv(x, k, method="toeplitz"), ones(224, 224, 64), ones(3, 3, 64, 64)), "method='toeplitz' would build banded matrices of 611,057,664 entries, more than 268,435,456; use method='auto'"),
     # arrays
-    ("integer input", lambda: ops.conv(ones(*IMAGE, dtype="uint8"), ones(*KERNEL)), "x has dtype uint8, but this op is for bfloat16, float16, float32, float64; convert it, e.g. x.astype('float32')"),
+    ("integer input", lambda: ops.conv(ones(*IMAGE, dtype="uint8"), ones(*KERNEL)), "x has dtype uint8, but this op is for bfloat16, float16, float32, float64, complex64, complex128; convert it, e.g. x.astype('float32')"),
     ("integer kernel", lambda: ops.conv(ones(*IMAGE), np.ones(KERNEL, "int32")), "kernel has dtype int32"),
-    ("complex input", lambda: ops.conv(ones(*IMAGE, dtype="complex64"), ones(*KERNEL)), "x has dtype complex64"),
+    ("complex input of a pool", lambda: ops.max_pool(ones(*IMAGE, dtype="complex64"), (2, 2)), "x has dtype complex64"),
     ("empty image without a batch", conv(x=(0, 7, 3)), "x of shape (0, 7, 3) is empty: axis 0 has size 0, but must be >= 1; only the batch may be empty"),
     ("no channels", conv(x=(2, 7, 7, 0)), "x of shape (2, 7, 7, 0) is empty: axis 3 has size 0"),
     ("empty image", conv(x=(2, 7, 0, 3)), "x of shape (2, 7, 0, 3) is empty: axis 2 has size 0"),

@@ -77,7 +77,10 @@ CASES = {
     ),
     "output size an int": (lambda: ops.adaptive_max_pool(X[0, 0], 3), "output_size=3 applies to every spatial axis of"),
     "scale an int": (lambda: ops.upsample(X[0, 0], 2), "upsample: scale=2 applies to every spatial axis of"),
-    "unpooled to an int": (lambda: ops.max_unpool(X[0, 0], INDICES[0, 0], 6), "output_shape=6 is for every spatial"),
+    "unpooled to an int": (
+        lambda: ops.max_unpool(X[0, 0], INDICES[0, 0], 6),
+        "output_shape=6 applies to every spatial",
+    ),
     "nothing to pool": (
         lambda: ops.global_avg_pool(X[0, 0]),
         "global_avg_pool: x of shape (6, 3) has no spatial axes to pool",
@@ -122,7 +125,7 @@ CASES = {
         lambda: ops.batch_norm(X, mean=jnp.ones(3), variance=jnp.ones(3), epsilon=-1e-5),
         "batch_norm: epsilon=-1e-05 must be a number, at least 0",
     ),
-    "dropout rate 1": (lambda: ops.dropout(X, 1.0, key=KEY), "dropout: rate=1.0 must be a number in [0, 1)"),
+    "dropout rate 1.5": (lambda: ops.dropout(X, 1.5, key=KEY), "dropout: rate=1.5 must be a number in [0, 1];"),
     "dropout axis": (
         lambda: ops.dropout(X, 0.5, key=KEY, broadcast_dims=(4,)),
         "broadcast_dims=(4,) names axis 4, but x",
