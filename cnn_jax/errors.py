@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 EXIT_CODE = 2
 
-# A full disk or missing permissions. These are no faults of the program.
+# A full disk or missing permissions. These are not faults of the program.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 

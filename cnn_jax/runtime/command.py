@@ -5,10 +5,10 @@ from pathlib import Path
 
 
 def command_name(program: str | None = None) -> str:
-    """``'cnn-jax'`` where the installed command runs, ``'python launch.py'`` in a checkout.
+    """Returns ``'cnn-jax'`` for the installed command and ``'python launch.py'`` in a checkout.
 
     Args:
-      program: The path of the program; by default that of this process.
+      program: The path of the program; by default the program of this process.
 
     >>> command_name("/usr/bin/cnn-jax"), command_name("launch.py")
     ('cnn-jax', 'python launch.py')

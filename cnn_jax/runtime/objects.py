@@ -1,4 +1,4 @@
-"""Python objects by the place of their definition, so that a config, which holds texts, can name one."""
+"""Python objects by reference, so that a config, which contains strings, can name an object."""
 
 import functools
 import importlib
@@ -12,7 +12,7 @@ from cnn_jax.errors import UsageError, nearest
 
 
 def is_reference(text: str) -> bool:
-    """Whether a text has the form of a reference: ``'path/to/file.py:name'`` or ``'package.module:name'``.
+    """Whether a string has the form of a reference: ``'path/to/file.py:name'`` or ``'package.module:name'``.
 
     >>> is_reference("mine.py:Ink"), is_reference("classification")
     (True, False)
@@ -21,11 +21,11 @@ def is_reference(text: str) -> bool:
 
 
 def load_object(reference: str, *, what: str) -> Any:
-    """The object that a reference names; the file or module is imported once per process.
+    """Returns the object that a reference names; the file or module is imported once per process.
 
     Args:
       reference: ``'path/to/file.py:name'`` or ``'package.module:name'``.
-      what: Where the reference was given, such as ``"experiment='mine.py:Ink'"``; begins the error message.
+      what: The origin of the reference, such as ``"experiment='mine.py:Ink'"``; error messages start with it.
 
     Raises:
       UsageError: The file or module does not exist or raises while it is imported, or has no such name.
@@ -47,14 +47,14 @@ def load_object(reference: str, *, what: str) -> Any:
 
 
 def add_folder(folder: Path) -> None:
-    """Lets modules of a folder be imported, after all others."""
+    """Appends a folder to the import path, so that its modules can be imported."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
 
 @functools.cache
 def import_file(path: Path) -> ModuleType:
-    """The module of a Python file, executed once per process. It may import the modules beside it, as a script may.
+    """Imports a Python file as a module, once per process. Like a script, it can import modules in its folder.
 
     Args:
       path: An absolute path.
@@ -65,7 +65,7 @@ def import_file(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look modules up
+    sys.modules[name] = module  # dataclasses and pickle look up modules by name
     try:
         spec.loader.exec_module(module)
     except BaseException:
