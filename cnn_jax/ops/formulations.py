@@ -8,7 +8,7 @@ formulation.
 ==============  =======================================================================================================
 ``TRANSPOSED``  one convolution, and JAX's transposes of it: the form that accelerator libraries recognise
 ``CANONICAL``   three channels-last convolutions: fast on XLA's CPU backend, inside loops as well
-``SHIFTS``      sums of shifted products, for depthwise convolution, which mixes no channels and so has no matrix product
+``SHIFTS``      sums of shifted products, for depthwise convolution: it mixes no channels, so there is no matrix product
 ``TILES``       one matrix product with a banded (Toeplitz) matrix per tile of a row, for very few channels
 ``BLOCKS``      narrow groups merged into wider ones, with zeros between them: more products, but full registers
 ``PHASES``      a strided convolution as one of stride 1 over ``stride**rank`` times the channels
