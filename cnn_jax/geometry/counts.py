@@ -36,8 +36,7 @@ def parameter_count(layers: Any) -> int:
 
 
 def trained(layers: Any) -> dict[int, int]:
-    """The sizes of the parameters without masked entries, by the ``id`` of the variable; see
-    :func:`parameter_count`."""
+    """The sizes of the parameters without masked entries, by the ``id`` of the variable."""
     if isinstance(layers, Mapping):
         return trained(list(layers.values()))
     if isinstance(layers, list | tuple):

@@ -180,8 +180,8 @@ class Place:
             (factor,) = self.layout[axis]
             field = None if factor.along is None else self.fields[factor.along]
             if factor.along is not None and field is not None:
-                after_window = field.after_window(kernel, dilation=factor.step * dilation, low=factor.step * low)
-                return self.with_field(factor.along, after_window).with_axis(
+                windows = field.after_window(kernel, dilation=factor.step * dilation, low=factor.step * low)
+                return self.with_field(factor.along, windows).with_axis(
                     axis, factor._replace(size=size, step=factor.step * stride)
                 )
         return self.moved(axis, size, lambda field: field.after_window(kernel, stride, dilation, spread, low))

@@ -57,8 +57,7 @@ def shape_of(atom: Any) -> Shape:
 
 
 def unknown(equation: JaxprEqn, inputs: Sequence[Seen]) -> list[Place]:
-    """The places of outputs with unknown dependencies: each output may depend on everything that the inputs depend
-    on."""
+    """The places of outputs with unknown dependencies: each may depend on everything that the inputs depend on."""
     places = [value.only_common(()) for value in inputs if isinstance(value, Place)]
     return [joined(places).only_common(shape_of(atom)) for atom in equation.outvars]
 

@@ -108,8 +108,7 @@ class RBFOutput(nnx.Module):
         self.centers = nnx.Variable(jnp.asarray(centers))
 
     def __call__(self, inputs: Shaped[AnyArray, "*batch features"]) -> Shaped[Array, "*batch classes"]:
-        """Maps ``(*batch, features)`` to distances ``(*batch, classes)``; the nearest class has the smallest
-        distance."""
+        """Maps ``(*batch, features)`` to distances ``(*batch, classes)``; the smallest is that of the nearest class."""
         dtype = wider(inputs.dtype, self.centers[...].dtype)
         return ops.rbf_output(jnp.asarray(inputs, dtype), self.centers[...].astype(dtype))
 

@@ -148,8 +148,7 @@ def layout_hint(
 
 
 def looks_channels_first(x: AnyArray, needed: int, rank: int) -> bool:
-    """Whether an input with a wrong number of channels has the right number on the channel axis of channels-first
-    arrays.
+    """Whether an input with a wrong number of channels has the right number on the channels-first axis.
 
     False if its spatial sizes are equal with channels last and differ with channels first. ``(8, 6, 6, 3)`` for 6
     channels simply has a wrong number of channels.

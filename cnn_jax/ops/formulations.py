@@ -189,8 +189,7 @@ def _convolution_with_inverted_kernel(plan: Plan, dy: jax.Array, kernel: jax.Arr
 
 
 def _convolution_over_batch(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
-    """Convolves the input with ``dy`` as the kernel; the batch takes the role of the input channels and is summed
-    over."""
+    """Convolves the input with ``dy`` as the kernel; the batch has the role of the input channels (a sum)."""
     widths = tuple((axis.low, (axis.out - 1) * axis.stride + axis.reach - axis.spread - axis.low) for axis in plan.axes)
     placed = place(x, plan.each("input_dilation"), widths)
     if placed is None:

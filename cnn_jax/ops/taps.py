@@ -34,8 +34,7 @@ class Axis:
     """The number of windows."""
 
     def positions(self) -> np.ndarray:
-        """The input position of each tap of each window, ``(out, window)``; padding has positions outside
-        ``range(size)``.
+        """The input position of each tap of each window, ``(out, window)``; outside ``range(size)`` for padding.
 
         >>> Axis(index=0, size=5, window=3, stride=2, dilation=1, low=1, high=1, out=3).positions().tolist()
         [[-1, 0, 1], [1, 2, 3], [3, 4, 5]]
