@@ -17,7 +17,8 @@ POOLED = jnp.ones((2, 3, 3, 3))
 CASES = {
     "window for no spatial axis": (
         lambda: ops.max_pool(X[0, 0], 2),
-        "window=2 applies to every spatial axis of (N, *space, C), .* shape (6, 3) has 2 axes; write window=(2,)",
+        "max_pool: window=2 applies to every spatial axis of (N, *space, C), .* "
+        "shape (6, 3) has 2 axes; write window=(2,)",
     ),
     "window empty": (lambda: ops.avg_pool(X, ()), "avg_pool: window=() must have one int per spatial axis"),
     "window below 1": (lambda: ops.max_pool(X, (0, 2)), "max_pool: window=(0, 2) must be at least 1"),
