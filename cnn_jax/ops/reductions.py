@@ -120,16 +120,15 @@ def tied_maxima(axes: Axes, split: bool, x: Shaped[Array, "..."]) -> Shaped[Arra
 @tied_maxima.defjvp
 def _tied_maxima_jvp(axes: Axes, split: bool, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
-    found = _maxima(x, axes=axes)
-    count = jnp.ones_like(x, jnp.float32)
+    y = tied_maxima(axes, split, x)  # itself, so that derivatives of a higher order are shared out alike
     # Which entries are maxima is decided once: derivatives of a higher order do not pass through it.
     x = lax.stop_gradient(x)
-    for some, (y, _) in zip(passes(axes, x.shape[-1]), found, strict=True):
-        y = lax.stop_gradient(y)
-        count = _tied_sum.bind(count, x, y, axes=some)
-        dx = _tied_sum.bind(dx, x, y, axes=some)
-        x = y
-    return found[-1][0], dx / count.astype(dx.dtype) if split else dx
+    count = jnp.ones_like(x, jnp.float32)
+    for some, (maxima, _) in zip(passes(axes, x.shape[-1]), _maxima(x, axes=axes), strict=True):
+        count = _tied_sum.bind(count, x, maxima, axes=some)
+        dx = _tied_sum.bind(dx, x, maxima, axes=some)
+        x = maxima
+    return y, dx / count.astype(dx.dtype) if split else dx
 
 
 def _tied(dx: Array, x: Array, y: Array, *, axes: Axes) -> Array:

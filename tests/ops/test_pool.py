@@ -72,6 +72,14 @@ def test_where_tied_gradients_go():
         np.testing.assert_allclose(gradient[:, 0], expected, rtol=1e-6)
 
 
+def test_tied_gradients_go_the_same_way_in_every_order():
+    x = jnp.array([2.0, 2.0, 1.0, 2.0])[:, None]
+    for ties, row in {"first": [1, 0, 0, 0], "split": [1 / 3, 1 / 3, 0, 1 / 3], "all": [1, 1, 0, 1]}.items():
+        hessian = jax.hessian(lambda x, ties=ties: ops.max_pool(x, (4,), ties=ties)[0, 0] ** 3)(x)
+        # y**3 has the second derivative 6 y = 12; each differentiation passes through the pool once.
+        np.testing.assert_allclose(hessian[:, 0, :, 0], 12 * np.outer(row, row), rtol=1e-6)
+
+
 def test_a_last_window_counts_what_it_has():
     # The pitfall: dividing by the size of the whole window where part of it lies beyond the padded input.
     x = jnp.arange(1.0, 6.0)[:, None]
