@@ -10,7 +10,16 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import DERIVATIVES, AnyArray, as_array, check_array, check_filled, check_option, per_axis
+from cnn_jax.ops.arguments import (
+    DERIVATIVES,
+    AnyArray,
+    as_array,
+    as_dtype,
+    check_array,
+    check_filled,
+    check_option,
+    per_axis,
+)
 from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.padding import Pairs
 from cnn_jax.ops.primitives import one_program
@@ -95,7 +104,7 @@ def normalize_by_batch(
         factor = factor * vectors["scale"]
     offset = -rest * factor if bias is None else vectors["bias"] - rest * factor
     factor, offset = (lax.broadcast_to_rank(vector, x.ndim) for vector in (factor, offset))
-    return (distances * factor + offset).astype(x.dtype), shift + rest, variance
+    return as_dtype(distances * factor + offset, x.dtype), shift + rest, variance
 
 
 def _average(
@@ -124,7 +133,7 @@ def _average(
 
 def _shifted(x: Array, average: Callable[[Array], Array], *, whole: bool) -> tuple[Array, Array, Array, Array]:
     """The distances from a first estimate of the mean, in float32 at least; the estimate, their mean and variance."""
-    x = x.astype(accumulator(x.dtype))
+    x = as_dtype(x, accumulator(x.dtype))
     # The mean of the first example alone: it is one of n, so at most the root of n standard deviations from that of
     # all, and the variance loses no more than a factor n of its precision. Any shift gives the same result but for
     # rounding, so no gradient needs to pass through it. Of a masked batch the first example may not count at all.
@@ -143,7 +152,7 @@ def _vectors(op: str, x: Array, **given: Shaped[AnyArray, "..."] | None) -> dict
                 f"{op}: {name} has shape {vector.shape}, but x of shape {x.shape} has {x.shape[-1]} channels; "
                 f"channels come last"
             )
-    return {name: vector.astype(accumulator(x.dtype)) for name, vector in vectors.items()}
+    return {name: as_dtype(vector, accumulator(x.dtype)) for name, vector in vectors.items()}
 
 
 def batch_norm(
@@ -183,13 +192,13 @@ def batch_norm(
     x = check_array(op, "x", x, empty=True)
     vectors = _vectors(op, x, mean=mean, variance=variance, scale=scale, bias=bias)
     check_at_least(op, "epsilon", epsilon, 0)
-    wide = x.astype(accumulator(x.dtype))
+    wide = as_dtype(x, accumulator(x.dtype))
     factor = lax.rsqrt(vectors["variance"] + epsilon)
     if scale is not None:
         factor = factor * vectors["scale"]
     mean, factor = (lax.broadcast_to_rank(vector, x.ndim) for vector in (vectors["mean"], factor))
     y = (wide - mean) * factor
-    return (y if bias is None else y + lax.broadcast_to_rank(vectors["bias"], x.ndim)).astype(x.dtype)
+    return as_dtype(y if bias is None else y + lax.broadcast_to_rank(vectors["bias"], x.ndim), x.dtype)
 
 
 CONVENTIONS = ("paper", "torch", "onnx")

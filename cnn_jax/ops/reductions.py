@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Shaped
 
+from cnn_jax.ops.arguments import as_dtype
 from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.primitives import one_program, transposes
 from cnn_jax.ops.sharding import like
@@ -44,7 +45,7 @@ def _wide(axes: Axes) -> bool:
 
 def window_sums(axes: Axes, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """The sum of every window, in float32 at least."""
-    return _window_sum.bind(x.astype(accumulator(x.dtype)), axes=axes)
+    return _window_sum.bind(as_dtype(x, accumulator(x.dtype)), axes=axes)
 
 
 def _sums(x: Array, *, axes: Axes) -> Array:
