@@ -40,8 +40,10 @@ def over_batches(
     return jax.sharding.auto_axes(function, axes=explicit.explicit_axes, out_sharding=result)(*arrays)
 
 
-def whole_in_space(array: Shaped[Array, "batch *space channels"], devices: int) -> Shaped[Array, "..."]:
-    """Has the compiler keep images whole where it spreads a program over devices; batch and channels it may split.
+def whole_in_space(
+    array: Shaped[Array, "*batch_and_space channels"], devices: int, *, rank: int
+) -> Shaped[Array, "..."]:
+    """Has the compiler keep images of that rank whole where it spreads a program over devices; the rest it may split.
 
     XLA's partitioner makes the kernel gradient of an image that is split along a spatial axis, with copies of it on
     the devices of another mesh axis, too large by the number of copies.
@@ -50,7 +52,7 @@ def whole_in_space(array: Shaped[Array, "batch *space channels"], devices: int) 
         return array
     free = PartitionSpec.UNCONSTRAINED
     mesh = jax.sharding.AbstractMesh((devices,), ("all",))
-    split = PartitionSpec(free, *[None] * (array.ndim - 2), free)
+    split = PartitionSpec(*[free] * (array.ndim - 1 - rank), *[None] * rank, free)
     return lax.with_sharding_constraint(array, NamedSharding(mesh, split))
 
 
