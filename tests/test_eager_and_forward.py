@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.extend.core.primitives import convert_element_type_p
+from jax.interpreters import ad
 
-from cnn_jax import models, ops
+from cnn_jax import models, nn, ops
 from cnn_jax.errors import UsageError
 from tests.compiled import compiled
 from tests.every_layer import OPS, PROGRAMS, outputs_and_gradients
@@ -65,6 +67,25 @@ def test_nothing_is_compiled_again_for_a_gradient_outside_jit(name):
     run = outputs_and_gradients(program)
     run(inputs, program.weights)
     assert compilations(run, inputs, program.weights) == 0
+
+
+@pytest.mark.parametrize(("ours", "stock"), [(nn.Conv, nnx.Conv), (nn.ConvTranspose, nnx.ConvTranspose)])
+def test_a_gradient_outside_jit_differentiates_no_more_conversions_than_stock_layers(ours, stock, monkeypatch):
+    """Outside jit a conversion to the same dtype is differentiated too, and takes as long as any other operation."""
+    rule, seen = ad.primitive_jvps[convert_element_type_p], []
+
+    def counting(*arguments, **options):
+        seen.append(options)
+        return rule(*arguments, **options)
+
+    monkeypatch.setitem(ad.primitive_jvps, convert_element_type_p, counting)
+
+    def conversions(layer):
+        seen.clear()
+        jax.grad(lambda x: layer(3, 4, (3, 3), rngs=nnx.Rngs(0))(x).sum())(jnp.ones((1, 8, 8, 3)))
+        return len(seen)
+
+    assert conversions(ours) <= conversions(stock)
 
 
 def test_a_network_compiles_nothing_again_outside_jit():

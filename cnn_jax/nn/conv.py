@@ -152,9 +152,9 @@ class Conv(nnx.Module):
         kernel = _masked(self.kernel[...], self.mask)
         inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
         if self.conv_general_dilated is not lax.conv_general_dilated:
-            y = self._other_convolution(jnp.asarray(inputs), kernel)
+            y = self._other_convolution(inputs, kernel)
         else:
-            y = self._convolution(*_widened(self.preferred_element_type, jnp.asarray(inputs), kernel))
+            y = self._convolution(*_widened(self.preferred_element_type, inputs, kernel))
         y = y if self.preferred_element_type is None else y.astype(self.preferred_element_type)
         y = affine(y, bias=bias)
         return y if out_sharding is None else jax.sharding.reshard(y, out_sharding)
@@ -391,7 +391,7 @@ class ConvTranspose(nnx.Module):
         bias = None if self.bias is None else self.bias[...]
         kernel = _masked(self.kernel[...], self.mask)
         inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
-        inputs, kernel = _widened(self.preferred_element_type, jnp.asarray(inputs), kernel)
+        inputs, kernel = _widened(self.preferred_element_type, inputs, kernel)
         padding = self.window.padding
         if self.padding == "CIRCULAR":
             # Whole strides of circular padding are added before the dilation. The remainder is zeros between inputs.

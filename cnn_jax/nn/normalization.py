@@ -20,7 +20,7 @@ from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
 from cnn_jax.nn.options import original_number, static_number
-from cnn_jax.ops.arguments import AnyArray, Number, wider
+from cnn_jax.ops.arguments import AnyArray, Number, as_dtype, wider
 from cnn_jax.ops.dropout import check_rate
 from cnn_jax.ops.normalization import neighbourhood
 
@@ -100,7 +100,7 @@ class BatchNorm(nnx.BatchNorm):
             arrays = self.promote_dtype(arrays, dtype=self.dtype)
             dtype = canonicalize_dtype(arrays[0], *arrays[3:], dtype=self.dtype)
         x, mean, variance, scale, bias = arrays
-        x = jnp.moveaxis(x, self.axis, -1).astype(wider(x.dtype, jnp.float32))
+        x = as_dtype(jnp.moveaxis(x, self.axis, -1), wider(x.dtype, jnp.float32))
         if x.shape[-1] != self.num_features:
             raise UsageError(
                 f"BatchNorm: inputs of shape {arrays[0].shape} have {x.shape[-1]} channels on axis {self.axis}, "
@@ -118,7 +118,7 @@ class BatchNorm(nnx.BatchNorm):
                 self._move("var", variance)
         else:
             y = ops.batch_norm(x, mean=mean, variance=variance, **options)
-        return jnp.moveaxis(y.astype(dtype), -1, self.axis)
+        return jnp.moveaxis(as_dtype(y, dtype), -1, self.axis)
 
     def _move(self, name: str, new: Array) -> None:
         running = getattr(self, name)

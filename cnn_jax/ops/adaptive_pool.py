@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, Shape, check_array, check_filled, split_batch, window_sizes
+from cnn_jax.ops.arguments import AnyArray, Shape, as_dtype, check_array, check_filled, split_batch, window_sizes
 from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.pool import max_pool
 
@@ -45,13 +45,13 @@ def adaptive_avg_pool(
     """
     op = "adaptive_avg_pool"
     merged, batch, sizes = _arguments(op, x, output_size)
-    y = merged.astype(accumulator(merged.dtype))
+    y = as_dtype(merged, accumulator(merged.dtype))
     for axis, size in enumerate(sizes, start=1):
         starts, stops = windows(y.shape[axis], size)
         position = np.arange(y.shape[axis])
         covered = (starts[:, None] <= position) & (position < stops[:, None])
         y = mix(y, covered / (stops - starts)[:, None], axis)
-    return y.astype(merged.dtype).reshape(*batch, *y.shape[1:])
+    return as_dtype(y, merged.dtype).reshape(*batch, *y.shape[1:])
 
 
 def adaptive_max_pool(
@@ -84,7 +84,7 @@ def adaptive_max_pool(
     merged, batch, sizes = _arguments(op, x, output_size)
     # Each window is copied, and the last entry of shorter windows is repeated, so that all windows have the same size.
     # The copy is in at least float32, because the gradient of an entry sums over all windows that contain it.
-    tables, spread = [], merged.astype(jnp.promote_types(merged.dtype, jnp.float32))
+    tables, spread = [], as_dtype(merged, accumulator(merged.dtype))
     for axis, size in enumerate(sizes, start=1):
         starts, stops = windows(merged.shape[axis], size)
         taps = np.arange(int((stops - starts).max()))
@@ -92,7 +92,7 @@ def adaptive_max_pool(
         if tables[-1].size != merged.shape[axis]:
             spread = jnp.take(spread, tables[-1].reshape(-1), axis=axis)
     window = tuple(table.shape[1] for table in tables)
-    y = max_pool(spread, window, derivatives=derivatives).astype(merged.dtype)
+    y = as_dtype(max_pool(spread, window, derivatives=derivatives), merged.dtype)
     shape = (*batch, *y.shape[1:])
     if not return_indices:
         return y.reshape(shape)
@@ -124,8 +124,8 @@ def global_avg_pool(x: Shaped[AnyArray, "batch *space channels"], *, keepdims: b
     (8, 512)
     """
     x, space = _space("global_avg_pool", x)
-    wide = x.astype(accumulator(x.dtype))
-    return wide.mean(axis=space, keepdims=keepdims).astype(x.dtype)
+    wide = as_dtype(x, accumulator(x.dtype))
+    return as_dtype(wide.mean(axis=space, keepdims=keepdims), x.dtype)
 
 
 def global_max_pool(x: Shaped[AnyArray, "batch *space channels"], *, keepdims: bool = False) -> Shaped[Array, "..."]:

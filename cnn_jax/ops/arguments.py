@@ -113,8 +113,22 @@ def wider(*dtypes: DTypeLike) -> jnp.dtype:
         return reduce(jnp.promote_types, [jnp.dtype(dtype) for dtype in dtypes])
 
 
+def as_dtype(array: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """``array.astype(dtype)``, or the array itself if there is nothing to convert.
+
+    Outside ``jit`` JAX differentiates a conversion to the same dtype as an operation, which takes as long as any other.
+
+    >>> x = jnp.ones(3)
+    >>> as_dtype(x, jnp.float32) is x
+    True
+    """
+    return array if array.dtype == dtype and not array.weak_type else array.astype(dtype)
+
+
 def as_array(op: str, name: str, value: Any) -> jax.Array:
     """Converts an argument to a JAX array of any dtype, or raises a ``UsageError``."""
+    if isinstance(value, jax.Array):  # jnp.asarray would be an operation to differentiate
+        return value
     try:
         return jnp.asarray(value)
     except (TypeError, ValueError):

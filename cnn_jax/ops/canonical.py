@@ -19,6 +19,7 @@ from cnn_jax.ops.arguments import (
     Number,
     Shape,
     as_array,
+    as_dtype,
     check_array,
     integer,
     per_axis,
@@ -85,7 +86,7 @@ def operands(op: str, x: AnyArray, kernel: AnyArray, feature_group_count: int) -
             + layout_hint(x, kernel, needed, groups=groups)
         )
     dtype = jnp.result_type(x, kernel)
-    return merged.astype(dtype), kernel.astype(dtype), batch
+    return as_dtype(merged, dtype), as_dtype(kernel, dtype), batch
 
 
 def check_rank(op: str, kernel: AnyArray, layout: str, *, name: str = "kernel") -> int:

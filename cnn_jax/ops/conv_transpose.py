@@ -17,6 +17,7 @@ from cnn_jax.ops.arguments import (
     DERIVATIVES,
     INEXACT,
     AnyArray,
+    as_dtype,
     check_array,
     check_option,
     per_axis,
@@ -128,7 +129,7 @@ def conv_transpose(
             f"{kernel.shape[-1]} features" + layout_hint(y, kernel, kernel.shape[-1], name="y", channels_first=0)
         )
     dtype = jnp.result_type(y, kernel)
-    kernel = effective_kernel(op, kernel.astype(dtype), mask, flip_kernel)
+    kernel = effective_kernel(op, as_dtype(kernel, dtype), mask, flip_kernel)
     strides = per_axis(op, "strides", strides, rank)
     input_dilation = per_axis(op, "input_dilation", input_dilation, rank)
     kernel_dilation = per_axis(op, "kernel_dilation", kernel_dilation, rank)
@@ -146,7 +147,7 @@ def conv_transpose(
         kernel_dilation=kernel_dilation,
         rounding=rounding,
     )
-    x = _transposed(merged.astype(dtype), kernel, geometry, sizes, groups, boundary, method, precision)
+    x = _transposed(as_dtype(merged, dtype), kernel, geometry, sizes, groups, boundary, method, precision)
     return x.reshape(*batch, *x.shape[1:])
 
 

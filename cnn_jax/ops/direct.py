@@ -106,8 +106,8 @@ def _compute(a: Array, b: Array, *, product: str, plan: Plan, models: bool, devi
     """A product, as computed on accelerators."""
     if _is_empty(plan):
         return zeros(_shape(a.shape, b.shape, product=product, plan=plan, models=models), a)
-    if product == "kernel_gradient" and not models:
-        a, b = whole_in_space(a, devices), whole_in_space(b, devices)
+    if product == "kernel_gradient":
+        a, b = (whole_in_space(array, devices, rank=len(plan.axes)) for array in (a, b))
     compute = partial(getattr(TRANSPOSED, product), plan)
     return (jax.vmap(compute) if models else compute)(a, b)
 
@@ -116,8 +116,8 @@ def _compute_on_cpu(a: Array, b: Array, *, product: str, plan: Plan, models: boo
     """A product in the formulation that is selected for a CPU, with sums in at least float32."""
     if _is_empty(plan):
         return zeros(_shape(a.shape, b.shape, product=product, plan=plan, models=models), a)
-    if product == "kernel_gradient" and not models:
-        a, b = whole_in_space(a, devices), whole_in_space(b, devices)
+    if product == "kernel_gradient":
+        a, b = (whole_in_space(array, devices, rank=len(plan.axes)) for array in (a, b))
     dtype, wide = a.dtype, accumulator(a.dtype)
     a, b = a.astype(wide), b.astype(wide)
     if not models:

@@ -10,7 +10,16 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import DERIVATIVES, AnyArray, as_array, check_array, check_filled, check_option, per_axis
+from cnn_jax.ops.arguments import (
+    DERIVATIVES,
+    AnyArray,
+    as_array,
+    as_dtype,
+    check_array,
+    check_filled,
+    check_option,
+    per_axis,
+)
 from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.padding import Pairs
 from cnn_jax.ops.primitives import one_program
@@ -97,7 +106,7 @@ def normalize_by_batch(
         factor = factor * vectors["scale"]
     offset = -rest * factor if bias is None else vectors["bias"] - rest * factor
     factor, offset = (lax.broadcast_to_rank(vector, x.ndim) for vector in (factor, offset))
-    return (distances * factor + offset).astype(x.dtype), shift + rest, variance
+    return as_dtype(distances * factor + offset, x.dtype), shift + rest, variance
 
 
 def _average(
@@ -126,7 +135,7 @@ def _average(
 
 def _shifted(x: Array, average: Callable[[Array], Array], *, whole: bool) -> tuple[Array, Array, Array, Array]:
     """The distances from a first estimate of the mean (in at least float32), the estimate, their mean and variance."""
-    x = x.astype(accumulator(x.dtype))
+    x = as_dtype(x, accumulator(x.dtype))
     # The estimate is the mean of the first example. It is one of n examples, so it differs from the overall mean by at
     # most sqrt(n) standard deviations, and the variance loses at most a factor of n in precision. Except for rounding,
     # any shift gives the same result, so it needs no gradient. In a masked batch the first example may be masked out.
@@ -145,7 +154,7 @@ def _vectors(op: str, x: Array, **given: Shaped[AnyArray, "..."] | None) -> dict
                 f"{op}: {name} has shape {vector.shape}, but x of shape {x.shape} has {x.shape[-1]} channels; "
                 f"channels come last"
             )
-    return {name: vector.astype(accumulator(x.dtype)) for name, vector in vectors.items()}
+    return {name: as_dtype(vector, accumulator(x.dtype)) for name, vector in vectors.items()}
 
 
 def batch_norm(
@@ -185,13 +194,13 @@ def batch_norm(
     x = check_array(op, "x", x, empty=True)
     vectors = _vectors(op, x, mean=mean, variance=variance, scale=scale, bias=bias)
     check_at_least(op, "epsilon", epsilon, 0)
-    wide = x.astype(accumulator(x.dtype))
+    wide = as_dtype(x, accumulator(x.dtype))
     factor = lax.rsqrt(vectors["variance"] + epsilon)
     if scale is not None:
         factor = factor * vectors["scale"]
     mean, factor = (lax.broadcast_to_rank(vector, x.ndim) for vector in (vectors["mean"], factor))
     y = (wide - mean) * factor
-    return (y if bias is None else y + lax.broadcast_to_rank(vectors["bias"], x.ndim)).astype(x.dtype)
+    return as_dtype(y if bias is None else y + lax.broadcast_to_rank(vectors["bias"], x.ndim), x.dtype)
 
 
 CONVENTIONS = ("paper", "torch", "onnx")

@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Shaped
 
+from cnn_jax.ops.arguments import as_dtype
 from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.primitives import one_program, transposes
 from cnn_jax.ops.sharding import like
@@ -44,7 +45,7 @@ def _wide(axes: Axes) -> bool:
 
 def window_sums(axes: Axes, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """The sum of every window, in at least float32."""
-    return _window_sum.bind(x.astype(accumulator(x.dtype)), axes=axes)
+    return _window_sum.bind(as_dtype(x, accumulator(x.dtype)), axes=axes)
 
 
 def _sums(x: Array, *, axes: Axes) -> Array:
@@ -120,16 +121,15 @@ def tied_maxima(axes: Axes, split: bool, x: Shaped[Array, "..."]) -> Shaped[Arra
 @tied_maxima.defjvp
 def _tied_maxima_jvp(axes: Axes, split: bool, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
-    found = _maxima(x, axes=axes)
-    count = jnp.ones_like(x, jnp.float32)
-    # The choice of the maximal entries is constant for higher derivatives.
+    y = tied_maxima(axes, split, x)  # itself, so that derivatives of a higher order are shared out alike
+    # Which entries are maxima is decided once: derivatives of a higher order do not pass through it.
     x = lax.stop_gradient(x)
-    for group, (y, _) in zip(passes(axes, x.shape[-1]), found, strict=True):
-        y = lax.stop_gradient(y)
-        count = _tied_sum.bind(count, x, y, axes=group)
-        dx = _tied_sum.bind(dx, x, y, axes=group)
-        x = y
-    return found[-1][0], dx / count.astype(dx.dtype) if split else dx
+    count = jnp.ones_like(x, jnp.float32)
+    for group, (maxima, _) in zip(passes(axes, x.shape[-1]), _maxima(x, axes=axes), strict=True):
+        count = _tied_sum.bind(count, x, maxima, axes=group)
+        dx = _tied_sum.bind(dx, x, maxima, axes=group)
+        x = maxima
+    return y, dx / count.astype(dx.dtype) if split else dx
 
 
 def _tied(dx: Array, x: Array, y: Array, *, axes: Axes) -> Array:

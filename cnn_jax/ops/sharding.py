@@ -41,7 +41,9 @@ def over_batches(
     return jax.sharding.auto_axes(function, axes=explicit.explicit_axes, out_sharding=result)(*arrays)
 
 
-def whole_in_space(array: Shaped[Array, "batch *space channels"], devices: int) -> Shaped[Array, "..."]:
+def whole_in_space(
+    array: Shaped[Array, "*batch_and_space channels"], devices: int, *, rank: int
+) -> Shaped[Array, "..."]:
     """Prevents the compiler from sharding an array along spatial axes; it may shard the batch and the channels.
 
     If an image is sharded along a spatial axis and replicated over another mesh axis, XLA's partitioner multiplies the
@@ -51,7 +53,7 @@ def whole_in_space(array: Shaped[Array, "batch *space channels"], devices: int) 
         return array
     free = PartitionSpec.UNCONSTRAINED
     mesh = jax.sharding.AbstractMesh((devices,), ("all",))
-    split = PartitionSpec(free, *[None] * (array.ndim - 2), free)
+    split = PartitionSpec(*[free] * (array.ndim - 1 - rank), *[None] * rank, free)
     return lax.with_sharding_constraint(array, NamedSharding(mesh, split))
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Shaped
 
-from cnn_jax.ops.arguments import wider
+from cnn_jax.ops.arguments import as_dtype, wider
 
 
 def in_float32(function: Callable[..., Array], *arrays: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
@@ -22,7 +22,7 @@ def in_float32(function: Callable[..., Array], *arrays: Shaped[Array, "..."]) ->
     """
     dtype = wider(*(array.dtype for array in arrays))
     wide = wider(dtype, jnp.float32)
-    return function(*(array.astype(wide) for array in arrays)).astype(dtype)
+    return as_dtype(function(*(as_dtype(array, wide) for array in arrays)), dtype)
 
 
 def affine(

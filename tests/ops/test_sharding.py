@@ -95,6 +95,23 @@ def test_images_split_along_a_spatial_axis(shape):
         np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-3, err_msg=f"{rank} {spec}")
 
 
+def test_images_of_many_models_split_along_a_spatial_axis():
+    mesh = jax.make_mesh((4, 2), ("batch", "space"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 8, 16, 9)).astype(np.float32)
+    kernel = rng.standard_normal((3, 3, 9, 4)).astype(np.float32)
+
+    def gradient(x, kernel):
+        y, pull = jax.vjp(lambda kernel: ops.conv(x, kernel, padding=1), kernel)
+        return y, pull(jnp.sin(y))[0]
+
+    split = jax.device_put(x, NamedSharding(mesh, PartitionSpec(None, None, "space")))
+    y, gradients = compiled(jax.vmap(gradient))(split, kernel)
+    for model in range(3):
+        expected = reference.kernel_gradient(x[model], np.sin(np.asarray(y[model])), [Axis(16, 3, 1, 1, 1)])
+        np.testing.assert_allclose(gradients[model], expected, rtol=1e-3, atol=1e-3)
+
+
 def of_batch(x, kernel):
     """Of all examples together: what follows from its statistics does not depend on where they are."""
 
