@@ -35,11 +35,11 @@ class Headline:
     """A number that the page opens with.
 
     Attributes:
-      label: what it is.
-      value: as it is to be read, unit included.
-      reference: the value to compare it with.
-      reference_source: where that value is from.
-      note: one more line, such as how it was measured.
+      label: What it is.
+      value: As it is to be read, unit included.
+      reference: The value to compare it with.
+      reference_source: Where that value is from.
+      note: One more line, such as how it was measured.
     """
 
     label: str
@@ -54,8 +54,8 @@ class Table:
     """Rows under named columns.
 
     Attributes:
-      columns: the names.
-      rows: one cell a column; numbers are set flush right, whole ones with thousands separators.
+      columns: The names.
+      rows: One cell a column; numbers are set flush right, whole ones with thousands separators.
     """
 
     columns: Sequence[str]
@@ -72,13 +72,13 @@ class Section:
     """A part of the page, in the order: text, figure, table, widget, code.
 
     Attributes:
-      title: its heading, its entry in the contents, and the name of its figure's file.
-      text: paragraphs, separated by blank lines.
-      figure: a matplotlib figure.
-      alt: what the figure shows, for those who cannot see it; a figure needs one.
-      caption: how to read the figure.
-      table: a table.
-      code: text in a fixed-width font, such as a config or a command.
+      title: Its heading, its entry in the contents, and the name of its figure's file.
+      text: Paragraphs, separated by blank lines.
+      figure: A matplotlib figure.
+      alt: What the figure shows, for those who cannot see it; a figure needs one.
+      caption: How to read the figure.
+      table: A table.
+      code: Text in a fixed-width font, such as a config or a command.
       widget: HTML, for what the page's script brings to life; before the code.
     """
 
@@ -101,13 +101,13 @@ class Page:
     """A page to be written.
 
     Attributes:
-      title: the page's name.
-      subtitle: one line below it.
-      headlines: the numbers it opens with.
-      sections: what follows.
-      footer: its last line.
-      script: what brings its widgets to life; the only one that the page lets a browser run.
-      style: of its widgets.
+      title: The page's name.
+      subtitle: One line below it.
+      headlines: The numbers it opens with.
+      sections: What follows.
+      footer: Its last line.
+      script: What brings its widgets to life; the only one that the page lets a browser run.
+      style: Of its widgets.
       data: JSON values, which the script finds in the element ``data``.
 
     Example:
@@ -132,8 +132,8 @@ class Page:
         The same page gives the same bytes, and no file is ever seen half written.
 
         Args:
-          workdir: an existing folder.
-          name: of the page's file.
+          workdir: An existing folder.
+          name: Of the page's file.
 
         Returns:
           The path of the page.

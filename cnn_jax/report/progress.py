@@ -23,10 +23,10 @@ class Progress:
     control characters. What other code prints meanwhile appears above the bar.
 
     Args:
-      total_steps: steps in the whole run.
-      steps_per_epoch: steps in one pass through the training set.
-      metrics: those whose scores are shown; others are only in the run's records.
-      start_step: steps already done, when a run is continued.
+      total_steps: Steps in the whole run.
+      steps_per_epoch: Steps in one pass through the training set.
+      metrics: Those whose scores are shown; others are only in the run's records.
+      start_step: Steps already done, when a run is continued.
 
     Example:
       >>> metrics = [Metric("loss", "lower"), Metric("accuracy", "higher", "%")]

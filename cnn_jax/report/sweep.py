@@ -44,15 +44,15 @@ def write_sweep(
     """Writes ``sweep.html``, which loads nothing and opens offline.
 
     Args:
-      workdir: the sweep's folder; the runs are in ``trials/<number>``.
-      rows: the trials.
-      title: the page's.
-      metric: what the trials are compared by, named ``'split/metric'``.
-      best: the number of the best trial; by default that of the best score.
-      seeds: runs of each point.
-      curve: a trial's scores over the epochs, by its number; asked of the best few hundred only.
-      best_commands: how to train the best trial again, and to write its report; shown with it.
-      how_to_continue: the command that continues the sweep; shown at the end.
+      workdir: The sweep's folder; the runs are in ``trials/<number>``.
+      rows: The trials.
+      title: The page's.
+      metric: What the trials are compared by, named ``'split/metric'``.
+      best: The number of the best trial; by default that of the best score.
+      seeds: Runs of each point.
+      curve: A trial's scores over the epochs, by its number; asked of the best few hundred only.
+      best_commands: How to train the best trial again, and to write its report; shown with it.
+      how_to_continue: The command that continues the sweep; shown at the end.
 
     Returns:
       The page's path.

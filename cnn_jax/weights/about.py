@@ -19,15 +19,15 @@ class About:
     """What weights are of, and what they expect.
 
     Attributes:
-      architecture: the network's name, one of ``models.available()``; None if unknown.
-      options: the keywords of ``models.create`` that are not the defaults: ``num_classes``, ``input_shape``, ``width``
+      architecture: The network's name, one of ``models.available()``; None if unknown.
+      options: The keywords of ``models.create`` that are not the defaults: ``num_classes``, ``input_shape``, ``width``
         and the network's own. JSON values.
-      mean: what is subtracted from each channel of inputs between 0 and 1; None if unknown.
-      std: what each channel is divided by after that; None if unknown.
-      class_names: of the outputs, in order; None if unknown.
+      mean: What is subtracted from each channel of inputs between 0 and 1; None if unknown.
+      std: What each channel is divided by after that; None if unknown.
+      class_names: Of the outputs, in order; None if unknown.
 
     Raises:
-      UsageError: mean and std that do not go together, or options that are no JSON.
+      UsageError: Mean and std that do not go together, or options that are no JSON.
 
     >>> about = About("resnet_50", {"stride": "v1.5"}, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     >>> from cnn_jax import data
@@ -78,7 +78,7 @@ class About:
         """What the ``config.json`` beside timm's weights says of the network, its inputs and classes.
 
         Raises:
-          UsageError: weights of a network that is not here, whatever its tensors are called.
+          UsageError: Weights of a network that is not here, whatever its tensors are called.
 
         >>> config = {"architecture": "resnet50", "pretrained_cfg": {"mean": [0.5], "std": [0.5]}, "num_classes": 2}
         >>> about = About.from_timm(config)

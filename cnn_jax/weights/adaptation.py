@@ -15,8 +15,8 @@ class Adaptation:
     """By what a file does not fit a network, as far as that can be adapted.
 
     Attributes:
-      head: the tensors of output layers that the file has for another number of classes, or not at all.
-      stem: the first kernel, if the file has it for another number of channels.
+      head: The tensors of output layers that the file has for another number of classes, or not at all.
+      stem: The first kernel, if the file has it for another number of channels.
     """
 
     head: tuple[Entry, ...] = ()
@@ -32,9 +32,9 @@ def between(model: nnx.Module, entries: list[Entry], found: Mapping[str, tuple[i
     """What has to be adapted.
 
     Args:
-      model: the network; it may be abstract.
-      entries: its tensors.
-      found: the shapes of tensors in a file, by name.
+      model: The network; it may be abstract.
+      entries: Its tensors.
+      found: The shapes of tensors in a file, by name.
 
     >>> from cnn_jax.weights import layouts
     >>> model = nnx.eval_shape(lambda: models.create("lenet_5_modern", rngs=nnx.Rngs(0)))
@@ -67,8 +67,8 @@ def adapted_kernel(stem: Entry, kernel: np.ndarray) -> np.ndarray:
     channels, repeated as often as there is place for and scaled by 3 / channels.
 
     Args:
-      stem: the tensor.
-      kernel: as the file has it.
+      stem: The tensor.
+      kernel: As the file has it.
     """
     axis = _channel_axis(stem)
     channels = stem.shape[axis]

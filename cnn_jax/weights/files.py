@@ -35,11 +35,11 @@ class Tensors:
     """Named tensors that are read one at a time.
 
     Attributes:
-      source: where they are from, for messages.
-      shapes: of each, by name; a tensor in a mapping within a mapping is called ``'state_dict/conv1.weight'``.
-      read: a tensor from its name.
-      about: what the source says of them.
-      notes: what else is to be said of the source, in phrases.
+      source: Where they are from, for messages.
+      shapes: Of each, by name; a tensor in a mapping within a mapping is called ``'state_dict/conv1.weight'``.
+      read: A tensor from its name.
+      about: What the source says of them.
+      notes: What else is to be said of the source, in phrases.
     """
 
     source: str
@@ -55,7 +55,7 @@ def open_tensors(source: str | Path | Mapping[str, Any]) -> Tensors:
     What a file is, is seen from its content: ``.pth.tar``, ``.ckpt`` and ``.PTH`` are files of PyTorch, too.
 
     Raises:
-      UsageError: no such file, a damaged one, one that holds no tensors, or one that would have to run code.
+      UsageError: No such file, a damaged one, one that holds no tensors, or one that would have to run code.
 
     >>> open_tensors({"epoch": 3, "state_dict": {"fc.weight": np.ones((2, 3))}}).shapes
     {'state_dict/fc.weight': (2, 3)}

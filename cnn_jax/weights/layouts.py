@@ -25,13 +25,13 @@ class Entry:
     """A tensor here and in a file.
 
     Attributes:
-      path: here, ``'conv1/kernel'``.
-      name: in the file, ``'conv1.weight'``.
-      split: the shape here, with every axis that has to move on its own: (7, 7, 512, 4096) for a kernel of
+      path: Here, ``'conv1/kernel'``.
+      name: In the file, ``'conv1.weight'``.
+      split: The shape here, with every axis that has to move on its own: (7, 7, 512, 4096) for a kernel of
         (25088, 4096) behind maps of 7x7x512.
-      order: the axes of ``split`` in the order of the file.
-      own_shape: the shape here.
-      shape: the shape in the file.
+      order: The axes of ``split`` in the order of the file.
+      own_shape: The shape here.
+      shape: The shape in the file.
     """
 
     path: str
@@ -71,11 +71,11 @@ def entries(model: nnx.Module, layout: str) -> list[Entry]:
     """All tensors of a model in a layout.
 
     Args:
-      model: it may be abstract.
-      layout: one of :data:`LAYOUTS`; ``'cnn_jax'`` takes any model, the others see :func:`torch_layers`.
+      model: It may be abstract.
+      layout: One of :data:`LAYOUTS`; ``'cnn_jax'`` takes any model, the others see :func:`torch_layers`.
 
     Raises:
-      UsageError: an unknown layout, or a network that the layout does not have.
+      UsageError: An unknown layout, or a network that the layout does not have.
 
     >>> from cnn_jax import models
     >>> model = nnx.eval_shape(lambda: models.create("alexnet_torchvision", rngs=nnx.Rngs(0)))

@@ -29,9 +29,9 @@ class Found:
     """A network's tensors in a file.
 
     Attributes:
-      shapes: of each, by the names that the network has for them.
-      read: a tensor from such a name.
-      notes: where it was found, what was stripped from the names and left out, in phrases; none if it is all there is.
+      shapes: Of each, by the names that the network has for them.
+      read: A tensor from such a name.
+      notes: Where it was found, what was stripped from the names and left out, in phrases; none if it is all there is.
     """
 
     shapes: Shapes
@@ -43,11 +43,11 @@ def find(source: str, shapes: Shapes, read: Callable[[str], np.ndarray], wanted:
     """The tensors of a network in a file, under the network's own names.
 
     Args:
-      source: the file, for messages.
-      shapes: of all tensors in the file, by name.
-      read: a tensor from its name in the file.
-      wanted: the shapes of the network's tensors, by its own names.
-      key: where to look, ``'state_dict_ema'``; None for wherever the network fits best, moving averages first.
+      source: The file, for messages.
+      shapes: Of all tensors in the file, by name.
+      read: A tensor from its name in the file.
+      wanted: The shapes of the network's tensors, by its own names.
+      key: Where to look, ``'state_dict_ema'``; None for wherever the network fits best, moving averages first.
 
     Raises:
       UsageError: Nothing at that key, or the network is there several times.

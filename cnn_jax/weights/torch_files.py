@@ -96,8 +96,8 @@ def to_numpy(tensor: Any, what: str) -> np.ndarray:
     """The numbers of a tensor of PyTorch.
 
     Args:
-      tensor: of any type that NumPy or JAX has.
-      what: it is, for the message.
+      tensor: Of any type that NumPy or JAX has.
+      what: It is, for the message.
 
     Raises:
       UsageError: A sparse or quantised tensor, one without numbers, or of a type of PyTorch's alone.

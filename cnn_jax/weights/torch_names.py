@@ -30,11 +30,11 @@ class TorchLayer:
     """A layer with parameters, here and there.
 
     Attributes:
-      path: where it is in the network, ``'layer1_0/branch/conv1'``.
-      name: what it is called there, ``'layer1.0.conv1'``.
-      module: the layer.
+      path: Where it is in the network, ``'layer1_0/branch/conv1'``.
+      name: What it is called there, ``'layer1.0.conv1'``.
+      module: The layer.
       maps: (height, width, channels) of what was flattened for a ``Linear``, which PyTorch flattens channels first.
-      as_convolution: whether a ``Linear`` is a convolution there.
+      as_convolution: Whether a ``Linear`` is a convolution there.
     """
 
     path: str
@@ -48,11 +48,11 @@ def torch_layers(model: nnx.Module, layout: str = "torchvision") -> list[TorchLa
     """The layers of a network with their names in PyTorch.
 
     Args:
-      model: one whose structure torchvision has too; it may be abstract.
+      model: One whose structure torchvision has too; it may be abstract.
       layout: ``'torchvision'`` or ``'timm'``.
 
     Raises:
-      UsageError: a network, or a layer of it, that neither of them has.
+      UsageError: A network, or a layer of it, that neither of them has.
 
     >>> from cnn_jax import models
     >>> resnet = nnx.eval_shape(lambda: models.create("resnet_18", rngs=nnx.Rngs(0)))

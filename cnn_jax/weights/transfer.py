@@ -30,12 +30,12 @@ class Loaded:
     """What :func:`load` returns; called, it is the model.
 
     Attributes:
-      model: a copy of the model, with the tensors in place.
-      about: the normalisation of inputs and the names of classes, as far as they are known.
-      layout: that of the file, one of :data:`LAYOUTS`.
-      unused: names in the file of heads that the model does not have: auxiliary ones, or one for other classes.
-      kept: paths in the model of heads that the file does not have; they are as they were.
-      notes: what was not read as it is, in phrases: where the network was found in the file, what was stripped from
+      model: A copy of the model, with the tensors in place.
+      about: The normalisation of inputs and the names of classes, as far as they are known.
+      layout: That of the file, one of :data:`LAYOUTS`.
+      unused: Names in the file of heads that the model does not have: auxiliary ones, or one for other classes.
+      kept: Paths in the model of heads that the file does not have; they are as they were.
+      notes: What was not read as it is, in phrases: where the network was found in the file, what was stripped from
         names, converted or adapted. They are logged in one line as well.
 
     >>> model = models.create("mlp_two_neurons", rngs=nnx.Rngs(0))
@@ -74,13 +74,13 @@ def load(
     ``module.`` or ``backbone.`` before its names. Whatever was done beyond reading is said in one line.
 
     Args:
-      model: the network; it may be abstract, from ``nnx.eval_shape``, so that nothing is drawn for nothing.
-      path_or_name: a ``.safetensors`` file; one of PyTorch (``.pth``, ``.pt``, ``.bin``, ``.ckpt``, ``.pth.tar``),
+      model: The network; it may be abstract, from ``nnx.eval_shape``, so that nothing is drawn for nothing.
+      path_or_name: A ``.safetensors`` file; one of PyTorch (``.pth``, ``.pt``, ``.bin``, ``.ckpt``, ``.pth.tar``),
         which must be installed, and which reads tensors only; a name on the Hugging Face hub,
         ``'timm/resnet18.tv_in1k'``; or a state dict.
-      key: which network of several in the file, by the keys and prefixes before its names: ``'state_dict'``,
+      key: Which network of several in the file, by the keys and prefixes before its names: ``'state_dict'``,
         ``'model/encoder_q'``. By default the one that fits; of a network and its moving average the average, as timm.
-      adapt: whether a network for other classes or channels is adapted as timm's ``create_model(num_classes=,
+      adapt: Whether a network for other classes or channels is adapted as timm's ``create_model(num_classes=,
         in_chans=)`` does it: the model keeps its own head; the first kernel is summed over its channels for an input of
         one channel, and otherwise its three channels are repeated and scaled by 3 / channels.
 
@@ -90,7 +90,7 @@ def load(
       torchvision's ImageNet numbers, and GoogLeNet the 0.5 that torchvision's ``transform_input`` amounts to.
 
     Raises:
-      UsageError: tensors that are missing, too many or misshapen, in a table; integers (quantised weights) or complex
+      UsageError: Tensors that are missing, too many or misshapen, in a table; integers (quantised weights) or complex
         numbers for real parameters; several networks that fit; a file that cannot be read or fetched; a network that
         torchvision does not have; by timm's ``config.json``, weights of a network that is not here.
 
@@ -172,15 +172,15 @@ def create(
     """Builds the network that a file of :func:`save`, or timm's ``config.json`` beside it, names, with its weights.
 
     Args:
-      path_or_name: as for :func:`load`.
-      dtype: what to compute in, as for ``models.create``.
-      num_classes: the number of outputs, as timm has it; where it is not that of the file, the head is a new one.
-      in_chans: the number of channels of inputs, as timm has it; the first kernel is adapted, see :func:`load`.
-      key: as for :func:`load`.
-      rngs: draws a new head; by default ``nnx.Rngs(0)``.
+      path_or_name: As for :func:`load`.
+      dtype: What to compute in, as for ``models.create``.
+      num_classes: The number of outputs, as timm has it; where it is not that of the file, the head is a new one.
+      in_chans: The number of channels of inputs, as timm has it; the first kernel is adapted, see :func:`load`.
+      key: As for :func:`load`.
+      rngs: Draws a new head; by default ``nnx.Rngs(0)``.
 
     Raises:
-      UsageError: as :func:`load`, and a file that does not say which network it is of.
+      UsageError: As :func:`load`, and a file that does not say which network it is of.
 
     >>> import tempfile
     >>> path = f"{tempfile.mkdtemp()}/mlp.safetensors"
@@ -230,14 +230,14 @@ def save(model: nnx.Module, path: str | Path, *, layout: str = "cnn_jax", about:
     """Writes the tensors of a network to a file, whole or not at all.
 
     Args:
-      model: any network for the layout ``'cnn_jax'``; for the others those that torchvision has too.
-      path: ends in ``.safetensors``, or in ``.pth``, ``.pt`` or ``.bin`` for a state dict, which needs PyTorch.
+      model: Any network for the layout ``'cnn_jax'``; for the others those that torchvision has too.
+      path: Ends in ``.safetensors``, or in ``.pth``, ``.pt`` or ``.bin`` for a state dict, which needs PyTorch.
       layout: ``'cnn_jax'``, the names and shapes of the network's own tensors; ``'torchvision'``; or ``'timm'``, which
         differs for VGG only.
-      about: what to say of them in the metadata of a safetensors file.
+      about: What to say of them in the metadata of a safetensors file.
 
     Raises:
-      UsageError: an unknown layout, ending or architecture; a network that the layout does not have.
+      UsageError: An unknown layout, ending or architecture; a network that the layout does not have.
 
     >>> import tempfile
     >>> model = models.create("mlp_two_neurons", rngs=nnx.Rngs(0))
@@ -269,14 +269,14 @@ def to_torch(model: nnx.Module, *, layout: str = "torchvision") -> dict[str, Any
     """A network's tensors as PyTorch has them, for ``load_state_dict``.
 
     Args:
-      model: a network that torchvision has too; see :func:`load`.
+      model: A network that torchvision has too; see :func:`load`.
       layout: ``'torchvision'`` or ``'timm'``, as for :func:`save`.
 
     Returns:
       Names to tensors of PyTorch, which must be installed.
 
     Raises:
-      UsageError: another layout, another network, or no PyTorch.
+      UsageError: Another layout, another network, or no PyTorch.
     """
     if layout == "cnn_jax":
         raise UsageError("weights: to_torch makes a state dict of layout='torchvision' or 'timm'")

@@ -44,7 +44,7 @@ def test_parameters_are_float32_and_layers_compute_in_dtype() -> None:
     ("name", "options", "parts"),
     [
         ("vgg_f", {}, ["model.name='vgg_f'", "'vgg_"]),
-        ("vgg16", {}, ["model.name='vgg16'", "here it is 'vgg_d'"]),
+        ("vgg16", {}, ["model.name='vgg16'", "its name here is 'vgg_d'"]),
         ("lenet_5", {"width": float("nan")}, ["width=nan must be a positive number"]),
         ("lenet_5", {"dtype": "float33"}, ["dtype='float33' must be one of bfloat16"]),
         ("lenet_5", {"dtype": int}, ["dtype=<class 'int'>"]),

@@ -22,10 +22,10 @@ def errors(rows: Sequence[tuple[str, float, float | None]]) -> Figure:
     """The error of each method as a dot, and what was published for it as a mark, on a logarithmic axis.
 
     Args:
-      rows: from the top down: the method, its error, and the published error or None; shares of 1.
+      rows: From the top down: the method, its error, and the published error or None; shares of 1.
 
     Raises:
-      UsageError: no rows, or an error that is not positive, which has no place on a logarithmic axis.
+      UsageError: No rows, or an error that is not positive, which has no place on a logarithmic axis.
 
     Example:
       >>> errors([("linear", 0.08, 0.12), ("LeNet-5", 0.009, 0.0095)]).axes[0].get_xscale()
@@ -63,13 +63,13 @@ def spreads(series: Mapping[str, Mapping[Any, Spread]], *, x_label: str, y_label
     """A score over a quantity, one line for each way, with a band of one standard deviation.
 
     Args:
-      series: way -> quantity -> (mean, standard deviation), the scores as shares of 1.
-      x_label: what the quantity is.
-      y_label: what the score is.
-      log_x: whether the quantity's axis is logarithmic.
+      series: Way -> quantity -> (mean, standard deviation), the scores as shares of 1.
+      x_label: What the quantity is.
+      y_label: What the score is.
+      log_x: Whether the quantity's axis is logarithmic.
 
     Raises:
-      UsageError: no series, or one without points.
+      UsageError: No series, or one without points.
 
     Example:
       >>> series = {"kept": {10: (0.5, 0.02), 100: (0.8, 0.01)}, "scratch": {10: (0.3, 0.05), 100: (0.7, 0.02)}}
@@ -105,13 +105,13 @@ def heat_map(cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label:
     Shades go by rank, so that a few very bad scores do not make all others look alike. Pairs without a score are empty.
 
     Args:
-      cells: value down -> value across -> score.
-      x_label: what goes across.
-      y_label: what goes down.
-      metric: what the scores are of.
+      cells: Value down -> value across -> score.
+      x_label: What goes across.
+      y_label: What goes down.
+      metric: What the scores are of.
 
     Raises:
-      UsageError: no scores.
+      UsageError: No scores.
 
     Example:
       >>> accuracy = Metric("accuracy", "higher", "%")

@@ -34,13 +34,13 @@ def filters(kernel: Shaped[Array | np.ndarray, "..."], *, max_filters: int = 64)
     Args:
       kernel: (height, width, input channels, filters). Of one channel a filter is a grey picture, of three a colour
         picture; of any other number a row of grey pictures, one a channel.
-      max_filters: how many pictures at most; what is left out is counted below them.
+      max_filters: How many pictures at most; what is left out is counted below them.
 
     Returns:
       One axes a picture.
 
     Raises:
-      UsageError: kernel has not four axes, or is empty.
+      UsageError: Kernel has not four axes, or is empty.
 
     Example:
       >>> len(filters(np.ones((5, 5, 1, 6))).axes)
@@ -90,16 +90,16 @@ def feature_maps(
 
     Args:
       image: (height, width, channels), as :func:`cnn_jax.report.figures.style.as_rgb` shows it.
-      activations: layer's name -> (height, width, channels), drawn as one picture a channel, or (units,), drawn as a
+      activations: Layer's name -> (height, width, channels), drawn as one picture a channel, or (units,), drawn as a
         strip; in the order of the network, without a batch axis.
-      class_names: written under the last layer where it is a strip of as many units and there is room.
-      max_maps: how many channels of a layer at most; the rest is counted.
+      class_names: Written under the last layer where it is a strip of as many units and there is room.
+      max_maps: How many channels of a layer at most; the rest is counted.
 
     Returns:
       The input, then one axes a channel or strip.
 
     Raises:
-      UsageError: an image that has not three axes, or an activation that has neither three nor one.
+      UsageError: An image that has not three axes, or an activation that has neither three nor one.
 
     Example:
       >>> maps = {"conv_1": np.ones((28, 28, 6)), "logits": np.arange(10.0)}
@@ -190,14 +190,14 @@ def mistakes(
       labels: (n,) the true classes.
       predictions: (n,) the predicted ones.
       probabilities: (n, classes).
-      class_names: one a class.
-      most: how many examples at most.
+      class_names: One a class.
+      most: How many examples at most.
 
     Returns:
       Two axes an example: picture and bars. No axes, and a line that says so, where nothing is wrong.
 
     Raises:
-      UsageError: the arrays do not fit each other, or a label or prediction names no class.
+      UsageError: The arrays do not fit each other, or a label or prediction names no class.
 
     Example:
       >>> figure = mistakes(np.zeros((2, 8, 8, 1)), np.array([0, 1]), np.array([1, 1]),
@@ -273,7 +273,7 @@ class _Grid:
     """Cells of one aspect in rows as wide as the figure.
 
     Attributes:
-      height: of all rows together, in inches.
+      height: Of all rows together, in inches.
     """
 
     def __init__(self, cells: int, aspect: float, *, columns: int | None = None, largest: float = 1.0) -> None:

@@ -39,15 +39,15 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], *, metrics: Sequence[Metr
     metric after the first tenth of the run, so that the end, which matters, is not flattened by the start.
 
     Args:
-      rows: the lines of ``metrics.jsonl``: ``{"step": 120, "epoch": 1.0, "split": "train", "loss": 0.3, ...}``.
+      rows: The lines of ``metrics.jsonl``: ``{"step": 120, "epoch": 1.0, "split": "train", "loss": 0.3, ...}``.
         Values that are not finite leave a gap.
-      metrics: which ones, from the top down.
+      metrics: Which ones, from the top down.
 
     Returns:
       One axes a metric.
 
     Raises:
-      UsageError: no metrics, or one that no row has.
+      UsageError: No metrics, or one that no row has.
 
     Example:
       >>> rows = [{"step": 9 * e, "epoch": e, "split": "test", "loss": 1 / e, "accuracy": 1 - 1 / e} for e in (1, 2, 3)]
@@ -140,13 +140,13 @@ def confusion_matrix(counts: Shaped[Array | np.ndarray, "..."], class_names: Seq
 
     Args:
       counts: (classes, classes) whole numbers; rows are the truth, columns the predictions.
-      class_names: one a class.
+      class_names: One a class.
 
     Returns:
       The matrix, and below it the list where there is one.
 
     Raises:
-      UsageError: counts is not square, holds anything but whole numbers >= 0, or does not fit the names.
+      UsageError: Counts is not square, holds anything but whole numbers >= 0, or does not fit the names.
 
     Example:
       >>> figure = confusion_matrix(np.array([[9, 1], [0, 10]]), ["cat", "dog"])
