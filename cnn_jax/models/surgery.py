@@ -155,7 +155,7 @@ def trainable(
 
     if paths and not any(map(is_trained, paths)):
         raise UsageError(
-            f"freeze={freeze} freezes every parameter that matches {patterns}; leave at least one to train"
+            f"freeze={freeze} leaves no parameter to train of those that match {patterns}; freeze fewer parameters"
         )
     return nnx.All(nnx.Param, lambda path, value: is_trained("/".join(map(str, path))))
 
@@ -210,7 +210,7 @@ def convolutionalize(model: nn.Sequence, input_shape: Sequence[int] | None = Non
             layers |= _as_sliding_pool(name, layer, geometry.output_shape(layers, input_shape)[:-1])
         elif isinstance(layer, nn.TableConv) and layer.bias.ndim > 1:
             raise UsageError(
-                f"convolutionalize: layer {name!r} has a bias for every position, so it cannot be applied to other sizes"
+                f"convolutionalize: layer {name!r} has a bias for every position, so it fits only one input size"
             )
         else:
             layers[name] = layer
