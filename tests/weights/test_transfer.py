@@ -165,17 +165,17 @@ def test_what_does_not_fit_is_a_table_and_changes_nothing():
 
 
 @pytest.mark.parametrize("layout", ["cnn_jax", "torchvision"])
-def test_another_number_of_classes_has_a_mend(tmp_path, layout):
+def test_another_number_of_classes_has_a_fix(tmp_path, layout):
     weights.save(drawn(abstract("vgg_a", num_classes=3, **VGG)), tmp_path / "x.safetensors", layout=layout)
     with pytest.raises(
         UsageError,
-        match=r"2 mismatched of 22 tensors; create the network with num_classes=3, load, .*; or keep .* with adapt=True",
+        match=r"2 mismatched of 22 tensors; create the network with num_classes=3, .*; or keep .* with adapt=True",
     ):
         weights.load(abstract("vgg_a", num_classes=4, **VGG), tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "change", "mend"),
+    ("name", "options", "change", "fix"),
     [
         ("lenet_5", {}, {"num_classes": 26}, "num_classes=26"),
         ("resnet_20", {"width": 0.25}, {"num_classes": 4}, "num_classes=4"),
@@ -183,10 +183,10 @@ def test_another_number_of_classes_has_a_mend(tmp_path, layout):
         ("logistic_regression", {}, {"input_shape": (8, 8, 1)}, "create the network that the weights belong to"),
     ],
 )
-def test_classes_are_only_suspected_where_they_are(name, options, change, mend):
+def test_classes_are_only_suspected_where_they_are(name, options, change, fix):
     state = nnx.state(abstract(name, **options, **change))
     theirs = {path: np.zeros(leaf.shape, np.float32) for path, leaf in paths(state).items()}
-    with pytest.raises(UsageError, match=mend):
+    with pytest.raises(UsageError, match=fix):
         weights.load(abstract(name, **options), theirs)
 
 
