@@ -48,7 +48,7 @@ def measure(case: dict[str, int], seconds: float) -> float:
 
     from cnn_jax import nn, ops, train
 
-    parallel = train.Parallel(num_devices=case["devices"])
+    parallel = train.DataParallel(num_devices=case["devices"])
 
     def create(key: jax.Array) -> nn.Sequence:
         rngs, layers, side = nnx.Rngs(key), {}, case["side"]
