@@ -41,7 +41,7 @@ def write(path: str | Path, rows: Sequence[geometry.Row], *, title: str, input_s
     >>> path = Path(tempfile.mkdtemp()) / "table.csv"
     >>> write(path, [geometry.Row("tanh", "tanh", (28, 28, 6))], title="one layer", input_shape=(28, 28, 6))
     >>> path.read_text().splitlines()[1]
-    'tanh,tanh,28x28x6,,,,,,,0,0,0,0'
+    'tanh,tanh,28x28x6,,,,,,,0,0,0,0,1'
     """
     check_path(path)
     match Path(path).suffix:
