@@ -224,10 +224,9 @@ def test_needs_pytorch_for_its_files(tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda model, path: weights.save(model, path / "x.npz"), r"must end in one of \.safetensors, \.pth"),
-        (lambda model, path: weights.save(model, path / "x.pth"), r"give layout='torchvision', or save a \.safetensors"),
-        (lambda model, path: weights.save(model, path / "x.safetensors", layout="tim"), r"did you mean 'timm'\?"),
-        (
+        (lambda model, path: weights.save(model, path / "x.npz"), r"must end in one of \.safetensors, \.pth"), (lambda
+        model, path: weights.save(model, path / "x.pth"), r"give layout='torchvision', or save a \.safetensors"),
+        (lambda model, path: weights.save(model, path / "x.safetensors", layout="tim"), r"did you mean 'timm'\?"), (
             lambda model, path: weights.save(model, path / "x.safetensors", about=weights.About("vgg_dd")),
             "did you mean 'vgg_d'",
         ),
