@@ -1,4 +1,4 @@
-"""Building networks by name: defaults, options, and one line for every mistake."""
+"""Creating networks by name: defaults, options, and error messages of one line."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Files as PyTorch, Lightning, timm, torchvision and training scripts write them, and those that only look like it."""
+"""Files in the formats of PyTorch, Lightning, timm, torchvision and training scripts, and invalid files."""
 
 import argparse
 import collections

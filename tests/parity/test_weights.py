@@ -1,4 +1,4 @@
-"""Weights of networks in PyTorch in the networks here, and the other way: the same numbers at every stage."""
+"""Weights are converted from PyTorch and to PyTorch with the same activations in every stage."""
 
 import functools
 

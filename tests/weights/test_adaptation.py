@@ -1,4 +1,4 @@
-"""Weights for other classes and channels, held against what the networks compute."""
+"""Weights for other classes and channels, against the outputs of the networks."""
 
 import jax
 import jax.numpy as jnp

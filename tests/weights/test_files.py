@@ -1,4 +1,4 @@
-"""What files really hold, whatever they are called; types of numbers; what safetensors would write wrongly."""
+"""The format of files is determined by content; types of numbers; arrays that safetensors would write wrongly."""
 
 import io
 import json

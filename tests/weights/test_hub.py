@@ -1,4 +1,4 @@
-"""The Hugging Face hub: without a network, without its library, and a small server that speaks like it."""
+"""The Hugging Face hub: without a connection, without its library, and with a small server that imitates it."""
 
 import http.server
 import json

@@ -1,4 +1,4 @@
-"""Where networks are in files: keys, prefixes and wrappers as training scripts leave them."""
+"""Finding networks in files: the keys, prefixes and wrappers of training scripts."""
 
 import logging
 

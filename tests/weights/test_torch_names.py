@@ -1,4 +1,4 @@
-"""The names of torchvision's modules, written down from its documentation and printed networks."""
+"""The names of torchvision's modules, taken from its documentation and printed networks."""
 
 import math
 
