@@ -241,11 +241,11 @@ def torch_tensor(images: Any, labels: Any, batch_size: int, seconds: float) -> f
     """Images per second by indexing one tensor of all images, with one shift for a whole batch."""
     import torch
 
-    pictures, classes = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
+    pixels, classes = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
 
     def epoch() -> None:
-        for rows in torch.randperm(len(pictures)).split(batch_size):
-            batch = pictures[rows].float().div_(255).sub_(0.5).div_(0.25)
+        for rows in torch.randperm(len(pixels)).split(batch_size):
+            batch = pixels[rows].float().div_(255).sub_(0.5).div_(0.25)
             if batch.shape[1] == 3:
                 batch = torch.where((torch.rand(len(batch)) < 0.5)[:, None, None, None], batch.flip(-1), batch)
                 padded = torch.nn.functional.pad(batch, (4, 4, 4, 4))
@@ -254,7 +254,7 @@ def torch_tensor(images: Any, labels: Any, batch_size: int, seconds: float) -> f
             _ = classes[rows]
 
     epoch()
-    return rate(epoch, len(pictures), seconds)
+    return rate(epoch, len(pixels), seconds)
 
 
 # --- timing and the table ---------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def check_path(path: str | Path) -> None:
         *others, last = EXTENSIONS
         raise UsageError(f"output {str(path)!r} must end in {', '.join(others)} or {last}")
     if not Path(path).parent.is_dir():
-        raise UsageError(f"output {str(path)!r}: there is no folder {str(Path(path).parent)!r}; make it first")
+        raise UsageError(f"output {str(path)!r}: there is no folder {str(Path(path).parent)!r}; create it first")
 
 
 def write(path: str | Path, rows: Sequence[geometry.Row], *, title: str, input_shape: Sequence[int]) -> None:

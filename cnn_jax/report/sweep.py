@@ -74,7 +74,7 @@ def write_sweep(
         subtitle=f"{len(rows):,} trials over {swept}; score: {metric.name}, {metric.better} is better",
         headlines=_headlines(sweep),
         sections=_sections(sweep),
-        footer=f"Written by cnn_jax. Each trial is a run in a folder of its own within {workdir.name}/trials.",
+        footer=f"Written by cnn_jax. Each trial is a run with its own folder in {workdir.name}/trials.",
         script=_file("sweep.js"),
         style=_file("sweep.css"),
         data={

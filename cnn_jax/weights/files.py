@@ -89,7 +89,7 @@ def open_tensors(source: str | Path | Mapping[str, Any]) -> Tensors:
         return _open_safetensors(path)
     content, ignored = torch_files.read(path)
     notes = (f"ignored, because only tensors are read: {', '.join(ignored)}",) if ignored else ()
-    return dataclasses.replace(_from_mapping(content, str(path), _about_beside(path)), notes=notes)
+    return dataclasses.replace(_from_mapping(content, str(path), _about_in_folder(path)), notes=notes)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -140,7 +140,7 @@ def _open_safetensors(path: Path) -> Tensors:
                 f"weights: {path}: tensor {name!r} has type {dtype}, which NumPy does not support; save it as float32"
             ) from error
 
-    return Tensors(str(path), shapes, read, about if about != About() else _about_beside(path))
+    return Tensors(str(path), shapes, read, about if about != About() else _about_in_folder(path))
 
 
 def _read_bytes(path: Path, name: str) -> np.ndarray:
@@ -151,7 +151,7 @@ def _read_bytes(path: Path, name: str) -> np.ndarray:
         return np.fromfile(file, np.uint8, count=end - begin, offset=begin)
 
 
-def _about_beside(path: Path) -> About:
+def _about_in_folder(path: Path) -> About:
     """Reads timm's ``config.json`` in the folder of a file, if there is one."""
     config = path.with_name("config.json")
     if not config.is_file():

@@ -122,16 +122,16 @@ def _notes(place: str, others: list[str], names: Iterable[str], inside: Mapping[
     level = where + slash
     wrappers = {match for name, own in inside.items() if not own.endswith(name) for match in _WRAPPERS.findall(own)}
     stripped = dict.fromkeys([prefix] * bool(prefix) + sorted(wrappers))
-    beside = [
+    ignored = [
         name.removeprefix(level)
         for name in names
         if name.startswith(level) and not name.startswith((place, *others)) and name.rpartition(".")[-1] != BATCHES
     ]
     also = f" (also there: {_listed(others)}; choose with key=)" if others else ""
-    more = f" and {len(beside) - _SHOWN} more" if len(beside) > _SHOWN else ""
+    more = f" and {len(ignored) - _SHOWN} more" if len(ignored) > _SHOWN else ""
     notes = {
         f"found under {(where or prefix[:-1])!r}{also}": where or others,
         f"stripped from the names: {', '.join(map(repr, stripped))}": stripped,
-        f"other tensors ignored: {', '.join(map(repr, beside[:_SHOWN]))}{more}": beside,
+        f"other tensors ignored: {', '.join(map(repr, ignored[:_SHOWN]))}{more}": ignored,
     }
     return tuple(note for note, holds in notes.items() if holds)

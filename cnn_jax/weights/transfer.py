@@ -260,7 +260,7 @@ def save(model: nnx.Module, path: str | Path, *, layout: str = "cnn_jax", about:
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise UsageError(f"weights: {path}: there is no folder {str(path.parent)!r}; make it first")
+        raise UsageError(f"weights: {path}: there is no folder {str(path.parent)!r}; create it first")
     about = about or About()
     if about.architecture is not None:
         models.variant(about.architecture)

@@ -224,9 +224,13 @@ def test_needs_pytorch_for_its_files(tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda model, path: weights.save(model, path / "x.npz"), r"must end in one of \.safetensors, \.pth"), (lambda
-        model, path: weights.save(model, path / "x.pth"), r"give layout='torchvision', or save a \.safetensors"),
-        (lambda model, path: weights.save(model, path / "x.safetensors", layout="tim"), r"did you mean 'timm'\?"), (
+        (lambda model, path: weights.save(model, path / "x.npz"), r"must end in one of \.safetensors, \.pth"),
+        (
+            lambda model, path: weights.save(model, path / "x.pth"),
+            r"give layout='torchvision', or save a \.safetensors",
+        ),
+        (lambda model, path: weights.save(model, path / "x.safetensors", layout="tim"), r"did you mean 'timm'\?"),
+        (
             lambda model, path: weights.save(model, path / "x.safetensors", about=weights.About("vgg_dd")),
             "did you mean 'vgg_d'",
         ),
@@ -245,7 +249,7 @@ def test_needs_pytorch_for_its_files(tmp_path):
         ),
         (
             lambda model, path: weights.save(model, path / "none" / "x.safetensors"),
-            "there is no folder .*make it first",
+            "there is no folder .*create it first",
         ),
         (lambda model, path: weights.save(abstract("mlp"), path / "x.safetensors"), "has no values to save"),
         (lambda model, path: weights.load(model, {"a": 1.0}), r"must map names to tensors, but .*'a' \(float"),
