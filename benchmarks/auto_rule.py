@@ -1,16 +1,16 @@
-"""The rule behind ``ops.conv(method="auto")`` against lax, over a wide grid of shapes: compile time and run time.
+"""Compares ``ops.conv(method="auto")`` with lax in compile time and run time, over a wide grid of shapes.
 
     python benchmarks/auto_rule.py [--count 60] [--seconds 0.1] [--again 1.15]
 
-The grid is the layers of :data:`KNOWN`, and as many random ones as asked for, always the same: windows of 1 to 1,024
-entries, 1 to 512 channels, ranks 1 to 3, strides, dilations, groups, depthwise, batches of 1 to 32. For each of the
-output, the input gradient and the kernel gradient ours and ``lax.conv_general_dilated`` with JAX's own gradients are
-compiled once and called in turn, in one process for each set of XLA flags.
+The grid consists of the layers in :data:`KNOWN` and of ``--count`` random shapes, which are the same in every run:
+windows of 1 to 1,024 entries, 1 to 512 channels, ranks 1 to 3, strides, dilations, groups, depthwise, batches of 1 to
+32. For the output, the input gradient and the kernel gradient, ``ops.conv`` and ``lax.conv_general_dilated`` with JAX's
+gradients are compiled once and called in turn, in one process for each set of XLA flags.
 
-Times to compile are CPU seconds. Run times are the least of several blocks of calls, as wall time and as CPU time: on a
-machine with other work CPU time is the one to look at; on a quiet one wall time, which knows what runs in parallel.
-``--again`` renews, for both, the rows that other programs may have spoilt; what is really slower stays so.
-Results go to ``benchmarks/results/auto_rule-<machine>.md`` and ``.json``.
+Compile times are CPU seconds. Run times are the minimum over several blocks of calls, as wall time and as CPU time. On
+a machine with other load, use CPU time. Without other load, use wall time, which includes the effect of parallelism.
+``--again`` measures rows again whose ratio is above a bound, because other programs may have disturbed them.
+Results are written to ``benchmarks/results/auto_rule-<machine>.md`` and ``.json``.
 """
 
 import argparse
@@ -43,7 +43,7 @@ CHANNELS = (1, 1, 2, 3, 4, 8, 16, 64, 128, 512)
 
 
 class Shape(NamedTuple):
-    """One convolution; the numbers are the same along all its axes."""
+    """One convolution. All sizes are the same along all spatial axes."""
 
     rank: int
     size: int
@@ -58,7 +58,7 @@ class Shape(NamedTuple):
 
     @property
     def out(self) -> int:
-        """Output positions along an axis."""
+        """The output size along each axis."""
         if self.padding == "SAME":
             return -(-self.size // self.stride)
         return (self.size - (self.window - 1) * self.dilation - 1) // self.stride + 1
@@ -96,7 +96,7 @@ KNOWN = (
 
 
 def grid(count: int) -> list[Shape]:
-    """The known layers and ``count`` random ones that stock JAX computes in about a second at most."""
+    """The known layers, and ``count`` random shapes for which stock JAX needs at most about a second."""
     draw = random.Random(0)
     shapes = list(KNOWN)
     while len(shapes) < len(KNOWN) + count:
@@ -128,7 +128,7 @@ def grid(count: int) -> list[Shape]:
 
 
 def functions(shape: Shape, conv: Callable[[Any, Any], Any]) -> dict[str, tuple[Callable, tuple[str, ...]]]:
-    """Per product a function and the roles of its arguments."""
+    """For each product, a function and the roles of its arguments."""
     import jax
     import jax.numpy as jnp
 
@@ -146,7 +146,7 @@ def functions(shape: Shape, conv: Callable[[Any, Any], Any]) -> dict[str, tuple[
 
 
 def measure(shape: Shape, seconds: float) -> dict[str, dict[str, dict[str, float]]]:
-    """Product -> ours or lax -> seconds to compile, milliseconds, milliseconds of CPU."""
+    """Product -> ours or lax -> compile time in seconds, wall and CPU time in milliseconds."""
     import jax
     from jax import lax
 
@@ -188,7 +188,7 @@ def measure(shape: Shape, seconds: float) -> dict[str, dict[str, dict[str, float
             calls[who] = (compiled, arguments, max(1, min(50, int(5e-3 / once))))
         end = time.perf_counter() + seconds
         for round_ in range(100):
-            slow = sum(times[who]["ms"] for who in times) > 300  # milliseconds: one more call tells enough
+            slow = sum(times[who]["ms"] for who in times) > 300  # milliseconds: one more call is enough
             if round_ >= (1 if slow else 3) and time.perf_counter() > end:
                 break
             for who, (compiled, arguments, number) in calls.items():
@@ -200,7 +200,7 @@ def measure(shape: Shape, seconds: float) -> dict[str, dict[str, dict[str, float
 
 
 def timed(call: Callable[[], Any], number: int) -> tuple[float, float]:
-    """Wall and CPU seconds of one of ``number`` calls."""
+    """The wall and CPU time of one call in seconds, averaged over ``number`` calls."""
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(number):
         call().block_until_ready()
@@ -208,18 +208,18 @@ def timed(call: Callable[[], Any], number: int) -> tuple[float, float]:
 
 
 def answer_questions(seconds: float) -> None:
-    """The life of a measuring process: one line of JSON in, one out."""
+    """The main loop of a measuring process: reads a shape as a line of JSON and answers with a line of JSON."""
     for line in sys.stdin:
         print(json.dumps(measure(Shape(*json.loads(line)), seconds)), flush=True)
 
 
-# --- the run and its page ---------------------------------------------------------------------------------------------
+# --- the run and its results ------------------------------------------------------------------------------------------
 
 Measured = dict[str, dict[str, dict[str, dict[str, dict[str, float]]]]]  # flags -> shape -> product -> who -> what
 
 
 def run(flags: str, shapes: list[Shape], seconds: float) -> Iterator[tuple[str, Any]]:
-    """Yields the name of each shape and what was measured, under ``'recommended'`` or ``'default'`` flags."""
+    """Yields the name of each shape and its measurements, with ``'recommended'`` or ``'default'`` flags."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     environment.pop("XLA_FLAGS", None)
     if flags == "recommended":
@@ -242,17 +242,17 @@ def run(flags: str, shapes: list[Shape], seconds: float) -> Iterator[tuple[str, 
 
 
 def ratio(times: dict[str, dict[str, float]]) -> float:
-    """Ours by lax: of wall or of CPU time, whichever is better, since other programs spoil one more than the other."""
+    """Our time divided by lax's, for wall or CPU time, whichever is lower: other programs disturb them differently."""
     return min(times["ours"][what] / times["lax"][what] for what in ("ms", "cpu"))
 
 
 def above(products: dict[str, dict[str, dict[str, float]]], bound: float) -> bool:
-    """Whether any product is slower than that."""
+    """Whether the ratio of any product is above the bound."""
     return any(ratio(times) > bound for times in products.values())
 
 
 def tables(measured: Measured) -> list[str]:
-    """The worst rows of each set of flags and each product, and how many are within the bounds."""
+    """For each set of flags and each product, the worst rows and the number of rows above the bounds."""
     lines = []
     for flags, shapes in measured.items():
         lines += [f"### {flags} flags, {len(shapes)} shapes", ""]
@@ -287,15 +287,17 @@ def tables(measured: Measured) -> list[str]:
 
 def markdown(report: dict[str, Any]) -> str:
     """The report as a page."""
-    about = ["Written by `python benchmarks/auto_rule.py`, whose docstring says what is timed."]
+    about = ["Written by `python benchmarks/auto_rule.py`, whose docstring explains the measurements."]
     return record.page("The rule of `method='auto'` against lax", report, about, tables)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--count", type=int, default=60, help="random shapes beside the known ones")
-    parser.add_argument("--seconds", type=float, default=0.1, help="per product")
-    parser.add_argument("--again", type=float, help="only what this machine's results have a ratio above this for")
+    parser.add_argument("--count", type=int, default=60, help="the number of random shapes")
+    parser.add_argument("--seconds", type=float, default=0.1, help="the duration of the measurement of each product")
+    parser.add_argument(
+        "--again", type=float, help="measure only shapes whose ratio in this machine's results is above this"
+    )
     parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.answer:

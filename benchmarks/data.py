@@ -1,19 +1,19 @@
-"""How fast pictures reach the device: this project's ways and PyTorch's DataLoader, on the same pictures, in one run.
+"""Compares how fast images reach the device with this project's data pipelines and with PyTorch's DataLoader.
 
     python benchmarks/data.py [--quick] [--seconds 4]
 
-* MNIST-size: 60,000 random pictures of 28x28x1, normalised, in random order, batches of 128.
-* CIFAR-size: 50,000 of 32x32x3; mirrored at random, padded by 4 and cropped, normalised, batches of 128.
-* JPEGs: files of 500x375, made of scikit-learn's photographs; decoded, resized and cropped to 224x224, normalised,
-  batches of 32. Random resized crops and flips: ours on the device, from pictures read as 256x256; PyTorch's in its
-  workers, with Pillow, as torchvision does it.
+* MNIST-size: 60,000 random images of 28x28x1, normalised, in random order, in batches of 128.
+* CIFAR-size: 50,000 images of 32x32x3, randomly mirrored, padded by 4 and cropped, normalised, in batches of 128.
+* JPEGs: files of 500x375, made from scikit-learn's photographs; decoded, resized and cropped to 224x224, normalised, in
+  batches of 32. Random resized crops and flips run on the device in this project, from images read as 256x256, and in
+  the workers with Pillow in PyTorch, as in torchvision.
 
-What is timed is whole batches, ready on the device as normalised float32: ``in memory`` inside one compiled scan,
-``stream`` through :class:`cnn_jax.data.Stream`. PyTorch: a ``Dataset`` of single examples and the default collation,
-without workers and with one for each core; and, for what is in memory, the better way that few write: whole batches by
-index of one tensor. Beside them stands what a training step of ResNet-18 eats, at batch 8 and 224x224: a pipeline has
-to give more, since both share the cores. Every number is a median of runs. Results go to
-``benchmarks/results/data-<machine>.md`` and ``.json``.
+The time is for whole batches, ready on the device as normalised float32: ``in memory`` inside one compiled scan,
+``stream`` through :class:`cnn_jax.data.Stream`. PyTorch uses a ``Dataset`` of single examples with the default
+collation, without workers and with one for each core, and for data in memory also the faster but less common way: whole
+batches by indexing one tensor. For comparison, the results have the rate at which training steps of ResNet-18 consume
+images, at batch 8 and 224x224. A pipeline has to be faster than that, because both share the cores. Every number is a
+median of runs. Results are written to ``benchmarks/results/data-<machine>.md`` and ``.json``.
 """
 
 import argparse
@@ -38,7 +38,7 @@ CORES = os.cpu_count() or 1
 
 
 def make_jpegs(folder: Path, count: int) -> None:
-    """JPEG files of 500x375, in two classes, each another part of a photograph with noise on it."""
+    """Writes JPEG files of 500x375 in two classes, each a random part of a photograph with noise."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_sample_images
@@ -55,7 +55,7 @@ def make_jpegs(folder: Path, count: int) -> None:
 
 
 def load_images(loader: Callable[[], Any], kept: list = []) -> list:  # noqa: B006 - read from disk once
-    """scikit-learn's photographs."""
+    """scikit-learn's photographs, read once."""
     if not kept:
         kept += loader().images
     return kept
@@ -65,7 +65,7 @@ def load_images(loader: Callable[[], Any], kept: list = []) -> list:  # noqa: B0
 
 
 def ours_in_memory(images: Any, labels: Any, augment_calls: tuple[str, ...], batch_size: int, seconds: float) -> float:
-    """Images a second: order, gathering, augmentation and normalisation in one compiled scan."""
+    """Images per second for shuffling, gathering, augmentation and normalisation in one compiled scan."""
     import jax
     import jax.numpy as jnp
 
@@ -82,7 +82,7 @@ def ours_in_memory(images: Any, labels: Any, augment_calls: tuple[str, ...], bat
         def body(_: Any, step_and_rows: Any) -> tuple[Any, None]:
             step, rows = step_and_rows
             batch = {name: jnp.take(array, rows, axis=0) for name, array in examples.items()}
-            return prepare(key, batch, step), None  # carried, so that XLA must compute each batch as a whole
+            return prepare(key, batch, step), None  # in the carry, so that XLA has to compute each whole batch
 
         batch = jnp.zeros((batch_size, *images.shape[1:]))
         return jax.lax.scan(body, batch, (first + jnp.arange(count), rows))[0]
@@ -95,7 +95,7 @@ def ours_in_memory(images: Any, labels: Any, augment_calls: tuple[str, ...], bat
 def preparation(
     shape: tuple[int, ...], calls: tuple[str, ...], size: int | None = None
 ) -> Callable[[Any, Any, Any], Any]:
-    """Augmentation and normalisation, as an experiment does them."""
+    """Augmentation and normalisation as in an experiment."""
     from cnn_jax import data
     from cnn_jax.data.augment import Augmentation
 
@@ -108,7 +108,7 @@ def preparation(
 def ours_streamed(
     found: Any, calls: tuple[str, ...], batch_size: int, seconds: float, workers: int, size: int
 ) -> float:
-    """Images a second through worker processes (0: threads), augmented and normalised on the device."""
+    """Images per second from worker processes (0: threads), augmented and normalised on the device."""
     import jax
 
     from cnn_jax import data
@@ -129,7 +129,7 @@ def ours_streamed(
 
 
 def resnet18_step(seconds: float) -> float:
-    """Images a second that training steps of this project's ResNet-18 take, from batches of 8 on the device."""
+    """Images per second that training steps of this project's ResNet-18 process, in batches of 8 on the device."""
     import jax
     import jax.numpy as jnp
     from flax import nnx
@@ -164,7 +164,7 @@ def resnet18_step(seconds: float) -> float:
 
 
 class TorchArrays:
-    """Single examples, as most people write it; with CIFAR's flip and crop where the pictures have colours."""
+    """A data set of single examples, as in most scripts, with CIFAR's flip and crop for colour images."""
 
     def __init__(self, images: Any, labels: Any) -> None:
         self.images, self.labels = images, labels
@@ -221,7 +221,7 @@ class TorchJpegs:
 
 
 def torch_loader(dataset: Any, batch_size: int, seconds: float, workers: int) -> float:
-    """Images a second through a DataLoader."""
+    """Images per second from a DataLoader."""
     import torch
 
     options = {"persistent_workers": True, "prefetch_factor": 4, "multiprocessing_context": "spawn"}
@@ -238,14 +238,14 @@ def torch_loader(dataset: Any, batch_size: int, seconds: float, workers: int) ->
 
 
 def torch_tensor(images: Any, labels: Any, batch_size: int, seconds: float) -> float:
-    """Images a second by index of one tensor of all pictures; one shift for a whole batch."""
+    """Images per second by indexing one tensor of all images, with one shift for a whole batch."""
     import torch
 
-    pictures, classes = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
+    pixels, classes = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
 
     def epoch() -> None:
-        for rows in torch.randperm(len(pictures)).split(batch_size):
-            batch = pictures[rows].float().div_(255).sub_(0.5).div_(0.25)
+        for rows in torch.randperm(len(pixels)).split(batch_size):
+            batch = pixels[rows].float().div_(255).sub_(0.5).div_(0.25)
             if batch.shape[1] == 3:
                 batch = torch.where((torch.rand(len(batch)) < 0.5)[:, None, None, None], batch.flip(-1), batch)
                 padded = torch.nn.functional.pad(batch, (4, 4, 4, 4))
@@ -254,14 +254,14 @@ def torch_tensor(images: Any, labels: Any, batch_size: int, seconds: float) -> f
             _ = classes[rows]
 
     epoch()
-    return rate(epoch, len(pictures), seconds)
+    return rate(epoch, len(pixels), seconds)
 
 
 # --- timing and the table ---------------------------------------------------------------------------------------------
 
 
 def rate(work: Callable[[], Any], images: int, seconds: float) -> float:
-    """Images a second: the median over repetitions of at least a third of the time each."""
+    """Images per second: the median over three repetitions, each of at least a third of ``seconds``."""
     rates = []
     for _ in range(RUNS):
         began, count = time.perf_counter(), 0
@@ -273,7 +273,7 @@ def rate(work: Callable[[], Any], images: int, seconds: float) -> float:
 
 
 def steady_rate(one_batch: Callable[[], Any], batch_size: int, seconds: float) -> float:
-    """Images a second of a stream, once what was read ahead while nothing was asked for is used up."""
+    """Images per second of a stream, measured after batches that were read ahead have been used up."""
     began = time.perf_counter()
     one_batch()
     while time.perf_counter() - began < seconds / 2 or time.perf_counter() - began < 1:
@@ -282,7 +282,7 @@ def steady_rate(one_batch: Callable[[], Any], batch_size: int, seconds: float) -
 
 
 def measure(seconds: float, jpegs: int) -> dict[str, dict[str, float]]:
-    """Images a second: task -> way -> rate."""
+    """Task -> method -> images per second."""
     import numpy as np
 
     from cnn_jax import data
@@ -322,20 +322,20 @@ def measure(seconds: float, jpegs: int) -> dict[str, dict[str, float]]:
 
 def markdown(report: dict[str, Any]) -> str:
     """The report as a page."""
-    lines = ["# From pictures to batches", ""]
+    lines = ["# From images to batches", ""]
     lines += [f"- {name}: {value}" for name, value in report["circumstances"].items()]
-    lines += ["", "Written by `python benchmarks/data.py`, whose docstring says what is timed. Images a second.", ""]
+    lines += ["", "Images per second, written by `python benchmarks/data.py`, whose docstring has the details.", ""]
     for task, rates in report["images_per_second"].items():
         peer = max(value for way, value in rates.items() if way.startswith("PyTorch"))
         body = [[way, f"{value:,.0f}", f"{value / peer:.2f}"] for way, value in rates.items()]
-        lines += [f"## {task}", "", *record.table(["way", "images/s", "of PyTorch's fastest"], body)]
+        lines += [f"## {task}", "", *record.table(["method", "images/s", "relative to PyTorch's fastest"], body)]
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="half a second each, and nothing is written")
-    parser.add_argument("--seconds", type=float, default=4, help="per measured way")
+    parser.add_argument("--quick", action="store_true", help="measure half a second each and write no results")
+    parser.add_argument("--seconds", type=float, default=4, help="the duration of each measurement")
     arguments = parser.parse_args()
     restart_with_huge_pages()
     apply_recommended_flags(os.environ)

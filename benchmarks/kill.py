@@ -1,16 +1,16 @@
-"""Kills a training run at random instants until it is done, and compares what it leaves with an undisturbed run.
+"""Kills training runs at random times, continues them, and compares the results with an uninterrupted run.
 
     python benchmarks/kill.py [--kills 50] [--seed 0] [--signal KILL] [--config FILE [-- --config.ema_decay=0.99 ...]]
 
-The same command is started again and again; each time it is killed after a random wait, half of the times while a
-checkpoint is being written. A run that is done leaves the rest of the kills to another one. In the end the final
-parameters (``result.json``), all lines of scores (``metrics.jsonl``), the last and the best checkpoint must have the
-same bits as those of a run that nobody disturbed; a difference is an error.
+The same command is started repeatedly and killed after a random time, in half of the cases while a checkpoint is being
+written. If a run ends before all kills have happened, the remaining kills go to another run. At the end the result
+(``result.json``), all lines of scores (``metrics.jsonl``), and the last and the best checkpoint must have the same bits
+as those of an uninterrupted run. Any difference is an error.
 
-Two runs are tortured, with half of the kills each: the digits in memory, and the same digits as a folder of pictures
-that worker processes stream, both with all that could go wrong in a continued run: augmentation, dropout, averaged
-weights, two moments a parameter, a patience that counts (:func:`get_config`). ``--config`` names another config, and
-what follows ``--`` is added to the command. From 50 kills on, the record goes to
+There are two kinds of runs, with half of the kills each: the digits in memory, and the same digits as a folder of
+images that worker processes stream. Both use all features whose state has to be restored: augmentation, dropout,
+averaged weights, an optimiser with two moments, early stopping (:func:`get_config`). ``--config`` selects another
+config, and flags after ``--`` are added to the command. For at least 50 kills, results are written to
 ``benchmarks/results/kill-<machine>.md`` and ``.json``.
 """
 
@@ -31,14 +31,14 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-RECORDED = 50  # kills, from which on the result is worth keeping
-AT_MOST_SECONDS = 600  # any one process
+RECORDED = 50  # the minimum number of kills for which results are written
+AT_MOST_SECONDS = 600  # the time limit of a process
 
 
 def get_config(folder: str = "") -> Any:
-    """What is tortured, a config for launch.py: ``--config=benchmarks/kill.py``, digits in memory.
+    """The config of the killed runs: ``--config=benchmarks/kill.py`` has the digits in memory.
 
-    With a folder from :func:`write_digits`, ``--config=benchmarks/kill.py:folder``, pictures streamed from it.
+    With a folder from :func:`write_digits`, ``--config=benchmarks/kill.py:folder``, images are streamed from it.
     """
     from cnn_jax.config import load_config
 
@@ -56,7 +56,7 @@ def get_config(folder: str = "") -> Any:
 
 
 def write_digits(folder: Path, count: int) -> Path:
-    """The first of scikit-learn's digits as PNG files, in one folder a class."""
+    """Writes the first of scikit-learn's digits as PNG files, with one folder for each class."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -70,13 +70,13 @@ def write_digits(folder: Path, count: int) -> Path:
 
 
 def start(command: list[str]) -> subprocess.Popen[bytes]:
-    """The command as a process in the project's folder, silent unless it fails."""
+    """Starts the command in the project's folder; its output is captured."""
     environment = {"JAX_PLATFORMS": "cpu", **os.environ}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def end(process: subprocess.Popen[bytes]) -> bytes:
-    """Waits until the process and its workers have ended; what they printed."""
+    """Waits until the process and its workers have ended, and returns their output."""
     try:
         return process.communicate(timeout=AT_MOST_SECONDS)[0]
     except subprocess.TimeoutExpired:
@@ -85,14 +85,14 @@ def end(process: subprocess.Popen[bytes]) -> bytes:
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
-    """Waits for the end of a run that must not fail."""
+    """Waits for the end of a run, and exits if it failed."""
     printed = end(process)
     if process.returncode:
         raise SystemExit(f"the run failed with exit code {process.returncode}:\n{printed.decode()}")
 
 
 def is_saving(workdir: Path) -> bool:
-    """Whether a checkpoint is half written: orbax gives it its name when it is whole."""
+    """Whether a checkpoint is being written: orbax renames it when it is complete."""
     try:
         return any(not path.name.isdigit() for path in (workdir / "checkpoints").iterdir())
     except FileNotFoundError:
@@ -102,7 +102,7 @@ def is_saving(workdir: Path) -> bool:
 def kill_at(
     process: subprocess.Popen[bytes], workdir: Path, number: signal.Signals, instant: Callable[[], bool]
 ) -> tuple[bool, bool]:
-    """Kills a process when the instant has come; whether it still ran then, and whether it was saving."""
+    """Kills a process when ``instant()`` is true. Returns whether it was still running, and whether it was saving."""
     while process.poll() is None and not instant():
         time.sleep(0.001)
     saving = is_saving(workdir)
@@ -113,21 +113,21 @@ def kill_at(
     return running, saving
 
 
-def torture(
+def kill_repeatedly(
     command: list[str], workdir: Path, *, kills: int, number: signal.Signals, chance: random.Random, seconds: float
 ) -> dict[str, int]:
-    """Kills the command until it has been killed often enough, or is done, and then lets it end.
+    """Kills the command repeatedly, until the number of kills is reached or the run has ended, and then lets it end.
 
     Args:
-      command: what trains in ``workdir``.
-      workdir: the run's folder.
-      kills: how many times.
-      number: the signal.
-      chance: draws the instants.
-      seconds: how long an undisturbed run takes, from which the instants are drawn.
+      command: The command that trains in ``workdir``.
+      workdir: The run's folder.
+      kills: The maximum number of kills.
+      number: The signal.
+      chance: Draws the times of the kills.
+      seconds: The duration of an uninterrupted run, which is the maximum time before a kill.
 
     Returns:
-      How many kills there were, and how many of them during a save.
+      The number of kills, and the number of kills during a save.
     """
     counts = {"kills": 0, "during a save": 0}
     while counts["kills"] < kills:
@@ -148,7 +148,7 @@ def torture(
 
 
 def outcome(workdir: Path) -> dict[str, object]:
-    """What must not depend on kills: the result, every line of scores, the arrays of the last and best checkpoint."""
+    """The outputs that must not depend on kills: the result, all scores, the arrays of the last and best checkpoint."""
     from cnn_jax import config as configs
     from cnn_jax import train
     from cnn_jax.tasks.saved import load_run
@@ -165,23 +165,25 @@ def outcome(workdir: Path) -> dict[str, object]:
 def survive(
     command: list[str], folder: Path, *, kills: int, number: signal.Signals, chance: random.Random
 ) -> dict[str, int]:
-    """Tortures runs of one command until there were so many kills; how many, and over how many runs.
+    """Kills and continues runs of one command. Returns the numbers of kills and of runs.
 
     Raises:
-      SystemExit: a run ended with other bits.
+      SystemExit: The result of a run differs from that of an uninterrupted run.
     """
     undisturbed = folder / "undisturbed"
-    finish(start([*command, f"--workdir={undisturbed}"]))  # compiles, which the next one need not
+    finish(
+        start([*command, f"--workdir={undisturbed}"])
+    )  # compiles, so that the next one is not slower than later ones
     shutil.rmtree(undisturbed)
     begun = time.monotonic()
     finish(start([*command, f"--workdir={undisturbed}"]))
     seconds = time.monotonic() - begun
     expected = outcome(undisturbed)
     total = {"kills": 0, "during a save": 0, "runs": 0}
-    while total["kills"] < kills:  # a run that is done cannot be killed any more: the rest goes to another one
+    while total["kills"] < kills:  # if a run has ended, the remaining kills go to another run
         workdir = folder / f"run-{total['runs']}"
         options: dict[str, Any] = {"kills": kills - total["kills"], "number": number, "chance": chance}
-        counts = torture([*command, f"--workdir={workdir}"], workdir, seconds=seconds, **options)
+        counts = kill_repeatedly([*command, f"--workdir={workdir}"], workdir, seconds=seconds, **options)
         have = outcome(workdir)
         for name, value in expected.items():
             if have[name] != value:
@@ -195,10 +197,13 @@ def markdown(report: dict[str, Any]) -> str:
     """The report as a page."""
     import record
 
-    lines = ["# Runs that are killed", ""]
+    lines = ["# Recovery from kills", ""]
     lines += [f"- {name}: {value}" for name, value in report["circumstances"].items()]
-    lines += ["", "Written by `python benchmarks/kill.py`, whose docstring says what is done. Every run ended with the"]
-    lines += ["same parameters, scores, last and best checkpoint as an undisturbed one, bit for bit.", ""]
+    lines += [
+        "",
+        "Written by `python benchmarks/kill.py`, whose docstring has the details. Every run ended with the same",
+    ]
+    lines += ["parameters, scores, last and best checkpoint as an uninterrupted run, bit for bit.", ""]
     body = [[name, *map(str, counts.values())] for name, counts in report["survived"].items()]
     header = ["data", *next(iter(report["survived"].values()))]
     return "\n".join([*lines, *record.table(header, body)])
@@ -209,15 +214,15 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0, help="of the instants")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the times of the kills")
     parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
-    parser.add_argument("--config", help="another one than the two of this file")
-    parser.add_argument("overrides", nargs="*", help="more flags of launch.py, behind --")
+    parser.add_argument("--config", help="a config to use instead of the two in this file")
+    parser.add_argument("overrides", nargs="*", help="additional flags of launch.py, after --")
     arguments = parser.parse_args()
 
     folder = Path(tempfile.mkdtemp(prefix="kill-"))
-    pictures = write_digits(folder / "pictures", 500)
-    configs = {"in memory": __file__, "streamed from a folder": f"{__file__}:{pictures}"}
+    images = write_digits(folder / "images", 500)
+    configs = {"in memory": __file__, "streamed from a folder": f"{__file__}:{images}"}
     if arguments.config:
         configs = {arguments.config: arguments.config}
     chance, survived = random.Random(arguments.seed), {}

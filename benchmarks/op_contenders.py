@@ -1,6 +1,7 @@
-"""What ``ops.py`` compares: the layers, and how long each contender takes for them.
+"""The layers that ``ops.py`` compares, and the measurements of each contender.
 
-Run as a program, with the name of a contender, it answers each layer named on its standard input by a line of JSON.
+Run as a program with the name of a contender, it reads names of layers from standard input and answers each with a line
+of JSON.
 """
 
 import json
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # cnn_jax, also where it is 
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution or pool; window, stride, padding and dilation are the same along all axes."""
+    """One convolution or pool. Window, stride, padding and dilation are the same along all axes."""
 
     x: tuple[int, ...]
     window: int
@@ -33,23 +34,23 @@ class Layer:
 
     @property
     def rank(self) -> int:
-        """Number of spatial axes."""
+        """The number of spatial axes."""
         return len(self.x) - 2
 
     @property
     def kernel(self) -> tuple[int, ...]:
-        """Shape of the kernel."""
+        """The shape of the kernel."""
         return (*(self.window,) * self.rank, self.x[-1] // self.groups, self.features)
 
     @property
     def dy(self) -> tuple[int, ...]:
-        """Shape of the output."""
+        """The shape of the output and its cotangent."""
         reach = (self.window - 1) * self.dilation + 1
         space = ((size + 2 * self.padding - reach) // self.stride + 1 for size in self.x[1:-1])
         return (self.x[0], *space, self.x[-1] if self.pool else self.features)
 
 
-STEPS = 4  # of a loop
+STEPS = 4  # the number of steps of a measured loop
 
 LAYERS = {
     "lenet_c1": Layer((128, 32, 32, 1), 5, 6),
@@ -83,14 +84,14 @@ Timed = Callable[[], object]
 
 
 def operands(layer: Layer) -> dict[str, np.ndarray]:
-    """Normal random arrays for the roles of a layer."""
+    """Normally distributed arrays for the input, kernel and cotangent of a layer."""
     generator = np.random.default_rng(0)
     shapes = {"x": layer.x, "kernel": layer.kernel, "dy": layer.dy}
     return {role: generator.standard_normal(shape, np.float32) for role, shape in shapes.items()}
 
 
 def jax_products(layer: Layer, who: str, method: str = "auto") -> dict[str, tuple[Callable, tuple[str, ...]]]:
-    """Per product a traceable function and the roles of its arguments, for ``ours`` (by a method) or ``stock``."""
+    """For each product, a traceable function and the roles of its arguments; ``who`` is ``ours`` or ``stock``."""
     import jax
     import jax.numpy as jnp
     from jax import lax
@@ -160,12 +161,12 @@ def jax_products(layer: Layer, who: str, method: str = "auto") -> dict[str, tupl
 
 
 def shifted(function: Callable) -> Callable:
-    """``function`` of its operands plus a number: in a loop, where the number changes, nothing can be moved out."""
+    """``function`` of its operands plus a number. In a loop the number changes, so XLA cannot move the function out."""
     return lambda shift, operands: function(*(operand + shift for operand in operands))
 
 
 def in_a_loop(function: Callable) -> Callable:
-    """``shifted(function)`` a number of times, each shifted by a number from the results before."""
+    """A loop over ``shifted(function)``, where each step is shifted by a number from the previous results."""
     import jax
     import jax.numpy as jnp
     from jax import lax
@@ -182,7 +183,7 @@ def in_a_loop(function: Callable) -> Callable:
 
 
 def measure_jax(layer: Layer, *, who: str, loops: bool, seconds: float) -> Iterator[tuple[str, float]]:
-    """Yields ``(what, milliseconds or bytes)``."""
+    """Yields the name of each measurement with its milliseconds or bytes."""
     import jax
 
     def timed(function: Callable, *arguments: Any) -> float:
@@ -192,7 +193,7 @@ def measure_jax(layer: Layer, *, who: str, loops: bool, seconds: float) -> Itera
     def timed_loop(function: Callable, arguments: Any) -> float:
         compiled = jax.jit(in_a_loop(function)).lower(1, arguments).compile()
         one = median_ms(lambda: jax.block_until_ready(compiled(1, arguments)), 0)
-        if one > 300:  # milliseconds: some of stock JAX's take many seconds, and then a loop of one tells enough
+        if one > 300:  # milliseconds: some loops of stock JAX take many seconds, so one step is enough
             return one
         return median_ms(lambda: jax.block_until_ready(compiled(STEPS, arguments)), 2 * seconds) / STEPS
 
@@ -205,7 +206,7 @@ def measure_jax(layer: Layer, *, who: str, loops: bool, seconds: float) -> Itera
         arguments = [arrays[role] for role in roles]
         if product == "training" and loops:
             yield "bytes", footprint(function, *arguments)
-            if who == "ours":  # a pool has no methods: the same again
+            if who == "ours":  # for a pool, which has no methods, this is the same program
                 yield "bytes of direct", footprint(jax_products(layer, who, "direct")[product][0], *arguments)
         if product == "training" and not layer.pool:
             continue
@@ -216,7 +217,7 @@ def measure_jax(layer: Layer, *, who: str, loops: bool, seconds: float) -> Itera
 
 
 def measure_torch(layer: Layer, *, seconds: float) -> Iterator[tuple[str, float]]:
-    """Yields ``(what, milliseconds)``: the better of the two layouts, per product."""
+    """Yields the name of each product with its milliseconds, in the faster of the two layouts."""
     import torch
     import torch.nn.functional as F
 
@@ -275,7 +276,7 @@ def measure_torch(layer: Layer, *, seconds: float) -> Iterator[tuple[str, float]
 
 
 def median_ms(function: Timed, seconds: float) -> float:
-    """The median time of a call in milliseconds, of as many calls as fit, at least three; one if it is very slow."""
+    """The median time of a call in milliseconds, over at least three calls, or over one if it takes more than 1 s."""
     start = time.perf_counter()
     function()
     first = time.perf_counter() - start
@@ -298,7 +299,7 @@ CONTENDERS: dict[str, tuple[Callable[..., Iterator[tuple[str, float]]], dict[str
 
 
 def answer_questions(name: str, seconds: float) -> None:
-    """The life of a contender's process."""
+    """The main loop of a contender's process."""
     measure, options = CONTENDERS[name]
     for line in sys.stdin:
         print(json.dumps(dict(measure(LAYERS[line.strip()], **options, seconds=seconds))), flush=True)

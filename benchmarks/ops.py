@@ -1,18 +1,18 @@
-"""Convolution and pooling, layer by layer: this project, stock JAX and PyTorch, side by side in one run.
+"""Compares single convolutions and pools of this project with stock JAX and PyTorch, in one run.
 
     python benchmarks/ops.py [--quick] [--layers lenet_c1,resnet20_16] [--seconds 0.2]
 
-Each contender is a process of its own, because XLA's flags and the thread pools belong to a process; they are asked in
-turn, layer by layer, so that all of them meet the same moods of the machine. What is timed:
+Each contender runs in a separate process, because XLA's flags and thread pools belong to a process. They are measured
+in turn, layer by layer, so that changes of the machine's load affect all of them alike. The measurements are:
 
 * alone: one compiled call that computes one product (output, input gradient or kernel gradient) of one layer;
-* in a loop: the same inside ``lax.fori_loop``, which is what ``lax.scan`` becomes. Each step adds a number from the
-  last step's result to its operands, so that XLA can move nothing out of the loop; what such a sum costs is in the time
-  that it is compared with ("loop / alone"), a single call that adds a number as well;
-* memory: what ``compiled.memory_analysis()`` says of one program with all three products: arguments, results, buffers.
+* in a loop: the same inside ``lax.fori_loop``, to which ``lax.scan`` is lowered. Each step adds a number from the
+  previous result to its operands, so that XLA cannot move computations out of the loop. "loop / alone" compares with a
+  single call that also adds a number;
+* memory: arguments, results and buffers of one program with all three products, from ``compiled.memory_analysis()``.
 
-Every time is a median. PyTorch runs eagerly, in the better of its contiguous and channels-last layouts.
-Results go to ``benchmarks/results/ops-<machine>.md`` and ``.json``.
+Every time is a median. PyTorch runs eagerly, in the faster of the contiguous and channels-last layouts.
+Results are written to ``benchmarks/results/ops-<machine>.md`` and ``.json``.
 """
 
 import argparse
@@ -39,7 +39,7 @@ NAMES = {
 
 
 class Contender:
-    """A process that measures the layers it is asked for, one line of JSON each."""
+    """A process that measures layers on request and answers with a line of JSON for each."""
 
     def __init__(self, name: str, backend: str, seconds: float) -> None:
         environment = {**os.environ, "JAX_PLATFORMS": {"gpu": "cuda"}.get(backend, backend)}
@@ -51,7 +51,7 @@ class Contender:
         )
 
     def measure(self, layer: str) -> dict[str, float]:
-        """Its times for a layer."""
+        """The measurements of a layer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(layer + "\n")
@@ -70,7 +70,7 @@ class Contender:
 
 Measured = dict[str, dict[str, dict[str, float]]]  # layer -> contender -> what -> milliseconds or bytes
 Row = tuple[str, str, dict[str, float]]  # layer, product, milliseconds by column
-COLUMNS = {  # title: contender, what is added to the product's name
+COLUMNS = {  # title: contender, suffix of the measurement's name
     "ours": ("ours", ""),
     "stock": ("stock", ""),
     "stock, default flags": ("stock, default flags", ""),
@@ -87,7 +87,7 @@ RATIOS = {
     "ours, loop / alone": ("ours in a loop", "ours, shifted"),
     "stock, loop / alone": ("stock in a loop", "stock, shifted"),
 }
-MEMORY = {  # title: whose memory ours is compared with
+MEMORY = {  # title: the contender and the measurement that our memory is compared with
     "memory, ours / stock": ("stock", "bytes"),
     "memory, auto / direct": ("ours", "bytes of direct"),
 }
@@ -109,7 +109,7 @@ def rows(measured: Measured) -> list[Row]:
 
 
 def summary(measured: Measured) -> dict[str, dict[str, float]]:
-    """Geometric mean and extremes of every ratio over whole layers, of convolutions and of pools."""
+    """The geometric mean, minimum and maximum of every ratio over whole layers, for convolutions and for pools."""
     result = {}
     for kind, whole in (("convolutions", "all three"), ("pools", NAMES["training"])):
         layers = [(name, cells) for name, what, cells in rows(measured) if what == whole]
@@ -127,7 +127,7 @@ def summary(measured: Measured) -> dict[str, dict[str, float]]:
 
 
 def text_table(measured: Measured) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, as text; memory is that of the whole layer."""
+    """The header and the rows of the table as text. Memory is for the whole layer."""
     header = ["layer", "milliseconds", *COLUMNS, *RATIOS, "MB", *MEMORY]
     body = []
     for name, product, cells in rows(measured):
@@ -144,8 +144,8 @@ def text_table(measured: Measured) -> tuple[list[str], list[list[str]]]:
 def markdown(report: dict[str, Any]) -> str:
     """The report as a page."""
     about = [
-        'Written by `python benchmarks/ops.py`, whose docstring says what is timed. "Stock" is `jax.lax` with',
-        "JAX's own gradients. Ratios above 1 are in our favour, except those of loop / alone and of memory.",
+        'Written by `python benchmarks/ops.py`, whose docstring explains the measurements. "Stock" is `jax.lax` with',
+        "JAX's gradients. Ratios above 1 are in our favour, except loop / alone and memory.",
     ]
 
     def tables(measured: Measured) -> list[str]:
@@ -177,13 +177,13 @@ def show(measured: Measured) -> None:
 
 
 def has_gpu() -> bool:
-    """Whether JAX finds a GPU; asked in a process of its own, because asking initialises JAX."""
+    """Whether JAX finds a GPU. It is checked in a separate process, because the check initialises JAX."""
     question = [sys.executable, "-c", "import jax; jax.devices('gpu')"]
     return subprocess.run(question, capture_output=True, check=False).returncode == 0
 
 
 def run(backend: str, layers: list[str], seconds: float) -> Measured:
-    """Asks every contender about every layer, in turn."""
+    """Measures every layer with every contender, in turn."""
     contenders = {name: Contender(name, backend, seconds) for name in CONTENDERS}
     measured: Measured = {}
     for layer in layers:
@@ -196,9 +196,9 @@ def run(backend: str, layers: list[str], seconds: float) -> Measured:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}, and nothing is written")
-    parser.add_argument("--layers", help="comma-separated: the results of these alone are renewed; by default all")
-    parser.add_argument("--seconds", type=float, default=0.2, help="per measured function")
+    parser.add_argument("--quick", action="store_true", help=f"measure only {', '.join(QUICK)} and write no results")
+    parser.add_argument("--layers", help="layers to measure, separated by commas; by default all")
+    parser.add_argument("--seconds", type=float, default=0.2, help="the duration of each measurement")
     arguments = parser.parse_args()
     layers = arguments.layers.split(",") if arguments.layers else list(QUICK if arguments.quick else LAYERS)
     unknown = set(layers) - set(LAYERS)
@@ -215,10 +215,10 @@ def main() -> None:
 
 
 def write(backends: dict[str, Measured], load: float) -> None:
-    """Renews this machine's results by what was measured."""
+    """Updates this machine's results."""
     circumstances = {
         **record.circumstances(("jax", "jaxlib", "torch", "numpy")),
-        "XLA_FLAGS": f"`{recommended_xla_flags()}`, except where it says default flags",
+        "XLA_FLAGS": f"`{recommended_xla_flags()}`, except in columns with default flags",
         "load average before the run (the run itself adds to it)": f"{load:.2f}",
         "dtype": "float32",
     }

@@ -1,4 +1,4 @@
-"""Where benchmarks leave their results: ``results/<benchmark>-<machine>.md`` and ``.json``, with the circumstances."""
+"""Writes the results of benchmarks to ``results/<benchmark>-<machine>.md`` and ``.json``, with date and versions."""
 
 import datetime
 import json
@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def processor() -> str:
-    """The processor's own name, as far as the system tells it."""
+    """The name of the processor, if the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -24,7 +24,7 @@ def processor() -> str:
 
 
 def circumstances(packages: Sequence[str]) -> dict[str, str]:
-    """Date, machine, and the versions of Python and some packages."""
+    """The date, the machine, and the versions of Python and of packages."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     return {
         "date": datetime.date.today().isoformat(),
@@ -40,7 +40,7 @@ def path_of(benchmark: str) -> Path:
 
 
 def write(benchmark: str, report: dict[str, Any], markdown: Callable[[dict[str, Any]], str]) -> None:
-    """Writes a report as JSON, and as the page that ``markdown`` makes of it."""
+    """Writes a report as JSON, and as the page that ``markdown`` returns for it."""
     RESULTS.mkdir(exist_ok=True)
     path = path_of(benchmark)
     path.write_text(json.dumps(report, indent=1) + "\n")
@@ -55,7 +55,7 @@ def renew(
     order: Collection[str],
     markdown: Callable[[dict[str, Any]], str],
 ) -> None:
-    """Writes what was measured on each backend over what this machine's record has of it already."""
+    """Updates this machine's results with new measurements for each backend. Other results are kept."""
     path = path_of(benchmark)
     earlier = json.loads(path.read_text())["backends"] if path.exists() else {}
     merged: dict[str, dict[str, Any] | None] = {}
@@ -66,21 +66,21 @@ def renew(
 
 
 def page(title: str, report: dict[str, Any], about: Sequence[str], tables: Callable[[Any], list[str]]) -> str:
-    """A report as a page: circumstances, what the figures are, and for each backend the lines of its tables."""
+    """A report as a page: the circumstances, an introduction, and the tables of each backend."""
     lines = [f"# {title}", "", *(f"- {name}: {value}" for name, value in report["circumstances"].items())]
     lines += ["", *about, ""]
     for backend, measured in report["backends"].items():
         lines += [f"## {backend.upper()}", ""]
-        lines += ["Not measured: this machine has none that JAX can use.", ""] if measured is None else tables(measured)
+        lines += ["Not measured: JAX cannot use one on this machine.", ""] if measured is None else tables(measured)
     return "\n".join(lines)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Geometric mean and extremes of ratios."""
+    """The geometric mean, minimum and maximum of ratios."""
     mean = math.exp(statistics.fmean(map(math.log, values)))
     return {"geometric mean": mean, "least": min(values), "most": max(values)}
 
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table, and an empty one behind it."""
+    """The lines of a Markdown table, followed by an empty line."""
     return ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *body)] + [""]

@@ -1,14 +1,14 @@
-"""What an image costs as the batch, the depth, the side of the image and the number of devices grow: numbers, a plot.
+"""Measures the time of a training step per image over batch size, depth, image size and number of devices.
 
     python benchmarks/scaling.py [--quick] [--seconds 1]
 
-One optimiser step of a plain convolutional network (3x3 kernels of 32 channels, a 2x2 max-pool after every second layer
-while there is room, global average, linear), from the state and a batch on the device to the new state, compiled
-time left out. One of four things grows at a time, the others stay at batch 32, 4 layers, 32x32 pixels, one device.
-Simulated devices share the same cores: their line shows what splitting a batch costs, not what it gains. Each number of
-devices is a process of its own, because it cannot be changed in a running one. Every time is a median.
+It measures one optimiser step of a plain convolutional network (3x3 kernels with 32 channels, a 2x2 max pool after
+every second layer if the size allows it, global average, linear), from the state and a batch on the device to the new
+state, without compilation. One of the four quantities varies; the others stay at batch 32, 4 layers, 32x32 pixels and
+one device. Simulated devices share the same cores, so their line shows the cost of splitting a batch and no gain. Each
+case runs in a separate process, because the number of devices of a process is fixed. Every time is a median.
 
-Results go to ``benchmarks/results/scaling-<machine>.md``, ``.json`` and ``.png``.
+Results are written to ``benchmarks/results/scaling-<machine>.md``, ``.json`` and ``.png``.
 """
 
 import argparse
@@ -40,7 +40,7 @@ QUICK = {"batch": [4, 16], "depth": [1, 2], "side": [8, 16], "devices": [1, 2]}
 
 
 def measure(case: dict[str, int], seconds: float) -> float:
-    """Milliseconds of one training step for each image of the batch, in this process."""
+    """The time of one training step per image of the batch in milliseconds, measured in this process."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -48,7 +48,7 @@ def measure(case: dict[str, int], seconds: float) -> float:
 
     from cnn_jax import nn, ops, train
 
-    parallel = train.Parallel(num_devices=case["devices"])
+    parallel = train.DataParallel(num_devices=case["devices"])
 
     def create(key: jax.Array) -> nn.Sequence:
         rngs, layers, side = nnx.Rngs(key), {}, case["side"]
@@ -94,7 +94,7 @@ def measure(case: dict[str, int], seconds: float) -> float:
 
 
 def measured_elsewhere(case: dict[str, int], seconds: float) -> float:
-    """The same in a process of its own, which has so many simulated devices."""
+    """Runs :func:`measure` in a separate process with the given number of simulated devices."""
     environment = dict(os.environ)
     if case["devices"] > 1:
         flags = environment.get("XLA_FLAGS", "")
@@ -105,18 +105,18 @@ def measured_elsewhere(case: dict[str, int], seconds: float) -> float:
 
 def markdown(report: dict[str, Any]) -> str:
     """The report as a page."""
-    lines = ["# What an image costs as things grow", ""]
+    lines = ["# The time of a training step per image", ""]
     lines += [f"- {name}: {value}" for name, value in report["circumstances"].items()]
-    lines += ["", "Written by `python benchmarks/scaling.py`, whose docstring says what is timed.", ""]
+    lines += ["", "Written by `python benchmarks/scaling.py`, whose docstring explains the measurements.", ""]
     for name, points in report["milliseconds_per_image"].items():
         fixed = ", ".join(f"{other} {value}" for other, value in BASE.items() if other != name)
         lines += [f"## {name} ({fixed})", ""]
         lines += record.table([name, "ms / image"], [[value, f"{number:.3f}"] for value, number in points.items()])
-    return "\n".join([*lines, f"![the same as a plot]({record.path_of('scaling').with_suffix('.png').name})", ""])
+    return "\n".join([*lines, f"![plot of the tables]({record.path_of('scaling').with_suffix('.png').name})", ""])
 
 
 def plot(measured: dict[str, dict[str, float]], path: Path) -> None:
-    """One panel for each thing that grows, on two logarithmic axes."""
+    """One panel for each quantity, with logarithmic axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), layout="constrained")
@@ -129,8 +129,8 @@ def plot(measured: dict[str, dict[str, float]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two values of each, and nothing is written")
-    parser.add_argument("--seconds", type=float, default=1.0, help="per measured step")
+    parser.add_argument("--quick", action="store_true", help="measure two values of each quantity and write no results")
+    parser.add_argument("--seconds", type=float, default=1.0, help="the duration of each measurement")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     restart_with_huge_pages()

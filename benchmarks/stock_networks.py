@@ -1,4 +1,4 @@
-"""This project's networks with every layer exchanged for Flax's own: what a user of ``flax.nnx`` would write."""
+"""Replaces every layer of this project's networks with Flax's own, as a user of ``flax.nnx`` would write them."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from cnn_jax import nn, ops
 
 
 def exchanged(layer: Any) -> Any:
-    """A layer of ours as Flax's own, and a sequence with all of its layers exchanged; the structure stays."""
+    """Replaces a layer, or all layers in a sequence, with Flax's own. The structure stays the same."""
     if isinstance(layer, nn.Residual):
         layer.branch, layer.shortcut = exchanged(layer.branch), exchanged(layer.shortcut)
     elif isinstance(layer, nn.Sequence):
@@ -29,7 +29,7 @@ def exchanged(layer: Any) -> Any:
 
 
 def stock_padding(layer: Any) -> Any:
-    """The padding of a window as Flax takes it; rounding up is one more row and column."""
+    """The padding of a window in Flax's format. Rounding up is expressed as padding at the end."""
     padding = layer.padding
     if padding == "HALF":
         return tuple((size // 2, size // 2) for size in layer.kernel_size)
@@ -42,7 +42,7 @@ def stock_padding(layer: Any) -> Any:
 
 
 def stock_conv(layer: Any) -> Any:
-    """``nnx.Conv`` with the parameters of ours."""
+    """An ``nnx.Conv`` with the parameters of our layer."""
     conv = nnx.Conv(
         layer.in_features,
         layer.out_features,
@@ -59,7 +59,7 @@ def stock_conv(layer: Any) -> Any:
 
 
 class Pool(nnx.Module):
-    """``nnx.max_pool`` or ``nnx.avg_pool`` with the window of ours."""
+    """``nnx.max_pool`` or ``nnx.avg_pool`` with the window of our layer."""
 
     def __init__(self, layer: nn.MaxPool | nn.AvgPool) -> None:
         self.pool = nnx.max_pool if isinstance(layer, nn.MaxPool) else nnx.avg_pool
@@ -71,12 +71,12 @@ class Pool(nnx.Module):
 
 
 class BatchNorm(nnx.Module):
-    """``nnx.BatchNorm`` with the options of ours, told at the call whether it is trained."""
+    """``nnx.BatchNorm`` with the options of our layer, and the argument ``train`` in calls."""
 
     def __init__(self, layer: nn.BatchNorm) -> None:
         options = {"momentum": layer.momentum, "epsilon": layer.epsilon, "dtype": layer.dtype}
         self.norm = nnx.BatchNorm(layer.num_features, rngs=nnx.Rngs(0), **options)
 
     def __call__(self, x: Any, *, train: bool = False) -> Any:
-        """Normalises by the batch if ``train``, else by the running statistics."""
+        """Normalises with batch statistics if ``train``, otherwise with running statistics."""
         return self.norm(x, use_running_average=not train)

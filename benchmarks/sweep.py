@@ -1,16 +1,17 @@
-"""Measures sweeps: workers side by side, trials in one program, and what the driver itself takes.
+"""Measures the throughput of sweeps with several workers, trials in one program, and the overhead of the driver.
 
     python benchmarks/sweep.py [--trials 32] [--epochs 4 60] [--runs 1] [--together 16] [--points 1000] [--only workers]
 
-- **workers**: trials of LeNet-5 on the digits by one worker, with all cores, by one a core, and as commands of their
-  own: short ones, and ones as long as the config has them.
-- **vectorized**: trials of LeNet-5 on MNIST that differ in numbers alone: one after the other, and in one program.
-- **driver**: a random sweep of a training that does nothing, by one worker: time a trial, memory of the driver after a
-  tenth of them and after all, and the time that table and page take.
+- **workers**: trials of LeNet-5 on the digits with one worker that uses all cores, with one worker for each core, and
+  as separate commands; with few epochs, and with the config's number of epochs.
+- **vectorized**: trials of LeNet-5 on MNIST that differ only in traced hyperparameters, one after the other and in one
+  program.
+- **driver**: a random sweep with one worker, where training does nothing: the time per trial, the memory of the driver
+  after a tenth of the trials and after all, and the time for the table and the page.
 
-Trials have no report. Times run from the first trial's start to the last one's end, compiling included; what was
-compiled is not kept, so that every side compiles for itself. The throughput of warm workers leaves each one's first
-trial out, in which it compiles. The record goes to ``benchmarks/results/sweep-<machine>``.
+Trials write no report. Times are from the start of the first trial to the end of the last one and include compilation.
+The compilation cache is empty at the start of each measurement. The throughput of warm workers does not include each
+worker's first trial, in which it compiles. Results are written to ``benchmarks/results/sweep-<machine>``.
 """
 
 import argparse
@@ -39,7 +40,7 @@ TOGETHER_IMAGES, TOGETHER_EPOCHS = 12_800, 4
 
 
 def train_nothing(config: ConfigDict, directory: Path, *, report: bool, on_evaluation: Callable[..., None]) -> None:
-    """A training that only has a score."""
+    """A substitute for training that only writes a score."""
     from cnn_jax.runtime.files import write_json
 
     score = 1.0 - (config.x - 0.3) ** 2 - (config.y - 0.7) ** 2
@@ -47,7 +48,7 @@ def train_nothing(config: ConfigDict, directory: Path, *, report: bool, on_evalu
 
 
 def measured_metric() -> Any:
-    """What trials are compared by."""
+    """The metric that trials are compared by."""
     from cnn_jax.metrics import Metric
 
     return Metric("validation/accuracy", better="higher", unit="%")
@@ -56,7 +57,7 @@ def measured_metric() -> Any:
 def measure(
     described: Any, count: int, *, watch: Callable[[int], None] | None = None, **options: Any
 ) -> dict[str, Any]:
-    """Runs a sweep with ``count`` workers; how long the trials took altogether, and each for itself."""
+    """Runs a sweep with ``count`` workers, and returns the total time and the sum of the trials' times."""
     from cnn_jax.sweep.driver import drive, write_results
     from cnn_jax.sweep.local import LocalWorkers
     from cnn_jax.sweep.settings import SweepPlace, write_sweep_file
@@ -80,7 +81,7 @@ def measure(
         last = max(trial.datetime_complete for trial in trials)
         assert all(row.state == "complete" for row in rows), [row.reason for row in rows if row.state != "complete"][:1]
         own = sum(row.seconds for row in rows)
-        warm = sorted(trial.datetime_start for trial in trials)[count:]  # each worker's first is over, or nearly
+        warm = sorted(trial.datetime_start for trial in trials)[count:]  # without each worker's first trial
         warm_seconds = (last - warm[0]).total_seconds() if warm else float("nan")
         started = time.perf_counter()
         store.rows()
@@ -99,7 +100,7 @@ def measure(
 
 
 def workers(trials: int, epochs: int, runs: int) -> dict[str, Any]:
-    """LeNet-5 on the digits, one worker against one a core, in turn; medians of the runs."""
+    """LeNet-5 on the digits, with one worker and with one for each core, in turn; medians of the runs."""
     from cnn_jax.config import load_config
     from cnn_jax.sweep import space
     from cnn_jax.sweep.local import cores
@@ -124,7 +125,7 @@ def workers(trials: int, epochs: int, runs: int) -> dict[str, Any]:
 
 
 def separate_runs(epochs: int, count: int = 3) -> float:
-    """Seconds of a run of ``launch.py`` on the same, its report included, when what it compiles is kept already."""
+    """The time of one such run of ``launch.py`` in seconds, with its report and a warm compilation cache."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/compiled"}
         started = 0.0
@@ -140,7 +141,7 @@ def separate_runs(epochs: int, count: int = 3) -> float:
 
 
 def vectorized(trials: int) -> dict[str, Any]:
-    """LeNet-5 on MNIST, one after the other against all together."""
+    """LeNet-5 on MNIST, trials one after the other and all together."""
     from cnn_jax.config import load_config
     from cnn_jax.sweep import space
     from cnn_jax.sweep.settings import Sweep
@@ -156,7 +157,7 @@ def vectorized(trials: int) -> dict[str, Any]:
 
 
 def driver(points: int) -> dict[str, Any]:
-    """A training that does nothing."""
+    """A sweep in which training does nothing."""
     from cnn_jax.sweep import space
     from cnn_jax.sweep.settings import Sweep
 
@@ -180,7 +181,7 @@ def markdown(report: dict[str, Any]) -> str:
     for found in report.get("workers", ()):
         one, many = found["one"], found["many"]
         lines += [
-            f"{one['trials']:.0f} trials of LeNet-5 on the digits, {found['epochs']} epochs each, compiling included "
+            f"{one['trials']:.0f} trials of LeNet-5 on the digits, {found['epochs']} epochs each, with compilation "
             f"(medians of {found.get('runs', 1)}):",
             "",
         ]
@@ -194,16 +195,16 @@ def markdown(report: dict[str, Any]) -> str:
         )
         each, times = found["separate"], found["separate"] * many["trials"] / many["seconds"]
         lines += [
-            f"A run of `launch.py` for each, its report included, takes {each:.1f} s once what it compiles is kept; "
-            f"{found['workers']} workers are {times:.1f} times as fast as one such run after the other.",
+            f"A separate run of `launch.py` with its report takes {each:.1f} s with a warm compilation cache; "
+            f"{found['workers']} workers are {times:.1f} times as fast as such runs one after the other.",
             "",
         ]
         overhead = (one["seconds"] - one["own"]) / one["trials"]
-        lines += [f"Between the trials of the one worker: {overhead:.3f} s a trial.", ""]
+        lines += [f"The time between the trials of a single worker is {overhead:.3f} s per trial.", ""]
     if found := report.get("vectorized"):
         alone, together = found["alone"], found["together"]
         each = found["images"] // alone["trials"]
-        lines += [f"{alone['trials']} trials of LeNet-5 on MNIST, {each:,} images each, compiling included:", ""]
+        lines += [f"{alone['trials']} trials of LeNet-5 on MNIST, {each:,} images each, with compilation:", ""]
         rows = []
         for name, side in (("one after the other", alone), ("in one program", together)):
             seconds, speed = side["seconds"], found["images"] / side["seconds"]
@@ -213,8 +214,8 @@ def markdown(report: dict[str, Any]) -> str:
         memory = ", ".join(f"{size / 2**20:.0f} MiB after {number} trials" for number, size in found["memory"].items())
         each = found["seconds"] / found["trials"]
         lines += [
-            f"{found['trials']:,} trials of a training that does nothing: {each:.3f} s a trial.",
-            f"The driver has {memory}.",
+            f"{found['trials']:,} trials in which training does nothing: {each:.3f} s per trial.",
+            f"The driver uses {memory}.",
             f"Reading the table takes {found['read']:.2f} s, writing it and the page {found['written']:.2f} s.",
             "",
         ]
@@ -224,15 +225,17 @@ def markdown(report: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=32)
-    parser.add_argument("--epochs", type=int, nargs="+", default=[4, 60], help="of the workers' trials")
-    parser.add_argument("--runs", type=int, default=1, help="of the workers, of which medians are taken")
+    parser.add_argument(
+        "--epochs", type=int, nargs="+", default=[4, 60], help="numbers of epochs of the workers' trials"
+    )
+    parser.add_argument("--runs", type=int, default=1, help="runs of the part workers, of which medians are taken")
     parser.add_argument("--together", type=int, default=16)
     parser.add_argument("--points", type=int, default=1000)
-    parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas; others keep their record")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas; others keep their results")
     arguments = parser.parse_args()
     huge_pages.restart_with_huge_pages()
     xla.apply_recommended_flags(os.environ)
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")  # as launch.py has it
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")  # as in launch.py
     path = record.path_of("sweep")
     report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     report["circumstances"] = record.circumstances(["jax", "jaxlib", "optuna"])

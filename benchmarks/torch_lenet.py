@@ -1,9 +1,9 @@
-"""LeNet-5 on MNIST in plain PyTorch, until it is right on 99 % of the test digits: ``whole_run.py``'s other side.
+"""Trains LeNet-5 on MNIST in plain PyTorch to a test accuracy of 99 %, for comparison in ``whole_run.py``.
 
     python benchmarks/torch_lenet.py mnist.npz [--loader]
 
 Network, optimiser, schedule and batches are those of ``configs/lenet5_mnist.py`` as ``whole_run.py`` runs it. Batches
-are indexed from one tensor, the fast way; with ``--loader`` they come from a DataLoader, as most scripts have it.
+are indexed from one tensor, which is fast. With ``--loader`` they come from a DataLoader, as in most scripts.
 """
 
 import sys
@@ -19,7 +19,7 @@ EPOCHS, BATCH, RATE, TARGET = 12, 128, 0.1, 0.99
 
 
 def load(path: str) -> tuple[torch.Tensor, ...]:
-    """Digits padded to 32x32 and normalised, and labels, of both sets."""
+    """The normalised digits, padded to 32x32, and the labels of the training and test set."""
     with np.load(path) as arrays:
         sets = [(arrays[f"images_{part}"], arrays[f"labels_{part}"]) for part in ("train", "test")]
     tensors = []

@@ -1,22 +1,23 @@
-"""One training step of whole networks: this project, stock Flax and PyTorch, side by side in one run.
+"""Compares one training step of whole networks in this project, stock Flax and PyTorch, in one run.
 
     python benchmarks/train_step.py [--quick] [--networks lenet_5,resnet_20] [--seconds 3]
 
-Each contender is a process of its own, because XLA's flags and the thread pools belong to a process; they are asked in
-turn, network by network, so that all of them meet the same moods of the machine. One step is the forward and backward
-pass of a batch that is on the device already, and SGD with momentum; auxiliary heads and dropout included. Columns:
+Each contender runs in a separate process, because XLA's flags and thread pools belong to a process. They are measured
+in turn, network by network, so that changes of the machine's load affect all of them alike. One step is the forward and
+backward pass of a batch that is already on the device, and an update by SGD with momentum, including auxiliary heads
+and dropout. Columns:
 
-* ours: ``train.make_step``, one compiled step a call, with the XLA flags and huge pages that ``launch.py`` sets;
-* ours in a loop: the same steps inside a compiled loop, as ``launch.py`` runs them;
-* stock Flax, and that in a loop: the same network of ``nnx.Conv``, ``nnx.BatchNorm``, ``nnx.max_pool``, with JAX's
-  default flags. Its loops can take minutes a step; what takes more than ``--limit`` seconds, compiling included, is
-  not measured, and networks that are not among ``--stock-loops`` are not tried;
-* PyTorch: eager, in the better of its contiguous and channels-last layouts; ``torch.compile`` in that layout;
-  eager once more with large arrays in huge pages, as ours has them.
+* ours: ``train.make_step``, one compiled step per call, with the XLA flags and huge pages that ``launch.py`` sets;
+* ours in a loop: the same steps inside a compiled loop, as in ``launch.py``;
+* stock Flax, per call and in a loop: the same network of ``nnx.Conv``, ``nnx.BatchNorm``, ``nnx.max_pool``, with JAX's
+  default flags. Its loops can take minutes per step. Those that take more than ``--limit`` seconds with compilation
+  are not measured, and networks that are not in ``--stock-loops`` are not tried;
+* PyTorch: eager in the faster of the contiguous and channels-last layouts, ``torch.compile`` in that layout, and eager
+  with large arrays in huge pages.
 
-Every time is a median. Compile times are of programs that no cache has. On a CPU all compute in float32; on a GPU in
-bfloat16 with float32 parameters, with larger batches. Results go to ``benchmarks/results/train_step-<machine>.md`` and
-``.json``.
+Every time is a median. Compile times are without a cache. On a CPU all contenders compute in float32, on a GPU in
+bfloat16 with float32 parameters and larger batches. Results are written to
+``benchmarks/results/train_step-<machine>.md`` and ``.json``.
 """
 
 import argparse
@@ -45,7 +46,7 @@ from cnn_jax.runtime.xla import apply_recommended_flags, recommended_xla_flags
 
 QUICK = ("lenet_5", "resnet_20")
 STOCK_LOOPS = "lenet_5,resnet_20,alexnet"
-COLUMNS = {  # title: contender, what it is asked
+COLUMNS = {  # title: contender, measurement
     "ours": ("ours", "step"),
     "ours in a loop": ("ours", "loop"),
     "stock Flax": ("stock", "step"),
@@ -54,7 +55,7 @@ COLUMNS = {  # title: contender, what it is asked
     "torch.compile": ("PyTorch", "compiled"),
     "PyTorch eager, huge pages": ("PyTorch, huge pages", "eager"),
 }
-RATIOS = {  # title: whose time is divided by whose; the least where there are several
+RATIOS = {  # title: columns of the numerator and of the denominator; the minimum of several columns is used
     "best PyTorch / ours": (
         ("PyTorch eager", "torch.compile", "PyTorch eager, huge pages"),
         ("ours", "ours in a loop"),
@@ -64,12 +65,12 @@ RATIOS = {  # title: whose time is divided by whose; the least where there are s
     "stock Flax / ours, both in a loop": (("stock Flax in a loop",), ("ours in a loop",)),
 }
 
-Cell = dict[str, Any]  # milliseconds, batch, perhaps compile (seconds) and layout; or only a note
+Cell = dict[str, Any]  # milliseconds, batch, and optionally compile (seconds) and layout; or only a note
 Measured = dict[str, dict[str, Cell]]  # network -> column -> cell
 
 
 class Contender:
-    """A process that measures what it is asked for; started anew where it did not answer in time."""
+    """A process that makes measurements on request. It is restarted after a timeout."""
 
     def __init__(self, name: str, backend: str, seconds: float) -> None:
         self._name = name
@@ -86,7 +87,7 @@ class Contender:
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, network: str, what: str, *, limit: float) -> Cell:
-        """A time, or a note why there is none."""
+        """The result of a measurement, or a note that says why there is none."""
         if self._process is None:
             self._process = subprocess.Popen(
                 self._command, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -103,7 +104,7 @@ class Contender:
             return {"note": f"over {limit:.0f} s"}
         if not answer:
             self.close()
-            return {"note": "failed"}  # its message is above; the others go on
+            return {"note": "failed"}  # the process has printed its message; other measurements continue
         return json.loads(answer)
 
     @staticmethod
@@ -124,7 +125,7 @@ class Contender:
 def run(
     backend: str, networks: Sequence[str], stock_loops: Sequence[str], seconds: float, limit: float
 ) -> Iterator[Measured]:
-    """Asks every contender about every network, in turn; yields all that is known after each network."""
+    """Measures every network with every contender, in turn. Yields all results so far after each network."""
     contenders = {name: Contender(name, backend, seconds) for name in dict.fromkeys(who for who, _ in COLUMNS.values())}
     measured: Measured = {}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -151,7 +152,7 @@ def run(
 
 
 def shown(cell: Cell) -> str:
-    """Milliseconds a step and images a second."""
+    """Formats the milliseconds per step and the images per second."""
     if "milliseconds" not in cell:
         return cell["note"]
     rate = 1e3 * cell["batch"] / cell["milliseconds"]
@@ -159,7 +160,7 @@ def shown(cell: Cell) -> str:
 
 
 def ratio(cells: dict[str, Cell], above: Sequence[str], below: Sequence[str]) -> float | None:
-    """The least time of some columns over the least of others; None where one side was not measured."""
+    """The minimum time of some columns divided by that of others, or None if one side was not measured."""
     sides = [
         [cells[title]["milliseconds"] for title in titles if "milliseconds" in cells.get(title, {})]
         for titles in (above, below)
@@ -168,7 +169,7 @@ def ratio(cells: dict[str, Cell], above: Sequence[str], below: Sequence[str]) ->
 
 
 def summary(measured: Measured) -> dict[str, dict[str, float]]:
-    """Geometric mean and extremes of every ratio, and of how many networks."""
+    """The geometric mean, minimum and maximum of every ratio, and the number of networks."""
     result = {}
     for title, (above, below) in RATIOS.items():
         found = [value for cells in measured.values() if (value := ratio(cells, above, below)) is not None]
@@ -178,7 +179,7 @@ def summary(measured: Measured) -> dict[str, dict[str, float]]:
 
 
 def tables(measured: Measured) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, header and rows of each table, as text."""
+    """The title, header and rows of each table as text."""
     times, ratios, compiling = [], [], []
     for name, cells in measured.items():
         batch = max(cell.get("batch", 0) for cell in cells.values())
@@ -208,8 +209,8 @@ def tables(measured: Measured) -> list[tuple[str, list[str], list[list[str]]]]:
 def markdown(report: dict[str, Any]) -> str:
     """The report as a page."""
     about = [
-        "Written by `python benchmarks/train_step.py`, whose docstring says what is timed. Ratios above 1 are in our",
-        'favour; "ours" in them is the faster of one step a call and steps in a loop, "best PyTorch" likewise.',
+        "Written by `python benchmarks/train_step.py`, whose docstring explains the measurements. Ratios above 1 are",
+        'in our favour. "Ours" is the faster of one step per call and steps in a loop; "best PyTorch" likewise.',
     ]
 
     def sections(measured: Measured) -> list[str]:
@@ -233,7 +234,7 @@ def show(measured: Measured) -> None:
 
 
 def write(backends: dict[str, Measured], load: float, note: str) -> None:
-    """Renews this machine's results by what was measured."""
+    """Updates this machine's results."""
     circumstances = {
         **record.circumstances(("jax", "jaxlib", "flax", "optax", "torch", "numpy")),
         "XLA_FLAGS of ours": f"`{recommended_xla_flags()}`",
@@ -246,12 +247,12 @@ def write(backends: dict[str, Measured], load: float, note: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}, and nothing is written")
-    parser.add_argument("--networks", help="comma-separated: the results of these alone are renewed; by default all")
-    parser.add_argument("--seconds", type=float, default=3.0, help="per measured step")
-    parser.add_argument("--limit", type=float, default=60.0, help="seconds for stock Flax in a loop")
-    parser.add_argument("--stock-loops", default=STOCK_LOOPS, help="networks that stock Flax is tried with in a loop")
-    parser.add_argument("--note", default="", help="what else should be known of this run; kept with its results")
+    parser.add_argument("--quick", action="store_true", help=f"measure only {', '.join(QUICK)} and write no results")
+    parser.add_argument("--networks", help="networks to measure, separated by commas; by default all")
+    parser.add_argument("--seconds", type=float, default=3.0, help="the duration of each measurement")
+    parser.add_argument("--limit", type=float, default=60.0, help="the time limit for stock Flax in a loop, in seconds")
+    parser.add_argument("--stock-loops", default=STOCK_LOOPS, help="networks to measure with stock Flax in a loop")
+    parser.add_argument("--note", default="", help="a note that is stored with the results")
     arguments = parser.parse_args()
     networks = arguments.networks.split(",") if arguments.networks else list(QUICK if arguments.quick else NETWORKS)
     stock_loops = arguments.stock_loops.split(",") if arguments.stock_loops else []

@@ -1,12 +1,13 @@
-"""What ``train_step.py`` compares: whole networks, built three times, and how long one training step of each takes.
+"""The networks that ``train_step.py`` compares, and the measurements of each contender.
 
-Run as a program with the name of a contender, it answers each line ``<network> <what>`` on its standard input by a line
-of JSON. Every step is the forward and backward pass of one batch, softmax cross-entropy and SGD with momentum 0.9.
+Run as a program with the name of a contender, it reads lines ``<network> <what>`` from standard input and answers each
+with a line of JSON. Every step is the forward and backward pass of one batch with softmax cross-entropy, and an update
+by SGD with momentum 0.9.
 
 * ``ours``: ``models.create`` and ``train.make_step``.
-* ``stock``: the same network with each layer exchanged for Flax's own (``nnx.Conv``, ``nnx.BatchNorm``,
-  ``nnx.max_pool``, ...), in the same step. That is kind to Flax: ``nnx.jit`` would add a walk over the modules.
-* ``PyTorch``: the networks of ``tests/parity/torch_networks.py``, and two more here.
+* ``stock``: the same network with each layer replaced by Flax's own (``nnx.Conv``, ``nnx.BatchNorm``,
+  ``nnx.max_pool``, ...), in the same step. This favours Flax, because ``nnx.jit`` would also traverse the modules.
+* ``PyTorch``: the networks of ``tests/parity/torch_networks.py`` and two that are defined here.
 """
 
 import gc
@@ -27,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # cnn_jax and tests, also wh
 
 @dataclass(frozen=True)
 class Network:
-    """A network of the table: its name among ``cnn_jax.models``, and its batch on a CPU and on a GPU."""
+    """A network of the table: its name in ``cnn_jax.models``, and its batch sizes on a CPU and on a GPU."""
 
     title: str
     model: str
@@ -52,14 +53,14 @@ RATE, MOMENTUM, AUXILIARY = 1e-3, 0.9, 0.3
 
 
 def batch_of(network: Network, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random pictures, (batch, height, width, channels), and labels."""
+    """Random images of shape (batch, height, width, channels), and labels of shape (batch,)."""
     generator = np.random.default_rng(0)
     images = generator.standard_normal((size, *network.shape), np.float32)
     return images, generator.integers(0, network.classes, size).astype(np.int32)
 
 
 def timed_ms(step: Callable[[], Any], seconds: float) -> float:
-    """The median of the milliseconds of a call, after a first one; at least three, unless one takes very long."""
+    """The median time of a call in milliseconds, over at least three calls after a first one, unless they are slow."""
     begun = time.perf_counter()
     step()
     first = time.perf_counter() - begun
@@ -75,7 +76,7 @@ def timed_ms(step: Callable[[], Any], seconds: float) -> float:
 
 
 def measure_jax(network: Network, what: str, *, who: str, seconds: float) -> dict[str, Any]:
-    """``what`` is ``step``: one compiled step a call; or ``loop``: steps within a compiled loop."""
+    """Measures one compiled step per call (``what='step'``), or steps inside a compiled loop (``what='loop'``)."""
     import jax
     from flax import nnx
 
@@ -117,7 +118,7 @@ def measure_jax(network: Network, what: str, *, who: str, seconds: float) -> dic
 
     generator = np.random.default_rng(0)
 
-    def drawn(path: Any, leaf: Any) -> Any:  # in NumPy, since compiling the networks' own rules takes long
+    def drawn(path: Any, leaf: Any) -> Any:  # with NumPy, because compiling the initialisers takes long
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if leaf.ndim > 1:
             fan_in = max(1, leaf.size // leaf.shape[-1])
@@ -165,7 +166,7 @@ def torch_network(name: str) -> Any:
     from tests.parity import torch_networks
 
     class PaddedIdentity(nn.Module):
-        """A shortcut without parameters: every second position, zeros for the new channels."""
+        """A shortcut without parameters: every second position, and zeros for the new channels."""
 
         def __init__(self, new: int) -> None:
             super().__init__()
@@ -217,11 +218,11 @@ def torch_network(name: str) -> Any:
     return makers[name]().train()
 
 
-_better_layout: dict[str, str] = {}  # by network, as the eager step found it
+_better_layout: dict[str, str] = {}  # the faster layout of each network in eager mode
 
 
 def measure_torch(network: Network, what: str, *, name: str, seconds: float) -> dict[str, Any]:
-    """``what`` is ``eager``, in both layouts, of which the better counts; or ``compiled``, in the better one."""
+    """Measures eager mode in the faster of both layouts (``what='eager'``), or torch.compile in it (``'compiled'``)."""
     import torch
 
     on_gpu = torch.cuda.is_available() and os.environ.get("JAX_PLATFORMS") != "cpu"
@@ -268,14 +269,14 @@ def measure_torch(network: Network, what: str, *, name: str, seconds: float) -> 
 
 
 def answer_questions(contender: str, seconds: float) -> None:
-    """The life of a contender's process."""
+    """The main loop of a contender's process."""
     for line in sys.stdin:
         name, what = line.split()
         if contender == "PyTorch":
             answer = measure_torch(NETWORKS[name], what, name=name, seconds=seconds)
         else:
             answer = measure_jax(NETWORKS[name], what, who=contender, seconds=seconds)
-        gc.collect()  # the next contender needs the memory
+        gc.collect()  # frees memory for the next contender
         print(json.dumps(answer), flush=True)
 
 

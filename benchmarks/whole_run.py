@@ -1,13 +1,13 @@
-"""LeNet-5 to 99 % on MNIST, from the command to the result: ``launch.py`` against a plain PyTorch script.
+"""Compares the time to train LeNet-5 to 99 % on MNIST with ``launch.py`` and with a plain PyTorch script.
 
     python benchmarks/whole_run.py [--runs 3]
 
-Both are started as a user starts them, and timed until they have ended: imports, reading, compiling, training and
-testing after every epoch, until 99 % of the test digits are right. Same network, batches, optimiser and schedule;
-what ``launch.py`` does besides, checkpoints and its report, is in its time. Its first start, which compiles, and later
-ones, whose programs are in the cache, are told apart. PyTorch indexes its batches from one tensor, or has them from a
-DataLoader. Runs of all kinds take turns; every time is a median. MNIST must be prepared
-(``python -m cnn_jax.data.prepare mnist``). Results go to ``benchmarks/results/whole_run-<machine>.md`` and ``.json``.
+Both are started from the command line and timed until they end. The time includes imports, reading, compilation,
+training, and an evaluation after every epoch, until the test accuracy is 99 %. Network, batches, optimiser and schedule
+are the same. ``launch.py`` also writes checkpoints and a report in this time. Its first start, which compiles, and
+later starts, which read the compilation cache, are measured separately. PyTorch's batches are indexed from one tensor,
+or come from a DataLoader. Runs of all kinds take turns, and every time is a median. MNIST must be prepared (``python -m
+cnn_jax.data.prepare mnist``). Results are written to ``benchmarks/results/whole_run-<machine>.md`` and ``.json``.
 """
 
 import argparse
@@ -43,7 +43,7 @@ OURS = (
 
 
 def write_npz(path: Path) -> None:
-    """MNIST as the PyTorch script reads it."""
+    """Writes MNIST in the format of the PyTorch script."""
     arrays = {}
     for part in ("train", "test"):
         found = data.load("mnist", part)
@@ -52,7 +52,7 @@ def write_npz(path: Path) -> None:
 
 
 def timed(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    """Seconds of a command, and what it says of its end."""
+    """The time of a command in seconds, and the accuracy and number of epochs in its output."""
     begun = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - begun
@@ -64,7 +64,7 @@ def timed(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
 
 
 def measure(runs: int) -> dict[str, list[dict[str, Any]]]:
-    """The runs of each kind, one of each in turn."""
+    """Runs all kinds in turn, and returns the results of each kind."""
     with tempfile.TemporaryDirectory() as scratch:
         npz = Path(scratch, "mnist.npz")
         write_npz(npz)
@@ -88,9 +88,9 @@ def measure(runs: int) -> dict[str, list[dict[str, Any]]]:
 
 def markdown(report: dict[str, Any]) -> str:
     """The report as a page."""
-    lines = ["# LeNet-5 to 99 % on MNIST, from the command to the result", ""]
+    lines = ["# The time to train LeNet-5 to 99 % on MNIST", ""]
     lines += [f"- {name}: {value}" for name, value in report["circumstances"].items()]
-    lines += ["", "Written by `python benchmarks/whole_run.py`, whose docstring says what is timed.", ""]
+    lines += ["", "Written by `python benchmarks/whole_run.py`, whose docstring explains the measurements.", ""]
     medians = {kind: statistics.median(run["seconds"] for run in runs) for kind, runs in report["runs"].items()}
     body = []
     for kind, runs in report["runs"].items():
@@ -99,13 +99,13 @@ def markdown(report: dict[str, Any]) -> str:
         seconds = f"{medians[kind]:.1f}"
         spread = f"{min(run['seconds'] for run in runs):.1f} to {max(run['seconds'] for run in runs):.1f}"
         body.append([kind, seconds, spread, f"{statistics.median(epochs):g}", f"{min(accuracies):.2f} %", *others])
-    header = ["", "seconds", "of runs", "epochs", "least accuracy", "of PyTorch, one tensor", "of PyTorch, DataLoader"]
+    header = ["", "seconds", "range", "epochs", "minimum accuracy", "/ PyTorch, one tensor", "/ PyTorch, DataLoader"]
     return "\n".join(lines + record.table(header, body))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=3, help="of each kind")
+    parser.add_argument("--runs", type=int, default=3, help="the number of runs of each kind")
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
     circumstances = record.circumstances(("jax", "jaxlib", "torch", "numpy"))

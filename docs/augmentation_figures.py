@@ -36,7 +36,7 @@ SHOWN = {
 
 
 def photographs() -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's temple and flower, cut square and scaled to 0..1."""
+    """scikit-learn's temple and flower, cropped to squares, with values from 0 to 1."""
     temple, flower = load_sample_images().images
 
     def square(pixels: np.ndarray, left: int) -> np.ndarray:
@@ -48,7 +48,7 @@ def photographs() -> tuple[np.ndarray, np.ndarray]:
 
 
 def row(name: str, images: list[np.ndarray], titles: list[str]) -> None:
-    """Saves images side by side, a title above each."""
+    """Saves images side by side, with a title above each."""
     figure, axes = plt.subplots(1, len(images), figsize=(1.6 * len(images), 1.86), layout="constrained")
     for axis, image, title in zip(axes, images, titles, strict=True):
         axis.imshow(np.clip(image, 0, 1))
@@ -59,7 +59,7 @@ def row(name: str, images: list[np.ndarray], titles: list[str]) -> None:
 
 
 def views(call: str, image: np.ndarray, other: np.ndarray) -> tuple[list[np.ndarray], list[str]]:
-    """What five examples of a batch become, and what is to be said of each."""
+    """The results for five examples of a batch, with a title for each."""
     covariance = augment.color_covariance(np.stack([image, other]))
     augmentation = augment.Augmentation([call], num_classes=2, covariance=covariance)
     batch_of = [other if augmentation.mixes and place % 2 else image for place in range(VIEWS + 1)]
@@ -76,7 +76,7 @@ def views(call: str, image: np.ndarray, other: np.ndarray) -> tuple[list[np.ndar
 
 
 def by_kind(image: np.ndarray) -> None:
-    """Saves views of an image with its mask and a box, all moved by the same numbers."""
+    """Saves views of an image with its mask and a box, which are moved together."""
     rows, columns = np.mgrid[:SIDE, :SIDE]
     mask = ((rows - 105) ** 2 + (columns - 95) ** 2 < 55**2).astype(np.uint8)
     spec = {
@@ -111,7 +111,7 @@ def by_kind(image: np.ndarray) -> None:
 
 
 def main() -> None:
-    """Draws all of them."""
+    """Draws all figures."""
     IMAGES.mkdir(exist_ok=True)
     temple, flower = photographs()
     for name, call in SHOWN.items():

@@ -1,4 +1,4 @@
-"""Writes docs/models.md: each network's table, and what differs from torchvision.
+"""Writes docs/models.md: a table for each network, and its differences from torchvision.
 
 python -m docs.models
 """
@@ -16,7 +16,7 @@ COLUMNS = ("layer", "kind", "output", "kernel", "strides", "field", "jump", "par
 INTRODUCTION = """\
 # Models
 
-Every network is made by `models.create(name, ...)`:
+`models.create(name, ...)` creates a network:
 
 ```python
 from flax import nnx
@@ -25,116 +25,119 @@ from cnn_jax import models, weights
 model = models.create("vgg_d", num_classes=1000, input_shape=(224, 224, 3), width=1.0, rngs=nnx.Rngs(0))
 output, activations = model(images, return_activations=True)  # (batch, 224, 224, 3); activations["fc7"]
 loaded = weights.load(model, "vgg16.safetensors")  # torchvision's or timm's; loaded.about has mean and std of inputs
-tuned = models.replace_head(loaded.model, 10)  # ten classes, on the same features
-graph, trained, frozen = nnx.split(tuned, models.trainable(tuned, ["fc8", "fc7/*"]), ...)  # the others stay as they are
-sliding = models.convolutionalize(tuned)  # takes larger images: scores for every window
+tuned = models.replace_head(loaded.model, 10)  # ten classes, with the same features
+graph, trained, frozen = nnx.split(tuned, models.trainable(tuned, ["fc8", "fc7/*"]), ...)  # trains only these
+sliding = models.convolutionalize(tuned)  # for larger images: logits for every window
 ```
 
-`num_classes`, `input_shape` and `width` are those of the paper unless given; `dtype=jnp.bfloat16` computes in bfloat16
-and keeps parameters in float32; further keywords are the options of a network, `models.variant(name).options()`.
+The defaults of `num_classes`, `input_shape` and `width` are those of the paper. `dtype=jnp.bfloat16` computes in
+bfloat16 and keeps parameters in float32. Other keywords are the options of a network, `models.variant(name).options()`.
 
-The tables are computed from the networks, by `python -m docs.models`; `launch.py --mode=summary` prints that of a
-config with every layer, and writes it as CSV, Markdown, JSON or a picture.
+`python -m docs.models` computes the tables from the networks. `launch.py --mode=summary` prints the table of a config's
+network with every layer, and writes it as CSV, Markdown, JSON or a figure.
 
-Here a row is a layer with a window, weights or another shape than the one before, or a block of layers as one. *field*
-is the size of a unit's receptive field in the image, *jump* the distance from one unit's field to the next; *MACs* are
-multiplications of weights with inputs for one image, biases not counted. Fields are those of the formulas, so they may
-be larger than the image.
+In the tables below, a row is a layer that has a window or weights or changes the shape, or a whole block of layers.
+*field* is the size of a unit's receptive field in the image, and *jump* the distance between the fields of neighbouring
+units. *MACs* are the multiplications of weights with inputs for one image, without biases. Fields follow the formulas
+and may be larger than the image.
 """
 
-# Title, what there is to say, the names of the networks.
+# The title, the text, and the names of the networks of each family.
 FAMILIES: list[tuple[str, str, tuple[str, ...]]] = [
     (
         "Baselines",
         """\
-Not convolutional: what the others are compared with. Logistic regression starts at zero; the perceptrons' kernels have
-a standard deviation of one over the root of the fan-in (LeCun et al. 1998), their biases are zero.""",
+Networks without convolutions, for comparison. The parameters of logistic regression start at zero. The kernels of
+perceptrons have a standard deviation of 1 / sqrt(fan-in) (LeCun et al. 1998); their biases are zero.""",
         ("logistic_regression", "mlp_two_neurons", "mlp"),
     ),
     (
         "Stacks",
-        "One large kernel or several small ones that see as far: the network of "
+        "One large kernel, or several small ones with the same receptive field: the network of "
         "[a sweep](sweeps.md#kernel-size-and-depth).",
         ("conv_stack",),
     ),
     (
         "Neocognitron",
         """\
-Fukushima 1980. It learns by a rule of its own, `neocognitron.self_organize`, not by gradients, and torchvision has
-nothing like it. Excitatory connections start small and positive, inhibitory ones at zero.""",
+Fukushima 1980. It is trained by its own rule, `neocognitron.self_organize`, and not by gradients. torchvision does not
+have it. Excitatory connections start with small positive values, inhibitory ones at zero.""",
         ("neocognitron",),
     ),
     (
         "LeNet",
         """\
-torchvision has none. `lenet_1989` and `lenet_5` keep what later versions drop: partial connections, a bias for every
-unit (1989), trained subsampling and an output of distances to fixed codes (1998), which are float32 whatever `dtype`
-is. `lenet_5_modern` is the one that is taught.
+torchvision does not have them. `lenet_1989` and `lenet_5` have the parts that later versions leave out: partial
+connections, a bias for every unit (1989), trained subsampling, and an output of distances to fixed codes (1998), which
+are float32 for any `dtype`. `lenet_5_modern` is the version that is taught today.
 
-Initial weights are uniform between plus and minus 2.4 / fan-in, as the papers say, those of `lenet_5_modern` have a
-standard deviation of one over the root of the fan-in. Biases are zero.""",
+Initial weights are uniform between -2.4 / fan-in and 2.4 / fan-in, as in the papers. Those of `lenet_5_modern` have a
+standard deviation of 1 / sqrt(fan-in). Biases are zero.""",
         ("lenet_1989", "lenet_1", "lenet_5", "lenet_5_modern"),
     ),
     (
         "AlexNet",
         """\
-- `alexnet` is the network of 2012, in two groups, with response normalisation and overlapping pools. Its images are
-  227x227: of 224x224 ones, as the paper says, its first convolution does not make 55x55 maps.
-- `alexnet_torchvision` is torchvision's, and takes its weights. That one follows a later paper (Krizhevsky 2014): fewer
-  channels in the first two layers, no groups, no normalisation, padding, and dropout before the full connections.
-- `alexnet_ungrouped` is drawn as one piece; `alexnet_batch_norm` has batch normalisation and no padding.
+- `alexnet` is the network of 2012, in two groups, with local response normalisation and overlapping pools. Its images
+  are 227x227: for 224x224 images, as the paper says, the output of its first convolution would not be 55x55.
+- `alexnet_torchvision` is torchvision's, and can load its weights. It follows a later paper (Krizhevsky 2014): fewer
+  channels in the first two layers, no groups, no normalisation, padding, and dropout before the linear layers.
+- `alexnet_ungrouped` has no groups. `alexnet_batch_norm` has batch normalisation and no padding.
 
-`alexnet` and `alexnet_ungrouped` start as published: a Gaussian of 0.01, biases of 1 in conv2, conv4, conv5, fc6 and
-fc7 and of 0 elsewhere. The other two start as PyTorch does, uniform between plus and minus one over the root of the
-fan-in.""",
+`alexnet` and `alexnet_ungrouped` are initialised as published: with a Gaussian of standard deviation 0.01, and biases
+of 1 in conv2, conv4, conv5, fc6 and fc7 and of 0 elsewhere. The other two are initialised as in PyTorch, uniformly
+between -1 / sqrt(fan-in) and 1 / sqrt(fan-in).""",
         ("alexnet", "alexnet_ungrouped", "alexnet_torchvision", "alexnet_batch_norm"),
     ),
     (
         "ZFNet",
         """\
-torchvision has none. Pools take partial last windows (`rounding='ceil'`): without them the second would make 12x12
-maps, and the paper has 13x13. `zfnet_wide` has the wider last convolutions that the paper tries in a table. Initial
-weights are a Gaussian of 0.01 ("initialized to 10^-2", the paper says), biases zero.""",
+torchvision does not have it. Pools include partial last windows (`rounding='ceil'`): without them the output of the
+second pool would be 12x12, but in the paper it is 13x13. `zfnet_wide` has the wider last convolutions from one of the
+paper's tables. Initial weights have a Gaussian distribution of standard deviation 0.01 (the paper says "initialized to
+10^-2"); biases are zero.""",
         ("zfnet", "zfnet_wide"),
     ),
     (
         "VGG",
         """\
-A, B, D and E are torchvision's `vgg11`, `vgg13`, `vgg16` and `vgg19`, with and without batch normalisation, and take
-their weights. torchvision has an adaptive pool to 7x7 before the full connections, which does nothing to 224x224
-images; here another image size makes another first full connection instead. torchvision has neither A-LRN nor C.
+A, B, D and E are torchvision's `vgg11`, `vgg13`, `vgg16` and `vgg19`, with and without batch normalisation, and can
+load their weights. torchvision has an adaptive pool to 7x7 before the linear layers, which has no effect for 224x224
+images. Here another image size changes the shape of the first linear layer instead. torchvision has neither A-LRN nor
+C.
 
-A and A-LRN start with a Gaussian of standard deviation 0.01; the paper says variance, with which the scores of a
-normalised image would start at about two million. B to E by Glorot and Bengio's uniform rule, of which the paper says
-that it makes starting with the layers of a trained A, as it did, unnecessary. The `_bn` ones by He's normal rule; they
-are younger than the paper. Biases are zero. torchvision starts all of them by He's rule with the fan-out, and the full
-connections with a Gaussian of 0.01.""",
+A and A-LRN are initialised with a Gaussian of standard deviation 0.01. The paper calls this number the variance, but
+then the logits of a normalised image would start at about two million. B to E are initialised with Glorot and Bengio's
+uniform rule. The paper initialised them with layers of a trained A, and remarks that this rule makes that unnecessary.
+The networks `*_bn`, which are not in the paper, use He's normal rule. Biases are zero. torchvision initialises all of
+them with He's rule for the fan-out, and linear layers with a Gaussian of standard deviation 0.01.""",
         tuple(f"vgg_{letter}{bn}" for letter in ("a", "a_lrn", "b", "c", "d", "e") for bn in ("", "_bn")),
     ),
     (
         "GoogLeNet",
         """\
-- `googlenet` is the paper's: a 5x5 window in the branch of that name, response normalisation, biases, pools of 3x3.
-- `googlenet_torchvision` is torchvision's, and takes its weights: 3x3 in the branch called 5x5 (a slip that its weights
-  made permanent), batch normalisation with epsilon 0.001 and no biases, a fourth pool of 2x2, heads that average to 4x4
-  whatever the image's size.
-- `inception_naive` is GoogLeNet of the blocks that the paper begins with, without 1x1 reductions: each pool passes on
-  all its channels, which add up from block to block. It is there to compare costs.
+- `googlenet` is the paper's network: a 5x5 window in the branch of that name, local response normalisation, biases, and
+  pools of 3x3.
+- `googlenet_torchvision` is torchvision's, and can load its weights: a 3x3 window in the branch called 5x5 (a mistake
+  in torchvision that its published weights made permanent), batch normalisation with epsilon 0.001 and no biases, a
+  fourth pool of 2x2, and auxiliary heads that average to 4x4 for any image size.
+- `inception_naive` is GoogLeNet with the paper's naïve blocks, without 1x1 reductions. Each pool passes on all its
+  channels, so their number grows from block to block. It is for comparisons of costs.
 
-Tables are of inference. The two auxiliary heads, which are run in training only, have 6,379,728 parameters more
-(6,379,984 in torchvision's). torchvision returns their logits from a call in training; here they are among the
-activations.
+The tables are for inference. The two auxiliary heads, which run in training only, have 6,379,728 additional parameters
+(6,379,984 in torchvision's version). torchvision returns their logits from a call in training mode; here they are among
+the activations.
 
-Kernels of the paper's start uniform with variance 1 / fan-in and biases at 0.2 (at 0 where classes come out), as in
-Caffe's version, since the paper does not say; torchvision's are a normal distribution of standard deviation 0.01, cut
-off at twice that.""",
+The paper does not specify initial values, so they follow Caffe's version: kernels are uniform with variance 1 / fan-in,
+and biases are 0.2, except 0 in the output layers. torchvision's kernels are drawn from a normal distribution of
+standard deviation 0.01, truncated at two standard deviations.""",
         ("googlenet", "googlenet_torchvision", "inception_naive"),
     ),
     (
         "Inception-ResNet",
         """\
-`inception_resnet_v1` is built from the figures of Szegedy et al. 2016. torchvision has none; timm has the larger
-v2. Kernels are drawn with variance 2 / fan-in, as in the authors' code.""",
+`inception_resnet_v1` follows the figures of Szegedy et al. 2016. torchvision does not have it; timm has the larger v2.
+Kernels are drawn with variance 2 / fan-in, as in the authors' code.""",
         ("inception_resnet_v1",),
     ),
     (
@@ -142,30 +145,32 @@ v2. Kernels are drawn with variance 2 / fan-in, as in the authors' code.""",
         """\
 `resnet_18` to `resnet_152` are for ImageNet, `resnet_20` to `resnet_110` for CIFAR.
 
-- `stride='v1'`, the default, halves maps in the first 1x1 convolution of a bottleneck, as the paper does;
-  `stride='v1.5'` in its 3x3, as torchvision does. Parameters are the same, results are not: torchvision's weights of
-  ResNet-50 and deeper need `stride='v1.5'`.
+- `stride='v1'`, the default, has stride 2 in the first 1x1 convolution of a bottleneck, as in the paper.
+  `stride='v1.5'` has it in the 3x3 convolution, as in torchvision. The parameters are the same, but the outputs differ:
+  torchvision's weights of ResNet-50 and deeper need `stride='v1.5'`.
 - `shortcut='projection'` (the paper's option `'B'`) or `'identity'` with zeros for new channels (`'A'`). The default is
-  B for ImageNet, as in torchvision, and A for CIFAR, which torchvision does not have.
-- `preactivation=True` is the network of the second paper, `zero_init_residual=True` torchvision's option of that name.
-- The first pool is padded by one on each side, as in torchvision and the authors' Torch code; their Caffe models have a
-  partial last window instead. Sizes are the same.
-- Convolutions start with a normal distribution of variance 2 / fan-out, as in the authors' code and torchvision, the
-  output layer as PyTorch's.""",
+  B for ImageNet, as in torchvision, and A for CIFAR. torchvision does not have the CIFAR networks.
+- `preactivation=True` is the network of the second paper. `zero_init_residual=True` is torchvision's option of that
+  name.
+- The first pool is padded by one on each side, as in torchvision and the authors' Torch code. Their Caffe models have a
+  partial last window instead. The sizes are the same.
+- Convolutions are drawn from a normal distribution of variance 2 / fan-out, as in the authors' code and torchvision.
+  The output layer is initialised as in PyTorch.""",
         tuple(f"resnet_{depth}" for depth in (18, 34, 50, 101, 152, 20, 32, 44, 56, 110)),
     ),
     (
         "Small",
-        "No paper's: three convolutions for small pictures and few cores. torchvision has none.",
+        "Three convolutions, for small images and few CPU cores. It is not from a paper, and torchvision does not have "
+        "it.",
         ("small_cnn",),
     ),
     (
         "airbench",
         """\
-The CIFAR-10 speed network, after KellerJordan/cifar10-airbench (airbench94). The 288 weights of its whitening layer are
-not trained, so the table counts 288 parameters fewer than are published (1,971,640). They are computed from images
-before training: `model.whiten.kernel[...] = airbench.whitening_kernel(images)`. The first filters of other convolutions
-pass on one channel each, the rest are drawn as PyTorch does.""",
+The network of KellerJordan/cifar10-airbench (airbench94), for fast training on CIFAR-10. The 288 weights of its
+whitening layer are not trained, so the table has 288 parameters fewer than published (1,971,640). They are computed
+from images before training: `model.whiten.kernel[...] = airbench.whitening_kernel(images)`. The first filters of the
+other convolutions pass on one channel each; the remaining ones are drawn as in PyTorch.""",
         ("airbench",),
     ),
 ]
@@ -182,7 +187,7 @@ def page() -> str:
 
 
 def section(title: str, text: str, names: tuple[str, ...]) -> str:
-    """One family: what there is to say, its networks in one table, and each one's own."""
+    """The section of one family: the text, a table of its networks, and the table of each network."""
     tables = {name: rows(name) for name in names}
     lines = [f"## {title}", "", text, "", *overview(tables), ""]
     for name, found in tables.items():
@@ -199,7 +204,7 @@ def rows(name: str) -> list[geometry.Row]:
 
 
 def overview(tables: dict[str, list[geometry.Row]]) -> Iterator[str]:
-    """Networks by their totals."""
+    """The lines of a table with the totals of each network."""
     yield "| network | input | classes | parameters | MACs | connections | activations |"
     yield "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
     for name, found in tables.items():
@@ -211,7 +216,7 @@ def overview(tables: dict[str, list[geometry.Row]]) -> Iterator[str]:
 
 
 def layers(found: list[geometry.Row]) -> Iterator[str]:
-    """A network's blocks."""
+    """The lines of a table with a network's blocks and layers."""
     shown = [geometry.HEADINGS.index(column) for column in COLUMNS]
     yield f"| {' | '.join(COLUMNS)} |"
     yield f"| {' | '.join('---' if column in ('layer', 'kind') else '---:' for column in COLUMNS)} |"

@@ -1,4 +1,4 @@
-"""The figures of docs/sweeps.md, from the folders of the sweeps that they show.
+"""Draws the figures of docs/sweeps.md from the folders of the sweeps.
 
 PYTHONPATH=. python docs/sweep_figures.py runs/learning_rate_batch_size runs/optimizers runs/kernel_size_depth
 """
@@ -24,7 +24,7 @@ COLOURS = {"adagrad": VERMILLION, "rmsprop": BLUE, "adam": OTHERS[0], "sgd": GRE
 
 
 def valley(sweep: Path) -> Figure:
-    """Accuracy over learning rate and batch size."""
+    """The accuracy over learning rate and batch size."""
     cells: dict[int, dict[float, float]] = {}
     for row in _complete(sweep):
         own = cells.setdefault(row.overrides["batch_size"], {})
@@ -34,7 +34,7 @@ def valley(sweep: Path) -> Figure:
 
 @styled
 def optimizers(sweep: Path) -> Figure:
-    """Above, how far an update goes while the gradient stays the same; below, the error of each at its best rate."""
+    """Above, the size of updates for a constant gradient; below, the error of each optimiser at its best rate."""
     figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=(2, 3))
     for name, colour in COLOURS.items():
@@ -73,7 +73,7 @@ def optimizers(sweep: Path) -> Figure:
 
 
 def kernels(sweep: Path) -> Figure:
-    """Accuracy of each stack over the learning rate, mean and deviation over the seeds."""
+    """The accuracy of each stack over the learning rate: mean and standard deviation over the seeds."""
     series: dict[str, dict[float, tuple[float, float]]] = {}
     for row in _complete(sweep):
         name = " + ".join(f"{size}x{size}" for size in row.overrides["model.options.kernel_sizes"])
@@ -91,7 +91,7 @@ def _score(row: TrialRow) -> float:
 
 
 def _updates(name: str, steps: int) -> list[float]:
-    """How far each of some updates goes, in units of the first, where the gradient is always 1."""
+    """The sizes of consecutive updates for a gradient of 1, relative to the first update."""
     optimizer = training.create_optimizer(name, 1.0, momentum=0.9 if name in ("sgd", "adam") else 0.0)
     params = {"w": jnp.zeros(())}
     state, found = optimizer.init(params), []
@@ -102,7 +102,7 @@ def _updates(name: str, steps: int) -> list[float]:
 
 
 def main() -> None:
-    """Writes the three pictures."""
+    """Writes the three figures."""
     figures = {"sweep-valley": valley, "sweep-optimizers": optimizers, "sweep-kernels": kernels}
     for (name, draw), folder in zip(figures.items(), map(Path, sys.argv[1:]), strict=True):
         draw(folder).savefig(IMAGES / f"{name}.png", dpi=150, metadata={"Software": None})

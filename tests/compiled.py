@@ -1,4 +1,4 @@
-"""Functions of small arrays, compiled in a hurry: as one program, whose machine code is not made faster."""
+"""Compiles functions of small arrays quickly: as one program, without optimisations."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What every test shares: eight simulated devices, float64 on request, and what one run of pytest compiles."""
+"""Common settings of all tests: eight simulated devices, optional float64, and a shared compilation cache."""
 
 import os
 

@@ -1,6 +1,6 @@
-"""Every public op, filter and layer as a program of a batch: what tests of all of them go through.
+"""Every public op, filter and layer as a function of a batch, for tests that cover all of them.
 
-An op or a layer that is added to the public names needs a line here; ``tests/test_every_layer.py`` says so.
+A new public op or layer needs an entry here, which ``tests/test_every_layer.py`` checks.
 """
 
 from collections.abc import Callable, Iterator

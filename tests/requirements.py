@@ -1,4 +1,4 @@
-"""Data that some tests need and that does not come with the project."""
+"""Data that some tests need and that is not part of the project."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Imports point one way: a layer imports the ones below it, and no file is part of a circle."""
+"""Imports follow one order: packages import only those below them, and there are no circular imports."""
 
 import ast
 import tomllib

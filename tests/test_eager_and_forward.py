@@ -1,4 +1,4 @@
-"""Every public op and layer in a notebook: called without ``jit`` it compiles once, and it has forward mode."""
+"""Every public op and layer without ``jit``: it compiles once, and supports forward mode."""
 
 import jax
 import jax.numpy as jnp

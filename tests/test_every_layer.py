@@ -1,6 +1,6 @@
-"""What holds for every public op, filter and layer: JAX's strict rules, batches without images, open batch sizes.
+"""Properties of all public ops, filters and layers: JAX's strict rules, empty batches, symbolic batch sizes.
 
-Tables of all of them are in ``tests/every_layer.py``.
+``tests/every_layer.py`` has the tables of all of them.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The files of docs/extending.md, as somebody would write them into an empty folder."""
+"""The example files of docs/extending.md, in an empty folder."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""docs/models.md is what docs/models.py writes."""
+"""docs/models.md is the output of docs/models.py."""
 
 import pytest
 

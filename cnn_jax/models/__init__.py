@@ -1,4 +1,4 @@
-"""The lectures' networks under one API.
+"""The historical and current convolutional networks under one API.
 
 >>> from flax import nnx
 >>> import jax.numpy as jnp

@@ -1,7 +1,7 @@
-"""The network of airbench94, made to reach 94 % on CIFAR-10 in seconds.
+"""The network of airbench94, designed to reach 94 % accuracy on CIFAR-10 within seconds of training on a GPU.
 
-Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024 (KellerJordan/cifar10-airbench), after Page's and
-Balsam's speed records.
+Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024 (KellerJordan/cifar10-airbench). It builds on earlier
+speed records by Page and by Balsam.
 
 Layers: ``whiten``, ``whiten_gelu``; ``block1`` to ``block3`` with ``conv1``, ``pool``, ``norm1``, ``gelu1``, ``conv2``,
 ``norm2``, ``gelu2`` inside; ``maxpool``, ``flatten``, ``fc``, ``scale``.
@@ -28,7 +28,7 @@ from cnn_jax.models.initializers import torch_kernel
 from cnn_jax.models.variant import Variant, scaled
 from cnn_jax.ops.arguments import AnyArray
 
-_PATCH = 2  # the window of the whitening layer
+_PATCH = 2  # height and width of the whitening layer's window
 
 
 def airbench(
@@ -41,14 +41,16 @@ def airbench(
 ) -> nn.Sequence:
     """A whitening layer, three blocks of two convolutions, and a linear output scaled by 1/9.
 
-    The first convolutions' filters pass on one input channel each (:func:`dirac`), batch normalisations have no scale,
-    the activation is the exact GELU. The whitening kernel is an ``nnx.Variable`` and no ``nnx.Param``: not trained.
+    In each block convolution the first filters are initialised to pass on one input channel each (:func:`dirac`).
+    Batch normalisation has no scale. The activation is the exact GELU. The whitening kernel is an ``nnx.Variable``
+    and not an ``nnx.Param``, so it is not trained.
 
     Args:
-      num_classes: Outputs.
-      input_shape: (height, width, channels).
-      width: Multiplies the channels of the three blocks; the whitening layer has two a number in a patch.
-      dtype: What to compute in.
+      num_classes: The number of outputs.
+      input_shape: The shape of one input, (height, width, channels).
+      width: Multiplies the number of channels in the three blocks. The whitening layer always has two output channels
+        for each number in a patch.
+      dtype: The type to compute in.
       rngs: Draws the parameters.
     """
     channels = 2 * input_shape[-1] * _PATCH**2
@@ -96,12 +98,14 @@ def gelu(x: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
 
 
 def dirac(key: Shaped[Array, "..."], shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Shaped[Array, "..."]:
-    """Draws a kernel whose first filters pass on one channel each, as many as there are; the others are random.
+    """Draws a kernel whose first filters pass on one input channel each; the remaining filters are random.
+
+    The number of such filters is the smaller of ``in_features`` and ``out_features``.
 
     Args:
       key: A JAX key.
-      shape: ``(*kernel_size, in_features, out_features)``.
-      dtype: Of the kernel.
+      shape: The kernel's shape, ``(*kernel_size, in_features, out_features)``.
+      dtype: The kernel's type.
 
     >>> dirac(jax.random.key(0), (3, 3, 2, 4))[1, 1, :, :2]
     Array([[1., 0.],
@@ -118,17 +122,21 @@ def dirac(key: Shaped[Array, "..."], shape: Sequence[int], dtype: DTypeLike = jn
 def whitening_kernel(
     images: Shaped[AnyArray, "..."], *, epsilon: float = 5e-4
 ) -> Float[Array, "height width channels features"]:
-    """The kernel that makes the numbers of a 2x2 patch uncorrelated, each with variance 1; and its negative.
+    """A kernel that whitens 2x2 patches: its outputs are uncorrelated and have variance 1.
 
-    Filters are the eigenvectors of the patches' second moments, largest eigenvalue first, divided by the root of the
-    eigenvalue.
+    The filters are the eigenvectors of the patches' second moments, largest eigenvalue first, divided by the square
+    root of the eigenvalue. The negative of each filter follows after them.
 
     Args:
-      images: (images, height, width, channels), normalised as the network gets them; 5,000 are plenty.
-      epsilon: Added to the eigenvalues, so that the smallest, which are noise, are not blown up.
+      images: Images of shape (images, height, width, channels), normalised like the network's inputs. 5,000 images are
+        enough.
+      epsilon: Added to the eigenvalues, so that filters with small eigenvalues do not amplify noise.
+
+    Returns:
+      The kernel, of shape (2, 2, channels, features), where features is 8 times the number of channels.
 
     Raises:
-      UsageError: images is not of that shape.
+      UsageError: The shape of ``images`` is wrong.
 
     >>> whitening_kernel(jax.random.normal(jax.random.key(0), (100, 32, 32, 3))).shape
     (2, 2, 3, 24)

@@ -1,4 +1,4 @@
-"""AlexNet, and the networks that go by its name.
+"""AlexNet as published, and the variants that share its name.
 
 Krizhevsky, Sutskever & Hinton, "ImageNet classification with deep convolutional neural networks", NIPS 2012.
 """
@@ -12,7 +12,8 @@ from cnn_jax.models import initializers
 from cnn_jax.models.plain import ConvRow, plain_network
 from cnn_jax.models.variant import Variant
 
-# As published, in two halves that see each other at conv3 and in the full connections only: they were on two GPUs.
+# As published. The two groups ran on two GPUs, which exchanged activations only at conv3 and in the fully connected
+# layers.
 PAPER = {
     "conv1": ConvRow(96, 11, strides=4, then="norm pool"),
     "conv2": ConvRow(256, 5, padding=2, groups=2, then="norm pool"),
@@ -20,7 +21,7 @@ PAPER = {
     "conv4": ConvRow(384, 3, padding=1, groups=2),
     "conv5": ConvRow(256, 3, padding=1, groups=2, then="pool"),
 }
-# As lectures and figures draw it, in one piece.
+# Without groups, as most lectures and figures show it.
 UNGROUPED = {
     "conv1": ConvRow(96, 11, strides=4, then="norm pool"),
     "conv2": ConvRow(256, 5, padding=2, then="norm pool"),
@@ -28,7 +29,7 @@ UNGROUPED = {
     "conv4": ConvRow(384, 3, padding=1),
     "conv5": ConvRow(256, 3, padding=1, then="pool"),
 }
-# torchvision's, after Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014.
+# torchvision's variant, from Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014.
 TORCHVISION = {
     "conv1": ConvRow(64, 11, strides=4, padding=2, then="pool"),
     "conv2": ConvRow(192, 5, padding=2, then="pool"),
@@ -36,7 +37,7 @@ TORCHVISION = {
     "conv4": ConvRow(256, 3, padding=1),
     "conv5": ConvRow(256, 3, padding=1, then="pool"),
 }
-# As Virtue's lecture lists it: batch normalisation, and no padding, so that FC6 sees 256 numbers only.
+# As in Virtue's lecture: batch normalisation and no padding, so the input of FC6 has only 256 numbers.
 BATCH_NORM = {
     "conv1": ConvRow(96, 11, strides=4, then="pool"),
     "conv2": ConvRow(256, 5, then="pool"),
@@ -47,12 +48,12 @@ BATCH_NORM = {
 
 
 def paper_bias(name: str, fan_in: int) -> Initializer:
-    """Biases of 1 in conv2, conv4, conv5 and the hidden full layers, so that rectifiers start with positive inputs."""
+    """Biases of 1 in conv2, conv4, conv5, fc6 and fc7, so that their ReLUs start with positive inputs; 0 elsewhere."""
     return ones if name in ("conv2", "conv4", "conv5", "fc6", "fc7") else zeros
 
 
 def torch_bias(name: str, fan_in: int) -> Initializer:
-    """PyTorch's biases, drawn like its kernels."""
+    """Biases drawn from the same uniform distribution as PyTorch's kernels."""
     return initializers.torch_bias(fan_in)
 
 
@@ -63,7 +64,7 @@ _as_in_torch: dict[str, Any] = {
     "dropout_first": True,
 }
 
-# The paper says that images are 224x224, but the first convolution makes 55x55 of them only if they are 227x227.
+# The paper says that images are 224x224, but the output of its first convolution is 55x55 only for 227x227 images.
 VARIANTS = {
     "alexnet": Variant(partial(plain_network, PAPER, **_as_published), (227, 227, 3), 1000),
     "alexnet_ungrouped": Variant(partial(plain_network, UNGROUPED, **_as_published), (227, 227, 3), 1000),

@@ -1,4 +1,4 @@
-"""Networks without convolutions, to compare with: logistic regression and multilayer perceptrons."""
+"""Baseline networks without convolutions: logistic regression and multilayer perceptrons."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,7 +26,10 @@ ACTIVATIONS: dict[str, Callable[..., Any]] = {
 def logistic_regression(
     *, num_classes: int, input_shape: tuple[int, ...], width: float, dtype: DTypeLike | None, rngs: nnx.Rngs
 ) -> nn.Sequence:
-    """Pixels to classes: 7,850 parameters for 28x28 and ten classes. They start at zero; there is nothing to break."""
+    """One linear layer from pixels to classes: 7,850 parameters for 28x28 inputs and ten classes.
+
+    All parameters start at zero. That is safe because there are no hidden units whose symmetry must be broken.
+    """
     pixels = math.prod(input_shape)
     output = nn.Linear(pixels, num_classes, kernel_init=zeros, dtype=dtype, rngs=rngs)
     return nn.Sequence({"flatten": nn.Flatten(input_shape), "output": output})
@@ -42,14 +45,22 @@ def mlp(
     hidden_sizes: Sequence[int] = (300, 100),
     activation: str = "tanh",
 ) -> nn.Sequence:
-    """Full connections through hidden layers; by default the 784-300-100-10 network of LeCun et al., 1998.
+    """A multilayer perceptron; by default the 784-300-100-10 network of LeCun et al., 1998.
 
-    Options:
-      hidden_sizes: the number of units of each hidden layer, before scaling.
-      activation: a key of :data:`ACTIVATIONS`.
+    Kernels are drawn with a standard deviation of 1 / sqrt(fan-in) (LeCun, Bottou, Orr & Müller, "Efficient BackProp",
+    1998).
 
-    Kernels are drawn with a standard deviation of one over the root of the fan-in (LeCun, Bottou, Orr & Müller,
-    "Efficient BackProp", 1998).
+    Args:
+      num_classes: The number of outputs.
+      input_shape: The shape of one input, (height, width, channels).
+      width: Multiplies the number of units of each hidden layer.
+      dtype: The type to compute in.
+      rngs: Draws the parameters.
+      hidden_sizes: The number of units of each hidden layer, before scaling.
+      activation: The activation of the hidden layers, a key of :data:`ACTIVATIONS`.
+
+    Raises:
+      UsageError: The activation is unknown, or ``hidden_sizes`` is empty or has a size below 1.
     """
     if activation not in ACTIVATIONS:
         raise UsageError(f"activation={activation!r} is unknown; {nearest(activation, ACTIVATIONS)}")
@@ -66,7 +77,7 @@ def mlp(
     return nn.Sequence(layers)
 
 
-# Two hidden units make of every image a point in a plane.
+# With two hidden units, each image is represented by a point in the plane.
 VARIANTS = {
     "logistic_regression": Variant(logistic_regression, (28, 28, 1), 10),
     "mlp": Variant(mlp, (28, 28, 1), 10),

@@ -1,4 +1,4 @@
-"""The unit that inception networks are made of: a convolution, batch normalisation where they have it, and a ReLU."""
+"""The basic unit of inception networks: a convolution, optional batch normalisation, and a ReLU."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,9 +24,10 @@ def conv_unit(
     dtype: DTypeLike | None,
     rngs: nnx.Rngs,
 ) -> nn.Sequence:
-    """Layers ``conv``, ``bn`` and ``relu``; without ``bn`` the convolution has a bias.
+    """A sequence of the layers ``conv``, ``bn`` and ``relu``.
 
-    Batch normalisation has the epsilon of the inception networks, 0.001.
+    Without batch normalisation there is no layer ``bn``, and the convolution has a bias. The epsilon of batch
+    normalisation is 0.001, as in the inception networks.
 
     >>> conv_unit(3, 64, 7, strides=2, kernel_init=zeros, dtype=None, rngs=nnx.Rngs(0)).names
     ('conv', 'bn', 'relu')

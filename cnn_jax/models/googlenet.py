@@ -1,15 +1,15 @@
-"""GoogLeNet: inception blocks, in which convolutions of several sizes look at the same map side by side.
+"""GoogLeNet: inception blocks, which apply convolutions of several window sizes to the same input in parallel.
 
 Szegedy et al., "Going deeper with convolutions", CVPR 2015.
 
-Layers: ``conv1``, ``maxpool1``, ``conv2`` (the paper's reduction), ``conv3``, ``maxpool2``, ``inception3a``, ...,
-``inception5b``, ``avgpool``, ``dropout``, ``fc``, as torchvision names them. A block has the branches ``1x1``, ``3x3``,
-``5x5`` and ``pool``, so that activations are called ``inception3a/1x1/conv``, ``inception3a/3x3/reduce/conv``,
+Layers have torchvision's names: ``conv1``, ``maxpool1``, ``conv2`` (the paper's reduction), ``conv3``, ``maxpool2``,
+``inception3a``, ..., ``inception5b``, ``avgpool``, ``dropout``, ``fc``. A block has the branches ``1x1``, ``3x3``,
+``5x5`` and ``pool``. Its activations are called ``inception3a/1x1/conv``, ``inception3a/3x3/reduce/conv``,
 ``inception3a/3x3/conv/conv``, ``inception3a/pool/project/conv``, ..., and ``inception3a/concatenate``.
 
-The auxiliary classifiers are ``aux1`` and ``aux2``. They are run in training only, and found among the activations of
-``model(x, train=True, rngs=key, return_activations=True)``, where :data:`AUXILIARY_LOGITS` name their outputs; the
-paper adds their losses with weight 0.3.
+The auxiliary classifiers are ``aux1`` and ``aux2``. They run in training only. Their outputs are among the activations
+of ``model(x, train=True, rngs=key, return_activations=True)``, under the names in :data:`AUXILIARY_LOGITS`. The paper
+adds their losses with weight 0.3.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from cnn_jax.models.variant import Variant, scaled
 
 AUXILIARY_LOGITS = ("aux1/fc2", "aux2/fc2")
 
-# The paper's table 1: of each block 1x1; 3x3 reduce, 3x3; 5x5 reduce, 5x5; pool projection.
+# The paper's table 1, the channels of each block: 1x1; 3x3 reduce, 3x3; 5x5 reduce, 5x5; pool projection.
 _BLOCKS = {
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),
@@ -40,26 +40,28 @@ _BLOCKS = {
     "5a": (256, 160, 320, 32, 128, 128),
     "5b": (384, 192, 384, 48, 128, 128),
 }
-_POOLS = {"3a": "maxpool2", "4a": "maxpool3", "5a": "maxpool4"}  # the one before each block
-_HEADS = {"4a": "aux1", "4d": "aux2"}  # and the head behind it
+_POOLS = {"3a": "maxpool2", "4a": "maxpool3", "5a": "maxpool4"}  # the pool before a block
+_HEADS = {"4a": "aux1", "4d": "aux2"}  # the auxiliary classifier after a block
 
 
-_xavier, _fifth = variance_scaling(1.0, "fan_in", "uniform"), constant(0.2)
+_caffe_xavier, _caffe_bias = variance_scaling(1.0, "fan_in", "uniform"), constant(0.2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """How a variant differs from the others.
+    """The differences between the variants of GoogLeNet.
 
     Attributes:
-      large: The window of the branch that is called 5x5.
-      reduced: Whether 1x1 convolutions reduce the channels before the larger windows, and after the pool.
-      batch_norm: Batch normalisation in every convolution, and then no local response normalisation and no biases.
-      last_pool: The window of maxpool4.
-      adaptive_heads: Auxiliary heads average to 4x4 whatever the size, instead of over 5x5 windows with stride 3.
-      dropout: Before the output; in the heads it is 0.7.
-      kernel_init: Draws kernels.
-      bias_init: Draws biases.
+      large: The window size of the branch called ``5x5``.
+      reduced: Whether 1x1 convolutions reduce the channels before the larger windows and after the pool.
+      batch_norm: Whether every convolution has batch normalisation. If so, there are no biases and no local response
+        normalisation.
+      last_pool: The window size of ``maxpool4``.
+      adaptive_heads: Whether auxiliary heads pool to a size of 4x4 for any input size. Otherwise they average over 5x5
+        windows with stride 3.
+      dropout: The dropout rate before the output. In the auxiliary heads it is 0.7.
+      kernel_init: The initialiser of kernels.
+      bias_init: The initialiser of biases.
     """
 
     large: int = 5
@@ -68,8 +70,8 @@ class Design:
     last_pool: int = 3
     adaptive_heads: bool = False
     dropout: float = 0.4
-    kernel_init: Initializer = _xavier
-    bias_init: Initializer = _fifth
+    kernel_init: Initializer = _caffe_xavier
+    bias_init: Initializer = _caffe_bias
 
 
 def googlenet(
@@ -84,22 +86,22 @@ def googlenet(
 ) -> nn.Sequence:
     """GoogLeNet and its variants.
 
-    What the paper leaves open is as in Caffe's version of it: kernels are drawn uniformly with variance 1 / fan-in,
-    biases start at 0.2, and at 0 where classes come out, response normalisation is over 5 channels with alpha
-    1e-4 / 5, beta 0.75, k 1, and pools have partial last windows. The torchvision variant draws kernels from a normal
-    distribution of standard deviation 0.01, cut off at twice that.
+    Details that the paper does not specify follow Caffe's version. Kernels are drawn uniformly with variance
+    1 / fan-in. Biases start at 0.2, except those of the output layers, which start at 0. Local response normalisation
+    is over 5 channels with alpha 1e-4 / 5, beta 0.75 and k 1. Pools include partial windows at the end. The torchvision
+    variant draws kernels from a normal distribution of standard deviation 0.01, truncated at two standard deviations.
 
     Args:
-      design: What distinguishes the variants.
-      num_classes: Outputs, of the auxiliary heads too.
-      input_shape: (height, width, channels).
+      design: The variant.
+      num_classes: The number of outputs, also of the auxiliary heads.
+      input_shape: The shape of one input, (height, width, channels).
       width: Multiplies all numbers of channels.
-      dtype: What to compute in.
+      dtype: The type to compute in.
       rngs: Draws the parameters.
-      auxiliary_heads: Whether to have the two classifiers on the side.
+      auxiliary_heads: Whether the network has the two auxiliary classifiers.
 
     Raises:
-      UsageError: An input too small for the auxiliary heads.
+      UsageError: The input is too small for the auxiliary heads.
     """
     unit = partial(
         conv_unit,
@@ -149,14 +151,16 @@ def inception(
     reduced: bool = True,
     unit: Callable[..., nn.Sequence],
 ) -> nn.Parallel:
-    """An inception block; without reductions, the paper's "naïve" one, whose pool passes on all channels.
+    """An inception block.
 
     Args:
-      channels: Of its input.
-      numbers: Channels of 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5 and pool projection.
-      large: The window of the branch that is called 5x5.
-      reduced: Whether there are reductions and a projection.
-      unit: Makes a convolution with its activation from channels in, channels out, and window.
+      channels: The number of input channels.
+      numbers: The numbers of channels of 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5 and pool projection.
+      large: The window size of the branch called ``5x5``.
+      reduced: Whether the block has 1x1 reductions and a pool projection. Without them it is the paper's "naïve"
+        block, whose pool passes on all channels.
+      unit: Creates a convolution with its activation from the number of input channels, the number of output channels
+        and the window size.
     """
     one, three_reduce, three, five_reduce, five, project = numbers
     pool = nn.MaxPool((3, 3), strides=1, padding=1)
@@ -188,7 +192,7 @@ def _head(
     unit: Callable[..., nn.Sequence],
     linear: Callable[..., nn.Linear],
 ) -> nn.Auxiliary:
-    """An auxiliary classifier for maps of a shape."""
+    """An auxiliary classifier for feature maps of shape (height, width, channels)."""
     pool = nn.AdaptiveAvgPool((4, 4)) if design.adaptive_heads else nn.AvgPool((5, 5), strides=3)
     features: dict[str, Callable[..., Any]] = {"avgpool": pool, "conv": unit(shape[-1], scaled(128, width), 1)}
     try:

@@ -1,12 +1,13 @@
-"""Inception-ResNet-v1: inception blocks as the branches of residual ones.
+"""Inception-ResNet-v1: residual blocks whose branches are inception blocks.
 
 Szegedy, Ioffe, Vanhoucke & Alemi, "Inception-v4, Inception-ResNet and the impact of residual connections on learning",
 AAAI 2017: figures 10 to 15, and table 1 for the first reduction.
 
-Layers: ``stem``; ``a_0`` to ``a_4``, ``reduction_a``, ``b_0`` to ``b_9``, ``reduction_b``, ``c_0`` to ``c_4``, which
-are the paper's Inception-ResNet-A, -B and -C and its Reduction-A and -B; ``avgpool``, ``dropout``, ``fc``. Activations
-of a block are called ``a_0/branch/mixed/1x1/conv``, ..., ``a_0/branch/mixed/concatenate``, ``a_0/branch/linear``,
-``a_0/branch/scale``, ``a_0/add``, and ``a_0_relu`` after it.
+Layers: ``stem``, ``a_0`` to ``a_4``, ``reduction_a``, ``b_0`` to ``b_9``, ``reduction_b``, ``c_0`` to ``c_4``,
+``avgpool``, ``dropout``, ``fc``. The layers ``a``, ``b`` and ``c`` are the paper's Inception-ResNet-A, -B and -C, and
+the reductions its Reduction-A and -B. The activations of a block are called ``a_0/branch/mixed/1x1/conv``, ...,
+``a_0/branch/mixed/concatenate``, ``a_0/branch/linear``, ``a_0/branch/scale`` and ``a_0/add``. The ReLU after the block
+is ``a_0_relu``.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,9 +23,9 @@ from cnn_jax.models.conv_unit import conv_unit
 from cnn_jax.models.variant import Variant, scaled
 
 Layers = dict[str, Callable[..., Any]]
-Chain = Sequence[tuple[int, int | tuple[int, int]]]  # channels and window of convolutions one after the other
+Chain = Sequence[tuple[int, int | tuple[int, int]]]  # channels and window size of consecutive convolutions
 
-# Of each kind of block: how many, the factor that its branch is scaled by, and the branch.
+# For each kind of block: the number of blocks, the factor that scales the branch, and the branch.
 _BLOCKS: dict[str, tuple[int, float, tuple[Chain, ...]]] = {
     "a": (5, 0.17, ([(32, 1)], [(32, 1), (32, 3)], [(32, 1), (32, 3), (32, 3)])),
     "b": (10, 0.10, ([(128, 1)], [(128, 1), (128, (1, 7)), (128, (7, 1))])),
@@ -46,15 +47,15 @@ def inception_resnet_v1(
 ) -> nn.Sequence:
     """Inception-ResNet-v1, for 299x299 images.
 
-    What the paper leaves open is as in the authors' TensorFlow code: the residuals are scaled by 0.17, 0.10 and 0.20
-    (the paper: "between 0.1 and 0.3"), the convolution before the sum has a bias and no normalisation, and kernels are
-    drawn from a normal distribution of variance 2 / fan-in.
+    Details that the paper does not specify follow the authors' TensorFlow code. The residuals are scaled by 0.17, 0.10
+    and 0.20 (the paper says "between 0.1 and 0.3"). The convolution before the sum has a bias and no normalisation.
+    Kernels are drawn from a truncated normal distribution of variance 2 / fan-in.
 
     Args:
-      num_classes: Outputs.
-      input_shape: (height, width, channels).
+      num_classes: The number of outputs.
+      input_shape: The shape of one input, (height, width, channels).
       width: Multiplies all numbers of channels.
-      dtype: What to compute in.
+      dtype: The type to compute in.
       rngs: Draws the parameters.
     """
     init = variance_scaling(2.0, "fan_in", "truncated_normal")
@@ -82,7 +83,7 @@ def inception_resnet_v1(
 
 
 def _stem(channels: int, numbers: Sequence[int], *, unit: Callable[..., nn.Sequence]) -> nn.Sequence:
-    """Figure 14: from 299x299 to 35x35."""
+    """The stem of figure 14, which reduces 299x299 inputs to 35x35."""
     ins = [channels, *numbers]
     return nn.Sequence(
         {
@@ -98,7 +99,7 @@ def _stem(channels: int, numbers: Sequence[int], *, unit: Callable[..., nn.Seque
 
 
 def _chain_name(chain: Chain) -> str:
-    """What a branch is called: its largest window, as often as it has it."""
+    """The name of a branch: the window sizes of its convolutions after the first, or of its only one."""
     _, *rest = chain
     return "_".join(
         "x".join(map(str, size)) if isinstance(size, tuple) else f"{size}x{size}" for _, size in rest or chain
@@ -108,7 +109,7 @@ def _chain_name(chain: Chain) -> str:
 def _chain(
     channels: int, chain: Chain, width: float, *, halve: bool = False, unit: Callable[..., nn.Sequence]
 ) -> nn.Sequence:
-    """Convolutions one after the other, ``conv1``, ``conv2``, ...; the last one may halve the map."""
+    """Consecutive convolutions ``conv1``, ``conv2``, ...; with ``halve`` the last one has stride 2."""
     layers: Layers = {}
     for place, (number, size) in enumerate(chain, start=1):
         features = scaled(number, width)

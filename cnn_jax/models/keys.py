@@ -1,4 +1,4 @@
-"""Keys for drawing parameters, numbered by Python and not by JAX."""
+"""Random keys for parameters, counted by a Python int."""
 
 import jax
 from flax import nnx
@@ -6,13 +6,13 @@ from jaxtyping import Array, Shaped
 
 
 class Keys(nnx.Rngs):
-    """A stream of keys that takes the place of an ``nnx.Rngs`` while a network is built.
+    """A stream of keys that replaces an ``nnx.Rngs`` while a network is built.
 
-    ``nnx.Rngs`` counts in a JAX array. Under ``nnx.eval_shape`` each of its keys then costs more than the one before,
-    seconds altogether for networks of a hundred layers; this one counts in an int.
+    The counter of ``nnx.Rngs`` is a JAX array. Under ``nnx.eval_shape`` each key then takes longer than the previous
+    one, which adds up to seconds for networks of a hundred layers. The counter of this class is a Python int.
 
     Args:
-      rngs: One key is drawn from its stream of parameters.
+      rngs: One key is drawn from its ``params`` stream; all keys are derived from it.
 
     >>> keys = Keys(nnx.Rngs(0))
     >>> bool((keys.params() == keys.params()).all())

@@ -1,8 +1,9 @@
-"""The neocognitron: S-cells that learn features without a teacher, C-cells that forgive shifts of them.
+"""The neocognitron: S-cells that learn features without labels, and C-cells that tolerate shifts of these features.
 
 Fukushima, "Neocognitron: a self-organizing neural network model for a mechanism of pattern recognition unaffected by
-shift in position", Biological Cybernetics 36, 1980. Cells of a plane share their connections, so the S-cells are
-convolutions, inhibited by V-cells; nothing is trained by gradients, but by :func:`self_organize`.
+shift in position", Biological Cybernetics 36, 1980. The cells of a plane share their connections, so the S-cells are
+convolutions, whose outputs are inhibited by V-cells. A plane corresponds to a channel. The network is not trained by
+gradients, but by :func:`self_organize`.
 """
 
 import dataclasses
@@ -25,14 +26,14 @@ from cnn_jax.ops.wide import affine, in_float32
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A layer of S-cells and the layer of C-cells above it.
+    """A layer of S-cells and the layer of C-cells after it.
 
     Attributes:
-      planes: the number of planes of either.
-      s_padding: zeros around the layer below, of which an S-cell sees 5x5.
-      selectivity: the paper's r. An S-cell responds to what is like its feature by more than r / (1 + r).
-      reinforcement: the paper's q, the step of learning.
-      column: the size of the regions in which S-cells compete; by default all of the layer is one.
+      planes: The number of planes of each layer.
+      s_padding: The number of zeros on each side of the S-cells' input. An S-cell has a 5x5 window.
+      selectivity: The paper's r. An S-cell responds to inputs whose similarity to its feature is above r / (1 + r).
+      reinforcement: The paper's q, the learning rate.
+      column: The height and width of the regions in which S-cells compete. By default the whole layer is one region.
     """
 
     planes: int
@@ -43,11 +44,13 @@ class Stage:
 
 
 STAGES = (Stage(24, 2, 4.0, 1.0, 5), Stage(24, 1, 1.5, 16.0, 5), Stage(24, 0, 1.5, 16.0))
-INHIBITION = 0.5  # the paper's alpha, at which C-cells reach half of their range
+INHIBITION = 0.5  # the paper's alpha, the excess at which the response of C-cells is one half
 
 
 def nearness(window: Sequence[int]) -> np.ndarray:
-    """Fixed connections, of which the paper says that they decrease with the distance from the centre: by 0.9 a cell.
+    """Fixed connections that decrease with the distance from the centre by a factor of 0.9 per cell.
+
+    The paper says that they decrease, and does not give the rate.
 
     >>> nearness((1, 3))
     array([[0.9, 1. , 0.9]])
@@ -57,16 +60,16 @@ def nearness(window: Sequence[int]) -> np.ndarray:
 
 
 class SCells(nnx.Module):
-    """Cells that respond to a feature of the layer below, wherever it is, and are inhibited by all that is there.
+    """Cells that respond to a feature at any position, inhibited by the total activity in their window.
 
-    With e the weighted sum of what a cell sees, and v the root mean square of it (the V-cell), the response is
-    ``r max(0, (1 + e) / (1 + 2 r b v / (1 + r)) - 1)``.
+    With e the weighted sum of a cell's inputs, v their weighted root mean square (the V-cell's output), and b the
+    inhibitory connection, the response is ``r max(0, (1 + e) / (1 + 2 r b v / (1 + r)) - 1)``.
 
     Args:
-      in_features: planes below.
-      stage: the number of planes and the constants.
-      dtype: the type to compute in.
-      rngs: draws the excitatory connections, small and positive; the inhibitory ones start at zero.
+      in_features: The number of input planes.
+      stage: The number of planes and the constants.
+      dtype: The type to compute in.
+      rngs: Draws the excitatory connections, which are small and positive. The inhibitory connections start at zero.
     """
 
     def __init__(self, in_features: int, stage: Stage, *, dtype: DTypeLike | None = None, rngs: nnx.Rngs) -> None:
@@ -80,19 +83,19 @@ class SCells(nnx.Module):
         self.inhibition = nnx.Param(jnp.zeros(stage.planes))
 
     def fixed(self, in_features: int) -> np.ndarray:
-        """The connections to the V-cell, (5, 5, in_features), which sum to 1."""
+        """The fixed connections of the V-cell, of shape (5, 5, in_features), which sum to 1."""
         weights = np.repeat(nearness(self.kernel_size)[..., None], in_features, axis=-1)
         return weights / weights.sum()
 
     def inhibitory(self, inputs: Shaped[AnyArray, "batch h w planes"]) -> Shaped[Array, "batch h2 w2 1"]:
-        """The V-cells: the root mean square of what S-cells of all planes see at a position."""
+        """The V-cells' outputs: at each position, the weighted root mean square of the S-cells' inputs."""
         kernel = jnp.asarray(self.fixed(inputs.shape[-1])[..., None], inputs.dtype)
         squares = ops.conv(jnp.square(inputs), kernel, padding=self.padding)
-        dark = squares <= 0  # where the root has no derivative
-        return jnp.where(dark, 0, jnp.sqrt(jnp.where(dark, 1, squares)))
+        silent = squares <= 0  # the square root has no derivative at 0
+        return jnp.where(silent, 0, jnp.sqrt(jnp.where(silent, 1, squares)))
 
     def __call__(self, inputs: Shaped[AnyArray, "batch h w planes"]) -> Shaped[Array, "batch h2 w2 planes2"]:
-        """Responses to (batch, height, width, in_features)."""
+        """Maps (batch, height, width, in_features) to responses of shape (batch, height2, width2, planes)."""
         inputs, kernel, inhibition = promote_dtype((inputs, self.kernel[...], self.inhibition[...]), dtype=self.dtype)
         r = self.stage.selectivity
         excited = ops.conv(inputs, kernel, padding=self.padding)
@@ -101,12 +104,12 @@ class SCells(nnx.Module):
 
 
 class CCells(nnx.Module):
-    """Cells that respond if any S-cell of their plane does in a region, and less if all planes do.
+    """Cells that respond if any S-cell of their plane responds within a window, and less if all planes respond.
 
     Args:
-      window: the size of the region.
-      strides: the distance between the regions of neighbours.
-      padding: zeros around the S-cells.
+      window: The height and width of the window.
+      strides: The distance between neighbouring windows, the same in both directions.
+      padding: The padding of the S-cells' outputs.
     """
 
     def __init__(self, window: Sequence[int], *, strides: int = 1, padding: Any = "VALID") -> None:
@@ -115,7 +118,7 @@ class CCells(nnx.Module):
         self.padding = padding
 
     def __call__(self, inputs: Shaped[AnyArray, "batch h w planes"]) -> Shaped[Array, "batch h2 w2 planes"]:
-        """Responses between 0 and 1 to those of S-cells."""
+        """Maps the responses of S-cells to responses between 0 and 1."""
         window = jnp.asarray(nearness(self.window_shape)[..., None, None], inputs.dtype)
         kernel = jnp.broadcast_to(window, (*self.window_shape, inputs.shape[-1], 1))
         sums = ops.depthwise_conv(inputs, kernel, strides=self.strides, padding=self.padding)
@@ -130,11 +133,12 @@ class CCells(nnx.Module):
 def neocognitron(
     *, num_classes: int, input_shape: tuple[int, ...], width: float, dtype: DTypeLike | None, rngs: nnx.Rngs
 ) -> nn.Sequence:
-    """Three stages of S- and C-cells in 24 planes each, for 16x16: 16, 10, 8, 6, 2 and 1 cells across.
+    """Three stages of S-cells and C-cells in 24 planes each.
 
-    The planes of the last stage are the outputs; which of them responds to what is for the network to find. The paper
-    gives the numbers of cells and not where those of C1 and C2 lie; here they are two cells apart, and the outermost
-    ones look over the edge. The last layer's C-cells see all of their plane, whatever the size of the input.
+    For 16x16 images the layers are 16, 10, 8, 6, 2 and 1 cells wide. The planes of the last stage are the outputs.
+    Learning is unsupervised, so it is not known in advance which output responds to which class. The paper gives the
+    sizes of the layers C1 and C2 but not the positions of their cells. Here they are two cells apart, and the outermost
+    windows extend beyond the edge. The window of the last layer's C-cells is the whole plane, for any input size.
     """
     layers: dict[str, Any] = {}
     channels = input_shape[-1]
@@ -154,17 +158,18 @@ def neocognitron(
 def representatives(
     responses: Shaped[AnyArray, "h w planes"], column: int | None
 ) -> tuple[Shaped[Array, "planes 2"], Shaped[Array, "planes"]]:
-    """The S-cells that learn from one image: at most one of a plane, and none that a neighbour outdoes.
+    """The S-cells that learn from one image, at most one for each plane.
 
-    In each column, a region of all planes, the cell with the largest response is a candidate; of the candidates in a
-    plane, the one with the largest response represents it.
+    A column is a square region across all planes; there is one at every position. In each column the cell with the
+    largest response is a candidate. Of the candidates in a plane, the one with the largest response represents it.
 
     Args:
-      responses: (height, width, planes) of S-cells to one image.
-      column: the size of the regions, of which there is one at every position; None for the whole.
+      responses: The responses of S-cells to one image, of shape (height, width, planes).
+      column: The height and width of the columns. None makes the whole layer one column.
 
     Returns:
-      The row and column in each plane, and whether the plane has a representative at all.
+      The row and column of each plane's representative, of shape (planes, 2), and whether the plane has one, of shape
+      (planes,).
 
     >>> responses = jnp.zeros((2, 2, 3)).at[0, 1, 0].set(1.0).at[1, 1, 2].set(2.0)
     >>> positions, found = representatives(responses, None)
@@ -175,21 +180,22 @@ def representatives(
     window = (min(column or height, height), min(column or width, width))
     largest = ops.max_pool(responses.max(axis=-1, keepdims=True), window, strides=1)
     around = tuple((size - 1, size - 1) for size in window)
-    least = -ops.max_pool(-largest, window, strides=1, padding=around)  # the easiest column that a cell is in
+    # For each position, the smallest of the maxima of the columns that contain it.
+    least = -ops.max_pool(-largest, window, strides=1, padding=around)
     candidates = jnp.where((responses > 0) & (responses >= least), responses, 0).reshape(height * width, -1)
     flat = candidates.argmax(axis=0)
     return jnp.stack([flat // width, flat % width], axis=-1), candidates.max(axis=0) > 0
 
 
 def reinforced(layer: SCells, below: Shaped[AnyArray, "h w planes"]) -> tuple[Array, Array]:
-    """The connections of a layer after one image: representatives grow towards what they saw, and take planes along.
+    """The connections of a layer after learning from one image.
 
-    Excitatory connections grow by ``q c u`` and inhibitory ones by ``q v / 2``, where u is what the representative saw,
-    c the fixed connections of its V-cell, and v that cell's response.
+    The excitatory connections of each plane grow by ``q c u`` and its inhibitory connection by ``q v / 2``. Here u is
+    the input of the plane's representative, c the fixed connections of its V-cell, and v the V-cell's output.
 
     Args:
-      layer: S-cells.
-      below: (height, width, in_features), the layer below.
+      layer: The layer of S-cells.
+      below: The layer's input, of shape (height, width, in_features).
 
     Returns:
       The new kernel and the new inhibitory connections.
@@ -211,18 +217,19 @@ def reinforced(layer: SCells, below: Shaped[AnyArray, "h w planes"]) -> tuple[Ar
 
 
 def self_organize(model: nn.Sequence, images: Shaped[AnyArray, "images h w channels"]) -> nn.Sequence:
-    """Learns without a teacher: shows the images one after the other, all of them to each stage in turn.
+    """Trains a neocognitron without labels: each stage in turn, from the input up, learns from all images.
 
-    The paper reinforces all stages at once, whose higher ones then spend planes on features that the lower ones give up
-    again; one after the other, from below, is what Fukushima did later ("Neocognitron: a hierarchical neural network
+    The paper of 1980 trains all stages at once. The higher stages then spend planes on features that the lower stages
+    do not keep. Training stage by stage is what Fukushima did later ("Neocognitron: a hierarchical neural network
     capable of visual pattern recognition", Neural Networks 1, 1988).
 
     Args:
-      model: a neocognitron; it stays as it is.
-      images: in the order in which they are shown, with ink positive and background zero.
+      model: A neocognitron. It is not changed.
+      images: Images of shape (images, height, width, channels), in the order in which they are shown. Ink is positive
+        and background is zero.
 
     Returns:
-      The network with its new connections.
+      A copy of the network with the learned connections.
 
     >>> from cnn_jax import models
     >>> model = models.create("neocognitron", width=0.2, rngs=nnx.Rngs(0))
@@ -243,7 +250,7 @@ def self_organize(model: nn.Sequence, images: Shaped[AnyArray, "images h w chann
 
 
 def _learned(layer: SCells, below: Array) -> SCells:
-    """A layer after it has seen the layer below for all images, one after the other."""
+    """A copy of a layer that has learned from its inputs, of shape (images, height, width, channels), in order."""
     graph, params = nnx.split(layer)
 
     def show(params: Any, image: Array) -> tuple[Any, None]:

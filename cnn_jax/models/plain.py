@@ -1,4 +1,4 @@
-"""The plain kind of network, of which AlexNet, ZFNet and VGG are tables: convolutions with pools, then FC6 to FC8."""
+"""The builder of AlexNet, ZFNet and VGG, which are tables of convolutions and pools followed by FC6 to FC8."""
 
 import dataclasses
 import math
@@ -15,20 +15,20 @@ from cnn_jax import geometry, nn
 from cnn_jax.models.variant import scaled
 from cnn_jax.ops.arguments import Number
 
-BiasInit = Callable[[str, int], Initializer]  # from the name of a layer and its fan-in
+BiasInit = Callable[[str, int], Initializer]  # from a layer's name and fan-in to the initialiser of its biases
 
 
 @dataclasses.dataclass(frozen=True)
 class ConvRow:
-    """A convolution in a table of layers; a rectifier follows it.
+    """A convolution, followed by a ReLU, in a table of layers.
 
     Attributes:
-      channels: the number of output channels, before scaling.
-      window: the size of the window, in both directions.
-      strides: in both directions.
-      padding: zeros on every side.
-      groups: of channels that do not see each other.
-      then: what follows the rectifier, in order: ``norm``, ``pool``, both or nothing.
+      channels: The number of output channels, before scaling.
+      window: The height and width of the window.
+      strides: The stride in both directions.
+      padding: The number of zeros on every side.
+      groups: The number of feature groups.
+      then: The layers after the ReLU, in order: ``norm``, ``pool``, both separated by a blank, or none.
     """
 
     channels: int
@@ -40,7 +40,7 @@ class ConvRow:
 
 
 overlapping_pool = partial(nn.MaxPool, (3, 3), strides=2)
-"""AlexNet's."""
+"""AlexNet's pool, whose windows overlap."""
 
 
 def zero_bias(name: str, fan_in: int) -> Initializer:
@@ -65,27 +65,29 @@ def plain_network(
     kernel_init: Initializer,
     bias_init: BiasInit = zero_bias,
 ) -> nn.Sequence:
-    """Builds the network of a table. What is not in the table is an option of the network, by keyword.
+    """Builds the network of a table.
 
-    A layer ``conv1_2`` is followed by ``conv1_2_relu``, and the norm and pool after it are ``norm1`` and ``pool1``;
-    ``fc6`` and ``fc7`` by ``fc6_relu`` and ``fc7_relu``.
+    The keywords from ``pool`` on are the options of such a network. A layer ``conv1_2`` is followed by
+    ``conv1_2_relu``, and the normalisation and pool after it are ``norm1`` and ``pool1``. ``fc6`` and ``fc7`` are
+    followed by ``fc6_relu`` and ``fc7_relu``.
 
     Args:
-      table: the convolutions by name.
-      num_classes: the number of outputs, of ``fc8``.
-      input_shape: (height, width, channels).
-      width: scales all channels and the 4,096 units of FC6 and FC7.
-      dtype: the type to compute in.
-      rngs: draws the parameters.
-      pool: makes what ``pool`` stands for in the table.
-      norm: makes what ``norm`` stands for; by default AlexNet's, over 5 channels.
-      batch_norm: whether to normalise between a convolution and its rectifier.
-      adaptive_pool: the sizes to which an average pool brings the last maps, as torchvision does, so that the
-        parameters' shapes do not depend on the input's; by default there is none.
-      dropout_rate: the probability of dropping a unit of FC6 and FC7.
-      dropout_first: whether to drop the inputs of these layers and not their outputs.
-      kernel_init: draws all kernels.
-      bias_init: gives the initialiser of a layer's biases.
+      table: The convolutions by name.
+      num_classes: The number of outputs of ``fc8``.
+      input_shape: The shape of one input, (height, width, channels).
+      width: Multiplies all numbers of channels and the 4,096 units of FC6 and FC7.
+      dtype: The type to compute in.
+      rngs: Draws the parameters.
+      pool: Creates the layer for ``pool`` in the table.
+      norm: Creates the layer for ``norm`` in the table. The default is AlexNet's local response normalisation over 5
+        channels.
+      batch_norm: Whether there is batch normalisation between each convolution and its ReLU.
+      adaptive_pool: The output size, (height, width), of an adaptive average pool after the convolutions. With it the
+        shapes of the parameters do not depend on the input size, as in torchvision. By default there is no such pool.
+      dropout_rate: The probability of dropping a unit of FC6 and FC7.
+      dropout_first: Whether dropout is applied to the inputs of FC6 and FC7 instead of their outputs.
+      kernel_init: The initialiser of all kernels.
+      bias_init: Returns the initialiser of a layer's biases, given the layer's name and fan-in.
     """
     multiple = max(row.groups for row in table.values())
     layers: dict[str, Any] = {}

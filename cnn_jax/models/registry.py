@@ -1,4 +1,4 @@
-"""The names of the networks, and the one function that builds any of them."""
+"""The names of the networks, and the function that creates a network by name."""
 
 import math
 import operator
@@ -31,7 +31,7 @@ from cnn_jax.models.variant import Variant, checked_classes
 from cnn_jax.ops.arguments import FLOATS
 from cnn_jax.runtime.objects import is_reference, load_object
 
-# What torchvision and timm call networks that are here.
+# From torchvision's and timm's names to the names of the same networks here.
 NAMES_ELSEWHERE = {
     f"vgg{depth}{bn}": f"vgg_{net}{bn}"
     for depth, net in ((11, "a"), (13, "b"), (16, "d"), (19, "e"))
@@ -55,7 +55,7 @@ _VARIANTS: dict[str, Variant] = {name: entry for family in _FAMILIES for name, e
 
 
 def available() -> tuple[str, ...]:
-    """The names that :func:`create` knows, sorted.
+    """The names of all networks, sorted.
 
     >>> "lenet_5_modern" in available()
     True
@@ -64,14 +64,14 @@ def available() -> tuple[str, ...]:
 
 
 def variant(name: str) -> Variant:
-    """How a network is built, for which inputs and how many classes it was published, and its options.
+    """The registry entry of a network: its builder, published input shape, number of classes, and options.
 
     Args:
       name: one of :func:`available`, or a reference to a :class:`Variant` of your own: ``'path/to/file.py:NAME'`` or
         ``'package.module:NAME'``.
 
     Raises:
-      UsageError: an unknown name.
+      UsageError: The name is unknown.
 
     >>> variant("lenet_5_modern").input_shape
     (32, 32, 1)
@@ -83,8 +83,8 @@ def variant(name: str) -> Variant:
         return found
     if name not in _VARIANTS:
         known = NAMES_ELSEWHERE.get(name)
-        mend = f"here it is {known!r}" if known else nearest(str(name), available())
-        raise UsageError(f"model.name={name!r} is unknown; {mend}")
+        fix = f"its name here is {known!r}" if known else nearest(str(name), available())
+        raise UsageError(f"model.name={name!r} is unknown; {fix}")
     return _VARIANTS[name]
 
 
@@ -98,26 +98,27 @@ def create(
     rngs: nnx.Rngs | None = None,
     **options: Any,
 ) -> nn.Sequence:
-    """Builds a network by name.
+    """Creates a network by name.
 
     Args:
-      name: one of :func:`available`.
-      num_classes: the number of outputs; by default the paper's (1,000 for ImageNet, 10 for digits).
-      input_shape: (height, width, channels) of one input; by default the paper's.
-      width: multiplies the number of channels of every hidden layer, and rounds it to at least 1.
-      dtype: the type that layers compute in; by default what the input and the parameters, which are float32, promote
-        to. Parameters are float32 either way.
-      rngs: draws the initial parameters; by default ``nnx.Rngs(0)``, the same ones each time.
-      **options: those of the network, by keyword: ``variant(name).options()``.
+      name: One of :func:`available`.
+      num_classes: The number of outputs. The default is the paper's (1,000 for ImageNet, 10 for digits).
+      input_shape: The shape of one input, (height, width, channels). The default is the paper's.
+      width: Multiplies the number of channels of every hidden layer. The result is rounded, and at least 1.
+      dtype: The type that layers compute in. By default it is the promoted type of the input and the parameters.
+        Parameters are always float32.
+      rngs: Draws the initial parameters. The default ``nnx.Rngs(0)`` gives the same parameters each time.
+      **options: The options of the network; ``variant(name).options()`` lists them.
 
     Returns:
-      A module called as ``model(x, train=None, rngs=None, return_activations=False)``, x (batch, *input_shape). The
-      largest of its outputs is the class. It remembers its ``input_shape``. It evaluates, as after ``model.eval()``,
+      A module that is called as ``model(x, train=None, rngs=None, return_activations=False)``, with x of shape
+      (batch, *input_shape). It returns logits of shape (batch, num_classes); the largest is the predicted class. The
+      attribute ``input_shape`` holds the input shape. The module is in evaluation mode, as after ``model.eval()``,
       unless it is called with ``train=True`` or after ``model.train()``.
 
     Raises:
-      UsageError: an unknown name or option, fewer than one class, an input too small for a layer (which one, and the
-        sizes), or one with its channels first; a width, type or rngs that is none.
+      UsageError: The name or an option is unknown, there is fewer than one class, the input is too small for a layer or
+        has its channels first, or ``width``, ``dtype`` or ``rngs`` is not valid.
 
     >>> import jax
     >>> create("lenet_5_modern", input_shape=(12, 12, 1), rngs=nnx.Rngs(0))
@@ -127,7 +128,7 @@ def create(
     chosen = variant(name)
     unknown = next((option for option in options if option not in chosen.options()), None)
     if unknown is not None:
-        known = nearest(unknown, chosen.options()) if chosen.options() else "it has none"
+        known = nearest(unknown, chosen.options()) if chosen.options() else "it has no options"
         raise UsageError(f"{name} has no option {unknown!r}; {known}")
     num_classes = checked_classes(chosen.num_classes if num_classes is None else num_classes)
     if not (isinstance(width, Real) and 0 < width < math.inf):
@@ -135,7 +136,7 @@ def create(
     shape = chosen.input_shape if input_shape is None else _checked_shape(input_shape)
     _check_dtype(dtype)
     if rngs is not None and not isinstance(rngs, nnx.Rngs):
-        raise UsageError(f"rngs={rngs!r} must be made by nnx.Rngs, of a seed or a key: rngs=nnx.Rngs(0)")
+        raise UsageError(f"rngs={rngs!r} must be an nnx.Rngs, created from a seed or a key: rngs=nnx.Rngs(0)")
     try:
         model = chosen.builder(
             num_classes=num_classes,
@@ -159,7 +160,7 @@ def _check_dtype(dtype: DTypeLike | None) -> None:
     except TypeError:
         known = False
     if not known:
-        raise UsageError(f"dtype={dtype!r} must be one of {', '.join(FLOATS)}, or None for that of the input")
+        raise UsageError(f"dtype={dtype!r} must be one of {', '.join(FLOATS)}, or None for the type of the input")
 
 
 def _checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:

@@ -1,12 +1,13 @@
-"""ResNets: sums of a few layers and a shortcut around them, 18 to 152 layers deep, or 20 to 110 for CIFAR.
+"""ResNets for ImageNet, with 18 to 152 layers, and for CIFAR, with 20 to 110 layers.
 
-He, Zhang, Ren & Sun, "Deep residual learning for image recognition", CVPR 2016; with pre-activation, by the same,
+He, Zhang, Ren & Sun, "Deep residual learning for image recognition", CVPR 2016. Pre-activation is by the same authors,
 "Identity mappings in deep residual networks", ECCV 2016.
 
-Layers have torchvision's names: ``conv1``, ``bn1``, ``relu``, ``maxpool``; then block ``b`` (from 0) of stage ``s``
-(from 1) is ``layer{s}_{b}``, whose activations are ``layer1_0/branch/conv1``, ``layer1_0/branch/bn1``, ...,
-``layer2_0/shortcut/conv``, ``layer2_0/shortcut/bn``, and the sum ``layer1_0/add``; the activation after the sum is
-``layer1_0_relu``; at the end ``avgpool`` and ``fc``. The paper's conv2_x to conv5_x are ``layer1`` to ``layer4``.
+Layers have torchvision's names. The first are ``conv1``, ``bn1``, ``relu`` and ``maxpool``, the last ``avgpool`` and
+``fc``. Block ``b`` (from 0) of stage ``s`` (from 1) is ``layer{s}_{b}``. Its activations are
+``layer1_0/branch/conv1``, ``layer1_0/branch/bn1``, ..., ``layer2_0/shortcut/conv``, ``layer2_0/shortcut/bn``, and the
+sum ``layer1_0/add``. The ReLU after the sum is ``layer1_0_relu``. The paper's conv2_x to conv5_x are ``layer1`` to
+``layer4``.
 """
 
 import dataclasses
@@ -30,12 +31,14 @@ Layers = dict[str, Callable[..., Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Depth:
-    """One column of the paper's table.
+    """One column of the paper's table of architectures.
 
     Attributes:
-      blocks: How many of them in each stage; each stage after the first halves the maps and doubles the channels.
-      bottleneck: Blocks of a 1x1, a 3x3 and a 1x1 convolution with 4 times the channels, instead of two 3x3.
-      cifar: Start with 16 channels at full size, instead of 64 at a quarter.
+      blocks: The number of blocks in each stage. Each stage after the first halves the height and width and doubles the
+        channels.
+      bottleneck: Whether blocks have a 1x1, a 3x3 and a 1x1 convolution, the last with 4 times the channels, instead of
+        two 3x3 convolutions.
+      cifar: Whether the first stage has 16 channels at full resolution, instead of 64 at a quarter.
     """
 
     blocks: tuple[int, ...]
@@ -58,31 +61,35 @@ def resnet(
 ) -> nn.Sequence:
     """A residual network.
 
-    Convolutions are drawn from normal distributions of variance 2 / fan-out, as in the authors' code (He et al.,
-    "Delving deep into rectifiers", 2015), the output layer as PyTorch does.
+    Kernels of convolutions are drawn from normal distributions of variance 2 / fan-out, as in the authors' code (He et
+    al., "Delving deep into rectifiers", 2015). The output layer is initialised like PyTorch's linear layers.
 
     Args:
-      depth: The stages and their blocks.
-      num_classes: Outputs.
-      input_shape: (height, width, channels).
+      depth: The number of blocks in each stage and their kind.
+      num_classes: The number of outputs.
+      input_shape: The shape of one input, (height, width, channels).
       width: Multiplies all numbers of channels.
-      dtype: What to compute in.
+      dtype: The type to compute in.
       rngs: Draws the parameters.
-      stride: Where a bottleneck halves the map: in its first 1x1 convolution (``'v1'``, the paper), or in its 3x3
-        (``'v1.5'``, torchvision). Blocks of two 3x3 convolutions are the same in both.
-      shortcut: Where channels increase: ``'projection'``, a 1x1 convolution, or ``'identity'`` with zeros for the new
-        channels; or ``'B'`` and ``'A'``, which are the paper's names for the two.
-      preactivation: Normalise and activate before each convolution, so that nothing stands in the way of the identity.
-      zero_init_residual: Start the scale of each block's last normalisation at 0, so that each block starts as its
-        shortcut (Goyal et al., "Accurate, large minibatch SGD", 2017).
+      stride: The convolution of a bottleneck block that has stride 2: the first 1x1 convolution (``'v1'``, the paper),
+        or the 3x3 convolution (``'v1.5'``, torchvision). Blocks of two 3x3 convolutions are the same in both.
+      shortcut: The shortcut where the shape changes: ``'projection'``, a 1x1 convolution, or ``'identity'`` with zeros
+        for the new channels. ``'B'`` and ``'A'`` are the paper's names for the two.
+      preactivation: Whether normalisation and ReLU come before each convolution, so that shortcuts are identities.
+      zero_init_residual: Whether the scale of each block's last normalisation starts at 0, so that each block starts as
+        its shortcut (Goyal et al., "Accurate, large minibatch SGD", 2017).
 
     Raises:
-      UsageError: An unknown option, or zero_init_residual with preactivation, whose blocks end in a convolution.
+      UsageError: An option is unknown, or ``zero_init_residual`` is combined with ``preactivation``, whose blocks end
+        in a convolution.
     """
     check_option("resnet", "stride", stride, ("v1", "v1.5"))
     check_option("resnet", "shortcut", shortcut, ("projection", "identity", "A", "B"))
     if zero_init_residual and preactivation:
-        raise UsageError("resnet: zero_init_residual=True has no normalisation to start at 0 with preactivation=True")
+        raise UsageError(
+            "resnet: zero_init_residual=True needs blocks that end in a normalisation, but with preactivation=True "
+            "they end in a convolution; set only one of the two"
+        )
     norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
     conv = partial(_conv, dtype=dtype, rngs=rngs)
     base = 16 if depth.cifar else 64
@@ -110,8 +117,8 @@ def resnet(
                 around = {"conv": conv(channels, features, 1, step)} | ({} if preactivation else {"bn": norm(features)})
             name = f"layer{stage + 1}_{index}"
             if preactivation:
-                # The paper's appendix: the first block finds its input activated, the first of later stages lets the
-                # shortcut share its first activation.
+                # The paper's appendix: the input of the first block is activated already; in the first block of later
+                # stages the shortcut shares the first activation.
                 first = "activated" if not (stage or index) else "inside" if index else "shared"
                 layers |= _preactivated(name, windows, around, first, conv=conv, norm=norm)
             else:
@@ -125,7 +132,7 @@ def resnet(
 
 
 class Window(NamedTuple):
-    """A convolution of a block."""
+    """A convolution of a block: input channels, output channels, window size and stride."""
 
     channels: int
     features: int
@@ -151,7 +158,7 @@ def _postactivated(
     norm: Callable[..., nn.BatchNorm],
     last_norm: Callable[..., nn.BatchNorm],
 ) -> Layers:
-    """The block of the first paper: convolution, normalisation, activation; the last activation after the sum."""
+    """The block of the first paper: convolution, normalisation, ReLU. The last ReLU comes after the sum."""
     branch: Layers = {}
     for place, window in enumerate(windows, start=1):
         branch[f"conv{place}"] = conv(*window)
@@ -171,10 +178,10 @@ def _preactivated(
     conv: Callable[..., nn.Conv],
     norm: Callable[..., nn.BatchNorm],
 ) -> Layers:
-    """The block of the second paper: normalisation, activation, convolution.
+    """The block of the second paper: normalisation, ReLU, convolution.
 
-    ``first`` says where the first normalisation and activation are: ``'inside'`` the branch, before the block and so
-    ``'shared'`` with the shortcut, or nowhere, because the input is ``'activated'``.
+    ``first`` is the position of the first normalisation and ReLU: ``'inside'`` the branch, ``'shared'`` with the
+    shortcut (before the block), or ``'activated'`` if the input is activated already and the block has none.
     """
     before: Layers = {}
     branch: Layers = {}
@@ -188,11 +195,11 @@ def _preactivated(
 
 
 class PaddedIdentity(nnx.Module):
-    """The shortcut without parameters: every ``strides``-th position, and zeros for the channels that are new.
+    """The shortcut without parameters: subsampling by the strides, and zeros for the additional channels.
 
     Args:
-      features: The number of channels that it makes.
-      strides: One int per spatial axis.
+      features: The number of output channels.
+      strides: The strides, one int for each spatial axis.
 
     >>> PaddedIdentity(32, strides=(2, 2))(jnp.ones((8, 32, 32, 16))).shape
     (8, 16, 16, 32)

@@ -1,4 +1,4 @@
-"""A small network for small pictures, for whoever has a few CPU cores and some minutes."""
+"""A small network for small images, which trains in minutes on a few CPU cores."""
 
 import math
 from collections.abc import Callable
@@ -23,16 +23,17 @@ def small_cnn(
     rngs: nnx.Rngs,
     dropout_rate: Number = 0.3,
 ) -> nn.Sequence:
-    """Three 3x3 convolutions with batch normalisation, two pools, one hidden layer: 458,730 parameters for 28x28.
+    """Three 3x3 convolutions with batch normalisation, two max pools and one hidden layer.
 
-    The pools follow the convolutions at once, so that normalisation and rectifier see a quarter of the positions; with
-    a positive scale the rectifier of a maximum is the maximum of the rectified.
+    It has 458,730 parameters for 28x28 inputs. The pools come directly after the convolutions, so normalisation and
+    ReLU are computed for only a quarter of the positions. With a positive scale both preserve the order of values, so
+    pooling before or after them selects the same maxima.
 
     Args:
-      num_classes: Outputs.
-      input_shape: (height, width, channels).
-      width: Multiplies the channels and the hidden units.
-      dtype: What to compute in.
+      num_classes: The number of outputs.
+      input_shape: The shape of one input, (height, width, channels).
+      width: Multiplies the number of channels and hidden units.
+      dtype: The type to compute in.
       rngs: Draws the parameters.
       dropout_rate: The probability of dropping a hidden unit.
     """

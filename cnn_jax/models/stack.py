@@ -1,4 +1,4 @@
-"""A small network of which the windows are the question: one large kernel, or several small ones that see as far."""
+"""A small network for comparing one large kernel with several small ones of the same receptive field."""
 
 import math
 from collections.abc import Sequence
@@ -25,20 +25,29 @@ def conv_stack(
     channels: int = 16,
     blocks: int = 2,
 ) -> nn.Sequence:
-    """Blocks of convolutions without padding, each followed by a 2x2 max-pool, and one full connection.
+    """Blocks of convolutions without padding, each followed by a 2x2 max pool, and one linear layer.
 
-    Stacks of the same receptive field make maps of the same size, so that nothing else differs between one 7x7 kernel
-    of 49 weights a pair of channels and three 3x3 kernels of 27 (Simonyan & Zisserman, "Very deep convolutional
-    networks for large-scale image recognition", 2015, section 2.3).
+    Stacks of convolutions with the same receptive field have outputs of the same size. So a 7x7 kernel, with 49 weights
+    for each pair of channels, and three 3x3 kernels, with 27, differ in nothing else (Simonyan & Zisserman, "Very deep
+    convolutional networks for large-scale image recognition", 2015, section 2.3).
 
-    Options:
-      kernel_sizes: the windows of a block's convolutions, a rectifier after each.
-      channels: of each convolution, before scaling.
-      blocks: the number of blocks.
+    Args:
+      num_classes: The number of outputs.
+      input_shape: The shape of one input, (height, width, channels).
+      width: Multiplies the number of channels.
+      dtype: The type to compute in.
+      rngs: Draws the parameters.
+      kernel_sizes: The window sizes of a block's convolutions. Each convolution is followed by a ReLU.
+      channels: The number of channels of each convolution, before scaling.
+      blocks: The number of blocks.
+
+    Raises:
+      UsageError: ``kernel_sizes`` is empty or has a size below 1, or ``blocks`` is below 1.
     """
     if not kernel_sizes or min(kernel_sizes) < 1 or blocks < 1:
         raise UsageError(
-            f"kernel_sizes={tuple(kernel_sizes)}, blocks={blocks}: both must name at least one, and sizes be at least 1"
+            f"kernel_sizes={tuple(kernel_sizes)}, blocks={blocks}: give at least one kernel size of at least 1, and at "
+            f"least one block"
         )
     layers: dict[str, Any] = {}
     before, features = input_shape[-1], scaled(channels, width)

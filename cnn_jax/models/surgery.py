@@ -1,4 +1,4 @@
-"""Changing networks that there are: another output layer, frozen layers, full connections turned into convolutions."""
+"""Changes to existing networks: a new output layer, frozen parameters, linear layers converted to convolutions."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -19,18 +19,21 @@ from cnn_jax.ops.arguments import per_axis
 def replace_head(
     model: nn.Sequence, num_classes: int, *, rngs: nnx.Rngs | None = None, kernel_init: Initializer | None = None
 ) -> nn.Sequence:
-    """A copy of a network with a new output layer, for other classes; all else keeps its parameters.
+    """A copy of a network with a new output layer, for other classes. All other layers keep their parameters.
 
-    Heads on the side, such as GoogLeNet's, get new output layers, too.
+    Auxiliary classifiers, such as GoogLeNet's, get new output layers, too.
 
     Args:
-      model: its last layer with a kernel is replaced, or the fixed codes of LeNet-5.
-      num_classes: the number of outputs.
-      rngs: draws the parameters of the new layer; by default ``nnx.Rngs(0)``.
-      kernel_init: draws the kernel; by default ``lecun_normal``. Biases are zero.
+      model: The network. Its last linear or convolutional layer is replaced, or the fixed class codes of LeNet-5.
+      num_classes: The number of outputs.
+      rngs: Draws the parameters of the new layer. The default is ``nnx.Rngs(0)``.
+      kernel_init: The initialiser of the kernel. The default is ``lecun_normal``. Biases are zero.
+
+    Returns:
+      The new network; the other one is not changed.
 
     Raises:
-      UsageError: fewer than one class, or a network without such a layer.
+      UsageError: There is fewer than one class, or the network has no such layer.
 
     >>> from cnn_jax import models
     >>> model = models.create("lenet_5_modern", rngs=nnx.Rngs(0))
@@ -48,7 +51,7 @@ def replace_head(
 
 
 def _for_classes(old: Any, num_classes: int, kernel_init: Initializer, rngs: nnx.Rngs) -> nnx.Module:
-    """An output layer like another, for other classes."""
+    """A new output layer of the same kind, for ``num_classes`` classes."""
     if isinstance(old, nn.RBFOutput):
         return nn.RBFOutput(class_codes(num_classes, rngs))
     options: dict[str, Any] = {
@@ -63,10 +66,16 @@ def _for_classes(old: Any, num_classes: int, kernel_init: Initializer, rngs: nnx
 
 
 def output_layer(model: nn.Sequence) -> tuple[str, ...]:
-    """The path to the last layer that makes scores of features, from the network down.
+    """The path of the output layer: the last ``nn.Linear``, ``nn.Conv`` or ``nn.RBFOutput``.
+
+    Args:
+      model: The network.
+
+    Returns:
+      The names of the layers from the network down to the output layer.
 
     Raises:
-      UsageError: there is none.
+      UsageError: There is no such layer.
 
     >>> from cnn_jax import models
     >>> output_layer(models.create("lenet_5_modern", rngs=nnx.Rngs(0)))
@@ -85,10 +94,16 @@ def output_layer(model: nn.Sequence) -> tuple[str, ...]:
 
 
 def output_layers(model: nn.Sequence) -> list[tuple[str, ...]]:
-    """The path of :func:`output_layer`, and those of the heads on the side, such as GoogLeNet's.
+    """The paths of the output layer and of the output layers of auxiliary classifiers, such as GoogLeNet's.
+
+    Args:
+      model: The network.
+
+    Returns:
+      The path that :func:`output_layer` returns, then those in the auxiliary classifiers.
 
     Raises:
-      UsageError: there is none.
+      UsageError: There is no output layer.
 
     >>> from cnn_jax import models
     >>> output_layers(nnx.eval_shape(lambda: models.create("googlenet")))
@@ -104,17 +119,20 @@ def trainable(
 ) -> Callable[..., bool]:
     """The parameters to train, as a filter for ``nnx.split`` and ``nnx.state``; all others are frozen.
 
-    What the filter leaves out goes to the rest of the state: it is not differentiated, and optimisers know nothing of
-    it. (``optax.masked`` would leave gradients of the others in the updates.)
+    Frozen parameters belong to the rest of the state. They are not differentiated and have no optimiser state. (With
+    ``optax.masked`` their gradients would still be computed and would remain in the updates.)
 
     Args:
-      model: Has the parameters.
-      patterns: Of paths such as ``'fc8/kernel'``, which are trained; ``*`` stands for anything, and a name for all
-        below it: ``'fc8'``, ``'conv5_*'``, ``'*/bias'``. By default all.
-      freeze: Patterns of the paths of those among them which are frozen all the same; by default none.
+      model: The network.
+      patterns: Patterns for the paths of the parameters to train, such as ``'fc8/kernel'``. ``*`` matches anything, and
+        a name matches everything below it: ``'fc8'``, ``'conv5_*'``, ``'*/bias'``. By default all parameters.
+      freeze: Patterns for the paths of parameters that are frozen even if ``patterns`` matches them. By default none.
+
+    Returns:
+      A filter that is true for the parameters to train.
 
     Raises:
-      UsageError: A pattern that matches no parameter, or nothing would be trained.
+      UsageError: A pattern matches no parameter, or no parameter would be trained.
 
     >>> from cnn_jax import models
     >>> model = models.create("lenet_5_modern", rngs=nnx.Rngs(0))
@@ -136,27 +154,30 @@ def trainable(
         return matching(path, patterns) and not matching(path, freeze)
 
     if paths and not any(map(is_trained, paths)):
-        raise UsageError(f"freeze={freeze} leaves no parameter to train, of those that match {patterns}")
+        raise UsageError(
+            f"freeze={freeze} leaves no parameter to train of those that match {patterns}; freeze fewer parameters"
+        )
     return nnx.All(nnx.Param, lambda path, value: is_trained("/".join(map(str, path))))
 
 
 def convolutionalize(model: nn.Sequence, input_shape: Sequence[int] | None = None) -> nn.Sequence:
-    """A network with its full connections as convolutions, so that it slides over larger images in one pass.
+    """Converts linear layers to convolutions, so that the network can be applied to larger images in one pass.
 
-    On images of the size that it was made for, it gives the same outputs, (batch, 1, 1, classes). On larger images it
-    gives (batch, rows, columns, classes), as if the network had been applied to a window that moves by the product of
-    all strides. Where a network pads, the padding of inner windows is what the image has there and not zeros.
+    For images of the original size the outputs are the same, with shape (batch, 1, 1, classes). For larger images they
+    have the shape (batch, rows, columns, classes), as if the network were applied to windows that move by the product
+    of all strides. If the network pads, inner windows see the neighbouring pixels where the original sees zeros.
 
     Args:
-      model: its layers before the first full connection can be anything that slides.
-      input_shape: of the images that the model was made for, which global and adaptive pools get their windows from;
-        by default the model's own.
+      model: The network. The layers before the first linear layer must not depend on the position.
+      input_shape: The input shape that the model was created for, (height, width, channels). It determines the windows
+        of global and adaptive pools. The default is ``model.input_shape``.
 
     Returns:
-      A model that shares the parameters, with layers of the same names but ``flatten`` and heads on the side.
+      A model that shares the parameters. Its layers have the same names; ``flatten`` and auxiliary classifiers are
+      left out.
 
     Raises:
-      UsageError: a layer that depends on the position, or a missing ``input_shape``.
+      UsageError: A layer depends on the position, or ``input_shape`` is needed and missing.
 
     References:
       Sermanet et al., OverFeat: integrated recognition, localization and detection using convolutional networks, 2014.
@@ -179,16 +200,18 @@ def convolutionalize(model: nn.Sequence, input_shape: Sequence[int] | None = Non
             layers[name] = _as_convolution(layer, window)
             window = (1, 1)
         elif isinstance(layer, nn.Auxiliary):
-            continue  # for training on images of the size that it was made for
+            continue  # auxiliary classifiers are only for training, on images of the original size
         elif layer is ops.global_avg_pool or isinstance(layer, nn.AdaptiveAvgPool):
             if input_shape is None:
                 raise UsageError(
-                    f"convolutionalize: layer {name!r} pools whatever it is given; "
-                    f"say for which images the network was made by input_shape=(height, width, channels)"
+                    f"convolutionalize: layer {name!r} pools over the whole map; give the input shape that the network "
+                    f"was created for: input_shape=(height, width, channels)"
                 )
             layers |= _as_sliding_pool(name, layer, geometry.output_shape(layers, input_shape)[:-1])
         elif isinstance(layer, nn.TableConv) and layer.bias.ndim > 1:
-            raise UsageError(f"convolutionalize: layer {name!r} has a bias for every position, so it cannot slide")
+            raise UsageError(
+                f"convolutionalize: layer {name!r} has a bias for every position, so it fits only one input size"
+            )
         else:
             layers[name] = layer
     return nn.Sequence(layers)
@@ -196,11 +219,11 @@ def convolutionalize(model: nn.Sequence, input_shape: Sequence[int] | None = Non
 
 def _check_sequence(function: str, model: Any) -> None:
     if not isinstance(model, nn.Sequence):
-        raise UsageError(f"{function}: a {type(model).__name__} has no named layers; give a network of models.create")
+        raise UsageError(f"{function}: a {type(model).__name__} has no named layers; give a network from models.create")
 
 
 def _as_convolution(layer: nn.Linear, window: tuple[int, ...]) -> nn.Conv:
-    """The convolution that does to a map of the window's size what the layer does to the flattened map."""
+    """The convolution with the same parameters, whose window is the map that the linear layer takes flattened."""
     return nn.Conv(
         layer.in_features // (window[0] * window[1]),
         layer.out_features,
@@ -208,14 +231,14 @@ def _as_convolution(layer: nn.Linear, window: tuple[int, ...]) -> nn.Conv:
         padding="VALID",
         use_bias=layer.bias is not None,
         dtype=layer.dtype,
-        kernel_init=_given(layer.kernel),
-        bias_init=_given(layer.bias) if layer.bias is not None else zeros,
+        kernel_init=_initializer_from(layer.kernel),
+        bias_init=_initializer_from(layer.bias) if layer.bias is not None else zeros,
         rngs=nnx.Rngs(0),  # nothing is drawn
     )
 
 
-def _given(param: nnx.Variable) -> Initializer:
-    """An initialiser that draws nothing, but reshapes what there is."""
+def _initializer_from(param: nnx.Variable) -> Initializer:
+    """An initialiser that returns a parameter's value, reshaped."""
 
     def init(key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None) -> jax.Array:
         return param[...].reshape(shape)
@@ -228,7 +251,7 @@ def _as_sliding_pool(name: str, layer: Any, sizes: tuple[int, ...]) -> dict[str,
         return {name: nn.AvgPool(sizes, strides=1)}
     if per_axis("convolutionalize", "output_size", layer.output_size, len(sizes)) != sizes:
         raise UsageError(
-            f"convolutionalize: layer {name!r} brings maps of {sizes} to {layer.output_size}; only a network whose "
-            f"maps have that size already can slide"
+            f"convolutionalize: layer {name!r} pools maps of size {sizes} to {layer.output_size}; give an input_shape "
+            f"for which its input already has that size"
         )
     return {}

@@ -1,4 +1,4 @@
-"""What the files of families share: the entry of a network, its channels scaled by a width, its number of classes."""
+"""Shared parts of all network families: the registry entry, scaled numbers of channels, the number of classes."""
 
 import dataclasses
 import inspect
@@ -14,16 +14,17 @@ _COMMON = ("num_classes", "input_shape", "width", "dtype", "rngs")
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One network of a family.
+    """The registry entry of a network.
 
     Attributes:
-      builder: makes the network from the keywords ``num_classes``, ``input_shape``, ``width``, ``dtype`` and ``rngs``;
-        its further keywords are the options of the network. A row of a family's table is bound in front of them, by
-        ``functools.partial``.
-      input_shape: (height, width, channels), the published one.
-      num_classes: likewise.
-      data_init: for a network whose initialisation depends on the data: from training images, (images, height, width,
-        channels) as the network gets them, to the arrays that are not drawn at random, ``'whiten/kernel' -> array``.
+      builder: Creates the network from the keywords ``num_classes``, ``input_shape``, ``width``, ``dtype`` and
+        ``rngs``. Its other keywords are the options of the network. Positional arguments, such as a table of layers,
+        are bound with ``functools.partial``.
+      input_shape: The published input shape, (height, width, channels).
+      num_classes: The published number of classes.
+      data_init: Computes initial values from data, for a network that needs it. It gets training images of shape
+        (images, height, width, channels), preprocessed as for the network, and returns arrays by path, such as
+        ``{'whiten/kernel': array}``. By default all parameters are drawn at random.
     """
 
     builder: Callable[..., nn.Sequence]
@@ -32,7 +33,7 @@ class Variant:
     data_init: Callable[[Any], dict[str, Any]] | None = None
 
     def options(self) -> tuple[str, ...]:
-        """The keywords that this network takes besides those that all of them do.
+        """The names of the options: the builder's keywords that are not common to all networks.
 
         >>> def mlp(*, num_classes, input_shape, width, dtype, rngs, hidden_sizes=(300, 100)): ...
         >>> Variant(mlp, (28, 28, 1), 10).options()
@@ -42,7 +43,7 @@ class Variant:
 
 
 def scaled(channels: int, width: float, *, multiple_of: int = 1) -> int:
-    """A published number of channels times the width, rounded to a multiple, and never to nothing.
+    """Multiplies a number of channels by the width and rounds it to a multiple, to at least one multiple.
 
     >>> scaled(96, 0.5), scaled(256, 0.1), scaled(256, 0.1, multiple_of=4), scaled(6, 0.01, multiple_of=2)
     (48, 26, 24, 2)
@@ -51,7 +52,13 @@ def scaled(channels: int, width: float, *, multiple_of: int = 1) -> int:
 
 
 def checked_classes(num_classes: Any) -> int:
-    """A number of classes, or a ``UsageError`` unless it is a whole number and at least 1.
+    """Returns a valid number of classes as an int.
+
+    Args:
+      num_classes: The number of classes.
+
+    Raises:
+      UsageError: It is not a whole number of at least 1.
 
     >>> checked_classes(10)
     10

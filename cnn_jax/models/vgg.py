@@ -1,7 +1,7 @@
-"""VGG's networks A to E: nothing but windows of 3x3, padding that keeps sizes, and pools that halve them.
+"""VGG's networks A to E: 3x3 convolutions (1x1 in parts of C) that keep the size, and max pools that halve it.
 
 Simonyan & Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015, table 1. The
-``_bn`` ones normalise after each convolution, as torchvision's do; they are younger than the paper.
+networks ``*_bn`` have batch normalisation after each convolution, as in torchvision; they are not in the paper.
 """
 
 from functools import partial
@@ -26,7 +26,7 @@ TABLE = {
 
 
 def rows(column: str) -> dict[str, ConvRow]:
-    """A column of the table as the layers ``conv1_1`` to ``conv5_4``.
+    """Converts a column of the table to layers named ``conv1_1`` to ``conv5_4``.
 
     >>> list(rows("C3D64 C3D64 M C3D128 M"))
     ['conv1_1', 'conv1_2', 'conv2_1']
@@ -54,8 +54,8 @@ def _variant(name: str, kernel_init: Initializer, *, batch_norm: bool = False) -
     return Variant(builder, (224, 224, 3), 1000)
 
 
-# Net A was shallow enough for AlexNet's Gaussian; deeper ones began with the layers of a trained A. The paper's own
-# remark that Glorot and Bengio's rule makes this unnecessary is what they are drawn by here.
+# In the paper, net A starts with AlexNet's Gaussian, and deeper nets start with layers of a trained net A. The paper
+# remarks that Glorot and Bengio's initialisation makes this unnecessary, so it is used for the deeper nets here.
 _GAUSSIAN = ("vgg_a", "vgg_a_lrn")
 VARIANTS = {
     name: _variant(name, initializers.gaussian_001 if name in _GAUSSIAN else glorot_uniform()) for name in TABLE

@@ -1,8 +1,8 @@
 """ZFNet: AlexNet with a smaller and denser first convolution.
 
-Zeiler & Fergus, "Visualizing and understanding convolutional networks", ECCV 2014. The paper's maps of 55x55 and 13x13
-come of pools that take the partial windows at the edges; it gives no constants of its contrast normalisation, which
-are AlexNet's here.
+Zeiler & Fergus, "Visualizing and understanding convolutional networks", ECCV 2014. The paper's feature maps of 55x55
+and 13x13 result from pools that include partial windows at the edges. The paper does not give the constants of its
+contrast normalisation; AlexNet's are used here.
 """
 
 from functools import partial
@@ -24,7 +24,7 @@ def _table(conv3: int, conv4: int, conv5: int) -> dict[str, ConvRow]:
 
 
 FIGURE_3 = _table(384, 384, 256)
-WIDE = _table(512, 1024, 512)  # the paper's table of changed layers, and what lectures list
+WIDE = _table(512, 1024, 512)  # the wider network in the paper's table of modified architectures, used in lectures
 
 _as_published: dict[str, Any] = {
     "pool": partial(overlapping_pool, rounding="ceil"),

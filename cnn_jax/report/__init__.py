@@ -1,6 +1,7 @@
-"""What a run shows of itself: figures, one self-contained page, and a line of progress. Arrays in, pictures out.
+"""The output of a run: figures, a self-contained HTML page, and progress in the terminal.
 
-Nothing here knows of Flax, configs or training. :mod:`~cnn_jax.report.figures` draws, :mod:`~cnn_jax.report.page` puts
-figures, numbers and tables on a page, :mod:`~cnn_jax.report.progress` talks to the terminal; each is imported on its
-own, since only the first needs matplotlib.
+All functions take plain arrays and values and are independent of Flax, configs and training.
+:mod:`~cnn_jax.report.figures` draws figures, :mod:`~cnn_jax.report.page` writes a page of figures, numbers and tables,
+and :mod:`~cnn_jax.report.progress` shows progress. Each module is imported separately, because importing matplotlib is
+slow and only some of them need it.
 """

@@ -1,6 +1,6 @@
-"""How values of configs and times are written, in figures, on the page and in the terminal alike.
+"""Formats config values and durations for figures, pages and the terminal.
 
-Scores are written by their :class:`~cnn_jax.metrics.Metric`.
+Scores are formatted by their :class:`~cnn_jax.metrics.Metric`.
 """
 
 import statistics
@@ -14,7 +14,9 @@ _FRACTION = Metric("fraction", "higher", "%")
 
 
 def format_shares(shares: Sequence[float]) -> str:
-    """The mean of fractions of 1, such as the accuracies of several runs, with the standard deviation if there is one.
+    """Formats fractions, such as the accuracies of several runs, as a mean with the standard deviation in percent.
+
+    A single fraction has no standard deviation.
 
     >>> format_shares([0.944, 0.946]), format_shares([0.944])
     ('94.50% ± 0.14', '94.40%')
@@ -24,7 +26,7 @@ def format_shares(shares: Sequence[float]) -> str:
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """What dotted keys of a config are called where there is little room: by their last part, if that says which.
+    """Maps dotted config keys to short names: their last part, if it is unique among the keys.
 
     >>> short_names(["optimizer.name", "optimizer.momentum", "data.train", "phase.train", "seed"]).values()
     dict_values(['optimizer', 'momentum', 'data.train', 'phase.train', 'seed'])
@@ -35,7 +37,7 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def format_value(value: Any) -> str:
-    """A value of a config as it is read.
+    """Formats a config value.
 
     >>> format_value(0.00123456), format_value("adam"), format_value((3, 3))
     ('0.001235', 'adam', '(3, 3)')
@@ -44,7 +46,7 @@ def format_value(value: Any) -> str:
 
 
 def format_duration(seconds: float | int) -> str:
-    """Seconds as a clock shows them.
+    """Formats a duration in seconds as minutes:seconds or hours:minutes:seconds.
 
     >>> format_duration(7.4), format_duration(754), format_duration(7260)
     ('0:07', '12:34', '2:01:00')

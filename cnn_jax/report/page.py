@@ -1,7 +1,7 @@
 """One self-contained HTML page: numbers first, then sections of text, figures, tables and code.
 
-The page loads nothing: styles and pictures are inside it, so it opens offline and can be mailed. It follows the
-reader's light or dark theme, and reads on a phone as on a desk.
+The page contains its styles and images, so it can be opened offline and sent by mail. It follows the reader's light or
+dark theme, and its layout adapts to small screens.
 """
 
 import base64
@@ -26,20 +26,20 @@ from cnn_jax.errors import UsageError
 from cnn_jax.report.figures.style import styled
 from cnn_jax.runtime.files import write_atomically
 
-_DOTS_PER_INCH = 220  # of the saved pictures
-_PIXELS_PER_INCH = 115  # at which the page shows them where there is room: half as many, for screens of double density
+_DOTS_PER_INCH = 220  # the resolution of saved figures
+_PIXELS_PER_INCH = 115  # the size of figures on the page, about half the resolution, for screens of double density
 
 
 @dataclasses.dataclass(frozen=True)
 class Headline:
-    """A number that the page opens with.
+    """A number at the top of the page.
 
     Attributes:
-      label: what it is.
-      value: as it is to be read, unit included.
-      reference: the value to compare it with.
-      reference_source: where that value is from.
-      note: one more line, such as how it was measured.
+      label: The name of the number.
+      value: The formatted value with its unit.
+      reference: A formatted value to compare it with.
+      reference_source: The source of the reference value.
+      note: An additional line, for example how the number was measured.
     """
 
     label: str
@@ -51,11 +51,11 @@ class Headline:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows under named columns.
+    """A table with named columns.
 
     Attributes:
-      columns: the names.
-      rows: one cell a column; numbers are set flush right, whole ones with thousands separators.
+      columns: The names of the columns.
+      rows: The rows, with one cell for each column. Numbers are aligned right, and ints have thousands separators.
     """
 
     columns: Sequence[str]
@@ -69,17 +69,17 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of the page, in the order: text, figure, table, widget, code.
+    """A section of the page, with its parts in the order: text, figure, table, widget, code.
 
     Attributes:
-      title: its heading, its entry in the contents, and the name of its figure's file.
-      text: paragraphs, separated by blank lines.
-      figure: a matplotlib figure.
-      alt: what the figure shows, for those who cannot see it; a figure needs one.
-      caption: how to read the figure.
-      table: a table.
-      code: text in a fixed-width font, such as a config or a command.
-      widget: HTML, for what the page's script brings to life; before the code.
+      title: The heading, which is also the entry in the contents and determines the file name of the figure.
+      text: Paragraphs, separated by blank lines.
+      figure: A matplotlib figure.
+      alt: A description of the figure for screen readers. It is required for a figure.
+      caption: An explanation of the figure.
+      table: A table.
+      code: Text in a fixed-width font, such as a config or a command.
+      widget: HTML that the page's script can make interactive.
     """
 
     title: str
@@ -98,17 +98,17 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """A page to be written.
+    """The content of a page.
 
     Attributes:
-      title: the page's name.
-      subtitle: one line below it.
-      headlines: the numbers it opens with.
-      sections: what follows.
-      footer: its last line.
-      script: what brings its widgets to life; the only one that the page lets a browser run.
-      style: of its widgets.
-      data: JSON values, which the script finds in the element ``data``.
+      title: The title of the page.
+      subtitle: One line below the title.
+      headlines: The numbers at the top of the page.
+      sections: The sections, in order.
+      footer: The last line of the page.
+      script: JavaScript for the widgets. The page's content security policy allows no other script.
+      style: CSS for the widgets.
+      data: JSON values for the script, stored in the element with the id ``data``.
 
     Example:
       >>> import tempfile
@@ -127,13 +127,13 @@ class Page:
     data: Any = None
 
     def write(self, workdir: str | os.PathLike[str], name: str = "report.html") -> Path:
-        """Writes the page, and each figure as ``figures/<section>.png`` too.
+        """Writes the page, and each figure as ``figures/<section>.png``.
 
-        The same page gives the same bytes, and no file is ever seen half written.
+        The same content always gives the same bytes. Files are written atomically.
 
         Args:
-          workdir: an existing folder.
-          name: of the page's file.
+          workdir: An existing folder.
+          name: The file name of the page.
 
         Returns:
           The path of the page.
@@ -154,7 +154,7 @@ class Page:
 
 
 def _slugs(titles: Sequence[str]) -> list[str]:
-    """File names and anchors from titles, each once.
+    """Unique file names and anchors for titles.
 
     >>> _slugs(["The worst mistakes", "Größe?", "The worst  mistakes!", "→"])
     ['the-worst-mistakes', 'größe', 'the-worst-mistakes-2', 'section']
@@ -174,13 +174,13 @@ def _slugs(titles: Sequence[str]) -> list[str]:
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a class name in a script that the font lacks: the page has it, too
+        warnings.filterwarnings("ignore", "Glyph")  # missing glyphs, for example in class names
         figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def _embedded(figure: Figure, png: bytes) -> dict[str, str | int]:
-    """The attributes of an image element: the picture itself, and the size that the browser keeps free for it."""
+    """The attributes of an image element: the embedded PNG, and its size, so that the browser can reserve space."""
     width, height = (round(inches * _PIXELS_PER_INCH) for inches in figure.get_size_inches())
     return {"src": "data:image/png;base64," + base64.b64encode(png).decode(), "width": width, "height": height}
 
@@ -190,7 +190,7 @@ def _is_number(cell: str | int | float) -> bool:
 
 
 def _cell(value: str | int | float) -> str:
-    """A table's cell as text.
+    """Formats a table cell as text.
 
     >>> _cell(61706), _cell(0.125), _cell("28x28x6")
     ('61,706', '0.125', '28x28x6')
@@ -201,12 +201,12 @@ def _cell(value: str | int | float) -> str:
 
 
 def _script_hash(script: str) -> str:
-    """What a content security policy names a script by."""
+    """The hash that identifies a script in a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _json(values: Any) -> Markup:
-    """JSON that cannot end the element it stands in.
+    """JSON that is safe inside a script element: it cannot contain a closing tag.
 
     >>> _json({"name": "</script>"})
     Markup('{"name":"\\\\u003c/script>"}')

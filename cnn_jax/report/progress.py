@@ -1,4 +1,4 @@
-"""How a run looks in the terminal while it learns: a live bar for people, plain lines for log files."""
+"""The progress of a run in the terminal: a live progress bar, or plain lines for log files."""
 
 import os
 import sys
@@ -17,16 +17,16 @@ from cnn_jax.report.formatting import format_duration
 
 
 class Progress:
-    """Where a run is, how well it does, how fast, and how long it will take; a context manager.
+    """A context manager that shows the progress of a run: epoch, scores, speed and remaining time.
 
-    On a terminal this is a bar that is redrawn in place; anywhere else one line an epoch, flushed at once and without
-    control characters. What other code prints meanwhile appears above the bar.
+    On a terminal this is a bar that is redrawn in place, and other output appears above it. Elsewhere it is one line
+    for each epoch, flushed immediately and without control characters.
 
     Args:
-      total_steps: steps in the whole run.
-      steps_per_epoch: steps in one pass through the training set.
-      metrics: those whose scores are shown; others are only in the run's records.
-      start_step: steps already done, when a run is continued.
+      total_steps: The number of steps in the whole run.
+      steps_per_epoch: The number of steps in one pass through the training set.
+      metrics: The metrics whose scores are shown. Other scores are only in the run's records.
+      start_step: The number of steps already done, if a run is continued.
 
     Example:
       >>> metrics = [Metric("loss", "lower"), Metric("accuracy", "higher", "%")]
@@ -42,7 +42,7 @@ class Progress:
     ) -> None:
         self._file, self._metrics = sys.stdout, {metric.name: metric for metric in metrics}
         self._total_steps, self._steps_per_epoch, self._step = total_steps, steps_per_epoch, start_step
-        self._first: tuple[int, float] | None = None  # step and time of the first update: before it is compilation
+        self._first: tuple[int, float] | None = None  # step and time of the first update, after compilation
         self._live: Live | None = None
         if self._file.isatty() and os.environ.get("TERM") != "dumb":
             columns = TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[speed]}")
@@ -63,7 +63,13 @@ class Progress:
             self._live.stop()
 
     def update(self, *, step: int, scores: Mapping[str, float], examples_per_second: float) -> None:
-        """Shows that ``step`` steps of the run are done, with the latest scores by name."""
+        """Updates the display.
+
+        Args:
+          step: The number of steps done so far in the whole run.
+          scores: The latest scores, by names such as ``'test/accuracy'``.
+          examples_per_second: The speed of training.
+        """
         epochs_before, self._step = self._step // self._steps_per_epoch, step
         self._first = self._first or (step, time.monotonic())
         declared = ((name, self._metrics.get(name.rpartition("/")[2])) for name in scores)
@@ -79,7 +85,7 @@ class Progress:
             self.log(f"{self._epoch()}  {shown}  {speed}")
 
     def log(self, line: str) -> None:
-        """Writes one line that stays."""
+        """Writes one line, above the bar if there is one."""
         if self._live is not None:
             self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -90,7 +96,7 @@ class Progress:
         return f"epoch {round(done, 1):g}/{round(total, 1):g}"
 
     def _time_left(self) -> str | None:
-        """From the speed since the first update; None where that cannot be known yet, or nothing is left."""
+        """The remaining time, from the speed since the first update. None if unknown, or if the run has ended."""
         first_step, first_time = self._first or (self._step, 0.0)
         if not first_step < self._step < self._total_steps:
             return None

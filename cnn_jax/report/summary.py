@@ -1,4 +1,4 @@
-"""A network's table as a file, in the form that the file's name asks for."""
+"""Writes the table of a network's layers to a file, in the format given by the file extension."""
 
 import io
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ EXTENSIONS = (".csv", ".json", ".md", ".png")
 
 
 def check_path(path: str | Path) -> None:
-    """Raises a ``UsageError`` for a file that :func:`write` could not write.
+    """Raises a ``UsageError`` if :func:`write` cannot write to a path.
 
     >>> check_path("table.xlsx")
     Traceback (most recent call last):
@@ -22,26 +22,26 @@ def check_path(path: str | Path) -> None:
         *others, last = EXTENSIONS
         raise UsageError(f"output {str(path)!r} must end in {', '.join(others)} or {last}")
     if not Path(path).parent.is_dir():
-        raise UsageError(f"output {str(path)!r}: there is no folder {str(Path(path).parent)!r}; make it first")
+        raise UsageError(f"output {str(path)!r}: there is no folder {str(Path(path).parent)!r}; create it first")
 
 
 def write(path: str | Path, rows: Sequence[geometry.Row], *, title: str, input_shape: Sequence[int]) -> None:
-    """Writes a table, or for ``.png`` the picture of :func:`cnn_jax.report.figures.network`.
+    """Writes a table, or for ``.png`` the figure of :func:`cnn_jax.report.figures.network`.
 
     Args:
-      path: Ends in one of :data:`EXTENSIONS`; its folder exists.
-      rows: Of :func:`cnn_jax.geometry.trace`.
-      title: Of the network.
-      input_shape: Of one input.
+      path: A file in an existing folder, which ends in one of :data:`EXTENSIONS`.
+      rows: The rows returned by :func:`cnn_jax.geometry.trace`.
+      title: The name of the network.
+      input_shape: The shape of one input, (height, width, channels).
 
     Raises:
-      UsageError: Another extension, or no such folder.
+      UsageError: The extension is unknown, or the folder does not exist.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "table.csv"
     >>> write(path, [geometry.Row("tanh", "tanh", (28, 28, 6))], title="one layer", input_shape=(28, 28, 6))
     >>> path.read_text().splitlines()[1]
-    'tanh,tanh,28x28x6,,,,,,,0,0,0,0'
+    'tanh,tanh,28x28x6,,,,,,,0,0,0,0,1'
     """
     check_path(path)
     match Path(path).suffix:
@@ -52,9 +52,9 @@ def write(path: str | Path, rows: Sequence[geometry.Row], *, title: str, input_s
         case ".md":
             content = geometry.to_markdown(rows, title=title)
         case _:
-            from cnn_jax.report.figures import network  # matplotlib takes its time to import
+            from cnn_jax.report.figures import network  # importing matplotlib is slow
 
-            picture = io.BytesIO()
-            network(rows, input_shape, title=title).savefig(picture, format="png", dpi=200)
-            content = picture.getvalue()
+            png = io.BytesIO()
+            network(rows, input_shape, title=title).savefig(png, format="png", dpi=200)
+            content = png.getvalue()
     write_atomically(Path(path), content)

@@ -1,11 +1,11 @@
-// The plots of a sweep's page: drawn for the width there is, and linked, so that a trial stands out in all of them.
+// The plots of a sweep's page. They adapt to the available width and are linked: a trial is highlighted in all of them.
 "use strict";
 
 const page = JSON.parse(document.getElementById("data").textContent);
 const trials = page.trials, scored = trials.filter((trial) => trial.score !== null);
-const elements = new Map(trials.map((trial) => [trial.number, []])); // of each trial, in all plots and in the table
-const filters = new Map(); // axis -> [low, high], as shares of its length
-const NS = "http://www.w3.org/2000/svg", MOST_LETTERS = 24; // of a text in a plot
+const elements = new Map(trials.map((trial) => [trial.number, []])); // the elements of each trial in all plots and in the table
+const filters = new Map(); // axis -> [low, high], as fractions of its length
+const NS = "http://www.w3.org/2000/svg", MOST_LETTERS = 24; // the maximum length of a text in a plot
 
 function svg(tag, attributes, ...children) {
   const element = document.createElementNS(NS, tag);
@@ -43,9 +43,9 @@ function logTicks(low, high, most) {
   return ticks.filter((_, index) => index % every === 0);
 }
 
-const NONE = -0.08; // where on an axis trials are that have no such value, because of a condition
+const NONE = -0.08; // the position of trials that have no value on an axis, because of a condition
 
-// A value's place on an axis as a share of its length, and what is written along it.
+// A value's position on an axis as a fraction of its length, and the ticks of the axis.
 function makeScale(parameter, most) {
   if (parameter.values) {
     const places = new Map(parameter.values.map((value, index) => [value, (index + 0.5) / parameter.values.length]));
@@ -59,13 +59,13 @@ function makeScale(parameter, most) {
   const share = (number) => (ends[1] > ends[0] ? (number - ends[0]) / (ends[1] - ends[0]) : 0.5);
   const inside = (value) => share(log ? Math.log(value) : value);
   const place = (value) => (value === null ? NONE : inside(value));
-  const few = parameter.tried && parameter.tried.length <= most; // the values themselves are what one wants to read
+  const few = parameter.tried && parameter.tried.length <= most; // with few values, the ticks are the values
   const ticks = few ? parameter.tried : (log ? logTicks : niceTicks)(low, high, most);
   return { place, ticks: ticks.map((tick) => [place(tick), format(tick)]) };
 }
 
-// The score's axis gives the better half of the trials a third of its length or more, and leaves out what is far worse
-// than the rest; such trials are shown hollow, at its edge.
+// On the score's axis the better half of the trials has at least a third of the length. Trials that are far worse than
+// the rest are outside its range, and are shown as hollow marks at its edge.
 const scoreScale = (() => {
   const sorted = scored.map((trial) => trial.score).sort((a, b) => a - b);
   let [low, high] = [sorted[0], sorted[sorted.length - 1]];
@@ -85,7 +85,7 @@ const scoreScale = (() => {
   };
 })();
 
-// Scores that are shares as percentages, with as many digits as the ticks differ in.
+// Formats scores that are fractions as percentages, with as many digits as are needed to distinguish the ticks.
 function formatTicks(ticks) {
   if (!page.percent) return ticks.map(format);
   const exact = (digits) => ticks.every((tick) => Math.abs(100 * tick - Number((100 * tick).toFixed(digits))) < 1e-9);
@@ -95,7 +95,7 @@ function formatTicks(ticks) {
 
 // --- plots ----------------------------------------------------------------------------------------------------------
 
-// What belongs to one trial: coloured by its rank, the best on top.
+// The elements of one trial: coloured by rank, with the best trial on top.
 function mark(element, trial) {
   element.classList.add("trial");
   if (trial.number === page.best) element.classList.add("best");
@@ -134,7 +134,7 @@ function parallel(width) {
     const x = left + index * step, axis = svg("g", { class: "axis" });
     axis.append(svg("line", { x1: x, x2: x, y1: top, y2: bottom }));
     const lastOfAll = index === columns.length - 1;
-    const beside = index ? [x + 6, "start"] : [x - 6, "end"]; // no line runs left of the first axis
+    const beside = index ? [x + 6, "start"] : [x - 6, "end"]; // there are no lines to the left of the first axis
     for (const [share, text] of scales[index].ticks)
       axis.append(label(beside[0], y(share) + 4, String(text), { class: "halo", "text-anchor": beside[1] }));
     const anchor = lastOfAll ? "end" : index ? "middle" : "start";
@@ -186,7 +186,7 @@ function applyFilters(scales) {
   }
 }
 
-// Axes with ticks, for the plots that have a horizontal quantity below a vertical one.
+// Axes with ticks, for plots of a vertical quantity over a horizontal one.
 function frame(width, height, { left, bottom }, xTicks, yTicks, name) {
   const root = svg("svg", { width, height }), right = width - 12, top = 26, floor = height - bottom;
   const x = (share) => left + share * (right - left), y = (share) => floor - share * (floor - top);
@@ -208,9 +208,9 @@ function scatter(width, index) {
   const parameter = page.parameters[index];
   const letters = Math.max(...(parameter.values || ["1e-5 "]).map((text) => Math.min(text.length, MOST_LETTERS)));
   const most = Math.max(2, Math.floor((width - 64) / (7 * letters + 10)));
-  const rows = parameter.values && parameter.values.length > most ? 2 : 1; // of texts below the axis
+  const rows = parameter.values && parameter.values.length > most ? 2 : 1; // rows of labels below the axis
   const scale = makeScale(parameter, rows * most);
-  const inset = (share) => 0.04 + 0.92 * share; // so that no dot, and no tick's text, is at the very edge
+  const inset = (share) => 0.04 + 0.92 * share; // keeps dots and labels away from the edge
   const xTicks = scale.ticks.map(([share, text], place) => [inset(share), text, place % rows]);
   const name = parameter.name.length > MOST_LETTERS ? parameter.short : parameter.name;
   const plot = frame(width, 236, { left: 52, bottom: 26 + 14 * rows }, xTicks, scoreScale.ticks(5), name);
@@ -224,7 +224,7 @@ function scatter(width, index) {
   const room = parameter.values ? 0.5 / parameter.values.length : 0;
   for (const trial of byRank) {
     if (trial.values[index] === null) continue;
-    const jitter = room * (((trial.number * 0.618034) % 1) - 0.5); // values of a choice stand in a strip
+    const jitter = room * (((trial.number * 0.618034) % 1) - 0.5); // spreads the trials of a categorical value over a strip
     const x = plot.x(inset(scale.place(trial.values[index]) + jitter)), y = plot.y(scoreScale.place(trial.score));
     const dot = mark(svg("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: trial.number === page.best ? 5 : 3.5 }), trial);
     dot.classList.toggle("hollow", !scoreScale.inside(trial.score));
@@ -262,7 +262,7 @@ function draw() {
   applyFilters([...page.parameters.map((parameter) => makeScale(parameter, parameter.values ? 20 : 7)), scoreScale]);
 }
 
-// --- one trial, everywhere ------------------------------------------------------------------------------------------
+// --- highlighting a trial -------------------------------------------------------------------------------------------
 
 const tip = document.createElement("div");
 tip.id = "tip";
@@ -289,7 +289,7 @@ function highlight(number, event) {
   tip.style.top = `${below ? event.clientY + 16 : event.clientY - tip.offsetHeight - 12}px`;
 }
 
-// The nearest mark within a few pixels: a line one pixel wide is hard to hit.
+// The nearest mark within a few pixels, because a line of one pixel is hard to point at.
 function under(event) {
   for (const [dx, dy] of [[0, 0], [0, 4], [0, -4], [4, 0], [-4, 0], [0, 8], [0, -8]]) {
     const found = document.elementsFromPoint(event.clientX + dx, event.clientY + dy)
@@ -317,7 +317,7 @@ for (const button of document.querySelectorAll("th button")) {
     const key = (row) => row.cells[column].dataset.value;
     const compare = (a, b) => {
       const [one, two] = [key(a), key(b)];
-      if (one === "" || two === "") return (one === "") - (two === ""); // what has none comes last, both ways
+      if (one === "" || two === "") return (one === "") - (two === ""); // missing values come last in both directions
       const numbers = Number(one) - Number(two);
       return (up ? 1 : -1) * (Number.isNaN(numbers) ? one.localeCompare(two) : numbers);
     };

@@ -1,4 +1,4 @@
-"""The page of a sweep: its best trial, every parameter against the score, what mattered, how the trials learned."""
+"""The page of a sweep: the best trial, plots of each parameter against the score, importance, learning curves."""
 
 import dataclasses
 import functools
@@ -20,10 +20,10 @@ from cnn_jax.report.page import Headline, Page, Section, Table
 from cnn_jax.report.trials import TrialLike, are_logarithmic, are_numbers, importances
 
 NAME = "sweep.html"
-_MOST_CURVES = 300
-_MOST_DOTS = 100  # of a curve
-_MOST_LISTED = 30  # of those with several seeds
-_MOST_CELLS = 12  # of a heat map, along each side
+_MOST_CURVES = 300  # the maximum number of learning curves
+_MOST_DOTS = 100  # the maximum number of points of a curve
+_MOST_LISTED = 30  # the maximum number of points in the table of points
+_MOST_CELLS = 12  # the maximum number of cells along each side of a heat map
 
 Curve = Sequence[tuple[float | int, float]]
 """Epochs and scores."""
@@ -41,21 +41,23 @@ def write_sweep(
     best_commands: str = "",
     how_to_continue: str = "",
 ) -> Path:
-    """Writes ``sweep.html``, which loads nothing and opens offline.
+    """Writes ``sweep.html``, a self-contained page that can be opened offline.
+
+    A point is one combination of values. With several seeds it has several trials.
 
     Args:
-      workdir: the sweep's folder; the runs are in ``trials/<number>``.
-      rows: the trials.
-      title: the page's.
-      metric: what the trials are compared by, named ``'split/metric'``.
-      best: the number of the best trial; by default that of the best score.
-      seeds: runs of each point.
-      curve: a trial's scores over the epochs, by its number; asked of the best few hundred only.
-      best_commands: how to train the best trial again, and to write its report; shown with it.
-      how_to_continue: the command that continues the sweep; shown at the end.
+      workdir: The sweep's folder. The runs are in ``trials/<number>``.
+      rows: The trials.
+      title: The title of the page.
+      metric: The metric by which trials are compared, named ``'split/metric'``.
+      best: The number of the best trial. By default it is the trial with the best score.
+      seeds: The number of runs of each point.
+      curve: Returns a trial's scores over the epochs, given its number. It is called for the best few hundred trials.
+      best_commands: The commands that train the best trial again and write its report, shown with the best trial.
+      how_to_continue: The command that continues the sweep, shown at the end.
 
     Returns:
-      The page's path.
+      The path of the page.
 
     >>> import tempfile
     >>> from types import SimpleNamespace
@@ -72,7 +74,7 @@ def write_sweep(
         subtitle=f"{len(rows):,} trials over {swept}; score: {metric.name}, {metric.better} is better",
         headlines=_headlines(sweep),
         sections=_sections(sweep),
-        footer=f"Written by cnn_jax. Each trial is a run in a folder of its own within {workdir.name}/trials.",
+        footer=f"Written by cnn_jax. Each trial is a run with its own folder in {workdir.name}/trials.",
         script=_file("sweep.js"),
         style=_file("sweep.css"),
         data={
@@ -93,7 +95,7 @@ def write_sweep(
 
 @dataclasses.dataclass(frozen=True)
 class _Sweep:
-    """What the page is about, as :func:`write_sweep` is given it, and what follows from that."""
+    """The arguments of :func:`write_sweep`, and values derived from them."""
 
     workdir: Path
     rows: Sequence[TrialLike]
@@ -105,12 +107,12 @@ class _Sweep:
 
     @functools.cached_property
     def scored(self) -> list[TrialLike]:
-        """The trials that have a score, the best first."""
+        """The trials that have a finite score, best first."""
         return [row for row in self.ranked if row.score is not None and math.isfinite(row.score)]
 
     @functools.cached_property
     def ranked(self) -> list[TrialLike]:
-        """All trials by the mean of their point and then by their score; those that have none come last."""
+        """All trials, sorted by the mean of their point and then by their score. Trials without a score come last."""
 
         def place(score: float | None) -> float:
             return math.inf if score is None or not math.isfinite(score) else -self.metric.utility(score)
@@ -123,7 +125,7 @@ class _Sweep:
 
     @functools.cached_property
     def points(self) -> list[list[TrialLike]]:
-        """The trials that differ in their seed alone side by side, the best first."""
+        """The trials grouped by point, best point first. The trials of a point differ only in their seed."""
         found: dict[int, list[TrialLike]] = {}
         for row in self.ranked:
             found.setdefault(row.point, []).append(row)
@@ -131,33 +133,33 @@ class _Sweep:
 
     @functools.cached_property
     def best(self) -> TrialLike | None:
-        """The trial that stands out in all plots."""
+        """The best trial, which is highlighted in all plots."""
         if self.best_number is None:
             return self.scored[0] if self.scored else None
         return next(row for row in self.rows if row.number == self.best_number)
 
     @functools.cached_property
     def keys(self) -> list[str]:
-        """Of all trials."""
+        """The config keys that any trial sets."""
         return list(dict.fromkeys(key for row in self.rows for key in row.overrides))
 
     @functools.cached_property
     def parameters(self) -> list[str]:
-        """The keys that are plotted: without the seed, unless it is all there is."""
+        """The keys that are plotted. The seed is left out, unless it is the only key."""
         return [key for key in self.keys if key != "seed" or len(self.keys) == 1]
 
     @functools.cached_property
     def numeric(self) -> set[str]:
-        """The keys of which all values are numbers."""
+        """The keys whose values are all numbers."""
         return {key for key in self.keys if are_numbers(_values(self.rows, key))}
 
     @functools.cached_property
     def importance(self) -> dict[str, float]:
-        """See :func:`~cnn_jax.report.trials.importances`."""
+        """The importance of each parameter, from :func:`~cnn_jax.report.trials.importances`."""
         return importances(self.rows, self.parameters, minimize=self.metric.minimize)
 
 
-# --- what the page says -----------------------------------------------------------------------------------------------
+# --- sections of the page ---------------------------------------------------------------------------------------------
 
 
 def _headlines(sweep: _Sweep) -> list[Headline]:
@@ -226,17 +228,15 @@ def _heat_map(sweep: _Sweep) -> list[Section]:
 
 
 def _parallel(sweep: _Sweep) -> Section:
-    how = (
-        "Each line is a trial. Drag along an axis to keep the trials that pass there, and click on it to have all back."
-    )
+    how = "Each line is a trial. Drag along an axis to select the trials in that range, and click on it to select all."
     plot = _plot("parallel", f"Every trial as a line through its values, and its {sweep.metric.name}")
     return Section("Parallel coordinates", widget=plot + _COLOURS + _note(how))
 
 
 def _each_parameter(sweep: _Sweep) -> Section:
-    how = "Every dot is a trial. Hollow ones are far worse than the rest, beyond the edge of the axis."
+    how = "Each dot is a trial. Hollow dots have scores far worse than the rest, outside the range of the axis."
     if sweep.seeds > 1:
-        how += " Bars are the mean of the seeds, and one standard deviation."
+        how += " Bars show the mean over the seeds and one standard deviation."
     plots = [
         _plot("scatter", f"{sweep.metric.name} over {key}", index=index) for index, key in enumerate(sweep.parameters)
     ]
@@ -246,13 +246,13 @@ def _each_parameter(sweep: _Sweep) -> Section:
 
 def _importance(sweep: _Sweep) -> Section:
     text = (
-        "How much of the differences between the scores each parameter accounts for, as a forest of regression trees "
-        "or, for more than 300 trials, PED-ANOVA has it. It is of the values that were tried: a wider range makes a "
-        "parameter more important."
+        "The share of the variation of the score that each parameter accounts for, computed by functional ANOVA over "
+        "a random forest or, for more than 300 trials, by PED-ANOVA. It depends on the values that were tried: a wider "
+        "range makes a parameter more important."
     )
     varied = [key for key in sweep.parameters if len(set(map(repr, _values(sweep.rows, key)))) > 1]
     if missing := [key for key in varied if key not in sweep.importance]:
-        text += f" It leaves out {' and '.join(missing)}, which not every trial has."
+        text += f" Not included: {' and '.join(missing)}, because not every trial has a value."
     return Section("Importance", text=text, widget=_bars(sweep.importance))
 
 
@@ -297,7 +297,7 @@ def _bars(shares: Mapping[str, float]) -> Markup:
 
 
 def _points(sweep: _Sweep) -> Section:
-    """The best points with the mean and the deviation of their runs."""
+    """The best points with the mean and standard deviation of their runs."""
     keys = [key for key in sweep.keys if key != "seed"]
     rows = []
     for runs in sweep.points[:_MOST_LISTED]:
@@ -308,14 +308,14 @@ def _points(sweep: _Sweep) -> Section:
     more = len(sweep.points) > _MOST_LISTED
     return Section(
         "Points",
-        text=f"Each is {sweep.seeds} runs that differ in their seed; mean and standard deviation of the complete ones."
-        + (f" The best {_MOST_LISTED} of {len(sweep.points):,}." if more else ""),
+        text=f"Each point has {sweep.seeds} runs with different seeds. The mean and standard deviation are over the "
+        "complete runs." + (f" The best {_MOST_LISTED} of {len(sweep.points):,}." if more else ""),
         table=Table([f"{sweep.metric.name}, mean ± std", *keys, "runs"], rows),
     )
 
 
 def _table(sweep: _Sweep) -> Markup:
-    """All trials, the best first, with what a column is sorted by beside what is read."""
+    """The table of all trials, best first. Each cell has its text and the value that its column is sorted by."""
     metric, keys, any_reason = sweep.metric, sweep.keys, any(row.reason for row in sweep.rows)
 
     def cells(row: TrialLike) -> Iterable[tuple[str, Any, str]]:
@@ -378,7 +378,7 @@ def _table(sweep: _Sweep) -> Markup:
     )
 
 
-# --- what the script draws --------------------------------------------------------------------------------------------
+# --- data for the script ----------------------------------------------------------------------------------------------
 
 
 def _trials(sweep: _Sweep, curve: Callable[[int], Curve]) -> list[dict[str, Any]]:
@@ -400,7 +400,7 @@ def _trials(sweep: _Sweep, curve: Callable[[int], Curve]) -> list[dict[str, Any]
 
 
 def _spreads(sweep: _Sweep) -> list[dict[str, Any]]:
-    """The mean and the deviation of each point of several seeds."""
+    """The mean and standard deviation of each point, if there are several seeds."""
     if sweep.seeds == 1:
         return []
     firsts = [runs[0] for runs in sweep.points if runs[0].mean is not None]
@@ -408,7 +408,7 @@ def _spreads(sweep: _Sweep) -> list[dict[str, Any]]:
 
 
 def _placed(sweep: _Sweep, row: TrialLike) -> list[Any]:
-    """A trial's values as the script wants them: numbers, or texts where not all trials have numbers; None for none."""
+    """A trial's values of the plotted keys: numbers, strings if not all trials have numbers, or None if missing."""
 
     def value(key: str) -> Any:
         if key not in row.overrides:
@@ -433,7 +433,11 @@ def _thinned(curve: Curve) -> list[tuple[float | int, float]]:
 
 
 def _grid(rows: Sequence[TrialLike], keys: Sequence[str]) -> tuple[str, str, dict[Any, dict[Any, float]]] | None:
-    """Scores by value across and value down, where two keys of few values are tried in most combinations."""
+    """The scores of a heat map, if there are two keys with few values that were tried in most combinations.
+
+    Returns:
+      The keys across and down, and the mean scores as value down -> value across -> score; or None.
+    """
     if len(keys) != 2:
         return None
     cells: dict[Any, dict[Any, list[float]]] = {}
@@ -452,7 +456,7 @@ def _grid(rows: Sequence[TrialLike], keys: Sequence[str]) -> tuple[str, str, dic
     return keys[0], keys[1], means
 
 
-# --- small things -----------------------------------------------------------------------------------------------------
+# --- helpers ----------------------------------------------------------------------------------------------------------
 
 
 def _values(rows: Sequence[TrialLike], key: str) -> list[Any]:

@@ -1,26 +1,26 @@
-"""What the page of a sweep reads of a trial, and how important each parameter is for the score."""
+"""The interface of a trial for the page of a sweep, and the importance of each parameter for the score."""
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-_MOST_TREES = 300  # trials for which importance is computed by a forest; beyond it takes too long
-_LEAST_TRIALS = 10  # of which importance is asked
+_MOST_TREES = 300  # up to this number of trials importance is computed with a forest; for more it takes too long
+_LEAST_TRIALS = 10  # the minimum number of trials for which importance is computed
 
 
 @runtime_checkable
 class TrialLike(Protocol):
-    """One trial: what the page reads of a :class:`cnn_jax.sweep.table.TrialRow`."""
+    """One trial: the attributes of a :class:`cnn_jax.sweep.table.TrialRow` that the page uses."""
 
     @property
     def number(self) -> int:
-        """From 0."""
+        """The number of the trial, from 0."""
         ...
 
     @property
     def point(self) -> int:
-        """Which values it has, from 0; the trials of a point differ in their seed alone."""
+        """The number of its point, from 0. The trials of a point differ only in their seed."""
         ...
 
     @property
@@ -30,45 +30,53 @@ class TrialLike(Protocol):
 
     @property
     def score(self) -> float | None:
-        """The metric, if there is one."""
+        """The value of the metric, or None."""
         ...
 
     @property
     def mean(self) -> float | None:
-        """Of the scores of the complete trials of its point."""
+        """The mean score of the complete trials of its point, or None."""
         ...
 
     @property
     def std(self) -> float | None:
-        """Their standard deviation."""
+        """The standard deviation of these scores, or None."""
         ...
 
     @property
     def seconds(self) -> float:
-        """It took."""
+        """The duration in seconds."""
         ...
 
     @property
     def reason(self) -> str:
-        """Why it was pruned or failed."""
+        """The reason why it was pruned or failed, or an empty string."""
         ...
 
     @property
     def overrides(self) -> Mapping[str, Any]:
-        """Dotted key -> value."""
+        """The values that differ from the config, by dotted key."""
         ...
 
 
 def importances(rows: Sequence[TrialLike], keys: Sequence[str], *, minimize: bool = False) -> dict[str, float]:
-    """How much of the differences of the score each key accounts for, the greatest first; empty if that says nothing.
+    """The share of the variation of the score that each key accounts for, largest first.
 
-    By functional ANOVA over a forest (Hutter, Hoos & Leyton-Brown, "An efficient approach for assessing hyperparameter
-    importance", 2014), and for many trials by PED-ANOVA (Watanabe, Bansal & Hutter, 2023), both Optuna's. Of complete
-    trials; of the keys, those with more than one value that all of these have. One alone would account for all.
+    It is computed by Optuna: by functional ANOVA over a forest (Hutter, Hoos & Leyton-Brown, "An efficient approach for
+    assessing hyperparameter importance", 2014), or for many trials by PED-ANOVA (Watanabe, Bansal & Hutter, 2023).
+
+    Args:
+      rows: The trials. Only complete ones with a finite score are used.
+      keys: The dotted keys. Only keys that all complete trials have, with more than one value, are used.
+      minimize: Whether lower scores are better.
+
+    Returns:
+      The share of each key. It is empty if Optuna is not installed, if there are fewer than 10 complete trials or fewer
+      than two keys, or if all scores are equal.
     """
     try:
         import optuna
-    except ImportError:  # an extra; the page says nothing of importance then
+    except ImportError:  # Optuna is optional; without it the page does not show importance
         return {}
     complete = [row for row in rows if row.state == "complete" and row.score is not None and math.isfinite(row.score)]
     keys = [key for key in keys if all(key in row.overrides for row in complete)]
@@ -120,17 +128,17 @@ def importances(rows: Sequence[TrialLike], keys: Sequence[str], *, minimize: boo
 
 
 def are_numbers(values: Sequence[Any]) -> bool:
-    """Whether there are values, and all are numbers."""
+    """Whether there is at least one value and all values are numbers."""
     return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 def are_logarithmic(values: Sequence[float | int]) -> bool:
-    """Whether numbers are better looked at by their orders of magnitude: there their median is nearer to the middle.
+    """Whether positive numbers fit a logarithmic axis better: their median is nearer to its middle.
 
     >>> are_logarithmic([0.001, 0.01, 0.1, 1.0]), are_logarithmic([0.01, 0.3, 0.6, 0.9]), are_logarithmic([0.0, 1.0])
     (True, False, False)
     """
-    tried = set(values)  # how often one was says nothing of the axis
+    tried = set(values)  # the number of times that a value was tried does not matter for the axis
     low, middle, high = min(tried), statistics.median(tried), max(tried)
     if low <= 0 or high < 4 * low:
         return False

@@ -1,6 +1,6 @@
-"""Other people's trained weights into these networks, and back.
+"""Loads pretrained weights into the networks of this package, and saves them.
 
-Files of torchvision and timm (AlexNet, VGG, GoogLeNet, ResNet), or this package's own:
+Supported are the weights of torchvision and timm (AlexNet, VGG, GoogLeNet, ResNet) and this package's own files:
 
 >>> import tempfile
 >>> from flax import nnx

@@ -1,4 +1,4 @@
-"""What is known about weights besides their numbers: the network, the normalisation of its inputs, its classes."""
+"""The metadata of weights: the network's name and options, the normalisation of its inputs, its class names."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ from typing import Any
 from cnn_jax import models
 from cnn_jax.errors import UsageError
 
-_KEY = "cnn_jax"  # of the metadata of a safetensors file, which maps texts to texts
+_KEY = "cnn_jax"  # the key in the metadata of a safetensors file, which maps strings to strings
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -16,18 +16,19 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What weights are of, and what they expect.
+    """The metadata of weights.
 
     Attributes:
-      architecture: the network's name, one of ``models.available()``; None if unknown.
-      options: the keywords of ``models.create`` that are not the defaults: ``num_classes``, ``input_shape``, ``width``
-        and the network's own. JSON values.
-      mean: what is subtracted from each channel of inputs between 0 and 1; None if unknown.
-      std: what each channel is divided by after that; None if unknown.
-      class_names: of the outputs, in order; None if unknown.
+      architecture: The network's name, one of ``models.available()``; None if unknown.
+      options: The keywords of ``models.create`` that differ from their defaults: ``num_classes``, ``input_shape``,
+        ``width`` and the network's own options. The values can be written as JSON.
+      mean: The mean that is subtracted from each channel of inputs between 0 and 1; None if unknown.
+      std: The standard deviation that each channel is divided by after that; None if unknown.
+      class_names: The names of the outputs, in order; None if unknown.
 
     Raises:
-      UsageError: mean and std that do not go together, or options that are no JSON.
+      UsageError: ``mean`` and ``std`` have different lengths, ``std`` is not positive, or ``options`` cannot be written
+        as JSON.
 
     >>> about = About("resnet_50", {"stride": "v1.5"}, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     >>> from cnn_jax import data
@@ -50,10 +51,10 @@ class About:
         try:
             json.dumps(dict(self.options))
         except TypeError as error:
-            raise UsageError(f"About: options={dict(self.options)} are kept as JSON, but: {error}") from error
+            raise UsageError(f"About: options={dict(self.options)} cannot be written as JSON: {error}") from error
 
     def to_metadata(self) -> dict[str, str]:
-        """As the metadata of a safetensors file.
+        """Converts to the metadata of a safetensors file.
 
         >>> About("vgg_d").to_metadata()
         {'cnn_jax': '{"architecture": "vgg_d"}'}
@@ -63,7 +64,7 @@ class About:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "About":
-        """The inverse of :meth:`to_metadata`; of other metadata, nothing.
+        """The inverse of :meth:`to_metadata`. Other metadata gives an ``About()`` without values.
 
         >>> About.from_metadata(About("vgg_d", {"input_shape": (64, 64, 3)}).to_metadata()).options
         {'input_shape': (64, 64, 3)}
@@ -71,28 +72,33 @@ class About:
         try:
             return cls(**_tuples(json.loads(metadata.get(_KEY, "{}"))))
         except (ValueError, TypeError) as error:
-            raise UsageError(f"About: the metadata {metadata[_KEY]!r} is not of this version ({error})") from error
+            raise UsageError(
+                f"About: the metadata {metadata[_KEY]!r} cannot be read ({error}); it may be from another version"
+            ) from error
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> "About":
-        """What the ``config.json`` beside timm's weights says of the network, its inputs and classes.
+        """Reads the ``config.json`` that timm stores next to its weights.
+
+        Args:
+          config: The content of the file.
 
         Raises:
-          UsageError: weights of a network that is not here, whatever its tensors are called.
+          UsageError: The weights are for a network that this package does not have.
 
         >>> config = {"architecture": "resnet50", "pretrained_cfg": {"mean": [0.5], "std": [0.5]}, "num_classes": 2}
         >>> about = About.from_timm(config)
         >>> about.architecture, about.options, about.mean
         ('resnet_50', {'stride': 'v1.5', 'num_classes': 2}, (0.5,))
         """
-        # timm has others with the very tensors of these that compute something else: resnetblur50 and resnetaa50
-        # smooth their maps before they leave positions out.
+        # Some of timm's networks have tensors of the same names and shapes, but compute something else: resnetblur50
+        # and resnetaa50 smooth their feature maps before subsampling. So the name has to be a known one.
         theirs, known = config.get("architecture"), models.NAMES_ELSEWHERE
         if theirs is not None and theirs not in known:
-            raise UsageError(f"timm's {theirs!r} is none of the networks here ({', '.join(known)})")
+            raise UsageError(f"timm's {theirs!r} is not one of the supported networks ({', '.join(known)})")
         pretrained = config.get("pretrained_cfg", config)
         names = config.get("label_names") or pretrained.get("label_names")
-        if isinstance(names, Mapping):  # from the number of an output to its name, which may leave some out
+        if isinstance(names, Mapping):  # from the index of an output to its name; some outputs may be missing
             names = [names.get(str(index), "") for index in range(1 + max(map(int, names)))]
         given = {"mean": pretrained.get("mean"), "std": pretrained.get("std"), "class_names": names}
         if theirs is not None:
@@ -103,7 +109,7 @@ class About:
 
 
 def _tuples(value: Any) -> Any:
-    """A JSON value with its lists made tuples."""
+    """Converts the lists in a JSON value to tuples."""
     if isinstance(value, Mapping):
         return {name: _tuples(entry) for name, entry in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Weights for other classes or channels, as timm adapts them: the head is left alone, the first kernel is adapted."""
+"""Adapts weights to other classes or channels, as timm does: the model keeps its head, the first kernel is adapted."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from cnn_jax.weights.layouts import Entry
 
 @dataclasses.dataclass(frozen=True)
 class Adaptation:
-    """By what a file does not fit a network, as far as that can be adapted.
+    """The differences between a file and a network that can be adapted.
 
     Attributes:
-      head: the tensors of output layers that the file has for another number of classes, or not at all.
-      stem: the first kernel, if the file has it for another number of channels.
+      head: The tensors of output layers that the file lacks, or has for another number of classes.
+      stem: The first kernel, if the file has it for another number of channels.
     """
 
     head: tuple[Entry, ...] = ()
@@ -24,17 +24,17 @@ class Adaptation:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """All of them."""
+        """The entries of the head and the stem."""
         return (*self.head, *([] if self.stem is None else [self.stem]))
 
 
 def between(model: nnx.Module, entries: list[Entry], found: Mapping[str, tuple[int, ...]]) -> Adaptation:
-    """What has to be adapted.
+    """Finds the differences between a file and a network that can be adapted.
 
     Args:
-      model: the network; it may be abstract.
-      entries: its tensors.
-      found: the shapes of tensors in a file, by name.
+      model: The network. It may be abstract, from ``nnx.eval_shape``.
+      entries: The network's tensors.
+      found: The shapes of the tensors in the file, by name.
 
     >>> from cnn_jax.weights import layouts
     >>> model = nnx.eval_shape(lambda: models.create("lenet_5_modern", rngs=nnx.Rngs(0)))
@@ -61,14 +61,17 @@ def between(model: nnx.Module, entries: list[Entry], found: Mapping[str, tuple[i
 
 
 def adapted_kernel(stem: Entry, kernel: np.ndarray) -> np.ndarray:
-    """A first kernel for the channels of a network, by the rule of timm's ``adapt_input_conv``.
+    """Adapts a first kernel to the network's number of input channels, by the rule of timm's ``adapt_input_conv``.
 
-    One channel: the sum over the channels, which is what an image of equal channels meets. Otherwise the three
-    channels, repeated as often as there is place for and scaled by 3 / channels.
+    For one channel it is the sum over the kernel's channels, which gives the same output as a grey image repeated over
+    all channels. Otherwise the three channels are repeated as often as needed and scaled by 3 / channels.
 
     Args:
-      stem: the tensor.
-      kernel: as the file has it.
+      stem: The entry of the first kernel.
+      kernel: The kernel in the file's layout.
+
+    Returns:
+      The adapted kernel in the file's layout, in float32.
     """
     axis = _channel_axis(stem)
     channels = stem.shape[axis]
@@ -79,8 +82,8 @@ def adapted_kernel(stem: Entry, kernel: np.ndarray) -> np.ndarray:
 
 
 def class_axis(entry: Entry) -> int:
-    """Where the classes are in a file's tensor of an output layer."""
-    # The first axis of codes; the last one here of kernels and biases.
+    """The axis of the classes in a file's tensor of an output layer."""
+    # Class codes have the classes first; kernels and biases of this package have them last.
     return 0 if entry.path.endswith("/centers") else entry.order.index(len(entry.split) - 1)
 
 
@@ -89,14 +92,14 @@ def _channel_axis(entry: Entry) -> int:
 
 
 def _same_but(entry: Entry, theirs: tuple[int, ...], axis: int) -> bool:
-    """Whether a shape is that of a tensor, but for the size of one axis."""
+    """Whether a shape equals that of an entry, apart from the size of one axis."""
     return len(theirs) == len(entry.shape) and all(
         one == other or index == axis for index, (one, other) in enumerate(zip(theirs, entry.shape, strict=True))
     )
 
 
 def _first_layer(model: nn.Sequence) -> str | None:
-    """The path of the first layer, if that is a convolution of all channels."""
+    """The path of the first layer, if it is a convolution without feature groups."""
     for name in model.names:
         layer = getattr(model, name)
         if isinstance(layer, nn.Sequence):

@@ -1,4 +1,4 @@
-"""Files of tensors: safetensors by themselves, PyTorch's with PyTorch, and never a pickle that could run code."""
+"""Reads and writes files of tensors: safetensors, and PyTorch's files, from which no code is ever run."""
 
 import dataclasses
 import io
@@ -19,9 +19,9 @@ from cnn_jax.weights.about import About
 
 SAFETENSORS = (".safetensors",)
 TORCH = (".pth", ".pt", ".bin")
-_OTHERS = (".ckpt", ".tar", ".zip", ".pkl", ".npz", ".h5", ".onnx")  # no name on the hub ends like this
+_OTHERS = (".ckpt", ".tar", ".zip", ".pkl", ".npz", ".h5", ".onnx")  # these are file names, never names on the hub
 _IN_A_FOLDER = (hub.FILE, "pytorch_model.bin")
-_FLOAT8 = {  # by their names in safetensors, whose NumPy face cannot read them
+_FLOAT8 = {  # by their names in safetensors, whose NumPy interface cannot read them
     "F8_E4M3": jnp.float8_e4m3fn,
     "F8_E4M3FNUZ": jnp.float8_e4m3fnuz,
     "F8_E5M2": jnp.float8_e5m2,
@@ -35,11 +35,12 @@ class Tensors:
     """Named tensors that are read one at a time.
 
     Attributes:
-      source: where they are from, for messages.
-      shapes: of each, by name; a tensor in a mapping within a mapping is called ``'state_dict/conv1.weight'``.
-      read: a tensor from its name.
-      about: what the source says of them.
-      notes: what else is to be said of the source, in phrases.
+      source: The file or other source, for messages.
+      shapes: The shape of each tensor, by name. A tensor in a nested mapping has a name such as
+        ``'state_dict/conv1.weight'``.
+      read: Returns a tensor, given its name.
+      about: The metadata in the source.
+      notes: Remarks about the source, for a log message.
     """
 
     source: str
@@ -50,12 +51,16 @@ class Tensors:
 
 
 def open_tensors(source: str | Path | Mapping[str, Any]) -> Tensors:
-    """The tensors of a file, of a name on the hub, or of a mapping from names to arrays.
+    """Opens the tensors of a file, of a repository on the Hugging Face hub, or of a mapping from names to arrays.
 
-    What a file is, is seen from its content: ``.pth.tar``, ``.ckpt`` and ``.PTH`` are files of PyTorch, too.
+    The format of a file is determined from its content, so PyTorch's files may end in ``.pth.tar``, ``.ckpt`` or
+    ``.PTH``, too.
+
+    Args:
+      source: A path, a name on the hub (``'owner/name'``), or a mapping, which may be nested.
 
     Raises:
-      UsageError: no such file, a damaged one, one that holds no tensors, or one that would have to run code.
+      UsageError: The file does not exist, is damaged, holds no tensors, or could only be read by running code from it.
 
     >>> open_tensors({"epoch": 3, "state_dict": {"fc.weight": np.ones((2, 3))}}).shapes
     {'state_dict/fc.weight': (2, 3)}
@@ -64,11 +69,15 @@ def open_tensors(source: str | Path | Mapping[str, Any]) -> Tensors:
         return _from_mapping(source, "the state dict", About())
     if not isinstance(source, str | Path):
         kind = type(source).__name__
-        raise UsageError(f"weights: a {kind} is no path, no name on the hub ('owner/name'), and no state dict")
+        raise UsageError(
+            f"weights: a {kind} cannot be loaded; give a path, a name on the hub ('owner/name') or a state dict"
+        )
     path = Path(source)
     if not path.exists():
         if path.suffix.lower() in (*SAFETENSORS, *TORCH, *_OTHERS) or not hub.is_name(str(source)):
-            raise UsageError(f"weights: there is no file {str(source)!r}, and it is no name on the hub ('owner/name')")
+            raise UsageError(
+                f"weights: there is no file {str(source)!r}, and it is not a name on the hub ('owner/name')"
+            )
         path = hub.fetch(str(source))
     if path.is_dir():
         path = _in_folder(path)
@@ -79,19 +88,19 @@ def open_tensors(source: str | Path | Mapping[str, Any]) -> Tensors:
     if format == "safetensors":
         return _open_safetensors(path)
     content, ignored = torch_files.read(path)
-    notes = (f"not imported, as only tensors are read: {', '.join(ignored)}",) if ignored else ()
-    return dataclasses.replace(_from_mapping(content, str(path), _about_beside(path)), notes=notes)
+    notes = (f"ignored, because only tensors are read: {', '.join(ignored)}",) if ignored else ()
+    return dataclasses.replace(_from_mapping(content, str(path), _about_in_folder(path)), notes=notes)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Writes a safetensors file, whole or not at all."""
-    # safetensors 0.8 takes no notice of strides: of a transposed array it writes the numbers in the order of memory.
+    """Writes a safetensors file atomically."""
+    # safetensors 0.8 ignores strides: it writes the numbers of a transposed array in the order of memory.
     dense = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     write_atomically(path, safetensors.numpy.save(dense, metadata=dict(metadata)))
 
 
 def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes what ``torch.load(path, weights_only=True)`` reads, whole or not at all."""
+    """Atomically writes a file that ``torch.load(path, weights_only=True)`` reads."""
     torch = torch_files.import_torch(f"writing {path.name}")
     buffer = io.BytesIO()
     torch.save({name: torch.from_numpy(array) for name, array in tensors.items()}, buffer)
@@ -99,22 +108,24 @@ def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def _in_folder(folder: Path) -> Path:
-    """The file of weights in a folder that is like a repository on the hub."""
+    """The path of the weights in a folder with the layout of a repository on the hub."""
     for name in _IN_A_FOLDER:
         if (folder / name).is_file():
             return folder / name
     if (folder / "data.pkl").is_file():
         raise UsageError(
-            f"weights: the folder {folder} is a file of PyTorch's that was unpacked; give the file as it was downloaded"
+            f"weights: the folder {folder} is an unpacked PyTorch file; give the original file, which is a zip archive"
         )
-    raise UsageError(f"weights: the folder {folder} holds no {' or '.join(_IN_A_FOLDER)}; give the path of a file")
+    raise UsageError(f"weights: the folder {folder} has no {' or '.join(_IN_A_FOLDER)}; give the path of a file")
 
 
 def _open_safetensors(path: Path) -> Tensors:
     try:
         file = safetensors.safe_open(path, framework="numpy")
     except (OSError, safetensors.SafetensorError) as error:
-        raise UsageError(f"weights: {path} is no whole safetensors file ({error}); fetch or copy it again") from error
+        raise UsageError(
+            f"weights: {path} is not a complete safetensors file ({error}); download or copy it again"
+        ) from error
     shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     about = About.from_metadata(file.metadata() or {})
 
@@ -126,32 +137,34 @@ def _open_safetensors(path: Path) -> Tensors:
             return file.get_tensor(name)
         except (AttributeError, TypeError, safetensors.SafetensorError) as error:
             raise UsageError(
-                f"weights: {path}: tensor {name!r} is of type {dtype}, which NumPy does not have"
+                f"weights: {path}: tensor {name!r} has type {dtype}, which NumPy does not support; save it as float32"
             ) from error
 
-    return Tensors(str(path), shapes, read, about if about != About() else _about_beside(path))
+    return Tensors(str(path), shapes, read, about if about != About() else _about_in_folder(path))
 
 
 def _read_bytes(path: Path, name: str) -> np.ndarray:
-    """The bytes of a tensor in a safetensors file, whose header says where they are."""
+    """The bytes of a tensor in a safetensors file, located by the file's header."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         begin, end = json.loads(file.read(length))[name]["data_offsets"]
         return np.fromfile(file, np.uint8, count=end - begin, offset=begin)
 
 
-def _about_beside(path: Path) -> About:
-    """What timm's ``config.json`` in the folder of a file says."""
+def _about_in_folder(path: Path) -> About:
+    """Reads timm's ``config.json`` in the folder of a file, if there is one."""
     config = path.with_name("config.json")
     if not config.is_file():
         return About()
     try:
         return About.from_timm(json.loads(config.read_text()))
     except UsageError as error:
-        raise UsageError(f"weights: {config} beside the weights: {error}; remove it if it is not theirs") from error
+        raise UsageError(
+            f"weights: {config} beside the weights: {error}; remove it if it belongs to other weights"
+        ) from error
     except (ValueError, AttributeError, TypeError) as error:
         raise UsageError(
-            f"weights: {config} beside the weights is not as timm writes it ({error}); remove it"
+            f"weights: {config} beside the weights is not in timm's format ({error}); remove it"
         ) from error
 
 
@@ -159,15 +172,15 @@ def _from_mapping(mapping: Any, source: str, about: About) -> Tensors:
     named = dict(_flat(mapping))
     if not named:
         if not isinstance(mapping, Mapping):
-            raise UsageError(f"weights: {source} holds a {type(mapping).__name__}; it must hold a state dict")
+            raise UsageError(f"weights: {source} contains a {type(mapping).__name__}; it must contain a state dict")
         others = ", ".join(f"{name!r} ({type(value).__name__})" for name, value in list(mapping.items())[:5])
-        raise UsageError(f"weights: {source} must map names to tensors, but holds only {others or 'nothing'}")
+        raise UsageError(f"weights: {source} must map names to tensors, but contains only {others or 'nothing'}")
     shapes = {name: tuple(value.shape) for name, value in named.items()}
     return Tensors(source, shapes, lambda name: _numpy(named[name], f"{source}: tensor {name!r}"), about)
 
 
 def _flat(value: Any, name: str = "", around: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """The tensors in mappings within mappings, by the keys on the way."""
+    """The tensors in nested mappings, each with the keys on its path joined by slashes."""
     if isinstance(value, Mapping):
         for key, entry in value.items():
             if isinstance(key, str) and not any(entry is outer for outer in (*around, value)):
@@ -177,8 +190,8 @@ def _flat(value: Any, name: str = "", around: tuple[Any, ...] = ()) -> Iterator[
 
 
 def _holds_numbers(value: Any) -> bool:
-    kind = getattr(getattr(value, "dtype", None), "kind", "f")  # PyTorch's types have none
-    return hasattr(value, "shape") and kind not in "OSUMm"  # objects, texts, times
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")  # PyTorch's types have no attribute kind
+    return hasattr(value, "shape") and kind not in "OSUMm"  # objects, strings, times
 
 
 def _numpy(value: Any, what: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes, and the line for one that only looks like weights."""
+"""Recognises the format of a file by its first bytes, with an error message for files that are not weights."""
 
 import tarfile
 import zipfile
@@ -20,20 +20,23 @@ _COMPRESSED = {
 _OTHERS = {
     b"\x89HDF": "HDF5 (Keras writes it)",
     b"\x93NUMPY": "a NumPy array",
-    b"{": "JSON, text and not tensors",
+    b"{": "JSON text and not tensors",
     b"\x08": "perhaps ONNX",
 }
-_CONVERT = "convert it to a state dict of PyTorch's or to .safetensors"
+_CONVERT = "convert it to a PyTorch state dict or to .safetensors"
 
 
 def format_of(path: Path) -> str:
-    """The format of a file of weights, whatever its name ends in.
+    """The format of a file of weights, regardless of its file name.
+
+    Args:
+      path: The file.
 
     Returns:
       ``'safetensors'`` or ``'torch'``.
 
     Raises:
-      UsageError: The file holds something else: what it is, and what to do about it.
+      UsageError: The file has another format. The message says which one and what to do.
       OSError: The file cannot be opened.
 
     >>> import tempfile
@@ -41,14 +44,14 @@ def format_of(path: Path) -> str:
     >>> _ = path.write_text("version https://git-lfs.github.com/spec/v1")
     >>> format_of(path)
     Traceback (most recent call last):
-    cnn_jax.errors.UsageError: weights: ...resnet50.pth is a pointer of Git LFS and not the weights; run 'git lfs pull'
+    cnn_jax.errors.UsageError: weights: ...resnet50.pth is a Git LFS pointer and not the weights; run 'git lfs pull'
     """
     with open(path, "rb") as file:
         head = file.read(1024)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40:
         return "safetensors"
     if head.startswith(_PICKLE):
-        return "torch"  # as PyTorch wrote them before 1.6, if it is one
+        return "torch"  # probably the format of PyTorch before 1.6
     if head.startswith(_ZIP):
         return _format_of_zip(path)
     raise UsageError(f"weights: {path} {_fault(path, head)}")
@@ -59,48 +62,46 @@ def _format_of_zip(path: Path) -> str:
         with zipfile.ZipFile(path) as file:
             members = file.namelist()
     except zipfile.BadZipFile as error:
-        raise UsageError(f"weights: {path} is damaged or cut short; fetch or copy it again") from error
+        raise UsageError(f"weights: {path} is damaged or incomplete; download or copy it again") from error
     names = {member.rpartition("/")[2] for member in members}
     if "data.pkl" not in names:
         if members and all(member.endswith(".npy") for member in members):
-            raise UsageError(
-                f"weights: {path} is an npz file of NumPy's; give its arrays: load(model, dict(np.load(path)))"
-            )
+            raise UsageError(f"weights: {path} is a NumPy npz file; give its arrays: load(model, dict(np.load(path)))")
         raise UsageError(f"weights: {path} is {_archive('zip', members)}")
     if "constants.pkl" in names:
         raise UsageError(
-            f"weights: {path} is a TorchScript program, not tensors alone; save its state dict: "
+            f"weights: {path} is a TorchScript program and not a state dict; save its state dict: "
             f"torch.save(torch.jit.load(path).state_dict(), 'weights.pth')"
         )
     return "torch"
 
 
 def _fault(path: Path, head: bytes) -> str:
-    """What a file is that is neither safetensors nor PyTorch's."""
+    """Describes a file that is neither in safetensors format nor in PyTorch's."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
-        return "is empty; fetch or copy it again"
+        return "is empty; download or copy it again"
     if head.startswith(b"version https://git-lfs"):
-        return "is a pointer of Git LFS and not the weights; run 'git lfs pull'"
+        return "is a Git LFS pointer and not the weights; run 'git lfs pull'"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "is a web page and not the weights, as a download link's error page is; download the file itself"
+        return "is a web page and not the weights, perhaps the error page of a download; download the file itself"
     for magic, name in _COMPRESSED.items():
         if head.startswith(magic):
-            return f"is compressed by {name}; unpack it and give the file in it"
+            return f"is compressed with {name}; unpack it and give the file in it"
     if tarfile.is_tarfile(path):
         with tarfile.open(path) as file:
             members = file.getnames()
-        if members:  # a file of zeros is an empty one
+        if members:  # tarfile also accepts a file of zeros, as an archive without members
             return f"is {_archive('tar', members)}"
     for magic, name in _OTHERS.items():
         if head.startswith(magic):
             return f"is {name}; {_CONVERT}"
     if path.suffix.lower() == ".safetensors":
-        return "is no whole safetensors file; fetch or copy it again"
-    return f"is damaged, or no file of safetensors or PyTorch; fetch it again, or {_CONVERT}"
+        return "is not a complete safetensors file; download or copy it again"
+    return f"is damaged, or not a safetensors or PyTorch file; download it again, or {_CONVERT}"
 
 
 def _archive(kind: str, members: Iterable[str]) -> str:
     files = [member for member in members if not member.endswith("/")]
     shown = ", ".join(map(repr, files[:3])) + (", ..." if len(files) > 3 else "")
-    return f"a {kind} archive with {shown or 'nothing'} in it; unpack it and give the file of weights in it"
+    return f"a {kind} archive that contains {shown or 'nothing'}; unpack it and give the file of weights"

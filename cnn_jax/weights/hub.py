@@ -1,4 +1,4 @@
-"""Weights by their name on the Hugging Face hub."""
+"""Downloads weights from the Hugging Face hub by name."""
 
 import contextlib
 import re
@@ -13,7 +13,7 @@ _CONFIG = "config.json"
 
 
 def is_name(text: str) -> bool:
-    """Whether a text could be a name on the hub: ``owner/name``, and perhaps ``@revision``.
+    """Whether a text has the form of a name on the hub: ``owner/name``, optionally followed by ``@revision``.
 
     >>> is_name("timm/resnet18.tv_in1k"), is_name("timm/resnet18.tv_in1k@main"), is_name("weights.safetensors")
     (True, True, False)
@@ -22,18 +22,23 @@ def is_name(text: str) -> bool:
 
 
 def fetch(name: str) -> Path:
-    """The file of weights of that name, downloaded unless it is in the hub's cache; ``config.json`` is beside it.
+    """Downloads the file of weights and ``config.json`` of a repository, unless they are in the hub's cache.
 
     Args:
-      name: ``owner/name`` of a repository with a ``model.safetensors``; with ``@revision`` a branch, tag or commit.
+      name: The name of a repository with a file ``model.safetensors``: ``owner/name``. A branch, tag or commit can be
+        given as ``owner/name@revision``.
+
+    Returns:
+      The path of the file of weights; ``config.json``, if the repository has one, is in the same folder.
 
     Raises:
-      UsageError: huggingface_hub is not installed, there is no network, or no such file.
+      UsageError: The name is not valid, huggingface_hub is not installed, there is no connection, or there is no such
+        file.
     """
     match = _NAME.fullmatch(name)
     if match is None:
         raise UsageError(
-            f"weights: {name!r} is no name on the Hugging Face hub; give 'owner/name' or 'owner/name@revision'"
+            f"weights: {name!r} is not a name on the Hugging Face hub; give 'owner/name' or 'owner/name@revision'"
         )
     repository, revision = match["repository"], match["revision"]
     address = f"https://huggingface.co/{repository}/resolve/{revision or 'main'}/{FILE}"
@@ -43,28 +48,28 @@ def fetch(name: str) -> Path:
         from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
     except ImportError as error:
         raise UsageError(
-            f"weights: {name!r} is on the Hugging Face hub, for which huggingface_hub is missing: "
+            f"weights: loading {name!r} from the Hugging Face hub needs huggingface_hub: "
             f"pip install 'cnn_jax[hub]'; {by_hand}"
         ) from error
     try:
-        cached = _without_connection(huggingface_hub, repository, revision)
+        cached = _only_from_cache(huggingface_hub, repository, revision)
         path = Path(huggingface_hub.hf_hub_download(repository, FILE, revision=revision, local_files_only=cached))
     except (OSError, EntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
         reason = str(error).partition("\n")[0].rstrip(". ")
         raise UsageError(
-            f"weights: cannot fetch {name!r} from the Hugging Face hub ({type(error).__name__}: {reason}); "
-            f"check the name and the network, {by_hand}"
+            f"weights: cannot download {name!r} from the Hugging Face hub ({type(error).__name__}: {reason}); "
+            f"check the name and the connection, {by_hand}"
         ) from error
-    # Not every repository has one, and the weights can do without.
+    # Not every repository has a config.json, and the weights can be loaded without it.
     with contextlib.suppress(OSError, EntryNotFoundError, HfHubHTTPError):
         huggingface_hub.hf_hub_download(repository, _CONFIG, revision=revision, local_files_only=cached)
     return path
 
 
-def _without_connection(huggingface_hub: Any, repository: str, revision: str | None) -> bool:
-    """Whether the file must come from the cache, because the hub does not answer: asked once.
+def _only_from_cache(huggingface_hub: Any, repository: str, revision: str | None) -> bool:
+    """Whether the file has to be read from the cache, because the hub does not answer.
 
-    Downloading would ask again for half a minute, with two lines about each time.
+    This makes a single request. A download would repeat it for half a minute and print two lines each time.
 
     Raises:
       ConnectionError: The hub does not answer, and the file is not in the cache.
@@ -77,7 +82,7 @@ def _without_connection(huggingface_hub: Any, repository: str, revision: str | N
         huggingface_hub.get_hf_file_metadata(address)
     except HfHubHTTPError:
         raise
-    except Exception as error:  # of its HTTP client, which is another one in each of its versions
+    except Exception as error:  # the exceptions of its HTTP client, which differs between versions of huggingface_hub
         if not isinstance(huggingface_hub.try_to_load_from_cache(repository, FILE, revision=revision), str):
             raise ConnectionError(error) from error
         return True

@@ -1,4 +1,4 @@
-"""Where each tensor of a network is in a file, under which name, and with its axes in which order."""
+"""The name, shape and axis order of each tensor of a network in a file."""
 
 import dataclasses
 import math
@@ -17,21 +17,21 @@ from cnn_jax.weights.torch_names import TorchLayer, torch_layers
 LAYOUTS = ("cnn_jax", "torchvision", "timm")
 
 _TORCH_NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-BATCHES = "num_batches_tracked"  # PyTorch's count of training steps, which nothing here needs
+BATCHES = "num_batches_tracked"  # PyTorch's count of training steps, which is not used here
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A tensor here and in a file.
+    """The correspondence between a tensor of the network and a tensor in a file.
 
     Attributes:
-      path: here, ``'conv1/kernel'``.
-      name: in the file, ``'conv1.weight'``.
-      split: the shape here, with every axis that has to move on its own: (7, 7, 512, 4096) for a kernel of
-        (25088, 4096) behind maps of 7x7x512.
-      order: the axes of ``split`` in the order of the file.
-      own_shape: the shape here.
-      shape: the shape in the file.
+      path: The path in the network, such as ``'conv1/kernel'``.
+      name: The name in the file, such as ``'conv1.weight'``.
+      split: The shape in the network, with combined axes split. For a kernel of shape (25088, 4096) after flattened
+        feature maps of 7x7x512 it is (7, 7, 512, 4096).
+      order: The axes of ``split`` in the order of the file.
+      own_shape: The shape in the network.
+      shape: The shape in the file.
     """
 
     path: str
@@ -42,11 +42,11 @@ class Entry:
     shape: tuple[int, ...]
 
     def outward(self, array: np.ndarray) -> np.ndarray:
-        """From here to the file; always a copy, so that nobody writes into an array of JAX's."""
+        """Converts from the network's layout to the file's. The result is a copy, which is safe to write to."""
         return np.array(array.reshape(self.split).transpose(self.order), order="C").reshape(self.shape)
 
     def inward(self, array: np.ndarray) -> np.ndarray:
-        """From the file to here.
+        """Converts from the file's layout to the network's.
 
         >>> entry = Entry("fc/kernel", "fc.weight", (2, 3, 5, 7), (3, 2, 0, 1), (30, 7), (7, 30))
         >>> ours = np.arange(210).reshape(30, 7)
@@ -58,7 +58,7 @@ class Entry:
 
 
 def paths(state: Any) -> dict[str, Any]:
-    """The arrays of a state by their paths, in the order of ``jax.tree.leaves``.
+    """The arrays of a state by path, in the order of ``jax.tree.leaves``.
 
     >>> list(paths(nnx.state(nn.Sequence({"fc": nn.Linear(4, 2, rngs=nnx.Rngs(0))}))))
     ['fc/bias', 'fc/kernel']
@@ -68,14 +68,14 @@ def paths(state: Any) -> dict[str, Any]:
 
 
 def entries(model: nnx.Module, layout: str) -> list[Entry]:
-    """All tensors of a model in a layout.
+    """The entries of all tensors of a model in a layout.
 
     Args:
-      model: it may be abstract.
-      layout: one of :data:`LAYOUTS`; ``'cnn_jax'`` takes any model, the others see :func:`torch_layers`.
+      model: The model. It may be abstract, from ``nnx.eval_shape``.
+      layout: One of :data:`LAYOUTS`. ``'cnn_jax'`` supports any model; for the others see :func:`torch_layers`.
 
     Raises:
-      UsageError: an unknown layout, or a network that the layout does not have.
+      UsageError: The layout is unknown, or does not support the network.
 
     >>> from cnn_jax import models
     >>> model = nnx.eval_shape(lambda: models.create("alexnet_torchvision", rngs=nnx.Rngs(0)))
@@ -115,7 +115,7 @@ def _entry(layer: TorchLayer, ours: str, theirs: str, shape: tuple[int, ...]) ->
 
 
 def layout_of(names: Iterable[str]) -> str:
-    """The layout of a file, from the names of its tensors, wherever in it they are.
+    """The layout of a file, determined from the names of its tensors, which may have prefixes.
 
     >>> layout_of(["conv1/kernel"]), layout_of(["features.0.weight"]), layout_of(["model/pre_logits.fc1.weight"])
     ('cnn_jax', 'torchvision', 'timm')
@@ -128,7 +128,7 @@ def layout_of(names: Iterable[str]) -> str:
 
 
 def is_auxiliary(name: str) -> bool:
-    """Whether a tensor is of one of GoogLeNet's heads on the side, which weights may have or leave out.
+    """Whether a tensor belongs to one of GoogLeNet's auxiliary classifiers, which a file may leave out.
 
     >>> is_auxiliary("aux1.fc1.weight"), is_auxiliary("aux2/fc1/kernel"), is_auxiliary("conv1.weight")
     (True, True, False)

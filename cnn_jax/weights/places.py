@@ -1,8 +1,8 @@
-"""Where in a file a network's tensors are: training scripts nest state dicts and put prefixes before names.
+"""Finds a network's tensors in a file where state dicts are nested and names have prefixes.
 
-``{"epoch": 3, "state_dict": {"module.model.conv1.weight": ...}, "optimizer": ...}`` holds a network whose first tensor
-is ``conv1.weight``. No list of such keys and prefixes is kept: a place is whatever comes before the network's own
-names, and the place that fits best, by names and shapes, is taken.
+Training scripts write files such as ``{"epoch": 3, "state_dict": {"module.model.conv1.weight": ...}, ...}`` for a
+network whose first tensor is ``conv1.weight``. There is no list of known keys and prefixes. Instead, whatever comes
+before one of the network's names is a possible place, and the place that fits best by names and shapes is used.
 """
 
 import collections
@@ -17,11 +17,11 @@ from cnn_jax.weights.layouts import BATCHES
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# What wrappers put before a layer within the network: DataParallel ("features.module.0.weight"), torch.compile, FSDP
-# and activation checkpointing.
+# Prefixes that wrappers add to a layer inside the network: DataParallel ("features.module.0.weight"), torch.compile,
+# FSDP and activation checkpointing.
 _WRAPPERS = re.compile(r"(?<=[./])(?:(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+")
-_AVERAGES = {"ema", "swa", "average", "averaged", "shadow"}  # as timm, these go before the last weights
-_SHOWN = 3  # names of tensors in a note
+_AVERAGES = {"ema", "swa", "average", "averaged", "shadow"}  # moving averages, preferred to other weights as in timm
+_SHOWN = 3  # the number of tensor names in a note
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +29,10 @@ class Found:
     """A network's tensors in a file.
 
     Attributes:
-      shapes: of each, by the names that the network has for them.
-      read: a tensor from such a name.
-      notes: where it was found, what was stripped from the names and left out, in phrases; none if it is all there is.
+      shapes: The shape of each tensor, by the network's names.
+      read: Returns a tensor, given the network's name for it.
+      notes: Remarks for a log message: where the network was found, which prefixes were stripped, what was left out.
+        Empty if the file contains only the network.
     """
 
     shapes: Shapes
@@ -40,17 +41,18 @@ class Found:
 
 
 def find(source: str, shapes: Shapes, read: Callable[[str], np.ndarray], wanted: Shapes, key: str | None) -> Found:
-    """The tensors of a network in a file, under the network's own names.
+    """Finds the tensors of a network in a file.
 
     Args:
-      source: the file, for messages.
-      shapes: of all tensors in the file, by name.
-      read: a tensor from its name in the file.
-      wanted: the shapes of the network's tensors, by its own names.
-      key: where to look, ``'state_dict_ema'``; None for wherever the network fits best, moving averages first.
+      source: The file, for messages.
+      shapes: The shapes of all tensors in the file, by name.
+      read: Returns a tensor, given its name in the file.
+      wanted: The shapes of the network's tensors, by the network's names.
+      key: Where to look, such as ``'state_dict_ema'``. None takes the place that fits best, and prefers a moving
+        average.
 
     Raises:
-      UsageError: Nothing at that key, or the network is there several times.
+      UsageError: There is nothing at that key, or the file contains several networks that fit equally well.
 
     >>> shapes = {"state_dict/module.fc.bias": (2,), "optimizer/step": ()}
     >>> found = find("last.ckpt", shapes, lambda name: np.zeros(shapes[name]), {"fc.bias": (2,)}, None)
@@ -72,14 +74,14 @@ def find(source: str, shapes: Shapes, read: Callable[[str], np.ndarray], wanted:
 
 
 def _inside(place: str, shapes: Shapes) -> dict[str, str]:
-    """From the names at a place, without what wrappers put into them, to the names in the file."""
+    """Maps the names at a place, without the wrappers' prefixes, to the names in the file."""
     names = [name for name in shapes if name.startswith(place)]
     inside = {_WRAPPERS.sub("", name[len(place) :]): name for name in names}
     return inside if len(inside) == len(names) else {name[len(place) :]: name for name in names}
 
 
 def _fits(shapes: Shapes, wanted: Shapes) -> dict[str, tuple[int, int]]:
-    """At each place, how many of the network's tensors are there in their shape, and how many by name."""
+    """For each place, the number of tensors that match by name and shape, and the number that match by name."""
     fits: dict[str, tuple[int, int]] = {}
     for name, shape in shapes.items():
         for start in (0, *(match.end() for match in re.finditer(r"[./]", name))):
@@ -95,7 +97,7 @@ def _choice(source: str, places: list[str]) -> str:
     if len(places) == 1 or len(averages) == 1:
         return (averages or places)[0]
     raise UsageError(
-        f"weights: {source} holds the network {len(places)} times: {_listed(places)}; choose one with key="
+        f"weights: {source} contains the network {len(places)} times: {_listed(places)}; choose one with key="
     )
 
 
@@ -104,7 +106,7 @@ def _listed(places: list[str]) -> str:
 
 
 def _fullest(names: Iterable[str]) -> str:
-    """Where most tensors are, in a file with none of the network's."""
+    """The place with the most tensors, for a file in which no tensor has one of the network's names."""
     if not any("." in name for name in names):
         return ""
     counts = collections.Counter(name[: name.rfind("/") + 1] for name in names)
@@ -112,7 +114,7 @@ def _fullest(names: Iterable[str]) -> str:
 
 
 def _known(key: str, places: list[str]) -> str:
-    return nearest(str(key), [place[:-1] for place in places]) if places else "it is not nested: leave key out"
+    return nearest(str(key), [place[:-1] for place in places]) if places else "the file is not nested, so leave out key"
 
 
 def _notes(place: str, others: list[str], names: Iterable[str], inside: Mapping[str, str]) -> tuple[str, ...]:
@@ -120,16 +122,16 @@ def _notes(place: str, others: list[str], names: Iterable[str], inside: Mapping[
     level = where + slash
     wrappers = {match for name, own in inside.items() if not own.endswith(name) for match in _WRAPPERS.findall(own)}
     stripped = dict.fromkeys([prefix] * bool(prefix) + sorted(wrappers))
-    beside = [
+    ignored = [
         name.removeprefix(level)
         for name in names
         if name.startswith(level) and not name.startswith((place, *others)) and name.rpartition(".")[-1] != BATCHES
     ]
     also = f" (also there: {_listed(others)}; choose with key=)" if others else ""
-    more = f" and {len(beside) - _SHOWN} more" if len(beside) > _SHOWN else ""
+    more = f" and {len(ignored) - _SHOWN} more" if len(ignored) > _SHOWN else ""
     notes = {
         f"found under {(where or prefix[:-1])!r}{also}": where or others,
         f"stripped from the names: {', '.join(map(repr, stripped))}": stripped,
-        f"left out beside it: {', '.join(map(repr, beside[:_SHOWN]))}{more}": beside,
+        f"other tensors ignored: {', '.join(map(repr, ignored[:_SHOWN]))}{more}": ignored,
     }
     return tuple(note for note, holds in notes.items() if holds)

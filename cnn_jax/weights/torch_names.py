@@ -1,12 +1,12 @@
-"""What torchvision and timm call the layers of a network, by rules that read the network's structure.
+"""The names of layers in torchvision and timm, derived from the network's structure.
 
-- A network with a ``Flatten`` (AlexNet, VGG) is two lists in torchvision, ``features`` before it and ``classifier``
-  after it, and a layer is called by its place in its list: ``features.3``. timm calls the three full connections of VGG
-  ``pre_logits.fc1``, ``pre_logits.fc2`` and ``head.fc``, and the first two are convolutions there.
-- A network with ``Residual`` blocks (ResNet): layers are called as they are here, in a block with its stage and number,
-  ``layer1.0.conv1``; its shortcut is a list, ``layer2.0.downsample.0``. timm has the same names.
-- A network with ``Parallel`` branches (GoogLeNet): branches are counted, ``inception3a.branch1.conv``, and are lists
-  themselves where they have more than one unit, ``inception3a.branch2.1.bn``.
+- A network with a ``Flatten`` (AlexNet, VGG) consists of two lists in torchvision, ``features`` before it and
+  ``classifier`` after it. The name of a layer is its position in the list: ``features.3``. In timm the three fully
+  connected layers of VGG are ``pre_logits.fc1``, ``pre_logits.fc2`` and ``head.fc``; the first two are convolutions.
+- A network with ``Residual`` blocks (ResNet) has the same layer names. A block is named by its stage and number,
+  ``layer1.0.conv1``, and its shortcut is a list, ``layer2.0.downsample.0``. timm's names are the same.
+- In a network with ``Parallel`` branches (GoogLeNet) the branches are numbered, ``inception3a.branch1.conv``. A branch
+  with more than one unit is a list, ``inception3a.branch2.1.bn``.
 """
 
 import dataclasses
@@ -27,14 +27,14 @@ _INCEPTION_EPSILON = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class TorchLayer:
-    """A layer with parameters, here and there.
+    """A layer with parameters and its name in PyTorch.
 
     Attributes:
-      path: where it is in the network, ``'layer1_0/branch/conv1'``.
-      name: what it is called there, ``'layer1.0.conv1'``.
-      module: the layer.
-      maps: (height, width, channels) of what was flattened for a ``Linear``, which PyTorch flattens channels first.
-      as_convolution: whether a ``Linear`` is a convolution there.
+      path: The path in the network, such as ``'layer1_0/branch/conv1'``.
+      name: The name in PyTorch, such as ``'layer1.0.conv1'``.
+      module: The layer.
+      maps: The shape (height, width, channels) of the flattened input of a ``Linear``. PyTorch flattens channels first.
+      as_convolution: Whether a ``Linear`` is a convolution in PyTorch.
     """
 
     path: str
@@ -48,11 +48,11 @@ def torch_layers(model: nnx.Module, layout: str = "torchvision") -> list[TorchLa
     """The layers of a network with their names in PyTorch.
 
     Args:
-      model: one whose structure torchvision has too; it may be abstract.
+      model: A network whose structure exists in torchvision. It may be abstract, from ``nnx.eval_shape``.
       layout: ``'torchvision'`` or ``'timm'``.
 
     Raises:
-      UsageError: a network, or a layer of it, that neither of them has.
+      UsageError: The network, or one of its layers, does not exist in torchvision and timm.
 
     >>> from cnn_jax import models
     >>> resnet = nnx.eval_shape(lambda: models.create("resnet_18", rngs=nnx.Rngs(0)))
@@ -66,8 +66,8 @@ def torch_layers(model: nnx.Module, layout: str = "torchvision") -> list[TorchLa
     kinds = {kind for kind in (nn.Flatten, nn.Residual, nn.Parallel) if any(isinstance(c, kind) for c in children)}
     if not isinstance(model, nn.Sequence) or len(kinds) != 1:
         raise UsageError(
-            "weights: torchvision has no network of this structure; it has those with a Flatten (AlexNet, VGG), "
-            "with Residual blocks (ResNet) or with Parallel branches (GoogLeNet). Convolutionalize after loading"
+            "weights: torchvision has no network of this structure; supported are networks with a Flatten (AlexNet, "
+            "VGG), Residual blocks (ResNet) or Parallel branches (GoogLeNet); use convolutionalize only after loading"
         )
     if kinds == {nn.Flatten}:
         layers = list(_sequence(model, "", "", _two_lists(model)))
@@ -82,7 +82,7 @@ def torch_layers(model: nnx.Module, layout: str = "torchvision") -> list[TorchLa
 
 
 def _two_lists(model: nn.Sequence) -> list[str]:
-    """``features.0``, ``features.1``, ..., and after the ``Flatten`` ``classifier.0``, ..."""
+    """The names ``features.0``, ``features.1``, ..., and after the ``Flatten`` ``classifier.0``, ..."""
     flatten = next(index for index, name in enumerate(model.names) if isinstance(getattr(model, name), nn.Flatten))
     after = len(model.names) - flatten - 1
     return [*(f"features.{index}" for index in range(flatten)), "", *(f"classifier.{index}" for index in range(after))]
@@ -91,7 +91,9 @@ def _two_lists(model: nn.Sequence) -> list[str]:
 def _with_timm_classifier(layers: list[TorchLayer]) -> list[TorchLayer]:
     linear = [layer for layer in layers if isinstance(layer.module, nn.Linear)]
     if len(linear) != len(_TIMM_CLASSIFIER):
-        raise UsageError(f"weights: timm's VGG has three full connections and not {len(linear)}; use 'torchvision'")
+        raise UsageError(
+            f"weights: timm's VGG has three fully connected layers and not {len(linear)}; use layout='torchvision'"
+        )
     renamed = [
         dataclasses.replace(layer, name=name, as_convolution=name != "head.fc")
         for layer, name in zip(linear, _TIMM_CLASSIFIER, strict=True)
@@ -100,7 +102,7 @@ def _with_timm_classifier(layers: list[TorchLayer]) -> list[TorchLayer]:
 
 
 def _sequence(module: nn.Sequence, path: str, prefix: str, names: Iterable[str]) -> Iterator[TorchLayer]:
-    """The layers in a sequence whose children have these names in PyTorch."""
+    """The layers in a sequence, given the names of its children in PyTorch."""
     maps = None
     for own, name in zip(module.names, names, strict=True):
         child = getattr(module, own)
@@ -139,23 +141,25 @@ def _numbers(module: nn.Sequence) -> list[str]:
 
 
 def _check(layer: TorchLayer, epsilon: float) -> None:
-    """What a state dict does not say, and the numbers of a layer still depend on."""
+    """Checks properties of a layer that affect its outputs and are not stored in a state dict."""
     module = layer.module
     if isinstance(module, nn.BatchNorm) and module.epsilon != epsilon:
         raise UsageError(
-            f"weights: BatchNorm {layer.path!r} has epsilon={module.epsilon}, in torchvision's network it is {epsilon}"
+            f"weights: BatchNorm {layer.path!r} has epsilon={module.epsilon}, but in torchvision it is {epsilon}"
         )
     if isinstance(module, nn.Conv) and module.mask is not None:
-        raise UsageError(f"weights: Conv {layer.path!r} has a mask, torchvision's convolutions have none")
+        raise UsageError(f"weights: Conv {layer.path!r} has a mask, but torchvision's convolutions have none")
 
 
 def _check_block(branch: nn.Sequence, path: str) -> None:
     layers = [getattr(branch, name) for name in branch.names]
     if not isinstance(layers[0], nn.Conv):
-        raise UsageError(f"weights: block {path!r} starts with {branch.names[0]!r}, torchvision's with a convolution")
+        raise UsageError(
+            f"weights: block {path!r} starts with {branch.names[0]!r}, but in torchvision with a convolution"
+        )
     convolutions = [layer for layer in layers if isinstance(layer, nn.Conv)]
     if len(convolutions) == 3 and max(convolutions[0].strides) > 1:
         raise UsageError(
-            f"weights: block {path!r} strides in its 1x1 convolution, as in the paper; the weights of torchvision and "
-            f"timm are for strides in the 3x3: create the network with stride='v1.5'"
+            f"weights: block {path!r} has its stride in the 1x1 convolution, as in the paper, but torchvision and timm "
+            f"have it in the 3x3 convolution; create the network with stride='v1.5'"
         )

@@ -1,4 +1,4 @@
-"""Loading and saving: the model is never changed, a tensor that does not fit is an error, and both directions agree."""
+"""Loads and saves weights. Loading returns a new model, and any tensor that does not fit is an error."""
 
 import dataclasses
 import logging
@@ -22,21 +22,23 @@ __all__ = ["LAYOUTS", "Loaded", "create", "load", "save", "to_torch"]
 
 logger = logging.getLogger(__name__)
 
-_ROWS = 40  # of a table of tensors that do not fit
+_ROWS = 40  # the maximum number of rows in the table of tensors that do not fit
 
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """What :func:`load` returns; called, it is the model.
+    """The result of :func:`load`. Calling it calls the model.
 
     Attributes:
-      model: a copy of the model, with the tensors in place.
-      about: the normalisation of inputs and the names of classes, as far as they are known.
-      layout: that of the file, one of :data:`LAYOUTS`.
-      unused: names in the file of heads that the model does not have: auxiliary ones, or one for other classes.
-      kept: paths in the model of heads that the file does not have; they are as they were.
-      notes: what was not read as it is, in phrases: where the network was found in the file, what was stripped from
-        names, converted or adapted. They are logged in one line as well.
+      model: A copy of the model with the loaded tensors.
+      about: The metadata: the normalisation of inputs and the class names, as far as they are known.
+      layout: The layout of the file, one of :data:`LAYOUTS`.
+      unused: The names of tensors in the file that the model does not use: auxiliary classifiers, or a head for other
+        classes.
+      kept: The paths of tensors that the file does not have and that keep the model's values: auxiliary classifiers, or
+        the model's own head.
+      notes: Remarks about where the network was found in the file, and which names and numbers were changed. They are
+        also logged in one line.
 
     >>> model = models.create("mlp_two_neurons", rngs=nnx.Rngs(0))
     >>> loaded = load(model, {path: leaf[...] for path, leaf in paths(nnx.state(model)).items()})
@@ -63,36 +65,40 @@ def load(
     key: str | None = None,
     adapt: bool = False,
 ) -> Loaded:
-    """Puts trained weights into a network.
+    """Loads pretrained weights into a copy of a network.
 
-    The layout is seen from the names of the tensors: torchvision's or timm's for AlexNet (``alexnet_torchvision``),
-    VGG, GoogLeNet (``googlenet_torchvision``) and ResNet (``resnet_50`` and deeper with ``stride='v1.5'``); or that of
-    :func:`save`. Numbers are converted to the type of the model's parameters. Batch normalisation uses PyTorch's
-    running variance as it is; in further training it moves towards the biased variance, PyTorch's to the unbiased one.
+    The layout is determined from the names of the tensors. It is torchvision's or timm's for AlexNet
+    (``alexnet_torchvision``), VGG, GoogLeNet (``googlenet_torchvision``) and ResNet (``resnet_50`` and deeper with
+    ``stride='v1.5'``), or that of :func:`save`. Numbers are converted to the type of the model's parameters. Batch
+    normalisation uses PyTorch's running variance without a correction. In further training it moves towards the biased
+    variance; PyTorch's moves towards the unbiased one.
 
-    The network is found where it is in the file: under a key such as ``state_dict`` or ``model``, with prefixes such as
-    ``module.`` or ``backbone.`` before its names. Whatever was done beyond reading is said in one line.
+    The network may be anywhere in the file: under a key such as ``state_dict`` or ``model``, with prefixes such as
+    ``module.`` or ``backbone.`` before its names. One log line says which names and numbers were changed.
 
     Args:
-      model: the network; it may be abstract, from ``nnx.eval_shape``, so that nothing is drawn for nothing.
-      path_or_name: a ``.safetensors`` file; one of PyTorch (``.pth``, ``.pt``, ``.bin``, ``.ckpt``, ``.pth.tar``),
-        which must be installed, and which reads tensors only; a name on the Hugging Face hub,
+      model: The network. It may be abstract, from ``nnx.eval_shape``, which saves drawing its parameters.
+      path_or_name: A ``.safetensors`` file; a PyTorch file (``.pth``, ``.pt``, ``.bin``, ``.ckpt``, ``.pth.tar``), from
+        which only tensors are read, and which needs PyTorch; a name on the Hugging Face hub such as
         ``'timm/resnet18.tv_in1k'``; or a state dict.
-      key: which network of several in the file, by the keys and prefixes before its names: ``'state_dict'``,
-        ``'model/encoder_q'``. By default the one that fits; of a network and its moving average the average, as timm.
-      adapt: whether a network for other classes or channels is adapted as timm's ``create_model(num_classes=,
-        in_chans=)`` does it: the model keeps its own head; the first kernel is summed over its channels for an input of
-        one channel, and otherwise its three channels are repeated and scaled by 3 / channels.
+      key: Selects one of several networks in the file, by the keys and prefixes before its names: ``'state_dict'``,
+        ``'model/encoder_q'``. By default it is the one that fits best. Like timm, it prefers a moving average of the
+        network to the network itself.
+      adapt: Whether weights for other classes or channels are adapted, as timm's ``create_model(num_classes=,
+        in_chans=)`` does. The model keeps its own head. For inputs of one channel the first kernel is summed over its
+        channels; otherwise its three channels are repeated and scaled by 3 / channels.
 
     Returns:
-      The network with its new tensors, and what is known about them. Files of PyTorch do not say how inputs are
-      normalised: without a ``config.json`` of timm's beside them, weights for 3 channels and 1,000 classes get
-      torchvision's ImageNet numbers, and GoogLeNet the 0.5 that torchvision's ``transform_input`` amounts to.
+      The network with the loaded tensors, and their metadata. PyTorch files do not store the normalisation of inputs.
+      Without timm's ``config.json`` in the same folder, weights for 3 channels and 1,000 classes get torchvision's
+      ImageNet mean and standard deviation. GoogLeNet gets 0.5 for both, which is the effect of torchvision's
+      ``transform_input``.
 
     Raises:
-      UsageError: tensors that are missing, too many or misshapen, in a table; integers (quantised weights) or complex
-        numbers for real parameters; several networks that fit; a file that cannot be read or fetched; a network that
-        torchvision does not have; by timm's ``config.json``, weights of a network that is not here.
+      UsageError: Tensors are missing, unexpected or of another shape (the message has a table of them); integers
+        (quantised weights) or complex numbers are given for real parameters; several networks fit; a file cannot be
+        read or downloaded; torchvision does not have the network; timm's ``config.json`` names a network that this
+        package does not have.
 
     References:
       Wightman, PyTorch Image Models, ``timm.models.adapt_input_conv`` and ``load_state_dict``, version 1.0.
@@ -104,7 +110,7 @@ def load(
     cnn_jax.errors.UsageError: weights: the state dict does not fit the model: ...
     """
     tensors = files.open_tensors(path_or_name)
-    return _told(tensors.source, _load(model, tensors, key, adapt))
+    return _log_notes(tensors.source, _load(model, tensors, key, adapt))
 
 
 def _load(model: nnx.Module, tensors: files.Tensors, key: str | None, adapt: bool) -> Loaded:
@@ -133,13 +139,13 @@ def _load(model: nnx.Module, tensors: files.Tensors, key: str | None, adapt: boo
     if adapted.head:
         if not all(_is_known(leaves[entry.path]) for entry in adapted.head):
             raise UsageError(
-                "weights: adapt=True keeps the model's own head, but a model of nnx.eval_shape has no numbers there; "
-                "give one of models.create, or use weights.create(path, num_classes=...)"
+                "weights: adapt=True keeps the model's own head, but a model from nnx.eval_shape has no values for it; "
+                "give a model from models.create, or use weights.create(path, num_classes=...)"
             )
         kept += tuple(entry.path for entry in adapted.head)
         unused += tuple(entry.name for entry in adapted.head if entry.name in found.shapes)
         wanted = [entry for entry in wanted if entry not in adapted.head]
-        notes.append(f"the head of the model stays as it is: {', '.join(entry.path for entry in adapted.head)}")
+        notes.append(f"the model keeps its own head: {', '.join(entry.path for entry in adapted.head)}")
         about = _with_option(about, "num_classes", adapted.head[0].own_shape[-1])
     if adapted.stem is not None:
         channels = adapted.stem.own_shape[-2]
@@ -169,18 +175,23 @@ def create(
     key: str | None = None,
     rngs: nnx.Rngs | None = None,
 ) -> Loaded:
-    """Builds the network that a file of :func:`save`, or timm's ``config.json`` beside it, names, with its weights.
+    """Creates a network with pretrained weights, from a file that names the network.
+
+    The name is in files of :func:`save`, or in timm's ``config.json`` in the same folder.
 
     Args:
-      path_or_name: as for :func:`load`.
-      dtype: what to compute in, as for ``models.create``.
-      num_classes: the number of outputs, as timm has it; where it is not that of the file, the head is a new one.
-      in_chans: the number of channels of inputs, as timm has it; the first kernel is adapted, see :func:`load`.
-      key: as for :func:`load`.
-      rngs: draws a new head; by default ``nnx.Rngs(0)``.
+      path_or_name: A file or a name on the hub, as for :func:`load`.
+      dtype: The type to compute in, as for ``models.create``.
+      num_classes: The number of outputs, as in timm. If it differs from the file's, the network gets a new head.
+      in_chans: The number of input channels, as in timm. The first kernel is adapted as in :func:`load`.
+      key: Selects one of several networks in the file, as for :func:`load`.
+      rngs: Draws the parameters of a new head. The default is ``nnx.Rngs(0)``.
+
+    Returns:
+      The network and the metadata, as :func:`load` does.
 
     Raises:
-      UsageError: as :func:`load`, and a file that does not say which network it is of.
+      UsageError: An error of :func:`load`, or the file does not name its network.
 
     >>> import tempfile
     >>> path = f"{tempfile.mkdtemp()}/mlp.safetensors"
@@ -194,7 +205,7 @@ def create(
     about = tensors.about
     name = about.architecture
     if name is None:
-        raise UsageError(f"weights: {path_or_name} does not say which network it is of; use load(model, ...)")
+        raise UsageError(f"weights: {path_or_name} does not name its network; use load(model, ...)")
     options = dict(about.options)
     if in_chans is not None:
         shape = options.get("input_shape", models.variant(name).input_shape)
@@ -208,18 +219,18 @@ def create(
             about=_with_option(loaded.about, "num_classes", num_classes),
             notes=(*loaded.notes, f"a new head for {num_classes} classes"),
         )
-    return _told(tensors.source, loaded)
+    return _log_notes(tensors.source, loaded)
 
 
-def _told(source: str, loaded: Loaded) -> Loaded:
-    """The same, after a line in the log on what was not read as it is."""
+def _log_notes(source: str, loaded: Loaded) -> Loaded:
+    """Logs the notes in one line, and returns its argument."""
     if loaded.notes:
         logger.warning("weights: %s: %s", source, "; ".join(loaded.notes))
     return loaded
 
 
 def _with_option(about: About, name: str, value: Any) -> About:
-    """What is known of weights that were adapted: the classes' names, or the channels' normalisation, are no longer."""
+    """The metadata of adapted weights, without the class names or the normalisation, which no longer apply."""
     options = {**about.options, name: value} if about.architecture else about.options
     if name == "num_classes":
         return dataclasses.replace(about, options=options, class_names=None)
@@ -227,17 +238,18 @@ def _with_option(about: About, name: str, value: Any) -> About:
 
 
 def save(model: nnx.Module, path: str | Path, *, layout: str = "cnn_jax", about: About | None = None) -> None:
-    """Writes the tensors of a network to a file, whole or not at all.
+    """Writes the tensors of a network to a file, atomically.
 
     Args:
-      model: any network for the layout ``'cnn_jax'``; for the others those that torchvision has too.
-      path: ends in ``.safetensors``, or in ``.pth``, ``.pt`` or ``.bin`` for a state dict, which needs PyTorch.
-      layout: ``'cnn_jax'``, the names and shapes of the network's own tensors; ``'torchvision'``; or ``'timm'``, which
-        differs for VGG only.
-      about: what to say of them in the metadata of a safetensors file.
+      model: The network. The layout ``'cnn_jax'`` supports any network, the others those of torchvision.
+      path: The file, which ends in ``.safetensors``, or in ``.pth``, ``.pt`` or ``.bin`` for a PyTorch state dict. The
+        latter needs PyTorch.
+      layout: ``'cnn_jax'`` for the names and shapes of this package, ``'torchvision'``, or ``'timm'``, which differs
+        from ``'torchvision'`` for VGG only.
+      about: The metadata of a safetensors file.
 
     Raises:
-      UsageError: an unknown layout, ending or architecture; a network that the layout does not have.
+      UsageError: The layout, file extension or architecture is unknown, or the layout does not support the network.
 
     >>> import tempfile
     >>> model = models.create("mlp_two_neurons", rngs=nnx.Rngs(0))
@@ -248,7 +260,7 @@ def save(model: nnx.Module, path: str | Path, *, layout: str = "cnn_jax", about:
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise UsageError(f"weights: {path}: there is no folder {str(path.parent)!r}; make it first")
+        raise UsageError(f"weights: {path}: there is no folder {str(path.parent)!r}; create it first")
     about = about or About()
     if about.architecture is not None:
         models.variant(about.architecture)
@@ -259,24 +271,24 @@ def save(model: nnx.Module, path: str | Path, *, layout: str = "cnn_jax", about:
         raise UsageError(f"weights: {path} must end in one of {', '.join((*files.SAFETENSORS, *files.TORCH))}")
     elif layout == "cnn_jax":
         raise UsageError(
-            f"weights: {path.name} is a file of PyTorch's; give layout='torchvision', or save .safetensors"
+            f"weights: {path.name} is a PyTorch file; give layout='torchvision', or save a .safetensors file"
         )
     else:
         files.write_torch(path, _tensors(model, layout))
 
 
 def to_torch(model: nnx.Module, *, layout: str = "torchvision") -> dict[str, Any]:
-    """A network's tensors as PyTorch has them, for ``load_state_dict``.
+    """Converts a network's tensors to a PyTorch state dict, for ``load_state_dict``.
 
     Args:
-      model: a network that torchvision has too; see :func:`load`.
+      model: A network that torchvision has, too; see :func:`load`.
       layout: ``'torchvision'`` or ``'timm'``, as for :func:`save`.
 
     Returns:
-      Names to tensors of PyTorch, which must be installed.
+      A mapping from names to PyTorch tensors.
 
     Raises:
-      UsageError: another layout, another network, or no PyTorch.
+      UsageError: The layout or the network is not supported, or PyTorch is not installed.
     """
     if layout == "cnn_jax":
         raise UsageError("weights: to_torch makes a state dict of layout='torchvision' or 'timm'")
@@ -285,15 +297,17 @@ def to_torch(model: nnx.Module, *, layout: str = "torchvision") -> dict[str, Any
 
 
 def _tensors(model: nnx.Module, layout: str) -> dict[str, np.ndarray]:
-    """A network's tensors by their names in a layout."""
+    """A network's tensors, by their names in a layout."""
     leaves = paths(nnx.state(model, nnx.Not(nnx.RngState)))
     tensors = {}
     for entry in entries(model, layout):
         if not _is_known(leaves[entry.path]):
-            raise UsageError("weights: the network is one of nnx.eval_shape and holds no numbers that could be written")
+            raise UsageError(
+                "weights: a network from nnx.eval_shape has no values to save; give one from models.create"
+            )
         array = np.asarray(leaves[entry.path])
         if layout != "cnn_jax" and array.dtype == jnp.bfloat16:
-            array = array.astype(np.float32)  # NumPy's bfloat16 is unknown to PyTorch
+            array = array.astype(np.float32)  # torch.from_numpy does not accept bfloat16
         tensors[entry.name] = entry.outward(array)
         if layout != "cnn_jax" and entry.name.endswith("running_var"):
             tensors[entry.name.replace("running_var", BATCHES)] = np.zeros((), np.int64)
@@ -304,18 +318,18 @@ def _check(
     source: str,
     found: Mapping[str, tuple[int, ...]],
     wanted: list[Entry],
-    extra: list[str],
+    unexpected: list[str],
     possible: adaptation.Adaptation,
     adapted: adaptation.Adaptation,
 ) -> None:
-    """Raises the table of what does not fit and is not adapted."""
+    """Raises an error with a table of the tensors that do not fit and are not adapted."""
     checked = [entry for entry in wanted if entry not in adapted.entries]
     missing = [entry.name for entry in checked if entry.name not in found]
-    misshapen = [entry.name for entry in checked if found.get(entry.name, entry.shape) != entry.shape]
-    rows = [*missing, *extra, *misshapen]
+    mismatched = [entry.name for entry in checked if found.get(entry.name, entry.shape) != entry.shape]
+    rows = [*missing, *unexpected, *mismatched]
     if not rows:
         return
-    counts = {"missing": missing, "too many": extra, "misshapen": misshapen}
+    counts = {"missing": missing, "unexpected": unexpected, "mismatched": mismatched}
     summary = ", ".join(f"{len(names)} {kind}" for kind, names in counts.items() if names)
     shapes = {entry.name: entry.shape for entry in wanted}
     texts = [("tensor", "in the file", "in the model")]
@@ -328,20 +342,20 @@ def _check(
 
 
 def _fix(found: Mapping[str, tuple[int, ...]], rows: list[str], possible: adaptation.Adaptation) -> str:
-    """What to do about tensors that do not fit."""
+    """How to fix tensors that do not fit."""
     if not set(rows) <= {entry.name for entry in possible.entries}:
-        return "create the network that they are of"
+        return "create the network that the weights belong to"
     classes = {found[entry.name][adaptation.class_axis(entry)] for entry in possible.head if entry.name in found}
     if possible.stem is None and len(classes) == 1:
         replace = f"create the network with num_classes={classes.pop()}, load, and then replace its head"
-        return f"{replace}; or keep the model's own head by adapt=True"
+        return f"{replace}; or keep the model's own head with adapt=True"
     fixes = ["keep the model's own head"] if possible.head else []
     fixes += ["adapt the first kernel"] if possible.stem is not None else []
-    return f"{' and '.join(fixes)} by adapt=True"
+    return f"{' and '.join(fixes)} with adapt=True"
 
 
 def _check_numbers(what: str, theirs: Any, ours: Any) -> None:
-    """Refuses numbers of another kind than the model's."""
+    """Raises an error for integers or complex numbers where the model has another kind of number."""
     kinds = [
         "complex numbers"
         if jnp.issubdtype(dtype, jnp.complexfloating)
@@ -354,7 +368,7 @@ def _check_numbers(what: str, theirs: Any, ours: Any) -> None:
         return
     fix = "save the weights as float32"
     if kinds[0] == "integers":
-        fix = "quantised weights have to be dequantised, or saved before they are quantised"
+        fix = "dequantise quantised weights, or save them before quantisation"
     raise UsageError(f"weights: {what} has {kinds[0]} ({theirs}) where the model has {kinds[1]} ({ours}); {fix}")
 
 
@@ -365,7 +379,7 @@ def _is_known(leaf: Any) -> bool:
 def _usual_normalisation(
     model: nnx.Module, wanted: list[Entry], found: Mapping[str, tuple[int, ...]]
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | tuple[None, None]:
-    """What torchvision and timm train with on ImageNet; nothing for weights for other channels or classes."""
+    """The normalisation of torchvision's and timm's ImageNet networks; None for other channels or classes."""
     kernels = [entry for entry in wanted if entry.path.endswith("/kernel")]
     first, last = kernels[0], kernels[-1]
     classes = found.get(last.name, last.shape)[adaptation.class_axis(last)]

@@ -1,4 +1,4 @@
-"""Sweeps whose trials are in a PostgreSQL server, which goes away and comes back."""
+"""Sweeps with trials in a PostgreSQL server that is stopped and restarted."""
 
 import os
 import pwd

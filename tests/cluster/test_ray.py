@@ -1,4 +1,4 @@
-"""A sweep as tasks on a Ray cluster of two nodes, one of which is killed. The cluster is the test's own."""
+"""A sweep as tasks on a Ray cluster of two nodes, which the test starts. One node is killed."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A sweep as jobs that submitit runs on this machine, as it would hand them to Slurm, one of which is killed."""
+"""A sweep as jobs of submitit's local executor, which are the same as Slurm jobs. One job is killed."""
 
 import os
 import signal

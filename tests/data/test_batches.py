@@ -1,4 +1,4 @@
-"""The order of examples: permutations, fair ones, the same however the steps are cut; and exact evaluation batches."""
+"""The order of examples: uniform permutations that do not depend on the division into calls; evaluation batches."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Pictures that were decoded before come from the user's cache, and only if they are what would be decoded now."""
+"""Decoded images are read from the user's cache, and only if decoding would give the same images."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Folders of images and npz files, written here, against what was written."""
+"""Folders of images and npz files are read as they were written."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The user's own images: files written with Pillow in every form, read back and compared with what was drawn."""
+"""The user's own images: files written with Pillow in many formats are read back and compared."""
 
 import numpy as np
 import pytest

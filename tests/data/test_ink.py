@@ -1,4 +1,4 @@
-"""Signs drawn and photographed unlike the training set: a classifier that knows only that set must read them."""
+"""Characters that are drawn or photographed unlike the training set, and must still be classified correctly."""
 
 import functools
 

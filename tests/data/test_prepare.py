@@ -1,4 +1,4 @@
-"""The preparing command as the user runs it: real processes, each bounded in time. Nothing is downloaded here."""
+"""The command that prepares data sets, in real processes with a time limit, without downloads."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""Sources against the publishers' own arrays and figures: scikit-learn, MNIST's counts, files written by hand."""
+"""Sources against published arrays and numbers: scikit-learn, MNIST's counts, files written by hand."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A TFDS set written by hand, file by file, as TFDS documents it: no TensorFlow, and none of the code under test."""
+"""Writes a TFDS data set by TFDS's documentation, without TensorFlow and without the code under test."""
 
 import io
 import json

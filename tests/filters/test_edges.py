@@ -1,4 +1,4 @@
-"""Derivative kernels against the polynomials whose derivatives are known."""
+"""Derivative kernels against the known derivatives of polynomials."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Averaging kernels against written-out numbers and closed forms."""
+"""Smoothing kernels against published numbers and closed forms."""
 
 import math
 

@@ -1,8 +1,7 @@
-"""Receptive fields as gradients show them: the input positions from which a unit's gradient is not zero.
+"""Measures receptive fields by gradients: the input positions where the gradient of a unit is not zero.
 
-So that nothing cancels and nothing is cut off, all weights are positive, and of a size that keeps a hundred layers
-within float32, with factors of 1; max pools, which pass a gradient to one position only, become averages over the same
-windows.
+All weights are positive, so that gradients do not cancel, and scaled so that a hundred layers stay within the range of
+float32. Max pools, which pass a gradient to one position only, are replaced by averages over the same windows.
 """
 
 import functools

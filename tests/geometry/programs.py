@@ -1,4 +1,4 @@
-"""Random networks, and what they see and cost by brute force: products counted in loops, fields from impulses."""
+"""Random networks, with products counted in loops and receptive fields measured with impulses."""
 
 import functools
 import itertools

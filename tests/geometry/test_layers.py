@@ -1,4 +1,4 @@
-"""Bare lists of layers: output sizes, receptive fields and parameters, against published figures and closed forms."""
+"""Lists of layers: output sizes, receptive fields and parameters against published numbers and closed forms."""
 
 import functools
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""The receptive field that is computed against the one that gradients show, for every network."""
+"""Computed receptive fields against those measured by gradients, for every network."""
 
 from typing import Any
 

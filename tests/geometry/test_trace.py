@@ -1,4 +1,4 @@
-"""The table of a network that has more in it than LeNet: strides, groups, padding, nested parts; and what it costs."""
+"""The table of a network with strides, groups, padding and nested parts, and its costs."""
 
 import csv
 import io

@@ -1,7 +1,7 @@
-"""Running ``launch.py`` as its users do: as a process of its own.
+"""Runs ``launch.py`` in a separate process, as users do.
 
-Its imports take seconds, so mostly it is forked from a process that has made them, :mod:`tests.launch.warm`; with
-``fresh=True`` it is what ``python launch.py`` starts.
+Its imports take seconds, so by default it is forked from a process that has already imported them,
+:mod:`tests.launch.warm`. With ``fresh=True`` it is started with ``python launch.py``.
 """
 
 import atexit

@@ -1,4 +1,4 @@
-"""Every mistake of a user's meets one clear line and exit code 2, and loses nothing."""
+"""Every user error gives one clear line and exit code 2, and loses no data."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""After ``pip install``, from an empty folder: the command, the configs by name, a config of one's own."""
+"""After ``pip install``, in an empty folder: the command, configs by name, and the user's own config."""
 
 import csv
 import json

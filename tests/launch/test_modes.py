@@ -1,4 +1,4 @@
-"""What ``launch.py`` does when all is well: the run it leaves, and the modes that use it."""
+"""The files of a successful run of ``launch.py``, and the modes that use them."""
 
 import csv
 import json

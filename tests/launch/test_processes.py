@@ -1,4 +1,4 @@
-"""``launch.py`` started several times, as one run."""
+"""Several processes of ``launch.py`` in one distributed run."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped and repeated end with the same bits: in memory, and streamed from a folder."""
+"""Runs that are killed, stopped or repeated end with the same bits, with data in memory and streamed."""
 
 import json
 import re

@@ -1,7 +1,7 @@
-"""A process that has imported all that ``launch.py`` imports, and becomes it again and again by forking.
+"""A process that has imported everything that ``launch.py`` imports, and forks to run it.
 
-It has touched no device, so each fork is like a process that Python has just started: arguments, environment, signals,
-output and exit code are its own. Started by :mod:`tests.launch.process`, with the number of a socket.
+It has not used a device, so each fork behaves like a new Python process with its own arguments, environment, signals,
+output and exit code. :mod:`tests.launch.process` starts it with the number of a socket.
 """
 
 import importlib

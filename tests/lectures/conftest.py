@@ -1,4 +1,4 @@
-"""The lectures' examples are checked in float64, so that a right answer differs by rounding only."""
+"""Runs the lectures' examples in float64, so that correct answers differ only by rounding."""
 
 import jax
 import pytest

@@ -1,4 +1,4 @@
-"""The few words in which the lectures' examples are written down."""
+"""Helper functions for the lectures' examples."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The map of the lectures, docs/lectures.md, and these tests name the same things."""
+"""docs/lectures.md lists exactly the tests and functions that exist."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The networks of the lectures: their layers, volumes, depths and parameters as the slides have them."""
+"""The networks of the lectures: layers, shapes, depths and parameters against the slides."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Networks for tests, without a compilation for every parameter and every test."""
+"""Creates networks for tests without compiling for every parameter and every test."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""The CIFAR-10 speed network against its published counts, and its whitening against what the word means."""
+"""airbench against its published counts, and its whitening kernel against the definition of whitening."""
 
 import math
 

@@ -1,8 +1,7 @@
-"""What holds for every network: it runs forward and backward, repeats itself when it is evaluated, and can learn 32
-real images by heart.
+"""Properties of every network: forward and backward passes, deterministic evaluation, and overfitting of 32 images.
 
-Compiling is what takes the time. Of some networks creation, training and evaluation are one program with a free number
-of steps; the others are trained layer by layer. A family that is added to the registry needs an entry in ``SMALL``.
+Most of the time is compilation. For some networks creation, training and evaluation are one program with a variable
+number of steps; the others are trained layer by layer. A new family in the registry needs an entry in ``SMALL``.
 """
 
 import functools

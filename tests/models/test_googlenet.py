@@ -1,4 +1,4 @@
-"""GoogLeNet against the published counts, and its heads and blocks against the paper's drawings."""
+"""GoogLeNet against the published counts, and its auxiliary heads and blocks against the paper's figures."""
 
 import jax
 import jax.numpy as jnp

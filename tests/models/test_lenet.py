@@ -1,4 +1,4 @@
-"""The LeNets: a forward pass of each written down in NumPy, their tables and codes, and the lecture's counts."""
+"""The LeNets: forward passes against NumPy, connection tables and codes, and the lecture's counts."""
 
 import os
 import subprocess

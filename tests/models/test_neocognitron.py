@@ -1,4 +1,4 @@
-"""The neocognitron's cells against the paper's formulas in loops, how it learns, and what it learns of digits."""
+"""The neocognitron: its cells and its learning against loops over the paper's formulas, and learning of digits."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""AlexNet, ZFNet and VGG: the names and order of their layers, what they start from, and what dropout drops."""
+"""AlexNet, ZFNet and VGG: the names and order of their layers, initial values, and dropout."""
 
 import jax
 import jax.numpy as jnp

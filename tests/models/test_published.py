@@ -1,6 +1,6 @@
-"""Parameters, multiply-adds, sizes and connections of the networks against what was published. Nothing is allocated.
+"""Parameters, multiply-adds, sizes and connections of the networks against published numbers, without allocation.
 
-Where a paper gives no total, the number follows from its table of layers, as noted beside it.
+If a paper gives no total, the number is computed from its table of layers, as noted next to it.
 """
 
 import math

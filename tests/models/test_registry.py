@@ -1,4 +1,4 @@
-"""Building networks by name: defaults, options, and one line for every mistake."""
+"""Creating networks by name: defaults, options, and error messages of one line."""
 
 import jax
 import jax.numpy as jnp
@@ -44,12 +44,12 @@ def test_parameters_are_float32_and_layers_compute_in_dtype() -> None:
     ("name", "options", "parts"),
     [
         ("vgg_f", {}, ["model.name='vgg_f'", "'vgg_"]),
-        ("vgg16", {}, ["model.name='vgg16'", "here it is 'vgg_d'"]),
+        ("vgg16", {}, ["model.name='vgg16'", "its name here is 'vgg_d'"]),
         ("lenet_5", {"width": float("nan")}, ["width=nan must be a positive number"]),
         ("lenet_5", {"dtype": "float33"}, ["dtype='float33' must be one of bfloat16"]),
         ("lenet_5", {"dtype": int}, ["dtype=<class 'int'>"]),
         ("mlp", {"hidden_size": (3,)}, ["mlp has no option 'hidden_size'", "'hidden_sizes'"]),
-        ("lenet_5", {"dropout_rate": 0.5}, ["lenet_5 has no option 'dropout_rate'", "none"]),
+        ("lenet_5", {"dropout_rate": 0.5}, ["lenet_5 has no option 'dropout_rate'", "it has no options"]),
         ("mlp", {"hidden_sizes": (3, 0)}, ["hidden_sizes=(3, 0)", "at least 1"]),
         ("mlp", {"activation": "rely"}, ["activation='rely'", "'relu'"]),
         ("alexnet", {"num_classes": 0}, ["num_classes=0"]),

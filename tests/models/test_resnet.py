@@ -1,4 +1,4 @@
-"""ResNets against the published counts, and what their options promise."""
+"""ResNets against the published counts, and the effects of their options."""
 
 from collections.abc import Callable
 

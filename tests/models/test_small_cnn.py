@@ -1,4 +1,4 @@
-"""The small network, counted by hand."""
+"""The small network against hand counts."""
 
 from cnn_jax import geometry
 from tests.models.traced import abstract

@@ -1,4 +1,4 @@
-"""New heads, frozen layers, and networks that slide: against really sliding."""
+"""New heads, frozen layers, and convolutionalized networks against networks applied to every window."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Networks without arrays, their tables, and networks with arrays that nothing had to be compiled for."""
+"""Abstract networks, their tables, and networks whose arrays are created without compilation."""
 
 import functools
 from typing import Any

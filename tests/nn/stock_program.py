@@ -1,4 +1,4 @@
-"""A Flax program of its own: nothing in it is of this project. A test runs it with the first import replaced, too."""
+"""A program in plain Flax. A test also runs it with its first import replaced by this project."""
 
 from flax.nnx import BatchNorm, Conv, Dropout, Linear, avg_pool, max_pool  # isort: skip
 

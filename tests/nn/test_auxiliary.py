@@ -1,4 +1,4 @@
-"""Layers on the side, and how composite layers say where things go."""
+"""Auxiliary classifiers, and the data flow of composite layers."""
 
 import jax
 import numpy as np

@@ -1,7 +1,7 @@
-"""Every sum of every op and layer in bfloat16 and float16, in values and gradients, against the same in float32.
+"""The sums of all ops and layers in bfloat16 and float16, for values and gradients, against float32.
 
-The sizes are such that a sum formed in half precision is wrong: a bfloat16 stays at 256 when ones are added to it, a
-float16 at 2,048. All numbers are positive, so that nothing cancels, and have few digits, so that both types hold them.
+The sizes are so large that a sum in half precision is wrong: adding ones to a bfloat16 stops at 256, and to a float16
+at 2,048. All numbers are positive, so that they do not cancel, and have few digits, so that both types represent them.
 """
 
 import functools

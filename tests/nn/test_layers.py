@@ -1,4 +1,4 @@
-"""Layers without kernels: what they hand on to the ops, and BatchNorm against Flax's."""
+"""Layers without kernels: the arguments that they pass to ops, and BatchNorm against Flax's."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Named layers: activations, nesting, training, randomness, and life as a pytree."""
+"""Sequences of named layers: activations, nesting, training, random numbers, and use as a pytree."""
 
 import jax
 import jax.numpy as jnp

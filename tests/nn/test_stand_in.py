@@ -1,4 +1,4 @@
-"""Normalisation and dropout stand in for Flax's: the same program, arguments, attributes and rules."""
+"""Normalisation and dropout can replace Flax's: the same program, arguments, attributes and rules."""
 
 import inspect
 from pathlib import Path

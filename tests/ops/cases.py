@@ -1,4 +1,4 @@
-"""Generated convolutions: everything that a caller can combine, drawn so that it is valid."""
+"""Random valid convolutions that combine all arguments."""
 
 from dataclasses import dataclass, field
 

@@ -1,6 +1,6 @@
-"""Pooling in plain NumPy loops, float64: the reference that every pool is held against.
+"""Pooling in plain NumPy loops in float64, the reference for every pool.
 
-Nothing here is shared with the package. Every function walks over the same windows: output position ``p`` and, in
+It shares no code with the package. Every function walks over the same windows: output position ``p`` and, in
 row-major order, the input positions ``q`` that the window holds.
 """
 

@@ -1,6 +1,6 @@
-"""Convolution in plain NumPy loops, float64: the reference that everything is held against.
+"""Convolution in plain NumPy loops in float64, the reference for all methods.
 
-Nothing here is shared with the package. All functions walk over the same links: output position ``p``, entry ``t`` of
+It shares no code with the package. All functions walk over the same links: output position ``p``, entry ``t`` of
 the window, input position ``q`` that they meet at. A convolution adds ``x[q] * kernel[t]`` to ``y[p]``, its adjoint
 adds ``y[p] * kernel[t]`` to ``x[q]``, and the gradient of the kernel adds ``x[q] * y[p]`` to ``kernel[t]``.
 """

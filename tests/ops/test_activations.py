@@ -1,4 +1,4 @@
-"""Activation functions by their formulas."""
+"""Activation functions against their formulas."""
 
 import jax
 import jax.numpy as jnp

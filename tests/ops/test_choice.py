@@ -1,4 +1,4 @@
-"""The rule of ``method='auto'``: how much it writes out, and that what it chooses for large windows is right."""
+"""The rule of ``method='auto'``: the sizes of its programs, and its results for large windows."""
 
 import itertools
 import math

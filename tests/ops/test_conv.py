@@ -1,4 +1,4 @@
-"""Convolution by hand, by its algebra, by finite differences, and under every transformation of JAX."""
+"""Convolution against hand-computed values, its algebraic laws and finite differences, and under JAX's transforms."""
 
 import functools
 

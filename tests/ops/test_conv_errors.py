@@ -1,4 +1,4 @@
-"""Every rejected call of a convolution: one line, which argument, the numbers, and the mend."""
+"""Invalid calls of convolutions: messages of one line with the argument, the values and the fix."""
 
 import jax
 import jax.numpy as jnp

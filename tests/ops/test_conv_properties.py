@@ -1,4 +1,4 @@
-"""Every method against the NumPy loop: outputs and both gradients, over everything that can be combined."""
+"""Every method against the NumPy loop: outputs and both gradients, for random combinations of arguments."""
 
 import collections
 import functools

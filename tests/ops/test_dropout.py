@@ -1,4 +1,4 @@
-"""Dropout: what is dropped together, how often, and what happens to the rest."""
+"""Dropout: shared masks, the rate, and the scale of the remaining values."""
 
 import jax
 import jax.numpy as jnp

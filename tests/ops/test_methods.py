@@ -1,4 +1,4 @@
-"""The methods: what they refuse is in test_conv_errors; here are their constants, their rule, and the tuner."""
+"""The methods' constants, the rule that chooses them, and the tuner. Their errors are in test_conv_errors."""
 
 import fractions
 import itertools

@@ -1,4 +1,4 @@
-"""Paddings, boundaries and roundings: against NumPy's pad, lax's own numbers, and counting by hand."""
+"""Padding, boundaries and rounding against NumPy's pad, lax's padding, and hand counts."""
 
 import itertools
 

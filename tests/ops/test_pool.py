@@ -1,4 +1,4 @@
-"""Pools against NumPy loops, by hand, and under JAX's transformations."""
+"""Pools against NumPy loops and hand-computed values, and under JAX's transforms."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Every rejected call of pools, activations, norms and losses: one line with the argument, the numbers, the mend."""
+"""Invalid calls of pools, activations, norms and losses: messages of one line with argument, values and fix."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Ops on arrays that are spread over eight devices: under shard_map, and on the explicit meshes that JAX makes."""
+"""Ops on arrays that are split over eight devices, under shard_map and on explicit meshes."""
 
 import jax
 import jax.numpy as jnp

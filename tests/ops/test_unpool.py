@@ -1,4 +1,4 @@
-"""Unpooling and upsampling against NumPy and by hand."""
+"""Unpooling and upsampling against NumPy and hand-computed values."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Files as PyTorch, Lightning, timm, torchvision and training scripts write them, and those that only look like it."""
+"""Files in the formats of PyTorch, Lightning, timm, torchvision and training scripts, and invalid files."""
 
 import argparse
 import collections
@@ -94,7 +94,7 @@ ARGS = argparse.Namespace(
 )
 CALLBACKS = {"ModelCheckpoint{'monitor': None}": {"best_model_score": torch.tensor(0.9), "best_k_models": {}}}
 FOUND = "found under 'state_dict'"
-IGNORED = "not imported, as only tensors are read: "
+IGNORED = "ignored, because only tensors are read: "
 
 FILES = {  # name: the content, the notes
     "plain.pth": (state_dict(), ()),
@@ -128,7 +128,7 @@ FILES = {  # name: the content, the notes
             IGNORED + f"argparse.Namespace, datetime.datetime, pathlib.PurePosixPath, {HERE}.Mode",
             "found under 'model_ema' (also there: 'model'; choose with key=)",
             "stripped from the names: 'module.'",
-            "left out beside it: 'n_averaged'",
+            "other tensors ignored: 'n_averaged'",
         ),
     ),
     # timm's CheckpointSaver
@@ -165,7 +165,7 @@ FILES = {  # name: the content, the notes
         (
             FOUND,
             "stripped from the names: 'model.'",
-            "left out beside it: 'criterion.weight'",
+            "other tensors ignored: 'criterion.weight'",
         ),
     ),
     # mmengine
@@ -187,7 +187,7 @@ FILES = {  # name: the content, the notes
     ),
     "swa.pth": (
         torch.optim.swa_utils.AveragedModel(Net()).state_dict(),
-        ("stripped from the names: 'module.'", "left out beside it: 'n_averaged'"),
+        ("stripped from the names: 'module.'", "other tensors ignored: 'n_averaged'"),
     ),
     # kuangliu/pytorch-cifar
     "ckpt.pth": (
@@ -260,7 +260,7 @@ def quantised(tensor):
     [
         (lambda tensor: tensor.to(torch.int8), r"has integers \(int8\) where the model has real numbers"),
         (lambda tensor: tensor.to(torch.complex64), r"has complex numbers \(complex64\)"),
-        (quantised, r"cannot be read \(qint8, strided, on cpu\); save it dense and not quantised"),
+        (quantised, r"cannot be read \(qint8, strided, on cpu\); save it as a dense float32 tensor"),
         (lambda tensor: tensor.to_sparse(), r"cannot be read \(float32, sparse_coo, on cpu\)"),
         (lambda tensor: tensor.to("meta"), r"cannot be read \(float32, strided, on meta\)"),
     ],
@@ -278,7 +278,7 @@ def test_tensors_without_real_numbers(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
-        (eval, ("1",), r"holds more than tensors: it names builtins\.eval, which would mean to run code"),
+        (eval, ("1",), r"contains more than tensors: it names builtins\.eval, so reading it would run code"),
         (exec, ("1",), r"it names builtins\.exec"),
         (getattr, (1, "real"), r"it names builtins\.getattr"),
         (os.system, ("true",), r"it names (posix|nt)\.system"),
@@ -333,21 +333,21 @@ def with_other_bytes():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda: without_the_end(False), "is damaged or cut short; fetch or copy it again"),
+        (lambda: without_the_end(False), "is damaged or incomplete; download or copy it again"),
         (lambda: without_the_end(True), "is damaged"),
-        (lambda: saved(state_dict(), True)[:40], "is damaged, or no file of PyTorch's"),
+        (lambda: saved(state_dict(), True)[:40], "is damaged, or not a PyTorch file"),
         (with_other_bytes, "is damaged"),
-        (lambda: saved(Net()), r"holds a whole object \(.*Net.*\), and not its state dict"),
+        (lambda: saved(Net()), r"contains a whole object \(.*Net.*\) and not a state dict"),
         (lambda: saved({"model": Net(), "epoch": 3}), r"must map names to tensors, .*'model' \(NotImported\), 'epoch'"),
         (
             lambda: saved({"model": state_dict(), "args": AttributeDict(lr=0.1)}),
-            r"holds more than tensors \(.*AttributeDict\), which would mean to run code from it; save its state_dict",
+            r"contains more than tensors \(.*AttributeDict\), so reading it would run code; save only the state_dict",
         ),
-        (scripted, "is a TorchScript program, not tensors alone"),
-        (lambda: saved(optimizer()), r"must map names to tensors, but holds only 'state' \(dict\)"),
-        (lambda: saved({}), "must map names to tensors, but holds only nothing"),
-        (lambda: pickle.dumps({"a": [1, 2]}, protocol=2), "is damaged, or no file of PyTorch's"),
-        (lambda: pickle.dumps(network(), protocol=4), "is damaged, or no file of PyTorch's"),
+        (scripted, "is a TorchScript program and not a state dict"),
+        (lambda: saved(optimizer()), r"must map names to tensors, but contains only 'state' \(dict\)"),
+        (lambda: saved({}), "must map names to tensors, but contains only nothing"),
+        (lambda: pickle.dumps({"a": [1, 2]}, protocol=2), "is damaged, or not a PyTorch file"),
+        (lambda: pickle.dumps(network(), protocol=4), "is damaged, or not a PyTorch file"),
     ],
 )
 def test_what_holds_no_state_dict_is_one_line(tmp_path, content, message):

@@ -1,4 +1,4 @@
-"""Weights of networks in PyTorch in the networks here, and the other way: the same numbers at every stage."""
+"""Weights are converted from PyTorch and to PyTorch with the same activations in every stage."""
 
 import functools
 
@@ -218,7 +218,7 @@ def test_pickles_are_never_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"fc.weight": torch.ones(1), "harm": Harm()}, "x.pth")
     with pytest.raises(
-        UsageError, match=r"^weights: x.pth holds more than tensors: it names builtins\.eval, .*state_dict"
+        UsageError, match=r"^weights: x.pth contains more than tensors: it names builtins\.eval, .*state_dict"
     ) as error:
         weights.load(abstract("resnet_18"), "x.pth")
     assert "\n" not in str(error.value)
@@ -228,7 +228,7 @@ def test_pickles_are_never_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("content", [[1, 2], {"fc.weight": 3.0}, torch.ones(2)])
 def test_files_without_a_state_dict(tmp_path, content):
     torch.save(content, tmp_path / "x.pth")
-    with pytest.raises(UsageError, match=r"must hold a state dict|must map names to tensors"):
+    with pytest.raises(UsageError, match=r"must contain a state dict|must map names to tensors"):
         weights.load(abstract("resnet_18"), tmp_path / "x.pth")
 
 

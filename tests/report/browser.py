@@ -1,7 +1,7 @@
-"""Pages in a real browser: each in frames of several widths, asked by a script from outside.
+"""Opens pages in a real browser, in frames of several widths, and inspects them with a script.
 
-Runs where chromium is on the PATH, which is a program of the system and no Python package; CNN_JAX_REQUIRE_BROWSER=1
-turns its absence from a skip into a failure.
+It needs chromium on the PATH, which is not a Python package. Without it tests are skipped, or fail with
+CNN_JAX_REQUIRE_BROWSER=1.
 """
 
 import html

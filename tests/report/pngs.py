@@ -1,4 +1,4 @@
-"""Reading figures back: as pixels, and as the text that their artists hold."""
+"""Reads figures back as pixels and as text."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing wider than a phone, nothing blocked, every picture shown."""
+"""The page in a real browser: nothing is wider than a phone, nothing is blocked, and every image is shown."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The picture of a network: what is drawn, how large, and what is written beside it."""
+"""The diagram of a network: its blocks, their sizes, and the text next to them."""
 
 import dataclasses
 import math

@@ -128,7 +128,7 @@ def test_maps_with_infinities_are_scaled_by_what_is_finite() -> None:
     [
         (np.zeros((4, 4)), {}, r"image has shape \(4, 4\); it must be \(height, width, channels\)"),
         (np.zeros((4, 4, 1)), {"conv": np.zeros((1, 4, 4, 2))}, r"conv has shape \(1, 4, 4, 2\)"),
-        (np.zeros((4, 4, 1)), {"conv": np.zeros((4, 4, 0))}, "none 0"),
+        (np.zeros((4, 4, 1)), {"conv": np.zeros((4, 4, 0))}, "each at least 1"),
     ],
 )
 def test_feature_maps_reject(image: np.ndarray, activations: dict[str, np.ndarray], message: str) -> None:
@@ -193,10 +193,10 @@ def test_long_names_do_not_run_into_the_numbers() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": np.zeros(2, int)}, r"labels has shape \(2,\); 3 images of 2 classes need \(3,\)"),
+        ({"labels": np.zeros(2, int)}, r"labels has shape \(2,\); for 3 images and 2 classes it must be \(3,\)"),
         ({"probabilities": np.ones((3, 4))}, r"probabilities has shape \(3, 4\)"),
-        ({"labels": np.array([0, 1, 2])}, "labels go from 0 to 2; there are 2 class names"),
-        ({"predictions": np.array([-1, 0, 0])}, "predictions go from -1 to 0"),
+        ({"labels": np.array([0, 1, 2])}, "labels range from 0 to 2, but there are 2 class names"),
+        ({"predictions": np.array([-1, 0, 0])}, "predictions range from -1 to 0"),
         ({"labels": np.zeros(3)}, "labels must be whole numbers, not float64"),
         ({"images": np.zeros((3, 4, 4))}, r"each image has shape \(4, 4\)"),
         ({"most": 0}, "most=0 must be at least 1"),

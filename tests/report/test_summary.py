@@ -1,4 +1,4 @@
-"""A network's table as a file."""
+"""The files with a network's table."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""A driver of a sweep in a process of its own: ``python -m tests.sweep.driving FOLDER WORKERS [RUNNER [ADDRESS]]``."""
+"""The driver of a sweep in a separate process: ``python -m tests.sweep.driving FOLDER WORKERS [RUNNER [ADDRESS]]``."""
 
 import subprocess
 import sys

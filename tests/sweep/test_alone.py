@@ -1,4 +1,4 @@
-"""What becomes of a trial that is run by itself, whatever its training does."""
+"""The outcome of a trial that runs alone, for all ways in which training can end."""
 
 import signal
 from collections.abc import Callable

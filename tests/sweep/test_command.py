@@ -1,4 +1,4 @@
-"""The flags of a sweep: what they mean together, and what is wrong with them, found before anything starts."""
+"""The flags of a sweep: their combinations, and errors before anything starts."""
 
 import sys
 import types

@@ -1,4 +1,4 @@
-"""The sweeps in configs/sweeps: what their headers say, and that every trial is one that the config allows."""
+"""The sweeps in configs/sweeps: their headers, and the validity of every trial."""
 
 import re
 import runpy

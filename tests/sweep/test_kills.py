@@ -1,4 +1,4 @@
-"""Real processes, really killed: every trial is finished or run again from where it was, and is once in the results."""
+"""Killed processes of a sweep: every trial is finished or continued, and is in the results once."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""How a sweep looks in a terminal: what is cut off where it is narrow, and what is said before anything has ended."""
+"""The display of a sweep in the terminal: narrow terminals, and the output before a trial has ended."""
 
 import io
 import json

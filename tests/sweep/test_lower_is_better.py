@@ -1,4 +1,4 @@
-"""A metric of which lower is better, whatever its name: the best checkpoint, early stopping, a sweep and its page."""
+"""A metric where lower is better, with any name: the best checkpoint, early stopping, a sweep and its page."""
 
 from pathlib import Path
 from typing import Any

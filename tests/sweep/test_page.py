@@ -1,4 +1,4 @@
-"""The page of a sweep from its folder."""
+"""The page of a sweep, written from its folder."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Samplers: the same points for the same seed whatever happens, and better ones where they learn."""
+"""Samplers: the same points for the same seed, and better points from samplers that learn."""
 
 import itertools
 import json

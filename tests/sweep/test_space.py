@@ -1,4 +1,4 @@
-"""Spaces: what they list, what they refuse, and how they are written."""
+"""Search spaces: their points, their errors, and their notation."""
 
 import itertools
 import json

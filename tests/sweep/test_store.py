@@ -1,4 +1,4 @@
-"""The trials of a sweep: claimed once, finished once, never lost, and pruned and stopped by the rules."""
+"""The storage of trials: each is claimed once, finished once and never lost; pruning and stopping."""
 
 import os
 import signal

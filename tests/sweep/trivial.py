@@ -1,4 +1,4 @@
-"""A training that costs nothing: for tests of sweeps that are not about training."""
+"""Training that does nothing, for tests of sweeps that do not depend on training."""
 
 import ctypes
 import json

@@ -1,4 +1,4 @@
-"""Regression of a digit's ink and of the place of its centre: a new task, with its config and a figure of its own."""
+"""Regression of a digit's ink and the position of its centre: a new task with its config and its own figure."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a network computes in, and what an ensemble of them says."""
+"""The dtype of a network's computations, and the predictions of an ensemble."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A task of one file (:mod:`tests.tasks.ink`) has all that runs have, through ``launch.py``."""
+"""A task in one file (:mod:`tests.tasks.ink`) supports everything that runs do, through ``launch.py``."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Where a network starts: a run's folder, a file of weights, PyTorch's normalisation, the data themselves."""
+"""Sources of initial weights: a run's folder, a file of weights, PyTorch's normalisation, and the data."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""One process of several: trains the small network, and goes on from a checkpoint that eight devices left.
+"""One of several processes that train the small network and continue from a checkpoint of eight devices.
 
 python -m tests.train.one_of_several_processes <port> <processes> <number> <folder>
 """

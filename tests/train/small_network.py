@@ -1,4 +1,4 @@
-"""A small convolutional network on made-up pictures, as a task for tests of devices and processes."""
+"""A small convolutional network with random images, as a task for tests of devices and processes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A checkpoint on disk: kept, or noticed to be damaged, in silence and whatever the damage."""
+"""Checkpoints on disk are restored, and every kind of damage is detected."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The plan's arithmetic, and the loop on a task that is not a network at all."""
+"""The plan's arithmetic, and the loop with a task that is not a network."""
 
 import gzip
 import json

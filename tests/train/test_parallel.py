@@ -1,4 +1,4 @@
-"""One device, eight simulated ones and two processes learn the same; a checkpoint of one continues on another."""
+"""One device, eight simulated devices and two processes give the same results and can share checkpoints."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The file of scores: what a resumed run drops and adds, and that a signal asks before it ends."""
+"""The file of scores of a continued run, and the handling of signals."""
 
 import contextlib
 import json

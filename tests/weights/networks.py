@@ -1,4 +1,4 @@
-"""Networks without numbers, made once for all tests of this folder, and with random ones."""
+"""Abstract networks, created once for all tests of this folder, and networks with random values."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Weights for other classes and channels, held against what the networks compute."""
+"""Weights for other classes and channels, against the outputs of the networks."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def test_the_first_kernel(theirs, tmp_path, layout, channels):
     weights.save(theirs, tmp_path / "x.safetensors", layout=layout)
     shape = (SIDE, SIDE, channels)
     model = abstract(NAME, num_classes=5, input_shape=shape, width=1 / 64)
-    with pytest.raises(UsageError, match=r"1 misshapen of 22 tensors; adapt the first kernel by adapt=True"):
+    with pytest.raises(UsageError, match=r"1 mismatched of 22 tensors; adapt the first kernel with adapt=True"):
         weights.load(model, tmp_path / "x.safetensors")
     loaded = weights.load(model, tmp_path / "x.safetensors", adapt=True)
     note = f"conv1_1/kernel adapted to inputs of {channels} channel{'s' if channels > 1 else ''}"
@@ -59,8 +59,10 @@ def test_another_head_stays_as_it_is(theirs, tmp_path):
     before, after, own = tensors(theirs), tensors(loaded.model), tensors(model)
     for path in before:
         np.testing.assert_array_equal(after[path], (own if path.startswith("fc8/") else before)[path])
-    assert loaded.notes == ("the head of the model stays as it is: fc8/kernel, fc8/bias",)
-    with pytest.raises(UsageError, match=r"adapt=True keeps the model's own head, but a model of nnx.eval_shape") as e:
+    assert loaded.notes == ("the model keeps its own head: fc8/kernel, fc8/bias",)
+    with pytest.raises(
+        UsageError, match=r"adapt=True keeps the model's own head, but a model from nnx.eval_shape"
+    ) as e:
         weights.load(abstract(NAME, num_classes=7, **VGG), tmp_path / "x.safetensors", adapt=True)
     assert "\n" not in str(e.value)
 
@@ -69,7 +71,7 @@ def test_a_file_without_a_head(theirs, tmp_path):
     """As backbones of self-supervised training are published."""
     state_dict = {f"backbone.{entry.name}": np.zeros(entry.shape, np.float32) for entry in entries(theirs, "timm")}
     backbone = {name: array for name, array in state_dict.items() if "head." not in name}
-    with pytest.raises(UsageError, match=r"2 missing of 22 tensors; keep the model's own head by adapt=True"):
+    with pytest.raises(UsageError, match=r"2 missing of 22 tensors; keep the model's own head with adapt=True"):
         weights.load(theirs, backbone)
     loaded = weights.load(theirs, backbone, adapt=True)
     np.testing.assert_array_equal(loaded.model.fc8.kernel[...], theirs.fc8.kernel[...])
@@ -95,7 +97,9 @@ def test_what_cannot_be_adapted_is_a_table(file, model):
     file, model = ({"num_classes": 5, **VGG, **options} for options in (file, model))
     theirs = {entry.name: np.zeros(entry.shape) for entry in entries(abstract(NAME, **file), "torchvision")}
     for adapt in (False, True):
-        with pytest.raises(UsageError, match=r"misshapen of .* tensors; create the network that they are of"):
+        with pytest.raises(
+            UsageError, match=r"mismatched of .* tensors; create the network that the weights belong to"
+        ):
             weights.load(abstract(NAME, **model), theirs, adapt=adapt)
 
 

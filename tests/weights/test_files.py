@@ -1,4 +1,4 @@
-"""What files really hold, whatever they are called; types of numbers; what safetensors would write wrongly."""
+"""The format of files is determined by content; types of numbers; arrays that safetensors would write wrongly."""
 
 import io
 import json
@@ -52,21 +52,25 @@ def test_safetensors_are_known_by_their_content(tmp_path, name):
         ("x.pth", b"<!DOCTYPE html><html>404</html>", "is a web page and not the weights.*download the file itself"),
         ("x.safetensors", b"\n <html>", "is a web page"),
         ("x.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS.*run 'git lfs pull'"),
-        ("x.pth.gz", b"\x1f\x8b\x08\x00", "is compressed by gzip; unpack it"),
-        ("x.pth.tar", tarred(), r"is a tar archive with 'checkpoint/model.pth', 'checkpoint/README' in it; unpack it"),
-        ("x.zip", zipped(a="", b="", c="", d=""), r"is a zip archive with 'a', 'b', 'c', ... in it; unpack it"),
-        ("x.pth", zipped(a="b" * 999)[:500], "is damaged or cut short"),
-        ("x.npz", npz(), r"is an npz file of NumPy's; give its arrays: load\(model, dict\(np.load\(path\)\)\)"),
+        ("x.pth.gz", b"\x1f\x8b\x08\x00", "is compressed with gzip; unpack it"),
+        (
+            "x.pth.tar",
+            tarred(),
+            r"is a tar archive that contains 'checkpoint/model.pth', 'checkpoint/README'; unpack it",
+        ),
+        ("x.zip", zipped(a="", b="", c="", d=""), r"is a zip archive that contains 'a', 'b', 'c', ...; unpack it"),
+        ("x.pth", zipped(a="b" * 999)[:500], "is damaged or incomplete"),
+        ("x.npz", npz(), r"is a NumPy npz file; give its arrays: load\(model, dict\(np.load\(path\)\)\)"),
         ("x.pt", zipped(x__data__pkl="", **{"x__data.pkl": "", "x__constants.pkl": ""}), "is a TorchScript program"),
         ("x.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "is HDF5.*; convert it"),
         ("x.npy", b"\x93NUMPY", "is a NumPy array; convert it"),
-        ("x.json", b'{"metadata": {}}', "is JSON, text and not tensors"),
+        ("x.json", b'{"metadata": {}}', "is JSON text and not tensors"),
         ("x.onnx", b"\x08\x07\x12\x07pytorch", "is perhaps ONNX"),
-        ("x.pth", bytes(2000), "is damaged, or no file of safetensors or PyTorch"),
-        ("x.bin", b"hello", "is damaged, or no file of safetensors or PyTorch"),
-        ("x.safetensors", b"hello", "is no whole safetensors file"),
-        ("x.safetensors", WHOLE[:-1], "is no whole safetensors file"),
-        ("x.safetensors", WHOLE[:100], "is no whole safetensors file"),
+        ("x.pth", bytes(2000), "is damaged, or not a safetensors or PyTorch file"),
+        ("x.bin", b"hello", "is damaged, or not a safetensors or PyTorch file"),
+        ("x.safetensors", b"hello", "is not a complete safetensors file"),
+        ("x.safetensors", WHOLE[:-1], "is not a complete safetensors file"),
+        ("x.safetensors", WHOLE[:100], "is not a complete safetensors file"),
     ],
 )
 def test_what_is_no_file_of_weights_is_one_line(tmp_path, name, content, message):
@@ -85,7 +89,7 @@ def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(name):
 
 def test_an_unpacked_file_of_pytorch(tmp_path):
     (tmp_path / "data.pkl").touch()
-    with pytest.raises(UsageError, match="is a file of PyTorch's that was unpacked"):
+    with pytest.raises(UsageError, match="is an unpacked PyTorch file"):
         load(tmp_path)
 
 
@@ -127,7 +131,7 @@ def test_float8_from_its_bits(tmp_path):
 @pytest.mark.parametrize(
     ("dtype", "message"),
     [
-        ("int8", r"has integers \(int8\) where the model has real numbers \(float32\); quantised weights have to be"),
+        ("int8", r"has integers \(int8\) where the model has real numbers \(float32\); dequantise quantised weights"),
         ("uint8", "has integers"),
         ("bool", "has integers"),
         ("complex64", r"has complex numbers \(complex64\) where the model has real numbers"),
@@ -151,7 +155,7 @@ def test_a_type_that_numpy_does_not_have(tmp_path):
     text = json.dumps(header).encode()
     data = WHOLE[8 + int.from_bytes(WHOLE[:8], "little") :][: header[last]["data_offsets"][1]]
     (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
-    with pytest.raises(UsageError, match=f"tensor {last!r} is of type F4, which NumPy does not have"):
+    with pytest.raises(UsageError, match=f"tensor {last!r} has type F4, which NumPy does not support"):
         load(tmp_path / "x.safetensors")
 
 

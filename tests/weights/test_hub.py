@@ -1,4 +1,4 @@
-"""The Hugging Face hub: without a network, without its library, and a small server that speaks like it."""
+"""The Hugging Face hub: without a connection, without its library, and with a small server that imitates it."""
 
 import http.server
 import json
@@ -34,7 +34,7 @@ def test_without_the_library(monkeypatch):
     with pytest.raises(UsageError) as error:
         weights.load(model(), NAME)
     assert str(error.value) == (
-        f"weights: {NAME!r} is on the Hugging Face hub, for which huggingface_hub is missing: pip install "
+        f"weights: loading {NAME!r} from the Hugging Face hub needs huggingface_hub: pip install "
         f"'cnn_jax[hub]'; or download {ADDRESS} by hand and give the path of that file"
     )
 
@@ -43,7 +43,9 @@ def test_offline(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError) as error:
         weights.load(model(), NAME)
-    assert str(error.value).startswith(f"weights: cannot fetch {NAME!r} from the Hugging Face hub (ConnectionError: ")
+    assert str(error.value).startswith(
+        f"weights: cannot download {NAME!r} from the Hugging Face hub (ConnectionError: "
+    )
     assert str(error.value).endswith(f"or download {ADDRESS} by hand and give the path of that file")
     assert "\n" not in str(error.value)
 
@@ -111,7 +113,7 @@ def test_fetches_weights_and_what_is_beside_them(server, monkeypatch):
 
 def test_no_such_repository(server):
     with pytest.raises(
-        UsageError, match=r"cannot fetch 'owner/none' from the Hugging Face hub \(Repo.*by hand"
+        UsageError, match=r"cannot download 'owner/none' from the Hugging Face hub \(Repo.*by hand"
     ) as error:
         weights.load(model(), "owner/none")
     assert "\n" not in str(error.value)

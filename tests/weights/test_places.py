@@ -1,4 +1,4 @@
-"""Where networks are in files: keys, prefixes and wrappers as training scripts leave them."""
+"""Finding networks in files: the keys, prefixes and wrappers of training scripts."""
 
 import logging
 
@@ -74,21 +74,21 @@ def renamed(old, new):
         # torch.optim.swa_utils.AveragedModel counts, losses have class weights, metrics have states.
         (
             {**network(prefix="module."), "n_averaged": np.array(7)},
-            ("stripped from the names: 'module.'", "left out beside it: 'n_averaged'"),
+            ("stripped from the names: 'module.'", "other tensors ignored: 'n_averaged'"),
         ),
         (
             {"state_dict": {**network(prefix="model."), "criterion.weight": np.ones(10), "acc.total": np.array(1)}},
             (
                 "found under 'state_dict'",
                 "stripped from the names: 'model.'",
-                "left out beside it: 'criterion.weight', 'acc.total'",
+                "other tensors ignored: 'criterion.weight', 'acc.total'",
             ),
         ),
         (
             {**network(prefix="encoder."), **{f"decoder.{index}.weight": np.ones(1) for index in range(5)}},
             (
                 "stripped from the names: 'encoder.'",
-                "left out beside it: 'decoder.0.weight', 'decoder.1.weight', 'decoder.2.weight' and 2 more",
+                "other tensors ignored: 'decoder.0.weight', 'decoder.1.weight', 'decoder.2.weight' and 2 more",
             ),
         ),
         ({"ema": {"module": network()}, "epoch": 1}, ("found under 'ema/module'",)),
@@ -160,17 +160,17 @@ def test_of_several_networks_one_is_chosen(content, key, seed, note):
         (
             {"student": network(), "teacher": network()},
             None,
-            r"holds the network 2 times: 'student', 'teacher'; choose one with key=$",
+            r"contains the network 2 times: 'student', 'teacher'; choose one with key=$",
         ),
         (
             {"state_dict": network(prefix="encoder_q.") | network(prefix="encoder_k.")},
             "state_dict",
-            r"holds the network 2 times: 'state_dict/encoder_q', 'state_dict/encoder_k'",
+            r"contains the network 2 times: 'state_dict/encoder_q', 'state_dict/encoder_k'",
         ),
         ({"state_dict": network()}, "state_dct", r"no tensors of the network under key='state_dct'; did you mean"),
-        (network(), "model", r"under key='model'; it is not nested: leave key out"),
-        (STEP, None, r"must map names to tensors, but holds only 'optimizer' \(dict\), 'epoch' \(int\)"),
-        ({}, None, r"must map names to tensors, but holds only nothing"),
+        (network(), "model", r"under key='model'; the file is not nested, so leave out key"),
+        (STEP, None, r"must map names to tensors, but contains only 'optimizer' \(dict\), 'epoch' \(int\)"),
+        ({}, None, r"must map names to tensors, but contains only nothing"),
     ],
 )
 def test_what_is_not_clear_is_one_line(content, key, message):
@@ -190,7 +190,7 @@ def test_the_table_of_what_does_not_fit_has_the_names_without_what_was_stripped(
         "  features.0.bias    (1,)          -",
         "  classifier.2.bias  (3,)          (10,)",
     ]
-    with pytest.raises(UsageError, match=r"4 missing, 2 too many of 4 tensors"):
+    with pytest.raises(UsageError, match=r"4 missing, 2 unexpected of 4 tensors"):
         load({"state_dict": other, **STEP})
 
 
@@ -207,7 +207,7 @@ def test_safetensors_with_prefixes_and_one_line_in_the_log(tmp_path, caplog):
 
 def test_names_that_would_be_the_same_are_left_as_they_are():
     content = {**network(1), "classifier.module.2.bias": np.ones(10)}
-    with pytest.raises(UsageError, match=r"1 too many of 4 tensors[^\0]*\n  classifier.module.2.bias  \(10,\) "):
+    with pytest.raises(UsageError, match=r"1 unexpected of 4 tensors[^\0]*\n  classifier.module.2.bias  \(10,\) "):
         load(content)
 
 

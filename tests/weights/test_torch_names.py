@@ -1,4 +1,4 @@
-"""The names of torchvision's modules, written down from its documentation and printed networks."""
+"""The names of torchvision's modules, taken from its documentation and printed networks."""
 
 import math
 
@@ -142,7 +142,7 @@ def test_each_number_goes_to_its_place(layout):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("resnet_50", {}, r"block 'layer2_0' strides in its 1x1 convolution.*stride='v1.5'"),
+        ("resnet_50", {}, r"block 'layer2_0' has its stride in the 1x1 convolution.*stride='v1.5'"),
         ("resnet_18", {"preactivation": True}, r"block 'layer1_1' starts with 'bn1'"),
         ("lenet_5", {}, r"layer 's2' is a Subsampling, which torchvision does not have"),
     ],
@@ -159,14 +159,14 @@ def test_what_a_state_dict_does_not_say_is_checked():
     def network(**layers):
         return nn.Sequence({**layers, "flatten": nn.Flatten((4, 4, 2))})
 
-    with pytest.raises(UsageError, match=r"'bn' has epsilon=0.1, in torchvision's network it is 1e-05"):
+    with pytest.raises(UsageError, match=r"'bn' has epsilon=0.1, but in torchvision it is 1e-05"):
         torch_layers(network(bn=nn.BatchNorm(2, epsilon=0.1, rngs=rngs)))
     with pytest.raises(UsageError, match="'conv' has a mask"):
         torch_layers(network(conv=nn.Conv(2, 2, (3, 3), mask=np.eye(2), rngs=rngs)))
-    with pytest.raises(UsageError, match="three full connections and not 0"):
+    with pytest.raises(UsageError, match="three fully connected layers and not 0"):
         torch_layers(network(pool=nn.MaxPool((2, 2))), "timm")
     inception_resnet = {"a": nn.Residual({"pool": nn.MaxPool((1, 1))}), "b": nn.Parallel({"pool": nn.MaxPool((1, 1))})}
     with pytest.raises(UsageError, match="torchvision has no network of this structure"):
         torch_layers(nn.Sequence(inception_resnet))
-    with pytest.raises(UsageError, match="Convolutionalize after loading"):
+    with pytest.raises(UsageError, match="use convolutionalize only after loading"):
         torch_layers(nn.Linear(2, 2, rngs=rngs))

@@ -124,11 +124,11 @@ def test_config_of_timm_beside_the_weights(tmp_path):
     # Its blurred ResNet has the tensors of the plain one, and would load without a complaint.
     (tmp_path / "config.json").write_text(json.dumps({**config, "architecture": "resnetblur50"}))
     with pytest.raises(
-        UsageError, match=r"config\.json beside the weights: timm's 'resnetblur50' is none of the networks"
+        UsageError, match=r"config\.json beside the weights: timm's 'resnetblur50' is not one of the supported networks"
     ):
         weights.load(model, tmp_path)
     (tmp_path / "config.json").write_text("[")
-    with pytest.raises(UsageError, match=r"config\.json beside the weights is not as timm writes it"):
+    with pytest.raises(UsageError, match=r"config\.json beside the weights is not in timm's format"):
         weights.load(model, tmp_path)
 
 
@@ -152,8 +152,8 @@ def test_what_does_not_fit_is_a_table_and_changes_nothing():
         weights.load(model, changed)
     lines = str(error.value).splitlines()
     assert lines[0] == (
-        "weights: the state dict does not fit the model: 1 missing, 1 too many, 1 misshapen of 22 tensors; "
-        "create the network that they are of"
+        "weights: the state dict does not fit the model: 1 missing, 1 unexpected, 1 mismatched of 22 tensors; "
+        "create the network that the weights belong to"
     )
     assert lines[1:] == [
         "  tensor          in the file   in the model",
@@ -165,34 +165,34 @@ def test_what_does_not_fit_is_a_table_and_changes_nothing():
 
 
 @pytest.mark.parametrize("layout", ["cnn_jax", "torchvision"])
-def test_another_number_of_classes_has_a_mend(tmp_path, layout):
+def test_another_number_of_classes_has_a_fix(tmp_path, layout):
     weights.save(drawn(abstract("vgg_a", num_classes=3, **VGG)), tmp_path / "x.safetensors", layout=layout)
     with pytest.raises(
         UsageError,
-        match=r"2 misshapen of 22 tensors; create the network with num_classes=3, load, .*; or keep .* by adapt=True",
+        match=r"2 mismatched of 22 tensors; create the network with num_classes=3, .*; or keep .* with adapt=True",
     ):
         weights.load(abstract("vgg_a", num_classes=4, **VGG), tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "change", "mend"),
+    ("name", "options", "change", "fix"),
     [
         ("lenet_5", {}, {"num_classes": 26}, "num_classes=26"),
         ("resnet_20", {"width": 0.25}, {"num_classes": 4}, "num_classes=4"),
-        ("mlp", {}, {"hidden_sizes": (7, 100)}, "create the network that they are of"),
-        ("logistic_regression", {}, {"input_shape": (8, 8, 1)}, "create the network that they are of"),
+        ("mlp", {}, {"hidden_sizes": (7, 100)}, "create the network that the weights belong to"),
+        ("logistic_regression", {}, {"input_shape": (8, 8, 1)}, "create the network that the weights belong to"),
     ],
 )
-def test_classes_are_only_suspected_where_they_are(name, options, change, mend):
+def test_classes_are_only_suspected_where_they_are(name, options, change, fix):
     state = nnx.state(abstract(name, **options, **change))
     theirs = {path: np.zeros(leaf.shape, np.float32) for path, leaf in paths(state).items()}
-    with pytest.raises(UsageError, match=mend):
+    with pytest.raises(UsageError, match=fix):
         weights.load(abstract(name, **options), theirs)
 
 
 def test_another_variant_is_an_error(tmp_path):
     weights.save(drawn(abstract("vgg_a", **VGG)), tmp_path / "x.safetensors", layout="torchvision")
-    with pytest.raises(UsageError, match="86 missing, 6 too many, 8 misshapen of 102 tensors") as error:
+    with pytest.raises(UsageError, match="86 missing, 6 unexpected, 8 mismatched of 102 tensors") as error:
         weights.load(abstract("vgg_e_bn", **VGG), tmp_path / "x.safetensors")
     assert str(error.value).splitlines()[-1].startswith("  and ")
     assert len(str(error.value).splitlines()) == 43
@@ -211,7 +211,7 @@ def test_the_model_given_stays_as_it_was():
 def test_needs_pytorch_for_its_files(tmp_path):
     model = drawn(abstract("vgg_a", num_classes=3, **VGG))
     (tmp_path / "x.pth").write_bytes(b"\x80\x02")
-    line = r"^weights: .* needs PyTorch: pip install torch, or use .safetensors, which does not$"
+    line = r"^weights: .* needs PyTorch: pip install torch, or use .safetensors, which does not need it$"
     with pytest.raises(UsageError, match=line):
         weights.load(model, tmp_path / "x.pth")
     with pytest.raises(UsageError, match=line):
@@ -225,7 +225,10 @@ def test_needs_pytorch_for_its_files(tmp_path):
     ("call", "message"),
     [
         (lambda model, path: weights.save(model, path / "x.npz"), r"must end in one of \.safetensors, \.pth"),
-        (lambda model, path: weights.save(model, path / "x.pth"), r"give layout='torchvision', or save \.safetensors"),
+        (
+            lambda model, path: weights.save(model, path / "x.pth"),
+            r"give layout='torchvision', or save a \.safetensors",
+        ),
         (lambda model, path: weights.save(model, path / "x.safetensors", layout="tim"), r"did you mean 'timm'\?"),
         (
             lambda model, path: weights.save(model, path / "x.safetensors", about=weights.About("vgg_dd")),
@@ -233,25 +236,28 @@ def test_needs_pytorch_for_its_files(tmp_path):
         ),
         (lambda model, path: weights.to_torch(model, layout="cnn_jax"), r"layout='torchvision' or 'timm'"),
         (lambda model, path: weights.load(model, path / "none.safetensors"), "there is no file"),
-        (lambda model, path: weights.load(model, "vgg16"), r"there is no file 'vgg16', and it is no name on the hub"),
-        (lambda model, path: weights.load(model, path / "README"), "README is empty; fetch or copy it again"),
-        (lambda model, path: weights.load(model, path / "cut.safetensors"), "is no whole safetensors file"),
-        (lambda model, path: weights.load(model, path), r"the folder .* holds no model\.safetensors"),
+        (
+            lambda model, path: weights.load(model, "vgg16"),
+            r"there is no file 'vgg16', and it is not a name on the hub",
+        ),
+        (lambda model, path: weights.load(model, path / "README"), "README is empty; download or copy it again"),
+        (lambda model, path: weights.load(model, path / "cut.safetensors"), "is not a complete safetensors file"),
+        (lambda model, path: weights.load(model, path), r"the folder .* has no model\.safetensors"),
         (
             lambda model, path: weights.load(model, {"a": np.array(["b"])}),
             r"must map names to tensors, but .*'a' \(ndarray",
         ),
         (
             lambda model, path: weights.save(model, path / "none" / "x.safetensors"),
-            "there is no folder .*make it first",
+            "there is no folder .*create it first",
         ),
-        (lambda model, path: weights.save(abstract("mlp"), path / "x.safetensors"), "holds no numbers"),
+        (lambda model, path: weights.save(abstract("mlp"), path / "x.safetensors"), "has no values to save"),
         (lambda model, path: weights.load(model, {"a": 1.0}), r"must map names to tensors, but .*'a' \(float"),
-        (lambda model, path: weights.create(path / "other.safetensors"), "does not say which network it is of"),
-        (lambda model, path: weights.create(path / "newer.safetensors"), "is not of this version"),
+        (lambda model, path: weights.create(path / "other.safetensors"), "does not name its network"),
+        (lambda model, path: weights.create(path / "newer.safetensors"), "may be from another version"),
         (lambda model, path: weights.About(mean=(0.5,)), "must have one value per channel each"),
         (lambda model, path: weights.About(mean=(0.5,), std=(0.0,)), "must be positive"),
-        (lambda model, path: weights.About(options={"norm": nn.BatchNorm}), "are kept as JSON"),
+        (lambda model, path: weights.About(options={"norm": nn.BatchNorm}), "cannot be written as JSON"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, call, message):

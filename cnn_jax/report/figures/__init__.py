@@ -1,7 +1,8 @@
-"""The figures of a report: learning curves, confusion matrix, filters, feature maps, mistakes, the network itself.
+"""The figures of a report: learning curves, confusion matrix, filters, feature maps, mistakes, network diagram.
 
-Each function takes plain data and returns a :class:`matplotlib.figure.Figure` that belongs to no window: save it with
-``figure.savefig("curves.png", dpi=200)``, put it on a page (:mod:`cnn_jax.report.page`), or return it in a notebook.
+Each function takes plain data and returns a :class:`matplotlib.figure.Figure` that is not registered with pyplot. Save
+it with ``figure.savefig("curves.png", dpi=200)``, add it to a page (:mod:`cnn_jax.report.page`), or return it in a
+notebook.
 """
 
 from cnn_jax.report.figures.comparison import errors, heat_map, spreads

@@ -1,4 +1,4 @@
-"""Figures that set several runs side by side: errors of methods, a score over one quantity or two."""
+"""Figures that compare several runs: the errors of methods, and a score as a function of one or two quantities."""
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,13 +19,14 @@ Spread = tuple[float, float]
 
 @styled
 def errors(rows: Sequence[tuple[str, float, float | None]]) -> Figure:
-    """The error of each method as a dot, and what was published for it as a mark, on a logarithmic axis.
+    """The error of each method as a dot and its published error as a mark, on a logarithmic axis.
 
     Args:
-      rows: from the top down: the method, its error, and the published error or None; shares of 1.
+      rows: From top to bottom, the name of the method, its error, and the published error or None. Errors are fractions
+        of 1.
 
     Raises:
-      UsageError: no rows, or an error that is not positive, which has no place on a logarithmic axis.
+      UsageError: There are no rows, or an error is not positive, so that it has no logarithm.
 
     Example:
       >>> errors([("linear", 0.08, 0.12), ("LeNet-5", 0.009, 0.0095)]).axes[0].get_xscale()
@@ -60,16 +61,16 @@ def errors(rows: Sequence[tuple[str, float, float | None]]) -> Figure:
 
 @styled
 def spreads(series: Mapping[str, Mapping[Any, Spread]], *, x_label: str, y_label: str, log_x: bool = True) -> Figure:
-    """A score over a quantity, one line for each way, with a band of one standard deviation.
+    """A score as a function of a quantity, one line for each method, with a band of one standard deviation.
 
     Args:
-      series: way -> quantity -> (mean, standard deviation), the scores as shares of 1.
-      x_label: what the quantity is.
-      y_label: what the score is.
-      log_x: whether the quantity's axis is logarithmic.
+      series: The method's name -> quantity -> (mean, standard deviation). Scores are fractions of 1.
+      x_label: The label of the quantity.
+      y_label: The label of the score.
+      log_x: Whether the axis of the quantity is logarithmic.
 
     Raises:
-      UsageError: no series, or one without points.
+      UsageError: There are no series, or a series has no points.
 
     Example:
       >>> series = {"kept": {10: (0.5, 0.02), 100: (0.8, 0.01)}, "scratch": {10: (0.3, 0.05), 100: (0.7, 0.02)}}
@@ -100,18 +101,19 @@ def spreads(series: Mapping[str, Mapping[Any, Spread]], *, x_label: str, y_label
 
 @styled
 def heat_map(cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label: str, metric: Metric) -> Figure:
-    """A score over two quantities: a cell for each pair of values, the better the bluer, the best one framed.
+    """A heat map of a score over two quantities: better scores are darker, and the best cell is framed.
 
-    Shades go by rank, so that a few very bad scores do not make all others look alike. Pairs without a score are empty.
+    Shades depend on the rank, so that a few very bad scores do not make all others look alike. Pairs without a score
+    are empty.
 
     Args:
-      cells: value down -> value across -> score.
-      x_label: what goes across.
-      y_label: what goes down.
-      metric: what the scores are of.
+      cells: Value on the vertical axis -> value on the horizontal axis -> score.
+      x_label: The label of the horizontal axis.
+      y_label: The label of the vertical axis.
+      metric: The metric of the scores.
 
     Raises:
-      UsageError: no scores.
+      UsageError: There are no scores.
 
     Example:
       >>> accuracy = Metric("accuracy", "higher", "%")
@@ -122,7 +124,7 @@ def heat_map(cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label:
     across = _ordered(value for row in cells.values() for value in row)
     down = _ordered(cells)[::-1]
     if not across:
-        raise UsageError("heat_map: cells holds no score; give at least one, as {down: {across: score}}")
+        raise UsageError("heat_map: cells has no score; give at least one, as {down: {across: score}}")
     ranked = sorted({score for row in cells.values() for score in row.values()}, key=metric.utility)
     share = {score: place / max(len(ranked) - 1, 1) for place, score in enumerate(ranked)}
     side = (WIDTH - 0.9) / len(across)
@@ -152,7 +154,7 @@ def heat_map(cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label:
 
 
 def _ordered(values: Iterable[Any]) -> list[Any]:
-    """Each value once: numbers by size, anything else as it comes."""
+    """The distinct values: numbers sorted, other values in their original order."""
     found = list(dict.fromkeys(values))
     return sorted(found) if all(isinstance(value, int | float) for value in found) else found
 

@@ -1,4 +1,4 @@
-"""A picture of a network: its maps as blocks, to scale, from the input down to the output."""
+"""A diagram of a network: its feature maps as blocks, drawn to scale, from the input down to the output."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Row, blocks, total
 from cnn_jax.report.figures.style import BLUE, GREY, INK, MARGIN, VERMILLION, WIDTH, fitted, place, styled, tint, write
 
-_NAMES, _SHAPES = 1.42, 1.02  # inches, of the columns of text left and right
+_NAMES, _SHAPES = 1.42, 1.02  # the widths of the text columns on the left and right, in inches
 _TALLEST, _SLANT, _LINE, _GAP = 0.9, 0.36, 0.34, 0.1
 _COLOURS = {"input": GREY, "weights": BLUE, "pool": VERMILLION}
 _TIMES = "\N{MULTIPLICATION SIGN}"
@@ -22,7 +22,7 @@ _TIMES = "\N{MULTIPLICATION SIGN}"
 
 @dataclasses.dataclass(frozen=True)
 class _Block:
-    """What is drawn as one: a layer, a block of layers, or equal ones in a row."""
+    """A layer, a block of layers, or several equal consecutive layers, drawn as one block."""
 
     names: tuple[str, ...]
     role: str
@@ -33,21 +33,22 @@ class _Block:
 
 @styled
 def network(rows: Sequence[Row], input_shape: Sequence[int], *, title: str = "") -> Figure:
-    """A network's maps as blocks: as high, wide and long as their heights, widths and channels.
+    """Draws a network's feature maps as blocks whose sides show their height, width and channels.
 
-    Layers that leave shapes as they are (activations, normalisations, dropout) are not drawn, what is inside a block of
-    layers is drawn as the block's output, and equal neighbours of like names are drawn once. Below are the totals.
+    Sides are proportional to the square roots of these numbers. Activations, normalisations and dropout are not drawn.
+    A block of layers is drawn as its output. Equal consecutive layers with similar names are drawn once. The totals are
+    below.
 
     Args:
-      rows: Of :func:`cnn_jax.geometry.trace`.
-      input_shape: Of one input, channels last, with one or two spatial axes.
-      title: Stands above.
+      rows: The rows returned by :func:`cnn_jax.geometry.trace`.
+      input_shape: The shape of one input, channels last, with one or two spatial axes.
+      title: The title above the diagram.
 
     Returns:
-      One axes a block, the input first.
+      A figure with one axes for each block, the input first.
 
     Raises:
-      UsageError: Inputs with more than two spatial axes.
+      UsageError: The input has no spatial axis, or more than two.
 
     Example:
       >>> conv = Row("c1", "Conv", (28, 28, 6), (5, 5), (1, 1), "VALID", parameters=156)
@@ -81,7 +82,7 @@ def network(rows: Sequence[Row], input_shape: Sequence[int], *, title: str = "")
 
 
 def _drawn(rows: Sequence[Row]) -> Iterator[_Block]:
-    """The blocks and layers that make something new out of their input, and do not only write it in a row."""
+    """The blocks and layers to draw: those with multiply-adds and pools, but not activations or ``Flatten``."""
     for row in blocks(rows):
         if row.multiply_adds or row.kernel_size or "pool" in row.kind.lower():
             role = "weights" if row.multiply_adds else "pool"
@@ -109,14 +110,14 @@ def _window(row: Row) -> str:
 
 
 def _sides(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Height, width and channels of what stands for a shape."""
+    """The height, width and channels of a shape; missing spatial axes have size 1."""
     *space, channels = shape
     height, width = (1, 1) if not space else (space[0], 1) if len(space) == 1 else space
     return height, width, channels
 
 
 def _draw(axes: Axes, sides: tuple[int, int, int], room: float, high: float, colour: str) -> None:
-    """A block in oblique projection; axes are as many units wide and high as the last numbers say."""
+    """Draws a block in oblique projection, on axes that are ``room`` units wide and ``high`` units high."""
     height, depth, length = (math.sqrt(side) for side in sides)
     slant = _SLANT * depth
     left, bottom = (room - length - slant) / 2, (high - height - slant) / 2
@@ -133,7 +134,7 @@ def _draw(axes: Axes, sides: tuple[int, int, int], room: float, high: float, col
 def _describe(figure: Figure, block: _Block, top: float) -> None:
     first, *rest = block.names
     name = first
-    if rest:  # conv1_1 - 2
+    if rest:  # such as "conv1_1 – 2"
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, rest[-1], strict=False)))
         name = f"{first} \N{EN DASH} {rest[-1][shared:]}"
     write(figure, MARGIN, top, fitted(name, 72 * _NAMES - 4, size=9, weight="bold"), size=9, weight="bold")

@@ -1,4 +1,4 @@
-"""Figures of pictures: a first layer's filters, an example on its way through a network, the worst mistakes."""
+"""Figures of images: the filters of a first layer, the feature maps of one example, and the worst mistakes."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,18 +29,18 @@ from cnn_jax.report.figures.style import (
 
 @styled
 def filters(kernel: Shaped[Array | np.ndarray, "..."], *, max_filters: int = 64) -> Figure:
-    """The filters of a first layer, all on one scale, zero in the middle.
+    """The filters of a first layer as images, all on the same scale, with zero in the middle.
 
     Args:
-      kernel: (height, width, input channels, filters). Of one channel a filter is a grey picture, of three a colour
-        picture; of any other number a row of grey pictures, one a channel.
-      max_filters: how many pictures at most; what is left out is counted below them.
+      kernel: The kernel, of shape (height, width, input channels, filters). With one input channel a filter is a grey
+        image, with three an RGB image, and otherwise a row of grey images, one for each channel.
+      max_filters: The maximum number of images. The text below says how many are left out.
 
     Returns:
-      One axes a picture.
+      A figure with one axes for each image.
 
     Raises:
-      UsageError: kernel has not four axes, or is empty.
+      UsageError: The kernel does not have four axes, or is empty.
 
     Example:
       >>> len(filters(np.ones((5, 5, 1, 6))).axes)
@@ -49,7 +49,8 @@ def filters(kernel: Shaped[Array | np.ndarray, "..."], *, max_filters: int = 64)
     kernel = np.asarray(kernel, np.float64)
     if kernel.ndim != 4 or kernel.size == 0:
         raise UsageError(
-            f"filters: kernel has shape {kernel.shape}; it must be (height, width, input channels, filters), none 0"
+            f"filters: kernel has shape {kernel.shape}; it must be (height, width, input channels, filters), each at "
+            f"least 1"
         )
     _require_positive("filters", max_filters=max_filters)
     height, width, channels, total = kernel.shape
@@ -84,22 +85,24 @@ def feature_maps(
     class_names: Sequence[str] | None = None,
     max_maps: int = 16,
 ) -> Figure:
-    """One example on its way through a network, layer by layer.
+    """The activations of all layers for one example.
 
-    Blue is negative, white zero, vermillion positive; each layer has its own scale, written beside its name.
+    Blue is negative, white is zero and vermillion is positive. Each layer has its own scale, shown next to its name.
 
     Args:
-      image: (height, width, channels), as :func:`cnn_jax.report.figures.style.as_rgb` shows it.
-      activations: layer's name -> (height, width, channels), drawn as one picture a channel, or (units,), drawn as a
-        strip; in the order of the network, without a batch axis.
-      class_names: written under the last layer where it is a strip of as many units and there is room.
-      max_maps: how many channels of a layer at most; the rest is counted.
+      image: The input, of shape (height, width, channels), displayed by
+        :func:`cnn_jax.report.figures.style.as_rgb`.
+      activations: The activations by layer name, in the order of the network and without a batch axis. Those of shape
+        (height, width, channels) are drawn as one image for each channel, those of shape (units,) as a strip.
+      class_names: The labels of the last layer, if it is a strip with one unit for each class. They are left out if
+        there is not enough room.
+      max_maps: The maximum number of channels to show for each layer.
 
     Returns:
-      The input, then one axes a channel or strip.
+      A figure with one axes for the input, then one for each channel or strip.
 
     Raises:
-      UsageError: an image that has not three axes, or an activation that has neither three nor one.
+      UsageError: The image does not have three axes, or an activation does not have three axes or one.
 
     Example:
       >>> maps = {"conv_1": np.ones((28, 28, 6)), "logits": np.arange(10.0)}
@@ -158,15 +161,15 @@ def _title_layer(figure: Figure, top: float, name: str, shape: tuple[int, ...], 
 
 def _checked_image(image: np.ndarray, what: str) -> np.ndarray:
     if image.ndim != 3 or image.size == 0:
-        raise UsageError(f"{what} has shape {image.shape}; it must be (height, width, channels), none 0")
+        raise UsageError(f"{what} has shape {image.shape}; it must be (height, width, channels), each at least 1")
     return image
 
 
 def _checked_activation(name: str, values: np.ndarray) -> np.ndarray:
     if values.ndim not in (1, 3) or values.size == 0:
         raise UsageError(
-            f"feature_maps: {name} has shape {values.shape}; it must be (height, width, channels) or (units,) of one "
-            "example, none 0"
+            f"feature_maps: {name} has shape {values.shape}; it must be (height, width, channels) or (units,) for one "
+            "example, each at least 1"
         )
     return values.reshape(-1) if values.shape[:-1] == (1, 1) else values
 
@@ -181,23 +184,26 @@ def mistakes(
     *,
     most: int = 12,
 ) -> Figure:
-    """The examples whose truth a classifier held least likely, of those that it got wrong.
+    """The misclassified examples whose true class has the lowest probability.
 
-    Each with its place in the set, its picture, and the probability of the likeliest classes and of the truth.
+    Each example is shown with its index, its image, and the probabilities of the true class and of the most probable
+    classes.
 
     Args:
-      images: (n, height, width, channels), as :func:`cnn_jax.report.figures.style.as_rgb` shows them.
-      labels: (n,) the true classes.
-      predictions: (n,) the predicted ones.
-      probabilities: (n, classes).
-      class_names: one a class.
-      most: how many examples at most.
+      images: The images, of shape (n, height, width, channels), displayed by
+        :func:`cnn_jax.report.figures.style.as_rgb`.
+      labels: The true classes, of shape (n,).
+      predictions: The predicted classes, of shape (n,).
+      probabilities: The predicted probabilities, of shape (n, classes).
+      class_names: The name of each class.
+      most: The maximum number of examples.
 
     Returns:
-      Two axes an example: picture and bars. No axes, and a line that says so, where nothing is wrong.
+      A figure with two axes for each example, for the image and the bars. If there are no mistakes, it has no axes and
+      one line of text.
 
     Raises:
-      UsageError: the arrays do not fit each other, or a label or prediction names no class.
+      UsageError: The shapes do not match, or a label or prediction is not the index of a class.
 
     Example:
       >>> figure = mistakes(np.zeros((2, 8, 8, 1)), np.array([0, 1]), np.array([1, 1]),
@@ -215,13 +221,15 @@ def mistakes(
     }
     for name, (values, shape) in shapes.items():
         if values.shape != shape:
-            raise UsageError(f"mistakes: {name} has shape {values.shape}; {n} images of {classes} classes need {shape}")
+            raise UsageError(
+                f"mistakes: {name} has shape {values.shape}; for {n} images and {classes} classes it must be {shape}"
+            )
     for name, values in {"labels": labels, "predictions": predictions}.items():
         if not np.issubdtype(values.dtype, np.integer):
             raise UsageError(f"mistakes: {name} must be whole numbers, not {values.dtype}")
         if n and not (values.min() >= 0 and values.max() < classes):
             raise UsageError(
-                f"mistakes: {name} go from {values.min()} to {values.max()}; there are {classes} class names"
+                f"mistakes: {name} range from {values.min()} to {values.max()}, but there are {classes} class names"
             )
     _require_positive("mistakes", most=most)
     wrong = np.flatnonzero(labels != predictions)
@@ -256,7 +264,7 @@ def mistakes(
 def _draw_probabilities(
     axes: Axes, width: float, probabilities: np.ndarray, label: int, prediction: int, class_names: Sequence[str]
 ) -> None:
-    """Bars of three classes, names above them: the prediction, the truth, and the likeliest other one."""
+    """Bars for three classes with their names: the predicted, the true, and the most probable other class."""
     others = [index for index in np.argsort(-probabilities, kind="stable") if index not in (label, prediction)]
     shown = sorted([prediction, label, *others[:1]], key=lambda index: -probabilities[index])
     for row, index in enumerate(shown):
@@ -270,10 +278,10 @@ def _draw_probabilities(
 
 
 class _Grid:
-    """Cells of one aspect in rows as wide as the figure.
+    """A grid of cells with the same aspect ratio, in rows as wide as the figure.
 
     Attributes:
-      height: of all rows together, in inches.
+      height: The height of all rows together, in inches.
     """
 
     def __init__(self, cells: int, aspect: float, *, columns: int | None = None, largest: float = 1.0) -> None:
@@ -300,6 +308,6 @@ def _require_positive(function: str, **most: int) -> None:
 
 
 def _limit(values: np.ndarray) -> float:
-    """The largest finite magnitude: the end of a scale around zero."""
+    """The limit of a scale centred at zero: the largest finite magnitude, or 1 if all values are 0."""
     finite = np.abs(values[np.isfinite(values)])
     return float(finite.max(initial=0)) or 1.0

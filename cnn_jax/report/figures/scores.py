@@ -1,4 +1,4 @@
-"""Figures of numbers: how the metrics went, and which class is taken for which."""
+"""Figures of scores: learning curves and the confusion matrix."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -33,21 +33,22 @@ _SPLIT_COLOURS = {"train": GREY, "validation": BLUE, "test": VERMILLION}
 
 @styled
 def learning_curves(rows: Sequence[Mapping[str, Any]], *, metrics: Sequence[Metric]) -> Figure:
-    """Metrics over the epochs, one line a split, with its last value.
+    """Metrics over the epochs, one line for each split, labelled with its last value.
 
-    Where lower is better, a fall by more than a decade gets a logarithmic axis. A linear axis shows the range of the
-    metric after the first tenth of the run, so that the end, which matters, is not flattened by the start.
+    If lower is better and the values differ by more than a factor of 10, the axis is logarithmic, except for metrics
+    that are fractions. A linear axis shows the range of the metric after the first tenth of the run, so that large
+    initial values do not hide the later differences.
 
     Args:
-      rows: the lines of ``metrics.jsonl``: ``{"step": 120, "epoch": 1.0, "split": "train", "loss": 0.3, ...}``.
+      rows: The lines of ``metrics.jsonl``: ``{"step": 120, "epoch": 1.0, "split": "train", "loss": 0.3, ...}``.
         Values that are not finite leave a gap.
-      metrics: which ones, from the top down.
+      metrics: The metrics to show, from top to bottom.
 
     Returns:
-      One axes a metric.
+      A figure with one axes for each metric.
 
     Raises:
-      UsageError: no metrics, or one that no row has.
+      UsageError: There are no metrics, or no row has one of them.
 
     Example:
       >>> rows = [{"step": 9 * e, "epoch": e, "split": "test", "loss": 1 / e, "accuracy": 1 - 1 / e} for e in (1, 2, 3)]
@@ -95,7 +96,7 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], *, metrics: Sequence[Metr
 
 
 def _colour_key(axes: Axes, *, columns: int) -> None:
-    """The labels of the lines above the axes, each in its line's colour, so that no sample of the line is needed."""
+    """A legend above the axes, whose labels have the colours of the lines."""
     key = axes.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1),
@@ -113,7 +114,7 @@ def _colour_key(axes: Axes, *, columns: int) -> None:
 
 
 def _scale(axes: Axes, metric: Metric, points: np.ndarray) -> None:
-    """The y axis of a metric, from its points (2, n): epochs, values."""
+    """Sets the range and scale of the y axis from a metric's points, of shape (2, n): epochs and values."""
     epochs, values = points[:, np.isfinite(points[1])]
     if values.size == 0:
         return
@@ -133,20 +134,22 @@ def _scale(axes: Axes, metric: Metric, points: np.ndarray) -> None:
 
 @styled
 def confusion_matrix(counts: Shaped[Array | np.ndarray, "..."], class_names: Sequence[str]) -> Figure:
-    """How often each class (row) was taken for each (column): hits in blue, mistakes in vermillion.
+    """The confusion matrix: correct predictions in blue, mistakes in vermillion.
 
-    A hit's shade is the class's recall, a mistake's its count, each on a scale of its own, so that three mistakes are
-    seen beside a thousand hits. Where the numbers do not fit in the cells, the most frequent mistakes are listed below.
+    The shade of a correct prediction is the class's recall. The shade of a mistake is its count, on a separate scale,
+    so that a few mistakes are visible next to many correct predictions. If the numbers do not fit into the cells, the
+    most frequent mistakes are listed below the matrix.
 
     Args:
-      counts: (classes, classes) whole numbers; rows are the truth, columns the predictions.
-      class_names: one a class.
+      counts: The counts, ints of shape (classes, classes). Rows are true classes, columns are predicted classes.
+      class_names: The name of each class.
 
     Returns:
-      The matrix, and below it the list where there is one.
+      A figure with the matrix and, if there is one, the list below it.
 
     Raises:
-      UsageError: counts is not square, holds anything but whole numbers >= 0, or does not fit the names.
+      UsageError: ``counts`` is not square, has values that are not whole numbers of at least 0, or does not match the
+        number of names.
 
     Example:
       >>> figure = confusion_matrix(np.array([[9, 1], [0, 10]]), ["cat", "dog"])
@@ -163,7 +166,7 @@ def confusion_matrix(counts: Shaped[Array | np.ndarray, "..."], class_names: Seq
         raise UsageError(f"confusion_matrix: counts must be whole numbers >= 0, not {counts.dtype} >= {counts.min()}")
     totals = counts.sum(axis=1)
     wrong = counts * (1 - np.eye(n, dtype=counts.dtype))
-    side = WIDTH - 1.35  # about what names and recall leave
+    side = WIDTH - 1.35  # approximately the width that names and recall leave for the matrix
     cell = 72 * side / n
     size = min(9, 0.8 * cell / text_width(f"{counts.max()}", size=1))
     numbered = size >= 5.5
@@ -183,7 +186,7 @@ def confusion_matrix(counts: Shaped[Array | np.ndarray, "..."], class_names: Seq
         for row, column in np.argwhere(counts):
             light = shades[row, column] @ (0.3, 0.59, 0.11) > 0.62
             matrix.text(column, row, f"{counts[row, column]}", size=size, color=INK if light else "white", **_CENTRED)
-    if cell >= 9:  # points: room for a line of type in each row
+    if cell >= 9:  # points: each row has room for a line of text
         matrix.text(n - 0.3, -0.62, "recall", size=9, color=GREY, ha="left", va="bottom")
         for row in range(n):
             recall = f"{counts[row, row] / totals[row]:.1%}" if totals[row] else "none"
@@ -200,7 +203,7 @@ _CENTRED = {"ha": "center", "va": "center_baseline"}
 
 
 def _name_classes(axes: Axes, class_names: Sequence[str], cell: float) -> None:
-    """Names along both sides of a confusion matrix with cells ``cell`` points wide; every nth where those are small."""
+    """Labels both axes of a confusion matrix whose cells are ``cell`` points wide; small cells get every nth name."""
     n = len(class_names)
     size = max(6.5, min(9, 0.85 * cell))
     shown = range(0, n, math.ceil(1.15 * size / cell))

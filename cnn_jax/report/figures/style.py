@@ -1,7 +1,7 @@
-"""The one look of every figure: size, type, colours, and how a picture of any number of channels is shown.
+"""The common style of all figures: size, fonts, colours, and the conversion of images to RGB.
 
-Figures are narrow, so that 10 pt type is still legible when a phone shows them 340 pixels wide, and say everything in
-blue, vermillion and grey, which the colour-blind tell apart (Okabe & Ito 2002, "Color Universal Design").
+Figures are narrow, so that 10 pt text is still legible on a phone at a width of 340 pixels. The main colours are blue,
+vermillion and grey, which colour-blind readers can distinguish (Okabe & Ito 2002, "Color Universal Design").
 """
 
 import functools
@@ -22,18 +22,18 @@ VERMILLION = "#D55E00"
 INK = "#1F2328"
 GREY = "#6E7781"
 HAIRLINE = "#D8DEE4"
-# For the series that have no colour of their own.
+# For series without a fixed colour.
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-# Negative, zero, positive: in every map of signed values.
+# The colour map for signed values: negative is blue, zero white, positive vermillion.
 SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", VERMILLION])
 
-WIDTH = 4.5  # inches, of every figure
-MARGIN = 0.06
-FONT = "DejaVu Sans"  # comes with matplotlib: the same glyphs, and so the same bytes, everywhere
+WIDTH = 4.5  # the width of every figure, in inches
+MARGIN = 0.06  # inches
+FONT = "DejaVu Sans"  # included in matplotlib, so the files have the same bytes on every machine
 
 _RC = {
     "font.family": FONT,
-    "text.parse_math": False,  # a name with dollars in it is a name
+    "text.parse_math": False,  # dollar signs in names are not math
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.labelsize": 10,
@@ -65,7 +65,7 @@ T = TypeVar("T")
 
 
 def styled(function: Callable[P, T]) -> Callable[P, T]:
-    """Runs a function under this style and matplotlib's own defaults, whatever the user's ``matplotlibrc`` says."""
+    """A decorator that applies this style and matplotlib's defaults, and ignores the user's ``matplotlibrc``."""
 
     @functools.wraps(function)
     def under_style(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -76,7 +76,7 @@ def styled(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes without ticks or frame at a place given in inches from the figure's upper left corner."""
+    """Adds axes without ticks or frame, at a position in inches from the figure's upper left corner."""
     total_width, total_height = figure.get_size_inches()
     axes = figure.add_axes(
         (left / total_width, 1 - (top + height) / total_height, width / total_width, height / total_height)
@@ -86,21 +86,21 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
 
 
 def write(figure: Figure, left: float, top: float, text: str, *, align: str = "left", **options: Any) -> None:
-    """Text with its upper edge at a place given in inches from the figure's upper left corner."""
+    """Adds text, with its upper edge at a position in inches from the figure's upper left corner."""
     width, height = figure.get_size_inches()
     options = {"color": INK, "size": 10, **options}
     figure.text(left / width, 1 - top / height, text, ha=align, va="top", **options)
 
 
 def bare(axes: Axes) -> None:
-    """Takes ticks and frame away."""
+    """Removes ticks and frame."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
 
 
 def framed(axes: Axes) -> None:
-    """Gives bare axes a hairline frame, for pictures whose edge may be as white as the page."""
+    """Adds a thin frame to bare axes, for images whose border may be as white as the page."""
     axes.spines[:].set_visible(True)
     axes.spines[:].set(color=HAIRLINE, linewidth=0.6)
 
@@ -108,7 +108,18 @@ def framed(axes: Axes) -> None:
 def labelled_bar(
     axes: Axes, row: int, name: str, value: str, share: float, colour: str, *, width: float, weight: str = "normal"
 ) -> None:
-    """A thin bar from 0 to ``share`` of the axes' width (in points), name and value above it, the name cut to fit."""
+    """Draws a thin horizontal bar of length ``share`` with a name and a value above it.
+
+    Args:
+      axes: The axes, with x from 0 to 1.
+      row: The vertical position.
+      name: The text on the left, cut to fit.
+      value: The text on the right.
+      share: The length of the bar, from 0 to 1.
+      colour: The colour of the bar.
+      width: The width of the axes in points.
+      weight: The font weight of the name.
+    """
     name = fitted(name, width - text_width(value) - 6, weight=weight)
     axes.text(0, row, name, size=9, va="bottom", weight=weight)
     axes.text(1, row, value, size=9, va="bottom", ha="right", color=GREY)
@@ -117,7 +128,7 @@ def labelled_bar(
 
 
 def text_width(text: str, *, size: float | int = 9, weight: str = "normal") -> float:
-    """How wide a line of text is, in points."""
+    """The width of a line of text, in points."""
     width, _, _ = text_to_path.get_text_width_height_descent(
         text, FontProperties(family=FONT, size=size, weight=weight), ismath=False
     )
@@ -125,7 +136,7 @@ def text_width(text: str, *, size: float | int = 9, weight: str = "normal") -> f
 
 
 def fitted(name: str, width: float | int, *, size: float | int = 9, weight: str = "normal") -> str:
-    """A name, cut where it is wider than ``width`` points.
+    """Cuts a name that is wider than ``width`` points and adds an ellipsis.
 
     >>> fitted("owl", 72), fitted("American Staffordshire terrier", 72)
     ('owl', 'American Sta…')
@@ -137,16 +148,17 @@ def fitted(name: str, width: float | int, *, size: float | int = 9, weight: str 
 
 
 def tint(colour: str, share: float) -> tuple[float, float, float]:
-    """A colour between white (share 0) and itself (share 1)."""
+    """Mixes a colour with white: share 0 is white, share 1 is the colour itself."""
     red, green, blue = (1 - share * (1 - value) for value in to_rgb(colour))
     return red, green, blue
 
 
 def as_rgb(image: Shaped[np.ndarray, "height width channels"]) -> Float[np.ndarray, "height width 3"]:
-    """A picture as the eye expects it, in [0, 1].
+    """Converts an image to RGB values in [0, 1] for display.
 
-    Integers span their type's range (uint8: 0 to 255) and so do bools; floats span [0, 1] when they lie in it, and
-    their own range otherwise (a standardised input). One channel is grey, three are RGB; of any other number the mean.
+    Integers are scaled by the range of their type (uint8: 0 to 255). Bools, and floats between 0 and 1, are not scaled.
+    Other floats, such as standardised inputs, are scaled by their own range. One channel is shown as grey and three as
+    RGB. For any other number of channels the mean is shown as grey.
 
     >>> as_rgb(np.full((2, 2, 1), 51, np.uint8))[0, 0]
     array([0.2, 0.2, 0.2])

@@ -1,7 +1,7 @@
-"""Augmentation of fields of each kind: a mask goes where its image goes, a box where its pixels go.
+"""Augmentation of fields of each kind: masks and boxes move with the pixels of their image.
 
-Images are charts: their channels are one for each class of the mask, then row, column and one, so that they show where
-each pixel of a result came from.
+The channels of the images are a one-hot encoding of the mask's classes, the row, the column, and ones, so that they
+show where each pixel of a result came from.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Geometric augmentations against NumPy's slices, Pillow's and SciPy's interpolation, and their own distributions.
 
-Pictures whose channels are their pixels' rows and columns show where each pixel of a result came from.
+The channels of the images are rows and columns, so that they show where each pixel of a result came from.
 """
 
 from functools import partial

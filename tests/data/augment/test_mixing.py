@@ -1,4 +1,4 @@
-"""Cutout, mixup, cutmix and test-time views: what is hidden, whose pixels are whose, and what the labels say of it."""
+"""Cutout, mixup, cutmix and test-time views: the changed pixels, their origin, and the mixed labels."""
 
 from functools import partial
 

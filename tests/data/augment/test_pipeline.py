@@ -1,4 +1,4 @@
-"""Lists of augmentations: what a config may say, and that a result hangs on an example's address alone."""
+"""Lists of augmentations in configs, and the independence of a result from everything but an example's key."""
 
 import inspect
 
