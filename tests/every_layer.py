@@ -80,6 +80,9 @@ OPS: dict[str, Callable[[], Program]] = {
     "avg_pool": lambda: of_op(lambda x: ops.avg_pool(x, (2, 3), **SLIDING, count_include_pad=False)),
     "avg_pool, wide": lambda: of_op(lambda x: ops.avg_pool(x, (5, 5), strides=1)),
     "avg_pool of an int": lambda: of_op(lambda x: ops.avg_pool(x, 2), image=VOLUME),
+    "balanced_class_weights": lambda: of_op(
+        lambda x: x * ops.balanced_class_weights(_labels(x), num_classes=4)[None].astype(x.dtype), image=FEATURES
+    ),
     "batch_norm": lambda: of_op(
         lambda x, mean, variance, scale, bias: ops.batch_norm(x, mean=mean, variance=variance, scale=scale, bias=bias),
         *[(4,)] * 4,
@@ -126,6 +129,7 @@ OPS: dict[str, Callable[[], Program]] = {
     "dropout": lambda: of_op(lambda x: ops.dropout(x, 0.5, key=KEY)),
     "global_avg_pool": lambda: of_op(ops.global_avg_pool),
     "global_max_pool": lambda: of_op(lambda x: ops.global_max_pool(x, keepdims=True)),
+    "huber_loss": lambda: of_pair(ops.huber_loss, FEATURES, FEATURES),
     "im2col": lambda: of_op(lambda x: ops.im2col(x, (2, 3), **SLIDING)),
     "local_response_norm": lambda: of_op(ops.local_response_norm),
     "local_response_norm within channels": lambda: of_op(
@@ -140,6 +144,8 @@ OPS: dict[str, Callable[[], Program]] = {
     "max_pool, dilated": lambda: of_op(lambda x: ops.max_pool(x, (2, 2), dilation=2, padding=((1, -1), 0))),
     "max_pool of an int": lambda: of_op(lambda x: ops.max_pool(x, 2), image=LINE),
     "max_unpool": lambda: of_op(_unpooled),
+    "mean_absolute_error": lambda: of_pair(ops.mean_absolute_error, FEATURES, FEATURES),
+    "mean_squared_error": lambda: of_pair(ops.mean_squared_error, FEATURES, FEATURES),
     "normalize_by_batch": lambda: of_op(
         lambda x, scale, bias: ops.normalize_by_batch(x, scale=scale, bias=bias), (4,), (4,)
     ),
@@ -156,12 +162,22 @@ OPS: dict[str, Callable[[], Program]] = {
     },
     "scaled_tanh": lambda: of_op(ops.scaled_tanh),
     "separable_conv": lambda: of_op(ops.separable_conv, (3, 3, 4, 2), (8, 5)),
+    "sigmoid_cross_entropy": lambda: of_pair(
+        lambda x, labels: ops.sigmoid_cross_entropy(x, labels > 0, label_smoothing=0.1, pos_weight=(1, 2, 3, 4)),
+        FEATURES,
+        FEATURES,
+    ),
+    "sigmoid_focal_loss": lambda: of_pair(
+        lambda x, labels: ops.sigmoid_focal_loss(x, jax.nn.sigmoid(labels)), FEATURES, FEATURES
+    ),
     "softmax_cross_entropy": lambda: of_op(
-        lambda x: ops.softmax_cross_entropy(x, _labels(x), label_smoothing=0.1), image=FEATURES
+        lambda x: ops.softmax_cross_entropy(x, _labels(x), label_smoothing=0.1, class_weights=(1, 2, 3, 4)),
+        image=FEATURES,
     ),
     "softmax_cross_entropy of distributions": lambda: of_pair(
         lambda x, labels: ops.softmax_cross_entropy(x, jax.nn.softmax(labels)), FEATURES, FEATURES
     ),
+    "softmax_focal_loss": lambda: of_op(lambda x: ops.softmax_focal_loss(x, _labels(x)), image=FEATURES),
     "spatial_dropout": lambda: of_op(lambda x: ops.spatial_dropout(x, 0.5, key=KEY)),
     "squared_error": lambda: of_op(lambda x: ops.squared_error(x, _labels(x)), image=FEATURES),
     "toeplitz_matrix": lambda: of_op(

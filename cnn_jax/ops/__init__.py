@@ -1,4 +1,4 @@
-"""Pure functions of arrays: convolutions, pools, activations, norms. No parameters, no state, no config.
+"""Pure functions of arrays: convolutions, pools, activations, norms, losses. No parameters, no state, no config.
 
 Every op takes arrays with any number of leading batch axes and with channels last. Options are keyword-only and named
 as in Flax and ``jax.lax``. Arguments that do not fit raise a one-line ``cnn_jax.errors.UsageError``.
@@ -12,7 +12,18 @@ from cnn_jax.ops.conv_transpose import conv_transpose
 from cnn_jax.ops.depthwise import depthwise_conv, separable_conv
 from cnn_jax.ops.dropout import dropout, spatial_dropout
 from cnn_jax.ops.im2col import col2im, im2col
-from cnn_jax.ops.losses import rbf_output, softmax_cross_entropy, squared_error
+from cnn_jax.ops.losses import (
+    balanced_class_weights,
+    huber_loss,
+    mean_absolute_error,
+    mean_squared_error,
+    rbf_output,
+    sigmoid_cross_entropy,
+    sigmoid_focal_loss,
+    softmax_cross_entropy,
+    softmax_focal_loss,
+    squared_error,
+)
 from cnn_jax.ops.methods import METHODS
 from cnn_jax.ops.normalization import batch_norm, batch_statistics, local_response_norm, normalize_by_batch
 from cnn_jax.ops.padding import pad
@@ -27,6 +38,7 @@ __all__ = [
     "adaptive_avg_pool",
     "adaptive_max_pool",
     "avg_pool",
+    "balanced_class_weights",
     "batch_norm",
     "batch_statistics",
     "col2im",
@@ -37,18 +49,24 @@ __all__ = [
     "dropout",
     "global_avg_pool",
     "global_max_pool",
+    "huber_loss",
     "im2col",
     "local_response_norm",
     "lp_pool",
     "max_pool",
     "max_unpool",
+    "mean_absolute_error",
+    "mean_squared_error",
     "normalize_by_batch",
     "pad",
     "rbf_output",
     "relu",
     "scaled_tanh",
     "separable_conv",
+    "sigmoid_cross_entropy",
+    "sigmoid_focal_loss",
     "softmax_cross_entropy",
+    "softmax_focal_loss",
     "spatial_dropout",
     "squared_error",
     "toeplitz_matrix",

@@ -36,6 +36,19 @@ def loss(function, outputs):
     return function(outputs, jnp.zeros(outputs.shape[:-1], jnp.int32)).astype(outputs.dtype)
 
 
+def rounded(function, outputs, targets):
+    return function(outputs, targets).astype(outputs.dtype)
+
+
+def of_shares(function, logits, labels):
+    """Labels of 1/4 to 3/4."""
+    return function(logits, labels / 2).sum(axis=-1, dtype=jnp.float32).astype(logits.dtype)
+
+
+def balanced_of_many():
+    return ops.balanced_class_weights(jnp.arange(16384) % 4 // 3, num_classes=2)
+
+
 def unpool(overlap, y):
     return ops.max_unpool(y, jnp.zeros(y.shape, jnp.int32), (3, 3), overlap=overlap)
 
@@ -93,7 +106,15 @@ OPS = {
     "rbf_output": (lambda x, centers: ops.rbf_output(x + 2, centers), [(8192, 3), (4, 3)]),
     "rbf_output of many": (lambda x, centers: ops.rbf_output(x + 2, centers), [(3, 6000), (2, 6000)]),
     "softmax_cross_entropy": (functools.partial(loss, ops.softmax_cross_entropy), [(2, 8192)]),
+    "softmax_focal_loss": (functools.partial(loss, ops.softmax_focal_loss), [(2, 8192)]),
     "squared_error": (functools.partial(loss, ops.squared_error), [(2, 8192)]),
+    **{
+        name: (functools.partial(rounded, getattr(ops, name)), [(2, 8192), (2, 8192)])
+        for name in ("mean_squared_error", "mean_absolute_error", "huber_loss")
+    },
+    "sigmoid_cross_entropy": (functools.partial(of_shares, ops.sigmoid_cross_entropy), [(2, 8192), (2, 8192)]),
+    "sigmoid_focal_loss": (functools.partial(of_shares, ops.sigmoid_focal_loss), [(2, 8192), (2, 8192)]),
+    "balanced_class_weights": (lambda x: x * jnp.astype(balanced_of_many(), x.dtype), [(2,)]),
     "filters.apply": (filters.apply, [(1, 8, 8, 512), (3, 3)]),
 }
 
