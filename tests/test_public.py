@@ -44,6 +44,10 @@ POSITIONAL = {
     ),
     *(
         "centers",
+        "bins",
+        "confusion",
+        "predicted",
+        "probabilities",
         "window",
         "sizes",
         "widths",

@@ -1,7 +1,8 @@
-"""Pure functions of arrays: convolutions, pools, activations, norms, losses. No parameters, no state, no config.
+"""Pure functions of arrays: convolutions, pools, activations, norms, losses, metrics.
 
-Every op takes arrays with any number of leading batch axes and with channels last. Options are keyword-only and named
-as in Flax and ``jax.lax``. Arguments that do not fit raise a one-line ``cnn_jax.errors.UsageError``.
+They have no parameters, no state and no config. Every op takes arrays with any number of leading batch axes and with
+channels last. Options are keyword-only and named as in Flax and ``jax.lax``. Arguments that do not fit raise a one-line
+``cnn_jax.errors.UsageError``.
 """
 
 from cnn_jax.ops.activations import relu, scaled_tanh
@@ -25,6 +26,14 @@ from cnn_jax.ops.losses import (
     squared_error,
 )
 from cnn_jax.ops.methods import METHODS
+from cnn_jax.ops.metrics import (
+    calibration_bins,
+    confusion_matrix,
+    expected_calibration_error,
+    in_top_k,
+    macro_average,
+    precision_recall_f1,
+)
 from cnn_jax.ops.normalization import batch_norm, batch_statistics, local_response_norm, normalize_by_batch
 from cnn_jax.ops.padding import pad
 from cnn_jax.ops.pool import avg_pool, lp_pool, max_pool
@@ -41,24 +50,30 @@ __all__ = [
     "balanced_class_weights",
     "batch_norm",
     "batch_statistics",
+    "calibration_bins",
     "col2im",
+    "confusion_matrix",
     "conv",
     "conv_local",
     "conv_transpose",
     "depthwise_conv",
     "dropout",
+    "expected_calibration_error",
     "global_avg_pool",
     "global_max_pool",
     "huber_loss",
     "im2col",
+    "in_top_k",
     "local_response_norm",
     "lp_pool",
+    "macro_average",
     "max_pool",
     "max_unpool",
     "mean_absolute_error",
     "mean_squared_error",
     "normalize_by_batch",
     "pad",
+    "precision_recall_f1",
     "rbf_output",
     "relu",
     "scaled_tanh",

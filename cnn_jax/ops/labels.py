@@ -27,14 +27,17 @@ class Labels(NamedTuple):
     ignored: Bool[Array, "..."]
 
 
-def read_labels(op: str, labels: Shaped[AnyArray, "..."], num_classes: int, ignore_label: int) -> Labels:
+def read_labels(
+    op: str, labels: Shaped[AnyArray, "..."], num_classes: int, ignore_label: int | None, *, name: str = "label"
+) -> Labels:
     """Sorts integer labels into known and ignored ones.
 
     Args:
       op: The calling op, for the error line.
       labels: Integers of any shape and width, such as uint8 with 255 for "ignored".
       num_classes: K; known labels are ``0..K-1``.
-      ignore_label: The label that is ignored, which may be that of a class, such as a background of 0.
+      ignore_label: The label that is ignored, which may be that of a class, such as a background of 0; None for none.
+      name: What is called a label in the error line.
 
     Returns:
       The labels. Whether one of a compiled program is out of range is not known before it runs.
@@ -42,19 +45,20 @@ def read_labels(op: str, labels: Shaped[AnyArray, "..."], num_classes: int, igno
     Raises:
       UsageError: A label out of range, where its value is known, so outside ``jit`` and ``vmap``.
     """
-    ignore_label = integer(op, "ignore_label", ignore_label)
+    if ignore_label is not None:
+        ignore_label = integer(op, "ignore_label", ignore_label)
     if (values := concrete(labels)) is not None:
-        wrong = values[(values != ignore_label) & ((values < 0) | (values >= num_classes))]
+        wrong = values[((values < 0) | (values >= num_classes)) & (values != ignore_label)]
         if wrong.size:
             raise UsageError(
-                f"{op}: label {wrong[0]} is none of the {num_classes} classes, 0 to {num_classes - 1}; correct it, or "
-                f"ignore it with ignore_label={wrong[0]} (now {ignore_label})"
+                f"{op}: {name} {wrong[0]} is none of the {num_classes} classes, 0 to {num_classes - 1}"
+                + (f", and not ignored (ignore_label={ignore_label})" if ignore_label is not None else "")
             )
     labels = jnp.asarray(labels)
     if labels.dtype.itemsize < 4:  # too narrow to be compared with every number of classes
         labels = labels.astype(jnp.int32)
     limits = jnp.iinfo(labels.dtype)
-    can_be_ignored = limits.min <= ignore_label <= limits.max
+    can_be_ignored = ignore_label is not None and limits.min <= ignore_label <= limits.max
     ignored = labels == ignore_label if can_be_ignored else jnp.zeros_like(labels, bool)
     known = (labels >= 0) & (labels < num_classes) & ~ignored
     return Labels(jnp.where(known, labels, 0).astype(jnp.int32) - (~known).astype(jnp.int32), known, ignored)
@@ -83,13 +87,18 @@ def read_shares(
         wrong = values[(values != ignore_label) & ~((values >= 0) & (values <= 1))]
         if wrong.size:
             raise UsageError(
-                f"{op}: label {wrong[0]:g} of a class is not from 0 to 1; correct it, or ignore it with "
-                f"ignore_label={wrong[0]:g} (now {ignore_label})"
+                f"{op}: label {wrong[0]:g} of a class is not from 0 to 1, and not ignored (ignore_label={ignore_label})"
             )
     labels = as_array(op, "labels", labels).astype(dtype)
     ignored = labels == ignore_label
     known = (labels >= 0) & (labels <= 1) & ~ignored
     return jnp.where(known, labels, 0), known, ignored
+
+
+def check_integers(op: str, name: str, labels: Shaped[AnyArray, "..."]) -> None:
+    """Raises a ``UsageError`` unless the labels are integers."""
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise UsageError(f"{op}: {name} of dtype {labels.dtype.name} must be integers, one class per example")
 
 
 def concrete(array: Shaped[AnyArray, "..."]) -> np.ndarray | None:

@@ -38,7 +38,7 @@ from cnn_jax.ops.arguments import (
     may_differ_from_zero,
 )
 from cnn_jax.ops.canonical import accumulator
-from cnn_jax.ops.labels import IGNORED, concrete, read_labels, read_shares
+from cnn_jax.ops.labels import IGNORED, check_integers, concrete, read_labels, read_shares
 from cnn_jax.ops.wide import in_float32
 
 ClassWeights = Sequence[int | float] | Shaped[AnyArray, "..."]  # (K,)
@@ -233,7 +233,7 @@ def balanced_class_weights(
     """
     op = "balanced_class_weights"
     num_classes = integer(op, "num_classes", num_classes)
-    _check_integers(op, labels)
+    check_integers(op, "labels", labels)
     classes, known, _ = read_labels(op, labels, num_classes, ignore_label)
     counts = jnp.zeros(num_classes, jnp.int32).at[jnp.where(known, classes, num_classes)].add(1, mode="drop")
     occurring = jnp.maximum(counts, 1).astype(jnp.float32) * (counts > 0).sum().astype(jnp.float32)
@@ -504,9 +504,3 @@ def _check_at_least_zero(op: str, name: str, value: Any) -> None:
     check_number(op, name, value)
     if not is_traced(value) and not value >= 0:
         raise UsageError(f"{op}: {name}={value!r} must be at least 0")
-
-
-def _check_integers(op: str, labels: AnyArray) -> None:
-    dtype = labels.dtype if isinstance(labels, AnyArray) else np.asarray(labels).dtype
-    if not jnp.issubdtype(dtype, jnp.integer):
-        raise UsageError(f"{op}: labels have dtype {dtype.name}; give integers, one class per example")

@@ -1,7 +1,5 @@
 """Normalisations against PyTorch: outputs and gradients."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
