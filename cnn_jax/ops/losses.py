@@ -124,7 +124,7 @@ def softmax_focal_loss(
 
 def sigmoid_cross_entropy(
     logits: Shaped[AnyArray, "*batch classes"],
-    labels: Shaped[AnyArray, "*batch classes"],
+    labels: Shaped[AnyArray, "..."],
     *,
     label_smoothing: Number = 0.0,
     pos_weight: ClassWeights | None = None,
@@ -165,9 +165,9 @@ def sigmoid_cross_entropy(
 
 def sigmoid_focal_loss(
     logits: Shaped[AnyArray, "*batch classes"],
-    labels: Shaped[AnyArray, "*batch classes"],
+    labels: Shaped[AnyArray, "..."],
     *,
-    alpha: float | None = 0.25,
+    alpha: Number | None = 0.25,
     gamma: Number = 2.0,
     ignore_label: int = IGNORED,
 ) -> Shaped[Array, "*batch classes"]:
@@ -196,7 +196,7 @@ def sigmoid_focal_loss(
     """
     op = "sigmoid_focal_loss"
     _check_at_least_zero(op, "gamma", gamma)
-    if alpha is not None and not 0 <= alpha <= 1:
+    if alpha is not None and not is_traced(alpha) and not 0 <= alpha <= 1:
         raise UsageError(f"{op}: alpha={alpha} must be from 0 to 1, or None for no weights")
     logits, labels, known, ignored = _independent(op, logits, labels, ignore_label)
     present, absent = jax.nn.softplus(-logits), jax.nn.softplus(logits)  # -log p, -log(1 - p)
