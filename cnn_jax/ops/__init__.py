@@ -13,6 +13,7 @@ from cnn_jax.ops.conv_transpose import conv_transpose
 from cnn_jax.ops.depthwise import depthwise_conv, separable_conv
 from cnn_jax.ops.dropout import dropout, spatial_dropout
 from cnn_jax.ops.im2col import col2im, im2col
+from cnn_jax.ops.labels import IGNORED
 from cnn_jax.ops.losses import (
     balanced_class_weights,
     huber_loss,
@@ -42,6 +43,7 @@ from cnn_jax.ops.tune import Timing, tune
 from cnn_jax.ops.unpool import max_unpool, upsample
 
 __all__ = [
+    "IGNORED",
     "METHODS",
     "Timing",
     "adaptive_avg_pool",
