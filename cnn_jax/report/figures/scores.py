@@ -173,7 +173,7 @@ def reliability(
     )
     accuracy.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, linestyle="--")
     accuracy.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-    accuracy.legend(loc="upper left")
+    accuracy.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)  # above: bars may be anywhere
     share.bar(edges[:-1], count / count.sum(), width, align="edge", color=GREY, edgecolor="white")
     share.set(xlabel="probability of the predicted class", ylabel="examples")
     for axis in (accuracy.yaxis, share.xaxis, share.yaxis):
