@@ -58,8 +58,10 @@ def read_labels(
     if labels.dtype.itemsize < 4:  # too narrow to be compared with every number of classes
         labels = labels.astype(jnp.int32)
     limits = jnp.iinfo(labels.dtype)
-    can_be_ignored = ignore_label is not None and limits.min <= ignore_label <= limits.max
-    ignored = labels == ignore_label if can_be_ignored else jnp.zeros_like(labels, bool)
+    if ignore_label is not None and limits.min <= ignore_label <= limits.max:
+        ignored = jnp.equal(labels, ignore_label)
+    else:
+        ignored = jnp.zeros_like(labels, bool)
     known = (labels >= 0) & (labels < num_classes) & ~ignored
     return Labels(jnp.where(known, labels, 0).astype(jnp.int32) - (~known).astype(jnp.int32), known, ignored)
 
@@ -89,10 +91,10 @@ def read_shares(
             raise UsageError(
                 f"{op}: label {wrong[0]:g} of a class is not from 0 to 1, and not ignored (ignore_label={ignore_label})"
             )
-    labels = as_array(op, "labels", labels).astype(dtype)
-    ignored = labels == ignore_label
-    known = (labels >= 0) & (labels <= 1) & ~ignored
-    return jnp.where(known, labels, 0), known, ignored
+    shares = as_array(op, "labels", labels).astype(dtype)
+    ignored = jnp.equal(shares, ignore_label)
+    known = (shares >= 0) & (shares <= 1) & ~ignored
+    return jnp.where(known, shares, 0), known, ignored
 
 
 def check_integers(op: str, name: str, labels: Shaped[AnyArray, "..."]) -> None:

@@ -431,7 +431,7 @@ def _of_classes(
         )
     if not whole:
         every = jnp.ones(outputs.shape[:-1], bool)
-        return outputs, labels.astype(outputs.dtype), every, ~every
+        return outputs, jnp.asarray(labels).astype(outputs.dtype), every, ~every
     classes, known, ignored = read_labels(op, labels, outputs.shape[-1], ignore_label)
     # Masked before anything is computed: no gradient passes, and infinities and NaN of ignored examples do not spread.
     outputs = jnp.where(known[..., None], outputs, 0)
@@ -448,8 +448,8 @@ def _independent(
             f"{op}: labels of shape {jnp.shape(labels)} do not go with logits of shape {logits.shape}; give one label "
             f"for each class, such as jax.nn.one_hot(labels, {logits.shape[-1]})"
         )
-    labels, known, ignored = read_shares(op, labels, logits.dtype, ignore_label)
-    return jnp.where(known, logits, 0), labels, known, ignored
+    shares, known, ignored = read_shares(op, labels, logits.dtype, ignore_label)
+    return jnp.where(known, logits, 0), shares, known, ignored
 
 
 def _difference(op: str, outputs: AnyArray, targets: AnyArray) -> Array:

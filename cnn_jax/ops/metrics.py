@@ -40,12 +40,12 @@ class CalibrationBins(NamedTuple):
     """Examples sorted by confidence into bins of equal width, from 0 to 1. Those of several batches may be added up.
 
     Attributes:
-      count: The number of examples in each bin.
-      confidence: The sum of their confidences, so that ``confidence / count`` is the mean.
-      correct: The number of them that are classified correctly, so that ``correct / count`` is the accuracy.
+      total: The number of examples in each bin.
+      confidence: The sum of their confidences, so that ``confidence / total`` is the mean.
+      correct: The number of them that are classified correctly, so that ``correct / total`` is the accuracy.
     """
 
-    count: Int[Array, " bins"]
+    total: Int[Array, " bins"]
     confidence: Float[Array, " bins"]
     correct: Int[Array, " bins"]
 
@@ -166,8 +166,9 @@ def macro_average(confusion: Shaped[AnyArray, "..."]) -> ClassScores:
     confusion = _square("macro_average", confusion)
     occurring = confusion.sum(axis=1) + confusion.sum(axis=0) > 0
     precision, recall, f1, support = precision_recall_f1(confusion)
-    means = (_ratio(scores.sum(), occurring.sum()) for scores in (precision, recall, f1))  # absent classes have 0
-    return ClassScores(*means, support.sum())
+    classes = occurring.sum()  # the others have scores of 0
+    precision, recall, f1 = (_ratio(scores.sum(), classes) for scores in (precision, recall, f1))
+    return ClassScores(precision, recall, f1, support.sum())
 
 
 def calibration_bins(
@@ -189,7 +190,7 @@ def calibration_bins(
       ignore_label: The label that is not counted.
 
     Returns:
-      ``count``, ``confidence`` and ``correct`` of each bin, sums of shape ``(bins,)``. Add those of several batches,
+      ``total``, ``confidence`` and ``correct`` of each bin, sums of shape ``(bins,)``. Add those of several batches,
       and see :func:`expected_calibration_error`.
 
     Raises:
@@ -239,7 +240,7 @@ def expected_calibration_error(bins: CalibrationBins) -> Float[Array, ""]:
     Array(0.375, dtype=float32)
     """
     distances = jnp.abs(bins.confidence - bins.correct.astype(bins.confidence.dtype))
-    return _ratio(distances.sum(), bins.count.sum())
+    return _ratio(distances.sum(), bins.total.sum())
 
 
 def _ratio(numerator: Any, denominator: Any) -> Array:

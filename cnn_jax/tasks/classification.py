@@ -139,7 +139,7 @@ class Classification(Task):
         mask = batch.get("mask", jnp.ones_like(losses))
         counted = {"mask": mask if self._ignored is None else mask * (classes >= 0).astype(mask.dtype)}
         correct = (outputs.argmax(axis=-1) == classes).astype(losses.dtype)
-        metrics = {"loss": mean_over(losses, counted), "accuracy": mean_over(correct, counted)}
+        metrics: training.Metrics = {"loss": mean_over(losses, counted), "accuracy": mean_over(correct, counted)}
         if self.config.top_k:
             among = ops.in_top_k(outputs, classes, k=self.config.top_k)
             metrics[f"top_{self.config.top_k}_accuracy"] = mean_over(among.astype(losses.dtype), counted)

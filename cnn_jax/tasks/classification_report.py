@@ -86,8 +86,8 @@ def _reliability(probabilities: np.ndarray, labels: np.ndarray) -> Section:
     error = float(ops.expected_calibration_error(bins))
     return Section(
         "Calibration",
-        figure=figures.reliability(bins.count, bins.confidence, bins.correct),
+        figure=figures.reliability(bins.total, bins.confidence, bins.correct),
         alt="Accuracy of the test images by the probability of the predicted class",
-        caption=f"Expected calibration error {error:.2%} ({len(bins.count)} bins). On the dashed line a network is as "
+        caption=f"Expected calibration error {error:.2%} ({len(bins.total)} bins). On the dashed line a network is as "
         "often right as the probability of its prediction says; below it, it is too sure.",
     )

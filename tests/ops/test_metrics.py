@@ -146,4 +146,4 @@ def test_labels_out_of_range_in_a_compiled_program_are_wrong_answers():
     outputs, labels = jnp.array([[0.2, 0.8], [0.9, 0.1]]), jnp.array([2, -7])
     assert not np.any(jax.jit(functools.partial(ops.in_top_k, k=2))(outputs, labels))
     bins = jax.jit(ops.calibration_bins)(outputs, labels)
-    assert (bins.count.sum(), bins.correct.sum()) == (2, 0)
+    assert (bins.total.sum(), bins.correct.sum()) == (2, 0)
