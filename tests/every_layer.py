@@ -67,6 +67,10 @@ def _labels(x: jax.Array) -> jax.Array:
     return jnp.full(x.shape[:1], 1, jnp.int32)
 
 
+def _confusion(x: jax.Array) -> jax.Array:
+    return ops.confusion_matrix(_labels(x), x.argmax(axis=-1), num_classes=4)
+
+
 def _unpooled(x: jax.Array) -> jax.Array:
     return ops.max_unpool(*ops.max_pool(x, (2, 2), return_indices=True), (6, 5), overlap="add")
 
@@ -80,12 +84,17 @@ OPS: dict[str, Callable[[], Program]] = {
     "avg_pool": lambda: of_op(lambda x: ops.avg_pool(x, (2, 3), **SLIDING, count_include_pad=False)),
     "avg_pool, wide": lambda: of_op(lambda x: ops.avg_pool(x, (5, 5), strides=1)),
     "avg_pool of an int": lambda: of_op(lambda x: ops.avg_pool(x, 2), image=VOLUME),
+    "balanced_class_weights": lambda: of_op(
+        lambda x: x * ops.balanced_class_weights(_labels(x), num_classes=4)[None].astype(x.dtype), image=FEATURES
+    ),
     "batch_norm": lambda: of_op(
         lambda x, mean, variance, scale, bias: ops.batch_norm(x, mean=mean, variance=variance, scale=scale, bias=bias),
         *[(4,)] * 4,
     ),
     "batch_statistics": lambda: of_op(ops.batch_statistics),
+    "calibration_bins": lambda: of_op(lambda x: ops.calibration_bins(jax.nn.softmax(x), _labels(x)), image=FEATURES),
     "col2im": lambda: of_op(lambda x: ops.col2im(ops.im2col(x, (2, 3), padding=1), (6, 5), (2, 3), padding=1)),
+    "confusion_matrix": lambda: of_op(lambda x: (x, _confusion(x)), image=FEATURES),
     "conv": lambda: of_op(lambda x, k: ops.conv(x, k, padding="SAME"), (3, 3, 4, 6)),
     "conv, line": lambda: of_op(lambda x, k: ops.conv(x, k, padding="CAUSAL"), (3, 4, 6), image=LINE),
     "conv, volume": lambda: of_op(lambda x, k: ops.conv(x, k, **SLIDING), (3, 2, 3, 4, 6), image=VOLUME),
@@ -124,8 +133,13 @@ OPS: dict[str, Callable[[], Program]] = {
     "depthwise_conv": lambda: of_op(lambda x, k: ops.depthwise_conv(x, k, padding="SAME", strides=2), (3, 3, 4, 2)),
     "depthwise_conv, line": lambda: of_op(ops.depthwise_conv, (3, 4, 1), image=LINE),
     "dropout": lambda: of_op(lambda x: ops.dropout(x, 0.5, key=KEY)),
+    "expected_calibration_error": lambda: of_op(
+        lambda x: ops.expected_calibration_error(ops.calibration_bins(jax.nn.softmax(x), _labels(x))), image=FEATURES
+    ),
     "global_avg_pool": lambda: of_op(ops.global_avg_pool),
     "global_max_pool": lambda: of_op(lambda x: ops.global_max_pool(x, keepdims=True)),
+    "huber_loss": lambda: of_pair(ops.huber_loss, FEATURES, FEATURES),
+    "in_top_k": lambda: of_op(lambda x: (x, ops.in_top_k(x, _labels(x), k=2)), image=FEATURES),
     "im2col": lambda: of_op(lambda x: ops.im2col(x, (2, 3), **SLIDING)),
     "local_response_norm": lambda: of_op(ops.local_response_norm),
     "local_response_norm within channels": lambda: of_op(
@@ -133,6 +147,7 @@ OPS: dict[str, Callable[[], Program]] = {
     ),
     "lp_pool": lambda: of_op(lambda x: ops.lp_pool(x, (2, 3), p=3, **SLIDING)),
     "lp_pool, even": lambda: of_op(lambda x: ops.lp_pool(x, (2, 3))),
+    "macro_average": lambda: of_op(lambda x: ops.macro_average(_confusion(x)), image=FEATURES),
     "max_pool": lambda: of_op(lambda x: ops.max_pool(x, (2, 3), **SLIDING)),
     "max_pool, wide": lambda: of_op(lambda x: ops.max_pool(x, (5, 5), return_indices=True)),
     "max_pool, indices": lambda: of_op(lambda x: ops.max_pool(x, (2, 3), **SLIDING, return_indices=True), image=WIDE),
@@ -140,6 +155,8 @@ OPS: dict[str, Callable[[], Program]] = {
     "max_pool, dilated": lambda: of_op(lambda x: ops.max_pool(x, (2, 2), dilation=2, padding=((1, -1), 0))),
     "max_pool of an int": lambda: of_op(lambda x: ops.max_pool(x, 2), image=LINE),
     "max_unpool": lambda: of_op(_unpooled),
+    "mean_absolute_error": lambda: of_pair(ops.mean_absolute_error, FEATURES, FEATURES),
+    "mean_squared_error": lambda: of_pair(ops.mean_squared_error, FEATURES, FEATURES),
     "normalize_by_batch": lambda: of_op(
         lambda x, scale, bias: ops.normalize_by_batch(x, scale=scale, bias=bias), (4,), (4,)
     ),
@@ -149,6 +166,7 @@ OPS: dict[str, Callable[[], Program]] = {
         )
         for boundary in ("zero", "constant", "replicate", "mirror", "symmetric", "periodic")
     },
+    "precision_recall_f1": lambda: of_op(lambda x: ops.precision_recall_f1(_confusion(x)), image=FEATURES),
     "rbf_output": lambda: of_op(ops.rbf_output, (3, 4), image=FEATURES),
     **{
         f"relu, {rule}": lambda rule=rule: of_op(lambda x: ops.relu(x, rule=rule))
@@ -156,12 +174,22 @@ OPS: dict[str, Callable[[], Program]] = {
     },
     "scaled_tanh": lambda: of_op(ops.scaled_tanh),
     "separable_conv": lambda: of_op(ops.separable_conv, (3, 3, 4, 2), (8, 5)),
+    "sigmoid_cross_entropy": lambda: of_pair(
+        lambda x, labels: ops.sigmoid_cross_entropy(x, labels > 0, label_smoothing=0.1, pos_weight=(1, 2, 3, 4)),
+        FEATURES,
+        FEATURES,
+    ),
+    "sigmoid_focal_loss": lambda: of_pair(
+        lambda x, labels: ops.sigmoid_focal_loss(x, jax.nn.sigmoid(labels)), FEATURES, FEATURES
+    ),
     "softmax_cross_entropy": lambda: of_op(
-        lambda x: ops.softmax_cross_entropy(x, _labels(x), label_smoothing=0.1), image=FEATURES
+        lambda x: ops.softmax_cross_entropy(x, _labels(x), label_smoothing=0.1, class_weights=(1, 2, 3, 4)),
+        image=FEATURES,
     ),
     "softmax_cross_entropy of distributions": lambda: of_pair(
         lambda x, labels: ops.softmax_cross_entropy(x, jax.nn.softmax(labels)), FEATURES, FEATURES
     ),
+    "softmax_focal_loss": lambda: of_op(lambda x: ops.softmax_focal_loss(x, _labels(x)), image=FEATURES),
     "spatial_dropout": lambda: of_op(lambda x: ops.spatial_dropout(x, 0.5, key=KEY)),
     "squared_error": lambda: of_op(lambda x: ops.squared_error(x, _labels(x)), image=FEATURES),
     "toeplitz_matrix": lambda: of_op(

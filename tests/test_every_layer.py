@@ -8,10 +8,13 @@ import inspect
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax import export
 
 from cnn_jax import filters, nn, ops
-from tests.every_layer import FILTERS, LAYERS, OPS, PROGRAMS, outputs_and_gradients
+from tests.compiled import compiled
+from tests.every_layer import FILTERS, LAYERS, OPS, PROGRAMS, floating, outputs_and_gradients
 
 # Ops of shapes alone.
 NOT_OF_A_BATCH = {"tune"}

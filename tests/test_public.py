@@ -29,9 +29,25 @@ PUBLIC = FUNCTIONS + [
 ]
 # Each op may take these by position; everything else is an option, to be given by name.
 POSITIONAL = {
-    *("x", "y", "kernel", "depthwise_kernel", "pointwise_kernel", "columns", "indices", "logits", "outputs", "labels"),
+    *(
+        "x",
+        "y",
+        "kernel",
+        "depthwise_kernel",
+        "pointwise_kernel",
+        "columns",
+        "indices",
+        "logits",
+        "outputs",
+        "labels",
+        "targets",
+    ),
     *(
         "centers",
+        "bins",
+        "confusion",
+        "predicted",
+        "probabilities",
         "window",
         "sizes",
         "widths",

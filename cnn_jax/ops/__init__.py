@@ -1,7 +1,8 @@
-"""Pure functions of arrays: convolutions, pools, activations, norms. No parameters, no state, no config.
+"""Pure functions of arrays: convolutions, pools, activations, norms, losses, metrics.
 
-Every op takes arrays with any number of leading batch axes and with channels last. Options are keyword-only and named
-as in Flax and ``jax.lax``. Arguments that do not fit raise a one-line ``cnn_jax.errors.UsageError``.
+They have no parameters, no state and no config. Every op takes arrays with any number of leading batch axes and with
+channels last. Options are keyword-only and named as in Flax and ``jax.lax``. Arguments that do not fit raise a one-line
+``cnn_jax.errors.UsageError``.
 """
 
 from cnn_jax.ops.activations import relu, scaled_tanh
@@ -12,8 +13,28 @@ from cnn_jax.ops.conv_transpose import conv_transpose
 from cnn_jax.ops.depthwise import depthwise_conv, separable_conv
 from cnn_jax.ops.dropout import dropout, spatial_dropout
 from cnn_jax.ops.im2col import col2im, im2col
-from cnn_jax.ops.losses import rbf_output, softmax_cross_entropy, squared_error
+from cnn_jax.ops.labels import IGNORED
+from cnn_jax.ops.losses import (
+    balanced_class_weights,
+    huber_loss,
+    mean_absolute_error,
+    mean_squared_error,
+    rbf_output,
+    sigmoid_cross_entropy,
+    sigmoid_focal_loss,
+    softmax_cross_entropy,
+    softmax_focal_loss,
+    squared_error,
+)
 from cnn_jax.ops.methods import METHODS
+from cnn_jax.ops.metrics import (
+    calibration_bins,
+    confusion_matrix,
+    expected_calibration_error,
+    in_top_k,
+    macro_average,
+    precision_recall_f1,
+)
 from cnn_jax.ops.normalization import batch_norm, batch_statistics, local_response_norm, normalize_by_batch
 from cnn_jax.ops.padding import pad
 from cnn_jax.ops.pool import avg_pool, lp_pool, max_pool
@@ -22,33 +43,47 @@ from cnn_jax.ops.tune import Timing, tune
 from cnn_jax.ops.unpool import max_unpool, upsample
 
 __all__ = [
+    "IGNORED",
     "METHODS",
     "Timing",
     "adaptive_avg_pool",
     "adaptive_max_pool",
     "avg_pool",
+    "balanced_class_weights",
     "batch_norm",
     "batch_statistics",
+    "calibration_bins",
     "col2im",
+    "confusion_matrix",
     "conv",
     "conv_local",
     "conv_transpose",
     "depthwise_conv",
     "dropout",
+    "expected_calibration_error",
     "global_avg_pool",
     "global_max_pool",
+    "huber_loss",
     "im2col",
+    "in_top_k",
     "local_response_norm",
     "lp_pool",
+    "macro_average",
     "max_pool",
     "max_unpool",
+    "mean_absolute_error",
+    "mean_squared_error",
     "normalize_by_batch",
     "pad",
+    "precision_recall_f1",
     "rbf_output",
     "relu",
     "scaled_tanh",
     "separable_conv",
+    "sigmoid_cross_entropy",
+    "sigmoid_focal_loss",
     "softmax_cross_entropy",
+    "softmax_focal_loss",
     "spatial_dropout",
     "squared_error",
     "toeplitz_matrix",

@@ -17,11 +17,15 @@ from cnn_jax.metrics import Metric
 from cnn_jax.ops.arguments import is_traced, may_differ_from_zero
 from cnn_jax.tasks.task import Examples, Results, Task, mean_over
 
-LOSSES = ("cross_entropy", "squared_error")
+LOSSES = ("cross_entropy", "focal", "sigmoid", "squared_error")
+_OF_SOFTMAX = ("cross_entropy", "focal")
 
 
 class Classification(Task):
-    """One class per image: softmax cross-entropy or squared error, accuracy, top-k accuracy.
+    """One class per image: its loss, accuracy, top-k accuracy.
+
+    An example whose label is the ``ignored`` one of its :class:`~cnn_jax.data.Field` has no loss and no metric; means
+    are those of the others. With several devices the gradient is the mean of the devices' means.
 
     Args:
       config: With the keys of :meth:`default_config`.
@@ -36,17 +40,22 @@ class Classification(Task):
     def __init__(self, config: ConfigDict, examples: Examples) -> None:
         self.config = config
         self.outputs = examples.class_names
+        self._ignored = next((field.ignored for field in examples.spec.values() if field.kind == "label"), None)
+        self._class_counts = examples.class_counts
         if config.loss not in LOSSES:
             raise UsageError(f"loss={config.loss!r} is unknown; {nearest(config.loss, LOSSES)}")
         if not is_traced(config.label_smoothing) and not 0 <= config.label_smoothing < 1:
             raise UsageError(f"label_smoothing={config.label_smoothing} must be at least 0 and less than 1")
-        if config.loss != "cross_entropy" and may_differ_from_zero(config.label_smoothing):
+        if config.loss == "squared_error" and may_differ_from_zero(config.label_smoothing):
             raise UsageError(f"label_smoothing={config.label_smoothing} has no meaning for loss={config.loss!r}; use 0")
-        if config.loss != "cross_entropy" and config.ensemble > 1:
+        if config.loss not in _OF_SOFTMAX and config.ensemble > 1:
             raise UsageError(
-                f"ensemble={config.ensemble} averages probabilities, which loss={config.loss!r} does not give; "
-                "use loss='cross_entropy'"
+                f"ensemble={config.ensemble} averages probabilities that sum to 1, which loss={config.loss!r} does not "
+                "give; use loss='cross_entropy'"
             )
+        if config.loss == "focal" and config.focal_gamma < 0:
+            raise UsageError(f"focal_gamma={config.focal_gamma} must be at least 0")
+        self._check_class_weights()
         if not 0 <= config.top_k < len(self.outputs):
             raise UsageError(
                 f"top_k={config.top_k} must be less than the number of classes, {len(self.outputs)}; 0 for none"
@@ -61,8 +70,13 @@ class Classification(Task):
         """
         return ConfigDict(
             {
-                "loss": "cross_entropy",  # or squared_error, against targets of -1 and 1
+                # of the softmax: cross_entropy, focal; sigmoid: whether it is each class, yes or no, summed; or
+                # squared_error, against targets of -1 and 1
+                "loss": "cross_entropy",
                 "label_smoothing": 0.0,
+                "focal_gamma": 2.0,  # of loss='focal'
+                "class_weights": (),  # one number per class, which its part of the training loss is multiplied by
+                "balanced": False,  # class weights that give every class the same share of the training loss
                 "top_k": 0,  # the score of having the class among so many, such as 5, beside the accuracy; 0 for none
                 "reference": {"accuracy": 0.0, "source": ""},  # shown beside the score; 0 for none
             }
@@ -75,42 +89,69 @@ class Classification(Task):
         return (Metric("accuracy", "higher", "%"), Metric("loss", "lower"), *top_k)
 
     def losses(
-        self, logits: Float[Array, "batch classes"], labels: Array, *, label_smoothing: Any = 0.0
+        self,
+        logits: Float[Array, "batch classes"],
+        labels: Array,
+        *,
+        label_smoothing: Any = 0.0,
+        class_weights: Any = None,
     ) -> Float[Array, " batch"]:
-        """The config's loss of each example.
+        """The config's loss of each example, 0 of one that is not labelled.
 
         Args:
           logits: Of the network.
           labels: Class numbers (batch,), or probabilities (batch, classes) of mixed images.
           label_smoothing: The part of the probability that is spread over all classes.
+          class_weights: (classes,), of the losses of the softmax; None for none.
         """
+        ignored: dict[str, Any] = {} if self._ignored is None else {"ignore_label": self._ignored}
         if self.config.loss == "squared_error":
-            return ops.squared_error(logits, labels)
-        return ops.softmax_cross_entropy(logits, labels, label_smoothing=label_smoothing)
+            return ops.squared_error(logits, labels, **ignored)
+        if self.config.loss == "sigmoid":
+            classes = self._classes(labels)
+            shares = labels if labels.ndim == 2 else jax.nn.one_hot(classes, logits.shape[-1])
+            shares = jnp.where((classes < 0)[:, None], ops.IGNORED, shares)
+            return ops.sigmoid_cross_entropy(logits, shares, label_smoothing=label_smoothing).sum(axis=-1)
+        options = {"label_smoothing": label_smoothing, "class_weights": class_weights, **ignored}
+        if self.config.loss == "focal":
+            return ops.softmax_focal_loss(logits, labels, gamma=self.config.focal_gamma, **options)
+        return ops.softmax_cross_entropy(logits, labels, **options)
 
     def loss(self, outputs: Float[Array, "batch classes"], batch: training.Batch) -> Float[Array, ""]:
-        """The mean loss of a batch with its smoothed labels."""
-        return self.losses(outputs, batch["label"], label_smoothing=self.config.label_smoothing).mean()
+        """The mean loss of the labelled examples of a batch, with its smoothed labels and class weights.
+
+        The weighted losses are divided by the number of examples, so that a batch counts as its examples do, and not by
+        the sum of the batch's weights, as PyTorch's mean does.
+        """
+        labels = batch["label"]
+        smoothing, weights = self.config.label_smoothing, self._class_weights()
+        losses = self.losses(outputs, labels, label_smoothing=smoothing, class_weights=weights)
+        if self._ignored is None:
+            return losses.mean()
+        return losses.sum() / jnp.maximum((self._classes(labels) >= 0).sum(), 1).astype(losses.dtype)
 
     def measure(self, outputs: Float[Array, "batch classes"], batch: training.Batch) -> training.Metrics:
-        """Loss, accuracy and top-k accuracy. The loss is that without smoothing, to be compared between sets."""
-        losses = self.losses(outputs, batch["label"])
-        classes = _classes(batch["label"])
+        """Loss, accuracy and top-k accuracy of the labelled examples.
+
+        The loss is that without smoothing and class weights, to be compared between sets.
+        """
+        losses, classes = self.losses(outputs, batch["label"]), self._classes(batch["label"])
+        mask = batch.get("mask", jnp.ones_like(losses))
+        counted = {"mask": mask if self._ignored is None else mask * (classes >= 0).astype(mask.dtype)}
         correct = (outputs.argmax(axis=-1) == classes).astype(losses.dtype)
-        metrics: training.Metrics = {"loss": mean_over(losses, batch), "accuracy": mean_over(correct, batch)}
+        metrics: training.Metrics = {"loss": mean_over(losses, counted), "accuracy": mean_over(correct, counted)}
         if self.config.top_k:
-            own = jnp.take_along_axis(outputs, classes[:, None], axis=-1)
-            among = (outputs > own).sum(axis=-1) < self.config.top_k
-            metrics[f"top_{self.config.top_k}_accuracy"] = mean_over(among.astype(losses.dtype), batch)
+            among = ops.in_top_k(outputs, classes, k=self.config.top_k)
+            metrics[f"top_{self.config.top_k}_accuracy"] = mean_over(among.astype(losses.dtype), counted)
         return metrics
 
     def predict(self, outputs: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
-        """Class probabilities."""
-        return jax.nn.softmax(outputs.astype(jnp.float32))
+        """Class probabilities; those of independent classes need not sum to 1."""
+        return (jax.nn.sigmoid if self.config.loss == "sigmoid" else jax.nn.softmax)(outputs.astype(jnp.float32))
 
     def average(self, outputs: Float[Array, "several batch classes"]) -> Float[Array, "batch classes"]:
-        """The logarithm of the averaged probabilities; of squared errors, which give none, the averaged outputs."""
-        return augment.average_logits(outputs) if self.config.loss == "cross_entropy" else outputs.mean(axis=0)
+        """The logarithm of the averaged probabilities of a softmax; otherwise the averaged outputs."""
+        return augment.average_logits(outputs) if self.config.loss in _OF_SOFTMAX else outputs.mean(axis=0)
 
     def rows(self, predictions: Float[np.ndarray, "n classes"]) -> list[dict[str, Any]]:
         """The most probable class, its probability, and the probability of every class."""
@@ -133,8 +174,8 @@ class Classification(Task):
         return rows
 
     def targets(self, batch: Mapping[str, Shaped[np.ndarray, "..."]]) -> list[dict[str, Any]]:
-        """The true class."""
-        return [{"label": self.outputs[label]} for label in batch["label"]]
+        """The true class; empty for an example that is not labelled."""
+        return [{"label": "" if label == self._ignored else self.outputs[label]} for label in batch["label"]]
 
     def describe(self, scores: Mapping[str, float]) -> dict[str, str]:
         """Accuracy, error, loss, top-k accuracy."""
@@ -145,13 +186,13 @@ class Classification(Task):
         """The test error beside the reference, and the accuracy."""
         from cnn_jax.tasks.classification_report import headlines  # brings in matplotlib
 
-        return headlines(results)
+        return headlines(results, ignored=self._ignored)
 
     def sections(self, results: Results) -> list[Any]:
-        """The confusion matrix and the worst mistakes."""
+        """The confusion matrix, the scores of each class, the reliability diagram, and the worst mistakes."""
         from cnn_jax.tasks.classification_report import sections
 
-        return sections(results)
+        return sections(results, ignored=self._ignored, calibrated=self.config.loss != "squared_error")
 
     def typical(self, results: Results) -> tuple[int, str]:
         """The first test image that is classified correctly."""
@@ -159,7 +200,34 @@ class Classification(Task):
         chosen = int(np.argmax(results.predictions.argmax(axis=-1) == labels))
         return chosen, f"test image {chosen}, a {self.outputs[labels[chosen]]}"
 
+    def _classes(self, labels: Shaped[Array, "..."]) -> Int[Array, " batch"]:
+        """Class numbers, -1 for none; that of a mixed image is its greater part."""
+        if labels.ndim == 2:
+            return jnp.where(labels.sum(axis=-1) > 0, labels.argmax(axis=-1), -1)
+        return labels if self._ignored is None else jnp.where(labels == self._ignored, -1, labels)
 
-def _classes(labels: Shaped[Array, "..."]) -> Int[Array, " batch"]:
-    """Class numbers; that of a mixed image is its greater part."""
-    return labels.argmax(axis=-1) if labels.ndim == 2 else labels
+    def _check_class_weights(self) -> None:
+        weights, balanced, loss = self.config.class_weights, self.config.balanced, self.config.loss
+        if weights and len(weights) != len(self.outputs):
+            raise UsageError(f"class_weights has {len(weights)} numbers for {len(self.outputs)} classes")
+        if weights and not all(0 <= weight < float("inf") for weight in weights):
+            raise UsageError(f"class_weights={tuple(weights)} must be finite and at least 0")
+        if weights and balanced:
+            raise UsageError("class_weights and balanced=True both weight the classes; leave one out")
+        if (weights or balanced) and loss not in _OF_SOFTMAX:
+            name = "balanced=True" if balanced else "class_weights"
+            raise UsageError(f"{name} has no meaning for loss={loss!r}; use loss='cross_entropy' or 'focal'")
+
+    def _class_weights(self) -> Array | None:
+        if self.config.class_weights:
+            return jnp.asarray(self.config.class_weights, jnp.float32)
+        if not self.config.balanced:
+            return None
+        if not self._class_counts:
+            raise UsageError(
+                "balanced=True counts the labels, for which the training set must be in memory; set "
+                "data.loading='memory', or give class_weights"
+            )
+        counts = np.asarray(self._class_counts)
+        with jax.ensure_compile_time_eval():  # the program is given the weights, not the labels
+            return ops.balanced_class_weights(np.repeat(np.arange(len(counts)), counts), num_classes=len(counts))

@@ -2,33 +2,49 @@
 
 import numpy as np
 
+from cnn_jax import ops
 from cnn_jax.report import figures
-from cnn_jax.report.page import Headline, Section
+from cnn_jax.report.page import Headline, Section, Table
 from cnn_jax.tasks.task import Results
 
 
-def headlines(results: Results) -> list[Headline]:
-    """The test error beside the reference, and the accuracy."""
+def headlines(results: Results, *, ignored: int | None) -> list[Headline]:
+    """The test error beside the reference, and the accuracy.
+
+    Args:
+      results: Of the run.
+      ignored: The label of examples that are not labelled.
+    """
     reference, accuracy = results.config.reference, results.scores["test/accuracy"]
     count = results.test_count
+    wrong = f"{round((1 - accuracy) * count):,} of {count:,} wrong" if ignored is None else "of the labelled examples"
     return [
         Headline(
             "test error",
             f"{1 - accuracy:.2%}",
             reference=f"{1 - reference.accuracy:.2%}" if reference.accuracy else None,
             reference_source=reference.source or None,
-            note=f"{round((1 - accuracy) * count):,} of {count:,} wrong, after the last step",
+            note=f"{wrong}, after the last step",
         ),
         Headline("test accuracy", f"{accuracy:.2%}"),
     ]
 
 
-def sections(results: Results) -> list[Section]:
-    """The confusion matrix and the worst mistakes."""
-    test_set, probabilities = results.test_set, results.predictions
-    names, predictions = test_set.class_names, probabilities.argmax(axis=-1)
-    counts = np.zeros((len(names), len(names)), int)
-    np.add.at(counts, (test_set.labels, predictions), 1)
+def sections(results: Results, *, ignored: int | None, calibrated: bool) -> list[Section]:
+    """The confusion matrix, the scores of each class, the reliability diagram, and the worst mistakes.
+
+    Args:
+      results: Of the run.
+      ignored: The label of examples that are not labelled, which are left out.
+      calibrated: Whether the predictions are meant as probabilities.
+    """
+    test_set = results.test_set
+    kept = np.flatnonzero(test_set.labels != ignored) if ignored is not None else np.arange(len(test_set))
+    if not len(kept):
+        return []
+    names, labels, probabilities = test_set.class_names, test_set.labels[kept], results.predictions[kept]
+    predictions = probabilities.argmax(axis=-1).astype(np.int32)
+    counts = np.asarray(ops.confusion_matrix(labels, predictions, num_classes=len(names)))
     return [
         Section(
             "Confusion matrix",
@@ -36,10 +52,42 @@ def sections(results: Results) -> list[Section]:
             alt="How often each true class was predicted as each class on the test set",
             caption="Rows are the true classes, columns the predicted ones.",
         ),
+        _class_scores(counts, names),
+        *([_reliability(probabilities, labels)] if calibrated else []),
         Section(
             "Worst mistakes",
-            figure=figures.mistakes(test_set.images, test_set.labels, predictions, probabilities, names),
+            figure=figures.mistakes(test_set.images[kept], labels, predictions, probabilities, names),
             alt="The test images whose true class the network held least likely, with its probabilities",
             caption="The test images that the network was most wrong about.",
         ),
     ]
+
+
+def _class_scores(counts: np.ndarray, names: tuple[str, ...]) -> Section:
+    """Precision, recall and F1 of each class, and their averages."""
+    scores, averages = ops.precision_recall_f1(counts), ops.macro_average(counts)
+    columns = [*(np.asarray(column) for column in scores)]
+    rows = [(name, *values) for name, *values in zip(names, *columns, strict=True)]
+    rows.append(("macro average", *(np.asarray(value) for value in averages)))
+    return Section(
+        "Classes",
+        text="Precision: of the test images given the class, the part that has it. Recall: of those that have it, the "
+        "part that was given it. F1: the harmonic mean of both. The macro average is the mean over the classes.",
+        table=Table(
+            ["class", "precision", "recall", "F1", "test images"],
+            [[name, *(f"{value:.2%}" for value in values), f"{count:,}"] for name, *values, count in rows],
+        ),
+    )
+
+
+def _reliability(probabilities: np.ndarray, labels: np.ndarray) -> Section:
+    """Whether the network is as often right as it says."""
+    bins = ops.calibration_bins(probabilities, labels)
+    error = float(ops.expected_calibration_error(bins))
+    return Section(
+        "Calibration",
+        figure=figures.reliability(bins.total, bins.confidence, bins.correct),
+        alt="Accuracy of the test images by the probability of the predicted class",
+        caption=f"Expected calibration error {error:.2%} ({len(bins.total)} bins). On the dashed line a network is as "
+        "often right as the probability of its prediction says; below it, it is too sure.",
+    )

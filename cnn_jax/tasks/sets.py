@@ -93,7 +93,18 @@ def load_sets(config: ConfigDict, directory: Path) -> dict[str, ExampleSet]:
 
 def known_examples(found: ExampleSet) -> Examples:
     """What a task is told about a set."""
-    return Examples(found.name, found.spec)
+    return Examples(found.name, found.spec, _class_counts(found))
+
+
+def _class_counts(found: ExampleSet) -> tuple[int, ...]:
+    """How many examples have each class; empty without one label per example, or where they would have to be read."""
+    if isinstance(found, data.Records):
+        return ()
+    for name, field in found.spec.items():
+        if field.kind == "label" and not field.count:
+            labels = found.fields[name]
+            return tuple(np.bincount(labels[labels != field.ignored], minlength=len(field.class_names)).tolist())
+    return ()
 
 
 def take(found: ExampleSet, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:

@@ -30,6 +30,8 @@ class Examples(Described):
     Attributes:
       name: The data set's name, for error messages.
       spec: Name of a field -> what it is.
+      class_counts: How many training examples have each class; empty where that is not known, as for a set that is left
+        on disk, or a trained network without its data.
 
     >>> Examples("mine", {"label": data.Field("label", class_names=("cat", "dog"))}).class_names
     ('cat', 'dog')
@@ -37,6 +39,7 @@ class Examples(Described):
 
     name: str
     spec: data.Spec
+    class_counts: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

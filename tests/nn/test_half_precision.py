@@ -36,6 +36,24 @@ def loss(function, outputs):
     return function(outputs, jnp.zeros(outputs.shape[:-1], jnp.int32)).astype(outputs.dtype)
 
 
+def rounded(function, outputs, targets):
+    return function(outputs, targets).astype(outputs.dtype)
+
+
+def of_shares(function, logits, labels):
+    """Labels of 1/4 to 3/4."""
+    return function(logits, labels / 2).sum(axis=-1, dtype=jnp.float32).astype(logits.dtype)
+
+
+def balanced_of_many():
+    return ops.balanced_class_weights(jnp.arange(16384) % 4 // 3, num_classes=2)
+
+
+def confidences(x):
+    bins = ops.calibration_bins(x / 2, jnp.zeros(x.shape[:1], jnp.int32), bins=1)
+    return bins.confidence.astype(x.dtype)
+
+
 def unpool(overlap, y):
     return ops.max_unpool(y, jnp.zeros(y.shape, jnp.int32), (3, 3), overlap=overlap)
 
@@ -93,7 +111,16 @@ OPS = {
     "rbf_output": (lambda x, centers: ops.rbf_output(x + 2, centers), [(8192, 3), (4, 3)]),
     "rbf_output of many": (lambda x, centers: ops.rbf_output(x + 2, centers), [(3, 6000), (2, 6000)]),
     "softmax_cross_entropy": (functools.partial(loss, ops.softmax_cross_entropy), [(2, 8192)]),
+    "softmax_focal_loss": (functools.partial(loss, ops.softmax_focal_loss), [(2, 8192)]),
     "squared_error": (functools.partial(loss, ops.squared_error), [(2, 8192)]),
+    **{
+        name: (functools.partial(rounded, getattr(ops, name)), [(2, 8192), (2, 8192)])
+        for name in ("mean_squared_error", "mean_absolute_error", "huber_loss")
+    },
+    "sigmoid_cross_entropy": (functools.partial(of_shares, ops.sigmoid_cross_entropy), [(2, 8192), (2, 8192)]),
+    "sigmoid_focal_loss": (functools.partial(of_shares, ops.sigmoid_focal_loss), [(2, 8192), (2, 8192)]),
+    "balanced_class_weights": (lambda x: x * jnp.astype(balanced_of_many(), x.dtype), [(2,)]),
+    "calibration_bins": (confidences, [(8192, 3)]),
     "filters.apply": (filters.apply, [(1, 8, 8, 512), (3, 3)]),
 }
 
@@ -113,6 +140,8 @@ MODULES = {
     "BatchNorm in evaluation": (nn.BatchNorm(2, use_running_average=True, rngs=RNGS), IMAGES),
 }
 # Layers that hold no parameters call one op of the table, or layers.
+# They count in integers, whatever the type of what is counted; tests/ops/test_metrics.py has their values.
+COUNTS = {"in_top_k", "confusion_matrix", "precision_recall_f1", "macro_average", "expected_calibration_error"}
 WITHOUT_PARAMETERS = {
     *("AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "LpPool", "MaxPool", "MaxUnpool", "Upsample", "Dropout"),
     *("Flatten", "LocalResponseNorm", "RBFOutput", "Scale", "Auxiliary", "Parallel", "Residual", "Sequence"),
@@ -168,7 +197,7 @@ def test_sums_are_those_of_float32(name):
 
 
 def test_every_op_and_layer_is_in_the_table():
-    functions = {name for name in ops.__all__ if inspect.isfunction(getattr(ops, name))} - {"tune"}
+    functions = {name for name in ops.__all__ if inspect.isfunction(getattr(ops, name))} - {"tune"} - COUNTS
     assert functions == {name for name in functions if any(case.split()[0].strip(",") == name for case in OPS)}
     layers = {name for name in nn.__all__ if inspect.isclass(getattr(nn, name))}
     assert layers - WITHOUT_PARAMETERS == {case.split()[0] for case in MODULES}

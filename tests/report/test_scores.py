@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
-from cnn_jax.report.figures import confusion_matrix, learning_curves
+from cnn_jax.report.figures import confusion_matrix, learning_curves, reliability
 from tests.report.pngs import pixels, texts
 
 ROWS = [
@@ -177,3 +177,18 @@ def test_names_are_names_and_no_mathematics() -> None:
 def test_confusion_rejects_what_is_no_count(counts: np.ndarray, names: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         confusion_matrix(counts, names)
+
+
+def test_a_reliability_diagram_shows_accuracy_and_probability_of_each_bin() -> None:
+    """Empty bins are left out above, and have a share of 0 below."""
+    count, confidence, correct = np.array([0, 4, 0, 16]), np.array([0, 1.6, 0, 15.2]), np.array([0, 3, 0, 12])
+    figure = reliability(count, confidence, correct)
+    accuracy, share = figure.axes
+    bars = [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in accuracy.patches]
+    np.testing.assert_allclose(bars, [(0.25, 0.25, 0.75), (0.75, 0.25, 0.75)])
+    (lines,) = accuracy.collections
+    np.testing.assert_allclose(lines.get_segments(), [[[0.25, 0.4], [0.5, 0.4]], [[0.75, 0.95], [1, 0.95]]])
+    np.testing.assert_allclose([bar.get_height() for bar in share.patches], [0, 0.2, 0, 0.8])
+    assert pixels(figure).std() > 0
+    with pytest.raises(UsageError, match="reliability: no examples in any bin"):
+        reliability(np.zeros(3), np.zeros(3), np.zeros(3))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from ml_collections import ConfigDict
+from sklearn.metrics import classification_report
 
 from cnn_jax import data, nn, train
 from cnn_jax.errors import UsageError
@@ -13,6 +14,8 @@ from cnn_jax.experiments import baselines, finetune
 from cnn_jax.tasks import Classification, Examples, default_config
 from cnn_jax.tasks import run as runs
 from cnn_jax.tasks.network import TaskNetwork, make_network
+from cnn_jax.tasks.sets import known_examples
+from cnn_jax.tasks.task import Results
 
 SHAPE = (28, 28, 1)
 PREPROCESS = data.Preprocess(SHAPE, mean=(0.5,), std=(0.5,))
@@ -100,6 +103,98 @@ def test_top_k_counts_the_classes_that_are_among_the_first() -> None:
     assert [float(number) for number in metrics["top_2_accuracy"]] == [2, 3]
 
 
+IGNORED = data.Field("label", class_names=("a", "b", "c"), ignored=255)
+LOGITS = np.random.default_rng(1).standard_normal((6, 3)).astype(np.float32)
+LABELS = np.array([0, 255, 1, 2, 255, 1], np.int32)
+
+
+def probabilities(logits):
+    return np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "sigmoid", "squared_error"])
+def test_what_is_not_labelled_has_no_loss_and_no_metric(loss: str) -> None:
+    chosen = Classification(config(loss=loss, top_k=2), Examples("mine", {"label": IGNORED}))
+    kept = LABELS != 255
+    logits = np.where(kept[:, None], LOGITS, np.nan)
+    plain = task(config(loss=loss, top_k=2))
+    of_all = {"label": jnp.asarray(LABELS), "mask": jnp.array([1, 1, 1, 1, 1, 0])}
+    of_labelled = {"label": jnp.asarray(LABELS[kept]), "mask": jnp.array([1, 1, 1, 0])}
+    both = jax.jit(lambda z, batch: (chosen.loss(z, batch), chosen.measure(z, batch)))(logits, of_all)
+    expected = jax.jit(lambda z, batch: (plain.loss(z, batch), plain.measure(z, batch)))(LOGITS[kept], of_labelled)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), both, expected)
+    gradient = jax.jit(jax.grad(chosen.loss))(logits, of_all)
+    assert not np.any(gradient[~kept])
+    assert np.isfinite(gradient).all()
+    none = {"label": jnp.full(6, 255)}
+    assert float(jax.jit(chosen.loss)(LOGITS, none)) == 0
+    assert [target["label"] for target in chosen.targets({"label": LABELS})] == ["a", "", "b", "c", "", "b"]
+
+
+def test_losses_of_images_that_are_mixed_with_unlabelled_ones() -> None:
+    chosen = Classification(config(), Examples("mine", {"label": IGNORED}))
+    mixed = jnp.array([[0.3, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    losses = chosen.losses(jnp.asarray(LOGITS[:2]), mixed, label_smoothing=0.1)
+    expected = -0.3 * (np.log(probabilities(LOGITS[0])) @ [0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3])
+    np.testing.assert_allclose(losses, [expected, 0], rtol=1e-6)
+    assert [float(number) for number in chosen.measure(jnp.asarray(LOGITS[:2]), {"label": mixed})["loss"]][1] == 1
+
+
+def test_each_loss_is_its_definition() -> None:
+    labels = np.array([0, 1, 2, 1, 0, 0])
+    p = probabilities(LOGITS)[np.arange(6), labels]
+    sigmoid = 1 / (1 + np.exp(-LOGITS))
+    independent = -np.where(np.eye(3)[labels] == 1, np.log(sigmoid), np.log(1 - sigmoid)).sum(axis=-1)
+    for overrides, expected in [
+        ({}, -np.log(p)),
+        ({"class_weights": (1.0, 2.0, 0.5)}, -np.array([1, 2, 0.5])[labels] * np.log(p)),
+        ({"balanced": True}, -np.array([6 / (3 * 3), 6 / (3 * 2), 6 / (3 * 1)])[labels] * np.log(p)),
+        ({"loss": "focal", "focal_gamma": 1.5}, -((1 - p) ** 1.5) * np.log(p)),
+        ({"loss": "sigmoid"}, independent),
+    ]:
+        spec = {"label": data.Field("label", class_names=("a", "b", "c"))}
+        chosen = Classification(config(**overrides), Examples("mine", spec, tuple(np.bincount(labels).tolist())))
+        actual = jax.jit(chosen.loss)(LOGITS, {"label": jnp.asarray(labels)})
+        np.testing.assert_allclose(actual, expected.mean(), rtol=1e-5, err_msg=str(overrides))
+    np.testing.assert_allclose(chosen.predict(jnp.asarray(LOGITS)), sigmoid, rtol=1e-5)
+
+
+def test_classes_are_counted_in_the_training_set() -> None:
+    images, labels = np.zeros((5, 8, 8, 1), np.uint8), np.array([0, 255, 2, 2, 0], np.int32)
+    found = data.Dataset("mine", "train", {"image": images, "label": labels}, {"image": "image", "label": IGNORED})
+    assert known_examples(found).class_counts == (2, 0, 2)
+    assert known_examples(data.as_records(found)).class_counts == ()
+    chosen = Classification(config(balanced=True), known_examples(data.as_records(found)))
+    with pytest.raises(UsageError, match=r"balanced=True .* set data.loading='memory', or give class_weights"):
+        chosen.loss(jnp.asarray(LOGITS), {"label": jnp.zeros(6, int)})
+
+
+def test_report_of_a_classification_leaves_out_what_is_not_labelled() -> None:
+    """Its table is scikit-learn's report, its calibration error that of a loop."""
+    images = np.zeros((6, 8, 8, 1), np.uint8)
+    spec = {"image": data.Field("image"), "label": IGNORED}
+    test_set = data.Dataset("mine", "test", {"image": images, "label": LABELS}, spec)
+    predictions, scores = probabilities(3 * LOGITS), {"test/accuracy": 0.5}
+    chosen = Classification(config(), known_examples(test_set))
+    results = Results(config(), test_set, 6, predictions, scores)
+    found = {section.title: section for section in chosen.sections(results)}
+    assert list(found) == ["Confusion matrix", "Classes", "Calibration", "Worst mistakes"]
+    kept = LABELS != 255
+    predicted = predictions.argmax(axis=-1)[kept]
+    reference = classification_report(LABELS[kept], predicted, labels=range(3), output_dict=True, zero_division=0)
+    for row, name in zip(found["Classes"].table.rows, ("0", "1", "2", "macro avg"), strict=True):
+        expected = reference[name]
+        numbers = [f"{expected[score]:.2%}" for score in ("precision", "recall", "f1-score")]
+        assert row[1:] == [*numbers, f"{expected['support']:.0f}"]
+    confidence, right = predictions.max(axis=-1)[kept], predicted == LABELS[kept]
+    places = np.ceil(confidence * 15).astype(int)
+    error = sum(abs((right[places == b] - confidence[places == b]).sum()) for b in range(16)) / kept.sum()
+    assert f"error {error:.2%} (15 bins)" in found["Calibration"].caption
+    assert "labelled" in chosen.headlines(results)[0].note
+    unlabelled = data.Dataset("mine", "test", {"image": images, "label": np.full(6, 255, np.int32)}, spec)
+    assert chosen.sections(Results(config(), unlabelled, 6, predictions, scores)) == []
+
+
 class WithAHead(TaskNetwork):
     """A linear network with a linear head on the side."""
 
@@ -145,6 +240,13 @@ def test_values_to_start_from_are_in_the_state_and_in_its_average() -> None:
         ({"ensemble": 0}, ["ensemble=0"]),
         ({"top_k": 2}, ["top_k=2", "classes, 2"]),
         ({"ensemble": 2, "loss": "squared_error"}, ["ensemble=2", "'squared_error'"]),
+        ({"ensemble": 2, "loss": "sigmoid"}, ["ensemble=2", "'sigmoid'"]),
+        ({"loss": "focl"}, ["loss='focl'", "'focal'"]),
+        ({"loss": "focal", "focal_gamma": -1.0}, ["focal_gamma=-1.0"]),
+        ({"class_weights": (1.0,)}, ["class_weights has 1 numbers for 2 classes"]),
+        ({"class_weights": (1.0, -1.0)}, ["class_weights=(1.0, -1.0)", "at least 0"]),
+        ({"class_weights": (1.0, 1.0), "balanced": True}, ["class_weights and balanced=True"]),
+        ({"balanced": True, "loss": "sigmoid"}, ["balanced=True", "'sigmoid'"]),
     ],
     ids=str,
 )

@@ -8,7 +8,7 @@ notebook.
 from cnn_jax.report.figures.comparison import errors, heat_map, spreads
 from cnn_jax.report.figures.network import network
 from cnn_jax.report.figures.pictures import feature_maps, filters, mistakes
-from cnn_jax.report.figures.scores import confusion_matrix, learning_curves
+from cnn_jax.report.figures.scores import confusion_matrix, learning_curves, reliability
 
 __all__ = [
     "confusion_matrix",
@@ -19,5 +19,6 @@ __all__ = [
     "learning_curves",
     "mistakes",
     "network",
+    "reliability",
     "spreads",
 ]

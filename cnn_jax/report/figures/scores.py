@@ -1,4 +1,4 @@
-"""Figures of scores: learning curves and the confusion matrix."""
+"""Figures of scores: learning curves, the confusion matrix and the reliability diagram."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -130,6 +130,56 @@ def _scale(axes: Axes, metric: Metric, points: np.ndarray) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     if metric.is_fraction:
         axes.yaxis.set_major_formatter(PercentFormatter(1))
+
+
+@styled
+def reliability(
+    count: Shaped[Array | np.ndarray, " bins"],
+    confidence: Shaped[Array | np.ndarray, " bins"],
+    correct: Shaped[Array | np.ndarray, " bins"],
+) -> Figure:
+    """A reliability diagram: the accuracy of examples by the probability of their predicted class.
+
+    Args:
+      count: The number of examples in each bin; the bins have equal width, from 0 to 1.
+      confidence: The sum of their probabilities.
+      correct: The number of them that are classified correctly.
+
+    Returns:
+      Above, the accuracy of each bin as a bar, and its mean probability as a line across it; below, the share of
+      examples in each bin.
+
+    Raises:
+      UsageError: Nothing was counted.
+
+    References:
+      Guo, Pleiss, Sun and Weinberger, On calibration of modern neural networks, 2017, figure 1.
+
+    Example:
+      >>> figure = reliability(np.array([0, 10]), np.array([0.0, 9.0]), np.array([0, 7]))
+      >>> figure.axes[0].get_ylabel(), [float(bar.get_height()) for bar in figure.axes[0].patches]
+      ('accuracy', [0.7])
+    """
+    count, confidence, correct = (np.asarray(numbers, float) for numbers in (count, confidence, correct))
+    if not count.sum() > 0:
+        raise UsageError("reliability: no examples in any bin; give the sums of ops.calibration_bins")
+    edges = np.linspace(0, 1, len(count) + 1)
+    held, width = count > 0, 1 / len(count)
+    left = edges[:-1][held]
+    figure = Figure(figsize=(WIDTH, WIDTH + 0.6), layout="constrained")
+    accuracy, share = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    accuracy.bar(left, (correct / np.maximum(count, 1))[held], width, align="edge", color=BLUE, edgecolor="white")
+    accuracy.hlines(
+        (confidence / np.maximum(count, 1))[held], left, left + width, color=VERMILLION, label="probability"
+    )
+    accuracy.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, linestyle="--")
+    accuracy.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    accuracy.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)  # above: bars may be anywhere
+    share.bar(edges[:-1], count / count.sum(), width, align="edge", color=GREY, edgecolor="white")
+    share.set(xlabel="probability of the predicted class", ylabel="examples")
+    for axis in (accuracy.yaxis, share.xaxis, share.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return figure
 
 
 @styled
