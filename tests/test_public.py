@@ -1,7 +1,7 @@
 """Everything public is documented in one style: Google sections, two-space indent, full sentences, an example.
 
 The functions of ``ops``, ``geometry`` and ``filters`` and the layers of ``nn`` follow all rules. For ``models`` and
-``weights`` only the layout of the sections is checked, without capital letters.
+``weights`` only the layout of the sections is checked.
 """
 
 import doctest
@@ -101,7 +101,7 @@ def described(docstring):
     return [name.lstrip("*") for name, _ in entries(sections(docstring).get("Args", []))]
 
 
-def faults(docstring, *, capitals=True):
+def faults(docstring):
     """What is wrong with the layout of a docstring."""
     first = docstring.split("\n\n")[0]
     if not first.rstrip().endswith((".", ":")):
@@ -123,7 +123,7 @@ def faults(docstring, *, capitals=True):
         for name, text in texts:
             if not text.endswith("."):
                 yield f"{section}: {name} {text!r} does not end with a full stop"
-            if capitals and re.match(r"[a-z]", text):
+            if re.match(r"[a-z]", text):
                 yield f"{section}: {name} {text!r} does not start with a capital letter"
 
 
@@ -167,8 +167,7 @@ def test_docstrings_have_one_layout(member):
     if inspect.isclass(member) and member.__module__.startswith(("cnn_jax.nn", "cnn_jax.geometry")):
         methods = {name: method for name, method in vars(member).items() if inspect.isfunction(method)}
         texts |= {name: method.__doc__ and inspect.getdoc(method) for name, method in methods.items()}
-    capitals = not member.__module__.startswith(("cnn_jax.models", "cnn_jax.weights"))
-    found = {name: list(faults(text, capitals=capitals)) for name, text in texts.items() if text}
+    found = {name: list(faults(text)) for name, text in texts.items() if text}
     assert not any(found.values()), found
 
 

@@ -67,7 +67,7 @@ def variant(name: str) -> Variant:
     """The registry entry of a network: its builder, published input shape, number of classes, and options.
 
     Args:
-      name: one of :func:`available`, or a reference to a :class:`Variant` of your own: ``'path/to/file.py:NAME'`` or
+      name: One of :func:`available`, or a reference to a :class:`Variant` of your own: ``'path/to/file.py:NAME'`` or
         ``'package.module:NAME'``.
 
     Raises:
