@@ -120,7 +120,8 @@ def test_forward_mode_can_be_traced(name):
 
 @pytest.mark.parametrize("name", ["lenet_5", "alexnet", "googlenet", "resnet_18", "lenet_1989"])
 def test_forward_mode_through_a_network(name):
-    shape = {"lenet_5": (32, 32, 1), "lenet_1989": (16, 16, 1), "alexnet": (67, 67, 3)}.get(name, (64, 64, 3))
+    shapes = {"lenet_5": (32, 32, 1), "lenet_1989": (16, 16, 1), "alexnet": (67, 67, 3), "googlenet": (224, 224, 3)}
+    shape = shapes.get(name, (64, 64, 3))
     abstract = nnx.eval_shape(lambda: models.create(name, num_classes=3, input_shape=shape, rngs=nnx.Rngs(0)))
     graph, state = nnx.split(abstract)
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)

@@ -28,7 +28,7 @@ the products (depthwise: no more products); the error bound and the spread of in
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -127,7 +127,7 @@ def _one_window(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> bool
     return set(geometry.sliding.output) == {1} and not any(map(any, geometry.sliding.reach))
 
 
-def _long_window(x: Sequence[int], kernel: Sequence[int], geometry: Windows, groups: int) -> bool:
+def _long_window(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> bool:
     *window, per_group, features = kernel
     if math.prod(window) <= MOST_TAPS or per_group * features // groups > MOST_PAIRS:
         return False

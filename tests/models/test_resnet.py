@@ -88,7 +88,9 @@ def built(**options) -> nnx.Module:
 
 
 def small(**options) -> nnx.Module:
-    return filled(nnx.eval_shape(lambda: built(**options)))
+    model = filled(nnx.eval_shape(lambda: built(**options)))
+    model.eval()
+    return model
 
 
 X = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
