@@ -57,7 +57,7 @@ def whole_in_space(
     return lax.with_sharding_constraint(array, NamedSharding(mesh, split))
 
 
-def first_entry(array: Shaped[Array, "batch ..."]) -> Shaped[Array, "1 ..."]:
+def first_entry(array: Shaped[Array, "batch ..."]) -> Shaped[Array, "first ..."]:
     """The first entry along the batch axis, which may be sharded; the result is not sharded along it.
 
     >>> import jax.numpy as jnp
