@@ -90,7 +90,7 @@ def _bind(product: str, plan: Plan, a: Array, b: Array, *, models: bool = False)
     return conv_product.bind(a, b, product=product, plan=plan, models=models)
 
 
-def _shape(a: tuple[int, ...], b: tuple[int, ...], *, product: str, plan: Plan, models: bool) -> tuple[int, ...]:
+def _shape(a: Shape, b: Shape, *, product: str, plan: Plan, models: bool) -> Shape:
     return (*a[:models], *plan.shapes[_RESULT[product]])
 
 

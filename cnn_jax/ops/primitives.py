@@ -28,6 +28,8 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
+from cnn_jax.ops.arguments import Shape
+
 
 def one_program(*static: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """``jax.jit`` for the part of an op that follows its checks: outside ``jit`` it runs as one compiled program.
@@ -42,7 +44,7 @@ def one_program(*static: str) -> Callable[[Callable[..., Any]], Callable[..., An
 
 Compute = Callable[..., Array]
 """``compute(*operands, **static)``: a function of arrays and of hashable options."""
-Shape = Callable[..., tuple[int, ...]]
+ShapeOf = Callable[..., Shape]
 """``shape(*shapes_of_operands, **static)``: the shape of the result."""
 
 
@@ -72,7 +74,7 @@ def program_of(equation: JaxprEqn) -> ClosedJaxpr | None:
 def bilinear(
     name: str,
     compute: Compute,
-    shape: Shape,
+    shape: ShapeOf,
     *,
     on_cpu: Compute,
     by_first: Compute,
@@ -107,7 +109,7 @@ def bilinear(
 
 
 def transposes(
-    name: str, forward: Compute, backward: Compute, shape: Shape, input_shape: Shape, *, static: Sequence[str]
+    name: str, forward: Compute, backward: Compute, shape: ShapeOf, input_shape: ShapeOf, *, static: Sequence[str]
 ) -> tuple[Primitive, Primitive]:
     """Two primitives that are each other's transposes, linear in their first operand and constant in the others.
 
@@ -163,7 +165,7 @@ def _lowered(compute: Compute) -> Callable[..., Any]:
     return rule
 
 
-def _primitive(name: str, shape: Shape, static: Sequence[str]) -> Primitive:
+def _primitive(name: str, shape: ShapeOf, static: Sequence[str]) -> Primitive:
     primitive = Primitive(name)
 
     def abstract(first: Any, *others: Any, **static: Any) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Shaped
 
-from cnn_jax.ops.arguments import as_dtype
+from cnn_jax.ops.arguments import Shape, as_dtype
 from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.primitives import one_program, transposes
 from cnn_jax.ops.sharding import like
@@ -225,12 +225,12 @@ def _input_like(axis: Axis, y: Array) -> jax.ShapeDtypeStruct:
 # --- as primitives ----------------------------------------------------------------------------------------------------
 
 
-def _output_shape(x: tuple[int, ...], *constants: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
+def _output_shape(x: Shape, *constants: Shape, axes: Axes) -> Shape:
     sizes = {axis.index: axis.out for axis in axes}
     return tuple(sizes.get(index, size) for index, size in enumerate(x))
 
 
-def _input_shape(y: tuple[int, ...], *constants: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
+def _input_shape(y: Shape, *constants: Shape, axes: Axes) -> Shape:
     sizes = {axis.index: axis.size for axis in axes}
     return tuple(sizes.get(index, size) for index, size in enumerate(y))
 
