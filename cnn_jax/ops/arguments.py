@@ -127,7 +127,7 @@ def as_dtype(array: jax.Array, dtype: DTypeLike) -> jax.Array:
 
 def as_array(op: str, name: str, value: Any) -> jax.Array:
     """Converts an argument to a JAX array of any dtype, or raises a ``UsageError``."""
-    if isinstance(value, jax.Array):  # jnp.asarray would be an operation to differentiate
+    if isinstance(value, jax.Array):  # Outside jit, jnp.asarray is one more operation to differentiate.
         return value
     try:
         return jnp.asarray(value)

@@ -121,8 +121,8 @@ def tied_maxima(axes: Axes, split: bool, x: Shaped[Array, "..."]) -> Shaped[Arra
 @tied_maxima.defjvp
 def _tied_maxima_jvp(axes: Axes, split: bool, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
-    y = tied_maxima(axes, split, x)  # itself, so that derivatives of a higher order are shared out alike
-    # Which entries are maxima is decided once: derivatives of a higher order do not pass through it.
+    y = tied_maxima(axes, split, x)  # Itself, so that higher derivatives follow the same rule for ties.
+    # The choice of the maximal entries is constant for higher derivatives.
     x = lax.stop_gradient(x)
     count = jnp.ones_like(x, jnp.float32)
     for group, (maxima, _) in zip(passes(axes, x.shape[-1]), _maxima(x, axes=axes), strict=True):

@@ -44,7 +44,7 @@ def over_batches(
 def whole_in_space(
     array: Shaped[Array, "*batch_and_space channels"], devices: int, *, rank: int
 ) -> Shaped[Array, "..."]:
-    """Prevents the compiler from sharding an array along spatial axes; it may shard the batch and the channels.
+    """Prevents the compiler from sharding an array along its ``rank`` spatial axes; it may shard the other axes.
 
     If an image is sharded along a spatial axis and replicated over another mesh axis, XLA's partitioner multiplies the
     kernel gradient by the number of replicas.
