@@ -6,6 +6,7 @@ channels). For one image without a batch axis it therefore does not pool the fir
 to the window by default.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from functools import reduce
@@ -245,25 +246,33 @@ def arguments(
     merged, batch = split_batch(op, x, rank, f"window={window}")
     steps = window if strides is None else per_axis(op, "strides", strides, rank)
     gaps = per_axis(op, "dilation", dilation, rank)
-    sliding = slide(
-        op,
-        merged.shape[1:-1],
-        window,
-        strides=steps,
-        padding=padding,
-        dilation=gaps,
-        rounding=rounding,
-        noun="window",
-    )
+    if isinstance(padding, Sequence) and not isinstance(padding, str):  # hashable, as lists are not
+        padding = tuple(tuple(entry) if isinstance(entry, list) else entry for entry in padding)
+    return merged, batch, *_places(op, merged.shape[1:-1], window, steps, padding, gaps, rounding)
+
+
+@functools.lru_cache(maxsize=1024)  # outside jit it would be a third of a small pool's time
+def _places(
+    op: str,
+    sizes: tuple[int, ...],
+    window: tuple[int, ...],
+    steps: tuple[int, ...],
+    padding: Padding,
+    gaps: tuple[int, ...],
+    rounding: str,
+) -> tuple[Axes, tuple[int, ...]]:
+    """Where windows are, and where each cropped axis starts."""
+    sliding = slide(op, sizes, window, strides=steps, padding=padding, dilation=gaps, rounding=rounding, noun="window")
     axes = tuple(
         Axis(index, size + min(low, 0) + min(high, 0), span, step, gap, max(low, 0), max(high, 0), out)
         for index, (size, span, step, gap, (low, high), out) in enumerate(
-            zip(merged.shape[1:-1], window, steps, gaps, sliding.padding, sliding.output, strict=True), start=1
+            zip(sizes, window, steps, gaps, sliding.padding, sliding.output, strict=True), start=1
         )
     )
-    return merged, batch, axes, tuple(max(-low, 0) for low, _ in sliding.padding)
+    return axes, tuple(max(-low, 0) for low, _ in sliding.padding)
 
 
+@functools.lru_cache(maxsize=1024)
 def check_not_empty(op: str, padding: Padding, axes: Axes) -> None:
     """Raises a ``UsageError`` if all entries of a window are padding."""
     for number, axis in enumerate(axes):

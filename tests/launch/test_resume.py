@@ -31,12 +31,19 @@ def wait_for_lines(workdir: Path, count: int) -> None:
         time.sleep(0.002)
 
 
-def killed(workdir: Path, *, config: str, lines: int, saving: bool = False) -> None:
-    """Starts or continues the run, and kills it when it has written so many lines, or next saves."""
+def has_saved(workdir: Path) -> bool:
+    """Whether the run has a complete checkpoint: one whose folder has its final name."""
+    return any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
+
+
+def killed(workdir: Path, *, config: str, lines: int, saving: bool = False, saved: bool = False) -> None:
+    """Starts or continues the run, and kills it when it has written so many lines, or next saves, or has saved."""
     with started(f"--config={config}", f"--workdir={workdir}", fresh=saving) as process:
         wait_for_lines(workdir, lines)
         while saving and not is_saving(workdir):
             assert process.poll() is None, "it had ended before it was seen saving"
+        while saved and not has_saved(workdir):
+            assert process.poll() is None, "it had ended before it was seen to have saved"
         process.kill()
         process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL

@@ -49,7 +49,7 @@ def test_it_learns_and_its_report_has_its_figure(run: Path) -> None:
 
 def test_killed_it_continues_to_the_same_bits(run: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
-    killed(workdir, config=CONFIG, lines=7)
+    killed(workdir, config=CONFIG, lines=7, saved=True)
     done = launch(f"--workdir={workdir}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "continuing from step" in done.stdout
