@@ -42,6 +42,8 @@ class Classification(Task):
         self.outputs = examples.class_names
         self._ignored = next((field.ignored for field in examples.spec.values() if field.kind == "label"), None)
         self._class_counts = examples.class_counts
+        # Runs of earlier versions lack these keys.
+        self._weights, self._balanced = config.get("class_weights", ()), config.get("balanced", False)
         if config.loss not in LOSSES:
             raise UsageError(f"loss={config.loss!r} is unknown; {nearest(config.loss, LOSSES)}")
         if not is_traced(config.label_smoothing) and not 0 <= config.label_smoothing < 1:
@@ -207,7 +209,7 @@ class Classification(Task):
         return labels if self._ignored is None else jnp.where(labels == self._ignored, -1, labels)
 
     def _check_class_weights(self) -> None:
-        weights, balanced, loss = self.config.class_weights, self.config.balanced, self.config.loss
+        weights, balanced, loss = self._weights, self._balanced, self.config.loss
         if weights and len(weights) != len(self.outputs):
             raise UsageError(f"class_weights has {len(weights)} numbers for {len(self.outputs)} classes")
         if weights and not all(0 <= weight < float("inf") for weight in weights):
@@ -219,9 +221,9 @@ class Classification(Task):
             raise UsageError(f"{name} has no meaning for loss={loss!r}; use loss='cross_entropy' or 'focal'")
 
     def _class_weights(self) -> Array | None:
-        if self.config.class_weights:
-            return jnp.asarray(self.config.class_weights, jnp.float32)
-        if not self.config.balanced:
+        if self._weights:
+            return jnp.asarray(self._weights, jnp.float32)
+        if not self._balanced:
             return None
         if not self._class_counts:
             raise UsageError(

@@ -159,6 +159,14 @@ def test_each_loss_is_its_definition() -> None:
     np.testing.assert_allclose(chosen.predict(jnp.asarray(LOGITS)), sigmoid, rtol=1e-5)
 
 
+def test_a_config_of_an_earlier_version_has_no_class_weights() -> None:
+    old = config()
+    for key in ("class_weights", "balanced", "focal_gamma"):
+        del old[key]
+    batch = {"label": jnp.zeros(6, int)}
+    assert task(old).loss(jnp.asarray(LOGITS), batch) == task(config()).loss(jnp.asarray(LOGITS), batch)
+
+
 def test_classes_are_counted_in_the_training_set() -> None:
     images, labels = np.zeros((5, 8, 8, 1), np.uint8), np.array([0, 255, 2, 2, 0], np.int32)
     found = data.Dataset("mine", "train", {"image": images, "label": labels}, {"image": "image", "label": IGNORED})
