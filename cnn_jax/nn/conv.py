@@ -150,11 +150,11 @@ class Conv(nnx.Module):
         check_channels("Conv", inputs, in_features, len(self.kernel_size))
         bias = None if self.bias is None else self.bias[...]
         kernel = _masked(self.kernel[...], self.mask)
-        inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
+        x, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
         if self.conv_general_dilated is not lax.conv_general_dilated:
-            y = self._other_convolution(inputs, kernel)
+            y = self._other_convolution(x, kernel)
         else:
-            y = self._convolution(*_widened(self.preferred_element_type, inputs, kernel))
+            y = self._convolution(*_widened(self.preferred_element_type, x, kernel))
         y = y if self.preferred_element_type is None else y.astype(self.preferred_element_type)
         y = affine(y, bias=bias)
         return y if out_sharding is None else jax.sharding.reshard(y, out_sharding)
@@ -390,8 +390,8 @@ class ConvTranspose(nnx.Module):
         check_channels("ConvTranspose", inputs, in_features, len(self.kernel_size))
         bias = None if self.bias is None else self.bias[...]
         kernel = _masked(self.kernel[...], self.mask)
-        inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
-        inputs, kernel = _widened(self.preferred_element_type, inputs, kernel)
+        x, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
+        x, kernel = _widened(self.preferred_element_type, x, kernel)
         padding = self.window.padding
         if self.padding == "CIRCULAR":
             # Whole strides of circular padding are added before the dilation. The remainder is zeros between inputs.
@@ -399,10 +399,10 @@ class ConvTranspose(nnx.Module):
             whole = [
                 [divmod(width, stride) for width in pair] for pair, stride in zip(pairs, self.strides, strict=True)
             ]
-            inputs = ops.pad(inputs, [(low, high) for (low, _), (high, _) in whole], boundary="periodic")
+            x = ops.pad(x, [(low, high) for (low, _), (high, _) in whole], boundary="periodic")
             padding = tuple((low, high) for (_, low), (_, high) in whole)
         y = ops.conv(
-            inputs,
+            x,
             jnp.swapaxes(kernel, -1, -2) if self.transpose_kernel else kernel,
             padding=padding,
             input_dilation=self.strides,
