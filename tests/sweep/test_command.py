@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from absl import flags as absl_flags
 from absl.testing import flagsaver
+from ml_collections import ConfigDict
 
+from cnn_jax import experiments
 from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
 from cnn_jax.sweep import command, space
@@ -107,11 +109,8 @@ def test_mistakes(given: dict[str, Any], expected: str) -> None:
 
 
 def test_experiment_that_is_a_series_of_runs() -> None:
-    with (
-        flagsaver.flagsaver(sweep="rate=0.1"),
-        pytest.raises(UsageError, match="single runs"),
-    ):
-        command._described(trivial.default_config(), None, lambda config: types.ModuleType("series"))
+    with pytest.raises(UsageError, match="single runs; baselines is a series"):
+        experiments.find_single(ConfigDict({"experiment": "baselines"}))
 
 
 def test_storage_that_is_none_leaves_nothing(tmp_path: Path) -> None:
