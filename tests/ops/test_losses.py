@@ -285,7 +285,7 @@ ERRORS = {
     ),
     "ignored label": (
         lambda: ops.softmax_cross_entropy(X, CLASSES, ignore_label=True),
-        "ignore_label must be made of Python ints",
+        "ignore_label must consist of Python ints",
     ),
 }
 
