@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
 from cnn_jax.ops.arguments import Shape
@@ -52,7 +52,7 @@ def whole_in_space(
     if devices == 1:
         return array
     free = PartitionSpec.UNCONSTRAINED
-    mesh = jax.sharding.AbstractMesh((devices,), ("all",))
+    mesh = jax.sharding.AbstractMesh((devices,), ("all",), axis_types=(AxisType.Auto,))
     split = PartitionSpec(*[free] * (array.ndim - 1 - rank), *[None] * rank, free)
     return lax.with_sharding_constraint(array, NamedSharding(mesh, split))
 
