@@ -8,7 +8,7 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import INEXACT, AnyArray, Number, check_array, check_axes
-from cnn_jax.ops.canonical import check_rank, layout_hint
+from cnn_jax.ops.canonical import accumulator, check_rank, layout_hint
 from cnn_jax.ops.conv import conv_as
 from cnn_jax.ops.padding import Padding
 
@@ -130,4 +130,7 @@ def separable_conv(
         precision=precision,
     )
     dtype = jnp.result_type(y, pointwise_kernel)
-    return jnp.matmul(y.astype(dtype), pointwise_kernel.astype(dtype), precision=precision)
+    y, pointwise_kernel = y.astype(dtype), pointwise_kernel.astype(dtype)
+    # Without the wide result type, XLA's CPU backend sums some gradients of matrix products in half precision.
+    wide = accumulator(dtype)
+    return jnp.matmul(y, pointwise_kernel, precision=precision, preferred_element_type=wide).astype(dtype)
