@@ -21,6 +21,14 @@ _CALLS = {
 }
 
 
+def _constants_and_carried(params: dict[str, Any]) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many are carried; JAX 0.12 groups the operands instead."""
+    if "ft_in" not in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carried, _ = params["ft_in"].unpack()
+    return len(list(constants)), len(list(carried))
+
+
 class Interpreter(Generic[Value]):
     """Follows values through a jaxpr; None stands for a value that is not followed.
 
@@ -107,7 +115,7 @@ class Interpreter(Generic[Value]):
 
     def _scan(self, equation: JaxprEqn, inputs: Values) -> Values:
         """A loop of known length, followed step by step until the values no longer change."""
-        consts, carried, length = (equation.params[name] for name in ("num_consts", "num_carry", "length"))
+        (consts, carried), length = _constants_and_carried(equation.params), equation.params["length"]
         fixed, carry = inputs[:consts], inputs[consts : consts + carried]
         elements = [value and self.element(value) for value in inputs[consts + carried :]]
         stacked: list[Values] = []
