@@ -125,7 +125,8 @@ def test_forward_mode_through_a_network(name):
     abstract = nnx.eval_shape(lambda: models.create(name, num_classes=3, input_shape=shape, rngs=nnx.Rngs(0)))
     graph, state = nnx.split(abstract)
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    jax.eval_shape(lambda state, x: jax.jvp(lambda x: nnx.merge(graph, state)(x), (x,), (x,)), state, x)
+    y, tangent = jax.eval_shape(lambda state, x: jax.jvp(lambda x: nnx.merge(graph, state)(x), (x,), (x,)), state, x)
+    assert (y.shape, tangent.shape) == ((1, 3), (1, 3))
 
 
 def test_tangents_are_the_transposes_of_gradients():

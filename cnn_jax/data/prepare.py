@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.data.tfds import tfds_builder
-from cnn_jax.errors import EXIT_CODE, UsageError
+from cnn_jax.errors import UsageError
+from cnn_jax.runtime.command import exit_code
 
 NEEDED_TO_PREPARE = ("tensorflow", "importlib_resources")
 UNFINISHED_DOWNLOADS = "downloads/**/*.tmp.*"
@@ -142,18 +143,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     for library in ("absl", "urllib3"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    try:
+
+    def prepare_all() -> None:
         for name in options.names:
             print(prepare(name, data_dir=options.data_dir), flush=True)
-    except UsageError as error:
-        if options.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_CODE
-    return 0
+
+    return exit_code(prepare_all, debug=options.debug)
 
 
 if __name__ == "__main__":
-    exit_code = main()
+    code = main()
     sys.stdout.flush()
-    os._exit(exit_code)  # sys.exit would wait for TFDS's other downloads, which go on after one has failed
+    os._exit(code)  # sys.exit would wait for TFDS's other downloads, which go on after one has failed

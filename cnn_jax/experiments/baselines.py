@@ -24,6 +24,7 @@ from cnn_jax import data, geometry
 from cnn_jax import train as training
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.experiments import series
+from cnn_jax.experiments.series import evaluate, predict  # noqa: F401  part of an experiment
 from cnn_jax.report.figures import errors
 from cnn_jax.report.formatting import format_shares
 from cnn_jax.report.page import Headline, Page, Section, Table
@@ -79,16 +80,6 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
     for title, result in results.items():
         print(f"{title:28} {format_shares(result['errors'])} test error")
     print(f"in {time.perf_counter() - started:.1f} s; the runs are in {directory}; open {directory / 'report.html'}")
-
-
-def evaluate(config: ConfigDict, directory: Path, **options: Any) -> None:
-    """Raises a UsageError: a series of runs has no checkpoint of its own."""
-    raise series.refusal("eval", directory)
-
-
-def predict(config: ConfigDict, directory: Path, **options: Any) -> None:
-    """Raises a UsageError: a series of runs is no network."""
-    raise series.refusal("predict", directory)
 
 
 def summary(config: ConfigDict, *, output: str | None = None) -> None:

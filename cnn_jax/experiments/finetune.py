@@ -17,6 +17,7 @@ from cnn_jax import models
 from cnn_jax import train as training
 from cnn_jax.errors import UsageError
 from cnn_jax.experiments import series
+from cnn_jax.experiments.series import evaluate, predict  # noqa: F401  part of an experiment
 from cnn_jax.report.figures import spreads
 from cnn_jax.report.formatting import format_shares
 from cnn_jax.report.page import Headline, Page, Section, Table
@@ -73,16 +74,6 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
         ways = ", ".join(f"{_TITLES[way]} {format_shares(found[count])}" for way, found in scores.items())
         print(f"{count:>8,} examples: {ways}")
     print(f"the runs are in {directory}; open {directory / 'report.html'}")
-
-
-def evaluate(config: ConfigDict, directory: Path, **options: Any) -> None:
-    """Raises a UsageError: a series of runs has no checkpoint of its own."""
-    raise series.refusal("eval", directory)
-
-
-def predict(config: ConfigDict, directory: Path, **options: Any) -> None:
-    """Raises a UsageError: a series of runs is no network."""
-    raise series.refusal("predict", directory)
 
 
 def summary(config: ConfigDict, **options: Any) -> None:

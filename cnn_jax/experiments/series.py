@@ -42,6 +42,15 @@ def finished(config: ConfigDict, directory: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def refusal(mode: str, directory: Path) -> UsageError:
-    """The error for a mode that is for a single run."""
+def evaluate(config: ConfigDict, directory: Path, **options: Any) -> None:
+    """Raises a UsageError: a series of runs has no checkpoint of its own."""
+    raise _for_one_run("eval", directory)
+
+
+def predict(config: ConfigDict, directory: Path, **options: Any) -> None:
+    """Raises a UsageError: a series of runs is no network."""
+    raise _for_one_run("predict", directory)
+
+
+def _for_one_run(mode: str, directory: Path) -> UsageError:
     return UsageError(f"--mode={mode} is for one run: give one of the folders in {directory} as --workdir")

@@ -1,7 +1,10 @@
-"""The command that this program was started with, for messages that tell the user what to run next."""
+"""Commands: how the user started this program, and how small commands report a user's mistake."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from cnn_jax.errors import EXIT_CODE, UsageError
 
 
 def command_name(program: str | None = None) -> str:
@@ -14,3 +17,26 @@ def command_name(program: str | None = None) -> str:
     ('cnn-jax', 'python launch.py')
     """
     return "cnn-jax" if Path(program or sys.argv[0]).stem == "cnn-jax" else "python launch.py"
+
+
+def exit_code(run: Callable[[], None], *, debug: bool) -> int:
+    """Runs a command: a ``UsageError`` becomes one line on stderr.
+
+    Args:
+      run: The command.
+      debug: Whether to raise the error instead, so that its traceback is shown.
+
+    Returns:
+      0, or 2 for a mistake of the user.
+
+    >>> exit_code(lambda: None, debug=False)
+    0
+    """
+    try:
+        run()
+    except UsageError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_CODE
+    return 0

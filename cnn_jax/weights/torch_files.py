@@ -34,10 +34,10 @@ class NotImported:
     """An empty placeholder for objects that are not tensors. It accepts any arguments and any state."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
+        """Ignores what the object would be made of."""
 
     def __setstate__(self, state: Any) -> None:
-        pass
+        """Ignores the state that the file has for it."""
 
 
 def import_torch(purpose: str) -> Any:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from cnn_jax.data.folder import scan_folder
-from cnn_jax.errors import EXIT_CODE, UsageError
+from cnn_jax.runtime.command import exit_code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,15 +17,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", nargs="+", metavar="folder", help="what --config.data.name=folder:... would read")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
-    try:
+
+    def scan() -> None:
         for folder in options.folders:
             print(scan_folder(folder))
-    except UsageError as error:
-        if options.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_CODE
-    return 0
+
+    return exit_code(scan, debug=options.debug)
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ class TestAffine:
             augment.affine, rotation=40, scale=(0.7, 1.2), squeeze=0.2, shear=0.2, translation=0.2, mode=mode
         )
         result = np.asarray(jax.jit(wild)(KEY, images))
-        inner = result[:, 5:7, 5:7, :2]  # nobody's border is so near the middle
+        inner = result[:, 5:7, 5:7, :2]  # no example's border is so near the middle
         for image, corner, output in zip(images, inner, result, strict=True):
             down, right = corner[1, 0] - corner[0, 0], corner[0, 1] - corner[0, 0]
             rows, columns = np.mgrid[:12, :12] - 5
