@@ -16,8 +16,16 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, Shape, as_dtype, check_array, check_filled, split_batch, window_sizes
-from cnn_jax.ops.canonical import accumulator
+from cnn_jax.ops.arguments import (
+    AnyArray,
+    Shape,
+    accumulator,
+    as_dtype,
+    check_array,
+    check_filled,
+    split_batch,
+    window_sizes,
+)
 from cnn_jax.ops.pool import max_pool
 
 

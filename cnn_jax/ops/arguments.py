@@ -113,6 +113,11 @@ def wider(*dtypes: DTypeLike) -> jnp.dtype:
         return reduce(jnp.promote_types, [jnp.dtype(dtype) for dtype in dtypes])
 
 
+def accumulator(dtype: jnp.dtype) -> jnp.dtype:
+    """The dtype in which sums are computed: at least float32."""
+    return wider(dtype, jnp.float32)
+
+
 def as_dtype(array: jax.Array, dtype: DTypeLike) -> jax.Array:
     """``array.astype(dtype)``, or the array itself if there is nothing to convert.
 

@@ -24,7 +24,6 @@ from cnn_jax.ops.arguments import (
     integer,
     per_axis,
     split_batch,
-    wider,
 )
 from cnn_jax.ops.padding import Padding, Pairs, Sliding, extend, slide, spread
 
@@ -218,11 +217,6 @@ def prepare(
         ((0, 0),) * len(ones),
         ones,
     )
-
-
-def accumulator(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype in which sums are computed: at least float32."""
-    return wider(dtype, jnp.float32)
 
 
 def inverted(kernel: Shaped[Array, "..."], groups: int) -> Shaped[Array, "..."]:

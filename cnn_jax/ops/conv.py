@@ -12,8 +12,8 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.ops import methods
-from cnn_jax.ops.arguments import DERIVATIVES, AnyArray, Number, check_option, check_precision
-from cnn_jax.ops.canonical import Windows, accumulator, effective_kernel, operands, prepare, windows
+from cnn_jax.ops.arguments import DERIVATIVES, AnyArray, Number, accumulator, check_option, check_precision
+from cnn_jax.ops.canonical import Windows, effective_kernel, operands, prepare, windows
 from cnn_jax.ops.padding import Padding, check_boundary
 from cnn_jax.ops.primitives import one_program
 from cnn_jax.ops.sharding import over_batches, zeros

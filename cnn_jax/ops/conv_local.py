@@ -7,8 +7,8 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import INEXACT, AnyArray, Number, check_array, check_precision, split_batch
-from cnn_jax.ops.canonical import accumulator, check_groups, windows
+from cnn_jax.ops.arguments import INEXACT, AnyArray, Number, accumulator, check_array, check_precision, split_batch
+from cnn_jax.ops.canonical import check_groups, windows
 from cnn_jax.ops.im2col import window_rows
 from cnn_jax.ops.padding import Padding, check_boundary
 

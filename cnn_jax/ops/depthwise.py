@@ -7,8 +7,8 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import INEXACT, AnyArray, Number, check_array, check_axes
-from cnn_jax.ops.canonical import accumulator, check_rank, layout_hint
+from cnn_jax.ops.arguments import INEXACT, AnyArray, Number, accumulator, check_array, check_axes
+from cnn_jax.ops.canonical import check_rank, layout_hint
 from cnn_jax.ops.conv import conv_as
 from cnn_jax.ops.padding import Padding
 

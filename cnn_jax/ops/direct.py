@@ -12,7 +12,7 @@ transposes that JAX derives for ``lax.conv_general_dilated`` permute the dimensi
 computes such convolutions 10 to 200 times slower inside ``lax.scan``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -20,12 +20,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Shaped
 
-from cnn_jax.ops.arguments import Shape
-from cnn_jax.ops.canonical import accumulator
+from cnn_jax.ops.arguments import Shape, accumulator
 from cnn_jax.ops.choice import formulation
 from cnn_jax.ops.formulations import COLUMNS, TRANSPOSED, Axis, Plan
 from cnn_jax.ops.padding import Pairs
-from cnn_jax.ops.primitives import bilinear, stacked
+from cnn_jax.ops.primitives import bilinear, merged_into_first, stacked
 from cnn_jax.ops.sharding import whole_in_space, zeros
 
 
@@ -102,33 +101,43 @@ def _transpose(number: int, cotangent: Array, other: Array, *, product: str, pla
     return _bind(wanted, plan, *(given[role] for role in _OPERANDS[wanted]), models=models)
 
 
-def _compute(a: Array, b: Array, *, product: str, plan: Plan, models: bool, devices: int) -> Array:
-    """A product, as computed on accelerators."""
+def _product(
+    compute: Callable[[str, Plan, bool, Array, Array], Array],
+    a: Array,
+    b: Array,
+    *,
+    product: str,
+    plan: Plan,
+    models: bool,
+    devices: int,
+) -> Array:
+    """A product that is computed by ``compute(product, plan, models, a, b)``, and what all platforms have in common."""
     if _is_empty(plan):
         return zeros(_shape(a.shape, b.shape, product=product, plan=plan, models=models), a)
     if product == "kernel_gradient":
         a, b = (whole_in_space(array, devices, rank=len(plan.axes)) for array in (a, b))
+    return compute(product, plan, models, a, b)
+
+
+def _by_default(product: str, plan: Plan, models: bool, a: Array, b: Array) -> Array:
+    """As accelerators compute it."""
     compute = partial(getattr(TRANSPOSED, product), plan)
     return (jax.vmap(compute) if models else compute)(a, b)
 
 
-def _compute_on_cpu(a: Array, b: Array, *, product: str, plan: Plan, models: bool, devices: int) -> Array:
-    """A product in the formulation that is selected for a CPU, with sums in at least float32."""
-    if _is_empty(plan):
-        return zeros(_shape(a.shape, b.shape, product=product, plan=plan, models=models), a)
-    if product == "kernel_gradient":
-        a, b = (whole_in_space(array, devices, rank=len(plan.axes)) for array in (a, b))
+def _on_cpu(product: str, plan: Plan, models: bool, a: Array, b: Array) -> Array:
+    """In the formulation that is selected for a CPU, with sums in at least float32."""
     dtype, wide = a.dtype, accumulator(a.dtype)
     a, b = a.astype(wide), b.astype(wide)
+    compute = partial(getattr(formulation(product, plan), product), plan)
     if not models:
-        return getattr(formulation(product, plan), product)(plan, a, b).astype(dtype)
+        return compute(a, b).astype(dtype)
     # JAX would make one grouped convolution of independent models, which is slow on a CPU. For a window of 1, which
     # needs no copies of the input, one batched matrix product is faster than a loop over the models. Otherwise the loop
     # is faster, often by far (measurements: docs/decisions.md).
     pointwise = plan.groups == 1 and set(plan.each("window")) == {1}
     if pointwise and plan.channels >= 8 and product != "kernel_gradient":
         return jax.vmap(partial(getattr(COLUMNS, product), plan))(a, b).astype(dtype)
-    compute = partial(getattr(formulation(product, plan), product), plan)
     return lax.map(lambda pair: compute(*pair), (a, b)).astype(dtype)
 
 
@@ -156,13 +165,9 @@ def _batch(
     the result. This gives one larger product of the same kind. Otherwise the mapped axis becomes the axis of models, or
     is merged into it.
     """
-    own = [dim is not None for dim in dims]
     if models:
-        stacks = stacked(operands, dims)
-        size = stacks[0].shape[0]
-        merged = [stack.reshape(-1, *stack.shape[2:]) for stack in stacks]
-        y = _bind(product, plan, *merged, models=True)
-        return y.reshape(size, -1, *y.shape[1:]), 0
+        return merged_into_first(conv_product, operands, dims, product=product, plan=plan, models=True)
+    own = [dim is not None for dim in dims]
     if all(own):
         return _bind(product, plan, *stacked(operands, dims), models=True), 0
     (role,) = [name for name, mapped in zip(_OPERANDS[product], own, strict=True) if mapped]
@@ -200,9 +205,9 @@ def _split(array: jax.Array, shape: Shape, size: int, axis: int, groups: int) ->
 
 conv_product = bilinear(
     "conv_product",
-    _compute,
+    partial(_product, _by_default),
     _shape,
-    on_cpu=_compute_on_cpu,
+    on_cpu=partial(_product, _on_cpu),
     by_first=partial(_transpose, 0),
     by_second=partial(_transpose, 1),
     batch=_batch,

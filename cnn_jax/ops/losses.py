@@ -29,6 +29,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import (
     AnyArray,
     Number,
+    accumulator,
     as_array,
     check_array,
     check_filled,
@@ -37,7 +38,6 @@ from cnn_jax.ops.arguments import (
     is_traced,
     may_differ_from_zero,
 )
-from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.labels import IGNORED, check_integers, concrete, read_labels, read_shares
 from cnn_jax.ops.wide import in_float32
 

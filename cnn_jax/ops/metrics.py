@@ -15,8 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, as_array, check_array, check_filled, integer
-from cnn_jax.ops.canonical import accumulator
+from cnn_jax.ops.arguments import AnyArray, accumulator, as_array, check_array, check_filled, integer
 from cnn_jax.ops.labels import IGNORED, Labels, check_integers, concrete, read_labels
 
 

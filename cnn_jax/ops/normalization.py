@@ -13,6 +13,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import (
     DERIVATIVES,
     AnyArray,
+    accumulator,
     as_array,
     as_dtype,
     check_array,
@@ -20,7 +21,6 @@ from cnn_jax.ops.arguments import (
     check_option,
     per_axis,
 )
-from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.padding import Pairs
 from cnn_jax.ops.primitives import one_program
 from cnn_jax.ops.reductions import window_sums

@@ -23,13 +23,13 @@ from cnn_jax.ops.arguments import (
     DERIVATIVES,
     AnyArray,
     Shape,
+    accumulator,
     check_array,
     check_option,
     per_axis,
     split_batch,
     window_sizes,
 )
-from cnn_jax.ops.canonical import accumulator
 from cnn_jax.ops.padding import Padding, slide
 from cnn_jax.ops.primitives import one_program
 from cnn_jax.ops.reductions import (

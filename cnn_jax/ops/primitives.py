@@ -127,7 +127,7 @@ def transposes(
         mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=False))
         ad.primitive_jvps[primitive] = _linear_in_the_first(primitive)
         ad.primitive_transposes[primitive] = _transposed_to(other.bind)
-        batching.primitive_batchers[primitive] = _merged_batches(primitive)
+        batching.primitive_batchers[primitive] = partial(merged_into_first, primitive)
     return pair
 
 
@@ -208,16 +208,14 @@ def _transposed_to(other: Compute) -> Callable[..., Any]:
     return rule
 
 
-def _merged_batches(primitive: Primitive) -> Callable[..., tuple[Array, int]]:
-    """The ``vmap`` rule: merges the mapped axis into the batch axis of the operands."""
-
-    def rule(operands: Sequence[Array], dims: Sequence[int | None], **static: Any) -> tuple[Array, int]:
-        stacks = stacked(operands, dims)
-        size, batch = stacks[0].shape[:2]
-        y = primitive.bind(*(stack.reshape(size * batch, *stack.shape[2:]) for stack in stacks), **static)
-        return y.reshape(size, batch, *y.shape[1:]), 0
-
-    return rule
+def merged_into_first(
+    primitive: Primitive, operands: Sequence[Array], dims: Sequence[int | None], **static: Any
+) -> tuple[Array, int]:
+    """The ``vmap`` rule of a primitive whose operands share their first axis: merges the mapped axis into that axis."""
+    stacks = stacked(operands, dims)
+    size, first = stacks[0].shape[:2]
+    y = primitive.bind(*(stack.reshape(size * first, *stack.shape[2:]) for stack in stacks), **static)
+    return y.reshape(size, first, *y.shape[1:]), 0
 
 
 def stacked(operands: Sequence[Array], dims: Sequence[int | None]) -> list[Array]:

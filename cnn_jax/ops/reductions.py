@@ -14,8 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Shaped
 
-from cnn_jax.ops.arguments import Shape, as_dtype
-from cnn_jax.ops.canonical import accumulator
+from cnn_jax.ops.arguments import Shape, accumulator, as_dtype
 from cnn_jax.ops.primitives import one_program, transposes
 from cnn_jax.ops.sharding import like
 from cnn_jax.ops.taps import Axes, Axis, padded, taps, untap

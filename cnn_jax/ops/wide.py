@@ -7,21 +7,21 @@ own ``sum`` and ``mean``, matrix products and convolutions do not need this.
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Shaped
 
-from cnn_jax.ops.arguments import as_dtype, wider
+from cnn_jax.ops.arguments import accumulator, as_dtype, wider
 
 
 def in_float32(function: Callable[..., Array], *arrays: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """Calls a function with its arrays in at least float32 and rounds the result to the dtype that they promote to.
 
+    >>> import jax.numpy as jnp
     >>> in_float32(lambda x: (x + 1000) - 1000, jnp.array([1.0, 2.0], jnp.bfloat16))
     Array([1, 2], dtype=bfloat16)
     """
     dtype = wider(*(array.dtype for array in arrays))
-    wide = wider(dtype, jnp.float32)
+    wide = accumulator(dtype)
     return as_dtype(function(*(as_dtype(array, wide) for array in arrays)), dtype)
 
 
@@ -41,6 +41,7 @@ def affine(
     Returns:
       An array with the shape of ``x`` and the dtype that all arguments promote to.
 
+    >>> import jax.numpy as jnp
     >>> affine(jnp.array([1.0, 2.0]), scale=jnp.array(3.0), bias=jnp.array([0.0, 1.0]))
     Array([3., 7.], dtype=float32)
     """
