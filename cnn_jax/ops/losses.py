@@ -7,7 +7,7 @@ Class labels follow one rule. A label of ``ignore_label`` (-1 by default; PyTorc
 no such label) has a loss of exactly 0, and its logits a gradient of exactly 0 even if they are infinite or NaN. Any
 other label that is not one of the K classes is an error that names it. In a compiled program, where no value can be
 looked at, its loss is infinite, the cross-entropy of a class without probability, and its gradient 0: never NaN, and
-never a 0 that nobody notices. PyTorch raises an error on a CPU; Optax takes -1 as the last class and returns NaN for K.
+never a 0 that goes unnoticed. PyTorch raises an error on a CPU; Optax takes -1 as the last class and returns NaN for K.
 
 The mean over the examples that are not ignored, as PyTorch forms it::
 

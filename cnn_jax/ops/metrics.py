@@ -23,7 +23,7 @@ class ClassScores(NamedTuple):
     """Scores of each class, or their averages.
 
     Attributes:
-      precision: Of the examples that were given the class, the fraction that has it.
+      precision: The fraction of the examples predicted as the class that belong to it.
       recall: Of the examples that have the class, the fraction that was given it.
       f1: The harmonic mean of both.
       support: The number of examples that have the class.

@@ -71,8 +71,9 @@ def _class_scores(counts: np.ndarray, names: tuple[str, ...]) -> Section:
     rows.append(("macro average", *(np.asarray(value) for value in averages)))
     return Section(
         "Classes",
-        text="Precision: of the test images given the class, the part that has it. Recall: of those that have it, the "
-        "part that was given it. F1: the harmonic mean of both. The macro average is the mean over the classes.",
+        text="Precision is the share of the images predicted as a class that belong to it. Recall is the share of the "
+        "images of a class that are predicted as it. F1 is the harmonic mean of both. The macro average is the mean over "
+        "the classes.",
         table=Table(
             ["class", "precision", "recall", "F1", "test images"],
             [[name, *(f"{value:.2%}" for value in values), f"{count:,}"] for name, *values, count in rows],
@@ -81,13 +82,13 @@ def _class_scores(counts: np.ndarray, names: tuple[str, ...]) -> Section:
 
 
 def _reliability(probabilities: np.ndarray, labels: np.ndarray) -> Section:
-    """Whether the network is as often right as it says."""
+    """Whether the predicted probabilities agree with the accuracy."""
     bins = ops.calibration_bins(probabilities, labels)
     error = float(ops.expected_calibration_error(bins))
     return Section(
         "Calibration",
         figure=figures.reliability(bins.total, bins.confidence, bins.correct),
         alt="Accuracy of the test images by the probability of the predicted class",
-        caption=f"Expected calibration error {error:.2%} ({len(bins.total)} bins). On the dashed line a network is as "
-        "often right as the probability of its prediction says; below it, it is too sure.",
+        caption=f"Expected calibration error {error:.2%} ({len(bins.total)} bins). On the dashed line "
+        "the accuracy equals the predicted probability. A bar that ends below it means overconfidence.",
     )
