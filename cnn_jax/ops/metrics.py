@@ -24,7 +24,7 @@ class ClassScores(NamedTuple):
 
     Attributes:
       precision: The fraction of the examples predicted as the class that belong to it.
-      recall: Of the examples that have the class, the fraction that was given it.
+      recall: The fraction of the examples of the class that are predicted as it.
       f1: The harmonic mean of both.
       support: The number of examples that have the class.
     """

@@ -72,8 +72,8 @@ def _class_scores(counts: np.ndarray, names: tuple[str, ...]) -> Section:
     return Section(
         "Classes",
         text="Precision is the share of the images predicted as a class that belong to it. Recall is the share of the "
-        "images of a class that are predicted as it. F1 is the harmonic mean of both. The macro average is the mean over "
-        "the classes.",
+        "images of a class that are predicted as it. F1 is the harmonic mean of both. The macro average is the mean "
+        "over the classes.",
         table=Table(
             ["class", "precision", "recall", "F1", "test images"],
             [[name, *(f"{value:.2%}" for value in values), f"{count:,}"] for name, *values, count in rows],
