@@ -180,7 +180,7 @@ def check_same_data(directory: Path, sets: Mapping[str, ExampleSet]) -> None:
     if changed:
         raise UsageError(
             f"--workdir={directory} was begun with other data ({'; '.join(changed)}); bring the old data back, or "
-            "train anew with another --workdir"
+            "train again with another --workdir"
         )
 
 
