@@ -22,12 +22,11 @@ from cnn_jax.data.augment.arguments import (
     example_keys,
 )
 from cnn_jax.data.augment.by_kind import Images, batch_frame, by_kind, moved
-from cnn_jax.data.augment.movement import Cropped, Frame, Mirrored, Warped, Windowed
+from cnn_jax.data.augment.movement import PLANE, Cropped, Frame, Mirrored, Warped, Windowed
 from cnn_jax.errors import UsageError
 
 CROP_ATTEMPTS = 10  # for a crop that lies inside the image, as Inception's and torchvision's
 KERNEL_REACH = 4.0  # standard deviations at which a Gaussian is cut off, as in scipy.ndimage
-PLANE = ("height", "width")
 OWN_DRAWS = {"depth": 1, "length": 2}  # axes beside the plane: the key that their numbers are drawn from
 AXES = ("depth", *PLANE, "length")
 
