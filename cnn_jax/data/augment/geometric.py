@@ -157,8 +157,9 @@ def random_crop(
       (2, 32, 32, 3)
     """
     frame = batch_frame("random_crop", images)
-    check_size("random_crop", size, most=3)
-    axes = {1: ("length",), 2: PLANE, 3: ("depth", *PLANE)}[len(size)]
+    axes_of = {1: ("length",), 2: PLANE, 3: ("depth", *PLANE)}
+    check_size("random_crop", size, ranks=tuple(axes_of))
+    axes = axes_of[len(size)]
     _check_axes("random_crop", f"size={size}", frame, axes)
     if sides is not None:
         check_interval("random_crop", "sides", sides, 0, float("inf"))

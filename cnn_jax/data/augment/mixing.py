@@ -175,20 +175,20 @@ def cutmix(
     return _as_given(fields.replaced(new), labels)
 
 
-def check_mixed(where: str, spec: Spec) -> None:
+def check_mixed(augmentation: str, spec: Spec, *, where: str = "") -> None:
     """Rejects fields that cannot be mixed.
 
     Args:
-      where: Begins the message and ends in ``mixup`` or ``cutmix``.
+      augmentation: ``mixup`` or ``cutmix``.
       spec: Of the fields; labels are mixed as distributions.
+      where: Begins the message, before the augmentation.
     """
-    augmentation = where.rpartition(" ")[2]
     for name, field in spec.items():
         if field.kind not in (*MIXED_KINDS[augmentation], "label") or field.count:
             other = "; cutmix cuts masks" if (augmentation, field.kind) == ("mixup", "mask") else ""
-            raise UsageError(f"{where}: cannot mix {name}, of kind {field.kind!r}{other}")
+            raise UsageError(f"{where}{augmentation}: cannot mix {name}, of kind {field.kind!r}{other}")
         if field.kind == "labels" and field.ignored is not None:
-            raise UsageError(f"{where}: cannot mix {name}, where {field.ignored} means not labelled")
+            raise UsageError(f"{where}{augmentation}: cannot mix {name}, where {field.ignored} means not labelled")
 
 
 def _as_fields(augmentation: str, images: Array | Fields, labels: Array | None) -> Fields:
