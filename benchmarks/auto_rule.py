@@ -29,6 +29,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import record
+from op_contenders import conv_products, stock_conv
 
 from cnn_jax.runtime.xla import apply_recommended_flags, recommended_xla_flags
 
@@ -127,54 +128,25 @@ def grid(count: int) -> list[Shape]:
 # --- one process ------------------------------------------------------------------------------------------------------
 
 
-def functions(shape: Shape, conv: Callable[[Any, Any], Any]) -> dict[str, tuple[Callable, tuple[str, ...]]]:
-    """For each product, a function and the roles of its arguments."""
-    import jax
-    import jax.numpy as jnp
-
-    def input_gradient(dy: Any, kernel: Any) -> Any:
-        return jax.vjp(lambda x: conv(x, kernel), jnp.zeros(shape.arrays["x"]))[1](dy)[0]
-
-    def kernel_gradient(x: Any, dy: Any) -> Any:
-        return jax.vjp(lambda kernel: conv(x, kernel), jnp.zeros(shape.arrays["kernel"]))[1](dy)[0]
-
-    return {
-        "output": (conv, ("x", "kernel")),
-        "input_gradient": (input_gradient, ("dy", "kernel")),
-        "kernel_gradient": (kernel_gradient, ("x", "dy")),
-    }
-
-
 def measure(shape: Shape, seconds: float) -> dict[str, dict[str, dict[str, float]]]:
     """Product -> ours or lax -> compile time in seconds, wall and CPU time in milliseconds."""
     import jax
-    from jax import lax
 
     from cnn_jax import ops
 
-    each = {"strides": shape.stride, "kernel_dilation": shape.dilation, "padding": shape.padding}
-    letters = "DHW"[-shape.rank :]
-    dimensions = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
-
     def stock(x: Any, kernel: Any) -> Any:
-        strides, rates = (shape.stride,) * shape.rank, (shape.dilation,) * shape.rank
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            strides,
-            shape.padding,
-            rhs_dilation=rates,
-            dimension_numbers=dimensions,
-            feature_group_count=shape.groups,
-        )
+        options = {"stride": shape.stride, "dilation": shape.dilation, "groups": shape.groups}
+        return stock_conv(x, kernel, padding=shape.padding, **options)
 
     def ours(x: Any, kernel: Any) -> Any:
-        return ops.conv(x, kernel, feature_group_count=shape.groups, **each)
+        options = {"strides": shape.stride, "kernel_dilation": shape.dilation, "feature_group_count": shape.groups}
+        return ops.conv(x, kernel, padding=shape.padding, **options)
 
     generator = np.random.default_rng(0)
     arrays = {role: jax.device_put(generator.standard_normal(size, np.float32)) for role, size in shape.arrays.items()}
     result: dict[str, dict[str, dict[str, float]]] = {}
-    contenders = {"ours": functions(shape, ours), "lax": functions(shape, stock)}
+    convs = {"ours": ours, "lax": stock}
+    contenders = {who: conv_products(conv, shape.arrays["x"], shape.arrays["kernel"]) for who, conv in convs.items()}
     for product in PRODUCTS:
         calls, times = {}, {}
         for who, products in contenders.items():

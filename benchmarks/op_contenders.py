@@ -90,6 +90,43 @@ def operands(layer: Layer) -> dict[str, np.ndarray]:
     return {role: generator.standard_normal(shape, np.float32) for role, shape in shapes.items()}
 
 
+def stock_conv(x: Any, kernel: Any, *, stride: int, padding: Any, dilation: int, groups: int) -> Any:
+    """A convolution by ``lax``, channels last, with the same stride and dilation along all axes."""
+    from jax import lax
+
+    rank = x.ndim - 2
+    axes = "DHW"[-rank:]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride,) * rank,
+        padding,
+        rhs_dilation=(dilation,) * rank,
+        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+        feature_group_count=groups,
+    )
+
+
+def conv_products(
+    conv: Callable[[Any, Any], Any], x_shape: tuple[int, ...], kernel_shape: tuple[int, ...]
+) -> dict[str, tuple[Callable, tuple[str, ...]]]:
+    """For the output and both gradients of a convolution of these shapes, a function and its arguments' roles."""
+    import jax
+    import jax.numpy as jnp
+
+    def input_gradient(dy: Any, kernel: Any) -> Any:
+        return jax.vjp(lambda x: conv(x, kernel), jnp.zeros(x_shape))[1](dy)[0]
+
+    def kernel_gradient(x: Any, dy: Any) -> Any:
+        return jax.vjp(lambda kernel: conv(x, kernel), jnp.zeros(kernel_shape))[1](dy)[0]
+
+    return {
+        "output": (conv, ("x", "kernel")),
+        "input_gradient": (input_gradient, ("dy", "kernel")),
+        "kernel_gradient": (kernel_gradient, ("x", "dy")),
+    }
+
+
 def jax_products(layer: Layer, who: str, method: str = "auto") -> dict[str, tuple[Callable, tuple[str, ...]]]:
     """For each product, a traceable function and the roles of its arguments; ``who`` is ``ours`` or ``stock``."""
     import jax
@@ -122,16 +159,8 @@ def jax_products(layer: Layer, who: str, method: str = "auto") -> dict[str, tupl
 
     def conv(x: Any, kernel: Any) -> Any:
         if who == "stock":
-            space = "".join("DHW"[-layer.rank :])
-            return jax.lax.conv_general_dilated(
-                x,
-                kernel,
-                strides,
-                padding,
-                rhs_dilation=(layer.dilation,) * layer.rank,
-                dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
-                feature_group_count=layer.groups,
-            )
+            options = {"stride": layer.stride, "dilation": layer.dilation, "groups": layer.groups}
+            return stock_conv(x, kernel, padding=padding, **options)
         return ops.conv(
             x,
             kernel,
@@ -142,22 +171,11 @@ def jax_products(layer: Layer, who: str, method: str = "auto") -> dict[str, tupl
             method=method,
         )
 
-    def input_gradient(dy: Any, kernel: Any) -> Any:
-        return jax.vjp(lambda x: conv(x, kernel), jnp.zeros(layer.x))[1](dy)[0]
-
-    def kernel_gradient(x: Any, dy: Any) -> Any:
-        return jax.vjp(lambda kernel: conv(x, kernel), jnp.zeros(layer.kernel))[1](dy)[0]
-
     def training(x: Any, kernel: Any, dy: Any) -> Any:
         y, gradients = jax.vjp(conv, x, kernel)
         return y, *gradients(dy)
 
-    return {
-        "output": (conv, ("x", "kernel")),
-        "input_gradient": (input_gradient, ("dy", "kernel")),
-        "kernel_gradient": (kernel_gradient, ("x", "dy")),
-        "training": (training, ("x", "kernel", "dy")),
-    }
+    return {**conv_products(conv, layer.x, layer.kernel), "training": (training, ("x", "kernel", "dy"))}
 
 
 def shifted(function: Callable) -> Callable:

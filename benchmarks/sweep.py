@@ -33,10 +33,12 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 import record  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
+from cnn_jax.metrics import Metric  # noqa: E402
 from cnn_jax.runtime import huge_pages, xla  # noqa: E402
 
 PARTS = ("workers", "driver", "vectorized")
 TOGETHER_IMAGES, TOGETHER_EPOCHS = 12_800, 4
+METRIC = Metric("validation/accuracy", better="higher", unit="%")  # that trials are compared by
 
 
 def train_nothing(config: ConfigDict, directory: Path, *, report: bool, on_evaluation: Callable[..., None]) -> None:
@@ -45,13 +47,6 @@ def train_nothing(config: ConfigDict, directory: Path, *, report: bool, on_evalu
 
     score = 1.0 - (config.x - 0.3) ** 2 - (config.y - 0.7) ** 2
     write_json(directory / "result.json", {"scores": {"validation/accuracy": score}})
-
-
-def measured_metric() -> Any:
-    """The metric that trials are compared by."""
-    from cnn_jax.metrics import Metric
-
-    return Metric("validation/accuracy", better="higher", unit="%")
 
 
 def measure(
@@ -109,7 +104,7 @@ def workers(trials: int, epochs: int, runs: int) -> dict[str, Any]:
     config = load_config("lenet5_digits")
     config.epochs = epochs
     part = space.log_uniform("optimizer.learning_rate", 0.01, 0.3)
-    described = Sweep(config, part, "cnn_jax.tasks.run:train", measured_metric(), trials, reports=False)
+    described = Sweep(config, part, "cnn_jax.tasks.run:train", METRIC, trials, reports=False)
     sides = [[measure(described, count) for count in (1, len(cores()))] for _ in range(runs)]
     one, many = (
         {key: statistics.median(run[key] for run in side) for key in side[0]} for side in zip(*sides, strict=True)
@@ -151,7 +146,7 @@ def vectorized(trials: int) -> dict[str, Any]:
     config.data.validation, config.data.test = "train[55000:56000]", "test[:1000]"
     config.epochs = TOGETHER_EPOCHS
     part = space.log_uniform("optimizer.learning_rate", 0.005, 0.1)
-    described = Sweep(config, part, "cnn_jax.tasks.run:train", measured_metric(), trials, reports=False)
+    described = Sweep(config, part, "cnn_jax.tasks.run:train", METRIC, trials, reports=False)
     alone, together = measure(described, 1), measure(described, 1, kind="vectorized", batch=trials)
     return {"images": TOGETHER_IMAGES * TOGETHER_EPOCHS * trials, "alone": alone, "together": together}
 
@@ -163,7 +158,7 @@ def driver(points: int) -> dict[str, Any]:
 
     config = ConfigDict({"seed": 0, "x": 0.0, "y": 0.0})
     part = space.product(space.uniform("x", 0.0, 1.0), space.uniform("y", 0.0, 1.0))
-    described = Sweep(config, part, "benchmarks.sweep:train_nothing", measured_metric(), points, reports=False)
+    described = Sweep(config, part, "benchmarks.sweep:train_nothing", METRIC, points, reports=False)
     memory: dict[int, int] = {}
 
     def watch(begun: int) -> None:

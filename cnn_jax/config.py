@@ -151,12 +151,12 @@ def override(config: ConfigDict, changes: Mapping[str, Any], *, where: str = "")
     """A copy of a config in which some keys have other values, of the types that the config has.
 
     Args:
-      config: stays as it is.
-      changes: dotted key -> value.
-      where: what the line of an error begins with.
+      config: Stays as it is.
+      changes: Dotted key -> value.
+      where: What the line of an error begins with.
 
     Raises:
-      UsageError: an unknown key, a group, or a value of another type.
+      UsageError: An unknown key, a group, or a value of another type.
 
     >>> config = ConfigDict({"seed": 0, "optimizer": {"learning_rate": 0.1}})
     >>> override(config, {"optimizer.learning_rate": 1}).optimizer.learning_rate
@@ -188,7 +188,7 @@ def read_run_config(workdir: Path) -> ConfigDict:
     """The config of an earlier run.
 
     Raises:
-      UsageError: the folder holds no run, or its config cannot be read.
+      UsageError: The folder holds no run, or its config cannot be read.
 
     >>> read_run_config(Path("nowhere"))
     Traceback (most recent call last):
@@ -218,7 +218,7 @@ def read_json_object(file: Path) -> dict[str, Any]:
     """What a run has noted in a file.
 
     Raises:
-      UsageError: it is no JSON object: somebody has edited it, or the disk has lost it.
+      UsageError: It is no JSON object: it was edited, or the disk is damaged.
     """
     try:
         value = json.loads(file.read_text())
@@ -247,13 +247,13 @@ _ABSENT = object()
 
 
 def parse_flags(arguments: Sequence[str]) -> list[str]:
-    """Reads the command line into ``absl.flags.FLAGS``; to be given to ``app.run`` as its ``flags_parser``.
+    """Reads the command line into ``absl.flags.FLAGS``.
 
     Returns:
       The arguments that are not flags.
 
     Raises:
-      UsageError: an unknown flag or config key (with the nearest real ones), a wrong type, or a config file
+      UsageError: An unknown flag or config key (with the nearest real ones), a wrong type, or a config file
         that is missing, has no ``get_config``, or raises.
     """
     try:
@@ -281,7 +281,7 @@ def check_config_file(path: str) -> None:
     """Checks the file named by ``--config`` before config_flags does, which would let a missing one through.
 
     Raises:
-      UsageError: the file is missing.
+      UsageError: The file is missing.
     """
     file = path.partition(":")[0]
     if not Path(file).is_file():

@@ -1,6 +1,7 @@
 """Draws the images of augmentation.md: ``python docs/augmentation_figures.py``, from the root of a clone."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -47,13 +48,15 @@ def photographs() -> tuple[np.ndarray, np.ndarray]:
     return square(temple, 0), square(flower, 120)
 
 
-def row(name: str, images: list[np.ndarray], titles: list[str]) -> None:
-    """Saves images side by side, with a title above each."""
+def row(name: str, images: list[np.ndarray], titles: list[str], boxes: Sequence[np.ndarray] = ()) -> None:
+    """Saves images side by side, with a title above each, and the outline of a box in each if there are boxes."""
     figure, axes = plt.subplots(1, len(images), figsize=(1.6 * len(images), 1.86), layout="constrained")
     for axis, image, title in zip(axes, images, titles, strict=True):
         axis.imshow(np.clip(image, 0, 1))
         axis.set_title(title, fontsize=9)
         axis.axis("off")
+    for axis, (top, left, bottom, right) in zip(axes, boxes, strict=False):
+        axis.add_patch(plt.Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="yellow"))
     figure.savefig(IMAGES / f"augment_{name}.webp", dpi=120, pil_kwargs={"quality": 82})
     plt.close(figure)
 
@@ -93,21 +96,18 @@ def by_kind(image: np.ndarray) -> None:
     }
     calls = ["flip", "affine(rotation=25, scale=(0.7, 1.1), translation=0.1)"]
     moved = augment.Augmentation(calls, spec=spec)(jax.random.key(2), batch, step=0, epoch=0)
-    figure, axes = plt.subplots(1, VIEWS + 1, figsize=(1.6 * (VIEWS + 1), 1.86), layout="constrained")
     views = [{name: array[0] for name, array in batch.items()}]
     views += [{name: np.asarray(array[place]) for name, array in moved.items()} for place in range(VIEWS)]
-    for axis, view, title in zip(axes, views, ["example", *[""] * VIEWS], strict=True):
-        colours = {1: (0.0, 0.8, 1.0), 255: (0.1, 0.1, 0.4)}  # of the mask, and of what comes from outside
+    colours = {1: (0.0, 0.8, 1.0), 255: (0.1, 0.1, 0.4)}  # of the mask, and of what comes from outside
+
+    def coloured(view: dict[str, np.ndarray]) -> np.ndarray:
         shown = view["image"]
         for number, colour in colours.items():
             shown = np.where((view["circle"] == number)[..., None], (shown + np.array(colour)) / 2, shown)
-        axis.imshow(np.clip(shown, 0, 1))
-        top, left, bottom, right = view["boxes"][0] - 0.5
-        axis.add_patch(plt.Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="yellow"))
-        axis.set_title(title, fontsize=9)
-        axis.axis("off")
-    figure.savefig(IMAGES / "augment_by_kind.webp", dpi=120, pil_kwargs={"quality": 82})
-    plt.close(figure)
+        return shown
+
+    boxes = [view["boxes"][0] - 0.5 for view in views]
+    row("by_kind", [coloured(view) for view in views], ["example", *[""] * VIEWS], boxes)
 
 
 def main() -> None:

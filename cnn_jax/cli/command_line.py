@@ -65,13 +65,13 @@ def join_processes(
 
     Args:
       coordinator_address: ``host:port`` of the first process.
-      num_processes: how many there are.
-      process_id: which one this is.
-      scheduler: let JAX find these three in the scheduler's environment (Slurm, Open MPI, Kubernetes, cloud TPUs).
-      workdir: the run's folder, which all processes must be given, and see.
+      num_processes: How many there are.
+      process_id: Which one this is.
+      scheduler: Let JAX find these three in the scheduler's environment (Slurm, Open MPI, Kubernetes, cloud TPUs).
+      workdir: The run's folder, which all processes must be given, and see.
 
     Raises:
-      UsageError: flags that do not go together, or the other processes are not found.
+      UsageError: Flags that do not go together, or the other processes are not found.
     """
     given = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
     missing = [f"--{name}" for name, value in given.items() if value is None]
@@ -95,7 +95,7 @@ def config_and_workdir(config: ConfigDict | None, workdir: str | None, mode: str
     """The config from ``--config``, or that of the run in ``--workdir``; and the run's folder.
 
     Raises:
-      UsageError: neither says which experiment, a mode that needs a trained run is given none, or a space to no sweep.
+      UsageError: Neither says which experiment, a mode that needs a trained run is given none, or a space to no sweep.
     """
     if flags.FLAGS["sweep"].present:
         raise UsageError(f"--sweep is for --mode=sweep, and not for --mode={mode}; give that, or leave --sweep out")

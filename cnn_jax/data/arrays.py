@@ -6,11 +6,11 @@ import zipfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 
+from cnn_jax.config import with_tuples
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.fields import Field
 from cnn_jax.data.splits import first_line, members_of_split, stratified_parts
@@ -22,6 +22,7 @@ IMAGE_KEYS = ("images", "x")
 LABEL_KEYS = ("labels", "y")
 SPEC_KEY = "spec"  # of a .npz file with fields of any kind
 PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
+SUFFIXES = {"": "all", **{f"_{alias}": part for alias, part in PARTS.items()}}  # of the names in a .npz file -> part
 
 
 def load_digits(split: str) -> Dataset:
@@ -127,7 +128,7 @@ def save_npz(path: str | PathLike[str], parts: Mapping[str, Dataset]) -> None:
 
     Example:
       >>> import tempfile
-      >>> fields, spec = {"scan": np.zeros((3, 4, 4, 1), np.uint8), "area": np.ones(3, np.float32)}, {}
+      >>> fields = {"scan": np.zeros((3, 4, 4, 1), np.uint8), "area": np.ones(3, np.float32)}
       >>> scans = Dataset("scans", "all", fields, {"scan": "image", "area": "target"})
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     save_npz(f"{folder}/scans.npz", {"train": scans, "test": scans.part(0, 1)})
@@ -164,14 +165,13 @@ def _described_parts(name: str, found: dict[str, np.ndarray]) -> Parts:
     """A file that says what its fields are."""
     try:
         said = json.loads(str(found[SPEC_KEY]))
-        spec = {field: Field(**_as_tuples(options)) for field, options in said.items()}
+        spec = {field: Field(**with_tuples(options)) for field, options in said.items()}
     except (ValueError, TypeError, AttributeError) as error:
         reason = (
             str(error).removeprefix("Field: ") if isinstance(error, UsageError) else "give JSON as save_npz writes it"
         )
         raise UsageError(f"data set {name!r}: its entry {SPEC_KEY!r} is not a spec of fields: {reason}") from error
-    suffixes = {"": "all", **{f"_{alias}": part for alias, part in PARTS.items()}}
-    parts = {part: suffix for suffix, part in suffixes.items() if all(f"{field}{suffix}" in found for field in spec)}
+    parts = {part: suffix for suffix, part in SUFFIXES.items() if all(f"{field}{suffix}" in found for field in spec)}
     if not parts or not spec:
         raise UsageError(
             f"data set {name!r}: its spec names {', '.join(spec) or 'no fields'}, but it holds "
@@ -192,10 +192,6 @@ def _described_parts(name: str, found: dict[str, np.ndarray]) -> Parts:
     return Dataset(name, "all", together, spec), _members({part: len(one) for part, one in sets.items()})
 
 
-def _as_tuples(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-
-
 def _members(sizes: dict[str, int]) -> dict[str, np.ndarray] | None:
     """The examples of each part, one part behind the other."""
     if "all" in sizes:
@@ -208,7 +204,7 @@ def _labelled_parts(name: str, found: dict[str, np.ndarray]) -> Parts:
     """A file of images and labels, known by their names."""
     pairs = {
         part: (found[f"{x}{suffix}"], found[f"{y}{suffix}"])
-        for suffix, part in {"": "all", **{f"_{alias}": part for alias, part in PARTS.items()}}.items()
+        for suffix, part in SUFFIXES.items()
         for x, y in zip(IMAGE_KEYS, LABEL_KEYS, strict=True)
         if f"{x}{suffix}" in found and f"{y}{suffix}" in found
     }

@@ -181,13 +181,12 @@ class Dataset(Described):
     @functools.cached_property
     def _fingerprint(self) -> str:  # asked for several times a run, and by every trial of a sweep
         digest = hashlib.sha256()
-        names = sorted(self.fields)
         if is_labelled_images(self.spec):  # as before there were other fields, so that old runs can be continued
             head: tuple[Any, ...] = (self.images.shape, self.images.dtype.name, self.class_names)
         else:
-            head = (len(self), *((name, self.spec[name].identity) for name in names))
+            head = (len(self), *self.spec_identity)
         digest.update(repr(head).encode())
-        for name in names:
+        for name in sorted(self.fields):
             array = self.fields[name]
             little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
             digest.update(np.ascontiguousarray(little_endian).data)

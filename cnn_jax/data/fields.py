@@ -289,6 +289,11 @@ class Described:
         raise UsageError(f"data set {self.name!r} has no field of kind {' or '.join(kinds)}; it has {held}")
 
     @property
+    def spec_identity(self) -> tuple[tuple[str, tuple[tuple[str, object], ...]], ...]:
+        """All that was said of the fields, by name in order, for fingerprints."""
+        return tuple((name, field.identity) for name, field in sorted(self.spec.items()))
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """One name per class, of the label, the labels or the mask; empty where there are none."""
         kinds = [field for kind in CLASS_KINDS for field in self.spec.values() if field.kind == kind]

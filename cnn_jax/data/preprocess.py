@@ -213,8 +213,7 @@ class Preprocess:
             return Windowed(starts, {axis: jnp.full(count, float(before[axis])) for axis in wanted}, wanted)
         missing = {axis: size - before[axis] for axis, size in wanted.items()}
         padding = max(0, *missing.values())
-        before_window = {axis: -pixels // 2 if pixels < 0 else -(pixels // 2) for axis, pixels in missing.items()}
-        starts = {axis: jnp.full(count, padding + start) for axis, start in before_window.items()}
+        starts = {axis: jnp.full(count, padding + _start(pixels)) for axis, pixels in missing.items()}
         return Cropped(starts, wanted, padding)
 
     def _resized(
@@ -227,12 +226,17 @@ class Preprocess:
             return jax.image.resize(pixels, (len(pixels), *self.input_shape), self.resize)
         missing = [after - before for before, after in zip(sizes, wanted, strict=True)]
         if self.resize == "crop" and max(missing) <= 0:
-            starts = [-pixel // 2 for pixel in missing]
+            starts = map(_start, missing)
             return pixels[:, *(slice(start, start + size) for start, size in zip(starts, wanted, strict=True))]
         if self.resize != "pad" or min(missing) < 0:
             raise UsageError(
                 f"Preprocess: images of {'x'.join(map(str, sizes))} do not become {'x'.join(map(str, wanted))} with "
                 f"resize={self.resize!r}; use resize='bilinear'" + (" or 'pad'" if min(missing) >= 0 else "")
             )
-        widths = [(0, 0), *((pixel // 2, pixel - pixel // 2) for pixel in missing), (0, 0)]
+        widths = [(0, 0), *((-_start(pixel), pixel + _start(pixel)) for pixel in missing), (0, 0)]
         return np.pad(pixels, widths) if isinstance(pixels, np.ndarray) else jnp.pad(pixels, widths)
+
+
+def _start(missing: int) -> int:
+    """Where padding (below 0) or cropping begins, for the number of missing pixels (below 0: of those too many)."""
+    return -missing // 2 if missing < 0 else -(missing // 2)

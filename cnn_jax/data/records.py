@@ -102,13 +102,9 @@ class Records(Described):
 
     def to_memory(self) -> Dataset:
         """Reads everything, in the order in which it is stored; from the user's cache if it was decoded before."""
-        made = repr((self.origin, self.identity, self._described, self.framing))
+        made = repr((self.origin, self.identity, self.spec_identity, self.framing))
         arrays = decoded_once(made, len(self), self.num_bytes, self._decode) if self.origin else self._decode()
         return Dataset(self.name, self.split, arrays, self.spec, self.report)
-
-    @property
-    def _described(self) -> tuple[Any, ...]:
-        return tuple((name, field.identity) for name, field in sorted(self.spec.items()))
 
     def _decode(self) -> Arrays:
         arrays = self._arrays(self.count)
@@ -130,7 +126,7 @@ class Records(Described):
         if is_labelled_images(self.spec):  # as before there were other fields, so that old runs can be continued
             described: tuple[Any, ...] = (self.identity, self.image_shape, self.class_names)
         else:
-            described = (self.identity, self._described)
+            described = (self.identity, self.spec_identity)
         return hashlib.sha256(repr(described).encode()).hexdigest()[:16]
 
 

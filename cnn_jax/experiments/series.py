@@ -18,9 +18,9 @@ def variation(config: ConfigDict, changes: Mapping[str, Any], *, without: tuple[
     """The classification config of one run of a series.
 
     Args:
-      config: of the series.
-      changes: key to value, with dots for keys within groups: ``{"optimizer.learning_rate": 0.1}``.
-      without: the keys that belong to the series alone.
+      config: Of the series.
+      changes: Key to value, with dots for keys within groups: ``{"optimizer.learning_rate": 0.1}``.
+      without: The keys that belong to the series alone.
 
     >>> from cnn_jax.tasks import default_config
     >>> config = default_config()

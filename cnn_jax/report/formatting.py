@@ -45,6 +45,15 @@ def format_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is an int or a float, and not a bool.
+
+    >>> is_number(3), is_number(0.5), is_number(True), is_number("3")
+    (True, True, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def format_duration(seconds: float | int) -> str:
     """Formats a duration in seconds as minutes:seconds or hours:minutes:seconds.
 

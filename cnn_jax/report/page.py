@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 
 from cnn_jax.errors import UsageError
 from cnn_jax.report.figures.style import styled
+from cnn_jax.report.formatting import is_number
 from cnn_jax.runtime.files import write_atomically
 
 _DOTS_PER_INCH = 220  # the resolution of saved figures
@@ -185,10 +186,6 @@ def _embedded(figure: Figure, png: bytes) -> dict[str, str | int]:
     return {"src": "data:image/png;base64," + base64.b64encode(png).decode(), "width": width, "height": height}
 
 
-def _is_number(cell: str | int | float) -> bool:
-    return isinstance(cell, int | float) and not isinstance(cell, bool)
-
-
 def _cell(value: str | int | float) -> str:
     """Formats a table cell as text.
 
@@ -197,7 +194,7 @@ def _cell(value: str | int | float) -> str:
     """
     if isinstance(value, float):
         return f"{value:g}"
-    return f"{value:,}" if _is_number(value) else str(value)
+    return f"{value:,}" if is_number(value) else str(value)
 
 
 def _script_hash(script: str) -> str:
@@ -224,5 +221,5 @@ def _template() -> jinja2.Template:
     environment.filters["hash"] = _script_hash
     environment.filters["json"] = _json
     environment.filters["paragraphs"] = lambda text: [part for part in re.split(r"\n\s*\n", text.strip()) if part]
-    environment.tests["numeric"] = _is_number
+    environment.tests["numeric"] = is_number
     return environment.from_string(files.joinpath("page.html").read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from cnn_jax.metrics import Metric
 from cnn_jax.report.figures.comparison import heat_map
-from cnn_jax.report.formatting import format_duration, format_value, short_names
+from cnn_jax.report.formatting import format_duration, format_value, is_number, short_names
 from cnn_jax.report.page import Headline, Page, Section, Table
 from cnn_jax.report.trials import TrialLike, are_logarithmic, are_numbers, importances
 
@@ -200,13 +200,12 @@ def _sections(sweep: _Sweep) -> list[Section]:
 
 
 def _best(sweep: _Sweep, row: TrialLike) -> Section:
-    folder = f"trials/{row.number:04d}"
-    report = sweep.workdir / folder / "report.html"
-    link = '<p><a href="{{ folder }}/report.html">The report of trial {{ number }}</a></p>'
+    report = _report(sweep, row)
+    link = '<p><a href="{{ report }}">The report of trial {{ number }}</a></p>'
     return Section(
         "Best trial",
         table=Table(["parameter", "value"], [[key, format_value(value)] for key, value in row.overrides.items()]),
-        widget=_render(link, folder=folder, number=row.number) if report.is_file() else None,
+        widget=_render(link, report=report, number=row.number) if report else None,
         code=sweep.best_commands or None,
     )
 
@@ -330,14 +329,11 @@ def _table(sweep: _Sweep) -> Markup:
             )
         for key in keys:
             value = row.overrides.get(key, "")
-            number = isinstance(value, int | float) and not isinstance(value, bool)
+            number = is_number(value)
             yield format_value(value), value if number else format_value(value), "number" if number else ""
         yield format_duration(row.seconds), row.seconds, "number"
         if any_reason:
             yield row.reason, row.reason, "reason"
-
-    def has_report(row: TrialLike) -> bool:
-        return (sweep.workdir / f"trials/{row.number:04d}/report.html").is_file()
 
     return _render(
         """<div class="scroll trials" role="region" aria-label="All trials" tabindex="0">
@@ -350,12 +346,12 @@ def _table(sweep: _Sweep) -> Markup:
 </tr>
 </thead>
 <tbody>
-{% for row, cells in rows %}
+{% for row, report, cells in rows %}
 <tr data-number="{{ row.number }}"{% if row.number == best %} class="best"{% endif %}>
 {% for text, value, kind in cells %}
 <td data-value="{{ value }}"{% if kind %} class="{{ kind }}"{% endif %}
 {%- if kind == "reason" %} title="{{ value }}"{% endif %}>
-{%- if loop.first and row.number in linked %}<a href="trials/{{ '%04d' % row.number }}/report.html">{{ text }}</a>
+{%- if loop.first and report %}<a href="{{ report }}">{{ text }}</a>
 {%- else %}{{ text }}{% endif %}</td>
 {% endfor %}
 </tr>
@@ -372,9 +368,8 @@ def _table(sweep: _Sweep) -> Markup:
             ("time", True),
             *([("reason", False)] if any_reason else []),
         ],
-        rows=[(row, list(cells(row))) for row in sweep.ranked],
+        rows=[(row, _report(sweep, row), list(cells(row))) for row in sweep.ranked],
         best=sweep.best.number if sweep.best else None,
-        linked={row.number for row in sweep.rows if has_report(row)},
     )
 
 
@@ -457,6 +452,12 @@ def _grid(rows: Sequence[TrialLike], keys: Sequence[str]) -> tuple[str, str, dic
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _report(sweep: _Sweep, row: TrialLike) -> str | None:
+    """The path of a trial's report, relative to the page, if there is one."""
+    path = f"trials/{row.number:04d}/report.html"
+    return path if (sweep.workdir / path).is_file() else None
 
 
 def _values(rows: Sequence[TrialLike], key: str) -> list[Any]:

@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from cnn_jax.report.formatting import is_number
+
 _MOST_TREES = 300  # up to this number of trials importance is computed with a forest; for more it takes too long
 _LEAST_TRIALS = 10  # the minimum number of trials for which importance is computed
 
@@ -94,9 +96,6 @@ def importances(rows: Sequence[TrialLike], keys: Sequence[str], *, minimize: boo
         else:
             space[key] = optuna.distributions.CategoricalDistribution(sorted({repr(value) for value in values}))
 
-    def chosen(row: TrialLike) -> list[tuple[str, Any]]:
-        return [(key, row.overrides[key]) for key in space]
-
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -129,7 +128,7 @@ def importances(rows: Sequence[TrialLike], keys: Sequence[str], *, minimize: boo
 
 def are_numbers(values: Sequence[Any]) -> bool:
     """Whether there is at least one value and all values are numbers."""
-    return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return bool(values) and all(map(is_number, values))
 
 
 def are_logarithmic(values: Sequence[float | int]) -> bool:

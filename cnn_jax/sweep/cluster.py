@@ -166,9 +166,8 @@ def _run_one(directory: str, storage: str, environment: Mapping[str, str]) -> bo
     from cnn_jax.sweep.store import Store
     from cnn_jax.sweep.worker import work
 
-    with contextlib.closing(
-        Store(SweepPlace(Path(directory), storage))
-    ) as store:  # this process runs more than one task
+    place = SweepPlace(Path(directory), storage)
+    with contextlib.closing(Store(place)) as store:  # this process runs more than one task
         return work(store, most=1) == 1
 
 

@@ -74,12 +74,11 @@ def sweep_worker(directory: Path | None) -> None:
     """
     storage = flags.STORAGE.value
     if storage:
-        places = sweeps_in(storage)
-        if directory is not None:
-            places = [place for place in places if place.directory == directory.absolute()]
+        known = sweeps_in(storage)
+        places = [place for place in known if directory is None or place.directory == directory.absolute()]
         if len(places) != 1:
-            known = ", ".join(f"--workdir={place.directory}" for place in sweeps_in(storage)) or "none"
-            raise UsageError(f"{without_password(storage)} holds {len(sweeps_in(storage))} sweeps, choose one: {known}")
+            listed = ", ".join(f"--workdir={place.directory}" for place in known) or "none"
+            raise UsageError(f"{without_password(storage)} holds {len(known)} sweeps, choose one: {listed}")
         place = places[0]
     elif directory is not None:
         place, _ = read_sweep_file(directory)

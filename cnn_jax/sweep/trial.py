@@ -86,10 +86,7 @@ class Train(Protocol):
 
 @runtime_checkable
 class Preparation(Protocol):
-    """What runs share whose configs differ in traced hyperparameters and seeds alone.
-
-    ``prepare(config, directory)`` in the experiment's module, beside its ``train``, returns it.
-    """
+    """What runs share whose configs differ in traced hyperparameters and seeds alone."""
 
     def program(self, config: ConfigDict, parallel: training.DataParallel) -> training.Program:
         """What the run of a config computes, bound to its values; all these configs share the compiled functions."""
@@ -101,6 +98,19 @@ class Preparation(Protocol):
 
     def finish(self, config: ConfigDict, directory: Path, trained: training.Trained, *, report: bool) -> None:
         """Writes ``result.json`` and, if asked, ``report.html``."""
+        ...
+
+
+@runtime_checkable
+class Vectorizable(Protocol):
+    """The module of an experiment whose runs can be trained together: what it has beside ``train``."""
+
+    def traced(self, config: ConfigDict) -> Sequence[str]:
+        """The keys of a config whose values the compiled functions take as arguments: the traced hyperparameters."""
+        ...
+
+    def prepare(self, config: ConfigDict, directory: Path) -> Preparation:
+        """What a run shares with those that differ from it in traced hyperparameters and seeds alone."""
         ...
 
 

@@ -1,7 +1,7 @@
 """The vectorised runner: trials that differ only in numbers train together, in one compiled program.
 
 Learning rate, momentum, weight decay, dropout, label smoothing: an experiment's traced hyperparameters
-(``traced(config)`` in its module), and the seed. Trials with other differences (batch size, width, optimiser)
+(:class:`~cnn_jax.sweep.trial.Vectorizable`), and the seed. Trials with other differences (batch size, width, optimiser)
 form groups, and each group is compiled once. Trials without a group are trained alone, and their logs say why; where
 these are all, the driver uses the local runner's workers instead (:func:`reason_against`).
 """
@@ -20,7 +20,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.sweep import space
 from cnn_jax.sweep.alone import LOG, ends_the_worker, one_line, run_alone
 from cnn_jax.sweep.settings import Sweep
-from cnn_jax.sweep.trial import Outcome, Preparation, Report, Train, Trial
+from cnn_jax.sweep.trial import Outcome, Preparation, Report, Train, Trial, Vectorizable
 
 _MOST_TOGETHER = 128  # each has files open
 _NO_OTHER = "no other trial differs from it in numbers alone"
@@ -42,23 +42,26 @@ def run_vectorized(
 
     done = [trial for trial in trials if (trial.workdir / "result.json").exists()]
     yield from run_alone(done, train=train, report=report, metric=metric, reports=reports)
+    left = [trial for trial in trials if trial not in done]
     module = importlib.import_module(train.__module__)
-    traced = _traced(module, trials[0].config) if trials else ()
-    for group in groups([trial for trial in trials if trial not in done], traced):
-        left = {trial.number: trial for trial in group}
+    if not isinstance(module, Vectorizable):
+        yield from alone(left, _not_vectorizable(module))
+        return
+    for group in groups(left, module.traced(left[0].config) if left else ()):
+        unfinished = {trial.number: trial for trial in group}
         try:
             for outcome in _run_group(group, module, alone, report=report, metric=metric, reports=reports):
-                left.pop(outcome.number)
+                unfinished.pop(outcome.number)
                 yield outcome
         except Exception as error:
             if ends_the_worker(error):
                 raise
-            yield from alone(list(left.values()), f"together, it ended with {one_line(error)}")
+            yield from alone(list(unfinished.values()), f"together, it ended with {one_line(error)}")
 
 
 def _run_group(
     group: Sequence[Trial],
-    module: ModuleType,
+    module: Vectorizable,
     alone: Callable[[Sequence[Trial], str], Iterator[Outcome]],
     *,
     report: Report,
@@ -66,11 +69,11 @@ def _run_group(
     reports: bool,
 ) -> Iterator[Outcome]:
     """Trains trials that differ in traced hyperparameters alone."""
-    reason = _unprepared(module) or obstacle(group[0].config) or (_NO_OTHER if len(group) == 1 else "")
+    reason = obstacle(group[0].config) or (_NO_OTHER if len(group) == 1 else "")
     if reason:
         yield from alone(group, reason)
         return
-    preparation: Preparation = module.prepare(group[0].config, group[0].workdir)
+    preparation = module.prepare(group[0].config, group[0].workdir)
     programs: list[tuple[Trial, training.Program]] = []
     for trial in group:
         try:
@@ -114,10 +117,12 @@ def groups(trials: Sequence[Trial], numbers: Sequence[str]) -> list[list[Trial]]
 def reason_against(sweep: Sweep) -> str:
     """Why no two trials of a sweep can be trained together, as far as is known beforehand; empty if they can."""
     module = importlib.import_module(sweep.train.partition(":")[0])
-    reason = _unprepared(module) or obstacle(sweep.config)
+    if not isinstance(module, Vectorizable):
+        return _not_vectorizable(module)
+    reason = obstacle(sweep.config)
     if reason or sweep.seeds > 1:
         return reason
-    traced = _traced(module, sweep.config)
+    traced = module.traced(sweep.config)
     if sweep.sampler != "grid":
         leaves = (leaf for leaf, _ in space.leaves(sweep.space) if not isinstance(leaf, space.When))
         varied = {name for leaf in leaves for name in space.names(leaf)}
@@ -131,13 +136,8 @@ def reason_against(sweep: Sweep) -> str:
     return _NO_GROUPS
 
 
-def _traced(module: ModuleType, config: ConfigDict) -> Sequence[str]:
-    """The traced hyperparameters of an experiment."""
-    return module.traced(config) if hasattr(module, "traced") else ()
-
-
-def _unprepared(module: ModuleType) -> str:
-    return "" if hasattr(module, "prepare") else f"{module.__name__} has no function prepare(config, directory)"
+def _not_vectorizable(module: ModuleType) -> str:
+    return f"{module.__name__} has no function prepare(config, directory) or traced(config)"
 
 
 def obstacle(config: ConfigDict) -> str:

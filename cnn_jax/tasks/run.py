@@ -44,6 +44,7 @@ from cnn_jax.tasks.sets import (
 from cnn_jax.tasks.start import Start, find_start
 from cnn_jax.tasks.table import task_class
 from cnn_jax.tasks.task import Examples, Task
+from cnn_jax.train.evaluation import of_split
 
 _TRACED = (*training.TRACED_HYPERPARAMETERS, "auxiliary_weight", "model.options.dropout_rate")
 _TAKEN_AT_ONCE = 500  # examples, while predictions are written
@@ -73,8 +74,11 @@ def traced(config: ConfigDict) -> tuple[str, ...]:
 def prepare(config: ConfigDict, directory: Path) -> "Run":
     """What a run is made of besides its traced hyperparameters: its data sets and where its network starts."""
     sets = load_sets(config, directory)
-    task = task_class(config.experiment)(config, known_examples(sets["train"]))
-    return Run(sets, find_start(config, task, sets["train"]))
+    return Run(sets, find_start(config, _task(config, sets["train"]), sets["train"]))
+
+
+def _task(config: ConfigDict, train_set: ExampleSet) -> Task:
+    return task_class(config.experiment)(config, known_examples(train_set))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +97,13 @@ class Run:
         """How long to train."""
         return training.make_plan(config, len(self.sets["train"]))
 
+    def task(self, config: ConfigDict) -> Task:
+        """What is learned."""
+        return _task(config, self.sets["train"])
+
     def network(self, config: ConfigDict) -> TaskNetwork:
         """The network of a config."""
-        task = task_class(config.experiment)(config, known_examples(self.sets["train"]))
-        return make_network(config, task, self.start.preprocess)
+        return make_network(config, self.task(config), self.start.preprocess)
 
     def problem(self, config: ConfigDict, parallel: training.DataParallel) -> training.Problem:
         """What the training loop needs; traced hyperparameters of the config may be JAX arrays."""
@@ -122,10 +129,14 @@ class Run:
 
     def program(self, config: ConfigDict, parallel: training.DataParallel) -> training.Program:
         """What a run computes; the compiled functions are shared by the runs of this process with the same shape."""
-        fingerprints = tuple((role, found.fingerprint()) for role, found in self.sets.items())
-        identity = training.shape_of(config, traced(config)), fingerprints, training.digest(dict(self.start.values))
+        identity = training.shape_of(config, traced(config)), *self._identity
         shared = _program(_Shape(identity, self, config), parallel)
         return shared.bind(training.traced_hyperparameters(config, traced(config)))
+
+    @functools.cached_property
+    def _identity(self) -> tuple[Any, ...]:  # which every trial of a group asks for
+        fingerprints = tuple((role, found.fingerprint()) for role, found in self.sets.items())
+        return fingerprints, training.digest(dict(self.start.values))
 
     def begin(self, config: ConfigDict, directory: Path) -> None:
         """Writes what is known about the data into the run's folder; where a run is continued, compares first."""
@@ -198,7 +209,7 @@ def train(
         if not training.is_primary():
             return
         run.finish(config, directory, trained, report=report)
-    scores = run.network(config).task.describe(_of_test(trained.scores))
+    scores = run.task(config).describe(of_split(trained.scores, "test"))
     written = ", ".join(f"{name} {text}" for name, text in scores.items())
     print(f"test {written}, in {time.perf_counter() - started:.1f} s")
     print(f"the run is in {directory}" + (f"; open {directory / 'report.html'}" if report else ""))
@@ -219,7 +230,7 @@ def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str, output: st
     test_examples = {"test": examples(config, test_set)}
     scores = training.make_evaluations(network.evaluate, test_examples, batch_size=config.batch_size)(state)
     counts = {"step": f"{int(state.step)}", "test images": f"{len(test_set):,}"}
-    _print_table(f"{directory}, {checkpoint} checkpoint", [counts | network.task.describe(_of_test(scores))])
+    _print_table(f"{directory}, {checkpoint} checkpoint", [counts | network.task.describe(of_split(scores, "test"))])
     if output is not None:
         _write_csv(output, list(_compared(network, state, test_set)))
 
@@ -293,10 +304,6 @@ def untrained(config: ConfigDict) -> TaskNetwork:
     spec = {"image": data.Field("image", shape), "label": data.Field("label", class_names=find_class_names(config))}
     task: Task = task_class(config.experiment)(config, Examples(config.data.name, spec))
     return make_network(config, task, as_is)
-
-
-def _of_test(scores: Mapping[str, float]) -> dict[str, float]:
-    return {name.removeprefix("test/"): value for name, value in scores.items() if name.startswith("test/")}
 
 
 def _check_csv(output: str | None) -> None:

@@ -180,7 +180,7 @@ def check_same_data(directory: Path, sets: Mapping[str, ExampleSet]) -> None:
     if changed:
         raise UsageError(
             f"--workdir={directory} was begun with other data ({'; '.join(changed)}); bring the old data back, or "
-            "train anew with another --workdir"
+            "train again with another --workdir"
         )
 
 
@@ -213,11 +213,7 @@ def examples_of(description: Mapping[str, Any]) -> Examples:
 
 def preprocess_of(description: Mapping[str, Any]) -> data.Preprocess:
     """The preprocessing of a run."""
-    fields_of = description["preprocess"]
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in fields_of.items()
-    }
-    return data.Preprocess(**fields)
+    return data.Preprocess(**configs.with_tuples(description["preprocess"]))
 
 
 def _description(directory: Path) -> dict[str, Any] | None:

@@ -67,8 +67,7 @@ def _from_run(config: ConfigDict, task: Task, folder: Path) -> Start:
     """The trained network of another run, with its preprocessing."""
     own = configs.read_run_config(folder)
     network, state = load_run(own, folder)
-    if own.ensemble > 1:
-        state = network.first(state)
+    state = network.first(state)
     values = paths(state.params) | paths(state.model_state)
     model = nnx.eval_shape(lambda: create_model(config, len(task.outputs), jax.random.key(0)))
     if network.task.outputs != task.outputs:
@@ -99,14 +98,18 @@ def _from_file(config: ConfigDict, task: Task, train_set: ExampleSet) -> Start:
 
 def _without_heads(values: Mapping[str, Any], model: nn.Sequence) -> dict[str, Any]:
     """The values of all but the output layers, which are for other classes."""
-    heads = tuple(f"{'/'.join(path)}/" for path in models.output_layers(model))
+    heads = _heads(model)
     return {name: value for name, value in values.items() if not name.startswith(heads)}
+
+
+def _heads(model: nn.Sequence) -> tuple[str, ...]:
+    """What the paths of the output layers' parameters begin with."""
+    return tuple(f"{'/'.join(path)}/" for path in models.output_layers(model))
 
 
 def _checked(config: ConfigDict, model: nn.Sequence, values: Mapping[str, Any]) -> dict[str, Any]:
     """Rejects values of another network, and says which arrays have none."""
-    source, kept = config.model.weights, {}
-    heads = tuple(f"{'/'.join(path)}/" for path in models.output_layers(model))
+    source, heads, kept = config.model.weights, _heads(model), {}
     for name, leaf in paths(nnx.state(model, nnx.Not(nnx.RngState))).items():
         if name in values and values[name].shape == leaf.shape:
             kept[name] = jnp.asarray(values[name], leaf.dtype)

@@ -50,7 +50,7 @@ class Group(Protocol):
         ...
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Lets go of all other runs."""
+        """Drops all other runs."""
         ...
 
 
@@ -282,7 +282,7 @@ class Stacks:
         return _row(self._stacks[number].states, row)
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Lets go of all other runs; those that are left close ranks when they are half of all or fewer."""
+        """Drops all other runs; the remaining ones are stacked again when they fill half of the rows or fewer."""
         if indices and len(indices) <= len(self._stacks) * self._size // 2:
             self._stack({index: self.state(index) for index in indices})
 

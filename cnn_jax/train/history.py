@@ -119,9 +119,14 @@ def open_history(
       notes: Of the checkpoint of that step; empty at the start.
     """
     with open_metrics_log(directory, length=notes.get("metrics_length", 0), step=step) as log:
-        best, scores, skipped = (
-            Best.from_json(notes.get("best", {}), metric),
-            notes.get("scores", {}),
-            notes.get("skipped", 0),
+        yield History(
+            plan,
+            metric,
+            checkpoints,
+            log,
+            step,
+            scores=notes.get("scores", {}),
+            best=Best.from_json(notes.get("best", {}), metric),
+            skipped=notes.get("skipped", 0),
+            saved_step=step if notes else -1,
         )
-        yield History(plan, metric, checkpoints, log, step, scores, best, skipped, saved_step=step if notes else -1)

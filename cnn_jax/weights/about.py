@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from cnn_jax import models
+from cnn_jax.config import with_tuples
 from cnn_jax.errors import UsageError
 
 _KEY = "cnn_jax"  # the key in the metadata of a safetensors file, which maps strings to strings
@@ -70,7 +71,7 @@ class About:
         {'input_shape': (64, 64, 3)}
         """
         try:
-            return cls(**_tuples(json.loads(metadata.get(_KEY, "{}"))))
+            return cls(**with_tuples(json.loads(metadata.get(_KEY, "{}"))))
         except (ValueError, TypeError) as error:
             raise UsageError(
                 f"About: the metadata {metadata[_KEY]!r} cannot be read ({error}); it may be from another version"
@@ -105,11 +106,4 @@ class About:
             options = {"stride": "v1.5"} if theirs.startswith("resnet") else {}
             classes = config.get("num_classes", pretrained.get("num_classes"))
             given |= {"architecture": known[theirs], "options": options | ({"num_classes": classes} if classes else {})}
-        return cls(**{name: _tuples(value) for name, value in given.items() if value})
-
-
-def _tuples(value: Any) -> Any:
-    """Converts the lists in a JSON value to tuples."""
-    if isinstance(value, Mapping):
-        return {name: _tuples(entry) for name, entry in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        return cls(**{name: with_tuples(value) for name, value in given.items() if value})

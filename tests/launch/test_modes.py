@@ -67,7 +67,7 @@ def test_eval_is_exact_on_the_full_test_set(trained: Path) -> None:
 
 
 def test_predict_reads_real_digits(trained: Path, tmp_path: Path) -> None:
-    """Pictures of real digits, dark on light, enlarged: as somebody would scan them."""
+    """Images of real digits, dark on light and enlarged, like scans."""
     digits = load_digits()
     labels = []
     for position in range(60):

@@ -19,7 +19,7 @@ from tests.sweep import trivial
 
 
 def begin(directory: Path, *, storage: str = "", **options: Any) -> Store:
-    """A sweep of the trivial training, which nobody works on yet."""
+    """A sweep of the trivial training, without workers yet."""
     config = trivial.default_config()
     config.update(options.pop("config", {}))
     part = options.pop("space", space.uniform("rate", 0.0, 1.0))

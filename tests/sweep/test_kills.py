@@ -26,7 +26,7 @@ def assert_complete(directory: Path, store: Store, *, count: int) -> None:
 
 
 def begun(directory: Path) -> int | None:
-    """A trial that is in the midst of its evaluations; not the first, so that None and 0 need not be told apart."""
+    """A trial that has made some of its evaluations; not the first, so that 0 cannot be mistaken for None."""
     return next((trial for trial in range(1, 9) if 0 < len(evaluations(directory, trial)) < 5), None)
 
 
@@ -40,7 +40,7 @@ def test_kill_a_worker_and_then_the_driver(tmp_path: Path) -> None:
         until(lambda: begun(tmp_path))
         workers = {pid for trial in range(9) for pid in starts(tmp_path, trial)} - {victim}
         first.kill()
-    until(lambda: not any(_lives(pid) for pid in workers))  # nobody works for a driver that is gone
+    until(lambda: not any(_lives(pid) for pid in workers))  # workers end when their driver has ended
     assert "running" not in {row.state for row in store.rows()}
     with driver(tmp_path) as second:
         output = second.communicate()[0]

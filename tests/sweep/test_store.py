@@ -128,7 +128,7 @@ def test_owner_elsewhere_is_dead_when_its_heart_has_not_been_heard(
     elsewhere._leases.beat()
     assert state_after(13, 13, 13) == "running"
     assert state_after(13) == "running", "it was heard 39 seconds ago"
-    assert state_after(100) == "running", "the database was away, so nobody could be heard"
+    assert state_after(100) == "running", "the database was down, so no heartbeat could be received"
     assert state_after(13, 13, 13) == "running"
     assert state_after(2) == "waiting"
     (trial,) = store.claim() or ()
@@ -139,7 +139,7 @@ def test_owner_elsewhere_is_dead_when_its_heart_has_not_been_heard(
 
 
 def test_deaths_under_an_earlier_driver_are_not_held_against_a_trial(place: SweepPlace) -> None:
-    """Whoever kills a sweep as a whole, and continues it, may do so as often as he likes."""
+    """A whole sweep can be killed and continued any number of times."""
     for number in range(5):
         driver = other(Store(place, described(points=1)), owner=f"elsewhere/{number}:1")
         driver.note_driver()

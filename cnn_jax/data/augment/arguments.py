@@ -1,5 +1,7 @@
 """What every augmentation asks of its arguments, and the random numbers of each example."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int32, Integer, Key, Shaped
@@ -36,10 +38,10 @@ def check_interval(
         raise UsageError(f"{augmentation}: {name}={value!r} must be two numbers {reach}, the smaller first")
 
 
-def check_size(augmentation: str, size: tuple[int, ...], *, most: int = 2) -> None:
-    """Rejects a size that is not (height, width), or 1 to ``most`` numbers where that is not 2."""
+def check_size(augmentation: str, size: tuple[int, ...], *, ranks: Sequence[int] = (2,)) -> None:
+    """Rejects a size that is not (height, width), or not as many numbers as one of ``ranks``."""
     numbers = isinstance(size, tuple) and all(isinstance(side, int) for side in size)
-    if not numbers or not (len(size) == 2 or 1 <= len(size) <= most != 2) or min(size) < 1:
+    if not numbers or len(size) not in ranks or min(size) < 1:
         raise UsageError(f"{augmentation}: size={size!r} must be (height, width), both positive")
 
 

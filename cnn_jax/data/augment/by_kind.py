@@ -9,12 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Shaped
 
 from cnn_jax.data.augment.arguments import check_images
-from cnn_jax.data.augment.movement import Frame, Movement
-from cnn_jax.data.fields import INPUT_KINDS, Spec
+from cnn_jax.data.augment.movement import PLANE, Frame, Movement
+from cnn_jax.data.fields import INPUT_KINDS, KINDS, PIXEL_KINDS, Spec
 from cnn_jax.errors import UsageError
 
 MOVED_KINDS = (*INPUT_KINDS, "mask", "boxes")  # by geometric augmentations
-PIXEL_AXES = ("height", "width")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +59,8 @@ class Fields:
         kind, rank = self.spec[name].kind, self.arrays[name].ndim - 1
         if kind == "mask":
             solid = "frames" if self.of_kinds("video") and not self.of_kinds("volume") else "depth"
-            return {1: ("length",), 2: PIXEL_AXES, 3: (solid, *PIXEL_AXES)}[rank]
-        return {
-            "image": PIXEL_AXES,
-            "volume": ("depth", *PIXEL_AXES),
-            "video": ("frames", *PIXEL_AXES),
-            "signal": ("length",),
-            "boxes": PIXEL_AXES,
-        }.get(kind, ())
+            return {1: ("length",), 2: PLANE, 3: (solid, *PLANE)}[rank]
+        return (KINDS[kind].axes or ())[:-1] if kind in INPUT_KINDS else ()  # without the channels
 
     def frame(self, augmentation: str) -> Frame:
         """The sizes of all axes that are moved, which must be the same in all fields.
@@ -174,7 +167,7 @@ def moved(images: Images, movement: Movement, frame: Frame) -> Images:
     """
     if isinstance(images, Fields):
         return images.moved(movement, frame)  # type: ignore[return-value]
-    return movement.pixels(images, PIXEL_AXES)
+    return movement.pixels(images, PLANE)
 
 
 def by_kind(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -211,7 +204,7 @@ def photometric(function: Callable[..., Any]) -> Callable[..., Any]:
         if not isinstance(images, Fields):
             return function(key, images, **options)
         new = {}
-        for name in images.of_kinds("image", "volume", "video"):
+        for name in images.of_kinds(*PIXEL_KINDS):
             array = jnp.asarray(images.arrays[name])
             flat = array if array.ndim == 4 else array.reshape(len(array), -1, *array.shape[3:])
             new[name] = function(key, flat, **options).reshape(array.shape)

@@ -22,12 +22,11 @@ from cnn_jax.data.augment.arguments import (
     example_keys,
 )
 from cnn_jax.data.augment.by_kind import Images, batch_frame, by_kind, moved
-from cnn_jax.data.augment.movement import Cropped, Frame, Mirrored, Warped, Windowed
+from cnn_jax.data.augment.movement import PLANE, Cropped, Frame, Mirrored, Warped, Windowed
 from cnn_jax.errors import UsageError
 
 CROP_ATTEMPTS = 10  # for a crop that lies inside the image, as Inception's and torchvision's
 KERNEL_REACH = 4.0  # standard deviations at which a Gaussian is cut off, as in scipy.ndimage
-PLANE = ("height", "width")
 OWN_DRAWS = {"depth": 1, "length": 2}  # axes beside the plane: the key that their numbers are drawn from
 AXES = ("depth", *PLANE, "length")
 
@@ -158,8 +157,9 @@ def random_crop(
       (2, 32, 32, 3)
     """
     frame = batch_frame("random_crop", images)
-    check_size("random_crop", size, most=3)
-    axes = {1: ("length",), 2: PLANE, 3: ("depth", *PLANE)}[len(size)]
+    axes_of = {1: ("length",), 2: PLANE, 3: ("depth", *PLANE)}
+    check_size("random_crop", size, ranks=tuple(axes_of))
+    axes = axes_of[len(size)]
     _check_axes("random_crop", f"size={size}", frame, axes)
     if sides is not None:
         check_interval("random_crop", "sides", sides, 0, float("inf"))

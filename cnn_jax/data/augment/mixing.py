@@ -9,8 +9,9 @@ from jaxtyping import Array, Bool, Float, Key, Shaped
 from scipy.special import betaincinv
 
 from cnn_jax.data.augment.arguments import check_images, check_range, draw_positions, example_keys
-from cnn_jax.data.augment.by_kind import PIXEL_AXES, Fields, Images, batch_frame, by_kind
-from cnn_jax.data.fields import INPUT_KINDS, Field, Spec
+from cnn_jax.data.augment.by_kind import Fields, Images, batch_frame, by_kind
+from cnn_jax.data.augment.movement import PLANE
+from cnn_jax.data.fields import INPUT_KINDS, PIXEL_KINDS, Field, Spec
 from cnn_jax.errors import UsageError
 
 BETA_TABLE = 4097
@@ -53,7 +54,7 @@ def cutout(
       True
     """
     if isinstance(images, Fields):
-        names = images.of_kinds("image", "volume", "video")
+        names = images.of_kinds(*PIXEL_KINDS)
         if not names:
             raise UsageError("cutout: there is no image, volume or video to hide a part of")
         batch_frame("cutout", images)
@@ -76,7 +77,7 @@ def _hidden(key: Array, images: Array, size: int, fill: int | float | Sequence[f
         return _box((height, width), centre - size // 2, centre - size // 2 + size)
 
     boxes = jax.vmap(hidden)(example_keys(key, len(images)))
-    axes = ("slices", *PIXEL_AXES) if images.ndim == 5 else PIXEL_AXES
+    axes = ("slices", *PLANE) if images.ndim == 5 else PLANE
     return jnp.where(_spread(boxes, images, axes), colour, images)
 
 
@@ -174,20 +175,20 @@ def cutmix(
     return _as_given(fields.replaced(new), labels)
 
 
-def check_mixed(where: str, spec: Spec) -> None:
+def check_mixed(augmentation: str, spec: Spec, *, where: str = "") -> None:
     """Rejects fields that cannot be mixed.
 
     Args:
-      where: Begins the message and ends in ``mixup`` or ``cutmix``.
+      augmentation: ``mixup`` or ``cutmix``.
       spec: Of the fields; labels are mixed as distributions.
+      where: Begins the message, before the augmentation.
     """
-    augmentation = where.rpartition(" ")[2]
     for name, field in spec.items():
         if field.kind not in (*MIXED_KINDS[augmentation], "label") or field.count:
             other = "; cutmix cuts masks" if (augmentation, field.kind) == ("mixup", "mask") else ""
-            raise UsageError(f"{where}: cannot mix {name}, of kind {field.kind!r}{other}")
+            raise UsageError(f"{where}{augmentation}: cannot mix {name}, of kind {field.kind!r}{other}")
         if field.kind == "labels" and field.ignored is not None:
-            raise UsageError(f"{where}: cannot mix {name}, where {field.ignored} means not labelled")
+            raise UsageError(f"{where}{augmentation}: cannot mix {name}, where {field.ignored} means not labelled")
 
 
 def _as_fields(augmentation: str, images: Array | Fields, labels: Array | None) -> Fields:

@@ -16,6 +16,8 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, Num, Shaped
 
 from cnn_jax.data.augment.arguments import MODES
 
+PLANE = ("height", "width")
+
 Frame = dict[str, int]
 """Name of an axis -> its size."""
 
@@ -78,8 +80,7 @@ class Mirrored(Movement):
         for axis in [1 + axes.index(name) for name in ("width", "length") if name in axes]:
             columns = jnp.arange(array.shape[axis])
             columns = jnp.where(self.chosen[:, None], columns[::-1], columns)
-            take = functools.partial(jnp.take, axis=axis - 1, mode="clip")
-            array = jax.vmap(take)(array, columns)
+            array = _gathered_along(array, axis, columns)
         return array
 
     def pixels(self, array: Float[Array, "batch *sides channels"], axes: Axes) -> Float[Array, "batch *new channels"]:
@@ -146,7 +147,7 @@ class Cropped(Movement):
 
     def boxes(self, boxes: Boxes, frame: Frame) -> Boxes:
         """Boxes measured from the window's corner."""
-        shifts = [self.padding - self.starts[name] if name in self.starts else 0 for name in ("height", "width")]
+        shifts = [self.padding - self.starts[name] if name in self.starts else 0 for name in PLANE]
         return boxes + _corner_pairs(shifts, boxes)
 
 
@@ -199,13 +200,12 @@ class Windowed(Movement):
         for axis, (start, length, wanted) in self._along(axes).items():
             centres = start[:, None] + (jnp.arange(wanted) + 0.5) * (length / wanted)[:, None]
             places = jnp.floor(centres).astype(jnp.int32).clip(0, array.shape[1 + axis] - 1)
-            take = functools.partial(jnp.take, axis=axis, mode="clip")
-            array = jax.vmap(take)(array, places)
+            array = _gathered_along(array, 1 + axis, places)
         return array
 
     def boxes(self, boxes: Boxes, frame: Frame) -> Boxes:
         """Boxes measured from the window's corner, in the new pixels."""
-        names = [name if name in self.starts else None for name in ("height", "width")]
+        names = [name if name in self.starts else None for name in PLANE]
         starts = _corner_pairs([0 if name is None else self.starts[name] for name in names], boxes)
         zooms = [1 if name is None else self.sizes_after[name] / self.lengths[name] for name in names]
         return (boxes - starts) * _corner_pairs(zooms, boxes)
@@ -239,7 +239,7 @@ class Warped(Movement):
         return self._sampled(array[..., None], axes, nearest, along)[..., 0]
 
     def _sampled(self, array: Array, axes: Axes, plane: Callable[..., Array], along: Callable[..., Array]) -> Array:
-        if axes[-2:] == ("height", "width") and self.plane is not None:
+        if axes[-2:] == PLANE and self.plane is not None:
             if len(axes) == 2:
                 array = plane(array, self.plane, self.mode)
             else:  # slices or frames, all alike: as if they were channels

@@ -96,7 +96,7 @@ class Augmentation:
     def _check_fields(self, name: str) -> None:
         """Rejects an augmentation that cannot change all the fields that it should."""
         if name in MIXING:
-            mixing.check_mixed(f"config.data.augment: {name}", self._spec)
+            mixing.check_mixed(name, self._spec, where="config.data.augment: ")
             labels = [field for field in self._spec.values() if field.kind == "label"]
             if self._num_classes is None and not all(label.class_names for label in labels):
                 raise UsageError(f"config.data.augment: {name} needs to know num_classes")

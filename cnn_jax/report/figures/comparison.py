@@ -11,7 +11,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 
 from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
-from cnn_jax.report.figures.style import BLUE, GREY, HAIRLINE, INK, OTHERS, VERMILLION, WIDTH, styled, tint
+from cnn_jax.report.figures.style import BLUE, GREY, HAIRLINE, INK, OTHERS, VERMILLION, WIDTH, ink_on, styled, tint
+from cnn_jax.report.formatting import format_value
 
 Spread = tuple[float, float]
 """A mean and a standard deviation."""
@@ -138,14 +139,14 @@ def heat_map(cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label:
             continue
         shades[row, column] = tint(BLUE, 0.04 + 0.96 * share[score])
         text = f"{100 * score:.1f}" if metric.is_fraction else f"{score:.3g}"
-        light = shades[row, column] @ (0.3, 0.59, 0.11) > 0.62
-        axes.text(column, row, text, size=size, color=INK if light else "white", ha="center", va="center_baseline")
+        colour = ink_on(shades[row, column])
+        axes.text(column, row, text, size=size, color=colour, ha="center", va="center_baseline")
         if score == ranked[-1]:
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.2))
     axes.imshow(shades, aspect="auto")
     axes.set_title(", ".join(filter(None, (metric.name, metric.unit))), loc="left", color=GREY)
-    axes.set_xticks(range(len(across)), [_named(value) for value in across])
-    axes.set_yticks(range(len(down)), [_named(value) for value in down])
+    axes.set_xticks(range(len(across)), [format_value(value) for value in across])
+    axes.set_yticks(range(len(down)), [format_value(value) for value in down])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel(x_label)
@@ -157,7 +158,3 @@ def _ordered(values: Iterable[Any]) -> list[Any]:
     """The distinct values: numbers sorted, other values in their original order."""
     found = list(dict.fromkeys(values))
     return sorted(found) if all(isinstance(value, int | float) for value in found) else found
-
-
-def _named(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

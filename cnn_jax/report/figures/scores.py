@@ -22,6 +22,7 @@ from cnn_jax.report.figures.style import (
     WIDTH,
     bare,
     fitted,
+    ink_on,
     labelled_bar,
     styled,
     text_width,
@@ -234,8 +235,8 @@ def confusion_matrix(counts: Shaped[Array | np.ndarray, "..."], class_names: Seq
     matrix.imshow(shades)
     if numbered:
         for row, column in np.argwhere(counts):
-            light = shades[row, column] @ (0.3, 0.59, 0.11) > 0.62
-            matrix.text(column, row, f"{counts[row, column]}", size=size, color=INK if light else "white", **_CENTRED)
+            colour = ink_on(shades[row, column])
+            matrix.text(column, row, f"{counts[row, column]}", size=size, color=colour, **_CENTRED)
     if cell >= 9:  # points: each row has room for a line of text
         matrix.text(n - 0.3, -0.62, "recall", size=9, color=GREY, ha="left", va="bottom")
         for row in range(n):

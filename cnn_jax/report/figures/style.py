@@ -153,6 +153,15 @@ def tint(colour: str, share: float) -> tuple[float, float, float]:
     return red, green, blue
 
 
+def ink_on(background: Float[np.ndarray, "3"]) -> str:
+    """The colour of text on a background: dark if the background is light, and white otherwise.
+
+    >>> ink_on(np.array(tint(BLUE, 0.1))) == INK, ink_on(np.array(tint(BLUE, 0.9)))
+    (True, 'white')
+    """
+    return INK if background @ (0.3, 0.59, 0.11) > 0.62 else "white"
+
+
 def as_rgb(image: Shaped[np.ndarray, "height width channels"]) -> Float[np.ndarray, "height width 3"]:
     """Converts an image to RGB values in [0, 1] for display.
 

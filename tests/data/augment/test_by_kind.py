@@ -4,6 +4,7 @@ The channels of the images are a one-hot encoding of the mask's classes, the row
 show where each pixel of a result came from.
 """
 
+import functools
 import re
 from typing import ClassVar
 
@@ -66,16 +67,14 @@ def made() -> dict[str, np.ndarray]:
 
 
 BATCH = made()
-RESULTS: dict[str, dict[str, np.ndarray]] = {}
 
 
+@functools.cache
 def augmented(call: str) -> dict[str, np.ndarray]:
     """The batch after one augmentation, compiled once for all tests."""
-    if call not in RESULTS:
-        augmentation = augment.Augmentation([call], spec=SPEC)
-        run = jax.jit(lambda batch: augmentation(KEY, batch, step=0, epoch=0))
-        RESULTS[call] = jax.tree.map(np.asarray, run(BATCH))
-    return RESULTS[call]
+    augmentation = augment.Augmentation([call], spec=SPEC)
+    run = jax.jit(lambda batch: augmentation(KEY, batch, step=0, epoch=0))
+    return jax.tree.map(np.asarray, run(BATCH))
 
 
 @pytest.mark.parametrize("call", SMOOTH)
