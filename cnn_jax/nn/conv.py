@@ -234,8 +234,7 @@ def check_sizes(
     window = per_axis(name, "kernel_size", window, len(window))
     numbers = {"in_features": in_features, "out_features": out_features, "feature_group_count": feature_group_count}
     for what, number in numbers.items():
-        if integer(name, what, number) < 1:
-            raise UsageError(f"{name}: {what}={number} must be at least 1")
+        integer(name, what, number, least=1)
     if in_features % feature_group_count or out_features % feature_group_count:
         raise UsageError(
             f"{name}: feature_group_count={feature_group_count} must divide in_features={in_features} "

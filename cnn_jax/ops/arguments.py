@@ -184,16 +184,26 @@ def window_sizes(op: str, name: str, value: int | Sequence[int], array: jax.Arra
     return (sizes,) * (array.ndim - 2)
 
 
-def integer(op: str, name: str, value: Any) -> int:
-    """Converts a value to a Python int, or raises a ``UsageError``. Bools and traced values are not ints."""
+def integer(op: str, name: str, value: Any, *, least: int | None = None) -> int:
+    """Converts a value to a Python int, or raises a ``UsageError``. Bools and traced values are not ints.
+
+    Args:
+      op: The calling op, for the error message.
+      name: The name of the argument, for the error message.
+      value: The argument.
+      least: The smallest int that is accepted; all ints by default.
+    """
     try:
         if isinstance(value, bool):
             raise TypeError
-        return operator.index(value)
+        number = operator.index(value)
     except (TypeError, jax.errors.JAXTypeError):
         raise UsageError(
             f"{op}: {name} must consist of Python ints that are known at compile time; got {value!r}"
         ) from None
+    if least is not None and number < least:
+        raise UsageError(f"{op}: {name}={number} must be at least {least}")
+    return number
 
 
 def check_axes(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x") -> None:

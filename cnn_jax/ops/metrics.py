@@ -203,9 +203,7 @@ def calibration_bins(
     Array([0, 1], dtype=int32)
     """
     op = "calibration_bins"
-    bins = integer(op, "bins", bins)
-    if bins < 1:
-        raise UsageError(f"{op}: bins={bins} must be at least 1")
+    bins = integer(op, "bins", bins, least=1)
     values = concrete(probabilities)
     if values is not None and not ((values >= 0) & (values <= 1.001)).all():
         raise UsageError(f"{op}: probabilities must be from 0 to 1; give jax.nn.softmax(logits)")
