@@ -19,7 +19,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
 from cnn_jax.geometry.windows import transposed_window
 from cnn_jax.nn.options import static_padding
-from cnn_jax.ops.arguments import AnyArray, integer, per_axis, wider
+from cnn_jax.ops.arguments import AnyArray, concrete, integer, per_axis, wider
 from cnn_jax.ops.canonical import effective_kernel, looks_channels_first, operands, windows
 from cnn_jax.ops.padding import Padding, dilated, extend, spread
 from cnn_jax.ops.wide import affine
@@ -256,11 +256,12 @@ def check_channels(name: str, inputs: Shaped[AnyArray, "..."], in_features: int,
 
 
 def _entries(name: str, mask: Shaped[AnyArray, "..."] | None, kernel_shape: tuple[int, ...]) -> int | None:
-    """The number of kernel entries where the mask is not 0; None without a mask or for a traced mask."""
-    if mask is None or isinstance(mask, jax.core.Tracer):
+    """The number of kernel entries where the mask is not 0; None without a mask or if its values are unknown."""
+    entries = None if mask is None else concrete(mask)
+    if entries is None:
         return None
     try:
-        return int(np.count_nonzero(np.broadcast_to(np.asarray(mask), kernel_shape)))
+        return int(np.count_nonzero(np.broadcast_to(entries, kernel_shape)))
     except ValueError:
         raise UsageError(
             f"{name}: mask of shape {np.shape(mask)} does not broadcast to kernel {kernel_shape}; "

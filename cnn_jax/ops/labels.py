@@ -2,13 +2,12 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, as_array, integer, is_traced
+from cnn_jax.ops.arguments import AnyArray, as_array, concrete, integer
 
 IGNORED = -1  # the default of ignore_label; PyTorch's ignore_index is -100
 
@@ -101,10 +100,3 @@ def check_integers(op: str, name: str, labels: Shaped[AnyArray, "..."]) -> None:
     """Raises a ``UsageError`` unless the labels are integers."""
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise UsageError(f"{op}: {name} of dtype {labels.dtype.name} must be integers, one class per example")
-
-
-def concrete(array: Shaped[AnyArray, "..."]) -> np.ndarray | None:
-    """The values of an array, or None where they are not known: while compiling, or on other hosts' devices."""
-    if is_traced(array) or (isinstance(array, jax.Array) and not array.is_fully_addressable):
-        return None
-    return np.asarray(array)

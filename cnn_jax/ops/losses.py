@@ -33,12 +33,13 @@ from cnn_jax.ops.arguments import (
     check_array,
     check_filled,
     check_number,
+    concrete,
     integer,
     is_traced,
     may_differ_from_zero,
 )
 from cnn_jax.ops.canonical import accumulator
-from cnn_jax.ops.labels import IGNORED, check_integers, concrete, read_labels, read_shares
+from cnn_jax.ops.labels import IGNORED, check_integers, read_labels, read_shares
 from cnn_jax.ops.wide import in_float32
 
 ClassWeights = Sequence[int | float] | Shaped[AnyArray, "..."]  # (K,)
@@ -118,7 +119,7 @@ def softmax_focal_loss(
     Array([0.25], dtype=float32)
     """
     op = "softmax_focal_loss"
-    _check_at_least_zero(op, "gamma", gamma)
+    check_number(op, "gamma", gamma, least=0)
     return _softmax_loss(op, logits, labels, label_smoothing, class_weights, ignore_label, gamma=gamma)
 
 
@@ -195,9 +196,11 @@ def sigmoid_focal_loss(
     Array([[0.0625, 0.1875]], dtype=float32)
     """
     op = "sigmoid_focal_loss"
-    _check_at_least_zero(op, "gamma", gamma)
-    if alpha is not None and not is_traced(alpha) and not 0 <= alpha <= 1:
-        raise UsageError(f"{op}: alpha={alpha} must be from 0 to 1, or None for no weights")
+    check_number(op, "gamma", gamma, least=0)
+    if alpha is not None:
+        check_number(op, "alpha", alpha)
+        if not is_traced(alpha) and not 0 <= alpha <= 1:
+            raise UsageError(f"{op}: alpha={alpha} must be from 0 to 1, or None for no weights")
     logits, labels, known, ignored = _independent(op, logits, labels, ignore_label)
     present, absent = jax.nn.softplus(-logits), jax.nn.softplus(logits)  # -log p, -log(1 - p)
     of_present, of_absent = labels, 1 - labels
@@ -498,9 +501,3 @@ def _per_class(op: str, name: str, weights: Any, logits: Array) -> Array:
 def _check_smoothing(op: str, label_smoothing: Any) -> None:
     if not is_traced(label_smoothing) and not (isinstance(label_smoothing, int | float) and 0 <= label_smoothing < 1):
         raise UsageError(f"{op}: label_smoothing={label_smoothing!r} must be at least 0 and less than 1")
-
-
-def _check_at_least_zero(op: str, name: str, value: Any) -> None:
-    check_number(op, name, value)
-    if not is_traced(value) and not value >= 0:
-        raise UsageError(f"{op}: {name}={value!r} must be at least 0")

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, as_array, check_array, check_filled, integer
+from cnn_jax.ops.arguments import AnyArray, as_array, check_array, check_filled, concrete, integer
 from cnn_jax.ops.canonical import accumulator
-from cnn_jax.ops.labels import IGNORED, Labels, check_integers, concrete, read_labels
+from cnn_jax.ops.labels import IGNORED, Labels, check_integers, read_labels
 
 
 class ClassScores(NamedTuple):

@@ -270,6 +270,10 @@ ERRORS = {
     ),
     "gamma": (lambda: ops.softmax_focal_loss(X, CLASSES, gamma=-1), "softmax_focal_loss: gamma=-1 must be at least 0"),
     "alpha": (lambda: ops.sigmoid_focal_loss(X, X, alpha=2), "sigmoid_focal_loss: alpha=2 must be from 0 to 1"),
+    "alpha is a bool": (
+        lambda: ops.sigmoid_focal_loss(X, X, alpha=True),
+        "sigmoid_focal_loss: alpha=True must be a number",
+    ),
     "labels of one class": (
         lambda: ops.sigmoid_cross_entropy(X, CLASSES),
         r"labels of shape \(8,\) do not go with logits of shape \(8, 4\); .* jax.nn.one_hot\(labels, 4\)",
