@@ -1,4 +1,4 @@
-"""Class labels: which ones are ignored, which ones are wrong. Losses and metrics read their labels here."""
+"""What losses and metrics read: outputs, and class labels, of which some are ignored and some are wrong."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, as_array, concrete, integer
+from cnn_jax.ops.arguments import AnyArray, as_array, check_array, check_filled, concrete, integer
+from cnn_jax.ops.canonical import accumulator
 
 IGNORED = -1  # the default of ignore_label; PyTorch's ignore_index is -100
 
@@ -24,6 +25,15 @@ class Labels(NamedTuple):
     classes: Int[Array, "..."]
     known: Bool[Array, "..."]
     ignored: Bool[Array, "..."]
+
+
+def read_outputs(op: str, name: str, outputs: Shaped[AnyArray, "..."]) -> Shaped[Array, "*batch classes"]:
+    """The outputs in at least float32; the batch may be empty."""
+    outputs = check_array(op, name, outputs, empty=True)
+    if outputs.ndim < 1:
+        raise UsageError(f"{op}: {name} must have an axis of classes, got a scalar")
+    check_filled(op, name, outputs, [outputs.ndim - 1])
+    return outputs.astype(accumulator(outputs.dtype))
 
 
 def read_labels(

@@ -15,9 +15,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, as_array, check_array, check_filled, concrete, integer
-from cnn_jax.ops.canonical import accumulator
-from cnn_jax.ops.labels import IGNORED, Labels, check_integers, read_labels
+from cnn_jax.ops.arguments import AnyArray, as_array, concrete, integer
+from cnn_jax.ops.labels import IGNORED, Labels, check_integers, read_labels, read_outputs
 
 
 class ClassScores(NamedTuple):
@@ -257,13 +256,11 @@ def _square(op: str, confusion: AnyArray) -> Array:
 def _outputs_and_labels(
     op: str, name: str, outputs: AnyArray, labels: AnyArray, ignore_label: int
 ) -> tuple[Array, Labels]:
-    outputs = check_array(op, name, outputs, empty=True)
+    outputs = read_outputs(op, name, outputs)
     check_integers(op, "labels", labels)
-    if outputs.ndim < 1 or labels.shape != outputs.shape[:-1]:
+    if labels.shape != outputs.shape[:-1]:
         raise UsageError(
             f"{op}: labels of shape {labels.shape} do not go with {name} of shape {outputs.shape}; "
             f"give integers of shape {outputs.shape[:-1]}"
         )
-    check_filled(op, name, outputs, [outputs.ndim - 1])
-    outputs = outputs.astype(accumulator(outputs.dtype))
     return outputs, read_labels(op, labels, outputs.shape[-1], ignore_label)
