@@ -17,7 +17,7 @@ from jaxtyping import Array, DTypeLike, Shaped
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
-from cnn_jax.geometry.windows import transposed_window
+from cnn_jax.geometry.windows import numbered_padding, transposed_window
 from cnn_jax.nn.options import static_padding
 from cnn_jax.ops.arguments import AnyArray, concrete, integer, per_axis, wider
 from cnn_jax.ops.canonical import effective_kernel, looks_channels_first, operands, windows
@@ -223,7 +223,7 @@ class Conv(nnx.Module):
                 f"Conv: padding={self.padding!r} already sets the boundary; leave out boundary={self.boundary!r}"
             )
         reaches = dilated(self.kernel_size, self.kernel_dilation)
-        return tuple(((reach - 1) // 2, reach // 2) for reach in reaches), _FLAX_BOUNDARIES[self.padding]
+        return numbered_padding(self.padding, reaches), _FLAX_BOUNDARIES[self.padding]
 
 
 def check_sizes(

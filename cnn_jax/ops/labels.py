@@ -52,7 +52,7 @@ def read_labels(
       The labels. Whether one of a compiled program is out of range is not known before it runs.
 
     Raises:
-      UsageError: A label out of range, where its value is known, so outside ``jit`` and ``vmap``.
+      UsageError: A label is out of range and its value is known, as outside ``jit`` and ``vmap``.
     """
     if ignore_label is not None:
         ignore_label = integer(op, "ignore_label", ignore_label)
@@ -78,7 +78,7 @@ def read_labels(
 def read_shares(
     op: str, labels: Shaped[AnyArray, "..."], dtype: jnp.dtype, ignore_label: int
 ) -> tuple[Float[Array, "..."], Bool[Array, "..."], Bool[Array, "..."]]:
-    """Sorts labels that say of each class on its own whether it is there: booleans, or numbers from 0 to 1.
+    """Reads labels that state for each class separately whether it is present: booleans, or numbers from 0 to 1.
 
     Args:
       op: The calling op, for the error line.

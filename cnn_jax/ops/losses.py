@@ -90,8 +90,8 @@ def softmax_focal_loss(
 ) -> Shaped[Array, "*batch"]:
     """Focal loss of the softmax: cross-entropy, in which the term of a class of probability p counts (1 - p)^gamma.
 
-    Examples that are already classified well count little. The paper has one sigmoid per class, see
-    :func:`sigmoid_focal_loss`; this is its form for one class per example.
+    Examples that are already classified well contribute little. The paper has one sigmoid per class, see
+    :func:`sigmoid_focal_loss`; this is the form for one class per example.
 
     Args:
       logits: ``(*batch, K)``; the two half-precision types are computed in float32.

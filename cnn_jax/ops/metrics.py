@@ -1,10 +1,10 @@
 """Metrics of classification: top-k, confusion matrix, precision, recall, F1, and calibration.
 
-They are pure functions that also compile. What is counted over one batch can be added to what is counted over another,
-so that a metric of a whole set is exact. A label of ``ignore_label`` (-1 by default) is not counted, nor is the padding
-of a last batch, if its labels are set to that: ``jnp.where(mask, labels, -1)``. Any other label out of range is an
-error that names it; in a compiled program, where no value can be looked at, it is a wrong answer for
-:func:`in_top_k` and :func:`calibration_bins`, has no row in :func:`confusion_matrix`, and makes the losses infinite.
+They are pure functions that also compile. The counts of several batches can be added, so that a metric of a whole set
+is exact. A label of ``ignore_label`` (-1 by default) is not counted, nor is the padding of a last batch, if its labels
+are set to that: ``jnp.where(mask, labels, -1)``. Any other label out of range is an error that names it; in a compiled
+program, where no value can be looked at, it is a wrong answer for :func:`in_top_k` and :func:`calibration_bins`, has no
+row in :func:`confusion_matrix`, and makes the losses infinite.
 """
 
 from typing import Any, NamedTuple

@@ -14,8 +14,8 @@ from cnn_jax.ops.wide import in_float32
 def rbf_output(x: Shaped[AnyArray, "*batch features"], centers: Shaped[AnyArray, "..."]) -> Any:
     """LeNet-5's output: the squared Euclidean distance between the features and the centre of each class.
 
-    Small means likely, so that the class is the smallest. In the paper the centres are pictures of the characters,
-    7 by 12 pixels of -1 and +1, and they are fixed.
+    The predicted class is the one with the smallest distance. In the paper the centres are fixed: they are bitmaps of
+    the characters, 7 by 12 pixels of -1 and +1.
 
     Args:
       x: ``(*batch, F)``.

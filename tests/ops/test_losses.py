@@ -52,7 +52,7 @@ def zeros(array):
 
 @pytest.mark.parametrize("name", OF_LABELS)
 def test_ignored_labels(name):
-    """Loss and gradient are those of the other examples, and 0 for whatever logits stand beside an ignored label."""
+    """The other examples keep their losses and gradients; ignored examples have 0, whatever their logits."""
     rng = np.random.default_rng(0)
     kept = np.array([0, 1, 3, 3])
     logits = rng.standard_normal((8, 4)).astype(np.float32)
