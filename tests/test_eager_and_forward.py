@@ -13,7 +13,7 @@ from cnn_jax.errors import UsageError
 from tests.compiled import compiled
 from tests.every_layer import OPS, PROGRAMS, outputs_and_gradients
 
-# They have a rule for gradients alone, and say so.
+# These only have a gradient; forward mode raises an error.
 GRADIENTS_ALONE = {"relu, deconvnet", "relu, guided"}
 COMPILED: list[str] = []
 SLOW = pytest.mark.slow
@@ -130,7 +130,7 @@ def test_forward_mode_through_a_network(name):
 
 
 def test_tangents_are_the_transposes_of_gradients():
-    """<J d, w> = <d, J' w> for what has rules of its own, layers with a nonlinear rule among them."""
+    """<J d, w> = <d, J' w> for ops with derivative rules of their own, some of which are nonlinear."""
     names = ["conv, strided", "max_pool", "max_pool, split ties", "lp_pool", "local_response_norm", "conv_transpose"]
 
     def both():

@@ -75,7 +75,7 @@ def of_no_image():
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_empty_batch(name, of_no_image):
-    """Shapes are those of a batch with images, but for their number; no weight has a gradient, and nothing is NaN."""
+    """Shapes equal those of another batch, except for its size; gradients of weights are 0, and nothing is NaN."""
     outputs, (gradients, of_weights) = of_no_image[name]
     some = jax.eval_shape(program(name).function, program(name).batch(MANY), program(name).weights)
     for none, many in zip(jax.tree.leaves(outputs), jax.tree.leaves(some), strict=True):
@@ -112,7 +112,7 @@ def test_export_with_an_open_batch_size(name, as_they_are_and_exported):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
 
 
-# Those with gradients of their own, whose code is not that which JAX transposes.
+# Ops that define their gradients, instead of leaving them to JAX.
 WITH_OWN_GRADIENTS = [
     *("conv", "conv, strided", "conv, wide", "conv, volume", "conv, groups", "conv, one by one", "depthwise_conv"),
     *("max_pool", "max_pool, split ties", "avg_pool", "avg_pool, wide", "local_response_norm", "relu, guided"),

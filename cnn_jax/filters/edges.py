@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
 from cnn_jax.errors import UsageError
-from cnn_jax.filters.smoothing import at_least, axis_neighbours, outer, scale
+from cnn_jax.filters.smoothing import axis_neighbours, outer, scale
 from cnn_jax.ops.arguments import check_option, integer
 
 LINES = {
@@ -37,7 +37,7 @@ def prewitt(*, axis: int, rank: int = 2, normalized: bool = False, dtype: DTypeL
            [-1.,  0.,  1.],
            [-1.,  0.,  1.]], dtype=float32)
     """
-    return _smoothed_difference("prewitt", (1, 1, 1), axis, rank, normalized, dtype)
+    return _smoothed_difference("filters.prewitt", (1, 1, 1), axis, rank, normalized, dtype)
 
 
 def sobel(*, axis: int, rank: int = 2, normalized: bool = False, dtype: DTypeLike = float) -> Float[Array, "..."]:
@@ -60,7 +60,7 @@ def sobel(*, axis: int, rank: int = 2, normalized: bool = False, dtype: DTypeLik
            [ 0.,  0.,  0.],
            [ 1.,  2.,  1.]], dtype=float32)
     """
-    return _smoothed_difference("sobel", (1, 2, 1), axis, rank, normalized, dtype)
+    return _smoothed_difference("filters.sobel", (1, 2, 1), axis, rank, normalized, dtype)
 
 
 def scharr(*, axis: int, rank: int = 2, normalized: bool = False, dtype: DTypeLike = float) -> Float[Array, "..."]:
@@ -81,15 +81,15 @@ def scharr(*, axis: int, rank: int = 2, normalized: bool = False, dtype: DTypeLi
     >>> scharr(axis=1)[1]
     Array([-10.,   0.,  10.], dtype=float32)
     """
-    return _smoothed_difference("scharr", (3, 10, 3), axis, rank, normalized, dtype)
+    return _smoothed_difference("filters.scharr", (3, 10, 3), axis, rank, normalized, dtype)
 
 
 def _smoothed_difference(
     op: str, average: tuple[int, ...], axis: int, rank: int, normalized: bool, dtype: DTypeLike
 ) -> Array:
-    rank, axis = at_least(op, "rank", rank, 1), integer(f"filters.{op}", "axis", axis)
+    rank, axis = integer(op, "rank", rank, least=1), integer(op, "axis", axis)
     if not -rank <= axis < rank:
-        raise UsageError(f"filters.{op}: axis={axis} is not one of the {rank} axes; use {-rank} to {rank - 1}")
+        raise UsageError(f"{op}: axis={axis} is not one of the {rank} axes; use {-rank} to {rank - 1}")
     rows = [np.array(average, float)] * rank
     rows[axis] = np.array([-1.0, 0.0, 1.0])
     kernel = outer(rows) + 0.0  # + 0.0 turns -0.0 into 0.0
@@ -141,8 +141,9 @@ def laplacian(*, rank: int = 2, neighbours: str = "axes", dtype: DTypeLike = flo
            [ 1., -4.,  1.],
            [ 0.,  1.,  0.]], dtype=float32)
     """
-    rank = at_least("laplacian", "rank", rank, 1)
-    check_option("filters.laplacian", "neighbours", neighbours, ("axes", "all"))
+    op = "filters.laplacian"
+    rank = integer(op, "rank", rank, least=1)
+    check_option(op, "neighbours", neighbours, ("axes", "all"))
     kernel = axis_neighbours(rank) if neighbours == "axes" else np.ones((3,) * rank, int)
     kernel[(1,) * rank] = 0
     kernel[(1,) * rank] = -kernel.sum()
@@ -173,8 +174,8 @@ def laplacian_of_gaussian(
     >>> laplacian_of_gaussian(2).shape
     (17, 17)
     """
-    op = "laplacian_of_gaussian"
-    rank, (sigma, radius) = at_least(op, "rank", rank, 1), scale(op, sigma, radius)
+    op = "filters.laplacian_of_gaussian"
+    rank, (sigma, radius) = integer(op, "rank", rank, least=1), scale(op, sigma, radius)
     axes = np.indices((2 * radius + 1,) * rank) - radius
     squared = (axes**2).sum(axis=0) / sigma**2
     kernel = (squared - rank) * np.exp(-squared / 2) / (sigma**2 * (2 * np.pi * sigma**2) ** (rank / 2))
@@ -205,7 +206,7 @@ def laplacian_of_gaussian_section(
     >>> [round(float(weight), 4) for weight in laplacian_of_gaussian_section(1)[4:]]
     [0.8607, 0.164, -0.2746, -0.1781, -0.1416]
     """
-    sigma, radius = scale("laplacian_of_gaussian_section", sigma, radius)
+    sigma, radius = scale("filters.laplacian_of_gaussian_section", sigma, radius)
     halved = np.arange(-radius, radius + 1) ** 2 / (2 * sigma**2)
     kernel = (1 - halved) * np.exp(-halved)
     return jnp.asarray(kernel - kernel.mean(), dtype)

@@ -28,7 +28,8 @@ def box(size: int, *, rank: int = 2, dtype: DTypeLike = float) -> Float[Array, "
     >>> box(4, rank=1)
     Array([0.25, 0.25, 0.25, 0.25], dtype=float32)
     """
-    size, rank = at_least("box", "size", size, 1), at_least("box", "rank", rank, 1)
+    op = "filters.box"
+    size, rank = integer(op, "size", size, least=1), integer(op, "rank", rank, least=1)
     return jnp.full((size,) * rank, 1 / size**rank, dtype)
 
 
@@ -51,7 +52,8 @@ def binomial(size: int, *, rank: int = 2, dtype: DTypeLike = float) -> Float[Arr
            [2., 4., 2.],
            [1., 2., 1.]], dtype=float32)
     """
-    size, rank = at_least("binomial", "size", size, 1), at_least("binomial", "rank", rank, 1)
+    op = "filters.binomial"
+    size, rank = integer(op, "size", size, least=1), integer(op, "rank", rank, least=1)
     row = np.array([math.comb(size - 1, k) for k in range(size)]) / 2 ** (size - 1)
     return jnp.asarray(outer([row] * rank), dtype)
 
@@ -77,9 +79,10 @@ def gaussian(
     >>> [round(float(weight), 4) for weight in gaussian(1, rank=1)[4:]]
     [0.3989, 0.242, 0.054, 0.0044, 0.0001]
     """
-    sigma, radius = scale("gaussian", sigma, radius)
+    op = "filters.gaussian"
+    rank, (sigma, radius) = integer(op, "rank", rank, least=1), scale(op, sigma, radius)
     row = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
-    return jnp.asarray(outer([row / row.sum()] * at_least("gaussian", "rank", rank, 1)), dtype)
+    return jnp.asarray(outer([row / row.sum()] * rank), dtype)
 
 
 def canny_gaussian(*, dtype: DTypeLike = float) -> Float[Array, "5 5"]:
@@ -116,7 +119,7 @@ def sharpen(*, rank: int = 2, dtype: DTypeLike = float) -> Float[Array, "..."]:
            [-1.,  5., -1.],
            [ 0., -1.,  0.]], dtype=float32)
     """
-    rank = at_least("sharpen", "rank", rank, 1)
+    rank = integer("filters.sharpen", "rank", rank, least=1)
     kernel = -np.array(axis_neighbours(rank), float)
     kernel[(1,) * rank] = 2 * rank + 1
     return jnp.asarray(kernel + 0.0, dtype)
@@ -141,16 +144,8 @@ def axis_neighbours(rank: int) -> np.ndarray:
     return (np.abs(np.indices((3,) * rank) - 1).sum(axis=0) == 1).astype(int)
 
 
-def at_least(op: str, name: str, value: int, least: int) -> int:
-    """Returns the value as an int; raises a ``UsageError`` if it is below ``least``."""
-    number = integer(f"filters.{op}", name, value)
-    if number < least:
-        raise UsageError(f"filters.{op}: {name}={number} must be at least {least}")
-    return number
-
-
 def scale(op: str, sigma: float | int, radius: int | None) -> tuple[float, int]:
     """Returns the checked standard deviation and the radius of the window."""
     if not (sigma > 0 and math.isfinite(sigma)):
-        raise UsageError(f"filters.{op}: sigma={sigma!r} must be a number of pixels above 0")
-    return float(sigma), max(1, round(4 * sigma)) if radius is None else at_least(op, "radius", radius, 0)
+        raise UsageError(f"{op}: sigma={sigma!r} must be a number of pixels above 0")
+    return float(sigma), max(1, round(4 * sigma)) if radius is None else integer(op, "radius", radius, least=0)

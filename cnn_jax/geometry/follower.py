@@ -5,13 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from cnn_jax.geometry import primitives
 from cnn_jax.geometry.interpreter import Interpreter, Values
 from cnn_jax.geometry.places import Place, concatenated, joined
 from cnn_jax.geometry.primitives import WEIGHTS, Seen, shape_of
+from cnn_jax.geometry.shapes import in_evaluation
 
 
 class Follower(Interpreter[Any]):
@@ -44,7 +44,7 @@ class Follower(Interpreter[Any]):
 
     def union(self, values: Values) -> Seen:
         """The union of places, for a value that is one of them."""
-        places = [value for value in values if isinstance(value, Place)]
+        places = primitives.places_of(values)
         return joined(places) if places else next((value for value in values if value), None)
 
     def element(self, value: Any) -> Seen:
@@ -61,7 +61,7 @@ class Follower(Interpreter[Any]):
 
     def unknown(self, equation: JaxprEqn, inputs: Values) -> Values:
         """The places of outputs that cannot be followed."""
-        if not any(isinstance(value, Place) for value in inputs):
+        if not primitives.places_of(inputs):
             return [self.union(inputs)] * len(equation.outvars)
         return list(primitives.unknown(equation, inputs))
 
@@ -85,18 +85,9 @@ def follow(layer: Callable[..., Any], place: Place) -> tuple[Place | None, int]:
       The place of the output, and the number of products of weights with inputs. The place is None if the layer cannot
       be traced or has several outputs.
     """
-    graph, state = nnx.split(layer) if isinstance(layer, nnx.Module) else (None, ())
-    x = jax.ShapeDtypeStruct(place.shape, jnp.float32)
-
-    def run(state: Any, x: jax.Array) -> Any:
-        if graph is None:
-            return layer(x)
-        merged = nnx.merge(graph, state)
-        merged.eval()
-        return merged(x)
-
+    run, state = in_evaluation(layer)
     try:
-        program = jax.make_jaxpr(run)(state, x)
+        program = jax.make_jaxpr(run)(state, jax.ShapeDtypeStruct(place.shape, jnp.float32))
     except Exception:  # a user's layer may raise anything; its field is then unknown
         return None, 0
     inputs: Sequence[Seen] = [*[WEIGHTS] * (len(program.jaxpr.invars) - 1), place]

@@ -10,7 +10,7 @@ from cnn_jax.geometry.places import Factor, Place, Shape
 from cnn_jax.geometry.windows import adaptive_size, window_of
 
 
-def keeps_positions(layer: Callable[..., Any], shape: Sequence[int], *, mixing_channels: bool = True) -> bool:
+def keeps_positions(layer: Callable[..., Any], shape: Sequence[int]) -> bool:
     """Whether every output of a layer depends on the input at its own position only.
 
     Examples are activations, normalisation in evaluation, dropout in evaluation, and sums over channels.
@@ -18,7 +18,6 @@ def keeps_positions(layer: Callable[..., Any], shape: Sequence[int], *, mixing_c
     Args:
       layer: A function or module; the parameters of a module may be abstract.
       shape: The shape of one input, without the batch axis, with channels last.
-      mixing_channels: Whether an output may depend on all channels of its position.
 
     Returns:
       True if it does; False if it does not or if this is unknown.
@@ -27,7 +26,7 @@ def keeps_positions(layer: Callable[..., Any], shape: Sequence[int], *, mixing_c
     >>> keeps_positions(jax.nn.softmax, (28, 28, 6)), keeps_positions(lambda x: x[:, ::-1], (28, 28, 6))
     (True, False)
     """
-    before = Place.of_input((1, *shape), len(shape) - mixing_channels)
+    before = Place.of_input((1, *shape), len(shape) - 1)
     result, _ = follow(layer, before)
     if result is None or result.fields != before.fields or len(result.layout) != len(before.layout):
         return False

@@ -32,7 +32,7 @@ ELEMENTWISE = {
 
 def after_equation(equation: JaxprEqn, inputs: Sequence[Seen]) -> list[Seen]:
     """The places of an equation's outputs, from those of its inputs."""
-    places = [value for value in inputs if isinstance(value, Place)]
+    places = places_of(inputs)
     if not places:
         return [WEIGHTS if WEIGHTS in inputs else None] * len(equation.outvars)
     operands, outputs = ([shape_of(atom) for atom in atoms] for atoms in (equation.invars, equation.outvars))
@@ -56,15 +56,19 @@ def shape_of(atom: Any) -> Shape:
     return tuple(atom.aval.shape)
 
 
+def places_of(values: Sequence[Seen]) -> list[Place]:
+    """The places among some values."""
+    return [value for value in values if isinstance(value, Place)]
+
+
 def unknown(equation: JaxprEqn, inputs: Sequence[Seen]) -> list[Place]:
     """The places of outputs with unknown dependencies: each may depend on everything that the inputs depend on."""
-    places = [value.only_common(()) for value in inputs if isinstance(value, Place)]
-    return [joined(places).only_common(shape_of(atom)) for atom in equation.outvars]
+    return [_only_common(inputs, shape_of(atom)) for atom in equation.outvars]
 
 
 def products(equation: JaxprEqn, inputs: Sequence[Seen]) -> int:
     """The number of products of weights with input-dependent values in a convolution or matrix product."""
-    if len(inputs) != 2 or not any(isinstance(value, Place) for value in inputs) or WEIGHTS not in inputs:
+    if len(inputs) != 2 or not places_of(inputs) or WEIGHTS not in inputs:
         return 0
     x, kernel = (shape_of(atom) for atom in equation.invars)
     output = shape_of(equation.outvars[0])
@@ -91,9 +95,8 @@ def products(equation: JaxprEqn, inputs: Sequence[Seen]) -> int:
 
 
 def _elementwise(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], output: Shape) -> Place:
-    places = [value for value in inputs if isinstance(value, Place)]
     # Operands have the shape of the output, except for scalars and axes of size 1.
-    return joined([place.broadcast(output, range(len(place.shape))) for place in places])
+    return joined([place.broadcast(output, range(len(place.shape))) for place in places_of(inputs)])
 
 
 def _broadcast(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], output: Shape) -> Place:
@@ -108,14 +111,14 @@ def _concatenate(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Sh
 
 def _stack(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], output: Shape) -> Place:
     axis = params["axis"]
-    place = joined([value for value in inputs if isinstance(value, Place)])
+    place = joined(places_of(inputs))
     return place.broadcast(output, [other for other in range(len(output)) if other != axis])
 
 
 def _conv(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], output: Shape) -> Place:
     x, kernel = inputs
     if not isinstance(x, Place) or isinstance(kernel, Place):  # a kernel that depends on the input
-        return joined([value.only_common(output) for value in inputs if isinstance(value, Place)])
+        return _only_common(inputs, output)
     numbers = params["dimension_numbers"]
     examples, channels = numbers.lhs_spec[:2]
     if params["feature_group_count"] == 1:
@@ -143,9 +146,7 @@ def _pool(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], o
     names = ("window_dimensions", "window_strides", "padding", "window_dilation", "base_dilation")
     size, strides, padding, dilation, input_dilation = (tuple(params[name]) for name in names)
     window = Window(size, strides, padding, dilation, input_dilation)
-    return joined([value for value in inputs if isinstance(value, Place)][:1]).windowed(
-        window, range(len(output)), output
-    )
+    return places_of(inputs)[0].windowed(window, range(len(output)), output)
 
 
 def _dot(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], output: Shape) -> Place:
@@ -172,7 +173,7 @@ def _dot(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], ou
 
 def _pad(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], output: Shape) -> Place:
     if not isinstance(inputs[0], Place) or isinstance(inputs[1], Place):
-        return joined([value.only_common(output) for value in inputs if isinstance(value, Place)])
+        return _only_common(inputs, output)
     place = inputs[0]
     for axis, (low, _, interior) in enumerate(params["padding_config"]):
         place = place.after_window(axis, output[axis], spread=interior + 1, low=low)
@@ -188,8 +189,8 @@ def _slice(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], 
 
 
 def _dynamic_slice(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], output: Shape) -> Place:
-    if not isinstance(inputs[0], Place) or any(isinstance(value, Place) for value in inputs[1:]):
-        return joined([value.only_common(output) for value in inputs if isinstance(value, Place)])
+    if not isinstance(inputs[0], Place) or places_of(inputs[1:]):
+        return _only_common(inputs, output)
     place = inputs[0]
     for axis, size in enumerate(output):
         if shapes[0][axis] != size:
@@ -237,8 +238,13 @@ def _sort(params: dict[str, Any], inputs: Sequence[Seen], shapes: list[Shape], o
 
 
 def _only(inputs: Sequence[Seen]) -> Place:
-    (place,) = [value for value in inputs if isinstance(value, Place)]
+    (place,) = places_of(inputs)
     return place
+
+
+def _only_common(inputs: Sequence[Seen], output: Shape) -> Place:
+    """The place of an output that may depend on everything that the inputs depend on."""
+    return joined([place.only_common(output) for place in places_of(inputs)])
 
 
 RULES: dict[str, Rule] = {

@@ -140,7 +140,7 @@ def traced(model: Any, place: Place) -> Program:
 
 def is_layer(module: Any) -> bool:
     """Whether a module is a layer, which has its own row: it is callable and has no submodules."""
-    return callable(module) and next((path for path, _ in nnx.iter_modules(module) if path), None) is None
+    return callable(module) and not any(path for path, _ in nnx.iter_modules(module))
 
 
 def _name(path: tuple[Any, ...]) -> str:

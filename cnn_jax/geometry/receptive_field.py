@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from cnn_jax.errors import UsageError
@@ -105,7 +106,7 @@ def _over(layers: Any, input_size: PerAxis | None, function: str) -> Flow:
     def visit(name: str, layer: Any, flow: Flow) -> Flow:
         nonlocal channels
         if hasattr(layer, "flow"):
-            return layer.flow(flow, visit=lambda inner, *args: visit(f"{name}/{inner}", *args), join=join)
+            return layer.flow(flow, visit=lambda inner, *args: visit(f"{name}/{inner}", *args), join=_joined)
         window = layer if isinstance(layer, Window) else window_of(layer)
         channels = getattr(layer, "in_features", getattr(layer, "num_features", channels))
         try:
@@ -128,9 +129,6 @@ def _over(layers: Any, input_size: PerAxis | None, function: str) -> Flow:
             "give a geometry.Window for it, or use geometry.trace or geometry.output_shape(layers, input_shape)"
         )
 
-    def join(name: str, flows: Sequence[Flow]) -> Flow:
-        return join_flows(flows)
-
     for name, layer in named.items():
         flow = visit(name, layer, flow)
     return flow
@@ -149,12 +147,8 @@ def _window(function: str, name: Any, entry: Any) -> Any:
     return Window(*entry)
 
 
-def join_flows(flows: Sequence[Flow]) -> Flow:
-    """The flow after a sum or a concatenation of paths."""
-    first, *others = flows
-    for other in others:
-        first = first.joined(other)
-    return first
+def _joined(name: str, flows: Sequence[Flow]) -> Flow:
+    return reduce(Flow.joined, flows)
 
 
 def _rank(entries: Sequence[Any]) -> int | None:

@@ -51,10 +51,17 @@ def output_shape(
 
 
 def _applied(layer: Callable[..., Any], shape: tuple[int, ...]) -> tuple[int, ...]:
-    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    run, state = in_evaluation(layer)
+    return jax.eval_shape(run, state, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1:]
+
+
+def in_evaluation(layer: Callable[..., Any]) -> tuple[Callable[[Any, jax.Array], Any], Any]:
+    """A layer in evaluation mode as a function of its state and its input, and the state (empty if it is a function).
+
+    The state is an argument, because a function cannot close over abstract arrays.
+    """
     if not isinstance(layer, nnx.Module):
-        return jax.eval_shape(layer, x).shape[1:]
-    # The parameters are arguments, because a function cannot close over abstract arrays.
+        return lambda state, x: layer(x), ()
     graph, state = nnx.split(layer)
 
     def run(state: Any, x: jax.Array) -> Any:
@@ -62,4 +69,4 @@ def _applied(layer: Callable[..., Any], shape: tuple[int, ...]) -> tuple[int, ..
         merged.eval()
         return merged(x)
 
-    return jax.eval_shape(run, state, x).shape[1:]
+    return run, state

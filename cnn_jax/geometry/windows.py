@@ -73,7 +73,7 @@ class Window:
             sizes,
             numbers["kernel_size"],
             strides=numbers["strides"],
-            padding=_numbered(self.padding, dilated(numbers["kernel_size"], numbers["kernel_dilation"])),
+            padding=numbered_padding(self.padding, dilated(numbers["kernel_size"], numbers["kernel_dilation"])),
             dilation=numbers["kernel_dilation"],
             input_dilation=numbers["input_dilation"],
             rounding=self.rounding,
@@ -120,7 +120,7 @@ class Window:
         """
         numbers = self.over(rank)
         reaches, strides = dilated(numbers["kernel_size"], numbers["kernel_dilation"]), numbers["strides"]
-        entries = per_axis_padding("window", _numbered(self.padding, reaches), rank)
+        entries = per_axis_padding("window", numbered_padding(self.padding, reaches), rank)
         if sizes is None:
             if any(str(entry).startswith("SAME") and s > 1 for entry, s in zip(entries, strides, strict=True)):
                 raise UsageError(
@@ -198,7 +198,7 @@ def transposed_window(
     return Window(window, 1, padding, kernel_dilation, spread, transposed=True)
 
 
-def _numbered(padding: Padding, reaches: Sequence[int]) -> Padding:
+def numbered_padding(padding: Padding, reaches: Sequence[int]) -> Padding:
     """Replaces Flax's two padding names that also set the boundary; both are as wide as 'SAME' at stride 1."""
     if padding in ("CIRCULAR", "REFLECT"):
         return tuple(((reach - 1) // 2, reach // 2) for reach in reaches)

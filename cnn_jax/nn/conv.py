@@ -17,9 +17,9 @@ from jaxtyping import Array, DTypeLike, Shaped
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
-from cnn_jax.geometry.windows import transposed_window
+from cnn_jax.geometry.windows import numbered_padding, transposed_window
 from cnn_jax.nn.options import static_padding
-from cnn_jax.ops.arguments import AnyArray, integer, per_axis, wider
+from cnn_jax.ops.arguments import AnyArray, concrete, integer, per_axis, wider
 from cnn_jax.ops.canonical import effective_kernel, looks_channels_first, operands, windows
 from cnn_jax.ops.padding import Padding, dilated, extend, spread
 from cnn_jax.ops.wide import affine
@@ -223,7 +223,7 @@ class Conv(nnx.Module):
                 f"Conv: padding={self.padding!r} already sets the boundary; leave out boundary={self.boundary!r}"
             )
         reaches = dilated(self.kernel_size, self.kernel_dilation)
-        return tuple(((reach - 1) // 2, reach // 2) for reach in reaches), _FLAX_BOUNDARIES[self.padding]
+        return numbered_padding(self.padding, reaches), _FLAX_BOUNDARIES[self.padding]
 
 
 def check_sizes(
@@ -234,8 +234,7 @@ def check_sizes(
     window = per_axis(name, "kernel_size", window, len(window))
     numbers = {"in_features": in_features, "out_features": out_features, "feature_group_count": feature_group_count}
     for what, number in numbers.items():
-        if integer(name, what, number) < 1:
-            raise UsageError(f"{name}: {what}={number} must be at least 1")
+        integer(name, what, number, least=1)
     if in_features % feature_group_count or out_features % feature_group_count:
         raise UsageError(
             f"{name}: feature_group_count={feature_group_count} must divide in_features={in_features} "
@@ -257,14 +256,15 @@ def check_channels(name: str, inputs: Shaped[AnyArray, "..."], in_features: int,
 
 
 def _entries(name: str, mask: Shaped[AnyArray, "..."] | None, kernel_shape: tuple[int, ...]) -> int | None:
-    """The number of kernel entries where the mask is not 0; None without a mask or for a traced mask."""
-    if mask is None or isinstance(mask, jax.core.Tracer):
+    """The number of kernel entries where the mask is not 0; None without a mask or if its values are unknown."""
+    entries = None if mask is None else concrete(mask)
+    if entries is None:
         return None
     try:
-        return int(np.count_nonzero(np.broadcast_to(np.asarray(mask), kernel_shape)))
+        return int(np.count_nonzero(np.broadcast_to(entries, kernel_shape)))
     except ValueError:
         raise UsageError(
-            f"{name}: mask of shape {np.shape(mask)} does not broadcast to kernel {kernel_shape}; "
+            f"{name}: mask of shape {entries.shape} does not broadcast to kernel {kernel_shape}; "
             f"use (in_features, out_features)"
         ) from None
 

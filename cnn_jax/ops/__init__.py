@@ -16,10 +16,6 @@ from cnn_jax.ops.im2col import col2im, im2col
 from cnn_jax.ops.labels import IGNORED
 from cnn_jax.ops.losses import (
     balanced_class_weights,
-    huber_loss,
-    mean_absolute_error,
-    mean_squared_error,
-    rbf_output,
     sigmoid_cross_entropy,
     sigmoid_focal_loss,
     softmax_cross_entropy,
@@ -38,6 +34,8 @@ from cnn_jax.ops.metrics import (
 from cnn_jax.ops.normalization import batch_norm, batch_statistics, local_response_norm, normalize_by_batch
 from cnn_jax.ops.padding import pad
 from cnn_jax.ops.pool import avg_pool, lp_pool, max_pool
+from cnn_jax.ops.rbf import rbf_output
+from cnn_jax.ops.regression import huber_loss, mean_absolute_error, mean_squared_error
 from cnn_jax.ops.toeplitz import toeplitz_matrix
 from cnn_jax.ops.tune import Timing, tune
 from cnn_jax.ops.unpool import max_unpool, upsample

@@ -46,6 +46,13 @@ def is_traced(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
+def concrete(array: Shaped[AnyArray, "..."]) -> np.ndarray | None:
+    """The values of an array, or None where they are not known: while compiling, or on other hosts' devices."""
+    if is_traced(array) or (isinstance(array, jax.Array) and not array.is_fully_addressable):
+        return None
+    return np.asarray(array)  # of NumPy, because operations of jax.numpy are traced under jit
+
+
 def may_differ_from_zero(number: Any) -> bool:
     """Whether a number may differ from 0, so that code which a 0 makes unnecessary is needed. True for a traced number.
 
@@ -141,11 +148,20 @@ def as_array(op: str, name: str, value: Any) -> jax.Array:
         raise UsageError(f"{op}: {name} must be an array of numbers, got {type(value).__name__} {shown}") from None
 
 
-def check_number(op: str, name: str, value: Any) -> None:
-    """Raises a ``UsageError`` unless the value is one number: a Python number or a scalar array, traced or not."""
+def check_number(op: str, name: str, value: Any, *, least: int | float | None = None) -> None:
+    """Raises a ``UsageError`` unless the value is one number: a Python number or a scalar array, traced or not.
+
+    Args:
+      op: The calling op, for the error message.
+      name: The name of the argument, for the error message.
+      value: The argument.
+      least: The smallest number that is accepted; all numbers by default. A traced number is not compared with it.
+    """
     scalar = jnp.shape(value) == () if isinstance(value, AnyArray) else isinstance(value, Real)
     if isinstance(value, bool) or not scalar:
         raise UsageError(f"{op}: {name}={value!r} must be a number")
+    if least is not None and not is_traced(value) and not value >= least:
+        raise UsageError(f"{op}: {name}={value!r} must be at least {least}")
 
 
 def per_axis(op: str, name: str, value: int | Sequence[int], rank: int, *, least: int = 1) -> tuple[int, ...]:
@@ -189,16 +205,26 @@ def window_sizes(op: str, name: str, value: int | Sequence[int], array: jax.Arra
     return (sizes,) * (array.ndim - 2)
 
 
-def integer(op: str, name: str, value: Any) -> int:
-    """Converts a value to a Python int, or raises a ``UsageError``. Bools and traced values are not ints."""
+def integer(op: str, name: str, value: Any, *, least: int | None = None) -> int:
+    """Converts a value to a Python int, or raises a ``UsageError``. Bools and traced values are not ints.
+
+    Args:
+      op: The calling op, for the error message.
+      name: The name of the argument, for the error message.
+      value: The argument.
+      least: The smallest int that is accepted; all ints by default.
+    """
     try:
         if isinstance(value, bool):
             raise TypeError
-        return operator.index(value)
+        number = operator.index(value)
     except (TypeError, jax.errors.JAXTypeError):
         raise UsageError(
             f"{op}: {name} must consist of Python ints that are known at compile time; got {value!r}"
         ) from None
+    if least is not None and number < least:
+        raise UsageError(f"{op}: {name}={number} must be at least {least}")
+    return number
 
 
 def check_axes(op: str, x: jax.Array, rank: int, noun: str, *, name: str = "x") -> None:

@@ -1,14 +1,13 @@
-"""Class labels: which ones are ignored, which ones are wrong. Losses and metrics read their labels here."""
+"""What losses and metrics read: outputs, and class labels, of which some are ignored and some are wrong."""
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, as_array, integer, is_traced
+from cnn_jax.ops.arguments import AnyArray, accumulator, as_array, check_array, check_filled, concrete, integer
 
 IGNORED = -1  # the default of ignore_label; PyTorch's ignore_index is -100
 
@@ -27,6 +26,15 @@ class Labels(NamedTuple):
     ignored: Bool[Array, "..."]
 
 
+def read_outputs(op: str, name: str, outputs: Shaped[AnyArray, "..."]) -> Shaped[Array, "*batch classes"]:
+    """The outputs in at least float32; the batch may be empty."""
+    outputs = check_array(op, name, outputs, empty=True)
+    if outputs.ndim < 1:
+        raise UsageError(f"{op}: {name} must have an axis of classes, got a scalar")
+    check_filled(op, name, outputs, [outputs.ndim - 1])
+    return outputs.astype(accumulator(outputs.dtype))
+
+
 def read_labels(
     op: str, labels: Shaped[AnyArray, "..."], num_classes: int, ignore_label: int | None, *, name: str = "label"
 ) -> Labels:
@@ -43,7 +51,7 @@ def read_labels(
       The labels. Whether one of a compiled program is out of range is not known before it runs.
 
     Raises:
-      UsageError: A label out of range, where its value is known, so outside ``jit`` and ``vmap``.
+      UsageError: A label is out of range and its value is known, as outside ``jit`` and ``vmap``.
     """
     if ignore_label is not None:
         ignore_label = integer(op, "ignore_label", ignore_label)
@@ -69,7 +77,7 @@ def read_labels(
 def read_shares(
     op: str, labels: Shaped[AnyArray, "..."], dtype: jnp.dtype, ignore_label: int
 ) -> tuple[Float[Array, "..."], Bool[Array, "..."], Bool[Array, "..."]]:
-    """Sorts labels that say of each class on its own whether it is there: booleans, or numbers from 0 to 1.
+    """Reads labels that state for each class separately whether it is present: booleans, or numbers from 0 to 1.
 
     Args:
       op: The calling op, for the error line.
@@ -101,10 +109,3 @@ def check_integers(op: str, name: str, labels: Shaped[AnyArray, "..."]) -> None:
     """Raises a ``UsageError`` unless the labels are integers."""
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise UsageError(f"{op}: {name} of dtype {labels.dtype.name} must be integers, one class per example")
-
-
-def concrete(array: Shaped[AnyArray, "..."]) -> np.ndarray | None:
-    """The values of an array, or None where they are not known: while compiling, or on other hosts' devices."""
-    if is_traced(array) or (isinstance(array, jax.Array) and not array.is_fully_addressable):
-        return None
-    return np.asarray(array)

@@ -1,4 +1,4 @@
-"""Losses: softmax and sigmoid cross-entropy, focal losses, regression errors, and the output layer of LeNet-5.
+"""Losses of classification: softmax and sigmoid cross-entropy, focal losses, squared error, and class weights.
 
 Every function returns one number for each example, or for each class where classes are independent; the mean is the
 caller's.
@@ -13,7 +13,7 @@ The mean over the examples that are not ignored, as PyTorch forms it::
 
   losses.sum() / jnp.maximum((labels != -1).sum(), 1)
 
-Other labels -- distributions, and the real targets of a regression -- have no value that is ignored.
+Labels that are distributions have no value that is ignored.
 """
 
 from collections.abc import Sequence
@@ -29,17 +29,14 @@ from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import (
     AnyArray,
     Number,
-    accumulator,
     as_array,
-    check_array,
-    check_filled,
     check_number,
+    concrete,
     integer,
     is_traced,
     may_differ_from_zero,
 )
-from cnn_jax.ops.labels import IGNORED, check_integers, concrete, read_labels, read_shares
-from cnn_jax.ops.wide import in_float32
+from cnn_jax.ops.labels import IGNORED, check_integers, read_labels, read_outputs, read_shares
 
 ClassWeights = Sequence[int | float] | Shaped[AnyArray, "..."]  # (K,)
 
@@ -93,8 +90,8 @@ def softmax_focal_loss(
 ) -> Shaped[Array, "*batch"]:
     """Focal loss of the softmax: cross-entropy, in which the term of a class of probability p counts (1 - p)^gamma.
 
-    Examples that are already classified well count little. The paper has one sigmoid per class, see
-    :func:`sigmoid_focal_loss`; this is its form for one class per example.
+    Examples that are already classified well contribute little. The paper has one sigmoid per class, see
+    :func:`sigmoid_focal_loss`; this is the form for one class per example.
 
     Args:
       logits: ``(*batch, K)``; the two half-precision types are computed in float32.
@@ -118,7 +115,7 @@ def softmax_focal_loss(
     Array([0.25], dtype=float32)
     """
     op = "softmax_focal_loss"
-    _check_at_least_zero(op, "gamma", gamma)
+    check_number(op, "gamma", gamma, least=0)
     return _softmax_loss(op, logits, labels, label_smoothing, class_weights, ignore_label, gamma=gamma)
 
 
@@ -195,9 +192,11 @@ def sigmoid_focal_loss(
     Array([[0.0625, 0.1875]], dtype=float32)
     """
     op = "sigmoid_focal_loss"
-    _check_at_least_zero(op, "gamma", gamma)
-    if alpha is not None and not is_traced(alpha) and not 0 <= alpha <= 1:
-        raise UsageError(f"{op}: alpha={alpha} must be from 0 to 1, or None for no weights")
+    check_number(op, "gamma", gamma, least=0)
+    if alpha is not None:
+        check_number(op, "alpha", alpha)
+        if not is_traced(alpha) and not 0 <= alpha <= 1:
+            raise UsageError(f"{op}: alpha={alpha} must be from 0 to 1, or None for no weights")
     logits, labels, known, ignored = _independent(op, logits, labels, ignore_label)
     present, absent = jax.nn.softplus(-logits), jax.nn.softplus(logits)  # -log p, -log(1 - p)
     of_present, of_absent = labels, 1 - labels
@@ -278,113 +277,6 @@ def squared_error(
     return _counted(losses, known, ignored)
 
 
-def mean_squared_error(outputs: Shaped[AnyArray, "..."], targets: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
-    """Mean squared difference between outputs and real targets, per example.
-
-    Args:
-      outputs: ``(*batch, K)``; half precision is computed in float32.
-      targets: Real numbers ``(*batch, K)``.
-
-    Returns:
-      ``(*batch)``, float32 or float64: the mean over the K outputs.
-
-    Raises:
-      UsageError: Targets of another shape; nothing is broadcast.
-
-    >>> mean_squared_error(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 4.0]]))
-    Array([2.], dtype=float32)
-    """
-    return jnp.square(_difference("mean_squared_error", outputs, targets)).mean(axis=-1)
-
-
-def mean_absolute_error(outputs: Shaped[AnyArray, "..."], targets: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
-    """Mean absolute difference between outputs and real targets, per example.
-
-    Args:
-      outputs: ``(*batch, K)``; half precision is computed in float32.
-      targets: Real numbers ``(*batch, K)``.
-
-    Returns:
-      ``(*batch)``, float32 or float64: the mean over the K outputs. The gradient of a difference of 0 is 0.
-
-    Raises:
-      UsageError: Targets of another shape; nothing is broadcast.
-
-    >>> mean_absolute_error(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 4.0]]))
-    Array([1.], dtype=float32)
-    """
-    return jnp.abs(_difference("mean_absolute_error", outputs, targets)).mean(axis=-1)
-
-
-def huber_loss(
-    outputs: Shaped[AnyArray, "..."], targets: Shaped[AnyArray, "..."], *, delta: Number = 1.0
-) -> Shaped[Array, "..."]:
-    """Huber's loss of outputs and real targets, per example: e² / 2 up to ``delta``, beyond it linear in e.
-
-    Args:
-      outputs: ``(*batch, K)``; half precision is computed in float32.
-      targets: Real numbers ``(*batch, K)``.
-      delta: The difference above 0 from which on the loss is linear, ``delta * (|e| - delta / 2)``.
-
-    Returns:
-      ``(*batch)``, float32 or float64: the mean over the K outputs.
-
-    Raises:
-      UsageError: Targets of another shape, since nothing is broadcast; ``delta`` of 0 or less.
-
-    References:
-      Huber, Robust estimation of a location parameter, 1964.
-
-    >>> huber_loss(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 4.0]]))
-    Array([0.75], dtype=float32)
-    """
-    op = "huber_loss"
-    check_number(op, "delta", delta)
-    if not is_traced(delta) and not delta > 0:
-        raise UsageError(f"{op}: delta={delta} must be above 0")
-    size = jnp.abs(_difference(op, outputs, targets))
-    within = jnp.minimum(size, delta)
-    return (within * within / 2 + delta * (size - within)).mean(axis=-1)
-
-
-def rbf_output(x: Shaped[AnyArray, "*batch features"], centers: Shaped[AnyArray, "..."]) -> Any:
-    """LeNet-5's output: the squared Euclidean distance between the features and the centre of each class.
-
-    Small means likely, so that the class is the smallest. In the paper the centres are pictures of the characters,
-    7 by 12 pixels of -1 and +1, and they are fixed.
-
-    Args:
-      x: ``(*batch, F)``.
-      centers: ``(K, F)``.
-
-    Returns:
-      ``(*batch, K)``.
-
-    Raises:
-      UsageError: Shapes that do not match.
-
-    References:
-      LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, 1998, section II.B.
-
-    >>> rbf_output(jnp.array([1.0, 2.0]), jnp.array([[1.0, 2.0], [0.0, 0.0]]))
-    Array([0., 5.], dtype=float32)
-    """
-    op = "rbf_output"
-    x, centers = check_array(op, "x", x, empty=True), check_array(op, "centers", centers)
-    if centers.ndim != 2 or x.ndim < 1 or x.shape[-1] != centers.shape[-1]:
-        raise UsageError(
-            f"{op}: centers of shape {centers.shape} do not go with x of shape {x.shape}; "
-            f"centers must be (classes, {x.shape[-1] if x.ndim else 'features'})"
-        )
-    check_filled(op, "x", x, [x.ndim - 1])
-
-    # Differences, not |x|² - 2 x c + |c|²: that loses all digits next to a centre.
-    def distances(x: Array, centers: Array) -> Array:
-        return jnp.square(x[..., None, :] - lax.broadcast_to_rank(centers, x.ndim + 1)).sum(axis=-1)
-
-    return in_float32(distances, x, centers)
-
-
 def _softmax_loss(
     op: str,
     logits: AnyArray,
@@ -420,7 +312,7 @@ def _of_classes(
       The outputs in at least float32, 0 where there is no known label; the labels as distributions of the same type;
       whether each is known; whether each is ignored.
     """
-    outputs, labels = _outputs(op, name, outputs), labels if is_traced(labels) else as_array(op, "labels", labels)
+    outputs, labels = read_outputs(op, name, outputs), labels if is_traced(labels) else as_array(op, "labels", labels)
     whole = jnp.issubdtype(labels.dtype, jnp.integer)
     expected = outputs.shape[:-1] if whole else outputs.shape
     if labels.shape != expected or labels.dtype == bool:
@@ -442,7 +334,7 @@ def _independent(
     op: str, logits: AnyArray, labels: AnyArray, ignore_label: int
 ) -> tuple[Array, Array, Bool[Array, "..."], Bool[Array, "..."]]:
     """Checks logits and labels of independent classes; returns both, which labels are known and which are ignored."""
-    logits = _outputs(op, "logits", logits)
+    logits = read_outputs(op, "logits", logits)
     if jnp.shape(labels) != logits.shape:
         raise UsageError(
             f"{op}: labels of shape {jnp.shape(labels)} do not go with logits of shape {logits.shape}; give one label "
@@ -450,25 +342,6 @@ def _independent(
         )
     shares, known, ignored = read_shares(op, labels, logits.dtype, ignore_label)
     return jnp.where(known, logits, 0), shares, known, ignored
-
-
-def _difference(op: str, outputs: AnyArray, targets: AnyArray) -> Array:
-    outputs, targets = _outputs(op, "outputs", outputs), as_array(op, "targets", targets)
-    if targets.shape != outputs.shape:
-        raise UsageError(
-            f"{op}: targets of shape {targets.shape} do not go with outputs of shape {outputs.shape}; give the same "
-            "shape, e.g. targets[..., None] for one output per example"
-        )
-    return outputs - targets.astype(outputs.dtype)
-
-
-def _outputs(op: str, name: str, outputs: AnyArray) -> Array:
-    """The outputs in at least float32; the batch may be empty."""
-    outputs = check_array(op, name, outputs, empty=True)
-    if outputs.ndim < 1:
-        raise UsageError(f"{op}: {name} must have an axis of classes, got a scalar")
-    check_filled(op, name, outputs, [outputs.ndim - 1])
-    return outputs.astype(accumulator(outputs.dtype))
 
 
 def _expected(shares: Array, surprise: Array) -> Array:
@@ -498,9 +371,3 @@ def _per_class(op: str, name: str, weights: Any, logits: Array) -> Array:
 def _check_smoothing(op: str, label_smoothing: Any) -> None:
     if not is_traced(label_smoothing) and not (isinstance(label_smoothing, int | float) and 0 <= label_smoothing < 1):
         raise UsageError(f"{op}: label_smoothing={label_smoothing!r} must be at least 0 and less than 1")
-
-
-def _check_at_least_zero(op: str, name: str, value: Any) -> None:
-    check_number(op, name, value)
-    if not is_traced(value) and not value >= 0:
-        raise UsageError(f"{op}: {name}={value!r} must be at least 0")

@@ -1,10 +1,10 @@
 """Metrics of classification: top-k, confusion matrix, precision, recall, F1, and calibration.
 
-They are pure functions that also compile. What is counted over one batch can be added to what is counted over another,
-so that a metric of a whole set is exact. A label of ``ignore_label`` (-1 by default) is not counted, nor is the padding
-of a last batch, if its labels are set to that: ``jnp.where(mask, labels, -1)``. Any other label out of range is an
-error that names it; in a compiled program, where no value can be looked at, it is a wrong answer for
-:func:`in_top_k` and :func:`calibration_bins`, has no row in :func:`confusion_matrix`, and makes the losses infinite.
+They are pure functions that also compile. The counts of several batches can be added, so that a metric of a whole set
+is exact. A label of ``ignore_label`` (-1 by default) is not counted, nor is the padding of a last batch, if its labels
+are set to that: ``jnp.where(mask, labels, -1)``. Any other label out of range is an error that names it; in a compiled
+program, where no value can be looked at, it is a wrong answer for :func:`in_top_k` and :func:`calibration_bins`, has no
+row in :func:`confusion_matrix`, and makes the losses infinite.
 """
 
 from typing import Any, NamedTuple
@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.ops.arguments import AnyArray, accumulator, as_array, check_array, check_filled, integer
-from cnn_jax.ops.labels import IGNORED, Labels, check_integers, concrete, read_labels
+from cnn_jax.ops.arguments import AnyArray, as_array, concrete, integer
+from cnn_jax.ops.labels import IGNORED, Labels, check_integers, read_labels, read_outputs
 
 
 class ClassScores(NamedTuple):
@@ -202,9 +202,7 @@ def calibration_bins(
     Array([0, 1], dtype=int32)
     """
     op = "calibration_bins"
-    bins = integer(op, "bins", bins)
-    if bins < 1:
-        raise UsageError(f"{op}: bins={bins} must be at least 1")
+    bins = integer(op, "bins", bins, least=1)
     values = concrete(probabilities)
     if values is not None and not ((values >= 0) & (values <= 1.001)).all():
         raise UsageError(f"{op}: probabilities must be from 0 to 1; give jax.nn.softmax(logits)")
@@ -258,13 +256,11 @@ def _square(op: str, confusion: AnyArray) -> Array:
 def _outputs_and_labels(
     op: str, name: str, outputs: AnyArray, labels: AnyArray, ignore_label: int
 ) -> tuple[Array, Labels]:
-    outputs = check_array(op, name, outputs, empty=True)
+    outputs = read_outputs(op, name, outputs)
     check_integers(op, "labels", labels)
-    if outputs.ndim < 1 or labels.shape != outputs.shape[:-1]:
+    if labels.shape != outputs.shape[:-1]:
         raise UsageError(
             f"{op}: labels of shape {labels.shape} do not go with {name} of shape {outputs.shape}; "
             f"give integers of shape {outputs.shape[:-1]}"
         )
-    check_filled(op, name, outputs, [outputs.ndim - 1])
-    outputs = outputs.astype(accumulator(outputs.dtype))
     return outputs, read_labels(op, labels, outputs.shape[-1], ignore_label)

@@ -316,6 +316,6 @@ def _power_jvp(exponent: float, primals: tuple[Array], tangents: tuple[Array]) -
 
 
 def check_at_least(op: str, name: str, value: int | float, least: int | float) -> None:
-    """Raises a ``UsageError`` unless the value is a number of at least ``least``."""
+    """Raises a ``UsageError`` unless the value is a Python number of at least ``least``; arrays are not accepted."""
     if not isinstance(value, int | float) or not value >= least:
         raise UsageError(f"{op}: {name}={value!r} must be a number, at least {least}")

@@ -11,7 +11,7 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.adaptive_pool import mix
-from cnn_jax.ops.arguments import AnyArray, as_array, by, check_array, check_option, split_batch, window_sizes
+from cnn_jax.ops.arguments import AnyArray, as_array, by, check_array, check_option, concrete, split_batch, window_sizes
 from cnn_jax.ops.wide import in_float32
 
 UPSAMPLINGS = ("nearest", "bilinear", "bed_of_nails")
@@ -61,8 +61,8 @@ def max_unpool(
             f"{y.shape}; use the indices that max_pool(..., return_indices=True) returns with y"
         )
     size = math.prod(sizes)
-    if indices.size and not isinstance(indices, jax.core.Tracer):
-        known = np.asarray(indices)  # with jax.numpy, the next operations would be traced under jit
+    known = concrete(indices)
+    if known is not None and known.size:
         least, most = known.min(), known.max()
         if least < 0 or most >= size:
             raise UsageError(

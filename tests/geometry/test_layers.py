@@ -12,6 +12,8 @@ from flax import nnx
 from cnn_jax import geometry, nn, ops
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
+from cnn_jax.geometry.follower import follow
+from cnn_jax.geometry.places import Place
 from cnn_jax.geometry.positions import keeps_positions
 from cnn_jax.models.airbench import gelu
 
@@ -168,5 +170,6 @@ def test_layers_that_work_position_by_position(layer, keeps: bool) -> None:
 
 
 def test_flat_features_must_not_be_mixed() -> None:
-    assert keeps_positions(jnp.tanh, (8,), mixing_channels=False)
-    assert not keeps_positions(jax.nn.softmax, (8,), mixing_channels=False)
+    features = Place.of_input((1, 8), 1)
+    assert follow(jnp.tanh, features)[0] == features
+    assert follow(jax.nn.softmax, features)[0] != features

@@ -139,9 +139,9 @@ MODULES = {
     "BatchNorm": (nn.BatchNorm(2, rngs=RNGS), IMAGES),
     "BatchNorm in evaluation": (nn.BatchNorm(2, use_running_average=True, rngs=RNGS), IMAGES),
 }
-# Layers that hold no parameters call one op of the table, or layers.
-# They count in integers, whatever the type of what is counted; tests/ops/test_metrics.py has their values.
+# Metrics that count in integers, whatever the dtype of their inputs; tests/ops/test_metrics.py has their values.
 COUNTS = {"in_top_k", "confusion_matrix", "precision_recall_f1", "macro_average", "expected_calibration_error"}
+# Layers without parameters call one op of the table, or other layers.
 WITHOUT_PARAMETERS = {
     *("AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "LpPool", "MaxPool", "MaxUnpool", "Upsample", "Dropout"),
     *("Flatten", "LocalResponseNorm", "RBFOutput", "Scale", "Auxiliary", "Parallel", "Residual", "Sequence"),
@@ -149,7 +149,7 @@ WITHOUT_PARAMETERS = {
 
 
 def numbers(shape, seed):
-    """Of 0.5, 0.625, ..., 1.5."""
+    """Random numbers out of 0.5, 0.625, ..., 1.5."""
     return (np.random.default_rng(seed).integers(4, 13, shape) / 8).astype(np.float32)
 
 

@@ -52,7 +52,7 @@ def zeros(array):
 
 @pytest.mark.parametrize("name", OF_LABELS)
 def test_ignored_labels(name):
-    """Loss and gradient are those of the other examples, and 0 for whatever logits stand beside an ignored label."""
+    """The other examples keep their losses and gradients; ignored examples have 0, whatever their logits."""
     rng = np.random.default_rng(0)
     kept = np.array([0, 1, 3, 3])
     logits = rng.standard_normal((8, 4)).astype(np.float32)
@@ -270,6 +270,10 @@ ERRORS = {
     ),
     "gamma": (lambda: ops.softmax_focal_loss(X, CLASSES, gamma=-1), "softmax_focal_loss: gamma=-1 must be at least 0"),
     "alpha": (lambda: ops.sigmoid_focal_loss(X, X, alpha=2), "sigmoid_focal_loss: alpha=2 must be from 0 to 1"),
+    "alpha is a bool": (
+        lambda: ops.sigmoid_focal_loss(X, X, alpha=True),
+        "sigmoid_focal_loss: alpha=True must be a number",
+    ),
     "labels of one class": (
         lambda: ops.sigmoid_cross_entropy(X, CLASSES),
         r"labels of shape \(8,\) do not go with logits of shape \(8, 4\); .* jax.nn.one_hot\(labels, 4\)",
@@ -295,13 +299,3 @@ def test_errors(name):
     call, message = ERRORS[name]
     with pytest.raises(UsageError, match=message):
         call()
-
-
-def test_rbf_output():
-    rng = np.random.default_rng(0)
-    x, centers = rng.standard_normal((6, 84)), rng.choice([-1.0, 1.0], (10, 84))
-    with jax.enable_x64(True):
-        expected = [[((one - center) ** 2).sum() for center in centers] for one in x]
-        np.testing.assert_allclose(ops.rbf_output(x, centers), expected, rtol=1e-12)
-        check_grads(ops.rbf_output, (x, centers), order=1, modes=["rev"])
-        np.testing.assert_array_equal(ops.rbf_output(centers[3], centers).argmin(), 3)
