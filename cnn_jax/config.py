@@ -16,6 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.runtime.files import user_path
 from cnn_jax.runtime.objects import add_folder, import_file
 
 _ROOT = Path(__file__).parent
@@ -38,8 +39,8 @@ def find_config(name: str) -> str:
     True
     """
     file, colon, variant = name.partition(":")
-    if Path(file).is_file():
-        return name
+    if user_path(file).is_file():
+        return f"{user_path(file)}{colon}{variant}"
     own = FOLDER / f"{file.removeprefix('configs/').removesuffix('.py')}.py"
     return f"{own}{colon}{variant}" if own.is_file() else name
 

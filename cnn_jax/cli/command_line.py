@@ -17,6 +17,8 @@ from ml_collections import ConfigDict, config_flags
 from cnn_jax import config as configs
 from cnn_jax.errors import DISK_ERRORS, EXIT_CODE, Interrupted, UsageError
 from cnn_jax.runtime.compilation_cache import enable_compilation_cache
+from cnn_jax.runtime.files import user_path
+from cnn_jax.runtime.terminal import accept_any_text, say_error
 
 
 def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
@@ -25,6 +27,7 @@ def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
     Returns:
       The exit code.
     """
+    accept_any_text()
     app.define_help_flags()
     enable_compilation_cache()  # before the config file is read, which imports jax
     try:
@@ -119,7 +122,7 @@ def _folder(workdir: str) -> Path:
             f"--workdir={workdir} is an address, but runs need a folder, with its locks: give one of this machine, or "
             "of a file system that all machines see, and copy it when it is done"
         )
-    return Path(workdir)
+    return user_path(workdir)
 
 
 def sweep(config: ConfigDict | None, workdir: str | None, *, worker: bool) -> None:
@@ -144,5 +147,5 @@ def _new_workdir(path: str | None, kind: str = "") -> str:
 def _say(line: str, exit_code: int) -> int:
     if "--debug" in sys.argv:  # and not FLAGS, which may be what could not be parsed
         traceback.print_exc()
-    print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
+    say_error(Path(sys.argv[0]).name, line)
     return exit_code

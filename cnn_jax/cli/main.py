@@ -13,6 +13,8 @@ from ml_collections import config_flags
 
 from cnn_jax.cli import command_line
 from cnn_jax.runtime import command, huge_pages, xla
+from cnn_jax.runtime.files import user_path
+from cnn_jax.runtime.terminal import say
 from cnn_jax.sweep import flags as sweep_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -73,15 +75,14 @@ def _run(added_xla_flags: list[str]) -> None:
     from cnn_jax import experiments  # brings in jax, which the flags of several processes must come before
 
     experiment = experiments.find(config)
+    output = None if _OUTPUT.value is None else str(user_path(_OUTPUT.value))
     match _MODE.value:
         case "train":
-            print(xla.describe(added_xla_flags), huge_pages.describe(), sep="; ")
+            say(f"{xla.describe(added_xla_flags)}; {huge_pages.describe()}")
             experiment.train(config, workdir, profile=_PROFILE.value)
         case "eval":
-            experiment.evaluate(config, workdir, checkpoint=_CHECKPOINT.value, output=_OUTPUT.value)
+            experiment.evaluate(config, workdir, checkpoint=_CHECKPOINT.value, output=output)
         case "predict":
-            experiment.predict(
-                config, workdir, images=_IMAGES.value, output=_OUTPUT.value, checkpoint=_CHECKPOINT.value
-            )
+            experiment.predict(config, workdir, images=_IMAGES.value, output=output, checkpoint=_CHECKPOINT.value)
         case "summary":
-            experiment.summary(config, output=_OUTPUT.value)
+            experiment.summary(config, output=output)

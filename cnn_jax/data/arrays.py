@@ -5,7 +5,6 @@ import json
 import zipfile
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
@@ -15,6 +14,7 @@ from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.fields import Field
 from cnn_jax.data.splits import first_line, members_of_split, stratified_parts
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime.files import user_path
 
 DIGITS_TEST = 300
 DIGITS_VALIDATION = 200
@@ -100,7 +100,7 @@ def load_npz(path: str, split: str) -> Dataset:
     Raises:
       UsageError: The file is not like that.
     """
-    file, name = Path(path).expanduser(), f"npz:{path}"
+    file, name = user_path(path), f"npz:{path}"
     try:
         with open(file, "rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as arrays:
             found = {key: arrays[key] for key in arrays.files}

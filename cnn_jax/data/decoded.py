@@ -39,15 +39,17 @@ def decoded_once(identity: str, count: int, num_bytes: int, decode: Callable[[],
     if count < WORTH_KEEPING or num_bytes > MOST_OF_A_SET:
         return decode()
     key = hashlib.sha256(f"{identity} Pillow {PIL.__version__}".encode()).hexdigest()[:32]
-    path = cache_folder("decoded") / f"{key}.npz"
+    folder = cache_folder("decoded")
+    if folder is None:
+        return decode()
+    path = folder / f"{key}.npz"
     damages = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
     with contextlib.suppress(*damages), open(path, "rb") as opened, np.load(opened) as kept:
         os.utime(path)
         return {name.removeprefix(PREFIX): kept[name] for name in kept.files}
     arrays = decode()
     with contextlib.suppress(OSError):  # a full or read-only disk: nothing is kept
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _make_room(path.parent, num_bytes)
+        _make_room(folder, num_bytes)
         with open_atomically(path) as file:
             named: dict[str, Any] = {f"{PREFIX}{name}": array for name, array in arrays.items()}
             np.savez(file, **named)

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cnn_jax.data.ink import border, frame_ink
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.runtime.files import user_path
 
 IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 RESIZES = ("fit", "stretch", "crop")
@@ -53,7 +54,7 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
       cnn_jax.errors.UsageError: no/such/image.png: there is no such file or folder
     """
     found: dict[Path, None] = {}
-    for path in (Path(path).expanduser() for path in paths):
+    for path in map(user_path, paths):
         if path.is_dir():
             images = sorted(file for file in path.rglob("*") if _is_visible_image(file, folder=path))
             if not images:

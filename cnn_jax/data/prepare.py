@@ -21,6 +21,7 @@ from typing import Any
 from cnn_jax.data.tfds import tfds_builder
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.command import exit_code
+from cnn_jax.runtime.terminal import say
 
 NEEDED_TO_PREPARE = ("tensorflow", "importlib_resources")
 UNFINISHED_DOWNLOADS = "downloads/**/*.tmp.*"
@@ -51,6 +52,8 @@ def prepare(name: str, *, data_dir: str | None = None) -> str:
     builder = tfds_builder(name, data_dir=data_dir)
     if builder.info.splits:
         return _summary(name, builder, "already prepared")
+    if str(builder.data_path).startswith("~"):
+        raise UsageError(f"preparing {name!r}: there is no home folder to keep it in; give --data_dir=<folder>")
     missing = [module for module in NEEDED_TO_PREPARE if importlib.util.find_spec(module) is None]
     if missing:
         raise UsageError(
@@ -66,7 +69,7 @@ def _download_and_prepare(name: str, builder: Any) -> None:
     import requests
     import tensorflow_datasets as tfds
 
-    print(f"{name}: downloading and preparing in {builder.data_path} ...", flush=True)
+    say(f"{name}: downloading and preparing in {builder.data_path} ...")
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(try_download_gcs=False)
@@ -146,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def prepare_all() -> None:
         for name in options.names:
-            print(prepare(name, data_dir=options.data_dir), flush=True)
+            say(prepare(name, data_dir=options.data_dir))
 
     return exit_code(prepare_all, debug=options.debug)
 

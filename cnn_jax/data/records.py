@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 from PIL import Image
-from rich.console import Console
-from rich.progress import Progress
 
 from cnn_jax.data.dataset import Arrays, Dataset
 from cnn_jax.data.decoded import decoded_once
 from cnn_jax.data.fields import Described, Field, Spec, check_spec, is_labelled_images
 from cnn_jax.data.images import resize_image
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime.terminal import Console, printable, progress_bar
 
 READ_AT_ONCE = 64
 SAMPLED = 2000  # of a set on disk, where its statistics or its looks are wanted
@@ -215,8 +214,8 @@ def in_threads(function: Callable[[int], int], arguments: Sequence[int]) -> Iter
 def showing_progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on the terminal for what turns out to be slow; yields the function that advances it."""
     console = Console(stderr=True)
-    progress = Progress(console=console, transient=True, disable=not console.is_terminal)
-    task = progress.add_task(description, total=total)
+    progress = progress_bar(console, transient=True, disable=not console.is_terminal)
+    task = progress.add_task(printable(description), total=total)
     began = time.monotonic()
 
     def advance(count: int) -> None:

@@ -158,10 +158,12 @@ def tfds_builder(name: str, *, data_dir: str | PathLike[str] | None = None) -> A
         )
     import tensorflow_datasets as tfds
 
+    if data_dir is not None:
+        data_dir = os.path.expanduser(fspath(data_dir))  # no Path, because it may be an address
     try:
         # A set that cannot be opened without TensorFlow prints a banner; the error says the same in one line.
         with contextlib.redirect_stdout(io.StringIO()):
-            return tfds.builder(name, data_dir=None if data_dir is None else fspath(data_dir))
+            return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
         raise UsageError(f"unknown data set {name!r}; {nearest(name, known)}") from error

@@ -30,6 +30,7 @@ from cnn_jax.report.formatting import format_shares
 from cnn_jax.report.page import Headline, Page, Section, Table
 from cnn_jax.runtime.command import command_name
 from cnn_jax.runtime.files import write_json
+from cnn_jax.runtime.terminal import say
 from cnn_jax.tasks import default_config as task_config
 from cnn_jax.tasks import run as runs
 from cnn_jax.tasks.sets import load_splits
@@ -78,8 +79,8 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
         write_json(directory / "result.json", {"results": results, "training_accuracy_of_few": few})
         _write_report(config, directory, results, few)
     for title, result in results.items():
-        print(f"{title:28} {format_shares(result['errors'])} test error")
-    print(f"in {time.perf_counter() - started:.1f} s; the runs are in {directory}; open {directory / 'report.html'}")
+        say(f"{title:28} {format_shares(result['errors'])} test error")
+    say(f"in {time.perf_counter() - started:.1f} s; the runs are in {directory}; open {directory / 'report.html'}")
 
 
 def summary(config: ConfigDict, *, output: str | None = None) -> None:
@@ -114,7 +115,7 @@ def _method(config: ConfigDict, title: str, path: Path) -> dict[str, Any]:
     """The error of one of scikit-learn's methods; kept in a file, so that a continued series does not repeat it."""
     if path.is_file():
         return json.loads(path.read_text())
-    print(f"\n{title} on {config.data.name}")
+    say(f"\n{title} on {config.data.name}")
     train_set, test_set = load_splits(config, [config.data.train, config.data.test])
     if not isinstance(train_set, data.Dataset) or not isinstance(test_set, data.Dataset):
         raise UsageError(f"{title} needs its examples in memory; set data.loading='memory'")
@@ -122,7 +123,7 @@ def _method(config: ConfigDict, title: str, path: Path) -> dict[str, Any]:
     started = time.perf_counter()
     accuracy = float(METHODS[title]().fit(seen, train_set.labels).score(unseen, test_set.labels))
     result = {"errors": [1 - accuracy], "parameters": 0, "seconds": time.perf_counter() - started}
-    print(f"test accuracy {accuracy:.2%}, error {1 - accuracy:.2%}, in {result['seconds']:.1f} s")
+    say(f"test accuracy {accuracy:.2%}, error {1 - accuracy:.2%}, in {result['seconds']:.1f} s")
     write_json(path, result)
     return result
 

@@ -23,6 +23,7 @@ from cnn_jax.report.formatting import format_shares
 from cnn_jax.report.page import Headline, Page, Section, Table
 from cnn_jax.runtime.command import command_name
 from cnn_jax.runtime.files import write_json
+from cnn_jax.runtime.terminal import say
 from cnn_jax.tasks import default_config as task_config
 from cnn_jax.tasks import run as runs
 
@@ -69,11 +70,11 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
                     by_count[count].append(result["scores"]["test/accuracy"])
         write_json(directory / "result.json", {"source": source, "scores": scores})
         _write_report(config, directory, source, scores)
-    print(f"\n{1 + 2 * len(config.examples) * config.seeds} runs in {time.perf_counter() - started:.1f} s")
+    say(f"\n{1 + 2 * len(config.examples) * config.seeds} runs in {time.perf_counter() - started:.1f} s")
     for count in config.examples:
         ways = ", ".join(f"{_TITLES[way]} {format_shares(found[count])}" for way, found in scores.items())
-        print(f"{count:>8,} examples: {ways}")
-    print(f"the runs are in {directory}; open {directory / 'report.html'}")
+        say(f"{count:>8,} examples: {ways}")
+    say(f"the runs are in {directory}; open {directory / 'report.html'}")
 
 
 def summary(config: ConfigDict, **options: Any) -> None:

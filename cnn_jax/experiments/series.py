@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime.terminal import say
 from cnn_jax.tasks import run
 
 
@@ -37,7 +38,7 @@ def finished(config: ConfigDict, directory: Path) -> dict[str, Any]:
     """The result of a run, which is trained to its end first, unless it has been; killed, it continues."""
     path = directory / "result.json"
     if not path.is_file():
-        print(f"\n{directory.name}: {config.model.name} on {config.data.name}, {config.data.train}")
+        say(f"\n{directory.name}: {config.model.name} on {config.data.name}, {config.data.train}")
         run.train(config, directory, report=False)
     return json.loads(path.read_text())
 

@@ -8,11 +8,11 @@ from fractions import Fraction
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from cnn_jax.geometry.receptive_field import ReceptiveField
 from cnn_jax.geometry.trace import Row, total
+from cnn_jax.runtime.terminal import Console
 
 HEADINGS = (
     "layer",

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from cnn_jax.errors import UsageError, nearest
@@ -23,6 +22,7 @@ from cnn_jax.ops.arguments import FLOATS, by, check_option, integer
 from cnn_jax.ops.canonical import operands, windows
 from cnn_jax.ops.conv import conv
 from cnn_jax.ops.padding import Padding
+from cnn_jax.runtime.terminal import Console
 
 
 class Timing(NamedTuple):
@@ -169,4 +169,4 @@ def _print(title: str, timings: dict[str, Timing], obstacles: dict[str, str | No
     console.print(table)
     for method, obstacle in obstacles.items():
         if obstacle is not None:
-            console.print(f"{method} {obstacle}", highlight=False, soft_wrap=True)
+            console.print(f"{method} {obstacle}", soft_wrap=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from cnn_jax.metrics import Metric
 from cnn_jax.report.formatting import format_duration
+from cnn_jax.runtime.terminal import Console, printable, say
 
 
 class Progress:
@@ -80,16 +81,16 @@ class Progress:
             speed += f"  {left} left"
         if self._live is not None:
             self._bar.update(self._task, completed=step, description=self._epoch(), speed=speed)
-            self._scores.plain = shown
+            self._scores.plain = printable(shown)
         elif step // self._steps_per_epoch > epochs_before or step == self._total_steps:
             self.log(f"{self._epoch()}  {shown}  {speed}")
 
     def log(self, line: str) -> None:
         """Writes one line, above the bar if there is one."""
         if self._live is not None:
-            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._live.console.print(line, soft_wrap=True)
         else:
-            print(line, file=self._file, flush=True)
+            say(line, stream=self._file)
 
     def _epoch(self) -> str:
         done, total = self._step / self._steps_per_epoch, self._total_steps / self._steps_per_epoch

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cnn_jax.errors import EXIT_CODE, UsageError
+from cnn_jax.runtime.terminal import accept_any_text, say_error
 
 
 def command_name(program: str | None = None) -> str:
@@ -32,11 +33,12 @@ def exit_code(run: Callable[[], None], *, debug: bool) -> int:
     >>> exit_code(lambda: None, debug=False)
     0
     """
+    accept_any_text()
     try:
         run()
     except UsageError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        say_error("error", error)
         return EXIT_CODE
     return 0

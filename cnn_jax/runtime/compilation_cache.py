@@ -13,19 +13,31 @@ import zlib
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from cnn_jax.runtime.files import cache_folder
+from cnn_jax.runtime.files import cache_folder, is_writable
 
+_FOLDER = "JAX_COMPILATION_CACHE_DIR"
+_LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"  # programs that compile faster are not written
+_FOREVER = "1e9"
 _CHECKED = ".looked-through"  # the modification time of this file is the time of the last check
 
 
 def enable_compilation_cache(environ: MutableMapping[str, str] = os.environ) -> None:
     """Sets JAX's compilation cache folder, unless the environment does, and removes incomplete entries from it.
 
-    Must run before JAX is imported.
+    Must run before JAX is imported. Without a folder that can be written there is no cache. One that the environment
+    names is then only read, because JAX would warn about each program that it cannot write.
     """
-    environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder("compiled", environ)))
-    environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    remove_incomplete_entries(Path(environ["JAX_COMPILATION_CACHE_DIR"]))
+    if _FOLDER not in environ:
+        own = cache_folder("compiled", environ)
+        if own is None:
+            return
+        environ[_FOLDER] = str(own)
+    folder = Path(environ[_FOLDER])
+    if folder.is_dir() and not is_writable(folder):
+        environ[_LEAST_SECONDS] = _FOREVER
+    environ.setdefault(_LEAST_SECONDS, "0")
+    if environ[_FOLDER]:  # empty: the user wants no cache
+        remove_incomplete_entries(folder)
 
 
 def remove_incomplete_entries(folder: Path) -> None:

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.runtime.files import user_path
 
 
 def is_reference(text: str) -> bool:
@@ -35,7 +36,7 @@ def load_object(reference: str, *, what: str) -> Any:
     """
     place, _, name = reference.rpartition(":")
     try:
-        module = import_file(Path(place).resolve()) if place.endswith(".py") else importlib.import_module(place)
+        module = import_file(user_path(place).resolve()) if place.endswith(".py") else importlib.import_module(place)
     except Exception as error:
         if isinstance(error, FileNotFoundError):
             raise UsageError(f"{what}: there is no file {place}") from error

@@ -12,6 +12,7 @@ from typing import Any
 
 from cnn_jax import config as configs
 from cnn_jax.errors import DISK_ERRORS, Interrupted, UsageError
+from cnn_jax.runtime.terminal import printable, say
 from cnn_jax.sweep.database import StorageError
 from cnn_jax.sweep.store import LeaseLost
 from cnn_jax.sweep.trial import OnEvaluation, Outcome, Report, Train, Trial
@@ -82,7 +83,7 @@ def _train(trial: Trial, train: Train, *, report: bool, on_evaluation: OnEvaluat
     try:
         train(trial.config, trial.workdir, **options)
     except NoWholeCheckpointError as error:
-        print(f"beginning again: {error}")
+        say(f"beginning again: {error}")
         shutil.rmtree(trial.workdir / "checkpoints")
         train(trial.config, trial.workdir, **options)
 
@@ -93,7 +94,7 @@ def one_line(error: BaseException) -> str:
     >>> one_line(ValueError("no such\\ndata set")), one_line(KeyboardInterrupt())
     ('ValueError: no such data set', 'KeyboardInterrupt')
     """
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     line = text if isinstance(error, UsageError) else f"{type(error).__name__}: {text}".rstrip(": ")
     return line if len(line) <= _MOST_LETTERS else f"{line[: _MOST_LETTERS - 3]}..."
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime.terminal import say
 from cnn_jax.sweep.local import MOST_DEATHS, Deaths
 from cnn_jax.sweep.samplers import require
 from cnn_jax.sweep.settings import ONE_MACHINE, STORAGE_VARIABLE, SweepPlace
@@ -111,7 +112,7 @@ class SlurmWorkers:
         given = {key: int(value) if value.isdigit() else value for key, value in (options or {}).items()}
         cluster = given.pop("cluster", "slurm")
         if cluster == "slurm" and place.is_local:
-            print(f"--runner=slurm: jobs on other machines will end at once: {ONE_MACHINE}")
+            say(f"--runner=slurm: jobs on other machines will end at once: {ONE_MACHINE}")
         try:
             self._executor = submitit.AutoExecutor(folder=place.directory / "jobs", cluster=cluster)
             if cluster == "slurm":

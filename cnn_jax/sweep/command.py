@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from cnn_jax import config as configs
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.metrics import metric_of
+from cnn_jax.runtime.terminal import say
 from cnn_jax.sweep import flags, notation, samplers, space
 from cnn_jax.sweep.alone import one_line
 from cnn_jax.sweep.cluster import RayWorkers, SlurmWorkers, require_runner, slurm_options
@@ -56,7 +57,7 @@ def sweep(
         store = _begin(SweepPlace(directory, storage), _described(config, file, experiment))
     rows = store.rows()
     if sum(row.state in FINISHED for row in rows) < store.sweep.trials:
-        print(f"{store.sweep.trials} trials, sampler {store.sweep.sampler}; to continue: {continue_sweep(directory)}")
+        say(f"{store.sweep.trials} trials, sampler {store.sweep.sampler}; to continue: {continue_sweep(directory)}")
         rows = drive(store, _workers(store))
     else:
         write_results(store.sweep, directory, rows)
@@ -89,12 +90,12 @@ def sweep_worker(directory: Path | None) -> None:
             f"the sweep's folder {place.directory} does not exist on this machine; workers need the same file system"
         )
     store = Store(place)
-    print(f"working on {place.directory}")
+    say(f"working on {place.directory}")
     if flags.RUNNER.value == "vectorized":
         finished = work(store, kind="vectorized", batch=flags.BATCH.value)
     else:
         finished = work(store)
-    print(f"finished {finished} trials")
+    say(f"finished {finished} trials")
 
 
 def _begin(place: SweepPlace, described: Sweep) -> Store:
@@ -224,12 +225,12 @@ def _workers(store: Store) -> Workers:
             reason = reason_against(store.sweep)
             if not reason:
                 if store.sweep.pruner == "hyperband":
-                    print(
+                    say(
                         "--pruner=hyperband prunes nothing before a trial is complete, and these end together; "
                         "use --pruner=halving"
                     )
                 return LocalWorkers(store.place, 1, kind="vectorized", batch=flags.BATCH.value)
-            print(f"--runner=vectorized has no advantage here ({reason}); using --runner=local")
+            say(f"--runner=vectorized has no advantage here ({reason}); using --runner=local")
         case "ray":
             address = flags.RAY_ADDRESS.value
             return RayWorkers(store.place, count, address=address, cpus=flags.CPUS.value, gpus=flags.GPUS.value)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime.terminal import say
 from cnn_jax.sweep.leases import GRACE_SECONDS, METADATA
 from cnn_jax.sweep.samplers import load_optuna
 from cnn_jax.sweep.settings import SweepPlace, without_password
@@ -68,7 +69,7 @@ def patient(
                 if attempt == _ATTEMPTS_UNSAID:
                     minutes = round(_PATIENCE_SECONDS / 60)
                     url = without_password(self.place.url)
-                    print(f"{url} does not answer, waiting for {minutes} minutes at most: {line}", file=sys.stderr)
+                    say(f"{url} does not answer, waiting for {minutes} minutes at most: {line}", stream=sys.stderr)
                 time.sleep(min(0.1 * 2**attempt, 5.0))
         raise AssertionError
 

@@ -5,12 +5,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from cnn_jax.errors import Interrupted, UsageError
 from cnn_jax.report.formatting import format_duration, format_value, short_names
 from cnn_jax.runtime.files import write_atomically
+from cnn_jax.runtime.terminal import Console, say
 from cnn_jax.sweep.commands import continue_sweep, launch
 from cnn_jax.sweep.live import View, values
 from cnn_jax.sweep.local import Workers
@@ -87,15 +87,15 @@ def show(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> None:
     if counts["failed"] == len(rows) > 0:
         raise UsageError(f"all trials failed, the first one: {rows[0].reason}; {directory / 'sweep.csv'} has them all")
     if best is None:
-        print(f"no trial is complete ({counted or 'none has run'}); {directory / 'sweep.csv'} says why")
+        say(f"no trial is complete ({counted or 'none has run'}); {directory / 'sweep.csv'} says why")
         return
     best_config = f"--config={directory / 'best.py'}"
     console, title = Console(), f"{directory}: {counted}"
     table = _table(sweep, rows, title, columns=True)
     fits = console.measure(table, options=console.options.update(max_width=1000)).maximum <= console.width
     console.print(table if fits else _table(sweep, rows, title, columns=False))
-    print(f"the best is trial {best.number}; its config: {launch(best_config)}")
-    print(f"the sweep is in {directory}; all trials: {directory / 'sweep.csv'}; open {directory / 'sweep.html'}")
+    say(f"the best is trial {best.number}; its config: {launch(best_config)}")
+    say(f"the sweep is in {directory}; all trials: {directory / 'sweep.csv'}; open {directory / 'sweep.html'}")
 
 
 def _table(sweep: Sweep, rows: Sequence[TrialRow], title: str, *, columns: bool) -> Table:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.constrain import Constrain
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cnn_jax.report.formatting import format_duration, format_value, short_names
+from cnn_jax.runtime.terminal import Console, printable, say
 from cnn_jax.sweep.settings import Sweep
 from cnn_jax.sweep.store import Running
 from cnn_jax.sweep.table import TrialRow, best_row
@@ -66,10 +67,9 @@ class View:
     def print(self, line: str) -> None:
         """Prints a line, on a terminal above what is redrawn."""
         if self._live is not None:
-            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._live.console.print(line, soft_wrap=True)
         else:
-            self._file.write(f"{line}\n")
-            self._file.flush()
+            say(line, stream=self._file)
 
     def _outcome(self, row: TrialRow) -> str:
         counted = f"[{len(self._printed)}/{self._sweep.trials}]"
@@ -86,7 +86,7 @@ class View:
         table.add_column("values")  # cut off where the terminal is narrow
         for row, seconds, evaluation, score in running[:_SHOWN]:
             cells = str(row.number), format_duration(seconds), str(evaluation or "-"), self._score(score)
-            table.add_row(*cells, Text(values(row.overrides), no_wrap=True, overflow="ellipsis"))
+            table.add_row(*cells, Text(printable(values(row.overrides)), no_wrap=True, overflow="ellipsis"))
         if len(running) > _SHOWN:
             table.add_row(f"and {len(running) - _SHOWN} more")
         return table
@@ -99,7 +99,7 @@ class View:
             Text(f"{len(self._printed)}/{self._sweep.trials}" + (f"  {left} left" if left else ""), justify="right"),
         )
         whole = Table.grid(expand=True)
-        whole.add_row(Text(self._best(rows, running), no_wrap=True, overflow="ellipsis"))
+        whole.add_row(Text(printable(self._best(rows, running)), no_wrap=True, overflow="ellipsis"))
         whole.add_row(table)
         return whole
 

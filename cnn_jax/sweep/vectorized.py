@@ -17,6 +17,7 @@ from cnn_jax import config as configs
 from cnn_jax import train as training
 from cnn_jax.data.stream import Stream
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime.terminal import say
 from cnn_jax.sweep import space
 from cnn_jax.sweep.alone import LOG, ends_the_worker, one_line, run_alone
 from cnn_jax.sweep.settings import Sweep
@@ -199,7 +200,7 @@ def _train_together(
 def _log(trials: Sequence[Trial], line: str) -> None:
     """Prints a line, and writes it into the log of each trial."""
     numbers = ", ".join(str(trial.number) for trial in trials)
-    print(f"trial{'s' * (len(trials) > 1)} {numbers}: {line}", flush=True)
+    say(f"trial{'s' * (len(trials) > 1)} {numbers}: {line}")
     for trial in trials:
         trial.workdir.mkdir(parents=True, exist_ok=True)
         with open(trial.workdir / LOG, "a") as log:

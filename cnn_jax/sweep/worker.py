@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cnn_jax.errors import EXIT_CODE, Interrupted, UsageError
+from cnn_jax.runtime.terminal import say_error
 from cnn_jax.sweep.alone import run_alone
 from cnn_jax.sweep.database import StorageError
 from cnn_jax.sweep.settings import STORAGE_VARIABLE, SweepPlace
@@ -102,7 +103,7 @@ def main() -> int:
         store = Store(SweepPlace(arguments.directory, os.environ.get(STORAGE_VARIABLE, "")))
         work(store, kind=arguments.kind, batch=arguments.batch)
     except UsageError as error:
-        print(f"worker: {error}", file=sys.stderr)
+        say_error("worker", error)
         return EXIT_CODE
     except Interrupted as error:
         return error.exit_code

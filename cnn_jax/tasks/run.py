@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rich
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 from rich.table import Table
@@ -26,6 +25,7 @@ from cnn_jax.metrics import Metric
 from cnn_jax.report import summary as network_summary
 from cnn_jax.runtime.command import command_name
 from cnn_jax.runtime.files import write_atomically, write_json
+from cnn_jax.runtime.terminal import Console, say
 from cnn_jax.tasks.network import TaskNetwork, declared_metrics, make_network
 from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import (
@@ -211,8 +211,8 @@ def train(
         run.finish(config, directory, trained, report=report)
     scores = run.task(config).describe(of_split(trained.scores, "test"))
     written = ", ".join(f"{name} {text}" for name, text in scores.items())
-    print(f"test {written}, in {time.perf_counter() - started:.1f} s")
-    print(f"the run is in {directory}" + (f"; open {directory / 'report.html'}" if report else ""))
+    say(f"test {written}, in {time.perf_counter() - started:.1f} s")
+    say(f"the run is in {directory}" + (f"; open {directory / 'report.html'}" if report else ""))
 
 
 def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str, output: str | None = None) -> None:
@@ -294,7 +294,7 @@ def summary(config: ConfigDict, *, output: str | None = None) -> None:
     geometry.print_table(rows, title=title)
     if output is not None:
         network_summary.write(output, rows, title=title, input_shape=shape)
-        print(f"wrote {output}")
+        say(f"wrote {output}")
 
 
 def untrained(config: ConfigDict) -> TaskNetwork:
@@ -317,7 +317,7 @@ def _print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row.values())
-    rich.print(table)
+    Console().print(table)
 
 
 def _write_csv(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -326,4 +326,4 @@ def _write_csv(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(Path(path), out.getvalue())
-    print(f"wrote {path}")
+    say(f"wrote {path}")

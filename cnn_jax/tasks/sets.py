@@ -16,6 +16,7 @@ from cnn_jax import data
 from cnn_jax import train as training
 from cnn_jax.data import augment
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime.terminal import say
 from cnn_jax.tasks.task import Examples
 
 ExampleSet = data.Dataset | data.Records
@@ -64,7 +65,7 @@ def load_splits(config: ConfigDict, splits: Sequence[str], *, directory: Path | 
     begun = _description(directory) if directory is not None else None
     sets = [open_split(config, split) for split in splits]
     for report in dict.fromkeys(found.report for found in sets if found.report):
-        print(report, flush=True)
+        say(report)
     num_bytes = sum(found.num_bytes for found in sets)
     loading = begun["loading"] if begun else data.choose_loading(config.data.loading, num_bytes)
     if loading == "memory":

@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 from cnn_jax import config as configs
 from cnn_jax import data, models, nn, weights
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime.files import user_path
+from cnn_jax.runtime.terminal import say
 from cnn_jax.tasks.network import Values, create_model
 from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import ExampleSet, make_preprocess
@@ -52,8 +54,8 @@ def find_start(config: ConfigDict, task: Task, train_set: ExampleSet) -> Start:
     source = config.model.weights
     if not source:
         start = Start(make_preprocess(config, train_set), {})
-    elif (Path(source) / "config.json").is_file() and (Path(source) / "checkpoints").is_dir():
-        start = _from_run(config, task, Path(source))
+    elif _is_run(user_path(source)):
+        start = _from_run(config, task, user_path(source))
     else:
         start = _from_file(config, task, train_set)
     data_init = models.variant(config.model.name).data_init
@@ -61,6 +63,10 @@ def find_start(config: ConfigDict, task: Task, train_set: ExampleSet) -> Start:
         some = data.sample(train_set, most=_DATA_INIT_IMAGES).images[:_DATA_INIT_IMAGES]
         start = dataclasses.replace(start, values=data_init(start.preprocess(some)))
     return start
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and (folder / "checkpoints").is_dir()
 
 
 def _from_run(config: ConfigDict, task: Task, folder: Path) -> Start:
@@ -119,5 +125,5 @@ def _checked(config: ConfigDict, model: nn.Sequence, values: Mapping[str, Any]) 
                 f"choose weights of {config.model.name} of the same width"
             )
     new = {name.rpartition("/")[0] for name in paths(nnx.state(model, nnx.Param)) if name not in kept}
-    print(f"starting from {source}" + (f", with a new {', '.join(sorted(new))}" if new else ""), flush=True)
+    say(f"starting from {source}" + (f", with a new {', '.join(sorted(new))}" if new else ""))
     return kept

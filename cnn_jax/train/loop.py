@@ -15,6 +15,7 @@ from typing import Any
 from cnn_jax.errors import Interrupted, UsageError
 from cnn_jax.metrics import Metric
 from cnn_jax.report.progress import Progress
+from cnn_jax.runtime.terminal import say
 from cnn_jax.train.checkpoints import Checkpoint, Checkpoints, NoWholeCheckpointError
 from cnn_jax.train.groups import Group, Single, Stacks, VectorizedProgram
 from cnn_jax.train.history import History, open_history
@@ -190,7 +191,7 @@ def _starts(vectorized: VectorizedProgram, runs: Sequence[Run], checkpoints: Seq
         try:
             return own.restore(vectorized.program.template) if own.steps() else None
         except NoWholeCheckpointError as error:
-            print(f"beginning again: {error}", flush=True)
+            say(f"beginning again: {error}")
             own.remove_all()
             return None
 

@@ -13,7 +13,7 @@ import safetensors
 import safetensors.numpy
 
 from cnn_jax.errors import UsageError
-from cnn_jax.runtime.files import write_atomically
+from cnn_jax.runtime.files import user_path, write_atomically
 from cnn_jax.weights import formats, hub, torch_files
 from cnn_jax.weights.about import About
 
@@ -72,7 +72,7 @@ def open_tensors(source: str | Path | Mapping[str, Any]) -> Tensors:
         raise UsageError(
             f"weights: a {kind} cannot be loaded; give a path, a name on the hub ('owner/name') or a state dict"
         )
-    path = Path(source)
+    path = user_path(source)
     if not path.exists():
         if path.suffix.lower() in (*SAFETENSORS, *TORCH, *_OTHERS) or not hub.is_name(str(source)):
             raise UsageError(

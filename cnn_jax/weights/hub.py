@@ -51,6 +51,8 @@ def fetch(name: str) -> Path:
             f"weights: loading {name!r} from the Hugging Face hub needs huggingface_hub: "
             f"pip install 'cnn_jax[hub]'; {by_hand}"
         ) from error
+    if huggingface_hub.constants.HF_HUB_CACHE.startswith("~"):
+        raise UsageError(f"weights: there is no home folder to keep {name!r} in; set HF_HOME to a folder")
     try:
         cached = _only_from_cache(huggingface_hub, repository, revision)
         path = Path(huggingface_hub.hf_hub_download(repository, FILE, revision=revision, local_files_only=cached))

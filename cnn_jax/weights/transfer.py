@@ -14,6 +14,7 @@ from jaxtyping import DTypeLike
 
 from cnn_jax import models, nn
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime.files import user_path
 from cnn_jax.weights import adaptation, files, places, torch_files
 from cnn_jax.weights.about import IMAGENET_MEAN, IMAGENET_STD, About
 from cnn_jax.weights.layouts import BATCHES, LAYOUTS, Entry, entries, is_auxiliary, layout_of, paths
@@ -258,7 +259,7 @@ def save(model: nnx.Module, path: str | Path, *, layout: str = "cnn_jax", about:
     >>> sorted(files.open_tensors(path).shapes.items())[:2]
     [('classifier.0.bias', (2,)), ('classifier.0.weight', (2, 784))]
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.parent.is_dir():
         raise UsageError(f"weights: {path}: there is no folder {str(path.parent)!r}; create it first")
     about = about or About()

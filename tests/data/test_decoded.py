@@ -93,3 +93,12 @@ def test_what_was_not_used_for_longest_makes_room(cache: Path, monkeypatch: pyte
     assert reader.asked == 3
     records(reader, identity="new").to_memory()
     assert reader.asked == 4
+
+
+def test_without_a_cache_it_is_decoded_every_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.parent.parent.joinpath("file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent.parent / "file"))
+    reader = Reader()
+    for _ in range(2):
+        np.testing.assert_array_equal(records(reader).to_memory().images, IMAGES)
+    assert reader.asked == 2

@@ -1,13 +1,17 @@
 """Complete and incomplete entries of JAX's compilation cache."""
 
 import os
+import pwd
 import shutil
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import pytest
 
+from cnn_jax.errors import UsageError
 from cnn_jax.runtime.compilation_cache import enable_compilation_cache
+from cnn_jax.runtime.files import user_path
 
 
 def test_incomplete_entries_are_removed(tmp_path: Path) -> None:
@@ -34,9 +38,44 @@ def test_incomplete_entries_are_removed(tmp_path: Path) -> None:
     assert start() == ["another file", "whole-cache"]
 
 
-def test_the_environment_has_the_last_word_and_no_folder_is_needed(tmp_path: Path) -> None:
+def test_the_environment_has_the_last_word(tmp_path: Path) -> None:
     environ = {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "5"}
     enable_compilation_cache(environ)
     assert environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "cnn_jax/compiled")
     assert environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "5"
+
+
+def test_no_cache_where_none_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that cannot be made (below a file), one without the right to write, and a user without a home."""
+    (tmp_path / "file").touch()
+    environ = {"XDG_CACHE_HOME": str(tmp_path / "file")}
+    before = dict(environ)
+    for _ in range(2):
+        enable_compilation_cache(environ)
+    assert environ == before, "JAX is given no folder"
+    assert capsys.readouterr().err.count(f"no cache: {tmp_path / 'file'}") == 1, "said once"
+
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    environ = {"XDG_CACHE_HOME": str(tmp_path)}
+    enable_compilation_cache(environ)
+    assert "JAX_COMPILATION_CACHE_DIR" not in environ
+    environ = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+    enable_compilation_cache(environ)
+    assert float(environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]) > 1e6, "it is read, and nothing is written"
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # as for the numbers that containers run as
+    environ = {}
+    enable_compilation_cache(environ)
+    assert environ == {}
+    assert "no cache: there is no home folder" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="~/run: the home folder is not known; set HOME"):
+        user_path("~/run")
+
+
+def test_no_folder_where_the_user_wants_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    enable_compilation_cache({"JAX_COMPILATION_CACHE_DIR": ""})
     assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ decoded once to check that it is complete; the result is kept in the user's cach
 modification time has changed are checked again.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -23,7 +24,7 @@ from cnn_jax.data.images import decode_image, find_images
 from cnn_jax.data.records import Records, in_threads, labelled_images, showing_progress
 from cnn_jax.data.splits import members_of_split, mixed_order, stratified_parts
 from cnn_jax.errors import UsageError
-from cnn_jax.runtime.files import cache_folder, write_atomically
+from cnn_jax.runtime.files import cache_folder, user_path, write_atomically
 
 SHOWN_BROKEN = 10
 CHECKED_AT_ONCE = 64
@@ -161,12 +162,12 @@ def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
     Raises:
       UsageError: There are no classes in it, or no readable image.
     """
-    root = Path(path).expanduser().absolute()
+    root = user_path(path).absolute()
     if not str(path) or not root.is_dir():
         raise UsageError(f"data set 'folder:{path}': there is no folder {root}")
     folders = _class_folders(root)
-    index_file = cache_folder("folders") / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
-    known = _read_index(index_file)
+    cache, name = cache_folder("folders"), f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
+    known = _read_index(cache / name) if cache else {}
     listed: list[tuple[str, str, str]] = []
     for (part, class_name), folder in folders.items():
         try:
@@ -191,9 +192,10 @@ def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
     with showing_progress(f"checking the images of {root.name}", len(listed)) as advance:
         for count in in_threads(check, range(0, len(listed), CHECKED_AT_ONCE)):
             advance(count)
-    if seen != known:
-        index_file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(index_file, json.dumps({"version": INDEX_VERSION, "folder": str(root), "files": seen}))
+    if cache and seen != known:
+        index = {"version": INDEX_VERSION, "folder": str(root), "files": seen}
+        with contextlib.suppress(OSError):  # a full disk: nothing is kept
+            write_atomically(cache / name, json.dumps(index))
     files = [File(relative, part, class_name, *seen[relative][2:]) for relative, part, class_name in listed]
     good, broken = [file for file in files if not file.error], [file for file in files if file.error]
     if not good:

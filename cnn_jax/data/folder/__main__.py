@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from cnn_jax.data.folder import scan_folder
 from cnn_jax.runtime.command import exit_code
+from cnn_jax.runtime.terminal import say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def scan() -> None:
         for folder in options.folders:
-            print(scan_folder(folder))
+            say(scan_folder(folder))
 
     return exit_code(scan, debug=options.debug)
 
