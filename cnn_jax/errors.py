@@ -40,6 +40,10 @@ def nearest(name: str, options: Iterable[str], *, most: int = 3) -> str:
     return f"known: {shown}" + (f" and {len(options) - 12} more" if len(options) > 12 else "")
 
 
+class PartlyFailedError(Exception):
+    """Work was done, except for some inputs, which were listed with their reasons; the exit code is 1."""
+
+
 class Interrupted(Exception):
     """A signal stopped a run. The run has saved its state and can be continued.
 

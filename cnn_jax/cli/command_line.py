@@ -1,7 +1,8 @@
 """What surrounds every mode of the command line: from flags to a config and a folder, from errors to one line.
 
 Exit codes: 0 done; 2 a mistake, with a line that says how to fix it; 130 or 143 interrupted by Ctrl-C or SIGTERM, saved
-and ready to be continued; 1 a fault of the program itself, with its traceback.
+and ready to be continued; 1 done except for some inputs, which are listed, or a fault of the program itself, with its
+traceback.
 """
 
 import os
@@ -15,34 +16,41 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from cnn_jax import config as configs
-from cnn_jax.errors import DISK_ERRORS, EXIT_CODE, Interrupted, UsageError
+from cnn_jax.errors import DISK_ERRORS, EXIT_CODE, Interrupted, PartlyFailedError, UsageError
 from cnn_jax.runtime.compilation_cache import enable_compilation_cache
 from cnn_jax.runtime.files import user_path
 from cnn_jax.runtime.terminal import accept_any_text, say_error
 
 
-def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
+def run(main: Callable[[list[str]], None], arguments: Sequence[str]) -> int:
     """Parses the flags and runs ``main``; each mistake of the user becomes one line on stderr.
+
+    Args:
+      main: Takes the arguments that are not flags, which only ``--mode=predict`` has: more images.
+      arguments: The command line.
 
     Returns:
       The exit code.
     """
     accept_any_text()
     app.define_help_flags()
+    flags.FLAGS.set_gnu_getopt()  # flags may follow the names of images
     enable_compilation_cache()  # before the config file is read, which imports jax
     try:
         try:
             others = configs.parse_flags(arguments)[1:]
         except SystemExit:  # after --help, which absl takes for a failure
             return 0
-        if others:
+        if others and flags.FLAGS["mode"].value != "predict":
             raise UsageError(
                 f"{others[0]!r} is not a flag; write --name=value, in quotes if it has blanks or brackets: "
                 "\"--config.data.augment=('flip', 'cutout')\""
             )
-        main()
+        main(others)
     except UsageError as error:
         return _say(str(error), EXIT_CODE)
+    except PartlyFailedError as error:
+        return _say(str(error), 1)
     except Interrupted as error:
         return _say(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -54,6 +62,25 @@ def run(main: Callable[[], None], arguments: Sequence[str]) -> int:
         fix = "make room or use another --workdir, and run the same command again; saved checkpoints are intact"
         return _say(f"{error.strerror}{where}: {fix}", EXIT_CODE)
     return 0
+
+
+def image_paths(values: Sequence[str]) -> list[str]:
+    """The paths in the values of ``--images``, which are separated by commas, where a path may also contain commas.
+
+    Of several readings, the one with the longest path that exists is meant.
+
+    >>> image_paths(["a.png,b.png", "c.png, d/"])
+    ['a.png', 'b.png', 'c.png', 'd/']
+    """
+    paths = []
+    for value in values:
+        parts = value.split(",")
+        while parts:
+            ends = range(len(parts), 0, -1)
+            end = next((end for end in ends if os.path.exists(os.path.expanduser(",".join(parts[:end])))), 1)
+            paths.append(",".join(parts[:end]) if end > 1 else parts[0].strip())
+            del parts[:end]
+    return [path for path in paths if path]
 
 
 def join_processes(

@@ -35,7 +35,9 @@ _MODE = flags.DEFINE_enum(
     "sweep: the config with many values; continues, or shows, that in --workdir. sweep-worker: help a sweep elsewhere.",
 )
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ["latest", "best"], "For eval and predict: which checkpoint.")
-_IMAGES = flags.DEFINE_list("images", [], "For predict: images, and folders of images, separated by commas.")
+_IMAGES = flags.DEFINE_multi_string(
+    "images", [], "For predict: images, and folders of images, separated by commas or blanks, such as --images *.png."
+)
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
@@ -60,10 +62,10 @@ def main() -> int:
     program.__doc__ = (__doc__ or "").format(command.command_name())  # what --help shows
     for flag in flags.FLAGS.get_key_flags_for_module(__name__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    return command_line.run(lambda: _run(added), sys.argv)
+    return command_line.run(lambda others: _run(added, others), sys.argv)
 
 
-def _run(added_xla_flags: list[str]) -> None:
+def _run(added_xla_flags: list[str], others: list[str]) -> None:
     """Gives the config to its experiment, or to a sweep."""
     if _MODE.value.startswith("sweep"):
         command_line.sweep(_CONFIG.value, _WORKDIR.value, worker=_MODE.value == "sweep-worker")
@@ -83,6 +85,7 @@ def _run(added_xla_flags: list[str]) -> None:
         case "eval":
             experiment.evaluate(config, workdir, checkpoint=_CHECKPOINT.value, output=output)
         case "predict":
-            experiment.predict(config, workdir, images=_IMAGES.value, output=output, checkpoint=_CHECKPOINT.value)
+            images = command_line.image_paths([*_IMAGES.value, *others])
+            experiment.predict(config, workdir, images=images, output=output, checkpoint=_CHECKPOINT.value)
         case "summary":
             experiment.summary(config, output=output)

@@ -4,8 +4,9 @@ from cnn_jax.data.arrays import from_arrays, save_npz
 from cnn_jax.data.batches import batch_indices, epoch_order, padded_batches, steps_per_epoch
 from cnn_jax.data.dataset import Dataset, chosen_classes
 from cnn_jax.data.fields import KINDS, Field, Spec
+from cnn_jax.data.folder import folder_white
 from cnn_jax.data.images import ReadImage, find_images, read_image
-from cnn_jax.data.ink import measure_ink_extent
+from cnn_jax.data.ink import measure_ink_extent, measure_ink_pieces
 from cnn_jax.data.preprocess import Preprocess
 from cnn_jax.data.records import Records, as_records, sample
 from cnn_jax.data.sources import SOURCES, class_names, load, open_set
@@ -28,9 +29,11 @@ __all__ = [
     "class_names",
     "epoch_order",
     "find_images",
+    "folder_white",
     "from_arrays",
     "load",
     "measure_ink_extent",
+    "measure_ink_pieces",
     "open_set",
     "padded_batches",
     "read_image",

@@ -5,6 +5,7 @@ What had to be assumed is returned as text beside the pixels, so that a surprisi
 """
 
 import io
+import os
 import warnings
 from collections.abc import Iterable
 from os import PathLike
@@ -15,12 +16,13 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cnn_jax.data.ink import border, frame_ink
+from cnn_jax.data.ink import as_ink, border, count_pieces, find_ink, frame_ink
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.runtime.files import user_path
 
 IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 RESIZES = ("fit", "stretch", "crop")
+DEPTHS = (8, 10, 12, 14, 16)  # bits, of the cameras and scanners whose grey values are stored in 16 bits
 
 
 class ReadImage(NamedTuple):
@@ -28,11 +30,14 @@ class ReadImage(NamedTuple):
 
     Attributes:
       pixels: uint8, shape ``(height, width, channels)``, as in a :class:`~cnn_jax.data.Dataset`.
-      assumed: What was done to it and why, in a few words; empty when it was taken as it is.
+      assumed: What was done to it and why, in a few words, in parts separated by semicolons; empty when it was taken as
+        it is.
+      hint: Why what a network says about it may be wrong; empty when nothing was found.
     """
 
     pixels: UInt8[np.ndarray, "height width channels"]
     assumed: str
+    hint: str
 
 
 def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
@@ -60,10 +65,11 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
             if not images:
                 raise UsageError(f"{path}: no images in this folder (looked for {' '.join(IMAGE_SUFFIXES)})")
             found.update(dict.fromkeys(images))
-        elif path.exists():
+        elif os.path.exists(path):
             found[path] = None
         else:
-            raise UsageError(f"{path}: there is no such file or folder")
+            pattern = "; write patterns as --images *.png, without =, for the shell" if "*" in path.name else ""
+            raise UsageError(f"{path}: there is no such file or folder{pattern}")
     if not found:
         raise UsageError("no images given; name files or folders, separated by commas")
     return list(found)
@@ -78,11 +84,13 @@ def read_image(
     invert: Literal["auto"] | bool = "auto",
     resize: Literal["fit", "stretch", "crop"] = "fit",
     ink_extent: float | None = None,
+    ink_pieces: int = 1,
+    white: int | None = None,
 ) -> ReadImage:
     """Reads one image and brings it to the form of the images a network was trained on.
 
     Transparent parts become white paper, or black where what is visible is light. Grey values of more than 8 bits are
-    scaled to 8. Sizes change with an antialiasing bilinear filter.
+    scaled to 8: a scan of 12 bits that is stored in 16 would be black if all 16 were taken to be used. Sizes change with an antialiasing bilinear filter.
 
     Args:
       path: The file.
@@ -97,9 +105,13 @@ def read_image(
       ink_extent: For a grey network, how much of the frame the ink takes in its training set, from
         :func:`~cnn_jax.data.ink.measure_ink_extent`: an image of another size is then framed by its ink instead of
         resized as a whole. None does not look for ink.
+      ink_pieces: How many pieces of ink the images of the training set have at most, from
+        :func:`~cnn_jax.data.ink.measure_ink_pieces`; more of them give a hint.
+      white: The grey value of white in an image of more than 8 bits. None takes the greatest value of the fewest bits
+        (8, 10, 12, 14 or 16) that the image fits in.
 
     Returns:
-      The :class:`ReadImage`: ``pixels`` and what was ``assumed``.
+      The :class:`ReadImage`: ``pixels``, what was ``assumed``, and a ``hint``.
 
     Raises:
       UsageError: The file is not an image or is cut short, or an option is unknown.
@@ -111,7 +123,7 @@ def read_image(
     if ink_extent is not None and not 0 < ink_extent <= 1:
         raise UsageError(f"read_image: ink_extent={ink_extent} must be in (0, 1]; it is a part of the frame's side")
     assumed: list[str] = []
-    image = _without_transparency(_eight_bits(_open(path, assumed), path), assumed)
+    image = _without_transparency(_eight_bits(_open(path, assumed), path, white, assumed), assumed)
     if channels == 1 and image.mode == "RGB" and not _is_grey(image):
         assumed.append("colour taken as grey")
     image = image.convert("L" if channels == 1 else "RGB")
@@ -123,12 +135,18 @@ def read_image(
             )
     if invert:
         image = ImageOps.invert(image)
-    framed = None
-    if channels == 1 and ink_extent is not None and image.size != (width, height):
-        framed = frame_ink(np.asarray(image), height=height, width=width, extent=ink_extent)
-        assumed.append("no ink found" if framed is None else f"ink framed in {width}x{height} as in the training set")
-    pixels = np.asarray(_resized(image, (width, height), resize, assumed)) if framed is None else framed
-    return ReadImage(pixels.reshape(height, width, channels), "; ".join(assumed))
+    ink, hint = None, ""
+    if channels == 1 and ink_extent is not None:
+        like_training_set = image.size == (width, height)
+        ink = (as_ink if like_training_set else find_ink)(np.asarray(image))
+        pieces = 0 if ink is None else count_pieces(ink)
+        hint = "no ink found" if ink is None else f"ink in {pieces} pieces" if pieces > ink_pieces else ""
+        if ink is not None and not like_training_set:
+            pixels = frame_ink(ink, height=height, width=width, extent=ink_extent)
+            assumed.append(f"ink framed in {width}x{height} as in the training set")
+            return ReadImage(pixels.reshape(height, width, channels), "; ".join(assumed), hint)
+    pixels = np.asarray(_resized(image, (width, height), resize, assumed))
+    return ReadImage(pixels.reshape(height, width, channels), "; ".join(assumed), hint)
 
 
 def decode_image(content: bytes, path: str | PathLike[str], *, channels: int, least: int = 0) -> Image.Image:
@@ -147,7 +165,7 @@ def decode_image(content: bytes, path: str | PathLike[str], *, channels: int, le
     Raises:
       UsageError: It is not an image or is cut short.
     """
-    image = _without_transparency(_eight_bits(_open(path, [], content, least), path), [])
+    image = _without_transparency(_eight_bits(_open(path, [], content, least), path, 65535, []), [])
     return _in_mode(image, "L" if channels == 1 else "RGB")
 
 
@@ -184,13 +202,18 @@ def _open(path: str | PathLike[str], assumed: list[str], content: bytes | None =
         raise UsageError(f"{path}: cannot be read as an image: {reason or type(error).__name__}") from error
 
 
-def _eight_bits(image: Image.Image, path: str | PathLike[str]) -> Image.Image:
+def _eight_bits(image: Image.Image, path: str | PathLike[str], white: int | None, assumed: list[str]) -> Image.Image:
     """One of Pillow's modes L, RGB, LA, RGBA."""
     if image.mode.startswith("I"):  # 16 bits, which Pillow also delivers as 32-bit integers
         pixels = np.asarray(image, np.int64)
         if pixels.min() < 0 or pixels.max() > 65535:
             raise UsageError(f"{path}: grey values from {pixels.min()} to {pixels.max()}; save it with 8 or 16 bits")
-        return Image.fromarray(np.rint(pixels / 257).astype(np.uint8))
+        if white is None:
+            bits = next(bits for bits in DEPTHS if pixels.max() < 2**bits)
+            white = 2**bits - 1
+            if bits < 16:
+                assumed.append(f"{bits} of 16 bits used: white is {white}")
+        return Image.fromarray(np.rint(np.minimum(pixels / white, 1) * 255).astype(np.uint8))
     if image.mode == "F":
         raise UsageError(f"{path}: has floating point pixels; save it with 8 or 16 bits")
     grey = image.mode in ("1", "L", "LA", "La")

@@ -8,7 +8,8 @@ on the training set; light, contrast, size and place of the user's ink are then 
 import math
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+import scipy.ndimage
+from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 
 MEASURED_IMAGES = 1000
@@ -16,6 +17,8 @@ WORKING_SIDE = 1024  # larger photographs are shrunk first
 FRAMED_PART = 0.9  # of the images must have a black border for the set to count as ink on a dark background
 LEAST_CONTRAST = 16  # of 255: what stands out less than this from the background is not ink
 LEAST_SIGNAL_TO_NOISE = 6.0
+LARGE_PART = 0.5  # of the longest side of the largest piece of ink: smaller pieces are dots and dirt
+USUAL_PART = 99  # percent of a training set, which have no more pieces of ink
 
 
 def measure_ink_extent(images: Shaped[np.ndarray, "n height width channels"]) -> float | None:
@@ -47,23 +50,61 @@ def measure_ink_extent(images: Shaped[np.ndarray, "n height width channels"]) ->
     return float(np.median(extents))
 
 
-def frame_ink(
-    pixels: UInt8[np.ndarray, "rows columns"], *, height: int, width: int, extent: float
-) -> UInt8[np.ndarray, "height width"] | None:
-    """Light ink on a dark background, brought to the brightness, contrast, size and place that a training set has.
-
-    The background is a plane fitted to the border's grey values and becomes black; the lightest ink becomes white. The
-    ink's bounding box is scaled to ``extent`` of the frame and its centre of mass put in the middle, as far as it stays
-    inside.
+def measure_ink_pieces(images: Shaped[np.ndarray, "n height width channels"]) -> int:
+    """The number of large pieces of ink that the images of a training set have, see :func:`count_pieces`.
 
     Args:
-      pixels: The image.
-      height: Of the result.
-      width: Of the result.
-      extent: From :func:`measure_ink_extent`.
+      images: uint8 images of a training set for which :func:`measure_ink_extent` is not None; the first 1,000 are
+        measured.
 
     Returns:
-      The framed image, or None when nothing stands out from the background.
+      The number that 99 % of the images do not exceed.
+
+    Example:
+      >>> images = np.zeros((3, 10, 10, 1), np.uint8)
+      >>> images[:, 2:7, 4:6] = 255
+      >>> measure_ink_pieces(images)
+      1
+    """
+    counts = [count_pieces(ink) for ink in map(as_ink, images[:MEASURED_IMAGES, ..., 0]) if ink is not None]
+    return int(np.percentile(counts, USUAL_PART)) if counts else 1
+
+
+def count_pieces(ink: Float[np.ndarray, "rows columns"]) -> int:
+    """Counts the pieces of ink that do not touch each other, such as the digits of a number.
+
+    Pieces whose bounding box is less than half as long as that of the largest do not count: dots, commas, dirt.
+
+    Args:
+      ink: From 0, the background, to 1, the lightest ink. What is at least half as light is ink.
+
+    Example:
+      >>> ink = np.zeros((10, 20))
+      >>> ink[1:9, 3:5] = ink[1:9, 8:10] = ink[8, 18] = 1
+      >>> count_pieces(ink)
+      2
+    """
+    labels, _ = scipy.ndimage.label(_is_ink(ink, 1.0), structure=np.ones((3, 3)))
+    sides = [max(stop.stop - stop.start for stop in box) for box in scipy.ndimage.find_objects(labels)]
+    return sum(side >= LARGE_PART * max(sides) for side in sides)
+
+
+def as_ink(pixels: UInt8[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"] | None:
+    """The ink of an image that looks like those of the training set, from 0 to 1; None without any."""
+    peak = int(pixels.max())
+    return pixels / peak if peak >= LEAST_CONTRAST else None
+
+
+def find_ink(pixels: UInt8[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"] | None:
+    """Light ink on a dark background: how much of it is in each pixel, from 0 to 1.
+
+    The background is a plane fitted to the border's grey values.
+
+    Args:
+      pixels: The image. A large one is shrunk to a longest side of 1,024 pixels first.
+
+    Returns:
+      The ink, of the shrunk image; None when nothing stands out from the background.
     """
     image = Image.fromarray(pixels)
     image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
@@ -74,7 +115,23 @@ def frame_ink(
     peak = np.percentile(above, 99.9) if above.size > 1000 else above.max()
     if peak < max(LEAST_CONTRAST, LEAST_SIGNAL_TO_NOISE * noise):
         return None
-    ink = np.clip((above - 2 * noise) / (peak - 2 * noise), 0, 1)
+    return np.clip((above - 2 * noise) / (peak - 2 * noise), 0, 1)
+
+
+def frame_ink(
+    ink: Float[np.ndarray, "rows columns"], *, height: int, width: int, extent: float
+) -> UInt8[np.ndarray, "height width"]:
+    """Brings ink to the brightness, contrast, size and place that a training set has.
+
+    The lightest ink becomes white. The ink's bounding box is scaled to ``extent`` of the frame and its centre of mass
+    put in the middle, as far as it stays inside.
+
+    Args:
+      ink: From :func:`find_ink`.
+      height: Of the result.
+      width: Of the result.
+      extent: From :func:`measure_ink_extent`.
+    """
     box = _ink_box(ink, 1.0)
     scale = extent * min(side / (stop - start) for (start, stop), side in zip(box, (height, width), strict=True))
     frame = (height / scale, width / scale)  # in the image's pixels
@@ -116,8 +173,12 @@ def _fitted_background(pixels: UInt8[np.ndarray, "rows columns"]) -> Float[np.nd
 
 def _ink_box(ink: Float[np.ndarray, "rows columns"], peak: float) -> tuple[tuple[int, int], tuple[int, int]]:
     """The (start, stop) rows and columns of what is at least half as light as the lightest ink."""
-    rows, columns = (np.flatnonzero((ink >= peak / 2).any(axis=axis)) for axis in (1, 0))
+    rows, columns = (np.flatnonzero(_is_ink(ink, peak).any(axis=axis)) for axis in (1, 0))
     return (int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1)
+
+
+def _is_ink(ink: Float[np.ndarray, "rows columns"], peak: float) -> Bool[np.ndarray, "rows columns"]:
+    return ink >= peak / 2
 
 
 def _frame_start(profile: Float[np.ndarray, " side"], length: float) -> float:

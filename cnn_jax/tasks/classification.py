@@ -19,6 +19,7 @@ from cnn_jax.tasks.task import Examples, Results, Task, mean_over
 
 LOSSES = ("cross_entropy", "focal", "sigmoid", "squared_error")
 _OF_SOFTMAX = ("cross_entropy", "focal")
+_LOW_CONFIDENCE = 0.5
 
 
 class Classification(Task):
@@ -174,6 +175,13 @@ class Classification(Task):
             then = ", ".join(f"{self.outputs[k]} {row[k]:.1%}" for k in others)
             rows.append({"class": self.outputs[best], "probability": f"{row[best]:.1%}", "then": then})
         return rows
+
+    def hints(self, predictions: Float[np.ndarray, "n classes"]) -> list[str]:
+        """Where the most probable class has a low probability, or another class is nearly as probable."""
+        second, best = np.sort(predictions, axis=-1)[:, -2:].T
+        calibrated = self.config.loss != "squared_error"
+        low = (best < 2 * second) | ((best < _LOW_CONFIDENCE) & calibrated)
+        return ["low confidence" if is_low else "" for is_low in low]
 
     def targets(self, batch: Mapping[str, Shaped[np.ndarray, "..."]]) -> list[dict[str, Any]]:
         """The true class; empty for an example that is not labelled."""

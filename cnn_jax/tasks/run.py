@@ -4,10 +4,8 @@ What is common to configs that differ in traced hyperparameters only is prepared
 them in one program.
 """
 
-import csv
 import dataclasses
 import functools
-import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,17 +14,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
-from rich.table import Table
 
 from cnn_jax import data, geometry
 from cnn_jax import train as training
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import PartlyFailedError, UsageError
 from cnn_jax.metrics import Metric
 from cnn_jax.report import summary as network_summary
 from cnn_jax.runtime.command import command_name
-from cnn_jax.runtime.files import write_atomically, write_json
-from cnn_jax.runtime.terminal import Console, say
+from cnn_jax.runtime.files import write_json
+from cnn_jax.runtime.terminal import say
 from cnn_jax.tasks.network import TaskNetwork, declared_metrics, make_network
+from cnn_jax.tasks.predictions import check_csv, describe_assumptions, print_table, write_csv
 from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import (
     ExampleSet,
@@ -224,15 +222,15 @@ def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str, output: st
       checkpoint: ``'latest'`` or ``'best'``.
       output: A ``.csv`` file for what is right and what is predicted, one line per test example.
     """
-    _check_csv(output)
+    check_csv(output)
     (test_set,) = load_splits(config, [config.data.test])
     network, state = load_run(config, directory, checkpoint=checkpoint)
     test_examples = {"test": examples(config, test_set)}
     scores = training.make_evaluations(network.evaluate, test_examples, batch_size=config.batch_size)(state)
     counts = {"step": f"{int(state.step)}", "test images": f"{len(test_set):,}"}
-    _print_table(f"{directory}, {checkpoint} checkpoint", [counts | network.task.describe(of_split(scores, "test"))])
+    print_table(f"{directory}, {checkpoint} checkpoint", [counts | network.task.describe(of_split(scores, "test"))])
     if output is not None:
-        _write_csv(output, list(_compared(network, state, test_set)))
+        write_csv(output, list(_compared(network, state, test_set)))
 
 
 def _compared(network: TaskNetwork, state: training.TrainState, found: ExampleSet) -> Iterator[dict[str, Any]]:
@@ -253,30 +251,62 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
       images: Files, and folders of files.
       output: A ``.csv`` file to write it to as well.
       checkpoint: ``'latest'`` or ``'best'``.
+
+    Raises:
+      PartlyFailedError: At the end, if some of the images cannot be read; the table and the file list them.
+      UsageError: A path does not exist, or the run has no checkpoint.
     """
     if not images:
-        raise UsageError("--mode=predict needs --images=<image or folder>, several separated by commas")
-    _check_csv(output)
-    paths = data.find_images(images)
+        raise UsageError("--mode=predict needs --images=<image or folder>, several separated by commas or blanks")
+    check_csv(output)
+    paths = list(map(str, data.find_images(images)))
     network, state = load_run(config, directory, checkpoint=checkpoint)
-    description = read_description(directory)
+    read, reasons = _read_images(paths, read_description(directory))
+    notes, brief, full = dict(reasons), [], []
+    if read:
+        predictions = network.predict(state, np.stack([image.pixels for image in read.values()]))
+        brief, full = network.task.brief_rows(predictions), network.task.rows(predictions)
+        for (path, image), hint in zip(read.items(), network.task.hints(predictions), strict=True):
+            notes[path] = ", ".join(filter(None, [image.hint, hint]))
+    assumed = {path: image.assumed for path, image in read.items()}
+
+    def rows(cells: Sequence[Mapping[str, Any]], **columns: Mapping[str, str]) -> list[dict[str, Any]]:
+        """A row for each image, also for those without cells, which cannot be read."""
+        of_path, empty = dict(zip(read, cells, strict=True)), dict.fromkeys(cells[0] if cells else (), "")
+        further = {path: {name: column.get(path, "") for name, column in columns.items()} for path in paths}
+        return [{"image": path, **of_path.get(path, empty), **further[path]} for path in paths]
+
+    print_table(f"{directory}, {checkpoint} checkpoint", rows(brief, note=notes), path="image")
+    if any(assumed.values()):
+        say(describe_assumptions(assumed))
+    if output is not None:
+        write_csv(output, rows(full, assumed=assumed, note=notes))
+    if reasons:
+        raise PartlyFailedError(f"{len(reasons)} of {len(paths)} images cannot be read; their notes say why")
+
+
+def _read_images(
+    paths: Sequence[str], description: Mapping[str, Any]
+) -> tuple[dict[str, data.ReadImage], dict[str, str]]:
+    """The user's images in the form of those of a run, and for those that cannot be read the reason."""
     height, width, channels = description["image_shape"]
-    framed = {
+    form = {
+        "height": height,
+        "width": width,
+        "channels": channels,
         "ink_extent": description["ink_extent"],
+        "ink_pieces": description.get("ink_pieces", 1),  # which runs of earlier versions lack, like the next
+        "white": description.get("white"),
         "invert": "auto" if description["ink_extent"] else False,
         "resize": description["framing"],
     }
-    read = [data.read_image(path, height=height, width=width, channels=channels, **framed) for path in paths]
-    predictions = network.predict(state, np.stack([image.pixels for image in read]))
-    brief = network.task.brief_rows(predictions)
-    printed = [
-        {"image": str(path), **row, "assumed": image.assumed}
-        for path, image, row in zip(paths, read, brief, strict=True)
-    ]
-    _print_table(f"{directory}, {checkpoint} checkpoint", printed)
-    if output is not None:
-        rows = network.task.rows(predictions)
-        _write_csv(output, [{"image": path, **row} for path, row in zip(paths, rows, strict=True)])
+    read, reasons = {}, {}
+    for path in paths:
+        try:
+            read[path] = data.read_image(path, **form)
+        except UsageError as error:
+            reasons[path] = str(error).removeprefix(f"{path}: ")
+    return read, reasons
 
 
 def summary(config: ConfigDict, *, output: str | None = None) -> None:
@@ -304,26 +334,3 @@ def untrained(config: ConfigDict) -> TaskNetwork:
     spec = {"image": data.Field("image", shape), "label": data.Field("label", class_names=find_class_names(config))}
     task: Task = task_class(config.experiment)(config, Examples(config.data.name, spec))
     return make_network(config, task, as_is)
-
-
-def _check_csv(output: str | None) -> None:
-    if output is not None and Path(output).suffix != ".csv":
-        raise UsageError(f"--output={output} must end in .csv")
-
-
-def _print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
-    table = Table(title=title, title_justify="left")
-    for column in rows[0]:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row.values())
-    Console().print(table)
-
-
-def _write_csv(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, rows[0].keys())
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(Path(path), out.getvalue())
-    say(f"wrote {path}")

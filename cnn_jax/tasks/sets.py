@@ -152,12 +152,19 @@ def describe_data(config: ConfigDict, sets: Mapping[str, ExampleSet], preprocess
         "class_names": list(train_set.class_names),
         "spec": {name: dataclasses.asdict(field) for name, field in train_set.spec.items()},
         "framing": config.data.framing if train_set.report else "fit",
-        "ink_extent": data.measure_ink_extent(data.sample(train_set).images),
+        **_describe_ink(train_set),
+        "white": data.folder_white(train_set.name),
         "loading": "stream" if isinstance(train_set, data.Records) else "memory",
         "examples": {role: len(found) for role, found in sets.items()},
         "fingerprints": {role: found.fingerprint() for role, found in sets.items()},
         "preprocess": dataclasses.asdict(preprocess),
     }
+
+
+def _describe_ink(found: ExampleSet) -> dict[str, Any]:
+    images = data.sample(found).images
+    extent = data.measure_ink_extent(images)
+    return {"ink_extent": extent, "ink_pieces": 1 if extent is None else data.measure_ink_pieces(images)}
 
 
 def check_same_data(directory: Path, sets: Mapping[str, ExampleSet]) -> None:

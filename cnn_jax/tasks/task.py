@@ -147,6 +147,14 @@ class Task(abc.ABC):
 
         return [{name: text(value) for name, value in row.items()} for row in self.rows(predictions)]
 
+    def hints(self, predictions: Shaped[np.ndarray, "..."]) -> list[str]:
+        """Why a prediction may be wrong, for each example, as ``--mode=predict`` shows it; by default nothing.
+
+        Args:
+          predictions: Of :meth:`predict`, (n, ...).
+        """
+        return [""] * len(predictions)
+
     def targets(self, batch: Mapping[str, Shaped[np.ndarray, "..."]]) -> list[dict[str, Any]]:
         """What is right, for the lines of ``--mode=eval --output=predictions.csv``; by default nothing.
 

@@ -28,7 +28,7 @@ def save(tmp_path):
 
 
 def read(path, height=12, width=12, channels=1, **options):
-    pixels, assumed = read_image(path, height=height, width=width, channels=channels, **options)
+    pixels, assumed, _ = read_image(path, height=height, width=width, channels=channels, **options)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (height, width, channels)
     return pixels[..., 0] if channels == 1 else pixels, assumed
@@ -81,6 +81,20 @@ class TestPixels:
         sixteen = INK.astype(np.uint16) * 257 + np.uint16(100) * (INK < 255)
         pixels, _ = read(save(sixteen, name))
         np.testing.assert_array_equal(pixels, INK)
+
+    @pytest.mark.parametrize("name", ["picture.png", "picture.tif"])
+    @pytest.mark.parametrize(
+        ("brightest", "bits"),
+        [(100, 8), (255, 8), (256, 10), (1023, 10), (2000, 12), (4095, 12), (4096, 14), (16384, 16)],
+    )
+    def test_fewer_bits_stored_in_sixteen(self, save, name, brightest, bits):
+        scan = np.rint(INK / 255 * brightest).astype(np.uint16)
+        pixels, assumed = read(save(scan, name))
+        np.testing.assert_allclose(pixels, scan / (2**bits - 1) * 255, atol=0.5)
+        assert (f"{bits} of 16 bits used: white is {2**bits - 1}" in assumed) == (bits < 16)
+        pixels, assumed = read(save(scan, name), white=65535)
+        np.testing.assert_allclose(pixels, scan / 65535 * 255, atol=0.5)
+        assert "bits" not in assumed
 
     @pytest.mark.parametrize(
         ("ink", "assumed"),
@@ -238,5 +252,9 @@ class TestFind:
             find_images([tmp_path])
         with pytest.raises(UsageError, match=r"nowhere.png: there is no such file or folder"):
             find_images([tmp_path / "nowhere.png"])
+        with pytest.raises(UsageError, match="patterns as --images"):
+            find_images([tmp_path / "*.png"])
+        with pytest.raises(UsageError, match="there is no such file"):
+            find_images([tmp_path / ("long" * 200)])
         with pytest.raises(UsageError, match="no images given"):
             find_images([])

@@ -29,6 +29,7 @@ from cnn_jax.runtime.files import cache_folder, user_path, write_atomically
 SHOWN_BROKEN = 10
 CHECKED_AT_ONCE = 64
 INDEX_VERSION = 2
+DEPTH_FROM = 50  # images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +130,22 @@ def open_folder(path: str, split: str, *, image_shape: tuple[int, int, int] | No
         report=str(contents),
         origin="folder",  # the identity has a hash of every file
     )
+
+
+def folder_white(name: str) -> int | None:
+    """The grey value that was read as white in the images of a data set; None unless it is a folder of 16 bits.
+
+    Args:
+      name: Of any data set. In a folder, the first images decide.
+    """
+    kind, _, path = name.partition(":")
+    if kind != "folder":
+        return None
+    for file in find_images([path])[:DEPTH_FROM]:
+        with contextlib.suppress(OSError), Image.open(file) as image:
+            if image.mode.startswith("I"):
+                return 65535
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
