@@ -60,7 +60,7 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in map(user_path, paths):
-        if path.is_dir():
+        if os.path.isdir(path):  # Path.is_dir raises an error for a name that is too long
             images = sorted(file for file in path.rglob("*") if _is_visible_image(file, folder=path))
             if not images:
                 raise UsageError(f"{path}: no images in this folder (looked for {' '.join(IMAGE_SUFFIXES)})")
@@ -90,7 +90,8 @@ def read_image(
     """Reads one image and brings it to the form of the images a network was trained on.
 
     Transparent parts become white paper, or black where what is visible is light. Grey values of more than 8 bits are
-    scaled to 8: a scan of 12 bits that is stored in 16 would be black if all 16 were taken to be used. Sizes change with an antialiasing bilinear filter.
+    scaled to 8: a scan of 12 bits that is stored in 16 would be black if all 16 were taken to be used. Sizes change
+    with an antialiasing bilinear filter.
 
     Args:
       path: The file.

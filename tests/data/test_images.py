@@ -84,11 +84,10 @@ class TestPixels:
 
     @pytest.mark.parametrize("name", ["picture.png", "picture.tif"])
     @pytest.mark.parametrize(
-        ("brightest", "bits"),
-        [(100, 8), (255, 8), (256, 10), (1023, 10), (2000, 12), (4095, 12), (4096, 14), (16384, 16)],
+        ("brightest", "bits"), [(100, 8), (255, 8), (256, 10), (1023, 10), (4095, 12), (4096, 14), (16384, 16)]
     )
     def test_fewer_bits_stored_in_sixteen(self, save, name, brightest, bits):
-        scan = np.rint(INK / 255 * brightest).astype(np.uint16)
+        scan = np.rint(INK / INK.max() * brightest).astype(np.uint16)
         pixels, assumed = read(save(scan, name))
         np.testing.assert_allclose(pixels, scan / (2**bits - 1) * 255, atol=0.5)
         assert (f"{bits} of 16 bits used: white is {2**bits - 1}" in assumed) == (bits < 16)

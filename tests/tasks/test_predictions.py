@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,8 @@ def test_a_bad_image_is_listed_with_its_reason(
     Image.fromarray(noise).save(tmp_path / "d.jpg")
     whole = (tmp_path / "d.jpg").read_bytes()
     (tmp_path / "d.jpg").write_bytes(whole[: len(whole) // 2])
-    Image.fromarray(np.concatenate([digit(1), digit(2)], axis=1)).save(tmp_path / "e.png")
+    both = np.concatenate([np.pad(digit(number), 40, constant_values=255) for number in (1, 2)], axis=1)
+    Image.fromarray(both).save(tmp_path / "e.png")
     Image.new("L", (50, 40), 255).save(tmp_path / "f.png")
     output = tmp_path / "out.csv"
     with pytest.raises(PartlyFailedError, match="3 of 6 images cannot be read"):
@@ -117,7 +119,7 @@ def test_table_of_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch, capsys
     names = [f"/home/someone/scans of 2024/{folder}/page number {folder}.png" for folder in range(22)]
     row = {"class": "3", "probability": "91.2%", "then": "8 4.5%, 5 2.1%", "note": ""}
     print_table("run", [{"image": name, **row} for name in names], path="image")
-    lines = capsys.readouterr().out.splitlines()
+    lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
     assert len(lines) == 1 + 3 + 22 + 1, "a line for each image"
     assert max(map(cell_len, lines)) <= width
     for name, line in zip(names, lines[4:], strict=False):
