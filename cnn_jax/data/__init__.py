@@ -7,6 +7,7 @@ from cnn_jax.data.fields import KINDS, Field, Spec
 from cnn_jax.data.folder import folder_white
 from cnn_jax.data.images import ReadImage, find_images, read_image
 from cnn_jax.data.ink import measure_ink_extent, measure_ink_pieces
+from cnn_jax.data.overlap import count_shared
 from cnn_jax.data.preprocess import Preprocess
 from cnn_jax.data.records import Records, as_records, sample
 from cnn_jax.data.sources import SOURCES, class_names, load, open_set
@@ -27,6 +28,7 @@ __all__ = [
     "choose_loading",
     "chosen_classes",
     "class_names",
+    "count_shared",
     "epoch_order",
     "find_images",
     "folder_white",

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from os import PathLike
 
 import numpy as np
@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 from cnn_jax.config import with_tuples
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.fields import Field
-from cnn_jax.data.splits import first_line, members_of_split, stratified_parts
+from cnn_jax.data.splits import PARTS, first_line, members_of_split, stratified_parts
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.files import user_path
 
@@ -21,8 +21,7 @@ DIGITS_VALIDATION = 200
 IMAGE_KEYS = ("images", "x")
 LABEL_KEYS = ("labels", "y")
 SPEC_KEY = "spec"  # of a .npz file with fields of any kind
-PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
-SUFFIXES = {"": "all", **{f"_{alias}": part for alias, part in PARTS.items()}}  # of the names in a .npz file -> part
+MOST_CLASSES = 100_000  # by numbers alone; larger numbers are identifiers of something else
 
 
 def load_digits(split: str) -> Dataset:
@@ -91,10 +90,11 @@ def load_npz(path: str, split: str) -> Dataset:
 
     Args:
       path: A .npz file with ``images`` and ``labels`` (or ``x`` and ``y``), which are split 80, 10, 10 % by class; or
-        with a pair for each part: ``x_train``, ``y_train``, ``x_test``, ``y_test``, also ``x_validation``. Images:
-        ``(n, height, width)`` or ``(n, height, width, channels)``, integers from 0 to 255 or floats from 0 to 1.
-        Labels: ``(n,)``, whole numbers or names. ``class_names``, if it is there, names the numbers. A file with an
-        entry ``spec`` has other fields, see :func:`save_npz`.
+        with a pair for each part: ``x_train``, ``y_train``, ``x_test``, ``y_test``, also ``x_validation``; or
+        ``train_images``, ``train_labels``, ``val_images`` and so on, as MedMNIST has them. Images: ``(n, height,
+        width)`` or ``(n, height, width, channels)``, integers from 0 to 255 or floats from 0 to 1. Labels: ``(n,)``,
+        whole numbers or names. ``class_names``, if it is there, names the numbers. A file with an entry ``spec`` has
+        other fields, see :func:`save_npz`.
       split: A split expression.
 
     Raises:
@@ -107,7 +107,8 @@ def load_npz(path: str, split: str) -> Dataset:
     except FileNotFoundError as error:
         raise UsageError(f"data set {name!r}: there is no file {file}") from error
     except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"data set {name!r}: {file} is not a readable .npz file: {first_line(error)}") from error
+        hint = "; save names as text, by names.astype(str)" if "Object arrays" in str(error) else ""
+        raise UsageError(f"data set {name!r}: {file} is not a readable .npz file: {first_line(error)}{hint}") from error
     whole, members = _described_parts(name, found) if SPEC_KEY in found else _labelled_parts(name, found)
     return _chosen(whole, split, _parts_of(whole) if members is None else members)
 
@@ -171,15 +172,15 @@ def _described_parts(name: str, found: dict[str, np.ndarray]) -> Parts:
             str(error).removeprefix("Field: ") if isinstance(error, UsageError) else "give JSON as save_npz writes it"
         )
         raise UsageError(f"data set {name!r}: its entry {SPEC_KEY!r} is not a spec of fields: {reason}") from error
-    parts = {part: suffix for suffix, part in SUFFIXES.items() if all(f"{field}{suffix}" in found for field in spec)}
+    parts = _keys_of_parts(name, found, {field: (field,) for field in spec})
     if not parts or not spec:
         raise UsageError(
             f"data set {name!r}: its spec names {', '.join(spec) or 'no fields'}, but it holds "
             f"{', '.join(sorted(found))}"
         )
     sets = {
-        part: Dataset(name, part, {field: found[f"{field}{suffix}"] for field in spec}, spec)
-        for part, suffix in parts.items()
+        part: Dataset(name, part, {field: found[key] for field, key in keys.items()}, spec)
+        for part, keys in parts.items()
     }
     shapes = {
         part: {field: (about.dtype, about.shape) for field, about in one.spec.items()} for part, one in sets.items()
@@ -192,6 +193,34 @@ def _described_parts(name: str, found: dict[str, np.ndarray]) -> Parts:
     return Dataset(name, "all", together, spec), _members({part: len(one) for part, one in sets.items()})
 
 
+def _keys_of_parts(name: str, found: Iterable[str], fields: Mapping[str, Iterable[str]]) -> dict[str, dict[str, str]]:
+    """Part -> field -> the name of its array, for the parts that have all fields.
+
+    Args:
+      name: The data set's, for messages.
+      found: The names in the file.
+      fields: Field -> what it may be called; with the part before or behind, joined by ``_``.
+    """
+    parts: dict[str, dict[str, list[str]]] = {}
+    for word, part in {"": "all", **PARTS}.items():
+        for field, names in fields.items():
+            wanted = {key for key in names for key in ((f"{key}_{word}", f"{word}_{key}") if word else (key,))}
+            own = parts.setdefault(part, {}).setdefault(field, [])
+            own += [key for key in found if key in wanted] or [key for key in found if key.lower() in wanted]
+    complete: dict[str, dict[str, str]] = {}
+    for part, keys_of in parts.items():
+        if not all(keys_of.values()):
+            continue
+        for field, keys in keys_of.items():
+            if len(keys) > 1:
+                raise UsageError(f"data set {name!r}: {' and '.join(keys)} are both {field} of {part}; leave one out")
+        complete[part] = {field: key for field, (key,) in keys_of.items()}
+    if "all" in complete and len(complete) > 1:
+        listed = ", ".join(key for keys_of in complete.values() for key in keys_of.values())
+        raise UsageError(f"data set {name!r}: holds {listed}; name the part of each, such as x_train and x_test")
+    return complete
+
+
 def _members(sizes: dict[str, int]) -> dict[str, np.ndarray] | None:
     """The examples of each part, one part behind the other."""
     if "all" in sizes:
@@ -202,16 +231,13 @@ def _members(sizes: dict[str, int]) -> dict[str, np.ndarray] | None:
 
 def _labelled_parts(name: str, found: dict[str, np.ndarray]) -> Parts:
     """A file of images and labels, known by their names."""
-    pairs = {
-        part: (found[f"{x}{suffix}"], found[f"{y}{suffix}"])
-        for suffix, part in SUFFIXES.items()
-        for x, y in zip(IMAGE_KEYS, LABEL_KEYS, strict=True)
-        if f"{x}{suffix}" in found and f"{y}{suffix}" in found
-    }
+    keys = _keys_of_parts(name, found, {"images": IMAGE_KEYS, "labels": LABEL_KEYS})
+    pairs = {part: (found[keys_of["images"]], found[keys_of["labels"]]) for part, keys_of in keys.items()}
     if not pairs:
         raise UsageError(
             f"data set {name!r}: holds {', '.join(sorted(found)) or 'nothing'}; give it images and labels, or x and y, "
-            "or x_train, y_train, x_test, y_test, or other fields with a spec as data.save_npz writes it"
+            "or x_train, y_train, x_test, y_test, or train_images, train_labels, test_images, test_labels, or other "
+            "fields with a spec as data.save_npz writes it"
         )
     parts = {part: (_pixels(name, x), _one_each(name, x, y)) for part, (x, y) in pairs.items()}
     kinds = {part: (str(x.dtype), *x.shape[1:]) for part, (x, _) in parts.items()}
@@ -230,6 +256,8 @@ def _pixels(name: str, images: np.ndarray) -> np.ndarray:
         images = images[..., np.newaxis]
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         hint = "; channels must be last" if images.ndim == 4 and images.shape[1] in (1, 3) else ""
+        if not hint and images.ndim in (4, 5):
+            hint = "; write volumes with a spec, see data.save_npz"
         raise UsageError(
             f"data set {name!r}: images of shape {images.shape}; give (n, height, width) or "
             f"(n, height, width, 1 or 3){hint}"
@@ -250,18 +278,34 @@ def _pixels(name: str, images: np.ndarray) -> np.ndarray:
 def _one_each(name: str, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Labels of shape ``(n,)``, as many as there are images."""
     if labels.ndim > 1 and labels.shape[1:] != (1,) * (labels.ndim - 1):
-        raise UsageError(f"data set {name!r}: labels of shape {labels.shape}; give (n,), of one-hot rows their argmax")
+        one_hot = labels.ndim == 2 and (np.count_nonzero(labels, axis=1) == 1).all()
+        several = "or write several per image with a spec, see data.save_npz"
+        hint = "of one-hot rows their argmax" if one_hot else several
+        raise UsageError(f"data set {name!r}: labels of shape {labels.shape}; give (n,), {hint}")
     if labels.size != len(images):
         raise UsageError(f"data set {name!r}: {len(images)} images, but {labels.size} labels")
     return labels.reshape(-1)
 
 
 def _labels(name: str, labels: np.ndarray, class_names: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Class numbers, and the names of the classes."""
     if labels.dtype.kind in "US":
         names, labels = np.unique(labels, return_inverse=True)
-        return labels.astype(np.int32), tuple(map(str, names))
+        return labels.astype(np.int32), _texts(name, names)
     if not np.issubdtype(labels.dtype, np.integer):
         raise UsageError(f"data set {name!r}: {labels.dtype} labels; give whole numbers from 0, or names")
-    if class_names is None:
-        class_names = np.arange(max(labels.max(initial=0) + 1, 1))
-    return labels.astype(np.int32), tuple(map(str, class_names))
+    # Python's integers: NumPy makes floats of uint64 and int64 together.
+    low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
+    names = tuple(map(str, range(min(high, MOST_CLASSES) + 1))) if class_names is None else _texts(name, class_names)
+    if not 0 <= low <= high < min(len(names), MOST_CLASSES):
+        allowed = f"0 to {len(names) - 1}, one for each of the class_names" if class_names is not None else "0 upwards"
+        raise UsageError(f"data set {name!r}: labels from {low} to {high}; give class numbers from {allowed}")
+    return labels.astype(np.int32), names
+
+
+def _texts(name: str, texts: np.ndarray) -> tuple[str, ...]:
+    """Class names, which may be stored as bytes in UTF-8."""
+    try:
+        return tuple(text.decode() if isinstance(text, bytes) else str(text) for text in texts.reshape(-1).tolist())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"data set {name!r}: the class name {error.object!r} is not UTF-8 text") from error

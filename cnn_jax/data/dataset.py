@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32, Shaped
+from jaxtyping import Int32, Shaped, UInt64
 
-from cnn_jax.data.fields import Described, Field, check_fields, is_labelled_images
+from cnn_jax.data.fields import INPUT_KINDS, Described, Field, check_fields, is_labelled_images
 from cnn_jax.errors import UsageError
 
 IMAGE_DTYPES = ("uint8", "float32")
@@ -127,7 +127,7 @@ class Dataset(Described):
           classes: Class numbers of the field of kind ``label``.
 
         Raises:
-          UsageError: A class does not exist, none of its examples are there, or the set has no label.
+          UsageError: A class does not exist or is there twice, none of its examples are there, or the set has no label.
 
         Example:
           >>> images, labels = np.zeros((3, 8, 8, 1), np.uint8), np.arange(3, dtype=np.int32)
@@ -168,6 +168,23 @@ class Dataset(Described):
             )
         return dataclasses.replace(self, fields={name: array[start:stop] for name, array in self.fields.items()})
 
+    @functools.cached_property
+    def hashes(self) -> UInt64[np.ndarray, " n"]:
+        """A number for each example that depends on its input alone, such as the image, and not on labels.
+
+        Example:
+          >>> images, labels = np.zeros((2, 8, 8, 1), np.uint8), np.array([0, 1], np.int32)
+          >>> len(set(Dataset.of_images("same", "train", images, labels, ("0", "1")).hashes.tolist()))
+          1
+        """
+        inputs = [array for name, array in self.fields.items() if self.spec[name].kind in (*INPUT_KINDS, "text")]
+        flat = [
+            np.ascontiguousarray(array).reshape(len(self), -1).view(np.uint8)
+            for array in inputs or self.fields.values()
+        ]
+        rows = flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
+        return np.frombuffer(b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows), np.uint64)
+
     def fingerprint(self) -> str:
         """A hash of the contents (arrays and spec), the same on every machine and in every process.
 
@@ -202,7 +219,7 @@ def chosen_classes(name: str, class_names: Sequence[str], classes: Sequence[int]
       classes: The numbers of those that are chosen, in their new order.
 
     Raises:
-      UsageError: A class does not exist.
+      UsageError: A class does not exist, or is there twice.
 
     Example:
       >>> chosen_classes("three", ("a", "b", "c"), (2, 0))
@@ -211,4 +228,6 @@ def chosen_classes(name: str, class_names: Sequence[str], classes: Sequence[int]
     for number in classes:
         if not 0 <= number < len(class_names):
             raise UsageError(f"Dataset {name!r}: class {number} is not one of 0 to {len(class_names) - 1}")
+        if list(classes).count(number) > 1:
+            raise UsageError(f"Dataset {name!r}: class {number} is chosen twice in classes={tuple(classes)}")
     return tuple(class_names[number] for number in classes)

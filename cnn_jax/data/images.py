@@ -7,20 +7,29 @@ What had to be assumed is returned as text beside the pixels, so that a surprisi
 import io
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from cnn_jax.data.ink import as_ink, border, count_pieces, find_ink, frame_ink
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.runtime.files import user_path
 
-IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# fmt: off
+IMAGE_SUFFIXES = (
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx",
+    ".mpo", ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".tga", ".tif", ".tiff", ".webp",
+)
+# fmt: on
+SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
+MAX_PIXELS = "CNN_JAX_MAX_PIXELS"
+"""The environment variable that allows images of more pixels than Pillow does."""
+
 RESIZES = ("fit", "stretch", "crop")
 DEPTHS = (8, 10, 12, 14, 16)  # bits, of the cameras and scanners whose grey values are stored in 16 bits
 
@@ -44,14 +53,14 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     """The image files that the user names: files as they are, folders searched to any depth.
 
     Args:
-      paths: Files and folders; ``~`` is the home folder. In folders only the usual suffixes count, and hidden files
-        and folders are passed over; a file named itself is taken whatever its name.
+      paths: Files and folders; ``~`` is the home folder. In folders only the usual suffixes count, symbolic links are
+        followed, and hidden files and folders are passed over; a file named itself is taken whatever its name.
 
     Returns:
       Each file once: in the order of ``paths``, and sorted inside a folder.
 
     Raises:
-      UsageError: A path does not exist, a folder holds no image, or no path is given.
+      UsageError: A path does not exist, a folder holds no image or cannot be listed, or no path is given.
 
     Example:
       >>> find_images(["no/such/image.png"])
@@ -61,7 +70,7 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in map(user_path, paths):
         if os.path.isdir(path):  # Path.is_dir raises an error for a name that is too long
-            images = sorted(file for file in path.rglob("*") if _is_visible_image(file, folder=path))
+            images = sorted(file for file in files_in(path) if is_image(file))
             if not images:
                 raise UsageError(f"{path}: no images in this folder (looked for {' '.join(IMAGE_SUFFIXES)})")
             found.update(dict.fromkeys(images))
@@ -170,18 +179,57 @@ def decode_image(content: bytes, path: str | PathLike[str], *, channels: int, le
     return _in_mode(image, "L" if channels == 1 else "RGB")
 
 
+def upright_size(content: bytes) -> tuple[int, int]:
+    """Width and height of an image that can be read, turned as the camera says."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as when it is read
+        with Image.open(io.BytesIO(content)) as image:
+            width, height = image.size
+            on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (height, width) if on_its_side else (width, height)
+
+
 def resize_image(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:
     """Brings an image to ``(width, height)``; ``resize`` as in :func:`read_image`."""
     return _resized(image, size, resize, [])
 
 
-def _is_visible_image(file: Path, *, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return not hidden and file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+def files_in(folder: Path) -> Iterator[Path]:
+    """The files in a folder, to any depth and through symbolic links, without those that are hidden or the system's.
+
+    A folder that several links lead to is entered once, so that links in a circle end.
+
+    Raises:
+      UsageError: A folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UsageError(f"{error.filename}: cannot be listed: {error.strerror}") from error
+
+    entered = set()
+    for path, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield from (Path(path, name) for name in files if not is_hidden(name))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of the user's, such as ``.git`` or the ``__MACOSX`` of a zip file."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file is an image by its name; a link that leads nowhere is one that cannot be read."""
+    return file.suffix.lower() in IMAGE_SUFFIXES and (file.is_file() or not file.exists())
 
 
 def _open(path: str | PathLike[str], assumed: list[str], content: bytes | None = None, least: int = 0) -> Image.Image:
     """The decoded first frame, upright."""
+    _raise_limit()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large images, or damaged metadata beside intact pixels
@@ -195,12 +243,28 @@ def _open(path: str | PathLike[str], assumed: list[str], content: bytes | None =
                 return image
     except FileNotFoundError as error:
         raise UsageError(f"{path}: there is no such file") from error
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise UsageError(
+            f"{path}: has more than {most:,} pixels, which would take much memory; to read it, set the environment "
+            f"variable {MAX_PIXELS} to a larger number"
+        ) from error
     except UnidentifiedImageError as error:  # whose own text has an address in memory
         reason = "it is in no known format" if content != b"" else "it is empty"
         raise UsageError(f"{path}: cannot be read as an image: {reason}") from error
     except Exception as error:  # decoders raise whatever a damaged file leads them into
         reason = str(error).partition("\n")[0].replace(repr(str(path)), "the file")
         raise UsageError(f"{path}: cannot be read as an image: {reason or type(error).__name__}") from error
+
+
+def _raise_limit() -> None:
+    """Lets Pillow read as many pixels as the user allows."""
+    allowed = os.environ.get(MAX_PIXELS, "").replace("_", "")
+    if not allowed:
+        return
+    if not allowed.isdecimal():
+        raise UsageError(f"{MAX_PIXELS}={os.environ[MAX_PIXELS]} must be a whole number of pixels")
+    Image.MAX_IMAGE_PIXELS = -(-int(allowed) // 2)  # Pillow warns from there on, and refuses twice as many
 
 
 def _eight_bits(image: Image.Image, path: str | PathLike[str], white: int | None, assumed: list[str]) -> Image.Image:

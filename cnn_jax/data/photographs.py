@@ -47,9 +47,15 @@ def open_photographs(split: str, *, image_shape: tuple[int, int, int] | None, fr
     labels = [number // (len(ROWS) * len(COLUMNS)) for number in range(len(pieces))]
     chosen = members_of_split("photographs", split, stratified_parts(labels, map(str, pieces)))
     reader = _PieceReader(tuple((*pieces[example], labels[example]) for example in chosen))
-    identity = repr(reader.pieces)
     return Records(
-        "photographs", split, reader, len(chosen), labelled_images(shape, CLASS_NAMES), identity, framing=framing
+        "photographs",
+        split,
+        reader,
+        len(chosen),
+        labelled_images(shape, CLASS_NAMES),
+        identity=repr(reader.pieces),
+        framing=framing,
+        hashes=np.asarray(chosen, np.uint64),
     )
 
 

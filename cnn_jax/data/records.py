@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Shaped, UInt64
 from PIL import Image
 
 from cnn_jax.data.dataset import Arrays, Dataset
@@ -45,6 +45,7 @@ class Records(Described):
         in :func:`~cnn_jax.data.read_image`.
       report: What was found on disk, in a few lines for the user; may be empty.
       origin: With the identity, a text that changes when decoded images would; empty: they are never kept.
+      hashes: A number for each example, the same where the content is, such as a hash of its file; None if not known.
 
     Raises:
       UsageError: The spec has a field without shape or dtype, or its fields do not fit each other.
@@ -59,6 +60,7 @@ class Records(Described):
     framing: str = "crop"
     report: str = ""
     origin: str = ""
+    hashes: UInt64[np.ndarray, " n"] | None = None
 
     def __post_init__(self) -> None:
         for name, field in self.spec.items():
@@ -161,6 +163,7 @@ def as_records(dataset: Dataset | Records) -> Records:
         dataset.spec,
         identity=dataset.fingerprint(),
         report=dataset.report,
+        hashes=dataset.hashes,
     )
 
 
@@ -188,7 +191,9 @@ def sample(found: Dataset | Records, *, most: int = SAMPLED) -> Dataset:
     if isinstance(found, Dataset):
         return found
     chosen = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
-    part = dataclasses.replace(found, reader=_PartReader(found.reader, chosen), count=len(chosen), origin="")
+    part = dataclasses.replace(
+        found, reader=_PartReader(found.reader, chosen), count=len(chosen), origin="", hashes=None
+    )
     return part.to_memory()
 
 

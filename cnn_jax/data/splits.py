@@ -10,41 +10,69 @@ from jaxtyping import Int
 from cnn_jax.errors import UsageError
 
 HELD_OUT = 0.1  # of each class for validation, and as much for the test
-SLICE = re.compile(r"(\w+)\[([^\]]*)\]")
-LAST_PERCENT = re.compile(r"-\s*(\d+)\s*%")
+SLICE = re.compile(r"([\w-]+)\[([^\]]*)\]")
+BOUND = re.compile(r"(-?)([\d_.]+)(%|shard)?")
+
+PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(
+        ("validation", "valid", "validate", "validating", "val", "dev", "development", "eval"), "validation"
+    ),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
+"""Word for a part of a data set -> the part's name in split expressions."""
+
+FILLERS = frozenset({"set", "sets", "split", "data", "dataset", "image", "images", "img", "imgs", "folder", "dir"})
+"""Words beside that of the part in names such as ``test_set`` and ``train-images``."""
 
 
-def resolve_split(name: str, split: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int]]:
+def words_of(name: str) -> list[str]:
+    """The words of a name in lower case, whichever way they are put together.
+
+    Example:
+      >>> words_of("TestSet"), words_of("train-images_2")
+      (['test', 'set'], ['train', 'images', '2'])
+    """
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return re.findall(r"[^\W_]+", re.sub(rf"\b({'|'.join(PARTS)})(set|data)\b", r"\1 \2", spaced.lower()))
+
+
+def part_of(name: str) -> str:
+    """The part of a data set that a name stands for: ``train``, ``validation``, ``test``, or empty for none.
+
+    Example:
+      >>> part_of("Training"), part_of("valid"), part_of("test_set"), part_of("contest")
+      ('train', 'validation', 'test', '')
+    """
+    words = [word for word in words_of(name) if word not in FILLERS]
+    return PARTS.get(words[0], "") if len(words) == 1 else ""
+
+
+def resolve_split(name: str, split: str, shard_lengths: Mapping[str, Sequence[int]]) -> list[tuple[str, int, int]]:
     """The (part, start, stop) that a TFDS split expression names, given the number of examples of every part.
 
     Args:
       name: The data set's, for messages.
       split: The expression, such as ``"train[:90%]+test"``.
-      sizes: Part -> number of examples.
+      shard_lengths: Part -> number of examples in each of its files; one number where there are no files.
 
     Raises:
-      UsageError: There is no such split, it is empty, or a negative percentage of a part rounds to no example.
+      UsageError: There is no such split, it is empty, or it would be another than it says: the last 1 % of 30 examples
+        is none of them, and ``[10:50%]`` would begin at 10 %.
 
     Example:
-      >>> resolve_split("mine", "train[:50%]+test", {"train": 8, "test": 3})
+      >>> resolve_split("mine", "train[:50%]+test", {"train": [8], "test": [3]})
       [('train', 0, 4), ('test', 0, 3)]
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.splits import AbstractSplit
 
     infos = {
-        part: tfds.core.SplitInfo(name=part, shard_lengths=[size], num_bytes=0, filename_template=None)
-        for part, size in sizes.items()
+        part: tfds.core.SplitInfo(name=part, shard_lengths=list(lengths), num_bytes=0, filename_template=None)
+        for part, lengths in shard_lengths.items()
     }
+    sizes = {part: sum(lengths) for part, lengths in shard_lengths.items()}
     known = ", ".join(f"{part!r} ({size})" for part, size in sizes.items())
-    for part, bounds in SLICE.findall(split):
-        for percent in LAST_PERCENT.findall(bounds):
-            # TFDS would read [-0:], which is everything: validation examples among those that are trained on.
-            if int(percent) and part in sizes and round(int(percent) * sizes[part] / 100) == 0:
-                raise UsageError(
-                    f"data set {name!r}: split {split!r}: -{percent}% of {sizes[part]} examples is none; give a number "
-                    f"of examples, such as {part}[-1:]"
-                )
     try:
         instructions = AbstractSplit.from_spec(split).to_absolute(infos)
     except (NotImplementedError, ValueError) as error:
@@ -56,9 +84,31 @@ def resolve_split(name: str, split: str, sizes: Mapping[str, int]) -> list[tuple
         (part.splitname, part.from_ or 0, sizes[part.splitname] if part.to is None else part.to)
         for part in instructions
     ]
+    for part, bounds in SLICE.findall(split):
+        _check_bounds(f"data set {name!r}: split {split!r}", part, bounds, sizes[part])
     if not all(start < stop for _, start, stop in parts):
         raise UsageError(f"data set {name!r}: split {split!r} is empty; known: {known}")
     return parts
+
+
+def _check_bounds(where: str, part: str, bounds: str, size: int) -> None:
+    """Rejects bounds that TFDS takes as others than they seem to be."""
+    units = set()
+    for start_or_stop, bound in enumerate(bounds.split(":")):
+        sign, number, unit = match.groups("") if (match := BOUND.fullmatch(bound)) else ("", "", "")
+        if not number:
+            continue
+        value = float(number)
+        if value:
+            units.add(unit)
+        count = round(value * size / 100) if unit == "%" else value
+        # [-0:] is everything: validation examples among those that are trained on. So is [:0shard].
+        if count == 0 and (sign or (unit == "shard" and start_or_stop == 1)):
+            raise UsageError(
+                f"{where}: {bound} of {size} examples is none; give a number of examples, such as {part}[-1:]"
+            )
+    if len(units) > 1:  # the unit of one is taken for both
+        raise UsageError(f"{where}: [{bounds}] mixes units; give both bounds as numbers of examples or both as %")
 
 
 def members_of_split(name: str, split: str, members: Mapping[str, Int[np.ndarray, " _"]]) -> Int[np.ndarray, " chosen"]:
@@ -76,7 +126,7 @@ def members_of_split(name: str, split: str, members: Mapping[str, Int[np.ndarray
       >>> members_of_split("mine", "test+train[:1]", {"train": np.array([4, 2]), "test": np.array([0])}).tolist()
       [0, 4]
     """
-    parts = resolve_split(name, split, {part: len(indices) for part, indices in members.items() if len(indices)})
+    parts = resolve_split(name, split, {part: [len(indices)] for part, indices in members.items() if len(indices)})
     return np.concatenate([members[part][start:stop] for part, start, stop in parts])
 
 
@@ -114,7 +164,8 @@ def stratified_parts(labels: Sequence[int], identities: Iterable[str]) -> dict[s
 
 def mixed_order(identities: Iterable[str]) -> Int[np.ndarray, " n"]:
     """A pseudo-random order of examples, by a hash of their identities."""
-    hashes = [hashlib.blake2b(identity.encode(), digest_size=8).digest() for identity in identities]
+    named = (identity.encode(errors="surrogateescape") for identity in identities)  # files may be called anything
+    hashes = [hashlib.blake2b(identity, digest_size=8).digest() for identity in named]
     return np.array(sorted(range(len(hashes)), key=lambda example: (hashes[example], example)), np.int64)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import io
 import logging
 import os
@@ -12,6 +13,7 @@ from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt64
 from PIL import Image
 
 from cnn_jax.data.dataset import IMAGE_DTYPES
@@ -52,7 +54,7 @@ def open_tfds(
                 f"data set {name!r} is not prepared in {builder.data_path}; "
                 f"run: python -m cnn_jax.data.prepare {name}{option}"
             )
-        resolve_split(name, split, {part: info.num_examples for part, info in builder.info.splits.items()})
+        resolve_split(name, split, {part: info.shard_lengths for part, info in builder.info.splits.items()})
         if builder.info.file_format.value != "array_record":
             raise UsageError(
                 f"data set {name!r} in {builder.data_path} is stored as {builder.info.file_format.value}, not as "
@@ -76,7 +78,17 @@ def open_tfds(
         identity=repr((builder.info.full_name, files)),
         framing=framing,
         origin=repr(stored),
+        hashes=_places(instructions),
     )
+
+
+def _places(instructions: Sequence[Any]) -> UInt64[np.ndarray, " n"]:
+    """A number for each example that stands for its file and its place in it."""
+    places = []
+    for file in instructions:
+        name = hashlib.blake2b(os.path.basename(file.filename).encode(), digest_size=8).digest()
+        places.append(np.frombuffer(name, np.uint64) + np.arange(file.skip, file.skip + file.take, dtype=np.uint64))
+    return np.concatenate(places)
 
 
 def tfds_class_names(name: str, *, data_dir: str | PathLike[str] | None = None) -> tuple[str, ...]:

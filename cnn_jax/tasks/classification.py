@@ -45,6 +45,12 @@ class Classification(Task):
         self._class_counts = examples.class_counts
         # Runs of earlier versions lack these keys.
         self._weights, self._balanced = config.get("class_weights", ()), config.get("balanced", False)
+        if len(self.outputs) < 2 or sum(map(bool, self._class_counts or (1, 1))) < 2:
+            names = [name for name, count in zip(self.outputs, self._class_counts, strict=False) if count]
+            raise UsageError(
+                f"data set {examples.name!r}: classification needs training examples of two classes at least, but "
+                f"there are only those of {', '.join(map(repr, names or self.outputs)) or 'none'}"
+            )
         if config.loss not in LOSSES:
             raise UsageError(f"loss={config.loss!r} is unknown; {nearest(config.loss, LOSSES)}")
         if not is_traced(config.label_smoothing) and not 0 <= config.label_smoothing < 1:

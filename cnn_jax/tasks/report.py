@@ -1,8 +1,10 @@
 """The page that a run leaves behind: its scores, how it learned, what the task shows, and what the network sees."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from cnn_jax import config as configs
@@ -11,29 +13,34 @@ from cnn_jax import train as training
 from cnn_jax.report import figures
 from cnn_jax.report.page import Headline, Page, Section, Table
 from cnn_jax.tasks.network import TaskNetwork
-from cnn_jax.tasks.sets import ExampleSet
+from cnn_jax.tasks.sets import ExampleSet, make_augmentation, take, warnings_about
 from cnn_jax.tasks.task import Results
 
+_SHOWN = 8  # training images
 
-def write(directory: Path, network: TaskNetwork, trained: training.Trained, test_set: ExampleSet) -> Path:
+
+def write(directory: Path, network: TaskNetwork, trained: training.Trained, sets: Mapping[str, ExampleSet]) -> Path:
     """Writes ``report.html`` and ``figures/`` of a finished run.
 
     Args:
       directory: The run's folder.
       network: The network and its task.
       trained: Its last state and scores.
-      test_set: What its predictions are shown on.
+      sets: By role, of which ``train`` and ``test`` are shown.
 
     Returns:
       The page's path.
     """
-    config, task, shown = network.config, network.task, data.sample(test_set)
+    config, task, test_set = network.config, network.task, sets["test"]
+    shown = data.sample(test_set)
     state = training.evaluated(trained.state)
     results = Results(config, shown, len(test_set), network.predict(state, shown.images), trained.scores)
     sections = [
+        *(Section("Warning", text=f"{warning}.") for warning in warnings_about(sets)),
         _learning_curves(directory, network),
         *task.sections(results),
         *_members(network, trained),
+        _training_images(network, trained.state, sets["train"]),
         *_first_filters(network, network.first(state)),
         _feature_maps(network, state, results),
         _table(network),
@@ -81,6 +88,24 @@ def _members(network: TaskNetwork, trained: training.Trained) -> list[Section]:
     named |= {"averaged prediction": trained.scores[f"test/{metric.name}"]}
     rows = [[name, metric.format(score)] for name, score in named.items()]
     return [Section("Ensemble", table=Table(["test set", metric.name], rows))]
+
+
+def _training_images(network: TaskNetwork, state: training.TrainState, train_set: ExampleSet) -> Section:
+    """Some training images, as they are and as they were augmented in the first step."""
+    chosen = np.linspace(0, len(train_set) - 1, min(_SHOWN, len(train_set))).round().astype(int)
+    batch = take(train_set, chosen)
+    rows, calls = {"as stored": batch["image"]}, network.config.data.augment
+    if calls:
+        augmentation = make_augmentation(network.config, train_set, network.preprocess)
+        key = training.stream_key(network.first(state).key, "augment")
+        augmented = jax.jit(lambda key, batch: augmentation(key, batch, step=0, epoch=0)["image"])
+        rows["augmented"] = np.asarray(augmented(key, batch))
+    return Section(
+        "Training images",
+        figure=figures.rows_of_images(rows),
+        alt=f"{len(chosen)} training images" + (", and what augmentation makes of them" if calls else ""),
+        caption=f"Augmented by {', '.join(calls)}." if calls else "Training images are not augmented.",
+    )
 
 
 def _first_filters(network: TaskNetwork, state: training.TrainState) -> list[Section]:

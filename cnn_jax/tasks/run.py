@@ -154,7 +154,7 @@ class Run:
         if report:
             from cnn_jax.tasks import report as page  # brings in matplotlib, which takes half a second
 
-            page.write(directory, network, trained, self.sets["test"])
+            page.write(directory, network, trained, self.sets)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,6 +225,8 @@ def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str, output: st
     check_csv(output)
     (test_set,) = load_splits(config, [config.data.test])
     network, state = load_run(config, directory, checkpoint=checkpoint)
+    for warning in read_description(directory).get("warnings", ()):
+        print(f"warning: {warning}", flush=True)
     test_examples = {"test": examples(config, test_set)}
     scores = training.make_evaluations(network.evaluate, test_examples, batch_size=config.batch_size)(state)
     counts = {"step": f"{int(state.step)}", "test images": f"{len(test_set):,}"}

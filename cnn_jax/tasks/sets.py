@@ -89,7 +89,28 @@ def load_sets(config: ConfigDict, directory: Path) -> dict[str, ExampleSet]:
                 "or name the part in data.train, such as train[:1000]"
             )
         sets["train"] = sets["train"].part(*config.data.train_part)
+    for warning in warnings_about(sets):
+        print(f"warning: {warning}", flush=True)
     return sets
+
+
+def warnings_about(sets: Mapping[str, ExampleSet]) -> list[str]:
+    """What makes the scores of a run mean less than they seem to, a sentence each."""
+    warnings, train_set = [], sets["train"]
+    for role, found in sets.items():
+        shared = data.count_shared(train_set, found) if role != "train" else 0
+        if shared:
+            warnings.append(
+                f"{shared:,} of the {len(found):,} {role} examples ({shared / len(found):.1%}) are also training "
+                f"examples (data.{role}={found.split!r}, data.train={train_set.split!r}), so the {role} scores are no "
+                "measure for new examples"
+            )
+    if counts := _class_counts(train_set):
+        missing = [name for name, count in zip(train_set.class_names, counts, strict=True) if not count]
+        if missing:
+            listed = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
+            warnings.append(f"{len(missing)} of {len(counts)} classes have no training example: {listed}")
+    return warnings
 
 
 def known_examples(found: ExampleSet) -> Examples:
@@ -158,6 +179,7 @@ def describe_data(config: ConfigDict, sets: Mapping[str, ExampleSet], preprocess
         "examples": {role: len(found) for role, found in sets.items()},
         "fingerprints": {role: found.fingerprint() for role, found in sets.items()},
         "preprocess": dataclasses.asdict(preprocess),
+        "warnings": warnings_about(sets),
     }
 
 

@@ -331,19 +331,3 @@ class TestPreprocess:
         scale = 255 if name == "film" else 1
         expected = np.pad(ARRAYS[name] / scale, [(0, 0), *[(1, 1)] * (inputs.ndim - 2), (0, 0)])
         np.testing.assert_allclose(padded, expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize("percent", [1, 2, 10, 33, 50, 99])
-def test_the_last_percents_and_all_but_them_are_a_set_together(percent):
-    """A boundary that rounds to no example at all is refused: [-0:] would be everything."""
-    for size in (1, 7, 30, 50, 51, 99, 100, 150, 1297):
-        sizes, last = {"train": size}, round(percent * size / 100)
-        splits = f"train[-{percent}%:]", f"train[:-{percent}%]"
-        if last == 0:
-            for split in (*splits, f"train+train[-{percent}%:]"):
-                with pytest.raises(UsageError, match=f"-{percent}% of {size} examples is none; give"):
-                    data.splits.resolve_split("made", split, sizes)
-            continue
-        assert data.splits.resolve_split("made", splits[0], sizes) == [("train", size - last, size)]
-        if last < size:
-            assert data.splits.resolve_split("made", splits[1], sizes) == [("train", 0, size - last)]

@@ -1,5 +1,6 @@
 """Folders of images and npz files are read as they were written."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,118 @@ def test_parts_in_folders_of_their_own(tmp_path):
                 write(tmp_path / "set", f"{part}/{name}/{number}.jpg", colour((9, 9, 9)))
     for split, size in (("train", 6), ("validation", 4), ("test", 2), ("train+test", 8)):
         assert len(data.open_set(f"folder:{tmp_path / 'set'}", split, image_shape=SHAPE)) == size
+
+
+def layout(root, text: str):
+    """Makes files of a folder: words are paths; each image is its own shade of grey."""
+    for number, path in enumerate(text.split()):
+        write(root, path, colour((number, number, number)), format="png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("Training", "", "Testing"),
+        ("TRAIN", "VAL", "TEST"),
+        ("train_set", "dev_set", "test_set"),
+        ("Train", "eval", "test"),
+        ("trainset", "valset", "testset"),
+        ("train-images", "valid", "Test Images"),
+    ],
+)
+def test_parts_under_the_names_that_sets_come_with(tmp_path, train, validation, test):
+    sizes = {train: 3, validation: 2, test: 1}
+    for part, size in sizes.items():
+        for name in ("ant", "bee") if part else ():
+            for number in range(size):
+                write(tmp_path / "set", f"{part}/{name}/{number}.png", colour((9, 9, 9)))
+    for split, part in (("train", train), ("validation", validation), ("test", test)):
+        if part:
+            found = data.open_set(f"folder:{tmp_path / 'set'}", split, image_shape=SHAPE)
+            assert (len(found), found.class_names) == (2 * sizes[part], ("ant", "bee"))
+
+
+def test_a_class_may_be_called_like_a_part(tmp_path):
+    folder = layout(tmp_path / "set", "train/1.png car/2.png plane/3.png test_tube/big/4.png")
+    assert scan_folder(folder).class_names == ("car", "plane", "test_tube", "train")
+
+
+def test_what_is_no_class_and_what_is_left_out_is_told(tmp_path):
+    folder = layout(tmp_path / "set", "ant/1.png ant/tiny/2.png bee/3.png bee/._3.png __MACOSX/ant/1.png loose.jpg")
+    for path in ("ant/notes.txt", "bee/new.HEIC", "bee/old.heic", "bee/LICENSE", ".DS_Store"):
+        (folder / path).write_text("x")
+    found = scan_folder(folder)
+    assert found.class_names == ("ant", "bee")
+    assert [file.path for file in found.files] == ["ant/1.png", "ant/tiny/2.png", "bee/3.png"]
+    report = str(found)
+    assert "other files, left out: .heic 2, .txt 1, without a suffix 1" in report
+    assert "1 images in no class folder, left out, such as loose.jpg" in report
+    assert "1 classes have images in folders of their own, which are no classes: tiny" in report
+
+
+def test_classes_one_level_too_deep_are_told(tmp_path):
+    report = str(
+        scan_folder(layout(tmp_path / "set", "monday/ant/1.png monday/bee/2.png friday/ant/3.png friday/bee/4.png"))
+    )
+    assert (
+        "folders of their own, which are no classes: ant, bee; if these are the classes, make them the first" in report
+    )
+
+
+def test_suffixes_that_cameras_and_browsers_give(tmp_path):
+    folder = tmp_path / "set"
+    write(folder, "a/1.jfif", colour((1, 1, 1)), format="jpeg")
+    write(folder, "a/2.jpe", colour((2, 2, 2)), format="jpeg")
+    write(folder, "a/3.JPEG", colour((3, 3, 3)), format="jpeg")
+    write(folder, "a/4.tga", colour((4, 4, 4)))
+    found = data.load(f"folder:{folder}", "all", image_shape=SHAPE)
+    assert sorted(found.images[:, 0, 0, 0].tolist()) == [1, 2, 3, 4]
+
+
+def test_links_are_followed_once_and_dangling_ones_told(tmp_path):
+    folder, pool = tmp_path / "set", layout(tmp_path / "pool", "1.png deep/2.png 3.png")
+    layout(folder, "ant/0.png")
+    (folder / "ant/linked").symlink_to(pool)
+    (folder / "ant/one.png").symlink_to(pool / "3.png")
+    (folder / "ant/gone.png").symlink_to(tmp_path / "nowhere.png")
+    (folder / "bee").symlink_to(pool / "deep")
+    (pool / "circle").symlink_to(folder / "ant")
+    found = scan_folder(folder)
+    assert [file.path for file in found.files] == [
+        "ant/0.png", "ant/linked/1.png", "ant/linked/3.png", "ant/linked/deep/2.png", "ant/one.png", "bee/2.png"
+    ]  # fmt: skip
+    assert [(file.path, file.error) for file in found.broken] == [
+        ("ant/gone.png", "cannot be read: No such file or directory")
+    ]
+    assert data.find_images([folder / "bee"]) == [folder / "bee/2.png"]
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    folder = layout(tmp_path / "set", "bee/1.png")
+    write(folder, os.fsdecode(b"caf\xe9/\xff.png"), colour((5, 5, 5)))
+    found = data.load(f"folder:{folder}", "all", image_shape=SHAPE)
+    assert found.class_names == ("bee", "caf\ufffd")
+    assert sorted(found.images[:, 0, 0, 0].tolist()) == [0, 5]
+    found.report.encode()
+
+
+def test_very_large_images_can_be_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many
+    folder = layout(tmp_path / "set", "ant/large.png")
+    write(folder, "ant/small.png", colour((7, 7, 7), size=(10, 10)))
+    (broken,) = scan_folder(folder).broken
+    assert broken.path == "ant/large.png"
+    assert "has more than 200 pixels" in broken.error
+    assert "set the environment variable CNN_JAX_MAX_PIXELS" in broken.error
+    monkeypatch.setenv("CNN_JAX_MAX_PIXELS", "320")  # 20x16
+    assert len(data.load(f"folder:{folder}", "all", image_shape=SHAPE)) == 2
+    monkeypatch.setenv("CNN_JAX_MAX_PIXELS", "318")
+    with pytest.raises(UsageError, match="has more than 318 pixels"):
+        data.load(f"folder:{folder}", "all", image_shape=(6, 6, 3))
+    monkeypatch.setenv("CNN_JAX_MAX_PIXELS", "much")
+    with pytest.raises(UsageError, match="CNN_JAX_MAX_PIXELS=much must be a whole number"):
+        scan_folder(folder)
 
 
 def test_every_kind_of_picture_arrives_upright_and_in_colour(tmp_path):
@@ -189,9 +302,25 @@ def make_unknown_class(folder):
     write(folder, "test/bee/1.png", colour((1, 1, 1)))
 
 
+def laid_out(text: str):
+    return lambda folder: layout(folder, text)
+
+
 @pytest.mark.parametrize(
     ("make", "split", "complaint"),
     [
+        (laid_out("Training/1.png Testing/2.png"), "train", "'Training' has no subfolders; make a folder 'train'"),
+        (laid_out("val/ant/1.png test/ant/2.png"), "train", "has no 'train'; make a folder 'train'"),
+        (
+            laid_out("val/ant/1.png valid/ant/2.png train/ant/3.png"),
+            "train",
+            "'val' and 'valid' are both for validation",
+        ),
+        (laid_out("seg_train/ant/1.png seg_test/ant/2.png"), "train", "'seg_test', 'seg_train' look like parts"),
+        (laid_out("pets/ant/1.png pets/bee/2.png"), "train", "all is in one folder, 'pets', which would be the only"),
+        (laid_out("train/pets/ant/1.png train/pets/bee/2.png"), "train", "all is in one folder, 'pets'"),
+        (laid_out("__MACOSX/ant/1.png"), "train", "has no subfolders"),
+        (laid_out("ant/1.heic bee/2.heic"), "train", "no images in its 2 class folders (other files: .heic)"),
         (lambda folder: None, "train", "there is no folder"),
         (make_nothing, "train", "has no subfolders; put the images of each class"),
         (make_flat, "train", "has no subfolders; put the images of each class"),
@@ -245,6 +374,33 @@ class TestNpz:
         np.testing.assert_array_equal(data.load(name, "train").images[..., 0], self.images[:30])
         np.testing.assert_array_equal(data.load(name, "test").labels, self.labels[30:])
 
+    @pytest.mark.parametrize(
+        "form", ["{part}_images {part}_labels", "images_{part} labels_{part}", "X_{part} Y_{part}", "{part}_x {part}_y"]
+    )
+    def test_parts_before_or_behind_as_medmnist_and_others_have_them(self, tmp_path, form):
+        arrays = {}
+        for part, chosen in (("train", slice(0, 20)), ("val", slice(20, 32)), ("test", slice(32, 40))):
+            image_key, label_key = form.format(part=part).split()
+            arrays |= {image_key: self.images[chosen], label_key: self.labels[chosen, None].astype(np.uint8)}
+        name = self.save(tmp_path, **arrays)
+        found = data.load(name, "train+validation+test")
+        np.testing.assert_array_equal(found.images[..., 0], self.images)
+        np.testing.assert_array_equal(found.labels, self.labels)
+        assert len(data.load(name, "validation")) == 12
+
+    @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"])
+    def test_whole_numbers_of_any_width(self, tmp_path, dtype):
+        found = data.load(self.save(tmp_path, x=self.images, y=(self.labels * 2).astype(dtype)), "all")
+        assert found.class_names == ("0", "1", "2")
+        assert np.bincount(found.labels).tolist() == [20, 0, 20]
+
+    def test_names_as_bytes(self, tmp_path):
+        words = np.array(["caf\u00e9".encode(), b"bar"])
+        by_name = data.load(self.save(tmp_path, x=self.images, y=words[self.labels]), "all")
+        assert by_name.class_names == ("bar", "caf\u00e9")
+        by_number = data.load(self.save(tmp_path, x=self.images, y=self.labels, class_names=words), "all")
+        assert by_number.class_names == ("caf\u00e9", "bar")
+
     def test_names_and_floats(self, tmp_path):
         floats = self.images[..., None].repeat(3, axis=-1) / 255.0
         names = np.array(["ant", "bee"])[self.labels]
@@ -261,7 +417,19 @@ class TestNpz:
             ({"x": images.astype(float), "y": labels}, "float64 images from 0 to 255; give integers from 0 to 255"),
             ({"x": images, "y": labels[:5]}, "40 images, but 5 labels"),
             ({"x": images, "y": labels / 1}, "float64 labels; give whole numbers from 0, or names"),
-            ({"x": images, "y": np.eye(2, dtype=int)[labels]}, "labels of shape (40, 2); give (n,)"),
+            ({"x": images, "y": np.eye(2, dtype=int)[labels]}, "labels of shape (40, 2); give (n,), of one-hot rows"),
+            ({"x": images, "y": np.ones((40, 2))}, "labels of shape (40, 2); give (n,), or write several per image"),
+            ({"x": images, "y": labels - 1}, "labels from -1 to 0; give class numbers from 0 upwards"),
+            ({"x": images, "y": labels + 2**40}, "labels from 1099511627776 to"),
+            ({"x": images, "y": labels + 10**8}, "labels from 100000000 to"),
+            ({"x": images, "y": labels, "class_names": ["ant"]}, "labels from 0 to 1; give class numbers from 0 to 0"),
+            ({"x": images, "y": np.array([b"\xff"] * 40)}, "the class name b'\\xff' is not UTF-8 text"),
+            ({"x": images, "y": labels, "x_test": images, "y_test": labels}, "name the part of each"),
+            (
+                {"x_train": images, "train_x": images, "y_train": labels},
+                "x_train and train_x are both images of train; leave one out",
+            ),
+            ({"images": images[..., None].repeat(8, axis=-1), "labels": labels}, "write volumes with a spec"),
             (
                 {"x_train": images, "y_train": labels, "x_test": images[:, 1:], "y_test": labels},
                 "images of different kinds (train uint8 [5, 4, 1], test uint8 [4, 4, 1])",

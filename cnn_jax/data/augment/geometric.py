@@ -94,7 +94,7 @@ def alternating_flip(
 
 
 @by_kind
-def pad_and_crop(key: Key[Array, "..."], images: Images, *, padding: int = 4, mode: str = "zero") -> Images:
+def pad_and_crop(key: Key[Array, "..."], images: Images, *, padding: int | None = None, mode: str = "zero") -> Images:
     """Shifts by whole pixels along every axis: pads both ends and cuts a window of the old size at a random place.
 
     He et al. 2015, "Deep residual learning", section 4.2, after Lee et al. 2015, "Deeply-supervised nets".
@@ -102,7 +102,8 @@ def pad_and_crop(key: Key[Array, "..."], images: Images, *, padding: int = 4, mo
     Args:
       key: One key, or one for each example.
       images: Floating point, shape ``(batch, height, width, channels)``, or fields.
-      padding: The largest shift, in pixels; all shifts from ``-padding`` to ``padding`` are equally likely.
+      padding: The largest shift, in pixels; all shifts from ``-padding`` to ``padding`` are equally likely. By default
+        an eighth of the shortest side, as the 4 of CIFAR-10's 32.
       mode: What lies beyond the border: ``"zero"``, or ``"mirror"``, which does not repeat the border's pixels.
 
     Returns:
@@ -119,6 +120,8 @@ def pad_and_crop(key: Key[Array, "..."], images: Images, *, padding: int = 4, mo
     check_mode("pad_and_crop", mode)
     lengths = {axis: frame[axis] for axis in AXES if axis in frame}
     most = min(lengths.values()) - 1
+    if padding is None:
+        padding = round(min(lengths.values()) / 8)
     if isinstance(padding, bool) or not isinstance(padding, int) or not 0 <= padding <= most:
         raise UsageError(f"pad_and_crop: padding={padding!r} must be a whole number from 0 to {most} for these images")
     starts = _draw_starts(key, len(images), dict.fromkeys(lengths, 2 * padding + 1))
@@ -344,8 +347,8 @@ def elastic(
     key: Key[Array, "..."],
     images: Images,
     *,
-    alpha: int | float = 34.0,
-    sigma: int | float = 4.0,
+    alpha: int | float | None = None,
+    sigma: int | float | None = None,
     mode: str = "zero",
 ) -> Images:
     """Moves every pixel by a smooth random field, with bilinear interpolation: the hand's tremble, for MNIST.
@@ -358,8 +361,9 @@ def elastic(
     Args:
       key: One key, or one for each example.
       images: Floating point, shape ``(batch, height, width, channels)``, or fields.
-      alpha: Strength; the typical shift is ``0.16 * alpha / sigma`` pixels.
-      sigma: Standard deviation of the Gaussian, in pixels.
+      alpha: Strength; the typical shift is ``0.16 * alpha / sigma`` pixels. The default is 34 for sides of 28 pixels,
+        as in the paper, and grows with the square of the shorter side, so that the shift is 5 % of it.
+      sigma: Standard deviation of the Gaussian, in pixels; by default a seventh of the shorter side, 4 of 28.
       mode: What lies beyond the border: ``"zero"`` or ``"mirror"``.
 
     Returns:
@@ -374,29 +378,37 @@ def elastic(
     """
     frame = batch_frame("elastic", images)
     check_mode("elastic", mode)
-    check_range("elastic", "alpha", alpha, 0)
-    check_range("elastic", "sigma", sigma, 0.1)
+    if alpha is not None:
+        check_range("elastic", "alpha", alpha, 0)
+    if sigma is not None:
+        check_range("elastic", "sigma", sigma, 0.1)
+
+    def strength_and_reach(side: int) -> tuple[float, float]:
+        return 34 * (side / 28) ** 2 if alpha is None else alpha, side / 7 if sigma is None else sigma
+
     keys = example_keys(key, len(images))
     along, plane = {}, None
     if "length" in frame:
         length = frame["length"]
-        smoothing = jnp.asarray(_gaussian_matrix(length, sigma))
+        strength, reach = strength_and_reach(length)
+        smoothing = jnp.asarray(_gaussian_matrix(length, reach))
 
         def places(key: Array) -> Array:
             own_key = jax.random.fold_in(key, OWN_DRAWS["length"])
-            return jnp.arange(length) + alpha * (
+            return jnp.arange(length) + strength * (
                 smoothing @ jax.random.uniform(own_key, (length,), minval=-1, maxval=1)
             )
 
         along["length"] = jax.vmap(places)(keys)
     if "height" in frame:
         height, width = frame["height"], frame["width"]
-        down, across = (jnp.asarray(_gaussian_matrix(side, sigma)) for side in (height, width))
+        strength, reach = strength_and_reach(min(height, width))
+        down, across = (jnp.asarray(_gaussian_matrix(side, reach)) for side in (height, width))
         grid = jnp.stack(jnp.mgrid[:height, :width]).astype(jnp.float32)
 
         def coordinates(key: Array) -> Array:
             noise = jax.random.uniform(key, (2, height, width), minval=-1, maxval=1)
-            return grid + alpha * (down @ noise @ across.T)
+            return grid + strength * (down @ noise @ across.T)
 
         plane = jax.vmap(coordinates)(keys)
     return moved(images, Warped(plane, along, mode), frame)

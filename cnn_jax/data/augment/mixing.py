@@ -28,7 +28,7 @@ def cutout(
     key: Key[Array, "..."],
     images: Images,
     *,
-    size: int = 16,
+    size: int | None = None,
     fill: int | float | Sequence[float] = 0.0,
 ) -> Images:
     """Hides a square whose centre is any pixel; what of it lies beyond the border is lost.
@@ -39,7 +39,8 @@ def cutout(
     Args:
       key: One key, or one for each example.
       images: Floating point, shape ``(batch, height, width, channels)``, or fields.
-      size: The square's side, in pixels.
+      size: The square's side, in pixels; by default half of the image's shorter side, as the paper's 16 of CIFAR-10's
+        32. It must be less than the longer side, so that something is left of every image.
       fill: The square's value, or one value for each channel.
 
     Returns:
@@ -64,13 +65,19 @@ def cutout(
     return _hidden(key, images, size, fill)
 
 
-def _hidden(key: Array, images: Array, size: int, fill: int | float | Sequence[float]) -> Array:
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise UsageError(f"cutout: size={size!r} must be a whole number of pixels, at least 1")
+def _hidden(key: Array, images: Array, size: int | None, fill: int | float | Sequence[float]) -> Array:
+    height, width = images.shape[-3:-1]
+    if size is None:
+        size = max(1, min(height, width) // 2)
+    most = max(height, width) - 1
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= most:
+        raise UsageError(
+            f"cutout: size={size!r} must be a whole number from 1 to {most} for images of {height}x{width}; a larger "
+            "square hides all of some of them"
+        )
     colour = jnp.asarray(fill, images.dtype)
     if colour.shape not in ((), images.shape[-1:]):
         raise UsageError(f"cutout: fill={fill!r} must be one number, or one for each of {images.shape[-1]} channels")
-    height, width = images.shape[-3:-1]
 
     def hidden(key: Array) -> Array:
         centre = draw_positions(key, (height, width))

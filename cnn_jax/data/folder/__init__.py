@@ -1,8 +1,8 @@
 """A folder of the user's own images as a data set: ``folder:path``, or ``python -m cnn_jax.data.folder path``.
 
-One subfolder per class, images in it to any depth; or such folders in ``train``, ``val`` and ``test``. Every file is
-decoded once to check that it is complete; the result is kept in the user's cache folder, and only files whose size or
-modification time has changed are checked again.
+One subfolder per class, images in it to any depth; or such folders in ``train``, ``val`` and ``test``, see
+:mod:`cnn_jax.data.folder.layout`. Every file is decoded once to check that it is complete; the result is kept in the
+user's cache folder, and only files whose size or modification time has changed are checked again.
 """
 
 import contextlib
@@ -12,15 +12,14 @@ import json
 import os
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from cnn_jax.data.arrays import PARTS
-from cnn_jax.data.images import decode_image, find_images
+from cnn_jax.data.folder.layout import class_folders, listed
+from cnn_jax.data.images import decode_image, files_in, is_image, upright_size
 from cnn_jax.data.records import Records, in_threads, labelled_images, showing_progress
 from cnn_jax.data.splits import members_of_split, mixed_order, stratified_parts
 from cnn_jax.errors import UsageError
@@ -57,12 +56,23 @@ class File:
 
 @dataclasses.dataclass(frozen=True)
 class FolderContents:
-    """What :func:`scan_folder` found; its text is the report for the user."""
+    """What :func:`scan_folder` found; its text is the report for the user.
+
+    Attributes:
+      root: The folder.
+      class_names: In order.
+      files: The images.
+      broken: The images that cannot be read.
+      outside: Images that are in no class, relative to the folder.
+      others: Suffix -> how many files in the classes are no images by their names.
+    """
 
     root: Path
     class_names: tuple[str, ...]
     files: tuple[File, ...]
     broken: tuple[File, ...]
+    outside: tuple[str, ...] = ()
+    others: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"{self.root}: {len(self.files):,} images, {len(self.class_names)} classes"]
@@ -79,12 +89,34 @@ class FolderContents:
             f"  sizes from {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}, "
             f"median {statistics.median_low(widths)}x{statistics.median_low(heights)}"
         )
+        lines += [f"  {line}" for line in self._deeper()]
+        if self.outside:
+            lines.append(f"  {len(self.outside):,} images in no class folder, left out, such as {self.outside[0]}")
+        if self.others:
+            listed = ", ".join(f"{suffix} {count:,}" for suffix, count in self.others.items())
+            lines.append(f"  other files, left out: {listed}")
         if self.broken:
             lines.append(f"  {len(self.broken)} broken, left out:")
             lines += [f"    {file.path}: {file.error}" for file in self.broken[:SHOWN_BROKEN]]
             if len(self.broken) > SHOWN_BROKEN:
                 lines.append(f"    and {len(self.broken) - SHOWN_BROKEN} more")
-        return "\n".join(lines)
+        return readable("\n".join(lines))
+
+    def _deeper(self) -> list[str]:
+        """A line about images that are not in their class's folder itself but in folders of it."""
+        above = 2 if self.files[0].part else 1
+        inner: dict[str, set[str]] = {}
+        for file in self.files:
+            folders = file.path.split("/")[above:-1]
+            inner.setdefault(file.class_name, set()).update(folders[:1])
+        deeper = {name: folders for name, folders in inner.items() if folders}
+        if not deeper:
+            return []
+        names = sorted(set.union(*deeper.values()))
+        listed = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+        line = f"{len(deeper)} classes have images in folders of their own, which are no classes: {listed}"
+        alike = len(deeper) > 1 and len(names) > 1 and all(folders == set(names) for folders in deeper.values())
+        return [line + ("; if these are the classes, make them the first level" if alike else "")]
 
 
 def open_folder(path: str, split: str, *, image_shape: tuple[int, int, int] | None, framing: str = "crop") -> Records:
@@ -111,7 +143,7 @@ def open_folder(path: str, split: str, *, image_shape: tuple[int, int, int] | No
     if contents.files[0].part:
         order = mixed_order(paths)
         parts = np.array([file.part for file in contents.files])[order]
-        members = {part: order[parts == part] for part in dict.fromkeys(PARTS.values())}
+        members = {part: order[parts == part] for part in ("train", "validation", "test")}
     else:
         members = stratified_parts(labels, paths)
     chosen = [int(example) for example in members_of_split(name, split, members)]
@@ -129,6 +161,7 @@ def open_folder(path: str, split: str, *, image_shape: tuple[int, int, int] | No
         framing,
         report=str(contents),
         origin="folder",  # the identity has a hash of every file
+        hashes=np.array([int(contents.files[e].hash, 16) for e in chosen], np.uint64),
     )
 
 
@@ -182,70 +215,64 @@ def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
     root = user_path(path).absolute()
     if not str(path) or not root.is_dir():
         raise UsageError(f"data set 'folder:{path}': there is no folder {root}")
-    folders = _class_folders(root)
+    folders = class_folders(root)
     cache, name = cache_folder("folders"), f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
     known = _read_index(cache / name) if cache else {}
-    listed: list[tuple[str, str, str]] = []
-    for (part, class_name), folder in folders.items():
-        try:
-            found = find_images([folder])
-        except UsageError:
-            found = []  # a class may be empty
-        listed += [(file.relative_to(root).as_posix(), part, class_name) for file in found]
+    found: list[tuple[str, str, str]] = []
+    others: Counter[str] = Counter()
+    for (part, class_name), folder in folders.items():  # a class may be empty
+        for file in sorted(files_in(folder)):
+            if is_image(file):
+                found.append((file.relative_to(root).as_posix(), part, class_name))
+            else:
+                others[file.suffix.lower() or "without a suffix"] += 1
+    outside = [
+        file.relative_to(root).as_posix()
+        for folder in dict.fromkeys([root, *(folder.parent for folder in folders.values())])
+        for file in listed(folder)
+        if is_image(file) or not file.exists()
+    ]
     seen: dict[str, list] = {}
 
     def check(start: int) -> int:
-        chosen = listed[start : start + CHECKED_AT_ONCE]
+        chosen = found[start : start + CHECKED_AT_ONCE]
         for relative, _, _ in chosen:
             try:
                 status = (root / relative).stat()
                 stamp = [status.st_size, status.st_mtime_ns]
                 old = known.get(relative)
-                seen[relative] = old if old and old[:2] == stamp else [*stamp, *_checked(root / relative)]
+                known_good = old and old[:2] == stamp and not old[-1]  # another version may read what this could not
+                seen[relative] = old if known_good else [*stamp, *_checked(root / relative)]
             except OSError as error:  # without the right to read it, or removed since it was listed
                 seen[relative] = [0, 0, "", 0, 0, f"cannot be read: {error.strerror}"]
         return len(chosen)
 
-    with showing_progress(f"checking the images of {root.name}", len(listed)) as advance:
-        for count in in_threads(check, range(0, len(listed), CHECKED_AT_ONCE)):
+    with showing_progress(f"checking the images of {root.name}", len(found)) as advance:
+        for count in in_threads(check, range(0, len(found), CHECKED_AT_ONCE)):
             advance(count)
     if cache and seen != known:
         index = {"version": INDEX_VERSION, "folder": str(root), "files": seen}
         with contextlib.suppress(OSError):  # a full disk: nothing is kept
             write_atomically(cache / name, json.dumps(index))
-    files = [File(relative, part, class_name, *seen[relative][2:]) for relative, part, class_name in listed]
+    files = [File(relative, part, readable(class_name), *seen[relative][2:]) for relative, part, class_name in found]
     good, broken = [file for file in files if not file.error], [file for file in files if file.error]
     if not good:
-        raise UsageError(f"data set 'folder:{path}': no images in its {len(folders)} class folders")
-    class_names = tuple(sorted({name for _, name in folders}))
-    return FolderContents(root, class_names, tuple(good), tuple(broken))
+        reasons = [f"{broken[0].path}: {broken[0].error}"] if broken else []
+        reasons += [f"other files: {', '.join(others)}"] if others else []
+        reason = f" ({'; '.join(reasons)})" if reasons else ""
+        raise UsageError(f"data set 'folder:{path}': no images in its {len(folders)} class folders{reason}")
+    class_names = tuple(sorted({readable(name) for _, name in folders}))
+    return FolderContents(root, class_names, tuple(good), tuple(broken), tuple(outside), dict(sorted(others.items())))
 
 
-def _class_folders(root: Path) -> dict[tuple[str, str], Path]:
-    """The folder of each (part, class)."""
-    inside = _subfolders(root)
-    if not inside:
-        raise UsageError(f"data set 'folder:{root}': has no subfolders; put the images of each class in one of its own")
-    if "train" not in {folder.name.lower() for folder in inside}:
-        return {("", folder.name): folder for folder in inside}
-    unknown = [folder.name for folder in inside if folder.name.lower() not in PARTS]
-    if unknown:
-        raise UsageError(
-            f"data set 'folder:{root}': has 'train' beside {', '.join(map(repr, unknown[:5]))}; beside it may only be "
-            "'val' and 'test', each with one subfolder per class"
-        )
-    folders = {(PARTS[part.name.lower()], folder.name): folder for part in inside for folder in _subfolders(part)}
-    trained = {name for part, name in folders if part == "train"}
-    for part, name in folders:
-        if name not in trained:
-            raise UsageError(f"data set 'folder:{root}': class {name!r} is in {part!r}, but not in 'train'")
-    if not folders:
-        raise UsageError(f"data set 'folder:{root}': 'train' has no subfolders; make one for each class")
-    return folders
+def readable(name: str) -> str:
+    """The name of a file as text that can be written; bytes that are not UTF-8 are replaced.
 
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    Example:
+      >>> readable(os.fsdecode(b"caf\\xe9"))
+      'caf\ufffd'
+    """
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _checked(path: Path) -> tuple[str, int, int, str]:
@@ -254,10 +281,7 @@ def _checked(path: Path) -> tuple[str, int, int, str]:
     hashed = hashlib.blake2b(content, digest_size=8).hexdigest()
     try:
         decode_image(content, path, channels=3, least=1)
-        with Image.open(path) as image:
-            width, height = image.size
-            if image.getexif().get(0x0112, 1) >= 5:  # EXIF's orientation: on its side
-                width, height = height, width
+        width, height = upright_size(content)
     except UsageError as error:
         return hashed, 0, 0, str(error).removeprefix(f"{path}: ")
     return hashed, width, height, ""

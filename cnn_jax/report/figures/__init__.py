@@ -7,7 +7,7 @@ notebook.
 
 from cnn_jax.report.figures.comparison import errors, heat_map, spreads
 from cnn_jax.report.figures.network import network
-from cnn_jax.report.figures.pictures import feature_maps, filters, mistakes
+from cnn_jax.report.figures.pictures import feature_maps, filters, mistakes, rows_of_images
 from cnn_jax.report.figures.scores import confusion_matrix, learning_curves, reliability
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "mistakes",
     "network",
     "reliability",
+    "rows_of_images",
     "spreads",
 ]

@@ -1,4 +1,4 @@
-"""Figures of images: the filters of a first layer, the feature maps of one example, and the worst mistakes."""
+"""Figures of images: training images, the filters of a first layer, feature maps, and the worst mistakes."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +25,40 @@ from cnn_jax.report.figures.style import (
     text_width,
     write,
 )
+
+
+@styled
+def rows_of_images(rows: Mapping[str, Shaped[Array | np.ndarray, "..."]]) -> Figure:
+    """Rows of small images, each row below its name.
+
+    Args:
+      rows: The name of a row -> its images, of shape (n, height, width, channels), displayed by
+        :func:`cnn_jax.report.figures.style.as_rgb`.
+
+    Returns:
+      A figure with one axes for each image.
+
+    Raises:
+      UsageError: There are no images, or they do not have this shape.
+
+    Example:
+      >>> len(rows_of_images({"as stored": np.zeros((8, 28, 28, 1)), "augmented": np.zeros((8, 24, 24, 1))}).axes)
+      16
+    """
+    images = {name: [_checked_image(image, f"rows_of_images: {name}") for image in row] for name, row in rows.items()}
+    if not images or not all(images.values()):
+        raise UsageError("rows_of_images: rows needs at least one row, each with at least one image")
+    grids = {name: _Grid(len(row), row[0].shape[0] / row[0].shape[1]) for name, row in images.items()}
+    title, gap = 0.24, 0.1
+    figure = Figure(figsize=(WIDTH, sum(title + grid.height + gap for grid in grids.values())))
+    top = 0.0
+    for name, row in images.items():
+        write(figure, MARGIN, top + 0.04, name, color=GREY, size=9)
+        for axes, image in zip(grids[name].axes(figure, top=top + title), map(np.asarray, row), strict=True):
+            axes.imshow(as_rgb(image))
+            framed(axes)
+        top += title + grids[name].height + gap
+    return figure
 
 
 @styled

@@ -68,6 +68,12 @@ class TestPadAndCrop:
         assert (matches.sum(axis=0) == 1).all()
         assert stats.chisquare(matches.sum(axis=1)).pvalue > 1e-3
 
+    @pytest.mark.parametrize(("side", "padding"), [(8, 1), (28, 4)])
+    def test_shifts_by_an_eighth_of_the_side_by_default(self, side, padding):
+        images = charted(side, side, count=20)
+        by_default, explicit = augment.pad_and_crop, partial(augment.pad_and_crop, padding=padding)
+        np.testing.assert_array_equal(*(jax.jit(moved)(KEY, images) for moved in (by_default, explicit)))
+
 
 class TestRandomCrop:
     def test_windows_are_at_all_pixels_equally_often(self):
@@ -195,6 +201,12 @@ class TestElastic:
             field = 8 * np.stack([ndimage.gaussian_filter(part, 2, mode="constant") for part in noise])
             expected = interpolated(image[..., 3], np.mgrid[:14, :11] + field, "mirror")
             np.testing.assert_allclose(output[..., 3], expected, atol=1e-4)
+
+    @pytest.mark.parametrize(("side", "alpha", "sigma"), [(28, 34, 4), (14, 8.5, 2)])
+    def test_small_images_are_moved_as_little_as_simards_digits(self, side, alpha, sigma):
+        images = charted(side, side + 3, count=2)
+        by_default, explicit = augment.elastic, partial(augment.elastic, alpha=alpha, sigma=sigma)
+        np.testing.assert_array_equal(*(jax.jit(moved)(KEY, images) for moved in (by_default, explicit)))
 
     def test_typical_shift_is_the_documented_one(self):
         rows, columns = np.mgrid[:40, :40].astype(np.float32)

@@ -41,6 +41,18 @@ def test_cutout_hides_a_square_about_any_pixel():
     assert stats.chisquare(centres.ravel()).pvalue > 1e-3
 
 
+@pytest.mark.parametrize(("shape", "size"), [((32, 32), 16), ((8, 8), 4), ((12, 7), 3)])
+def test_cutout_hides_half_of_the_shorter_side_by_default(shape, size):
+    images = np.ones((300, *shape, 1), np.float32)
+    hidden = np.asarray(jax.jit(augment.cutout)(KEY, images))[..., 0] == 0
+    assert hidden.any(axis=2).sum(axis=1).max() == hidden.any(axis=1).sum(axis=1).max() == size
+
+
+def test_the_largest_square_that_cutout_takes_leaves_something_of_every_image():
+    left = np.asarray(jax.jit(partial(augment.cutout, size=7))(KEY, np.ones((2000, 8, 8, 1), np.float32)))
+    assert left.any(axis=(1, 2, 3)).all()
+
+
 def test_mixup_averages_with_the_next_by_beta_weights():
     images = np.random.default_rng(0).random((COUNT, 3, 3, 1)).astype(np.float32)
     mixed, labels = map(np.asarray, jax.jit(partial(augment.mixup, alpha=0.4))(KEY, images, LABELS))
@@ -96,7 +108,8 @@ def test_average_logits_is_the_mean_of_the_probabilities():
 @pytest.mark.parametrize(
     ("call", "complaint"),
     [
-        (lambda x: augment.cutout(KEY, x, size=0), "size=0 must be a whole number of pixels, at least 1"),
+        (lambda x: augment.cutout(KEY, x, size=0), "size=0 must be a whole number from 1 to 7"),
+        (lambda x: augment.cutout(KEY, x, size=16), "from 1 to 7 for images of 8x8; a larger square hides all of some"),
         (lambda x: augment.cutout(KEY, x, fill=(0.0, 1.0)), "one number, or one for each of 3 channels"),
         (lambda x: augment.mixup(KEY, x, jnp.zeros(2, int)), "labels are int32 of shape (2,); give distributions"),
         (lambda x: augment.cutmix(KEY, x, jnp.eye(2), alpha=0), "cutmix: alpha=0 must be a number at least 0.001"),
