@@ -149,9 +149,9 @@ class TaskNetwork:
         """Every named intermediate of the network on raw images, in order, in float32 whatever it computes in."""
 
         @jax.jit
-        def forward(images: Array) -> dict[str, Array]:
+        def forward(images: Array) -> Mapping[str, Array]:  # an OrderedDict: JAX sorts the keys of a plain dict
             (_, activations), _ = self.apply(state.params, state.model_state, images, return_activations=True)
-            return {name: array.astype(jnp.float32) for name, array in activations.items()}
+            return jax.tree.map(lambda array: array.astype(jnp.float32), activations)
 
         return jax.device_get(forward(images))
 

@@ -71,11 +71,10 @@ def _learning_curves(directory: Path, network: TaskNetwork) -> Section:
 
 def _members(network: TaskNetwork, trained: training.Trained) -> list[Section]:
     """The score of each network of an ensemble, and of them together; nothing for a single one."""
-    metric = network.task.metrics(network.config)[0]
-    prefix = f"test/{metric.name}_"
-    each = {name.removeprefix(prefix): score for name, score in trained.scores.items() if name.startswith(prefix)}
-    if network.config.ensemble == 1:
+    metric, networks = network.task.metrics(network.config)[0], network.config.ensemble
+    if networks == 1:
         return []
+    each = {number: trained.scores[f"test/{metric.name}_{number}"] for number in range(1, networks + 1)}
     named = {f"network {number}": score for number, score in each.items()}
     named |= {"mean of the networks": float(np.mean(list(each.values())))}
     named |= {"averaged prediction": trained.scores[f"test/{metric.name}"]}
