@@ -105,9 +105,14 @@ class TaskNetwork:
         """All parameters of a state, those that are frozen included."""
         return nnx.filter_state(nnx.merge_state(state.params, state.model_state), nnx.Param)
 
-    def step(self, optimizer: optax.GradientTransformation, parallel: training.DataParallel) -> training.Step:
+    def step(
+        self,
+        optimizer: optax.GradientTransformation,
+        learning_rate: optax.Schedule,
+        parallel: training.DataParallel,
+    ) -> training.Step:
         """One optimiser step."""
-        return training.make_step_of(self.config, self.loss, optimizer, parallel)
+        return training.make_step_of(self.config, self.loss, optimizer, learning_rate, parallel)
 
     def loss(
         self, params: PyTree, model_state: PyTree, batch: training.Batch, key: Key[Array, ""]
@@ -176,9 +181,14 @@ class Ensemble(TaskNetwork):
         member = super().init
         return training.ensemble_init(lambda key: member(key, optimizer, values), self.config.ensemble)(key)
 
-    def step(self, optimizer: optax.GradientTransformation, parallel: training.DataParallel) -> training.Step:
+    def step(
+        self,
+        optimizer: optax.GradientTransformation,
+        learning_rate: optax.Schedule,
+        parallel: training.DataParallel,
+    ) -> training.Step:
         """One step of every network."""
-        return training.ensemble_step(super().step(optimizer, parallel))
+        return training.ensemble_step(super().step(optimizer, learning_rate, parallel))
 
     def member_outputs(self, state: training.TrainState, images: Array) -> Array:
         """The outputs of each network: (networks, batch, ..., outputs)."""

@@ -11,7 +11,20 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 
 from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
-from cnn_jax.report.figures.style import BLUE, GREY, HAIRLINE, INK, OTHERS, VERMILLION, WIDTH, ink_on, styled, tint
+from cnn_jax.report.figures.style import (
+    BLUE,
+    GREY,
+    HAIRLINE,
+    INK,
+    OTHERS,
+    VERMILLION,
+    WIDTH,
+    all_fitted,
+    ink_on,
+    styled,
+    text_width,
+    tint,
+)
 from cnn_jax.report.formatting import format_value
 
 Spread = tuple[float, float]
@@ -130,7 +143,11 @@ def heat_map(cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label:
     share = {score: place / max(len(ranked) - 1, 1) for place, score in enumerate(ranked)}
     side = (WIDTH - 0.9) / len(across)
     size = min(9, 72 * side / 3.2)
-    figure = Figure(figsize=(WIDTH, 1.0 + min(side, 0.6) * len(down)), layout="constrained")
+    columns, rows = (all_fitted([format_value(value) for value in values], 90) for values in (across, down))
+    widest = max(text_width(f"{column}  ") for column in columns) / 72
+    upright = widest <= side
+    height = 1.0 + min(side, 0.6) * len(down) + (0 if upright else widest - 0.15)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
     shades = np.ones((len(down), len(across), 3))
     for row, column in np.ndindex(len(down), len(across)):
@@ -145,8 +162,8 @@ def heat_map(cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label:
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.2))
     axes.imshow(shades, aspect="auto")
     axes.set_title(", ".join(filter(None, (metric.name, metric.unit))), loc="left", color=GREY)
-    axes.set_xticks(range(len(across)), [format_value(value) for value in across])
-    axes.set_yticks(range(len(down)), [format_value(value) for value in down])
+    axes.set_xticks(range(len(across)), columns, rotation=0 if upright else 90)
+    axes.set_yticks(range(len(down)), rows)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel(x_label)
