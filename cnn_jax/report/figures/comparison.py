@@ -1,7 +1,7 @@
 """Figures that compare several runs: the errors of methods, and a score as a function of one or two quantities."""
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,7 +114,14 @@ def spreads(series: Mapping[str, Mapping[Any, Spread]], *, x_label: str, y_label
 
 
 @styled
-def heat_map(cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label: str, metric: Metric) -> Figure:
+def heat_map(
+    cells: Mapping[Any, Mapping[Any, float]],
+    *,
+    x_label: str,
+    y_label: str,
+    metric: Metric,
+    bracketed: Collection[tuple[Any, Any]] = (),
+) -> Figure:
     """A heat map of a score over two quantities: better scores are darker, and the best cell is framed.
 
     Shades depend on the rank, so that a few very bad scores do not make all others look alike. Pairs without a score
@@ -125,6 +132,8 @@ def heat_map(cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label:
       x_label: The label of the horizontal axis.
       y_label: The label of the vertical axis.
       metric: The metric of the scores.
+      bracketed: Pairs (value on the vertical axis, value on the horizontal axis) whose scores are written in brackets,
+        because they are not comparable, and are never framed.
 
     Raises:
       UsageError: There are no scores.
@@ -140,6 +149,8 @@ def heat_map(cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label:
     if not across:
         raise UsageError("heat_map: cells has no score; give at least one, as {down: {across: score}}")
     ranked = sorted({score for row in cells.values() for score in row.values()}, key=metric.utility)
+    framed = (score for y, row in cells.items() for x, score in row.items() if (y, x) not in bracketed)
+    best = max(framed, key=metric.utility, default=None)
     share = {score: place / max(len(ranked) - 1, 1) for place, score in enumerate(ranked)}
     side = (WIDTH - 0.9) / len(across)
     size = min(9, 72 * side / 3.2)
@@ -156,9 +167,11 @@ def heat_map(cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label:
             continue
         shades[row, column] = tint(BLUE, 0.04 + 0.96 * share[score])
         text = f"{100 * score:.1f}" if metric.is_fraction else f"{score:.3g}"
+        comparable = (down[row], across[column]) not in bracketed
         colour = ink_on(shades[row, column])
+        text = text if comparable else f"({text})"
         axes.text(column, row, text, size=size, color=colour, ha="center", va="center_baseline")
-        if score == ranked[-1]:
+        if comparable and score == best:
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.2))
     axes.imshow(shades, aspect="auto")
     axes.set_title(", ".join(filter(None, (metric.name, metric.unit))), loc="left", color=GREY)
