@@ -281,7 +281,8 @@ function scatter(width, index) {
   const rows = named.some((value) => textWidth(value) + 8 > space) ? 2 : 1; // rows of labels below the axis
   const scale = makeScale(parameter, named.length ? Math.floor((rows * (width - 64)) / 30) : most);
   const whole = scale.ticks.map(([, text]) => String(text));
-  const short = named.length ? shorten(whole, Math.max(30, Math.min(rows * space - 8, width / 2))) : whole;
+  const edge = 12 + inset(0.5 / named.length) * (width - 64); // from the outer labels to the edge
+  const short = named.length ? shorten(whole, Math.max(30, Math.min(rows * space - 8, 2 * edge))) : whole;
   const xTicks = scale.ticks.map(([share], place) => [inset(share), short[place], place % rows, whole[place]]);
   const plot = frame(width, 236, { left: 52, bottom: 26 + 14 * rows }, xTicks, scoreScale.ticks(5), parameter.name);
   for (const { values, mean, std } of page.points) {

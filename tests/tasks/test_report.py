@@ -60,10 +60,31 @@ def sections(directory: Path, records: list[dict]) -> dict[str, Section]:
     return {section.title: section for section in pages[0].sections}
 
 
+OLD = {"step": 1, "epoch": 1.0, "split": "train", "accuracy": 0.5, "loss": 1.0}  # of a version without norms
+NEW = {
+    "step": 2,
+    "epoch": 2.0,
+    "split": "train",
+    "accuracy": 0.5,
+    "loss": 1.0,
+    "learning_rate": 0.1,
+    "gradient_norm": 3,
+}
+
+
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Section]:
-    records = [{"step": 1, "epoch": 1.0, "split": "train", "accuracy": 0.5, "loss": 1.0}]
-    return sections(tmp_path_factory.mktemp("report"), records)
+    return sections(tmp_path_factory.mktemp("report"), [OLD, NEW])
+
+
+def test_the_learning_rate_and_norms_are_shown_where_they_were_recorded(
+    shown: dict[str, Section], tmp_path: Path
+) -> None:
+    rate, norm = shown["Optimisation"].figure.axes
+    assert [axes.get_title(loc="left") for axes in (rate, norm)] == ["learning rate", "gradient norm"]
+    assert rate.lines[0].get_xydata().tolist() == [[2.0, 0.1]]
+    assert "over the networks" in shown["Optimisation"].caption
+    assert "Optimisation" not in sections(tmp_path, [OLD])
 
 
 def test_layers_are_shown_in_the_order_of_the_network_and_outputs_with_their_names(shown: dict[str, Section]) -> None:
@@ -71,7 +92,8 @@ def test_layers_are_shown_in_the_order_of_the_network_and_outputs_with_their_nam
     titles = [text.get_text() for text in figure.texts if text.get_weight() == "bold"]
     assert titles == ["input", "flatten", "z1", "a2", "output"]
     assert [label.get_text() for label in figure.axes[-1].get_xticklabels()] == ["cat", "dog", "owl"]
-    assert [row[0] for row in shown["Network"].table.rows] == ["flatten", "z1", "a2", "output", "total"]
+    names = [row[0].splitlines()[0] for row in shown["Network"].table.rows]
+    assert names == ["flatten", "z1", "a2", "output", "total"]
 
 
 def test_the_networks_of_an_ensemble_are_shown_in_the_order_of_their_numbers(shown: dict[str, Section]) -> None:
