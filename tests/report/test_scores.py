@@ -169,7 +169,7 @@ def test_a_hundred_classes_without_a_mistake_need_no_list() -> None:
 @pytest.mark.parametrize("classes", [1, 2, 25, 40])
 def test_no_two_names_overlap(classes: int) -> None:
     figure = confusion_matrix(np.eye(classes, dtype=int), [f"a long name {i}" for i in range(classes)])
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     for labels in (figure.axes[0].get_xticklabels(), figure.axes[0].get_yticklabels()):
         boxes = [label.get_window_extent() for label in labels]
         assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
@@ -182,7 +182,7 @@ WORDS = ["no finding", "yes", "malignant lesion, not to be operated on", "unclea
 @pytest.mark.parametrize("names", [ALIKE[:1], ALIKE[:12], ALIKE, *(WORDS[:n] for n in (2, 3, 4, 6))], ids=len)
 def test_nothing_is_cut_off_and_different_classes_have_different_names(names: list[str]) -> None:
     figure = confusion_matrix(np.eye(len(names), dtype=int) * 1000, names)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     whole, matrix = figure.bbox, figure.axes[0]
     shown = [text for text in figure.findobj(Text) if text.get_text()]
     assert {"true", "predicted"} <= {text.get_text() for text in shown}
@@ -200,7 +200,7 @@ def test_the_ticks_of_a_heat_map_do_not_touch() -> None:
     kinds = [f"{kind}_of_a_long_and_similar_name" for kind in "ab"]
     cells = {kind: {rate: rate for rate in rates} for kind in kinds}
     figure = heat_map(cells, x_label="rate", y_label="kind", metric=METRICS[0], bracketed={(kinds[0], rates[0])})
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     axes = figure.axes[0]
     for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
         boxes = [label.get_window_extent() for label in labels]
