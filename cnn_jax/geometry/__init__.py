@@ -8,11 +8,23 @@ from cnn_jax.geometry.counts import parameter_count
 from cnn_jax.geometry.fields import ReceptiveField
 from cnn_jax.geometry.receptive_field import output_size, receptive_field
 from cnn_jax.geometry.shapes import output_shape
-from cnn_jax.geometry.table import HEADINGS, LEGEND, cells, format_table, print_table, to_csv, to_json, to_markdown
+from cnn_jax.geometry.table import (
+    FOLDED_HEADINGS,
+    HEADINGS,
+    LEGEND,
+    cells,
+    folded_cells,
+    format_table,
+    print_table,
+    to_csv,
+    to_json,
+    to_markdown,
+)
 from cnn_jax.geometry.trace import Row, blocks, total, trace
 from cnn_jax.geometry.windows import Window
 
 __all__ = [
+    "FOLDED_HEADINGS",
     "HEADINGS",
     "LEGEND",
     "ReceptiveField",
@@ -20,6 +32,7 @@ __all__ = [
     "Window",
     "blocks",
     "cells",
+    "folded_cells",
     "format_table",
     "output_shape",
     "output_size",

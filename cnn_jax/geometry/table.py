@@ -66,6 +66,39 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
+FOLDED_HEADINGS = (
+    "layer\nkind",
+    "output\nmemory",
+    "parameters",
+    "MACs",
+    "kernel\nstrides, padding",
+    "field\njump, centre",
+    "connections",
+)
+
+
+def folded_cells(row: Row) -> tuple[str | int, ...]:
+    """The cells of a row in fewer columns, most of them with two lines, for pages that are not wide.
+
+    Args:
+      row: A row of :func:`cnn_jax.geometry.trace`.
+
+    Returns:
+      One value per column of :data:`FOLDED_HEADINGS`: a count, or text; empty if there is no value.
+
+    >>> folded_cells(Row("c1", "Conv", (28, 28, 6), (5, 5), (1, 1), "VALID", parameters=156, activation_bytes=18816))
+    ('c1\\nConv', '28x28x6\\n18.4 KiB', 156, '', '5x5\\n1x1, VALID', '', '')
+    """
+    text = dict(zip(HEADINGS, cells(row), strict=True))
+
+    def value(heading: str) -> str:
+        lines = [[text[name] for name in line.split(", ") if text[name]] for line in heading.split("\n")]
+        return "\n".join(", ".join(line) for line in lines).rstrip()
+
+    counts = {"parameters": row.parameters, "MACs": row.multiply_adds, "connections": row.connections}
+    return tuple(counts[heading] or "" if heading in counts else value(heading) for heading in FOLDED_HEADINGS)
+
+
 def format_table(rows: Sequence[Row], *, title: str, width: int | None = None) -> Table:
     """Formats the rows as a table for the terminal, with totals in the last line.
 

@@ -3,9 +3,11 @@
 Scores are formatted by their :class:`~cnn_jax.metrics.Metric`.
 """
 
+import bisect
+import itertools
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cnn_jax.metrics import Metric
@@ -34,6 +36,66 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     short = {key: key.removesuffix(".name").rpartition(".")[2] for key in keys}
     used = Counter(short.values())
     return {key: name if used[name] == 1 else key for key, name in short.items()}
+
+
+def shortened(names: Sequence[str], fits: Callable[[str], bool]) -> list[str]:
+    """Shortens the names that do not fit, so that different names remain different.
+
+    A name is cut at its end. Names that would be equal then are cut before the place where they differ, and if there
+    are several such places, they are numbered by their position.
+
+    Args:
+      names: The names.
+      fits: Whether a text is short enough; if a text fits, so does every shorter one.
+
+    >>> shortened(["owl", "American Staffordshire terrier"], lambda text: len(text) <= 12)
+    ['owl', 'American St…']
+    >>> shortened([f"class with a long name {number}" for number in (8, 9, 10)], lambda text: len(text) <= 12)
+    ['class with…8', 'class with…9', 'class wit…10']
+    """
+    short = {name: _cut(name, fits) for name in dict.fromkeys(names)}
+    for _ in range(_MOST_ROUNDS):
+        for group in _alike(short):
+            places = zip(*group, strict=False)
+            shared = sum(1 for _ in itertools.takewhile(lambda letters: len(set(letters)) == 1, places))
+            short |= {name: _cut_within(name, shared, fits) for name in group}
+    for group in _alike(short):
+        short |= {name: _cut(f"{names.index(name)} {name}", fits) for name in group}
+    return [short[name] for name in names]
+
+
+_MOST_ROUNDS = 4  # names of one group may become equal to those of another
+
+
+def _alike(short: dict[str, str]) -> list[list[str]]:
+    """The groups of names that are shortened to the same text."""
+    groups: dict[str, list[str]] = {}
+    for name, text in short.items():
+        groups.setdefault(text, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _cut(name: str, fits: Callable[[str], bool], *, before: str = "") -> str:
+    """A name up to where it fits, behind some text."""
+
+    def cut(length: int) -> str:
+        return before + (name if length == len(name) else name[:length].rstrip() + "…")
+
+    if fits(cut(len(name))):
+        return cut(len(name))
+    return cut(max(bisect.bisect_left(range(len(name)), True, key=lambda length: not fits(cut(length))) - 1, 0))
+
+
+def _cut_within(name: str, shared: int, fits: Callable[[str], bool]) -> str:
+    """A name without the end of its first ``shared`` letters, or without all of them."""
+    tail = name[shared:]
+
+    def cut(length: int) -> str:
+        return name[:length].rstrip() + "…" + tail
+
+    if not fits(cut(0)):
+        return _cut(tail, fits, before="…")
+    return cut(bisect.bisect_left(range(shared), True, key=lambda length: not fits(cut(length))) - 1)
 
 
 def format_value(value: Any) -> str:

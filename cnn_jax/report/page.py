@@ -56,7 +56,8 @@ class Table:
 
     Attributes:
       columns: The names of the columns.
-      rows: The rows, with one cell for each column. Numbers are aligned right, and ints have thousands separators.
+      rows: The rows, with one cell for each column. Numbers are aligned right, and ints have thousands separators. The
+        second line of a name or cell is smaller. The first column stays visible when a wide table is scrolled.
     """
 
     columns: Sequence[str]
@@ -66,6 +67,11 @@ class Table:
         for number, row in enumerate(self.rows):
             if len(row) != len(self.columns):
                 raise UsageError(f"Table: row {number} has {len(row)} cells but there are {len(self.columns)} columns")
+
+    def has_numbers(self, column: int) -> bool:
+        """Whether a column has numbers only, apart from empty cells."""
+        values = [row[column] for row in self.rows if row[column] != ""]
+        return bool(values) and all(map(is_number, values))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +203,15 @@ def _cell(value: str | int | float) -> str:
     return f"{value:,}" if is_number(value) else str(value)
 
 
+def _breakable(text: str) -> Markup:
+    """Text as HTML that may be broken behind slashes.
+
+    >>> _breakable("block/<conv>")
+    Markup('block/<wbr>&lt;conv&gt;')
+    """
+    return Markup("/<wbr>").join(text.split("/"))
+
+
 def _script_hash(script: str) -> str:
     """The hash that identifies a script in a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -217,6 +232,7 @@ def _template() -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals["css"] = Markup(files.joinpath("page.css").read_text(encoding="utf-8"))
+    environment.filters["breakable"] = _breakable
     environment.filters["cell"] = _cell
     environment.filters["hash"] = _script_hash
     environment.filters["json"] = _json

@@ -26,7 +26,7 @@ class Progress:
     Args:
       total_steps: The number of steps in the whole run.
       steps_per_epoch: The number of steps in one pass through the training set.
-      metrics: The metrics whose scores are shown. Other scores are only in the run's records.
+      metrics: The metrics whose scores are shown, in this order. Other scores are only in the run's records.
       start_step: The number of steps already done, if a run is continued.
 
     Example:
@@ -41,7 +41,7 @@ class Progress:
     def __init__(
         self, total_steps: int, *, steps_per_epoch: int, metrics: Sequence[Metric] = (), start_step: int = 0
     ) -> None:
-        self._file, self._metrics = sys.stdout, {metric.name: metric for metric in metrics}
+        self._file, self._metrics = sys.stdout, metrics
         self._total_steps, self._steps_per_epoch, self._step = total_steps, steps_per_epoch, start_step
         self._first: tuple[int, float] | None = None  # step and time of the first update, after compilation
         self._live: Live | None = None
@@ -73,8 +73,9 @@ class Progress:
         """
         epochs_before, self._step = self._step // self._steps_per_epoch, step
         self._first = self._first or (step, time.monotonic())
-        declared = ((name, self._metrics.get(name.rpartition("/")[2])) for name in scores)
-        shown = "  ".join(f"{name} {metric.format(scores[name])}" for name, metric in declared if metric is not None)
+        splits = dict.fromkeys(name.rpartition("/")[0] for name in scores)
+        declared = [metric.of(split) if split else metric for split in splits for metric in self._metrics]
+        shown = "  ".join(f"{one.name} {one.format(scores[one.name])}" for one in declared if one.name in scores)
         speed = f"{examples_per_second:,.0f} images/s"
         left = self._time_left()
         if left is not None:

@@ -5,7 +5,7 @@ const page = JSON.parse(document.getElementById("data").textContent);
 const trials = page.trials, scored = trials.filter((trial) => trial.score !== null);
 const elements = new Map(trials.map((trial) => [trial.number, []])); // the elements of each trial in all plots and in the table
 const filters = new Map(); // axis -> [low, high], as fractions of its length
-const NS = "http://www.w3.org/2000/svg", MOST_LETTERS = 24; // the maximum length of a text in a plot
+const NS = "http://www.w3.org/2000/svg";
 
 function svg(tag, attributes, ...children) {
   const element = document.createElementNS(NS, tag);
@@ -21,6 +21,46 @@ const format = (value) => {
   return size >= 1e-3 && size < 1e5 ? String(short) : short.toExponential().replace("e+", "e");
 };
 const formatScore = (value) => (page.percent ? (100 * value).toFixed(2) + "%" : format(value));
+
+// --- texts -----------------------------------------------------------------------------------------------------------
+
+const pen = document.createElement("canvas").getContext("2d");
+pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+const textWidth = (text) => pen.measureText(text).width;
+
+// Shortens texts to a width in pixels, so that different texts remain different: see shortened() in formatting.py.
+function shorten(texts, room) {
+  const fits = (text) => textWidth(text) <= room;
+  const cut = (text, before = "") => {
+    if (fits(before + text)) return before + text;
+    let length = text.length;
+    while (length > 0 && !fits(`${before}${text.slice(0, length)}…`)) length--;
+    return `${before}${text.slice(0, length)}…`;
+  };
+  const short = new Map(texts.map((text) => [text, cut(text)]));
+  for (const shown of new Set(short.values())) {
+    const group = [...short.keys()].filter((text) => short.get(text) === shown);
+    if (group.length === 1) continue;
+    let shared = 0;
+    while (group.every((text) => shared < text.length && text[shared] === group[0][shared])) shared++;
+    for (const text of group) {
+      let length = shared;
+      while (length > 0 && !fits(`${text.slice(0, length)}…${text.slice(shared)}`)) length--;
+      short.set(text, length ? `${text.slice(0, length)}…${text.slice(shared)}` : cut(text.slice(shared), "…"));
+    }
+  }
+  return texts.map((text) => short.get(text));
+}
+
+// Leaves out the ticks that would touch others; a tick has its place and its size along the axis, in pixels.
+function apart(ticks) {
+  const kept = [];
+  for (const tick of [...ticks].sort((a, b) => a.at - b.at)) {
+    const last = kept[kept.length - 1];
+    if (!last || tick.at - last.at >= (tick.size + last.size) / 2) kept.push(tick);
+  }
+  return kept;
+}
 
 // --- scales ---------------------------------------------------------------------------------------------------------
 
@@ -76,6 +116,7 @@ const scoreScale = (() => {
   const scale = { low: low - margin, high: high + margin };
   const inside = (value) => (value - scale.low) / (scale.high - scale.low);
   return {
+    share: inside,
     inside: (value) => inside(value) >= 0 && inside(value) <= 1,
     place: (value) => Math.min(1, Math.max(0, inside(value))),
     ticks: (most) => {
@@ -108,50 +149,73 @@ function mark(element, trial) {
 const byRank = [...scored].sort((a, b) => (a.number === page.best) - (b.number === page.best) || a.rank - b.rank);
 const path = (points) => points.map(([x, y], index) => `${index ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 
-function label(x, y, text, options = {}) {
+function label(x, y, text, options = {}, whole = text) {
   const element = svg("text", { x, y, ...options }, text);
-  if (text.length > MOST_LETTERS) element.replaceChildren(text.slice(0, MOST_LETTERS - 1) + "…", svg("title", {}, text));
+  if (text !== whole) element.append(svg("title", {}, whole));
   return element;
 }
 
+// A trial whose score is outside the range of the axis is marked at its edge.
+function markOutside(root, trial, [x, y]) {
+  if (scoreScale.inside(trial.score)) return;
+  root.append(mark(svg("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: 3.5, class: "hollow" }), trial));
+}
+
+// The axes are upright, or lie below each other where the page is too narrow for that.
 function parallel(width) {
-  const columns = [...page.parameters, { name: page.metric, short: page.metric }];
-  const least = 96 * (columns.length - 1) + 120;
-  width = Math.max(width, least);
+  const columns = [...page.parameters, { name: page.metric, short: page.metric }], last = columns.length - 1;
   const missing = page.parameters.map((_, index) => scored.some((trial) => trial.values[index] === null));
-  const height = 340, top = 44, bottom = height - (missing.includes(true) ? 40 : 16), left = 84, right = width - 64;
-  const step = (right - left) / (columns.length - 1), y = (share) => bottom - share * (bottom - top);
-  const scales = page.parameters.map((parameter) => makeScale(parameter, parameter.values ? 20 : 7));
+  const upright = width >= 96 * last + 120, room = missing.includes(true) ? 40 : 16;
+  const box = upright ? { left: 84, right: width - 64, top: 44, bottom: 340 - room } : { left: room, right: width - 16, top: 30 };
+  const height = upright ? 340 : box.top + 62 * last + 28;
+  const step = upright ? (box.right - box.left) / last : 62;
+  const along = upright ? (share) => box.bottom - share * (box.bottom - box.top) : (share) => box.left + share * (box.right - box.left);
+  const across = (index) => (upright ? box.left : box.top) + index * step;
+  const at = (index, share) => (upright ? [across(index), along(share)] : [along(share), across(index)]);
+  const most = (parameter) => (parameter.values ? 20 : upright ? 7 : Math.floor(width / 60));
+  const scales = page.parameters.map((parameter) => makeScale(parameter, most(parameter)));
   missing.forEach((some, index) => some && scales[index].ticks.push([NONE, "none"]));
-  scales.push({ place: (value) => scoreScale.place(value), ticks: scoreScale.ticks(8) });
+  scales.push({ place: (value) => scoreScale.place(value), ticks: scoreScale.ticks(upright ? 8 : Math.floor(width / 60)) });
   const root = svg("svg", { width, height });
   for (const trial of byRank) {
-    const all = [...trial.values, trial.score];
-    const places = all.map((value, index) => [left + index * step, y(scales[index].place(value))]);
+    const places = [...trial.values, trial.score].map((value, index) => at(index, scales[index].place(value)));
     root.append(mark(svg("path", { d: path(places), fill: "none" }), trial));
+    markOutside(root, trial, places[last]);
   }
+  // Names of upright axes are at two heights, so that each has the width of two steps; less at the ends.
+  const space = (index) => (!upright ? width - 8 : !index || index === last ? step + 40 : 2 * step - 16);
   columns.forEach((column, index) => {
-    const x = left + index * step, axis = svg("g", { class: "axis" });
-    axis.append(svg("line", { x1: x, x2: x, y1: top, y2: bottom }));
-    const lastOfAll = index === columns.length - 1;
-    const beside = index ? [x + 6, "start"] : [x - 6, "end"]; // there are no lines to the left of the first axis
-    for (const [share, text] of scales[index].ticks)
-      axis.append(label(beside[0], y(share) + 4, String(text), { class: "halo", "text-anchor": beside[1] }));
-    const anchor = lastOfAll ? "end" : index ? "middle" : "start";
-    const name = label(x, index % 2 ? 14 : 30, column.short, { "text-anchor": anchor, class: "name" });
-    if (lastOfAll) name.setAttribute("x", width - 4);
-    if (!index) name.setAttribute("x", 4);
+    const axis = svg("g", { class: "axis" }), [x, y] = at(index, 0);
+    const [end, top] = at(index, 1);
+    axis.append(svg("line", { x1: x, x2: end, y1: y, y2: top }));
+    const texts = shorten(scales[index].ticks.map(([, text]) => String(text)), upright ? (index ? step - 16 : 76) : width / 3);
+    const ticks = scales[index].ticks.map(([share, whole], number) => {
+      const text = texts[number];
+      return { at: along(share), size: upright ? 14 : textWidth(text) + 8, text, whole: String(whole) };
+    });
+    for (const tick of apart(ticks)) {
+      const half = textWidth(tick.text) / 2 + 2;
+      const place = !upright ? [Math.min(Math.max(tick.at, half), width - half), y + 16, "middle"]
+        : index ? [x + 6, tick.at + 4, "start"] : [x - 6, tick.at + 4, "end"]; // no lines are left of the first axis
+      axis.append(label(place[0], place[1], tick.text, { class: "halo", "text-anchor": place[2] }, tick.whole));
+    }
+    const anchor = !upright || !index ? "start" : index === last ? "end" : "middle";
+    const [short] = shorten([column.short], 0.9 * space(index));
+    const name = label({ start: 4, end: width - 4, middle: x }[anchor], upright ? (index % 2 ? 14 : 30) : y - 10, short,
+      { "text-anchor": anchor, class: "name halo" });
     name.append(svg("title", {}, column.name));
-    const chosen = svg("rect", { x: x - 7, width: 14, y: 0, height: 0, class: "chosen" });
-    const handle = svg("rect", { x: x - 16, width: 32, y: top - 8, height: bottom - top + 16, class: "handle" });
-    const show = () => {
-      const range = filters.get(index);
-      chosen.setAttribute("y", range ? y(range[1]) : 0);
-      chosen.setAttribute("height", range ? y(range[0]) - y(range[1]) : 0);
+    const chosen = svg("rect", { class: "chosen" }), handle = svg("rect", { class: upright ? "handle" : "handle flat" });
+    const cover = (rect, [low, high], wide) => {
+      const [one, two] = [along(low), along(high)].sort((a, b) => a - b);
+      const sizes = [across(index) - wide / 2, one, wide, two - one];
+      (upright ? ["x", "y", "width", "height"] : ["y", "x", "height", "width"]).forEach((key, k) => rect.setAttribute(key, sizes[k]));
     };
+    cover(handle, [missing[index] ? NONE - 0.02 : -0.03, 1.03], 32);
+    const show = () => cover(chosen, filters.get(index) || [0, 0], 14);
     const share = (event) => {
-      const box = root.getBoundingClientRect();
-      return Math.min(1.02, Math.max(NONE - 0.02, (bottom - (event.clientY - box.top)) / (bottom - top)));
+      const frame = root.getBoundingClientRect();
+      const place = upright ? event.clientY - frame.top : event.clientX - frame.left;
+      return Math.min(1.02, Math.max(NONE - 0.02, (place - along(0)) / (along(1) - along(0))));
     };
     handle.addEventListener("pointerdown", (event) => {
       const start = share(event);
@@ -194,26 +258,33 @@ function frame(width, height, { left, bottom }, xTicks, yTicks, name) {
     root.append(svg("line", { x1: left, x2: right, y1: y(share), y2: y(share), class: "grid" }));
     root.append(label(left - 6, y(share) + 4, text, { "text-anchor": "end" }));
   }
-  for (const [share, text, row = 0] of xTicks) {
-    const anchor = share > 0.97 ? "end" : share < 0.03 ? "start" : "middle";
-    root.append(label(x(share), floor + 17 + 14 * row, String(text), { "text-anchor": anchor }));
-  }
+  const labels = xTicks.map(([share, text, row = 0, whole = text]) => {
+    const half = textWidth(String(text)) / 2; // a label at an end is moved into the plot
+    return { at: Math.min(Math.max(x(share), half), width - half), size: 2 * half + 8, text: String(text), row, whole: String(whole) };
+  });
+  for (const row of [0, 1])
+    for (const tick of apart(labels.filter((one) => one.row === row)))
+      root.append(label(tick.at, floor + 17 + 14 * row, tick.text, { "text-anchor": "middle" }, tick.whole));
   root.append(svg("line", { x1: left, x2: right, y1: floor, y2: floor, class: "floor" }));
-  root.append(label((left + right) / 2, height - 4, name, { "text-anchor": "middle", class: "name" }));
-  root.append(label(0, 12, page.metric, { class: "name" }));
-  return { root, x, y };
+  const middle = (left + right) / 2, [below, above] = [2 * (width - middle), width].map((room, index) =>
+    shorten([index ? page.metric : name], 0.9 * room)[0]); // bold texts are a little wider
+  root.append(label(middle, height - 4, below, { "text-anchor": "middle", class: "name" }, name));
+  root.append(label(0, 12, above, { class: "name" }, page.metric));
+  return { root, x, y, right, top, floor, left };
 }
 
 function scatter(width, index) {
   const parameter = page.parameters[index];
-  const letters = Math.max(...(parameter.values || ["1e-5 "]).map((text) => Math.min(text.length, MOST_LETTERS)));
-  const most = Math.max(2, Math.floor((width - 64) / (7 * letters + 10)));
-  const rows = parameter.values && parameter.values.length > most ? 2 : 1; // rows of labels below the axis
-  const scale = makeScale(parameter, rows * most);
   const inset = (share) => 0.04 + 0.92 * share; // keeps dots and labels away from the edge
-  const xTicks = scale.ticks.map(([share, text], place) => [inset(share), text, place % rows]);
-  const name = parameter.name.length > MOST_LETTERS ? parameter.short : parameter.name;
-  const plot = frame(width, 236, { left: 52, bottom: 26 + 14 * rows }, xTicks, scoreScale.ticks(5), name);
+  const most = Math.max(2, Math.floor((width - 64) / 46)), named = parameter.values || [];
+  const space = (0.92 * (width - 64)) / named.length;
+  const rows = named.some((value) => textWidth(value) + 8 > space) ? 2 : 1; // rows of labels below the axis
+  const scale = makeScale(parameter, named.length ? Math.floor((rows * (width - 64)) / 30) : most);
+  const whole = scale.ticks.map(([, text]) => String(text));
+  const edge = 12 + inset(0.5 / named.length) * (width - 64); // from the outer labels to the edge
+  const short = named.length ? shorten(whole, Math.max(30, Math.min(rows * space - 8, 2 * edge))) : whole;
+  const xTicks = scale.ticks.map(([share], place) => [inset(share), short[place], place % rows, whole[place]]);
+  const plot = frame(width, 236, { left: 52, bottom: 26 + 14 * rows }, xTicks, scoreScale.ticks(5), parameter.name);
   for (const { values, mean, std } of page.points) {
     if (values[index] === null) continue;
     const x = plot.x(inset(scale.place(values[index])));
@@ -240,11 +311,16 @@ function curves(width) {
   const ticks = niceTicks(0, last, Math.max(2, Math.min(Math.floor(width / 80), whole ? last : Infinity)));
   const xTicks = ticks.filter((tick) => !whole || Number.isInteger(tick)).map((tick) => [tick / last, format(tick)]);
   const plot = frame(width, 336, { left: 52, bottom: 40 }, xTicks, scoreScale.ticks(8), "epoch");
+  const { left, right, top, floor } = plot, inside = { x: left, y: top - 4, width: right - left + 4, height: floor - top + 8 };
+  plot.root.append(svg("clipPath", { id: "inside" }, svg("rect", inside)));
   for (const trial of lines) {
-    const points = trial.curve.filter((point) => point[1] !== null)
-      .map(([epoch, value]) => [plot.x(epoch / last), plot.y(scoreScale.place(value))]);
-    if (points.length === 1) plot.root.append(mark(svg("circle", { cx: points[0][0], cy: points[0][1], r: 3 }), trial));
-    else plot.root.append(mark(svg("path", { d: path(points), fill: "none" }), trial));
+    const found = trial.curve.filter((point) => point[1] !== null);
+    const points = found.map(([epoch, value]) => [plot.x(epoch / last), plot.y(scoreScale.share(value))]);
+    const drawn = points.length === 1 ? svg("circle", { cx: points[0][0], cy: points[0][1], r: 3 })
+      : svg("path", { d: path(points), fill: "none" });
+    drawn.setAttribute("clip-path", "url(#inside)"); // where scores are far worse than the rest, the line is outside
+    plot.root.append(mark(drawn, trial));
+    if (points.length) markOutside(plot.root, trial, [points[points.length - 1][0], plot.y(scoreScale.place(trial.score))]);
   }
   return plot.root;
 }

@@ -17,7 +17,7 @@ from cnn_jax.metrics import Metric
 from cnn_jax.report.figures.comparison import heat_map
 from cnn_jax.report.formatting import format_duration, format_value, is_number, short_names
 from cnn_jax.report.page import Headline, Page, Section, Table
-from cnn_jax.report.trials import TrialLike, are_logarithmic, are_numbers, importances
+from cnn_jax.report.trials import TrialLike, are_logarithmic, are_numbers, best_first, importances
 
 NAME = "sweep.html"
 _MOST_CURVES = 300  # the maximum number of learning curves
@@ -50,7 +50,7 @@ def write_sweep(
       rows: The trials.
       title: The title of the page.
       metric: The metric by which trials are compared, named ``'split/metric'``.
-      best: The number of the best trial. By default it is the trial with the best score.
+      best: The number of the best trial. By default it is the complete trial with the best score.
       seeds: The number of runs of each point.
       curve: Returns a trial's scores over the epochs, given its number. It is called for the best few hundred trials.
       best_commands: The commands that train the best trial again and write its report, shown with the best trial.
@@ -112,16 +112,8 @@ class _Sweep:
 
     @functools.cached_property
     def ranked(self) -> list[TrialLike]:
-        """All trials, sorted by the mean of their point and then by their score. Trials without a score come last."""
-
-        def place(score: float | None) -> float:
-            return math.inf if score is None or not math.isfinite(score) else -self.metric.utility(score)
-
-        def order(row: TrialLike) -> tuple[float | int, ...]:
-            of_point = (place(row.mean),) if self.seeds > 1 else ()
-            return *of_point, place(row.score), row.score is None, row.number
-
-        return sorted(self.rows, key=order)
+        """All trials, sorted by :func:`~cnn_jax.report.trials.best_first`."""
+        return best_first(self.rows, self.metric)
 
     @functools.cached_property
     def points(self) -> list[list[TrialLike]]:
@@ -135,7 +127,7 @@ class _Sweep:
     def best(self) -> TrialLike | None:
         """The best trial, which is highlighted in all plots."""
         if self.best_number is None:
-            return self.scored[0] if self.scored else None
+            return next((row for row in self.scored if row.state == "complete"), None)
         return next(row for row in self.rows if row.number == self.best_number)
 
     @functools.cached_property
@@ -214,26 +206,28 @@ def _heat_map(sweep: _Sweep) -> list[Section]:
     grid, metric = _grid(sweep.rows, sweep.parameters), sweep.metric
     if grid is None:
         return []
-    across, down, cells = grid
+    across, down, cells, pruned = grid
     averaged = ", averaged over its trials" if sweep.seeds > 1 else ""
+    bracketed = " In brackets: pruned, the last score before." if pruned else ""
     return [
         Section(
             "Heat map",
-            figure=heat_map(cells, x_label=across, y_label=down, metric=metric),
+            figure=heat_map(cells, x_label=across, y_label=down, metric=metric, bracketed=pruned),
             alt=f"{metric.name} for every pair of {across} and {down}",
-            caption=f"{metric.name} of each pair of values{averaged}; the best is framed.",
+            caption=f"{metric.name} of each pair of values{averaged}; the best is framed.{bracketed}",
         )
     ]
 
 
 def _parallel(sweep: _Sweep) -> Section:
-    how = "Each line is a trial. Drag along an axis to select the trials in that range, and click on it to select all."
+    how = "Each line is a trial. Drag along an axis to select the trials in that range, and click on it to select all. "
+    how += _HOLLOW
     plot = _plot("parallel", f"Every trial as a line through its values, and its {sweep.metric.name}")
     return Section("Parallel coordinates", widget=plot + _COLOURS + _note(how))
 
 
 def _each_parameter(sweep: _Sweep) -> Section:
-    how = "Each dot is a trial. Hollow dots have scores far worse than the rest, outside the range of the axis."
+    how = f"Each dot is a trial. {_HOLLOW}"
     if sweep.seeds > 1:
         how += " Bars show the mean over the seeds and one standard deviation."
     plots = [
@@ -256,13 +250,14 @@ def _importance(sweep: _Sweep) -> Section:
 
 
 def _curves(sweep: _Sweep) -> Section:
-    how = f"{sweep.metric.name} after each evaluation."
+    how = f"{sweep.metric.name} after each evaluation. {_HOLLOW}"
     if len(sweep.scored) > _MOST_CURVES:
         how += f" The best {_MOST_CURVES} of {len(sweep.scored):,}."
     plot = _plot("curves", f"{sweep.metric.name} of the trials over the epochs")
     return Section("Learning curves", widget=plot + _COLOURS + _note(how))
 
 
+_HOLLOW = "Hollow dots have scores far worse than the rest, outside the range of the axis."
 _COLOURS = Markup(
     '<p class="note colours">worst <span class="ranks"></span> best by rank <span class="first"></span> best trial</p>'
 )
@@ -308,7 +303,8 @@ def _points(sweep: _Sweep) -> Section:
     return Section(
         "Points",
         text=f"Each point has {sweep.seeds} runs with different seeds. The mean and standard deviation are over the "
-        "complete runs." + (f" The best {_MOST_LISTED} of {len(sweep.points):,}." if more else ""),
+        "complete runs or, if none is complete, over the last scores of the pruned ones."
+        + (f" The best {_MOST_LISTED} of {len(sweep.points):,}." if more else ""),
         table=Table([f"{sweep.metric.name}, mean ± std", *keys, "runs"], rows),
     )
 
@@ -427,28 +423,33 @@ def _thinned(curve: Curve) -> list[tuple[float | int, float]]:
     return [point for index, point in enumerate(curve) if (len(curve) - 1 - index) % every == 0]
 
 
-def _grid(rows: Sequence[TrialLike], keys: Sequence[str]) -> tuple[str, str, dict[Any, dict[Any, float]]] | None:
+def _grid(
+    rows: Sequence[TrialLike], keys: Sequence[str]
+) -> tuple[str, str, dict[Any, dict[Any, float]], set[tuple[Any, Any]]] | None:
     """The scores of a heat map, if there are two keys with few values that were tried in most combinations.
 
     Returns:
-      The keys across and down, and the mean scores as value down -> value across -> score; or None.
+      The keys across and down, the mean scores as value down -> value across -> score, and the pairs (value down, value
+      across) whose trials were all pruned; or None.
     """
     if len(keys) != 2:
         return None
-    cells: dict[Any, dict[Any, list[float]]] = {}
+    found: dict[str, dict[tuple[Any, Any], list[float]]] = {"complete": {}, "pruned": {}}
     for row in rows:
-        if row.state != "complete" or row.score is None or not math.isfinite(row.score):
-            continue
-        if all(key in row.overrides for key in keys):
+        scored = row.state in found and row.score is not None and math.isfinite(row.score)
+        if scored and all(key in row.overrides for key in keys):
             across, down = (row.overrides[key] for key in keys)
-            cells.setdefault(down, {}).setdefault(across, []).append(row.score)
+            found[row.state].setdefault((down, across), []).append(row.score)
+    pruned = found["pruned"].keys() - found["complete"].keys()
+    cells: dict[Any, dict[Any, float]] = {}
+    for (down, across), scores in (found["pruned"] | found["complete"]).items():
+        cells.setdefault(down, {})[across] = statistics.fmean(scores)
     columns = {value for of_row in cells.values() for value in of_row}
     filled = sum(map(len, cells.values()))
     sides = (len(cells), len(columns))
     if min(sides) < 2 or max(sides) > _MOST_CELLS or filled < 0.7 * sides[0] * sides[1]:
         return None
-    means = {down: {x: statistics.fmean(scores) for x, scores in of_row.items()} for down, of_row in cells.items()}
-    return keys[0], keys[1], means
+    return keys[0], keys[1], cells, pruned
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------

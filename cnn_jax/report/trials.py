@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from cnn_jax.metrics import Metric
 from cnn_jax.report.formatting import is_number
 
 _MOST_TREES = 300  # up to this number of trials importance is computed with a forest; for more it takes too long
@@ -37,7 +38,7 @@ class TrialLike(Protocol):
 
     @property
     def mean(self) -> float | None:
-        """The mean score of the complete trials of its point, or None."""
+        """The mean score of the complete trials of its point, or if none is complete, of the pruned ones; or None."""
         ...
 
     @property
@@ -59,6 +60,26 @@ class TrialLike(Protocol):
     def overrides(self) -> Mapping[str, Any]:
         """The values that differ from the config, by dotted key."""
         ...
+
+
+def best_first(rows: Sequence[TrialLike], metric: Metric) -> list[TrialLike]:
+    """All trials by the mean of their point, and by their score within it. Those without a finite score come last.
+
+    Pruned trials are among the complete ones, with the last score that they had.
+
+    Args:
+      rows: The trials.
+      metric: By which they are compared.
+    """
+
+    def place(score: float | None) -> float:
+        return math.inf if score is None or not math.isfinite(score) else -metric.utility(score)
+
+    def order(row: TrialLike) -> tuple[float | int, ...]:
+        of_point = row.score if row.mean is None else row.mean
+        return place(of_point), place(row.score), row.score is None, row.number
+
+    return sorted(rows, key=order)
 
 
 def importances(rows: Sequence[TrialLike], keys: Sequence[str], *, minimize: bool = False) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import pprint
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from cnn_jax.errors import Interrupted, UsageError
 from cnn_jax.report.formatting import format_duration, format_value, short_names
+from cnn_jax.report.trials import best_first
 from cnn_jax.runtime.files import write_atomically
 from cnn_jax.runtime.terminal import Console, say
 from cnn_jax.sweep.commands import continue_sweep, launch
@@ -16,7 +18,7 @@ from cnn_jax.sweep.live import View, values
 from cnn_jax.sweep.local import Workers
 from cnn_jax.sweep.settings import Sweep
 from cnn_jax.sweep.store import Store
-from cnn_jax.sweep.table import TrialRow, best_row, ranked, write_table
+from cnn_jax.sweep.table import TrialRow, best_row, write_table
 from cnn_jax.train import StopRequest
 
 _LOOK_SECONDS = 0.25
@@ -104,20 +106,33 @@ def _table(sweep: Sweep, rows: Sequence[TrialRow], title: str, *, columns: bool)
     names = short_names(key for row in rows for key in row.overrides if not (several and key == "seed"))
     table = Table(title=title, title_justify="left")
     scores = f"{sweep.metric.name} ({sweep.seeds} seeds)" if several else sweep.metric.name
-    for column in ("trials" if several else "trial", scores, "time"):
+    runs_of: dict[int, list[TrialRow]] = {}
+    for row in rows:
+        runs_of.setdefault(row.point, []).append(row)
+    firsts: dict[int, TrialRow] = {}
+    for row in best_first(rows, sweep.metric):
+        if row.state in ("complete", "pruned") and row.score is not None:
+            firsts.setdefault(row.point, row)
+    shown = list(firsts.values())[:_SHOWN]
+    some_pruned = any(run.state != "complete" for row in shown for run in runs_of[row.point])
+    for column in ("trials" if several else "trial", scores, *(["state"] if some_pruned else []), "time"):
         table.add_column(column, no_wrap=True)
     for column in names.values() if columns else ("values",):
         table.add_column(column)
-    best_of: dict[int, TrialRow] = {}
-    for row in ranked(rows, sweep.metric):
-        best_of.setdefault(row.point, row)
-    for row in list(best_of.values())[:_SHOWN]:
-        runs = [other for other in rows if other.point == row.point]
+    for row in shown:
+        runs = runs_of[row.point]
         numbers = f"{runs[0].number}-{runs[-1].number}" if several else str(row.number)
         own = {key: row.overrides[key] for key in names if key in row.overrides}
         cells = [format_value(own.get(key, "")) for key in names] if columns else [values(own)]
-        table.add_row(numbers, _score(sweep, row), format_duration(sum(run.seconds for run in runs)), *cells)
+        states = [_states(runs)] if some_pruned else []
+        table.add_row(numbers, _score(sweep, row), *states, format_duration(sum(run.seconds for run in runs)), *cells)
     return table
+
+
+def _states(runs: Sequence[TrialRow]) -> str:
+    """The state of a point's run, or how many of its runs are in which state."""
+    counts = Counter(run.state for run in runs)
+    return runs[0].state if len(runs) == 1 else ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
 def _score(sweep: Sweep, row: TrialRow) -> str:

@@ -27,7 +27,8 @@ class TrialRow:
       point: Which values it has; the trials of one point differ in their seed alone.
       state: Of the trial.
       score: Its metric; None while there is none.
-      mean: Of the scores of the complete trials of its point; None while there are none.
+      mean: Of the scores of the complete trials of its point or, if none is complete, of the last scores of the pruned
+        ones; None while there are none.
       std: Their deviation (n - 1); 0 for one trial.
       seconds: It took.
       reason: Why it was pruned or failed.
@@ -53,10 +54,11 @@ def with_spreads(rows: Sequence[TrialRow]) -> list[TrialRow]:
     >>> [round(rows[0].mean, 3), round(rows[0].std, 3), rows[2].mean]
     [0.6, 0.141, None]
     """
-    scores: dict[int, list[float]] = {}
+    found: dict[str, dict[int, list[float]]] = {"complete": {}, "pruned": {}}
     for row in rows:
-        if row.state == "complete" and row.score is not None:
-            scores.setdefault(row.point, []).append(row.score)
+        if row.state in found and row.score is not None:
+            found[row.state].setdefault(row.point, []).append(row.score)
+    scores = found["pruned"] | found["complete"]
 
     def filled(row: TrialRow) -> TrialRow:
         of_point = scores.get(row.point)

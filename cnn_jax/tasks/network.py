@@ -105,9 +105,14 @@ class TaskNetwork:
         """All parameters of a state, those that are frozen included."""
         return nnx.filter_state(nnx.merge_state(state.params, state.model_state), nnx.Param)
 
-    def step(self, optimizer: optax.GradientTransformation, parallel: training.DataParallel) -> training.Step:
+    def step(
+        self,
+        optimizer: optax.GradientTransformation,
+        learning_rate: optax.Schedule,
+        parallel: training.DataParallel,
+    ) -> training.Step:
         """One optimiser step."""
-        return training.make_step_of(self.config, self.loss, optimizer, parallel)
+        return training.make_step_of(self.config, self.loss, optimizer, learning_rate, parallel)
 
     def loss(
         self, params: PyTree, model_state: PyTree, batch: training.Batch, key: Key[Array, ""]
@@ -149,9 +154,9 @@ class TaskNetwork:
         """Every named intermediate of the network on raw images, in order, in float32 whatever it computes in."""
 
         @jax.jit
-        def forward(images: Array) -> dict[str, Array]:
+        def forward(images: Array) -> Mapping[str, Array]:  # an OrderedDict: JAX sorts the keys of a plain dict
             (_, activations), _ = self.apply(state.params, state.model_state, images, return_activations=True)
-            return {name: array.astype(jnp.float32) for name, array in activations.items()}
+            return jax.tree.map(lambda array: array.astype(jnp.float32), activations)
 
         return jax.device_get(forward(images))
 
@@ -176,9 +181,14 @@ class Ensemble(TaskNetwork):
         member = super().init
         return training.ensemble_init(lambda key: member(key, optimizer, values), self.config.ensemble)(key)
 
-    def step(self, optimizer: optax.GradientTransformation, parallel: training.DataParallel) -> training.Step:
+    def step(
+        self,
+        optimizer: optax.GradientTransformation,
+        learning_rate: optax.Schedule,
+        parallel: training.DataParallel,
+    ) -> training.Step:
         """One step of every network."""
-        return training.ensemble_step(super().step(optimizer, parallel))
+        return training.ensemble_step(super().step(optimizer, learning_rate, parallel))
 
     def member_outputs(self, state: training.TrainState, images: Array) -> Array:
         """The outputs of each network: (networks, batch, ..., outputs)."""

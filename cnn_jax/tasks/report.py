@@ -1,8 +1,9 @@
 """The page that a run leaves behind: its scores, how it learned, what the task shows, and what the network sees."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,9 +36,11 @@ def write(directory: Path, network: TaskNetwork, trained: training.Trained, sets
     shown = data.sample(test_set)
     state = training.evaluated(trained.state)
     results = Results(config, shown, len(test_set), network.predict(state, shown.images), trained.scores)
+    records = training.read_records(directory)
     sections = [
         *(Section("Warning", text=f"{warning}.") for warning in warnings_about(sets)),
-        _learning_curves(directory, network),
+        _learning_curves(records, network),
+        *_optimisation(records, network),
         *task.sections(results),
         *_members(network, trained),
         _training_images(network, trained.state, sets["train"]),
@@ -47,7 +50,7 @@ def write(directory: Path, network: TaskNetwork, trained: training.Trained, sets
         Section("Config", code=configs.to_json(config)),
         _reproduction(directory),
     ]
-    epochs = training.read_records(directory)[-1]["epoch"]  # not the config's, since a run may end early
+    epochs = records[-1]["epoch"]  # not the config's, since a run may end early
     page = Page(
         title=f"{config.model.name} on {config.data.name}",
         subtitle=f"{len(test_set):,} test images, {epochs:.4g} epochs, seed {config.seed}",
@@ -64,25 +67,40 @@ def _parameters(network: TaskNetwork) -> Headline:
     return Headline("parameters", f"{count:,}", note=f"in each of {networks} networks" if networks > 1 else None)
 
 
-def _learning_curves(directory: Path, network: TaskNetwork) -> Section:
+def _learning_curves(records: Sequence[Mapping[str, Any]], network: TaskNetwork) -> Section:
     metrics = network.task.metrics(network.config)[:2]
     names = " and ".join(metric.name for metric in metrics)
     return Section(
         "Learning curves",
-        figure=figures.learning_curves(training.read_records(directory), metrics=metrics),
+        figure=figures.learning_curves(records, metrics=metrics),
         alt=f"{names} of the training, validation and test sets over the epochs",
         caption="Training scores are averages over the steps of one compiled call, taken while the network changes; "
         "the others are exact over their whole set.",
     )
 
 
+def _optimisation(records: Sequence[Mapping[str, Any]], network: TaskNetwork) -> list[Section]:
+    """The learning rate and the norms; nothing for runs of earlier versions, which did not record them."""
+    if not any(name in row for row in records for name in figures.OPTIMISATION):
+        return []
+    averaged = "the steps of one compiled call" + (" and over the networks" if network.config.ensemble > 1 else "")
+    return [
+        Section(
+            "Optimisation",
+            figure=figures.optimisation(records),
+            alt="the learning rate, the norm of the gradient and the norm of the parameters over the epochs",
+            caption="Euclidean norms of the gradient, before any clipping, and of the parameters that are trained. "
+            f"Values are averages over {averaged}.",
+        )
+    ]
+
+
 def _members(network: TaskNetwork, trained: training.Trained) -> list[Section]:
     """The score of each network of an ensemble, and of them together; nothing for a single one."""
-    metric = network.task.metrics(network.config)[0]
-    prefix = f"test/{metric.name}_"
-    each = {name.removeprefix(prefix): score for name, score in trained.scores.items() if name.startswith(prefix)}
-    if network.config.ensemble == 1:
+    metric, networks = network.task.metrics(network.config)[0], network.config.ensemble
+    if networks == 1:
         return []
+    each = {number: trained.scores[f"test/{metric.name}_{number}"] for number in range(1, networks + 1)}
     named = {f"network {number}": score for number, score in each.items()}
     named |= {"mean of the networks": float(np.mean(list(each.values())))}
     named |= {"averaged prediction": trained.scores[f"test/{metric.name}"]}
@@ -147,7 +165,7 @@ def _table(network: TaskNetwork) -> Section:
     return Section(
         "Network",
         text=geometry.LEGEND,
-        table=Table(geometry.HEADINGS, [geometry.cells(row) for row in [*rows, geometry.total(rows)]]),
+        table=Table(geometry.FOLDED_HEADINGS, [geometry.folded_cells(row) for row in [*rows, geometry.total(rows)]]),
     )
 
 

@@ -106,8 +106,9 @@ class Run:
     def problem(self, config: ConfigDict, parallel: training.DataParallel) -> training.Problem:
         """What the training loop needs; traced hyperparameters of the config may be JAX arrays."""
         network, plan = self.network(config), self.plan(config)
-        optimizer = training.make_optimizer(config, plan, network.abstract_params)
-        step = network.step(optimizer, parallel)
+        learning_rate = training.make_schedule(config, plan)
+        optimizer = training.make_optimizer(config, learning_rate, network.abstract_params)
+        step = network.step(optimizer, learning_rate, parallel)
         if config.data.augment:
             augmentation = make_augmentation(config, self.sets["train"], self.start.preprocess)
             step = training.augmented(step, augmentation, steps_per_epoch=plan.steps_per_epoch, parallel=parallel)

@@ -90,6 +90,24 @@ def decayed(params: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
+def updates_made(opt_state: PyTree, *, default: Int[Array, ""]) -> Int[Array, ""]:
+    """How many updates the schedule of an optimiser has counted, of which skipped steps are none.
+
+    Args:
+      opt_state: Of the optimiser.
+      default: What is returned for an optimiser without a schedule.
+
+    >>> int(updates_made(create_optimizer("sgd", lambda step: 0.1).init({}), default=jnp.int32(3)))
+    0
+    """
+
+    def is_schedule(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    nodes = jax.tree.leaves(opt_state, is_leaf=is_schedule)
+    return next((node.count for node in nodes if is_schedule(node)), default)
+
+
 # --- by name ----------------------------------------------------------------------------------------------------------
 
 _Build = Callable[[optax.ScalarOrSchedule, Number, Number], optax.GradientTransformation]

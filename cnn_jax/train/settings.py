@@ -132,16 +132,15 @@ def make_plan(config: ConfigDict, num_examples: int) -> Plan:
     )
 
 
-def make_optimizer(config: ConfigDict, plan: Plan, params: PyTree) -> optax.GradientTransformation:
-    """The optimiser of a config, its schedule laid over the plan's steps.
+def make_schedule(config: ConfigDict, plan: Plan) -> optax.Schedule:
+    """The learning rate of a config as a function of the step, laid over the plan's steps.
 
     Args:
       config: With the keys of :func:`default_settings`.
       plan: Of the run.
-      params: The parameters, or their shapes.
     """
     settings, steps = config.optimizer, _Steps(plan)
-    rate = learning_rate_schedule(
+    return learning_rate_schedule(
         settings.schedule,
         settings.learning_rate,
         total_steps=plan.total_steps,
@@ -150,9 +149,20 @@ def make_optimizer(config: ConfigDict, plan: Plan, params: PyTree) -> optax.Grad
         drops=[steps(drop, "optimizer.drops") for drop in settings.drops],
         drop_factor=settings.drop_factor,
     )
+
+
+def make_optimizer(config: ConfigDict, learning_rate: optax.Schedule, params: PyTree) -> optax.GradientTransformation:
+    """The optimiser of a config.
+
+    Args:
+      config: With the keys of :func:`default_settings`.
+      learning_rate: Of :func:`make_schedule`.
+      params: The parameters, or their shapes.
+    """
+    settings = config.optimizer
     return create_optimizer(
         settings.name,
-        rate,
+        learning_rate,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         clip_norm=settings.clip_norm,
@@ -171,7 +181,11 @@ def make_parallel(config: ConfigDict) -> DataParallel:
 
 
 def make_step_of(
-    config: ConfigDict, loss: Loss, optimizer: optax.GradientTransformation, parallel: DataParallel
+    config: ConfigDict,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    learning_rate: optax.Schedule,
+    parallel: DataParallel,
 ) -> Step:
     """The optimiser step of a config."""
     return make_step(
@@ -180,6 +194,7 @@ def make_step_of(
         accumulate=config.accumulate,
         ema_decay=config.ema_decay,
         on_nonfinite=config.on_nonfinite,
+        learning_rate=learning_rate,
         parallel=parallel,
     )
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Int, Key, PyTree
 from cnn_jax.data.batches import batch_indices
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.ops.arguments import Number, is_traced, may_differ_from_zero
+from cnn_jax.train.optimizers import updates_made
 from cnn_jax.train.parallel import ONE_DEVICE, DataParallel
 from cnn_jax.train.state import TrainState, stream_key
 
@@ -40,9 +41,13 @@ def make_step(
     accumulate: int = 1,
     ema_decay: Number = 0.0,
     on_nonfinite: str = "stop",
+    learning_rate: optax.Schedule | None = None,
     parallel: DataParallel = ONE_DEVICE,
 ) -> Step:
     """One optimiser step as a pure function ``step(state, batch) -> (state, metrics)``.
+
+    Besides the metrics of the loss there are ``'gradient_norm'`` and ``'parameter_norm'``, the Euclidean norms of the
+    gradient, before any clipping, and of the new parameters, over all parameters that are trained together.
 
     Args:
       loss: The objective, a mean over its batch; its key is drawn from the run's ``'dropout'`` stream at the current
@@ -54,6 +59,8 @@ def make_step(
         at most ``(1 + step) / (10 + step)``, so that the start is soon forgotten; 0 if none is kept.
       on_nonfinite: ``'stop'``: take every step, the loop ends the run. ``'skip'``: a step whose loss or gradient is not
         finite leaves everything but the step count as it was, and the metric ``'skipped'`` counts it.
+      learning_rate: The optimiser's schedule, whose value in this step becomes the metric ``'learning_rate'``; by
+        default there is no such metric.
       parallel: The devices.
 
     Raises:
@@ -87,11 +94,21 @@ def make_step(
         metrics = parallel.sum(metrics)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        metrics = {"gradient_norm": _norm(gradients), "parameter_norm": _norm(params), **metrics}
+        if learning_rate is not None:
+            rate = learning_rate(updates_made(state.opt_state, default=state.step))
+            metrics = {"learning_rate": (jnp.asarray(rate, jnp.float32), jnp.ones(())), **metrics}
         ema = _moved(state.ema, (params, model_state), ema_decay, state.step) if averaged else state.ema
         new = TrainState(state.step + 1, state.key, params, model_state, opt_state, ema)
         return _unless_finite(state, gradients, new, metrics) if on_nonfinite == "skip" else (new, metrics)
 
     return step
+
+
+def _norm(tree: PyTree) -> tuple[Array, Array]:
+    """The Euclidean norm of all arrays together, as a metric of one step."""
+    squares = [jnp.square(leaf.astype(jnp.float32)).sum() for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(jnp.stack(squares).sum()), jnp.ones(())
 
 
 def _accumulated(gradient: Gradient, parts: int) -> Gradient:

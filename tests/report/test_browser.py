@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnn_jax import geometry
+from cnn_jax.geometry import Row
 from cnn_jax.metrics import Metric
 from cnn_jax.report.figures import confusion_matrix, feature_maps, learning_curves
 from cnn_jax.report.page import Headline, Page, Section, Table
@@ -12,6 +14,11 @@ from tests.report.browser import measure
 
 WIDTHS = [360, 390, 768, 1280]
 LONG = "an_unbroken_name_" * 12
+
+LAYERS = [
+    Row("layer1_0/branch/conv1", "Conv", (112, 112, 64), (7, 7), (2, 2), "VALID", None, 1_118_408, 118_013_952, 5, 9),
+    Row("total", "", (), parameters=23_508_032, multiply_adds=888_888_888, connections=999_999_999),
+]
 
 # The page is measured from outside because it allows no script itself.
 MEASURE = """
@@ -25,6 +32,9 @@ const measure = (frame) => {
     beyond: beyond.map((element) => element.outerHTML.slice(0, 80)),
     pictures: [...page.images].map((image) => [image.naturalWidth > 0, image.clientWidth]),
     boxes: [...page.querySelectorAll(".scroll")].map((box) => [box.clientWidth, box.scrollWidth]),
+    ends: [...page.querySelectorAll("#network th")].map((cell) => cell.getBoundingClientRect().right -
+      cell.closest(".scroll").getBoundingClientRect().right),
+    cells: [...page.querySelectorAll("#network tr:last-child td")].map((cell) => cell.innerText),
     text: parseFloat(getComputedStyle(page.querySelector("main p")).fontSize),
     radius: getComputedStyle(page.querySelector("figure img")).borderTopLeftRadius,
   };
@@ -46,6 +56,7 @@ def make_page() -> Page:
             Section("Maps", figure=feature_maps(np.zeros((8, 8, 1)), maps), alt="maps"),
             Section("Table", table=Table([LONG] * 3, [[LONG, 61706, 0.5]] * 3)),
             Section("Config", code="\n".join([LONG * 2] * 60)),
+            Section("Network", table=Table(geometry.FOLDED_HEADINGS, [geometry.folded_cells(row) for row in LAYERS])),
         ],
         LONG,
     )
@@ -63,8 +74,18 @@ def test_the_page_is_as_wide_as_its_window(measured: list[dict[str, Any]], index
     assert page["width"] == WIDTHS[index]
     assert page["scrolls"] <= WIDTHS[index]
     assert page["beyond"] == []
-    assert all(box < content for box, content in page["boxes"])  # what is wider scrolls in its own box
-    assert len(page["boxes"]) == 2
+    *others, network = page["boxes"]
+    assert all(box < content for box, content in others)  # what is wider scrolls in its own box
+    assert len(others) == 2
+    assert (network[0] < network[1]) == (WIDTHS[index] < 700)
+
+
+@pytest.mark.parametrize("index", range(len(WIDTHS)), ids=[f"{width}px" for width in WIDTHS])
+def test_layers_parameters_and_macs_are_seen_without_scrolling(measured: list[dict[str, Any]], index: int) -> None:
+    shown = [heading.splitlines()[0] for heading in geometry.FOLDED_HEADINGS]
+    ends = dict(zip(shown, measured[index]["ends"], strict=True))
+    assert all(ends[name] <= 0.5 for name in ("layer", "output", "parameters", "MACs"))
+    assert measured[index]["cells"][2:4] == ["23,508,032", "888,888,888"]
 
 
 @pytest.mark.parametrize("index", range(len(WIDTHS)), ids=[f"{width}px" for width in WIDTHS])

@@ -25,7 +25,7 @@ with Progress(40, steps_per_epoch=10, metrics=metrics, start_step=10) as progres
     progress.log("continuing from step 10 of 40 [bold]")
     for step in range(15, 41, 5):
         time.sleep(0.2)
-        scores = {"loss": 1 / step, "accuracy": 1 - 1 / step, "validation/accuracy": 0.5, "validation/accuracy_1": 0.4}
+        scores = {"accuracy": 1 - 1 / step, "loss": 1 / step, "validation/accuracy": 0.5, "validation/accuracy_1": 0.4}
         progress.update(step=step, scores=scores, examples_per_second=12345.6)
         if step == 20:
             print("other words")

@@ -3,10 +3,11 @@ import itertools
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 
 from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
-from cnn_jax.report.figures import confusion_matrix, learning_curves, reliability
+from cnn_jax.report.figures import confusion_matrix, heat_map, learning_curves, optimisation, reliability
 from tests.report.pngs import pixels, texts
 
 ROWS = [
@@ -97,6 +98,23 @@ def test_curves_reject_what_they_cannot_draw() -> None:
         learning_curves(ROWS, metrics=[Metric("acuracy", "higher")])
 
 
+def test_optimisation_draws_each_value_from_where_it_is_recorded() -> None:
+    """Runs of earlier versions begin without these values."""
+    late = {"learning_rate": 0.5, "gradient_norm": 100.0, "parameter_norm": 3.0}
+    rows = [*ROWS[:5], {**ROWS[5], **late}, {**ROWS[6], **late, "gradient_norm": 2.0, "epoch": 3.0}]
+    rate, gradient, parameters = optimisation(rows).axes
+    assert [axes.get_title(loc="left") for axes in (rate, gradient, parameters)] == [
+        "learning rate",
+        "gradient norm",
+        "parameter norm",
+    ]
+    assert gradient.lines[0].get_xydata().tolist() == [[2.0, 100.0], [3.0, 2.0]]
+    assert [axes.get_yscale() for axes in (rate, gradient, parameters)] == ["linear", "log", "linear"]
+    assert pixels(optimisation([{**rows[5], "gradient_norm": np.nan}])).std() > 0
+    with pytest.raises(UsageError, match="no row has one of learning_rate"):
+        optimisation(ROWS)
+
+
 def counted(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
     counts = np.zeros((classes, classes), int)
     for label, prediction in zip(labels, predictions, strict=True):
@@ -151,10 +169,46 @@ def test_a_hundred_classes_without_a_mistake_need_no_list() -> None:
 @pytest.mark.parametrize("classes", [1, 2, 25, 40])
 def test_no_two_names_overlap(classes: int) -> None:
     figure = confusion_matrix(np.eye(classes, dtype=int), [f"a long name {i}" for i in range(classes)])
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     for labels in (figure.axes[0].get_xticklabels(), figure.axes[0].get_yticklabels()):
         boxes = [label.get_window_extent() for label in labels]
         assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+
+
+ALIKE = [f"class with a long name {number}" for number in range(40)]
+WORDS = ["no finding", "yes", "malignant lesion, not to be operated on", "unclear finding", "fifth", "T-shirt/top"]
+
+
+@pytest.mark.parametrize("names", [ALIKE[:1], ALIKE[:12], ALIKE, *(WORDS[:n] for n in (2, 3, 4, 6))], ids=len)
+def test_nothing_is_cut_off_and_different_classes_have_different_names(names: list[str]) -> None:
+    figure = confusion_matrix(np.eye(len(names), dtype=int) * 1000, names)
+    figure.draw_without_rendering()
+    whole, matrix = figure.bbox, figure.axes[0]
+    shown = [text for text in figure.findobj(Text) if text.get_text()]
+    assert {"true", "predicted"} <= {text.get_text() for text in shown}
+    for text in shown:
+        box = text.get_window_extent()
+        assert whole.x0 <= box.x0 < box.x1 <= whole.x1, text
+        assert whole.y0 <= box.y0 < box.y1 <= whole.y1, text
+    labels = [label.get_text() for label in matrix.get_yticklabels()]
+    assert len(set(labels)) == len(labels)
+    assert labels == [label.get_text() for label in matrix.get_xticklabels()]
+
+
+def test_the_ticks_of_a_heat_map_do_not_touch() -> None:
+    rates = [0.0001 * 1.7**number for number in range(12)]
+    kinds = [f"{kind}_of_a_long_and_similar_name" for kind in "ab"]
+    cells = {kind: {rate: rate for rate in rates} for kind in kinds}
+    figure = heat_map(cells, x_label="rate", y_label="kind", metric=METRICS[0], bracketed={(kinds[0], rates[0])})
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        boxes = [label.get_window_extent() for label in labels]
+        assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+        assert all(figure.bbox.x0 <= box.x0 and figure.bbox.y0 <= box.y0 for box in boxes)
+    (frame,) = axes.patches
+    assert frame.get_xy() == (-0.5, -0.5)  # the lowest loss, which is bracketed for the other kind
+    assert [text.get_text() for text in axes.texts].count("(0.0001)") == 1
 
 
 def test_names_are_names_and_no_mathematics() -> None:

@@ -49,16 +49,18 @@ const measure = (frame) => {
     {clientX: x, clientY: y, bubbles: true, cancelable: true, pointerId: 1}));
   const parallel = page.querySelector("[data-plot=parallel]");
   parallel.scrollIntoView({behavior: "instant"});
-  parallel.parentElement.scrollLeft = 1e6;
   const handles = parallel.querySelectorAll(".handle"), score = handles[handles.length - 1];
   score.setPointerCapture = () => {};
-  const box = score.getBoundingClientRect(), middle = box.top + box.height / 2;
-  fire(score, "pointerdown", box.left + 16, box.top);
-  fire(score, "pointermove", box.left + 16, middle);
+  const box = score.getBoundingClientRect(), flat = box.width > box.height;
+  result.axis = [box.left, box.right];
+  const center = [box.left + box.width / 2, box.top + box.height / 2];
+  const highest = flat ? [box.right, center[1]] : [center[0], box.top];
+  fire(score, "pointerdown", ...highest);
+  fire(score, "pointermove", ...center);
   result.kept = all(".trials tbody tr:not(.out)").map(number);
-  fire(score, "pointerup", box.left + 16, middle);
-  fire(score, "pointerdown", box.left + 16, middle);
-  fire(score, "pointerup", box.left + 16, middle);
+  fire(score, "pointerup", ...center);
+  fire(score, "pointerdown", ...center);
+  fire(score, "pointerup", ...center);
   result.back = all(".trials tbody tr:not(.out)").length;
   const dot = page.querySelector("circle.best");
   dot.scrollIntoView({block: "center", behavior: "instant"});
@@ -123,6 +125,7 @@ def test_the_page_fits_and_shows_every_trial(measured: list[dict[str, Any]], ind
     assert set(page["best"]) == {order[0]}
     assert page["links"] == [f"trials/{order[0]:04d}/report.html"]
     assert {"0.001", "0.01", "16", "128", "80%", "none"} <= set(page["texts"])
+    assert 0 <= page["axis"][0] < page["axis"][1] <= WIDTHS[index]  # that of the score
 
 
 @pytest.mark.parametrize("index", range(len(WIDTHS)), ids=[f"{width}px" for width in WIDTHS])
@@ -148,6 +151,56 @@ def test_the_table_sorts_an_axis_filters_and_a_dot_tells_its_trial(measured: lis
     best = max(rows, key=lambda row: (row.score or 0, -row.number))
     assert page["tip"].startswith(f"trial {best.number}: {best.score:.2%}")
     assert page["on"] == 1 + 1 + 4 + 1  # its row, its line, its dots, its curve
+
+
+LAYOUT = """
+const measure = (frame) => {
+  const page = frame.contentDocument, all = (selector) => [...page.querySelectorAll(selector)];
+  const touching = [], cut = [];
+  for (const plot of all("[data-plot] svg")) {
+    const texts = [...plot.querySelectorAll("text")].map(
+      (text) => [text.firstChild.textContent, text.getBoundingClientRect()]);
+    texts.forEach(([text, a], index) => {
+      if (a.left < 0 || a.right > frame.clientWidth) cut.push(text);
+      for (const [other, b] of texts.slice(0, index))
+        if (a.left < b.right && b.left < a.right && a.top + 3 < b.bottom && b.top + 3 < a.bottom)
+          touching.push([other, text]);
+    });
+  }
+  const hollow = (name) => all(`[data-plot=${name}] circle.hollow`).map((dot) => Number(dot.dataset.number));
+  return {
+    touching, cut,
+    texts: all("[data-plot=scatter] text").map((text) => text.firstChild.textContent),
+    hollow: Object.fromEntries(["parallel", "scatter", "curves"].map((name) => [name, hollow(name)])),
+    columns: all("#points td, #points th").map((cell) => cell.innerText),
+  };
+};
+"""
+
+
+def test_labels_are_apart_and_scores_out_of_range_are_marked(tmp_path: Path) -> None:
+    """At every width, with ticks at uneven places, long names that begin alike, and one score far below the others."""
+    rows = []
+    for number in range(24):
+        score = 0.44 if number == 7 else 0.95 + 0.002 * (number % 12)
+        state = "pruned" if number // 2 in (2, 7) else "complete"
+        values = {
+            "optimizer.a_parameter_with_a_long_name": (0.1, 0.1001, 0.10255, 0.111111, 3.0)[number % 5],
+            "data.augment": f"('random_crop(4)', 'mirror()', 'cutout({number % 3})')",
+            **{f"model.options.width_{key}": 10.0 ** -(number % (4 + key)) for key in range(6)},
+            "seed": number % 2,
+        }
+        rows.append(TrialRow(number, number // 2, state, score, None, None, 3.0, "", values))
+    page = write(tmp_path, with_spreads(rows), seeds=2)
+    for found in measure(tmp_path, page, LAYOUT, widths=[360, 390, 768, 1280]):
+        assert found["touching"] == []
+        assert found["cut"] == []
+        names = [text for text in found["texts"] if "('ran" in text]
+        assert len(set(names)) == len(names) == 3
+        assert set(found["hollow"]["parallel"]) == set(found["hollow"]["curves"]) == {7}
+        assert set(found["hollow"]["scatter"]) == {7}
+        assert "95.90% ± 0.14" in found["columns"]  # of a point whose two runs are pruned: 95.8 % and 96.0 %
+    assert "2 pruned" in found["columns"]
 
 
 def test_it_loads_nothing_and_runs_only_its_own_script(tmp_path: Path) -> None:

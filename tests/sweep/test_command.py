@@ -1,5 +1,6 @@
 """The flags of a sweep: their combinations, and errors before anything starts."""
 
+import dataclasses
 import sys
 import types
 from pathlib import Path
@@ -16,7 +17,7 @@ from cnn_jax.metrics import Metric
 from cnn_jax.sweep import command, space
 from cnn_jax.sweep.driver import show
 from cnn_jax.sweep.settings import Sweep, read_sweep_file
-from cnn_jax.sweep.table import TrialRow
+from cnn_jax.sweep.table import TrialRow, with_spreads
 from tests.sweep import trivial
 
 EXPERIMENT = types.ModuleType("trivial_experiment")
@@ -123,6 +124,24 @@ def test_sweep_of_which_all_trials_failed(tmp_path: Path) -> None:
     rows = [TrialRow(n, n, "failed", reason=f"the loss is nan at step {n}") for n in (1, 2)]
     with pytest.raises(UsageError, match=r"all trials failed, the first one: the loss is nan at step 1; .*sweep\.csv"):
         show(described(sweep="rate=0.1,0.2"), tmp_path, rows)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_table_lists_pruned_points_by_their_last_scores(
+    seeds: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = {"complete": (0.7, 0.9), "pruned": (0.8,), "failed": (None,)}
+    points = [(state, score) for state, found in scores.items() for score in found]
+    rows = [
+        TrialRow(seeds * point + seed, point, state, score, overrides={"rate": float(point)})
+        for point, (state, score) in enumerate(points)
+        for seed in range(seeds)
+    ]
+    sweep = dataclasses.replace(described(sweep="rate=0.1,0.2"), seeds=seeds, metric=Metric("test/score", "higher"))
+    show(sweep, tmp_path, with_spreads(rows))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if "0." in line and "\u2502" in line]
+    found = [(line[3], next(word for word in line if word in scores), line[-2]) for line in lines]
+    assert found == [("0.9", "complete", "1"), ("0.8", "pruned", "2"), ("0.7", "complete", "0")]
 
 
 @pytest.mark.parametrize(

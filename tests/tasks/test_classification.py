@@ -54,7 +54,7 @@ def test_network_computes_in_its_dtype_and_learns_in_float32(dtype: str) -> None
     network = network_of(config(dtype=dtype))
     optimizer = train.create_optimizer("sgd", 0.1)
     state = jax.eval_shape(lambda: network.init(jax.random.key(0), optimizer))
-    step = network.step(optimizer, train.ONE_DEVICE)
+    step = network.step(optimizer, lambda step: 0.1, train.ONE_DEVICE)
     images = batch()["image"]
     logits, activations = jax.eval_shape(
         lambda state: network.apply(state.params, state.model_state, images, return_activations=True)[0], state

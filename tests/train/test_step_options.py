@@ -1,5 +1,7 @@
 """Accumulation, the moving average and skipped steps against NumPy on the linear model of test_step."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,6 +79,38 @@ def test_steps_that_are_not_finite_are_skipped_and_counted() -> None:
     counted = train.averages(metrics)
     assert np.isfinite(counted["loss"])
     assert counted["skipped"] == pytest.approx(len(broken) / STEPS)
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"on_nonfinite": "skip"}], ids=str)
+def test_each_step_measures_the_gradient_and_the_new_parameters(options: dict) -> None:
+    data = problem()
+    _, metrics = run(data, **options)
+    path = walk(np.zeros(3), data)
+    gradients = [(before - after) / RATE for before, after in itertools.pairwise(path)]
+    for name, vectors in {"gradient_norm": gradients, "parameter_norm": path[1:]}.items():
+        np.testing.assert_allclose(metrics[name][0], [np.linalg.norm(vector) for vector in vectors], rtol=1e-5)
+        np.testing.assert_array_equal(metrics[name][1], np.ones(STEPS))
+    assert "learning_rate" not in metrics
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lars", "muon", "lookahead"])
+def test_the_recorded_learning_rate_is_that_of_the_update_and_skipped_steps_do_not_count(name: str) -> None:
+    """The schedule of an optimiser counts the updates, of which there is none in a skipped step."""
+    schedule = train.learning_rate_schedule("linear", 1.0, total_steps=10)
+    optimizer = train.create_optimizer(name, schedule, clip_norm=1.0)
+    params = {"w": jnp.ones((2, 2))}
+
+    def of_one(params, model_state, batch, key):
+        value = (params["w"] * batch["x"][:, None]).sum()
+        return value, ({"loss": (value, jnp.ones(()))}, model_state)
+
+    step = jax.jit(train.make_step(of_one, optimizer, on_nonfinite="skip", learning_rate=schedule))
+    state = train.create_state(jax.random.key(0), params, {}, optimizer)
+    found = []
+    for x in (1.0, np.nan, 1.0, 1.0):
+        state, metrics = step(state, {"x": jnp.full(2, x)})
+        found.append(train.averages(metrics).get("learning_rate"))
+    assert found == [1.0, None, pytest.approx(0.9), pytest.approx(0.8)]
 
 
 @pytest.mark.parametrize(

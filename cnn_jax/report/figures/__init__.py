@@ -8,9 +8,10 @@ notebook.
 from cnn_jax.report.figures.comparison import errors, heat_map, spreads
 from cnn_jax.report.figures.network import network
 from cnn_jax.report.figures.pictures import feature_maps, filters, mistakes, rows_of_images
-from cnn_jax.report.figures.scores import confusion_matrix, learning_curves, reliability
+from cnn_jax.report.figures.scores import OPTIMISATION, confusion_matrix, learning_curves, optimisation, reliability
 
 __all__ = [
+    "OPTIMISATION",
     "confusion_matrix",
     "errors",
     "feature_maps",
@@ -19,6 +20,7 @@ __all__ = [
     "learning_curves",
     "mistakes",
     "network",
+    "optimisation",
     "reliability",
     "rows_of_images",
     "spreads",

@@ -1,7 +1,7 @@
 """Figures that compare several runs: the errors of methods, and a score as a function of one or two quantities."""
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,20 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 
 from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
-from cnn_jax.report.figures.style import BLUE, GREY, HAIRLINE, INK, OTHERS, VERMILLION, WIDTH, ink_on, styled, tint
+from cnn_jax.report.figures.style import (
+    BLUE,
+    GREY,
+    HAIRLINE,
+    INK,
+    OTHERS,
+    VERMILLION,
+    WIDTH,
+    all_fitted,
+    ink_on,
+    styled,
+    text_width,
+    tint,
+)
 from cnn_jax.report.formatting import format_value
 
 Spread = tuple[float, float]
@@ -101,7 +114,14 @@ def spreads(series: Mapping[str, Mapping[Any, Spread]], *, x_label: str, y_label
 
 
 @styled
-def heat_map(cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label: str, metric: Metric) -> Figure:
+def heat_map(
+    cells: Mapping[Any, Mapping[Any, float]],
+    *,
+    x_label: str,
+    y_label: str,
+    metric: Metric,
+    bracketed: Collection[tuple[Any, Any]] = (),
+) -> Figure:
     """A heat map of a score over two quantities: better scores are darker, and the best cell is framed.
 
     Shades depend on the rank, so that a few very bad scores do not make all others look alike. Pairs without a score
@@ -112,6 +132,8 @@ def heat_map(cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label:
       x_label: The label of the horizontal axis.
       y_label: The label of the vertical axis.
       metric: The metric of the scores.
+      bracketed: Pairs (value on the vertical axis, value on the horizontal axis) whose scores are written in brackets,
+        because they are not comparable, and are never framed.
 
     Raises:
       UsageError: There are no scores.
@@ -127,10 +149,16 @@ def heat_map(cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label:
     if not across:
         raise UsageError("heat_map: cells has no score; give at least one, as {down: {across: score}}")
     ranked = sorted({score for row in cells.values() for score in row.values()}, key=metric.utility)
+    framed = (score for y, row in cells.items() for x, score in row.items() if (y, x) not in bracketed)
+    best = max(framed, key=metric.utility, default=None)
     share = {score: place / max(len(ranked) - 1, 1) for place, score in enumerate(ranked)}
     side = (WIDTH - 0.9) / len(across)
     size = min(9, 72 * side / 3.2)
-    figure = Figure(figsize=(WIDTH, 1.0 + min(side, 0.6) * len(down)), layout="constrained")
+    columns, rows = (all_fitted([format_value(value) for value in values], 90) for values in (across, down))
+    widest = max(text_width(f"{column}  ") for column in columns) / 72
+    upright = widest <= side
+    height = 1.0 + min(side, 0.6) * len(down) + (0 if upright else widest - 0.15)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
     shades = np.ones((len(down), len(across), 3))
     for row, column in np.ndindex(len(down), len(across)):
@@ -139,14 +167,16 @@ def heat_map(cells: Mapping[Any, Mapping[Any, float]], *, x_label: str, y_label:
             continue
         shades[row, column] = tint(BLUE, 0.04 + 0.96 * share[score])
         text = f"{100 * score:.1f}" if metric.is_fraction else f"{score:.3g}"
+        comparable = (down[row], across[column]) not in bracketed
         colour = ink_on(shades[row, column])
+        text = text if comparable else f"({text})"
         axes.text(column, row, text, size=size, color=colour, ha="center", va="center_baseline")
-        if score == ranked[-1]:
+        if comparable and score == best:
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.2))
     axes.imshow(shades, aspect="auto")
     axes.set_title(", ".join(filter(None, (metric.name, metric.unit))), loc="left", color=GREY)
-    axes.set_xticks(range(len(across)), [format_value(value) for value in across])
-    axes.set_yticks(range(len(down)), [format_value(value) for value in down])
+    axes.set_xticks(range(len(across)), columns, rotation=0 if upright else 90)
+    axes.set_yticks(range(len(down)), rows)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel(x_label)

@@ -12,7 +12,20 @@ from matplotlib.patches import Polygon
 
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Row, blocks, total
-from cnn_jax.report.figures.style import BLUE, GREY, INK, MARGIN, VERMILLION, WIDTH, fitted, place, styled, tint, write
+from cnn_jax.report.figures.style import (
+    BLUE,
+    GREY,
+    INK,
+    MARGIN,
+    VERMILLION,
+    WIDTH,
+    all_fitted,
+    fitted,
+    place,
+    styled,
+    tint,
+    write,
+)
 
 _NAMES, _SHAPES = 1.42, 1.02  # the widths of the text columns on the left and right, in inches
 _TALLEST, _SLANT, _LINE, _GAP = 0.9, 0.36, 0.34, 0.1
@@ -72,10 +85,11 @@ def network(rows: Sequence[Row], input_shape: Sequence[int], *, title: str = "")
     top = 0.4 if title else 0.06
     figure = Figure(figsize=(WIDTH, top + sum(heights) + 0.75))
     write(figure, MARGIN, MARGIN, fitted(title, 72 * (WIDTH - 2 * MARGIN), size=10, weight="bold"), weight="bold")
-    for block, sides, height in zip(drawn, solids, heights, strict=True):
+    names = all_fitted([_name(block) for block in drawn], 72 * _NAMES - 4, weight="bold")
+    for block, name, sides, height in zip(drawn, names, solids, heights, strict=True):
         axes = place(figure, MARGIN + _NAMES, top, room, height - _GAP)
         _draw(axes, sides, room / scale, (height - _GAP) / scale, _COLOURS[block.role])
-        _describe(figure, block, top + (height - _GAP - _LINE) / 2)
+        _describe(figure, block, name, top + (height - _GAP - _LINE) / 2)
         top += height
     _legend(figure, top + 0.06, total(rows))
     return figure
@@ -131,17 +145,22 @@ def _draw(axes: Axes, sides: tuple[int, int, int], room: float, high: float, col
     axes.set_ylim(0, high)
 
 
-def _describe(figure: Figure, block: _Block, top: float) -> None:
+def _name(block: _Block) -> str:
+    """The name of a block; of several layers those of the first and the last, such as ``conv1_1 – 2``."""
     first, *rest = block.names
-    name = first
-    if rest:  # such as "conv1_1 – 2"
-        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, rest[-1], strict=False)))
-        name = f"{first} \N{EN DASH} {rest[-1][shared:]}"
-    write(figure, MARGIN, top, fitted(name, 72 * _NAMES - 4, size=9, weight="bold"), size=9, weight="bold")
+    if not rest:
+        return first
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, rest[-1], strict=False)))
+    return f"{first} \N{EN DASH} {rest[-1][shared:]}"
+
+
+def _describe(figure: Figure, block: _Block, name: str, top: float) -> None:
+    several = len(block.names) > 1
+    write(figure, MARGIN, top, name, size=9, weight="bold")
     if block.window:
-        below = f"{len(block.names)} {_TIMES} {block.window}" if rest else block.window
+        below = f"{len(block.names)} {_TIMES} {block.window}" if several else block.window
     else:
-        below = f"{len(block.names)} blocks" if rest else "block" if block.role == "weights" else ""
+        below = f"{len(block.names)} blocks" if several else "block" if block.role == "weights" else ""
     write(figure, MARGIN, top + 0.17, below, color=GREY, size=8)
     right = WIDTH - MARGIN
     write(figure, right, top, _TIMES.join(map(str, block.shape)), align="right", size=9, color=INK)

@@ -1,5 +1,6 @@
 """Figures of images: training images, the filters of a first layer, feature maps, and the worst mistakes."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -16,8 +17,8 @@ from cnn_jax.report.figures.style import (
     SIGNED,
     VERMILLION,
     WIDTH,
+    all_fitted,
     as_rgb,
-    fitted,
     framed,
     labelled_bar,
     place,
@@ -162,12 +163,15 @@ def feature_maps(
     axes.imshow(as_rgb(image))
     framed(axes)
     top = title + picture.height + gap
-    for (name, values), height in zip(layers.items(), heights, strict=True):
+    names = all_fitted(list(layers), 180, size=10, weight="bold")
+    for name, (layer, values), height in zip(names, layers.items(), heights, strict=True):
         limit = _limit(values)
-        shown = f", first {max_maps} shown" if name in grids and values.shape[-1] > max_maps else ""
+        shown = f", first {max_maps} shown" if layer in grids and values.shape[-1] > max_maps else ""
         _title_layer(figure, top + 0.04, name, values.shape, f"{shown}, ±{limit:.2g}")
-        if name in grids:
-            cells = [(axes, values[..., index]) for index, axes in enumerate(grids[name].axes(figure, top=top + title))]
+        if layer in grids:
+            cells = [
+                (axes, values[..., index]) for index, axes in enumerate(grids[layer].axes(figure, top=top + title))
+            ]
         else:
             cells = [(place(figure, MARGIN, top + title, WIDTH - 2 * MARGIN, strip), values[None, :])]
         for axes, cell in cells:
@@ -189,7 +193,7 @@ _TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def _title_layer(figure: Figure, top: float, name: str, shape: tuple[int, ...], rest: str) -> None:
-    write(figure, MARGIN, top, fitted(name, 180, size=10, weight="bold"), weight="bold")
+    write(figure, MARGIN, top, name, weight="bold")
     write(figure, WIDTH - MARGIN, top, _TIMES.join(map(str, shape)) + rest, align="right", color=GREY, size=9)
 
 
@@ -279,6 +283,11 @@ def mistakes(
     bars_width = column_width - picture - 0.1 - 2 * MARGIN
     height = 0.3 + row_height * math.ceil(len(worst) / columns)
     figure = Figure(figsize=(WIDTH, height))
+    shown = [_shown_classes(probabilities[index], int(labels[index]), int(predictions[index])) for index in worst]
+    classes = list(dict.fromkeys(itertools.chain(*shown)))
+    room = 72 * bars_width - text_width("100%") - 6
+    names = all_fitted([class_names[index] for index in classes], room, weight="bold")
+    short = dict(zip(classes, names, strict=True))
     for position, index in enumerate(worst):
         row, column = divmod(position, columns)
         left, top = column * column_width + MARGIN, row * row_height + 0.08
@@ -289,24 +298,28 @@ def mistakes(
         framed(axes)
         bars = place(figure, left + picture + 0.1, top, bars_width, 1.05)
         truth, prediction = int(labels[index]), int(predictions[index])
-        _draw_probabilities(bars, bars_width, probabilities[index], truth, prediction, class_names)
+        chances = {one: probabilities[index, one] for one in shown[position]}
+        _draw_probabilities(bars, bars_width, chances, truth, prediction, short)
     write(figure, MARGIN, height - 0.24, "true class", color=BLUE, size=9, weight="bold")
     write(figure, MARGIN + 0.86, height - 0.24, "predicted class", color=VERMILLION, size=9)
     return figure
 
 
+def _shown_classes(probabilities: np.ndarray, label: int, prediction: int) -> list[int]:
+    """The predicted, the true, and the most probable other class, the most probable first."""
+    others = [int(index) for index in np.argsort(-probabilities, kind="stable") if index not in (label, prediction)]
+    return sorted([prediction, label, *others[:1]], key=lambda index: -probabilities[index])
+
+
 def _draw_probabilities(
-    axes: Axes, width: float, probabilities: np.ndarray, label: int, prediction: int, class_names: Sequence[str]
+    axes: Axes, width: float, chances: Mapping[int, float], label: int, prediction: int, names: Mapping[int, str]
 ) -> None:
-    """Bars for three classes with their names: the predicted, the true, and the most probable other class."""
-    others = [index for index in np.argsort(-probabilities, kind="stable") if index not in (label, prediction)]
-    shown = sorted([prediction, label, *others[:1]], key=lambda index: -probabilities[index])
-    for row, index in enumerate(shown):
+    """Bars for the probabilities of a few classes with their names."""
+    for row, (index, share) in enumerate(chances.items()):
         colour = BLUE if index == label else VERMILLION if index == prediction else GREY
         weight = "bold" if index == label else "normal"
-        share = probabilities[index]
         value = f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
-        labelled_bar(axes, row, class_names[index], value, share, colour, width=72 * width, weight=weight)
+        labelled_bar(axes, row, names[index], value, share, colour, width=72 * width, weight=weight)
     axes.set_xlim(0, 1)
     axes.set_ylim(2.3, -0.42)
 

@@ -1,7 +1,7 @@
-"""Figures of scores: learning curves, the confusion matrix and the reliability diagram."""
+"""Figures of scores and of the optimisation: curves over the epochs, confusion matrix, reliability diagram."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,14 @@ from cnn_jax.report.figures.style import (
     GREY,
     HAIRLINE,
     INK,
+    MARGIN,
     OTHERS,
     VERMILLION,
     WIDTH,
-    bare,
-    fitted,
+    all_fitted,
     ink_on,
     labelled_bar,
+    place,
     styled,
     text_width,
     tint,
@@ -76,24 +77,84 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], *, metrics: Sequence[Metr
             if points:
                 lines[split] = np.where(np.isfinite(points), points, np.nan).T
         for split, (epochs, values) in lines.items():
-            last = values[np.isfinite(values)][-1:]
-            axes.plot(
-                epochs,
-                values,
-                color=colours[split],
-                label=f"{split} {metric.format(last[0]) if last.size else '-'}",
-                linewidth=1.1 if split == "train" else 1.8,
-                marker="o" if len(values) <= 30 else "",
-                markersize=2.5,
-            )
+            _draw_line(axes, epochs, values, name=split, colour=colours[split], formatted=metric.format)
         _scale(axes, metric, np.concatenate(list(lines.values()), axis=1))
-        axes.grid(axis="y")
         axes.set_title(name, loc="left", weight="bold", pad=22)
         _colour_key(axes, columns=len(lines))
-    panels[-1].set_xlabel("epoch")
-    panels[-1].set_xlim(left=0)
-    panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=6, integer=max(row["epoch"] for row in rows) >= 3))
+    _count_epochs(panels[-1], rows)
     return figure
+
+
+OPTIMISATION = ("learning_rate", "gradient_norm", "parameter_norm")
+"""The values of the lines of ``metrics.jsonl`` that :func:`optimisation` shows."""
+
+
+@styled
+def optimisation(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """The learning rate and the norms of the gradient and of the parameters over the epochs, with their last values.
+
+    Args:
+      rows: The lines of ``metrics.jsonl``. Rows without these values are left out.
+
+    Returns:
+      A figure with one axes for each of :data:`OPTIMISATION` that any row has.
+
+    Raises:
+      UsageError: No row has one of them.
+
+    Example:
+      >>> rows = [{"step": 9 * e, "epoch": e, "split": "train", "learning_rate": 0.1 / e} for e in (1, 2, 3)]
+      >>> [axes.get_title(loc="left") for axes in optimisation(rows).axes]
+      ['learning rate']
+    """
+    names = [name for name in OPTIMISATION if any(name in row for row in rows)]
+    if not names:
+        raise UsageError(f"optimisation: no row has one of {', '.join(OPTIMISATION)}")
+    figure = Figure(figsize=(WIDTH, 0.5 + 1.5 * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, name in zip(panels, names, strict=True):
+        points = [(row["epoch"], row[name]) for row in rows if name in row]
+        epochs, values = np.where(np.isfinite(points), points, np.nan).T
+        _draw_line(axes, epochs, values, name="train", colour=GREY, formatted=lambda value: f"{value:.3g}")
+        positive = values[values > 0]
+        if name == "gradient_norm" and positive.size and positive.max() / positive.min() > 10:
+            _logarithmic(axes)
+        elif np.isfinite(values).any():
+            axes.set_ylim(0, 1.08 * np.nanmax(values) or 1)
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+        axes.set_title(name.replace("_", " "), loc="left", weight="bold", pad=22)
+        _colour_key(axes, columns=1)
+    _count_epochs(panels[-1], rows)
+    return figure
+
+
+def _draw_line(
+    axes: Axes, epochs: np.ndarray, values: np.ndarray, *, name: str, colour: str, formatted: Callable[[float], str]
+) -> None:
+    """Draws a line that is labelled with its name and its last finite value."""
+    last = values[np.isfinite(values)][-1:]
+    axes.plot(
+        epochs,
+        values,
+        color=colour,
+        label=f"{name} {formatted(last[0]) if last.size else '-'}",
+        linewidth=1.1 if name == "train" else 1.8,
+        marker="o" if len(values) <= 30 else "",
+        markersize=2.5,
+    )
+    axes.grid(axis="y")
+
+
+def _count_epochs(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=max(row["epoch"] for row in rows) >= 3))
+
+
+def _logarithmic(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter("")
 
 
 def _colour_key(axes: Axes, *, columns: int) -> None:
@@ -120,9 +181,7 @@ def _scale(axes: Axes, metric: Metric, points: np.ndarray) -> None:
     if values.size == 0:
         return
     if metric.minimize and not metric.is_fraction and values.min() > 0 and values.max() / values.min() > 10:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter("")
+        _logarithmic(axes)
         return
     late = values[epochs >= 0.1 * epochs.max()]
     low, high = late.min(), late.max()
@@ -217,15 +276,16 @@ def confusion_matrix(counts: Shaped[Array | np.ndarray, "..."], class_names: Seq
         raise UsageError(f"confusion_matrix: counts must be whole numbers >= 0, not {counts.dtype} >= {counts.min()}")
     totals = counts.sum(axis=1)
     wrong = counts * (1 - np.eye(n, dtype=counts.dtype))
-    side = WIDTH - 1.35  # approximately the width that names and recall leave for the matrix
+    names = _ClassNames(class_names)
+    side = names.side
     cell = 72 * side / n
     size = min(9, 0.8 * cell / text_width(f"{counts.max()}", size=1))
     numbered = size >= 5.5
     pairs = [] if numbered else _most_confused(wrong, class_names)
 
-    heights = [side + 0.75, 0.32 * len(pairs) + 0.35][: 2 if pairs else 1]
-    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
-    matrix, *below = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    top, listed = 0.3, 0.32 * len(pairs) + 0.4 if pairs else 0
+    figure = Figure(figsize=(WIDTH, top + side + names.below + listed))
+    matrix = place(figure, names.left, top, side, side)
     shades = np.empty((n, n, 3))
     for row, column in np.ndindex(n, n):
         if row == column:
@@ -237,49 +297,69 @@ def confusion_matrix(counts: Shaped[Array | np.ndarray, "..."], class_names: Seq
         for row, column in np.argwhere(counts):
             colour = ink_on(shades[row, column])
             matrix.text(column, row, f"{counts[row, column]}", size=size, color=colour, **_CENTRED)
-    if cell >= 9:  # points: each row has room for a line of text
-        matrix.text(n - 0.3, -0.62, "recall", size=9, color=GREY, ha="left", va="bottom")
+    if names.every == 1:  # each row has room for a line of text
+        inch = n / side
+        right = n - 0.5 + 0.08 * inch
+        matrix.text(right, -0.5 - 0.06 * inch, "recall", size=9, color=GREY, ha="left", va="bottom")
         for row in range(n):
             recall = f"{counts[row, row] / totals[row]:.1%}" if totals[row] else "none"
-            matrix.text(n - 0.3, row, recall, size=min(9, 0.85 * cell), color=INK, ha="left", va="center")
+            matrix.text(right, row, recall, size=names.size, color=INK, ha="left", va="center")
         matrix.hlines(np.arange(n + 1) - 0.5, -0.5, n - 0.5, color=HAIRLINE, linewidth=0.6)
         matrix.vlines(np.arange(n + 1) - 0.5, -0.5, n - 0.5, color=HAIRLINE, linewidth=0.6)
-    _name_classes(matrix, class_names, cell)
-    for axes in below:
-        _draw_pairs(axes, pairs)
+    names.label(matrix)
+    if pairs:
+        _draw_pairs(place(figure, MARGIN, top + side + names.below + 0.3, WIDTH - 2 * MARGIN, listed - 0.4), pairs)
     return figure
 
 
 _CENTRED = {"ha": "center", "va": "center_baseline"}
 
 
-def _name_classes(axes: Axes, class_names: Sequence[str], cell: float) -> None:
-    """Labels both axes of a confusion matrix whose cells are ``cell`` points wide; small cells get every nth name."""
-    n = len(class_names)
-    size = max(6.5, min(9, 0.85 * cell))
-    shown = range(0, n, math.ceil(1.15 * size / cell))
-    names = [fitted(class_names[index], 62, size=size) for index in shown]
-    upright = max(text_width(f"{name} ", size=size) for name in names) <= cell * shown.step
-    axes.set_xticks(shown, names, rotation=0 if upright else 90, size=size, color=INK)
-    axes.set_yticks(shown, names, size=size, color=INK)
-    axes.tick_params(length=0, pad=2)
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+class _ClassNames:
+    """The names along both axes of a confusion matrix, and the room that they and the recall need, in inches.
+
+    Attributes:
+      side: The width and height of the matrix.
+      left: The space on its left.
+      below: The space below it.
+      size: The size of the names in points.
+      every: Every how many classes there is a name; more than 1 if the cells are small.
+    """
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        n, label, gap = len(class_names), 0.22, 0.06
+        widest = 90 if n <= 6 else 62  # points
+        cell = 72 * (WIDTH - 1.9) / n
+        self.size = max(6.5, min(9, 0.85 * cell))
+        self.every = math.ceil(1.15 * self.size / cell)
+        self._shown = range(0, n, self.every)
+        self._names = all_fitted([class_names[index] for index in self._shown], widest, size=self.size)
+        widths = [text_width(f"{name} ", size=self.size) for name in self._names]
+        recall = max(text_width("100.0%", size=self.size), text_width("recall")) / 72
+        self.left = MARGIN + label + max(widths) / 72 + gap
+        self.side = WIDTH - self.left - 0.1 - recall - MARGIN
+        self._upright = max(widths) <= 72 * self.side / n * self.every
+        self.below = gap + (1.3 * self.size if self._upright else max(widths)) / 72 + label + MARGIN
+
+    def label(self, axes: Axes) -> None:
+        """Writes the names."""
+        axes.set_xticks(self._shown, self._names, rotation=0 if self._upright else 90, size=self.size, color=INK)
+        axes.set_yticks(self._shown, self._names, size=self.size, color=INK)
+        axes.tick_params(length=0, pad=2)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
 
 
 def _most_confused(wrong: np.ndarray, class_names: Sequence[str], most: int = 10) -> list[tuple[str, int]]:
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    pairs = [(*np.unravel_index(index, wrong.shape), wrong.flat[index]) for index in order if wrong.flat[index]]
-    return [
-        (f"{fitted(class_names[true], 120)} → {fitted(class_names[predicted], 120)}", int(count))
-        for true, predicted, count in pairs
-    ]
+    pairs = [tuple(map(int, np.unravel_index(index, wrong.shape))) for index in order if wrong.flat[index]]
+    classes = list(dict.fromkeys(index for pair in pairs for index in pair))
+    names = dict(zip(classes, all_fitted([class_names[index] for index in classes], 135), strict=True))
+    return [(f"{names[true]} → {names[predicted]}", int(wrong[true, predicted])) for true, predicted in pairs]
 
 
 def _draw_pairs(axes: Axes, pairs: Sequence[tuple[str, int]]) -> None:
     axes.set_title("most frequent mistakes, true → predicted", loc="left", color=GREY)
-    bare(axes)
     for row, (name, count) in enumerate(pairs):
         labelled_bar(axes, row, name, f"{count}", count / pairs[0][1], VERMILLION, width=72 * WIDTH)
     axes.set_xlim(0, 1)

@@ -5,7 +5,7 @@ vermillion and grey, which colour-blind readers can distinguish (Okabe & Ito 200
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib.style
@@ -16,6 +16,8 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
+
+from cnn_jax.report.formatting import shortened
 
 BLUE = "#0072B2"
 VERMILLION = "#D55E00"
@@ -141,10 +143,16 @@ def fitted(name: str, width: float | int, *, size: float | int = 9, weight: str 
     >>> fitted("owl", 72), fitted("American Staffordshire terrier", 72)
     ('owl', 'American Sta…')
     """
-    if text_width(name, size=size, weight=weight) <= width:
-        return name
-    cuts = (name[:length].rstrip() + "…" for length in range(len(name) - 1, 0, -1))
-    return next((cut for cut in cuts if text_width(cut, size=size, weight=weight) <= width), "…")
+    return all_fitted([name], width, size=size, weight=weight)[0]
+
+
+def all_fitted(names: Sequence[str], width: float | int, *, size: float | int = 9, weight: str = "normal") -> list[str]:
+    """Shortens names to ``width`` points, so that different names remain different.
+
+    >>> all_fitted(["American Staffordshire terrier", "American Staffordshire bull terrier"], 72)
+    ['Americ…terrier', 'Am…bull terrier']
+    """
+    return shortened(names, lambda text: text_width(text, size=size, weight=weight) <= width)
 
 
 def tint(colour: str, share: float) -> tuple[float, float, float]:
