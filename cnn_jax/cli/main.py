@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from cnn_jax.cli import command_line
-from cnn_jax.runtime import command, huge_pages, xla
+from cnn_jax.runtime import command, huge_pages, signals, xla
 from cnn_jax.sweep import flags as sweep_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -47,7 +47,7 @@ _COORDINATOR = flags.DEFINE_string("coordinator_address", None, "Several process
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many.")
 _PROCESS = flags.DEFINE_integer("process_id", None, "Several processes: the number of this one, from 0.")
 flags.adopt_module_key_flags(sweep_flags)
-flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error, and the settings of XLA and of memory.")
 
 
 def main() -> int:
@@ -73,15 +73,17 @@ def _run(added_xla_flags: list[str]) -> None:
     from cnn_jax import experiments  # brings in jax, which the flags of several processes must come before
 
     experiment = experiments.find(config)
-    match _MODE.value:
-        case "train":
-            print(xla.describe(added_xla_flags), huge_pages.describe(), sep="; ")
-            experiment.train(config, workdir, profile=_PROFILE.value)
-        case "eval":
-            experiment.evaluate(config, workdir, checkpoint=_CHECKPOINT.value, output=_OUTPUT.value)
-        case "predict":
-            experiment.predict(
-                config, workdir, images=_IMAGES.value, output=_OUTPUT.value, checkpoint=_CHECKPOINT.value
-            )
-        case "summary":
-            experiment.summary(config, output=_OUTPUT.value)
+    if _DEBUG.value:
+        print(xla.describe(added_xla_flags), huge_pages.describe(), sep="; ", flush=True)
+    with signals.EndOnSignal():
+        match _MODE.value:
+            case "train":
+                experiment.train(config, workdir, profile=_PROFILE.value)
+            case "eval":
+                experiment.evaluate(config, workdir, checkpoint=_CHECKPOINT.value, output=_OUTPUT.value)
+            case "predict":
+                experiment.predict(
+                    config, workdir, images=_IMAGES.value, output=_OUTPUT.value, checkpoint=_CHECKPOINT.value
+                )
+            case "summary":
+                experiment.summary(config, output=_OUTPUT.value)

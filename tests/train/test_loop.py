@@ -36,7 +36,7 @@ def run(directory: Path, *, epochs: int, profile: int = 0, patience: int = 0, ta
     return train.train(train.Program(task(**options), plan), seed=0, directory=directory, profile=profile)
 
 
-def test_calls_cover_every_epoch_exactly() -> None:
+def test_records_cover_every_epoch_exactly() -> None:
     for examples, batch, most in [(23, 4, 2), (100, 10, 100), (467, 1, 100), (1000, 10, 30), (60, 5, 7)]:
         steps = examples // batch
         plan = train.Plan(
@@ -48,16 +48,17 @@ def test_calls_cover_every_epoch_exactly() -> None:
         )
         step, ends = 0, []
         while step < plan.total_steps:
-            length = plan.call_length(step)
-            assert 1 <= length <= most
+            length = plan.next_record(step) - step
+            assert 1 <= length <= plan.longest_call <= most
+            assert {plan.next_record(within) for within in range(step, step + length)} == {step + length}
             step += length
             ends.append(step)
         assert step == 3 * (examples // batch)
         if steps >= most / 4:
-            assert {steps, 2 * steps, 3 * steps} <= set(ends), "a call crosses the end of an epoch"
+            assert {steps, 2 * steps, 3 * steps} <= set(ends), "a record crosses the end of an epoch"
         else:
-            assert ends == [2 * steps, 3 * steps], "calls are shorter than they may be"
-        assert len({b - a for a, b in zip([0, *ends], ends, strict=False)}) <= 2, "more lengths to compile than needed"
+            assert ends == [2 * steps, 3 * steps], "there are more records than needed"
+        assert len({b - a for a, b in zip([0, *ends], ends, strict=False)}) <= 2, "records at uneven distances"
 
 
 def test_evaluates_every_so_often_and_at_the_end() -> None:
@@ -65,11 +66,11 @@ def test_evaluates_every_so_often_and_at_the_end() -> None:
     assert [step for step in range(36) if plan.evaluates_at(step)] == [15, 30, 35]
 
 
-def test_calls_end_at_evaluations_within_an_epoch() -> None:
+def test_records_are_at_evaluations_within_an_epoch() -> None:
     plan = train.Plan(batch_size=1, num_examples=12, total_steps=20, evaluate_every=5, steps_per_call=6)
     step, ends = 0, []
     while step < 20:
-        step += plan.call_length(step)
+        step = plan.next_record(step)
         ends.append(step)
     assert ends == [5, 10, 12, 15, 20]
 
