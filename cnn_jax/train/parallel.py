@@ -10,6 +10,7 @@ the older way, with statistics and random numbers of each device's own.
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -58,6 +59,21 @@ class DataParallel:
     def mesh(self) -> Mesh:
         """All devices in a row."""
         return Mesh(np.array(jax.devices()[: self.num_devices]), (_AXIS,), axis_types=(AxisType.Auto,))
+
+    def describe(self) -> str:
+        """The devices in a few words.
+
+        >>> "core" in DataParallel(num_devices=1).describe() or jax.default_backend() != "cpu"
+        True
+        """
+        device, count = self.mesh.devices[0], self.mesh.size
+        if device.platform == "cpu":
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            kind = f"cpu, {cores} cores"
+        else:
+            kind = device.device_kind
+        processes = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
+        return (f"{count} x " if count > 1 else "") + kind + processes
 
     def check_batch(self, batch_size: int) -> None:
         """Rejects a batch that does not split over the devices, naming the nearest that do."""

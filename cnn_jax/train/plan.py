@@ -1,6 +1,7 @@
 """How long to train and how often to look, as arithmetic on steps: nothing of it has to be saved."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,12 +69,12 @@ class Plan:
         """The most steps between two records, which one compiled call can make."""
         return min(self._record_every, self._epoch, self.evaluate_every, self.total_steps)
 
-    @property
+    @functools.cached_property
     def _epoch(self) -> int:
         """The steps after which the records begin anew."""
         return self.evaluate_every if self.steps_per_epoch < self.steps_per_call / 4 else self.steps_per_epoch
 
-    @property
+    @functools.cached_property
     def _record_every(self) -> int:
         length = next(d for d in range(self.steps_per_call, 0, -1) if self._epoch % d == 0)
         return self.steps_per_call if length < self.steps_per_call / 4 else length

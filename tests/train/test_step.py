@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from cnn_jax import train
-from cnn_jax.data.batches import batch_indices, padded_batches
+from cnn_jax.data.batches import batch_indices
 
 N, BATCH, RATE = 23, 4, 0.1
 
