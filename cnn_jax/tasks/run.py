@@ -286,7 +286,8 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         "resize": description["framing"],
     }
     read = [data.read_image(path, height=height, width=width, channels=channels, **framed) for path in paths]
-    predictions = network.predict(state, np.stack([image.pixels for image in read]))
+    with compiling() as announce:
+        predictions = network.predict(state, np.stack([image.pixels for image in read]), announce)
     brief = network.task.brief_rows(predictions)
     printed = [
         {"image": str(path), **row, "assumed": image.assumed}

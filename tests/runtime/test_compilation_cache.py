@@ -1,12 +1,15 @@
 """Complete and incomplete entries of JAX's compilation cache."""
 
 import os
+import random
+import re
 import shutil
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
+from cnn_jax.report.compilation import Compilation
 from cnn_jax.runtime.compilation_cache import enable_compilation_cache
 
 
@@ -40,3 +43,26 @@ def test_the_environment_has_the_last_word_and_no_folder_is_needed(tmp_path: Pat
     assert environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "cnn_jax/compiled")
     assert environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "5"
     assert not list(tmp_path.iterdir())
+
+
+def test_what_came_from_the_cache_is_said(tmp_path: Path) -> None:
+    def program(factor: float):
+        def program_of_this_test(x):
+            return factor * jnp.cos(x)
+
+        return jax.jit(program_of_this_test).lower(jax.ShapeDtypeStruct((3,), jnp.float32))
+
+    factor = random.random()
+    lines = []
+    for names in (["new"], ["known"], ["known", "other"]):
+        compilation = Compilation(None, print)
+        for name in names:
+            lowered = program(factor + (name == "other"))
+            with compilation(name):
+                lowered.compile()
+        lines.append(re.sub(r"\d\.\d s", "T", compilation.summary()))
+    assert lines == [
+        "compiled in T: new T",
+        "from the compilation cache in T: known",
+        "compiled in T: known T (cached), other T",
+    ]

@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import jax
@@ -12,7 +13,8 @@ import optax
 import pytest
 
 from cnn_jax import train
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import Interrupted, UsageError
+from cnn_jax.train.pace import Pace
 from tests.train.test_step import evaluate, loss, problem
 
 OPTIMIZER = optax.sgd(0.05)
@@ -173,3 +175,51 @@ def test_profile_leaves_a_trace_and_the_run_alone(tmp_path: Path, capsys: pytest
     assert b"fusion" in for_tensorboard.read_bytes()
     run(tmp_path / "traced", epochs=1, profile=2)
     assert "nothing is left to trace" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def program() -> train.Program:
+    """With two records an epoch of five steps, and an evaluation in six batches."""
+    plan = train.Plan(batch_size=4, num_examples=23, total_steps=10, evaluate_every=5, steps_per_call=3)
+    return train.Program(task(), plan)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(program: train.Program, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
+    directory = tmp_path_factory.mktemp("undisturbed")
+    return train.digest(train.train(program, seed=0, directory=directory).state), metrics_of(directory)
+
+
+def metrics_of(directory: Path) -> bytes:
+    return (directory / "metrics.jsonl").read_bytes()
+
+
+# The calls of a run that makes one step, or evaluates one batch, in each: 5 steps, 6 batches, 5 steps, 6 batches.
+@pytest.mark.parametrize("call", [2, 5, 6, 9, 11, 21])
+def test_a_run_stopped_before_any_call_continues_to_the_same_bits(
+    call: int,
+    program: train.Program,
+    undisturbed: tuple[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = 0
+
+    def next_call(self: Pace, left: int) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            signal.raise_signal(signal.SIGTERM)
+        return 1
+
+    with monkeypatch.context() as patched, pytest.raises(Interrupted, match="stopped by SIGTERM at step"):
+        patched.setattr(Pace, "next", next_call)
+        train.train(program, seed=0, directory=tmp_path)
+    assert calls == call, "what was under way is the last"
+    trained = train.train(program, seed=0, directory=tmp_path)
+    assert (train.digest(trained.state), metrics_of(tmp_path)) == undisturbed
+    with train.Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps()[-2:] == [5, 10]
+        best = min((row for row in train.read_records(tmp_path) if row["split"] == "test"), key=lambda row: row["loss"])
+        assert checkpoints.best_step() == best["step"]
+    assert all(path.name.isdigit() for path in (tmp_path / "checkpoints").iterdir())
