@@ -56,15 +56,15 @@ class StopRequest:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         """Python's handler, which runs in the main thread when that is in no other call."""
-        self.signal = signal.Signals(number)
-        signal.signal(number, self._previous[self.signal])  # type: ignore[arg-type]
+        self.signal = self.signal or signal.Signals(number)
+        signal.signal(number, self._previous[signal.Signals(number)])  # type: ignore[arg-type]
 
     def _take(self, number: int) -> bool:
         """Takes the first signal as soon as it arrives, in the thread of the watch."""
         if self._told_at is None:
-            self.signal = signal.Signals(number)
+            self.signal = self.signal or signal.Signals(number)
             self._told_at = time.monotonic()
             if self._tell is not None:
-                self._tell(self.signal)
+                self._tell(signal.Signals(number))
             return True
         return time.monotonic() - self._told_at < _ONE_REQUEST_SECONDS

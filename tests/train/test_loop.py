@@ -212,9 +212,10 @@ def test_a_run_stopped_before_any_call_continues_to_the_same_bits(
             signal.raise_signal(signal.SIGTERM)
         return 1
 
-    with monkeypatch.context() as patched, pytest.raises(Interrupted, match="stopped by SIGTERM at step"):
+    with monkeypatch.context() as patched:
         patched.setattr(Pace, "next", next_call)
-        train.train(program, seed=0, directory=tmp_path)
+        with pytest.raises(Interrupted, match="stopped by SIGTERM at step"):
+            train.train(program, seed=0, directory=tmp_path)
     assert calls == call, "what was under way is the last"
     trained = train.train(program, seed=0, directory=tmp_path)
     assert (train.digest(trained.state), metrics_of(tmp_path)) == undisturbed
