@@ -81,6 +81,7 @@ def measure(case: dict[str, int], seconds: float) -> float:
         train.make_step(loss, optimizer, parallel=parallel),
         batch_size=case["batch"],
         num_examples=case["batch"],
+        longest=1,
         parallel=parallel,
     )
     first_state = jax.jit(init, out_shardings=parallel.shardings(jax.eval_shape(init)))

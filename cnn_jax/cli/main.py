@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from cnn_jax.cli import command_line
-from cnn_jax.runtime import command, huge_pages, xla
+from cnn_jax.runtime import command, huge_pages, signals, xla
 from cnn_jax.runtime.files import user_path
 from cnn_jax.runtime.terminal import say
 from cnn_jax.sweep import flags as sweep_flags
@@ -51,7 +51,7 @@ _COORDINATOR = flags.DEFINE_string("coordinator_address", None, "Several process
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many.")
 _PROCESS = flags.DEFINE_integer("process_id", None, "Several processes: the number of this one, from 0.")
 flags.adopt_module_key_flags(sweep_flags)
-flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error, and the settings of XLA and of memory.")
 
 
 def main() -> int:
@@ -78,14 +78,16 @@ def _run(added_xla_flags: list[str], others: list[str]) -> None:
 
     experiment = experiments.find(config)
     output = None if _OUTPUT.value is None else str(user_path(_OUTPUT.value))
-    match _MODE.value:
-        case "train":
-            say(f"{xla.describe(added_xla_flags)}; {huge_pages.describe()}")
-            experiment.train(config, workdir, profile=_PROFILE.value)
-        case "eval":
-            experiment.evaluate(config, workdir, checkpoint=_CHECKPOINT.value, output=output)
-        case "predict":
-            images = command_line.image_paths([*_IMAGES.value, *others])
-            experiment.predict(config, workdir, images=images, output=output, checkpoint=_CHECKPOINT.value)
-        case "summary":
-            experiment.summary(config, output=output)
+    if _DEBUG.value:
+        say(f"{xla.describe(added_xla_flags)}; {huge_pages.describe()}")
+    with signals.EndOnSignal():
+        match _MODE.value:
+            case "train":
+                experiment.train(config, workdir, profile=_PROFILE.value)
+            case "eval":
+                experiment.evaluate(config, workdir, checkpoint=_CHECKPOINT.value, output=output)
+            case "predict":
+                images = command_line.image_paths([*_IMAGES.value, *others])
+                experiment.predict(config, workdir, images=images, output=output, checkpoint=_CHECKPOINT.value)
+            case "summary":
+                experiment.summary(config, output=output)

@@ -89,6 +89,15 @@ class Stream:
         indices, mask = padded_batches(len(self), batch_size)
         return self._run(_EvaluationBatch(self.dataset, indices[:, rows], mask[:, rows]), 0, len(indices))
 
+    def sample_batch(self, rows: slice) -> HostBatch:
+        """Zeros with the shapes and dtypes of the other batches, for compiling; nothing is read.
+
+        Args:
+          rows: As of the other batches.
+        """
+        size = rows.stop - rows.start
+        return {name: np.zeros((size, *(field.shape or ())), field.dtype) for name, field in self.dataset.spec.items()}
+
     def _run(self, make_batch: Any, first: int, last: int) -> Iterator[HostBatch]:
         workers = (os.cpu_count() or 1) if self.workers == -1 else self.workers
         workers = min(workers, (last - first) // BUFFERED)  # a process takes seconds to start: threads for a few

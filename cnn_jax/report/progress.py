@@ -13,6 +13,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from cnn_jax.metrics import Metric
+from cnn_jax.report.compilation import Compilation
 from cnn_jax.report.formatting import format_duration
 from cnn_jax.runtime.terminal import Console, printable, say
 
@@ -22,6 +23,9 @@ class Progress:
 
     On a terminal this is a bar that is redrawn in place, and other output appears above it. Elsewhere it is one line
     for each epoch, flushed immediately and without control characters.
+
+    Attributes:
+      compilation: Shows what is being compiled.
 
     Args:
       total_steps: The number of steps in the whole run.
@@ -48,9 +52,10 @@ class Progress:
         if self._file.isatty() and os.environ.get("TERM") != "dumb":
             columns = TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[speed]}")
             self._bar = Bar(*columns, expand=True)
-            self._task = self._bar.add_task(self._epoch(), total=total_steps, completed=start_step, speed="compiling")
+            self._task = self._bar.add_task(self._epoch(), total=total_steps, completed=start_step, speed="")
             self._scores = Text(no_wrap=True, overflow="ellipsis")
             self._live = Live(Group(self._bar, self._scores), console=Console(file=self._file), refresh_per_second=8)
+        self.compilation = Compilation(self.show if self._live is not None else None, self.log)
 
     def __enter__(self) -> "Progress":
         if self._live is not None:
@@ -85,6 +90,11 @@ class Progress:
             self._scores.plain = printable(shown)
         elif step // self._steps_per_epoch > epochs_before or step == self._total_steps:
             self.log(f"{self._epoch()}  {shown}  {speed}")
+
+    def show(self, doing: object) -> None:
+        """Shows on a terminal, in place of the speed, what is being done; an object whose string may change."""
+        if self._live is not None:
+            self._bar.update(self._task, speed=doing)
 
     def log(self, line: str) -> None:
         """Writes one line, above the bar if there is one."""

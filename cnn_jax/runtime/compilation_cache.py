@@ -4,13 +4,15 @@ JAX does not write cache entries atomically. A process that is killed while writ
 incomplete entry. JAX then warns and compiles again at every start, because it never overwrites an entry.
 :func:`enable_compilation_cache` removes incomplete entries before JAX reads them.
 
-This module must not import jax.
+This module must not import jax before it is used.
 """
 
 import contextlib
 import os
+import threading
 import zlib
-from collections.abc import MutableMapping
+from collections import Counter
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 
 from cnn_jax.runtime.files import cache_folder, is_writable
@@ -64,6 +66,33 @@ def remove_incomplete_entries(folder: Path) -> None:
             if not _is_complete(file.read_bytes()):
                 file.unlink()
         this.replace(last)
+
+
+@contextlib.contextmanager
+def watch_cache() -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether all programs compiled within the block came from the cache.
+
+    Those of other threads do not count.
+    """
+    from jax import monitoring  # jax is slow to import
+
+    thread, events = threading.get_ident(), Counter[str]()
+
+    def count(event: str, **_: object) -> None:
+        if threading.get_ident() == thread:
+            events[event] += 1
+
+    monitoring.register_event_listener(count)
+    try:
+        yield (
+            lambda: (
+                0
+                < events["/jax/compilation_cache/compile_requests_use_cache"]
+                == events["/jax/compilation_cache/cache_hits"]
+            )
+        )
+    finally:
+        monitoring.unregister_event_listener(count)
 
 
 def _is_complete(entry: bytes) -> bool:

@@ -18,6 +18,7 @@ from cnn_jax.data import augment
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.metrics import Metric
 from cnn_jax.ops.arguments import may_differ_from_zero
+from cnn_jax.report.compilation import Announce, silent
 from cnn_jax.tasks.task import Task
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -141,10 +142,14 @@ class TaskNetwork:
         """The task's metrics of a batch."""
         return self.task.measure(self.outputs(state, batch["image"]), batch)
 
-    def predict(self, state: training.TrainState, images: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    def predict(
+        self, state: training.TrainState, images: Shaped[np.ndarray, "..."], announce: Announce = silent
+    ) -> Shaped[np.ndarray, "..."]:
         """What the task says about raw images (n, height, width, channels), computed batch by batch: (n, ...)."""
         forward = jax.jit(lambda images: self.task.predict(self.outputs(state, images)))
         indices, mask = data.padded_batches(len(images), min(len(images), _PREDICTED_AT_ONCE))
+        with announce("predictions"):
+            forward.lower(images[indices[0]]).compile()
         rows = np.concatenate([forward(images[batch]) for batch in np.asarray(indices)])
         return rows[np.asarray(mask).reshape(-1) > 0]
 

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
@@ -20,6 +22,7 @@ from cnn_jax import train as training
 from cnn_jax.errors import PartlyFailedError, UsageError
 from cnn_jax.metrics import Metric
 from cnn_jax.report import summary as network_summary
+from cnn_jax.report.compilation import compiling
 from cnn_jax.runtime.command import command_name
 from cnn_jax.runtime.files import write_json
 from cnn_jax.runtime.terminal import say
@@ -45,6 +48,7 @@ from cnn_jax.tasks.task import Examples, Task
 from cnn_jax.train.evaluation import of_split
 
 _TRACED = (*training.TRACED_HYPERPARAMETERS, "auxiliary_weight", "model.options.dropout_rate")
+_ROLES = {"train": "training"}  # role of a set -> the word for it
 _TAKEN_AT_ONCE = 500  # examples, while predictions are written
 
 
@@ -137,6 +141,16 @@ class Run:
         fingerprints = tuple((role, found.fingerprint()) for role, found in self.sets.items())
         return fingerprints, training.digest(dict(self.start.values))
 
+    def describe(self, config: ConfigDict) -> str:
+        """The network and the data in two lines."""
+        model = self.network(config).abstract_model
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+        shape, count = "x".join(map(str, config.input_shape)), len(self.task(config).outputs)
+        several = f"{config.ensemble} x " if config.ensemble > 1 else ""
+        network = f"{several}{config.model.name}, {parameters:,} parameters, input {shape}, {count} outputs"
+        sizes = ", ".join(f"{len(found):,} {_ROLES.get(role, role)}" for role, found in self.sets.items())
+        return f"network: {network}\ndata: {config.data.name}, {sizes} examples"
+
     def begin(self, config: ConfigDict, directory: Path) -> None:
         """Writes what is known about the data into the run's folder; where a run is continued, compares first."""
         check_same_data(directory, self.sets)
@@ -197,6 +211,8 @@ def train(
     program = run.program(config, parallel)
     with training.open_workdir(directory, config):
         run.begin(config, directory)
+        for line in (run.describe(config), f"device: {parallel.describe()}"):
+            say(line)
         trained = training.train(
             program,
             seed=config.seed,
@@ -227,9 +243,12 @@ def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str, output: st
     (test_set,) = load_splits(config, [config.data.test])
     network, state = load_run(config, directory, checkpoint=checkpoint)
     for warning in read_description(directory).get("warnings", ()):
-        print(f"warning: {warning}", flush=True)
+        say(f"warning: {warning}")
     test_examples = {"test": examples(config, test_set)}
-    scores = training.make_evaluations(network.evaluate, test_examples, batch_size=config.batch_size)(state)
+    evaluations = training.make_evaluations(network.evaluate, test_examples, batch_size=config.batch_size)
+    with compiling() as announce:
+        evaluations.compile(state, announce)
+    scores = evaluations(state)
     counts = {"step": f"{int(state.step)}", "test images": f"{len(test_set):,}"}
     print_table(f"{directory}, {checkpoint} checkpoint", [counts | network.task.describe(of_split(scores, "test"))])
     if output is not None:
@@ -267,7 +286,8 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
     read, reasons = _read_images(paths, read_description(directory))
     notes, brief, full = dict(reasons), [], []
     if read:
-        predictions = network.predict(state, np.stack([image.pixels for image in read.values()]))
+        with compiling() as announce:
+            predictions = network.predict(state, np.stack([image.pixels for image in read.values()]), announce)
         brief, full = network.task.brief_rows(predictions), network.task.rows(predictions)
         for (path, image), hint in zip(read.items(), network.task.hints(predictions), strict=True):
             notes[path] = ", ".join(filter(None, [image.hint, hint]))

@@ -90,7 +90,7 @@ def load_sets(config: ConfigDict, directory: Path) -> dict[str, ExampleSet]:
             )
         sets["train"] = sets["train"].part(*config.data.train_part)
     for warning in warnings_about(sets):
-        print(f"warning: {warning}", flush=True)
+        say(f"warning: {warning}")
     return sets
 
 

@@ -26,6 +26,8 @@ from cnn_jax.train.state import TrainState, digest, evaluated
 
 _LATEST_KEPT = 2  # the newest, and the one to fall back on when the newest turns out damaged
 
+_REPLACED = ".replaced"  # ends the name of a checkpoint while that which replaces it is written
+
 _DIGESTS = ("digest", "weights_digest")
 _WRONG_DIGEST = "its contents do not have the recorded SHA-256"
 _T = TypeVar("_T")
@@ -61,6 +63,9 @@ class Checkpoints:
         self.directory = directory
         self._read_only = read_only
 
+        if not read_only:
+            self._settle_replaced()
+
         def score(metrics: dict[str, float]) -> float:
             return metrics["score"]
 
@@ -85,7 +90,7 @@ class Checkpoints:
         self._manager.close()
 
     def save(self, state: TrainState, *, score: float, notes: dict[str, Any]) -> None:
-        """Saves the whole state in the background.
+        """Saves the whole state in the background; an earlier checkpoint of the step is removed when that is done.
 
         Args:
           state: What to save; it may be donated to the next step at once.
@@ -99,9 +104,12 @@ class Checkpoints:
         arrays = jax.tree.map(jnp.copy, _with_key_data(state))
         self.wait()
         _require_room(self.directory, 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)))
+        step = int(state.step)
+        if step in self.steps():
+            self._set_aside(step)
         with _os_errors(self.directory):
             self._manager.save(
-                int(state.step),
+                step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(arrays),
                     notes=ocp.args.JsonSave({**notes, **_digests(arrays, score, notes)}),
@@ -114,6 +122,7 @@ class Checkpoints:
         """Returns when every save is on disk; raises OSError if one found it full."""
         with _os_errors(self.directory):
             self._manager.wait_until_finished()
+        self._settle_replaced()
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, ascending."""
@@ -228,6 +237,24 @@ class Checkpoints:
 
         key = jax.random.wrap_key_data(jnp.asarray(arrays["key"]))
         return TrainState(jnp.asarray(arrays["step"]), key, filled(params), filled(model_state), None)
+
+    def _set_aside(self, step: int) -> None:
+        """Makes room for another checkpoint of a step, without a moment in which there is none to continue from."""
+        if is_primary():
+            path = self.directory / str(step)
+            path.rename(path.with_name(f"{path.name}{_REPLACED}"))
+        agreed(0)  # waits until it is renamed
+        self._manager.reload()
+
+    def _settle_replaced(self) -> None:
+        """Removes what has been replaced; what was to be, when the process ended, gets its name back."""
+        for path in self.directory.glob(f"*{_REPLACED}") if is_primary() else ():
+            new = path.with_suffix("")
+            if new.exists():
+                shutil.rmtree(path)
+            else:
+                path.rename(new)
+        agreed(0)
 
     def _discard(self, steps: list[int]) -> None:
         if steps and not self._read_only:

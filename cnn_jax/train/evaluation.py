@@ -1,15 +1,19 @@
 """Scores of a state on whole sets."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from cnn_jax.data.batches import padded_batches
-from cnn_jax.data.stream import Stream
-from cnn_jax.train.feed import make_streamed_evaluation, streamed_evaluation
+from cnn_jax.data.stream import Stream, sent_ahead
+from cnn_jax.report.compilation import Announce, silent
+from cnn_jax.train.feed import streamed_evaluation
+from cnn_jax.train.pace import Pace, nothing
 from cnn_jax.train.parallel import ONE_DEVICE, DataParallel
 from cnn_jax.train.state import TrainState, evaluated
-from cnn_jax.train.step import Evaluate, Examples, Metrics, averages, make_evaluation
+from cnn_jax.train.step import Evaluate, Examples, Metrics, Totals, added, averages, scanned_evaluation
 
 
 class Evaluations:
@@ -19,8 +23,9 @@ class Evaluations:
     scores a batch.
 
     Args:
-      in_memory: Compiled, the metrics of a whole set, ``in_memory(state, examples, indices, mask)``.
-      streamed: Compiled, the metrics of a batch from a stream, with the same arguments.
+      in_memory: Compiled, the metrics of some batches of a set, ``in_memory(state, examples, indices, mask, first,
+        count)``, see :func:`~cnn_jax.train.step.scanned_evaluation`.
+      streamed: Compiled, the metrics of a batch from a stream, ``streamed(state, batch)``.
       examples: Split -> examples, or a stream of them.
       batch_size: Examples a batch; the last one is padded and masked, so that the averages are exact.
       parallel: The devices.
@@ -28,30 +33,83 @@ class Evaluations:
 
     def __init__(
         self,
-        in_memory: Callable[..., Metrics],
-        streamed: Callable[..., Metrics],
+        in_memory: Any,
+        streamed: Any,
         examples: Mapping[str, Examples | Stream],
         *,
         batch_size: int,
         parallel: DataParallel = ONE_DEVICE,
     ) -> None:
-        def scorer(examples: Examples | Stream) -> Callable[[TrainState], Metrics]:
+        def scorer(examples: Examples | Stream) -> _InMemory | _Streamed:
             if isinstance(examples, Stream):
-                return make_streamed_evaluation(streamed, examples, batch_size=batch_size, parallel=parallel)
+                return _Streamed(streamed, examples, batch_size, parallel)
             batches = map(jnp.asarray, padded_batches(_length(examples), batch_size))
-            arguments = parallel.replicate((examples, *batches))
-            return lambda state: in_memory(state, *arguments)
+            return _InMemory(in_memory, parallel.replicate((examples, *batches)))
 
         self._scorers = {split: scorer(examples) for split, examples in examples.items()}
 
-    def __call__(self, state: TrainState) -> dict[str, float]:
-        """The scores of one state."""
+    def __call__(self, state: TrainState, *, between: Callable[[], None] = nothing) -> dict[str, float]:
+        """The scores of one state.
+
+        Args:
+          state: The state.
+          between: Called before each compiled call, of about a second; what it raises ends the evaluation.
+        """
         state = evaluated(state)
         return {
             f"{split}/{name}": value
-            for split, metrics in self._scorers.items()
-            for name, value in averages(metrics(state)).items()
+            for split, scorer in self._scorers.items()
+            for name, value in averages(scorer(state, between)).items()
         }
+
+    def compile(self, state: TrainState, announce: Announce = silent) -> None:
+        """Compiles what the first call with such a state would compile."""
+        state = evaluated(state)
+        with announce("evaluation"):
+            for scorer in self._scorers.values():
+                scorer.compile(state)
+
+
+class _InMemory:
+    """The metrics of a state on a set in memory."""
+
+    def __init__(self, compiled: Any, arguments: Any) -> None:
+        self._compiled, self._arguments, self._pace = compiled, arguments, Pace()
+
+    def __call__(self, state: TrainState, between: Callable[[], None]) -> Totals:
+        totals: Totals = {}
+        for first, count in self._pace.calls(len(self._arguments[1]), between):
+            totals = added(totals, self._compiled(state, *self._arguments, np.int32(first), np.int32(count)), count)
+        return totals
+
+    def compile(self, state: TrainState) -> None:
+        self._compiled.lower(state, *self._arguments, np.int32(0), np.int32(1)).compile()
+
+
+class _Streamed:
+    """The metrics of a state on a set that is read from disk."""
+
+    def __init__(self, compiled: Any, stream: Stream, batch_size: int, parallel: DataParallel) -> None:
+        self._compiled, self._stream, self._batch_size, self._parallel = compiled, stream, batch_size, parallel
+        self._rows = parallel.rows_of_process(batch_size)
+
+    def __call__(self, state: TrainState, between: Callable[[], None]) -> Totals:
+        batches = self._stream.evaluation_batches(self._batch_size, rows=self._rows)
+        placed = sent_ahead(batches, self._parallel.place_batch)
+        totals: Totals = {}
+        last: Metrics = {}  # of a batch that is computed while the next one is fetched
+        try:
+            for batch in placed:
+                between()
+                last, before = self._compiled(state, batch), last
+                totals = added(totals, before)
+        finally:
+            placed.close()
+        return added(totals, last)
+
+    def compile(self, state: TrainState) -> None:
+        batch = self._stream.sample_batch(self._rows) | {"mask": np.ones(self._rows.stop - self._rows.start, bool)}
+        self._compiled.lower(state, self._parallel.place_batch(batch)).compile()
 
 
 def make_evaluations(
@@ -62,7 +120,7 @@ def make_evaluations(
     parallel: DataParallel = ONE_DEVICE,
 ) -> Evaluations:
     """Scores of a state on whole sets, from the metrics of one batch that has a ``'mask'``."""
-    in_memory = make_evaluation(evaluate, parallel=parallel)
+    in_memory = parallel.compile_evaluation(scanned_evaluation(evaluate, parallel=parallel))
     streamed = parallel.compile_evaluation(streamed_evaluation(evaluate, parallel=parallel))
     return Evaluations(in_memory, streamed, examples, batch_size=batch_size, parallel=parallel)
 

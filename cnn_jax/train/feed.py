@@ -1,6 +1,6 @@
 """What comes before a step: batches from disk instead of from the device's memory, and their augmentation."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from cnn_jax.data.augment import Augmentation
-from cnn_jax.data.stream import HostBatch, Stream, sent_ahead
+from cnn_jax.data.stream import Stream, sent_ahead
 from cnn_jax.train.parallel import ONE_DEVICE, DataParallel
 from cnn_jax.train.state import TrainState, stream_key
 from cnn_jax.train.step import Batch, Evaluate, Metrics, Step
@@ -74,18 +74,22 @@ class Feed:
         self._next_step = step + 1
         return next(self._batches)
 
+    def sample_batch(self) -> Batch:
+        """A batch with the shapes and dtypes of all others, for compiling."""
+        rows = self._parallel.rows_of_process(self._batch_size)
+        indices = np.zeros(rows.stop - rows.start, np.int32)
+        return self._parallel.place_batch({**self._stream.sample_batch(rows), "index": indices})
+
     def _close(self) -> None:
         if self._batches is not None:
             self._batches.close()
             self._batches = None
 
 
-def streamed_step(
-    step: Step, *, parallel: DataParallel
-) -> Callable[[TrainState, Batch, int], tuple[TrainState, Metrics]]:
-    """One step on a batch that is there, as a pure function with the arguments of many: ``(state, batch, 1)``."""
+def streamed_step(step: Step, *, parallel: DataParallel) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """One step on a batch that is there, as a pure function of the state and the batch."""
 
-    def one_step(state: TrainState, batch: Batch, _count: int) -> tuple[TrainState, Metrics]:
+    def one_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         return step(state, {name: parallel.split(array) for name, array in batch.items()})
 
     return one_step
@@ -108,34 +112,10 @@ def make_streamed_steps(one_step: Callable[..., Any]) -> Callable[..., tuple[Tra
     return steps
 
 
-def streamed_evaluation(
-    evaluate: Evaluate, *, parallel: DataParallel
-) -> Callable[[TrainState, Batch, Array, Array], Metrics]:
-    """The metrics of a batch that is there, as a pure function with the arguments of a whole evaluation."""
+def streamed_evaluation(evaluate: Evaluate, *, parallel: DataParallel) -> Callable[[TrainState, Batch], Metrics]:
+    """The metrics of a batch that is there, with its ``'mask'``, as a pure function of the state and the batch."""
 
-    def of_batch(state: TrainState, batch: Batch, _indices: Array, mask: Array) -> Metrics:
-        parts = {name: parallel.split(array) for name, array in {**batch, "mask": mask}.items()}
-        return parallel.sum(evaluate(state, parts))
+    def of_batch(state: TrainState, batch: Batch) -> Metrics:
+        return parallel.sum(evaluate(state, {name: parallel.split(array) for name, array in batch.items()}))
 
     return of_batch
-
-
-def make_streamed_evaluation(
-    compiled: Callable[..., Metrics], stream: Stream, *, batch_size: int, parallel: DataParallel
-) -> Callable[[TrainState], Metrics]:
-    """Exact evaluation on a stream: the metrics of a state, summed over all batches.
-
-    Args:
-      compiled: The metrics of one batch, see :func:`streamed_evaluation`.
-      stream: Of the set.
-      batch_size: Examples a batch.
-      parallel: The devices.
-    """
-
-    def evaluation(state: TrainState) -> Metrics:
-        batches: Iterator[HostBatch] = stream.evaluation_batches(batch_size, rows=parallel.rows_of_process(batch_size))
-        placed = sent_ahead(batches, parallel.place_batch)
-        metrics = [compiled(state, batch, np.zeros(1, np.int32), batch.pop("mask")) for batch in placed]
-        return jax.tree.map(lambda *values: np.sum(values, axis=0), *jax.device_get(metrics))
-
-    return evaluation

@@ -16,17 +16,20 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from cnn_jax.data.batches import padded_batches
 from cnn_jax.data.stream import Stream
+from cnn_jax.report.compilation import Announce
 from cnn_jax.runtime.memory import available_memory
 from cnn_jax.runtime.xla import options_for_single_use
 from cnn_jax.train.feed import Feed, make_streamed_steps
+from cnn_jax.train.pace import Pace, nothing
 from cnn_jax.train.profile import profile_steps
 from cnn_jax.train.program import Hyperparameters, Program
 from cnn_jax.train.state import TrainState, evaluated
-from cnn_jax.train.step import Batch, Metrics, averages
+from cnn_jax.train.step import Batch, Metrics, Totals, added, averages
 
 _MOST_SIDE_BY_SIDE = 8  # runs in a stack on a CPU
 _STACK_BYTES = 2**21  # of their parameters: what stays in a core's cache
@@ -41,8 +44,12 @@ class Group(Protocol):
         """Makes steps, and gives the metrics of each run, with an axis of steps."""
         ...
 
-    def evaluate(self) -> Mapping[int, dict[str, float]]:
-        """The scores of each run: ``'split/metric' -> value``."""
+    def evaluate(self, between: Callable[[], None]) -> Mapping[int, dict[str, float]]:
+        """The scores of each run: ``'split/metric' -> value``.
+
+        Args:
+          between: Called before each compiled call, maybe in several threads; what it raises ends the evaluation.
+        """
         ...
 
     def state(self, index: int) -> TrainState:
@@ -64,7 +71,8 @@ class Single:
     """
 
     def __init__(self, program: Program, state: TrainState, *, seed: int) -> None:
-        self._state, self._evaluations, self._opened = state, program.evaluations(), contextlib.ExitStack()
+        self._program, self._state, self._evaluations = program, state, program.evaluations()
+        self._opened = contextlib.ExitStack()
         examples, plan, parallel = program.problem.train_examples, program.plan, program.parallel
         if isinstance(examples, Stream):
             key, sizes = jax.random.key(seed), {"batch_size": plan.batch_size, "total_steps": plan.total_steps}
@@ -84,9 +92,22 @@ class Single:
         self._state, metrics = self._steps(self._state, self._examples, count)
         return {0: metrics}
 
-    def evaluate(self) -> dict[int, dict[str, float]]:
+    def compile(self, announce: Announce) -> None:
+        """Compiles the steps and the evaluation, so that neither interrupts the run later.
+
+        Args:
+          announce: Says what is being compiled.
+        """
+        with announce("training steps"):
+            if isinstance(self._examples, Feed):
+                self._program.compile_streamed_step(self._state, self._examples.sample_batch())
+            else:
+                self._program.compile_steps(self._state, self._examples)
+        self._evaluations.compile(self._state, announce)
+
+    def evaluate(self, between: Callable[[], None] = nothing) -> dict[int, dict[str, float]]:
         """The scores of the run."""
-        return {0: self._evaluations(self._state)}
+        return {0: self._evaluations(self._state, between=between)}
 
     def state(self, index: int) -> TrainState:
         """The state, whose arrays the next steps donate."""
@@ -97,7 +118,8 @@ class Single:
 
     def profile(self, count: int, directory: Path) -> str:
         """Traces ``count`` steps that are no part of the run; what became of it, in a line."""
-        return profile_steps(self._steps, self._state, self._examples, count, directory)
+        longest = self._program.plan.longest_call
+        return profile_steps(self._steps, self._state, self._examples, count, longest, directory)
 
 
 class VectorizedProgram:
@@ -129,13 +151,13 @@ class VectorizedProgram:
         """The traced hyperparameters of several runs, each as an array (runs,)."""
         return {key: jnp.array([own[key] for own in hyperparameters], jnp.float32) for key in self._keys}
 
-    def steps(self, size: int, count: int, device: jax.Device) -> Any:
-        """The compiled ``steps(states, (values, examples)) -> (states, metrics)`` of a stack of ``size`` runs.
+    def steps(self, size: int, device: jax.Device) -> Any:
+        """The compiled ``steps(states, values, examples, count) -> (states, metrics)`` of a stack of ``size`` runs.
 
         Axes are (runs, ...) for states and values, (runs, steps) for metrics; the states are donated.
         """
 
-        def steps(states: TrainState, values: Mapping[str, Array], examples: Batch) -> Any:
+        def steps(states: TrainState, values: Mapping[str, Array], examples: Batch, count: Array) -> Any:
             return _each(lambda state, own: self._functions.steps(state, (own, examples), count), states, values)
 
         def compiled() -> Any:
@@ -143,12 +165,12 @@ class VectorizedProgram:
             stacked = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype), (self.program.template, values)
             )
-            shapes = _shapes((*stacked, self._examples), jax.sharding.SingleDeviceSharding(device))
+            shapes = _shapes((*stacked, self._examples, np.int32(1)), jax.sharding.SingleDeviceSharding(device))
             return jax.jit(steps, donate_argnums=0).lower(*shapes).compile()
 
-        return self._once(("steps", size, count, device), compiled)
+        return self._once(("steps", size, device), compiled)
 
-    def evaluate(self, stack: "_Stack") -> list[dict[str, float]]:
+    def evaluate(self, stack: "_Stack", between: Callable[[], None]) -> list[dict[str, float]]:
         """The scores of each run of a stack: ``'split/metric' -> value``."""
 
         def evaluate(states: TrainState, values: Mapping[str, Array], examples: Any, *batches: Any) -> Any:
@@ -160,11 +182,13 @@ class VectorizedProgram:
         for split, examples in self.placed(stack.device)[1].items():
             given = evaluated(stack.states), stack.values, *examples
             name = "evaluate", split, stack.size, stack.device
-            compiled = self._once(name, functools.partial(_compiled, evaluate, given))
-            metrics = jax.device_get(compiled(*given))
-            for number, of_run in enumerate(scores):
-                own = averages(jax.tree.map(lambda leaf, row=number: leaf[row, ...], metrics))
-                of_run.update({f"{split}/{metric}": value for metric, value in own.items()})
+            compiled = self._once(name, functools.partial(_compiled, evaluate, (*given, np.int32(0), np.int32(1))))
+            totals: list[Totals] = [{} for _ in range(stack.size)]
+            for first, count in stack.pace.calls(len(examples[1]), between):
+                metrics = jax.device_get(compiled(*given, np.int32(first), np.int32(count)))
+                totals = [added(total, _of_row(metrics, row), count) for row, total in enumerate(totals)]
+            for of_run, total in zip(scores, totals, strict=True):
+                of_run.update({f"{split}/{metric}": value for metric, value in averages(total).items()})
         return scores
 
     def placed(self, device: jax.Device) -> tuple[Batch, dict[str, Any]]:
@@ -193,7 +217,7 @@ class VectorizedProgram:
         size, state_bytes = stack_size(runs, devices, _num_bytes(template.params)), _num_bytes(template)
         room = MEMORY_FRACTION * free_bytes(device) / max(devices.count(device), 1)
         while size:
-            analysis = self.steps(size, self._plan.call_length(0), device).memory_analysis()
+            analysis = self.steps(size, device).memory_analysis()
             if analysis is None:
                 return size, runs
             needed = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
@@ -215,11 +239,12 @@ class VectorizedProgram:
 
 @dataclasses.dataclass
 class _Stack:
-    """Runs side by side on one device: their states and hyperparameters, with a leading axis."""
+    """Runs side by side on one device: their states and hyperparameters, with a leading axis; how fast they are."""
 
     states: TrainState
     values: dict[str, Array]
     device: jax.Device
+    pace: Pace = dataclasses.field(default_factory=Pace)
 
     @property
     def size(self) -> int:
@@ -261,19 +286,16 @@ class Stacks:
         """Makes steps, and gives the metrics of each run, with an axis of steps."""
 
         def advanced(stack: _Stack) -> Metrics:
-            compiled = self._program.steps(stack.size, count, stack.device)
-            stack.states, metrics = compiled(stack.states, stack.values, self._program.placed(stack.device)[0])
-            return jax.device_get(metrics)
+            compiled, examples = self._program.steps(stack.size, stack.device), self._program.placed(stack.device)[0]
+            stack.states, metrics = compiled(stack.states, stack.values, examples, np.int32(count))
+            return jax.tree.map(lambda leaf: leaf[:, :count], jax.device_get(metrics))
 
         found = list(self._pool.map(advanced, self._stacks))
-        return {
-            index: jax.tree.map(lambda leaf, row=row: leaf[row, ...], found[number])
-            for index, (number, row) in self._places.items()
-        }
+        return {index: _of_row(found[number], row) for index, (number, row) in self._places.items()}
 
-    def evaluate(self) -> dict[int, dict[str, float]]:
+    def evaluate(self, between: Callable[[], None] = nothing) -> dict[int, dict[str, float]]:
         """The scores of each run."""
-        found = list(self._pool.map(self._program.evaluate, self._stacks))
+        found = list(self._pool.map(lambda stack: self._program.evaluate(stack, between), self._stacks))
         return {index: found[number][row] for index, (number, row) in self._places.items()}
 
     def state(self, index: int) -> TrainState:
@@ -342,6 +364,11 @@ def _each(function: Callable[[TrainState, Mapping[str, Array]], Any], states: Tr
         return jax.vmap(function)(states, values)
     result = function(*jax.tree.map(lambda leaf: leaf[0], (states, values)))
     return jax.tree.map(lambda leaf: leaf[None], result)
+
+
+def _of_row(metrics: Metrics, row: int) -> Metrics:
+    """The metrics of one run of a stack, on the host."""
+    return jax.tree.map(lambda leaf: leaf[row], metrics)
 
 
 def _num_bytes(tree: PyTree) -> int:

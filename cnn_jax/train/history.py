@@ -15,7 +15,7 @@ from cnn_jax.train.nonfinite import count_skipped, require_finite, require_finit
 from cnn_jax.train.plan import Best, Plan
 from cnn_jax.train.records import MetricsLog, NoMetricsLog, open_metrics_log
 from cnn_jax.train.state import TrainState
-from cnn_jax.train.step import Metrics, averages
+from cnn_jax.train.step import Metrics, added, averages
 
 
 @dataclasses.dataclass
@@ -29,10 +29,11 @@ class History:
       log: The run's ``metrics.jsonl``.
       step: How many steps are made.
       scores: Of the last evaluation, ``'split/metric' -> value``.
-      train_scores: Of the last call.
       best: The best evaluation.
       skipped: How many steps were skipped because something was not finite.
-      saved_step: The step of the newest checkpoint; -1 before there is one.
+      evaluated_step: The step of the last evaluation.
+      totals: The metrics of the steps since the last record of training.
+      saved: Whether there is a checkpoint of what the run is now.
     """
 
     plan: Plan
@@ -43,8 +44,10 @@ class History:
     scores: dict[str, float]
     best: Best
     skipped: int
-    saved_step: int = -1
-    train_scores: dict[str, float] = dataclasses.field(default_factory=dict)
+    evaluated_step: int = 0
+    totals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    saved: bool = False
+    _recorded: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def epoch(self) -> float:
@@ -52,9 +55,19 @@ class History:
         return self.step / self.plan.steps_per_epoch
 
     @property
+    def train_scores(self) -> dict[str, float]:
+        """The averages since the last record of training, or those of the record."""
+        return averages(self.totals) if self.totals else self._recorded
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether this step is to be evaluated, and is not yet."""
+        return self.plan.evaluates_at(self.step) and self.evaluated_step != self.step
+
+    @property
     def ended(self) -> bool:
         """Whether the run is over."""
-        return self.plan.ends_at(self.step, self.best, self.metric)
+        return not self.evaluation_due and self.plan.ends_at(self.step, self.best, self.metric)
 
     @property
     def evaluation(self) -> int:
@@ -62,7 +75,7 @@ class History:
         return -(-self.step // self.plan.evaluate_every)
 
     def after_call(self, count: int, metrics: Metrics) -> None:
-        """Records the scores of a compiled call of ``count`` steps.
+        """Adds up the scores of a compiled call of ``count`` steps, and records them where the plan says so.
 
         Raises:
           UsageError: A loss was not finite, or too many steps were skipped.
@@ -70,9 +83,13 @@ class History:
         self.skipped += count_skipped(metrics)
         limits = {"first_step": self.step, "skipped": self.skipped, "most": self.plan.max_skipped}
         require_finite(metrics, **limits, checkpoints=self.checkpoints)
-        self.step += count
-        self.train_scores = averages(metrics)
-        self.log.write(step=self.step, epoch=self.epoch, split="train", scores=self.train_scores)
+        is_record = self.step + count == self.plan.next_record(self.step)
+        self.step, self.saved = self.step + count, False
+        self.totals = added(self.totals, metrics)
+        if is_record:
+            self._recorded = averages(self.totals)
+            self.totals = {}
+            self.log.write(step=self.step, epoch=self.epoch, split="train", scores=self._recorded)
 
     def after_evaluation(self, scores: dict[str, float]) -> None:
         """Records the scores of an evaluation at this step.
@@ -84,7 +101,7 @@ class History:
         name = self.metric.name
         if name not in scores:
             raise UsageError(f"monitor={name!r} is not among the scores of an evaluation; {nearest(name, scores)}")
-        self.scores = scores
+        self.scores, self.evaluated_step, self.saved = scores, self.step, False
         self.best = self.best.after(self.step, scores[name], self.metric)
         for split in dict.fromkeys(name.partition("/")[0] for name in scores):
             self.log.write(step=self.step, epoch=self.epoch, split=split, scores=of_split(scores, split))
@@ -92,16 +109,17 @@ class History:
     def note(self) -> dict[str, Any]:
         """What a checkpoint of this step is saved with: its ``score`` and its ``notes``."""
         # The score of an unevaluated state is unknown: a stop between evaluations must not become the best.
-        evaluated = self.plan.evaluates_at(self.step)
+        evaluated = self.evaluated_step == self.step > 0
         utility = self.metric.utility(self.scores[self.metric.name]) if evaluated else -math.inf
         notes = {"scores": self.scores, "best": self.best.to_json(self.metric), "skipped": self.skipped}
+        notes |= {"evaluated_step": self.evaluated_step, "totals": self.totals}
         return {"score": utility, "notes": {"metrics_length": self.log.length, **notes}}
 
     def save(self, state: TrainState) -> None:
-        """Saves a checkpoint of this step in the background, unless there is one."""
-        if self.saved_step != self.step:
+        """Saves a checkpoint of what the run is now in the background, unless there is one."""
+        if not self.saved:
             self.checkpoints.save(state, **self.note())
-            self.saved_step = self.step
+            self.saved = True
 
 
 @contextlib.contextmanager
@@ -128,5 +146,7 @@ def open_history(
             scores=notes.get("scores", {}),
             best=Best.from_json(notes.get("best", {}), metric),
             skipped=notes.get("skipped", 0),
-            saved_step=step if notes else -1,
+            evaluated_step=notes.get("evaluated_step", step),  # earlier versions saved no step that was to be evaluated
+            totals={name: (total, count) for name, (total, count) in notes.get("totals", {}).items()},
+            saved=bool(notes),
         )

@@ -1,14 +1,24 @@
 """SIGTERM and Ctrl-C as a request to stop at the next safe point."""
 
 import signal
+import time
+from collections.abc import Callable
 from types import FrameType
+
+from cnn_jax.runtime.signals import HANDLED, EndOnSignal, Watch
+
+_ONE_REQUEST_SECONDS = 0.2  # programs that start others, such as ``uv run``, send on the Ctrl-C that both of them get
 
 
 class StopRequest:
     """Within its ``with`` block SIGTERM and SIGINT set :attr:`signal` instead of ending the process.
 
-    A second signal of the same kind has its usual, immediate effect. One that arrives
-    too late to be handled within the block is passed on to the enclosing block.
+    A second signal has its usual, immediate effect. One that arrives too late to be handled within the block is passed
+    on to the enclosing block, and one that has arrived there before counts within this one, too.
+
+    Args:
+      tell: Called with the first signal as soon as it arrives, even while the main thread is in a long call of compiled
+        code; in another thread.
 
     >>> with StopRequest() as stop:
     ...     signal.raise_signal(signal.SIGTERM)
@@ -16,22 +26,45 @@ class StopRequest:
     <Signals.SIGTERM: 15>
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[signal.Signals], None] | None = None) -> None:
         self.signal: signal.Signals | None = None
+        self._tell = tell
+        self._told_at: float | None = None
         self._previous: dict[signal.Signals, object] = {}
+        self._watch = Watch(self._take)
 
     def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in HANDLED:
             self._previous[number] = signal.signal(number, self._note)
+            around = self._around(number)
+            self.signal = self.signal or (around.signal if isinstance(around, StopRequest) else None)
+        self._watch.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._watch.__exit__(*error)
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
-        around = getattr(self._previous.get(self.signal), "__self__", None) if self.signal else None
-        if isinstance(around, StopRequest) and self.signal and not any(error):
-            around._note(self.signal, None)
+        around = self._around(self.signal) if self.signal else None
+        if around is not None and self.signal and not any(error) and not getattr(around, "signal", None):
+            signal.raise_signal(self.signal)
+
+    def _around(self, number: signal.Signals) -> "StopRequest | EndOnSignal | None":
+        """The enclosing block that takes a signal."""
+        around = getattr(self._previous[number], "__self__", None)
+        return around if isinstance(around, StopRequest | EndOnSignal) else None
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number)
-        signal.signal(number, self._previous[self.signal])  # type: ignore[arg-type]
+        """Python's handler, which runs in the main thread when that is in no other call."""
+        self.signal = self.signal or signal.Signals(number)
+        signal.signal(number, self._previous[signal.Signals(number)])  # type: ignore[arg-type]
+
+    def _take(self, number: int) -> bool:
+        """Takes the first signal as soon as it arrives, in the thread of the watch."""
+        if self._told_at is None:
+            self.signal = self.signal or signal.Signals(number)
+            self._told_at = time.monotonic()
+            if self._tell is not None:
+                self._tell(signal.Signals(number))
+            return True
+        return time.monotonic() - self._told_at < _ONE_REQUEST_SECONDS

@@ -6,6 +6,7 @@ end of its own. Whatever was killed goes on from its newest checkpoint, together
 
 import contextlib
 import dataclasses
+import math
 import signal as signals
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,10 +22,10 @@ from cnn_jax.train.groups import Group, Single, Stacks, VectorizedProgram
 from cnn_jax.train.history import History, open_history
 from cnn_jax.train.interruption import StopRequest
 from cnn_jax.train.nonfinite import nans_located
+from cnn_jax.train.pace import Pace
 from cnn_jax.train.parallel import agreed
 from cnn_jax.train.program import Program
 from cnn_jax.train.state import TrainState
-from cnn_jax.train.step import Metrics
 
 _SKIPPED = Metric("skipped", better="lower")  # of which make_step gives the scores
 _SAVE_SECONDS = 30.0  # between checkpoints of many runs, or
@@ -107,37 +108,36 @@ def train(
         return False
 
     plan, metric = program.plan, program.check()
-    with Checkpoints(directory / "checkpoints") as checkpoints, StopRequest() as stop:
-        start = checkpoints.restore(program.template) or Checkpoint(program.first_state(seed), {})
-        step = int(start.state.step)
-        metrics = (*program.problem.metrics, _SKIPPED)
-        with (
-            Single(program, start.state, seed=seed) as group,
-            open_history(directory, plan, metric, checkpoints, step=step, notes=start.notes) as history,
-            Progress(
-                plan.total_steps, steps_per_epoch=plan.steps_per_epoch, metrics=metrics, start_step=step
-            ) as progress,
-        ):
-            if profile:
-                count = min(profile, plan.total_steps - step)  # a stream has no more
-                progress.log(group.profile(count, directory / "profile"))
-            if history.ended:
-                ended = Ended(0, history.evaluation, 0.0, Trained(group.state(0), history.scores))
-            else:
-                if step:
-                    progress.log(f"continuing from step {step} of {plan.total_steps}")
-                members = [_Member(0, history)]
-                loop = _Loop(group, members, stop, reported, how_to_continue=how_to_continue, progress=progress)
-                (ended,) = loop.train()
-            if ended.trained is None:
-                raise ended.error or AssertionError
-            checkpoints.wait()
-            if plan.reached(history.best, metric):
-                reached = metric.format(history.scores[metric.name])
-                progress.log(f"stopped at step {history.step}: {metric.name} has reached the target, {reached}")
-            elif history.step < plan.total_steps:
-                since = f"has not improved since step {history.best.step}"
-                progress.log(f"stopped at step {history.step}: {metric.name} {since}")
+    with Checkpoints(directory / "checkpoints") as checkpoints, contextlib.ExitStack() as opened:
+        found = checkpoints.restore(program.template)
+        step, metrics = int(found.state.step) if found else 0, (*program.problem.metrics, _SKIPPED)
+        progress = opened.enter_context(
+            Progress(plan.total_steps, steps_per_epoch=plan.steps_per_epoch, metrics=metrics, start_step=step)
+        )
+        start = found or Checkpoint(program.first_state(seed, announce=progress.compilation), {})
+        group = opened.enter_context(Single(program, start.state, seed=seed))
+        history = opened.enter_context(open_history(directory, plan, metric, checkpoints, step=step, notes=start.notes))
+        if profile:
+            count = min(profile, plan.total_steps - step)  # a stream has no more
+            progress.log(group.profile(count, directory / "profile"))
+        if history.ended:
+            ended = Ended(0, history.evaluation, 0.0, Trained(group.state(0), history.scores))
+        else:
+            group.compile(progress.compilation)  # while a signal ends the process at once: nothing is lost
+            progress.log(progress.compilation.summary())
+            if step:
+                progress.log(f"continuing from step {step} of {plan.total_steps}")
+            loop = _Loop(group, [_Member(0, history)], reported, how_to_continue=how_to_continue, progress=progress)
+            (ended,) = loop.train()
+        if ended.trained is None:
+            raise ended.error or AssertionError
+        checkpoints.wait()
+        if plan.reached(history.best, metric):
+            reached = metric.format(history.scores[metric.name])
+            progress.log(f"stopped at step {history.step}: {metric.name} has reached the target, {reached}")
+        elif history.step < plan.total_steps:
+            since = f"has not improved since step {history.best.step}"
+            progress.log(f"stopped at step {history.step}: {metric.name} {since}")
     return dataclasses.replace(ended.trained, state=program.parallel.on_one_device(ended.trained.state))
 
 
@@ -161,9 +161,9 @@ def train_together(
       Interrupted: SIGTERM or Ctrl-C; all states are saved.
       OSError: The disk is full; earlier checkpoints are intact.
     """
-    with contextlib.ExitStack() as opened, StopRequest() as stop:
+    with contextlib.ExitStack() as opened:
         checkpoints = [opened.enter_context(Checkpoints(run.directory / "checkpoints")) for run in runs]
-        at_step: dict[int, list[tuple[_Member, TrainState]]] = {}
+        at_step: dict[tuple[int, bool], list[tuple[_Member, TrainState]]] = {}
         for index, start in enumerate(_starts(vectorized, runs, checkpoints)):
             run, step = runs[index], int(start.state.step)
             plan, metric = run.program.plan, run.program.check()
@@ -173,7 +173,7 @@ def train_together(
             if history.ended:
                 yield Ended(index, history.evaluation, 0.0, Trained(start.state, history.scores))
             else:
-                at_step.setdefault(step, []).append((_Member(index, history), start.state))
+                at_step.setdefault((step, history.evaluation_due), []).append((_Member(index, history), start.state))
         while at_step:  # of several steps only where saving was cut short
             pairs = at_step.pop(min(at_step))
             members = [member for member, _ in pairs]
@@ -181,7 +181,7 @@ def train_together(
             indices, states = [member.index for member in members], [state for _, state in pairs]
             with Stacks(vectorized, indices, values, states, size) as group:
                 del pairs, states  # whose memory the runs need
-                yield from _Loop(group, members, stop, on_evaluation, save_seconds=_SAVE_SECONDS).train()
+                yield from _Loop(group, members, on_evaluation, save_seconds=_SAVE_SECONDS).train()
 
 
 def _starts(vectorized: VectorizedProgram, runs: Sequence[Run], checkpoints: Sequence[Checkpoints]) -> list[Checkpoint]:
@@ -234,7 +234,6 @@ class _Loop:
     Args:
       group: The runs.
       members: The same.
-      stop: Asked between compiled calls.
       on_evaluation: See :func:`train_together`.
       save_seconds: The least time between checkpoints; 0 to save at each evaluation.
       how_to_continue: Shown when interrupted.
@@ -245,52 +244,70 @@ class _Loop:
         self,
         group: Group,
         members: Sequence[_Member],
-        stop: StopRequest,
         on_evaluation: Callable[[int, int, Mapping[str, float]], bool],
         *,
         save_seconds: float = 0.0,
         how_to_continue: str = "",
         progress: Progress | None = None,
     ) -> None:
-        self._group, self._members, self._stop, self._on_evaluation = group, list(members), stop, on_evaluation
+        self._group, self._members, self._on_evaluation = group, list(members), on_evaluation
         self._save_seconds, self._saved_at, self._saving = save_seconds, time.monotonic(), 0.0
         self._how_to_continue, self._progress = how_to_continue, progress
+        self._pace, self._stop = Pace(), StopRequest(self._tell_of_stop)
 
     def train(self) -> Iterator[Ended]:
         """Yields each run when it has ended; see :func:`train_together` for what is raised."""
-        while self._members:
-            started, members, first = time.perf_counter(), self._members, self._members[0].history
-            plan, count = first.plan, first.plan.call_length(first.step)
-            step = first.step + count
-            with nans_located(first.step):
-                metrics = self._group.advance(count)
-            self._after_call(count, metrics)
-            speed = count * plan.batch_size / (time.perf_counter() - started)
-            for member in self._members:
-                member.history.log.write_speed(step=step, examples_per_second=speed)
-            if self._members and plan.evaluates_at(step):
-                self._after_evaluation(self._group.evaluate())
-            if self._progress is not None and members[0].error is None:
-                scores = {**first.train_scores, **first.scores}
-                self._progress.update(step=step, scores=scores, examples_per_second=speed)
-            for member in members:
-                member.seconds += (time.perf_counter() - started) / len(members)
-            ended = [member for member in members if member not in self._members]
-            if self._members:
-                self._stop_if_asked(step)
-            for number, member in enumerate(ended, start=1):
-                yield member.ended()
-                if self._members or number < len(ended):
-                    self._stop_if_asked(step)
-            self._group.keep([member.index for member in self._members])
+        every = self._members
+        with self._stop:
+            while self._members:
+                members, started = self._members, time.perf_counter()
+                self._stop_if_asked(members)
+                speed = self._make_steps()
+                self._evaluate()
+                if self._progress is not None and members[0].error is None:
+                    history = members[0].history
+                    scores = {**history.train_scores, **history.scores}
+                    self._progress.update(step=history.step, scores=scores, examples_per_second=speed)
+                for member in members:
+                    member.seconds += (time.perf_counter() - started) / len(members)
+                ended = [member for member in members if member not in self._members]
+                for number, member in enumerate(ended):
+                    if self._members or number:
+                        self._stop_if_asked(members)
+                    yield member.ended()
+                self._group.keep([member.index for member in self._members])
+            for member in every:  # before a signal that came too late ends the process
+                member.history.checkpoints.wait()
 
-    def _after_call(self, count: int, metrics: Mapping[int, Metrics]) -> None:
+    def _make_steps(self) -> float:
+        """One compiled call, unless the run was stopped in an evaluation, which is due then; its examples a second."""
+        first = self._members[0].history
+        if first.evaluation_due:
+            return 0.0
+        count, started = self._pace.next(first.plan.next_record(first.step) - first.step), time.perf_counter()
+        with nans_located(first.step):
+            metrics = self._group.advance(count)
+        seconds = time.perf_counter() - started
+        self._pace.took(count, seconds)
+        speed = count * first.plan.batch_size / seconds
         for member in self._members:
             with _failure_of(member):
                 member.history.after_call(count, metrics[member.index])
+                member.history.log.write_speed(step=member.history.step, examples_per_second=speed)
         self._members = [member for member in self._members if member.error is None]
+        return speed
 
-    def _after_evaluation(self, scores: Mapping[int, dict[str, float]]) -> None:
+    def _evaluate(self) -> None:
+        """The evaluation of this step, if one is due, and what it decides: what is saved, and which runs end."""
+        if not self._members or not self._members[0].history.evaluation_due:
+            return
+        if self._progress is not None:
+            self._progress.show("evaluating")
+        try:
+            scores = self._group.evaluate(self._raise_if_asked)
+        except _StopAskedError:
+            self._stop_if_asked(self._members)
+            raise
         for member in self._members:
             with _failure_of(member):
                 member.history.after_evaluation(scores[member.index])
@@ -309,16 +326,30 @@ class _Loop:
                 member.trained = Trained(self._group.state(member.index), history.scores)
         self._members = [member for member in self._members if member.trained is None]
 
-    def _stop_if_asked(self, step: int) -> None:
-        """Saves what is left and ends, if that has been asked of any of the processes."""
+    def _raise_if_asked(self) -> None:
+        """Raises _StopAskedError, in every process, if a signal has come to any of them."""
+        if agreed(self._stop.signal or 0):
+            raise _StopAskedError
+
+    def _stop_if_asked(self, members: Sequence[_Member]) -> None:
+        """Saves what is left and ends, if a signal has come to any of the processes."""
         number = agreed(self._stop.signal or 0)
         if number:
             self._save_all()
             for member in self._members:
                 member.history.checkpoints.wait()
+            step = max(member.history.step for member in members)
             to_continue = f"; to continue: {self._how_to_continue}" if self._how_to_continue else ""
             signal = signals.Signals(number)
             raise Interrupted(signal, f"stopped by {signal.name} at step {step}, saved{to_continue}")
+
+    def _tell_of_stop(self, signal: signals.Signals) -> None:
+        """Answers a signal at once, from another thread: the compiled call under way has to end first."""
+        if self._progress is None:
+            return
+        name, again = ("Ctrl-C", "press it") if signal == signals.SIGINT else (signal.name, "send it")
+        when = f"in about {math.ceil(self._pace.call_seconds)} s" if self._pace.call_seconds else "after this step"
+        self._progress.log(f"{name}: saving and stopping {when}; {again} again to end at once")
 
     def _save_all(self) -> None:
         started = time.monotonic()
@@ -334,6 +365,10 @@ class _Loop:
             history.checkpoints.save(state, **note)
         history.save(self._group.state(member.index))
         member.best = None
+
+
+class _StopAskedError(Exception):
+    """A signal asks to save and stop."""
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ the older way, with statistics and random numbers of each device's own.
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -59,6 +60,21 @@ class DataParallel:
         """All devices in a row."""
         return Mesh(np.array(jax.devices()[: self.num_devices]), (_AXIS,), axis_types=(AxisType.Auto,))
 
+    def describe(self) -> str:
+        """The devices in a few words.
+
+        >>> "core" in DataParallel(num_devices=1).describe() or jax.default_backend() != "cpu"
+        True
+        """
+        device, count = self.mesh.devices[0], self.mesh.size
+        if device.platform == "cpu":
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            kind = f"cpu, {cores} cores"
+        else:
+            kind = device.device_kind
+        processes = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
+        return (f"{count} x " if count > 1 else "") + kind + processes
+
     def check_batch(self, batch_size: int) -> None:
         """Rejects a batch that does not split over the devices, naming the nearest that do."""
         devices = self.mesh.size
@@ -99,32 +115,30 @@ class DataParallel:
 
     # --- compiling ----------------------------------------------------------------------------------------------------
 
-    def compile_steps(self, steps: Callable[[_T, PyTree, int], tuple[_T, PyTree]]) -> Any:
-        """Compiles ``steps(state, examples, count)``; ``count`` is static, the state stays where it is."""
+    def compile_steps(self, steps: Callable[..., tuple[_T, PyTree]]) -> Any:
+        """Compiles ``steps(state, *others) -> (state, metrics)``; the state, which is donated, stays where it is."""
         if self.mode == "pmap":
-            return self._mapped(steps, arguments=3, static=(3,))
+            return self._mapped(steps)
 
-        def pinned(state: _T, examples: PyTree, count: int) -> tuple[_T, PyTree]:
-            state, metrics = steps(state, examples, count)
+        def pinned(state: _T, *others: Any) -> tuple[_T, PyTree]:
+            state, metrics = steps(state, *others)
             return jax.lax.with_sharding_constraint(state, self.shardings(state)), metrics
 
-        return jax.jit(pinned, static_argnames="count", donate_argnames="state")
+        return jax.jit(pinned, donate_argnames="state")
 
     def compile_evaluation(self, evaluation: Callable[..., PyTree]) -> Any:
-        """Compiles ``evaluation(state, examples, indices, mask)``."""
-        return self._mapped(evaluation, arguments=4) if self.mode == "pmap" else jax.jit(evaluation)
+        """Compiles a function of a state and other arguments."""
+        return self._mapped(evaluation) if self.mode == "pmap" else jax.jit(evaluation)
 
-    def _mapped(self, function: Callable[..., Any], *, arguments: int, static: tuple[int, ...] = ()) -> Any:
-        """``jax.pmap`` of a function whose arguments and results are the same on all devices."""
+    def _mapped(self, function: Callable[..., Any]) -> "_Mapped":
         mapped = jax.pmap(
-            lambda _, *given: function(*given),
+            lambda _, given: function(*given),
             axis_name=_AXIS,
-            in_axes=(0, *[None] * arguments),
+            in_axes=(0, None),
             out_axes=None,
-            static_broadcasted_argnums=static,
             devices=self.mesh.devices.tolist(),
         )
-        return functools.partial(mapped, np.arange(self.mesh.size))
+        return _Mapped(mapped, np.arange(self.mesh.size))
 
     # --- arrays on devices --------------------------------------------------------------------------------------------
 
@@ -183,6 +197,20 @@ class DataParallel:
 
     def _sharding(self, *axes: str | None) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*axes))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Mapped:
+    """``jax.pmap`` of a function whose arguments and results are the same on all devices."""
+
+    mapped: Any
+    numbers: np.ndarray
+
+    def __call__(self, *given: Any) -> Any:
+        return self.mapped(self.numbers, given)
+
+    def lower(self, *given: Any) -> Any:
+        return self.mapped.lower(self.numbers, given)
 
 
 def _same(tree: _T) -> _T:  # one function, so that it is compiled once

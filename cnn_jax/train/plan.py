@@ -1,6 +1,7 @@
 """How long to train and how often to look, as arithmetic on steps: nothing of it has to be saved."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ class Plan:
       num_examples: Examples in the training set; a last, smaller batch of an epoch is left out.
       total_steps: Steps in the whole run.
       evaluate_every: Steps between evaluations; the end is always evaluated, and each evaluation saves a checkpoint.
-      steps_per_call: The most steps in one compiled call; scores are recorded and signals answered between calls.
+      steps_per_call: The most steps in one compiled call, and between two records of the scores of training.
       patience: Training ends at an evaluation that comes so many steps after the best one; 0 for never.
       target: Training ends at an evaluation whose monitored score is at least as good as this; None for never.
       max_skipped: The most steps that may be skipped because their loss or gradient was not finite.
@@ -47,23 +48,36 @@ class Plan:
         """Whole batches in one pass."""
         return steps_per_epoch(self.num_examples, self.batch_size)
 
-    def call_length(self, step: int) -> int:
-        """How many steps the call that starts at ``step`` makes.
+    def next_record(self, step: int) -> int:
+        """The first step after ``step`` at which the scores of training are recorded.
 
-        The calls of an epoch are of one length where a divisor near ``steps_per_call`` exists, since each length is
-        compiled once, and end with the epoch (unless it is of a few steps only, and the evaluations further apart), an
-        evaluation and the run. They depend on the step alone, so a continued run makes the same ones.
+        These are at the same distance within an epoch where a divisor near ``steps_per_call`` exists, and at the end of
+        an epoch (unless it is of a few steps only, and the evaluations further apart), an evaluation and the run. They
+        do not depend on where a run was interrupted.
 
         >>> plan = Plan(batch_size=10, num_examples=4000, total_steps=400, evaluate_every=400, steps_per_call=90)
-        >>> plan.call_length(0), dataclasses.replace(plan, num_examples=4010, total_steps=401).call_length(400)
-        (80, 1)
+        >>> plan.next_record(0), plan.next_record(79), plan.next_record(80)
+        (80, 80, 160)
         """
-        epoch = self.evaluate_every if self.steps_per_epoch < self.steps_per_call / 4 else self.steps_per_epoch
-        length = next(d for d in range(self.steps_per_call, 0, -1) if epoch % d == 0)
-        if length < self.steps_per_call / 4:
-            length = self.steps_per_call
-        of_epoch, of_evaluation = (n - step % n for n in (epoch, self.evaluate_every))
-        return min(length, of_epoch, of_evaluation, self.total_steps - step)
+        periods = self._epoch, self.evaluate_every
+        last = max(step - step % period for period in periods)  # from which the records are counted
+        following = last + ((step - last) // self._record_every + 1) * self._record_every
+        return min(following, *(step - step % period + period for period in periods), self.total_steps)
+
+    @property
+    def longest_call(self) -> int:
+        """The most steps between two records, which one compiled call can make."""
+        return min(self._record_every, self._epoch, self.evaluate_every, self.total_steps)
+
+    @functools.cached_property
+    def _epoch(self) -> int:
+        """The steps after which the records begin anew."""
+        return self.evaluate_every if self.steps_per_epoch < self.steps_per_call / 4 else self.steps_per_epoch
+
+    @functools.cached_property
+    def _record_every(self) -> int:
+        length = next(d for d in range(self.steps_per_call, 0, -1) if self._epoch % d == 0)
+        return self.steps_per_call if length < self.steps_per_call / 4 else length
 
     def evaluates_at(self, step: int) -> bool:
         """Whether the loop evaluates and saves after ``step`` steps."""

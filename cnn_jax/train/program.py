@@ -18,13 +18,14 @@ from jaxtyping import Array, Key
 from cnn_jax.data.stream import Stream
 from cnn_jax.metrics import Metric, metric_of
 from cnn_jax.ops.arguments import Number
+from cnn_jax.report.compilation import Announce, silent
 from cnn_jax.runtime.xla import options_for_single_use
 from cnn_jax.train.evaluation import Evaluations
 from cnn_jax.train.feed import streamed_evaluation, streamed_step
 from cnn_jax.train.parallel import ONE_DEVICE, DataParallel
 from cnn_jax.train.plan import Plan
 from cnn_jax.train.state import TrainState
-from cnn_jax.train.step import Batch, Evaluate, Examples, Step, scanned_steps, whole_evaluation
+from cnn_jax.train.step import Batch, Evaluate, Examples, Step, scanned_evaluation, scanned_steps
 
 Hyperparameters = Mapping[str, Number]
 """Dotted key of a config -> number; while a function is being compiled, the traced value that stands for it."""
@@ -149,35 +150,70 @@ class Program:
         """Shapes, dtypes and shardings of a state."""
         return self.functions.template(self.hyperparameters)
 
-    def first_state(self, seed: int) -> TrainState:
-        """The state before the first step, on the devices that are to hold it."""
-        return self.functions.first_state(seed, self.hyperparameters)
+    def first_state(self, seed: int, announce: Announce = silent) -> TrainState:
+        """The state before the first step, on the devices that are to hold it.
+
+        Args:
+          seed: Of the run's root key.
+          announce: Says that the function that draws it is being compiled.
+        """
+        return self.functions.first_state(seed, self.hyperparameters, announce)
 
     def steps(self, state: TrainState, examples: Batch, count: int) -> tuple[TrainState, Any]:
-        """Makes ``count`` steps on examples that are on the devices; the state is donated."""
-        return self.functions.compiled_steps(state, (self.hyperparameters, examples), count)
+        """Makes ``count`` steps, at most ``plan.longest_call``, on examples that are on the devices.
+
+        Args:
+          state: Where to start; it is donated.
+          examples: To learn from.
+          count: How many steps.
+
+        Returns:
+          The new state, and the metrics of each step, on the host.
+        """
+        state, metrics = self.functions.compiled_steps(state, (self.hyperparameters, examples), np.int32(count))
+        return state, jax.tree.map(lambda leaf: leaf[:count], jax.device_get(metrics))
 
     def streamed_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
         """Makes one step on a batch; the state is donated."""
-        return self.functions.compiled_streamed_step(state, (self.hyperparameters, batch), 1)
+        return self.functions.compiled_streamed_step(state, (self.hyperparameters, batch))
+
+    def compile_steps(self, state: TrainState, examples: Batch) -> None:
+        """Compiles what the first call of :meth:`steps` would compile."""
+        self.functions.compiled_steps.lower(state, (self.hyperparameters, examples), np.int32(1)).compile()
+
+    def compile_streamed_step(self, state: TrainState, batch: Batch) -> None:
+        """Compiles what the first call of :meth:`streamed_step` would compile."""
+        self.functions.compiled_streamed_step.lower(state, (self.hyperparameters, batch)).compile()
 
     def evaluations(self) -> Evaluations:
         """Scores of states on the problem's sets, which are placed on the devices."""
 
-        def bound(compiled: Callable[..., Any]) -> Callable[..., Any]:
-            return lambda state, examples, *others: compiled(state, (self.hyperparameters, examples), *others)
-
-        functions = self.functions
-        in_memory, streamed = bound(functions.compiled_evaluation), bound(functions.compiled_streamed_evaluation)
+        functions, values = self.functions, self.hyperparameters
+        in_memory = _Bound(functions.compiled_evaluation, values)
+        streamed = _Bound(functions.compiled_streamed_evaluation, values)
         examples, size = self.problem.eval_examples, self.plan.batch_size
         return Evaluations(in_memory, streamed, examples, batch_size=size, parallel=self.parallel)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Bound:
+    """A compiled function of :class:`Functions` with the values of the traced hyperparameters."""
+
+    compiled: Any
+    hyperparameters: Hyperparameters
+
+    def __call__(self, state: TrainState, examples: Batch, *others: Any) -> Any:
+        return self.compiled(state, (self.hyperparameters, examples), *others)
+
+    def lower(self, state: TrainState, examples: Batch, *others: Any) -> Any:
+        return self.compiled.lower(state, (self.hyperparameters, examples), *others)
 
 
 class Functions:
     """The functions of all programs that differ in their traced hyperparameters alone, compiled once for all of them.
 
     ``steps`` and ``evaluation`` are the pure functions of :func:`~cnn_jax.train.step.scanned_steps` and
-    :func:`~cnn_jax.train.step.whole_evaluation`, but take the pair ``(hyperparameters, examples)`` in place of the
+    :func:`~cnn_jax.train.step.scanned_evaluation`, but take the pair ``(hyperparameters, examples)`` in place of the
     examples; so do the compiled ones.
 
     Args:
@@ -196,9 +232,9 @@ class Functions:
 
         self._make_problem, self._parallel = make_problem, parallel
         self._template: TrainState | None = None
-        sizes = {"batch_size": plan.batch_size, "num_examples": plan.num_examples}
+        sizes = {"batch_size": plan.batch_size, "num_examples": plan.num_examples, "longest": plan.longest_call}
         self.steps = of_problem(lambda problem: scanned_steps(problem.step, **sizes, parallel=parallel))
-        self.evaluation = of_problem(lambda problem: whole_evaluation(problem.evaluate, parallel=parallel))
+        self.evaluation = of_problem(lambda problem: scanned_evaluation(problem.evaluate, parallel=parallel))
         one_step = of_problem(lambda problem: streamed_step(problem.step, parallel=parallel))
         of_batch = of_problem(lambda problem: streamed_evaluation(problem.evaluate, parallel=parallel))
         self.compiled_steps, self.compiled_streamed_step = map(parallel.compile_steps, (self.steps, one_step))
@@ -215,14 +251,16 @@ class Functions:
             self._template = self._parallel.abstract(lambda: self.init(jax.random.key(0), hyperparameters))
         return self._template
 
-    def first_state(self, seed: int, hyperparameters: Hyperparameters) -> TrainState:
+    def first_state(self, seed: int, hyperparameters: Hyperparameters, announce: Announce = silent) -> TrainState:
         """The state of a run before its first step."""
         data = np.asarray(jax.random.key_data(jax.random.key(seed)))  # of which every process has the same
         self.template(hyperparameters)
+        with announce("initial weights"):
+            self._compiled_init.lower(data, hyperparameters).compile()
         return self._compiled_init(data, hyperparameters)
 
     @functools.cached_property
-    def _compiled_init(self) -> Callable[[np.ndarray, Hyperparameters], TrainState]:
+    def _compiled_init(self) -> Any:
         def init(data: Array, hyperparameters: Hyperparameters) -> TrainState:
             return self.init(jax.random.wrap_key_data(data), hyperparameters)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -165,27 +165,36 @@ def _unless_finite(
 
 
 def make_scanned_steps(
-    step: Step, *, batch_size: int, num_examples: int, parallel: DataParallel = ONE_DEVICE
+    step: Step, *, batch_size: int, num_examples: int, longest: int, parallel: DataParallel = ONE_DEVICE
 ) -> Callable[[TrainState, Batch, int], tuple[TrainState, Metrics]]:
-    """Many steps in one compiled call: :func:`scanned_steps`, compiled. ``count`` is static, the state is donated."""
-    steps = scanned_steps(step, batch_size=batch_size, num_examples=num_examples, parallel=parallel)
-    return parallel.compile_steps(steps)
+    """Many steps in one compiled call: :func:`scanned_steps`, compiled. The state is donated."""
+    sizes = {"batch_size": batch_size, "num_examples": num_examples, "longest": longest}
+    return parallel.compile_steps(scanned_steps(step, **sizes, parallel=parallel))
 
 
 def scanned_steps(
-    step: Step, *, batch_size: int, num_examples: int, parallel: DataParallel = ONE_DEVICE
-) -> Callable[[TrainState, Batch, int], tuple[TrainState, Metrics]]:
+    step: Step, *, batch_size: int, num_examples: int, longest: int, parallel: DataParallel = ONE_DEVICE
+) -> Callable[[TrainState, Batch, Int[Array, ""] | int], tuple[TrainState, Metrics]]:
     """Many steps as one pure function: ``steps(state, examples, count) -> (state, metrics)``.
 
     The examples stay on the devices and each step gathers its own batch, in an order that is a function of the state's
-    key and step alone. Each metric comes back with one entry per step.
+    key and step alone. ``count`` is an argument of the compiled program: it is compiled once, and a run has the same
+    bits however its steps are divided into calls.
+
+    Args:
+      step: Of the optimiser.
+      batch_size: Examples a step.
+      num_examples: Examples in the training set.
+      longest: The largest ``count``. Each metric comes back with so many entries, one for each step; those after the
+        first ``count`` are 0.
+      parallel: The devices.
     """
 
-    def steps(state: TrainState, examples: Batch, count: int) -> tuple[TrainState, Metrics]:
+    def steps(state: TrainState, examples: Batch, count: Int[Array, ""] | int) -> tuple[TrainState, Metrics]:
         indices = batch_indices(
             stream_key(state.key, "order"),
             state.step,
-            count,
+            longest,
             num_examples=num_examples,
             batch_size=batch_size,
         )
@@ -194,58 +203,114 @@ def scanned_steps(
             rows = parallel.split(rows)
             return step(state, {name: jnp.take(array, rows, axis=0) for name, array in examples.items()})
 
-        if jax.debug_nans.value:  # JAX says which line made a NaN, but not within a loop
-            metrics = []
-            for rows in indices:
-                state, one = body(state, rows)
-                metrics.append(one)
-            return state, jax.tree.map(lambda *values: jnp.stack(values), *metrics)
-        return jax.lax.scan(body, state, indices)
+        return scan_first(body, state, indices, count)
 
     return steps
 
 
-def make_evaluation(
+def scanned_evaluation(
     evaluate: Evaluate, *, parallel: DataParallel = ONE_DEVICE
-) -> Callable[[TrainState, Batch, Int[Array, "batches batch"], Array], Metrics]:
-    """Exact evaluation of a whole set in one compiled call: :func:`whole_evaluation`, compiled."""
-    return parallel.compile_evaluation(whole_evaluation(evaluate, parallel=parallel))
-
-
-def whole_evaluation(
-    evaluate: Evaluate, *, parallel: DataParallel = ONE_DEVICE
-) -> Callable[[TrainState, Batch, Int[Array, "batches batch"], Array], Metrics]:
-    """Exact evaluation of a whole set as a pure function: ``evaluation(state, examples, indices, mask) -> metrics``.
+) -> Callable[[TrainState, Batch, Array, Array, Int[Array, ""] | int, Int[Array, ""] | int], Metrics]:
+    """Exact evaluation as a pure function: ``evaluation(state, examples, indices, mask, first, count) -> metrics``.
 
     Args:
       evaluate: The metrics of one batch; ``batch['mask']`` is 0 for the padding of the last batch.
       parallel: The devices.
 
     Returns:
-      A function of the state, all examples, and the padded index batches with their mask (both (batches,
-      batch)), whose metrics are summed over the batches.
+      A function of the state, all examples, the padded index batches with their mask (both (batches, batch)), and
+      which of these batches are evaluated: ``count`` of them, from ``first`` on. Each metric has an entry for each
+      batch; those after the first ``count`` are 0.
     """
 
-    def evaluation(state: TrainState, examples: Batch, indices: Array, mask: Array) -> Metrics:
-        def one(rows_and_mask: tuple[Array, Array]) -> Metrics:
-            rows, valid = (parallel.split(array) for array in rows_and_mask)
+    def evaluation(
+        state: TrainState,
+        examples: Batch,
+        indices: Array,
+        mask: Array,
+        first: Int[Array, ""] | int,
+        count: Int[Array, ""] | int,
+    ) -> Metrics:
+        def one(_: None, number: Int[Array, ""]) -> tuple[None, Metrics]:
+            rows, valid = (parallel.split(array[number]) for array in (indices, mask))
             batch = {name: jnp.take(array, rows, axis=0) for name, array in examples.items()}
-            return parallel.sum(evaluate(state, {**batch, "mask": valid}))
+            return None, parallel.sum(evaluate(state, {**batch, "mask": valid}))
 
-        return jax.tree.map(lambda values: values.sum(axis=0), jax.lax.map(one, (indices, mask)))
+        return scan_first(one, None, first + jnp.arange(len(indices)), count)[1]
 
     return evaluation
 
 
-def averages(metrics: Metrics) -> dict[str, float]:
-    """Host-side averages of (sum, count) pairs; a leading axis of steps is summed first, a count of 0 left out.
+_Carry = TypeVar("_Carry")
 
-    >>> averages({"accuracy": (jnp.array([3.0, 1.0]), jnp.array([4.0, 4.0]))})
-    {'accuracy': 0.5}
+
+def scan_first(
+    body: Callable[[_Carry, Array], tuple[_Carry, PyTree]], carry: _Carry, rows: Array, count: Int[Array, ""] | int
+) -> tuple[_Carry, PyTree]:
+    """``jax.lax.scan`` over the first ``count`` rows, where ``count`` may be traced.
+
+    Args:
+      body: ``body(carry, row) -> (carry, outputs)``.
+      carry: The first one.
+      rows: (n, ...).
+      count: At least 1 and at most n.
+
+    Returns:
+      The last carry, and the outputs with a leading axis of n; those after the first ``count`` are 0.
+
+    >>> carry, squares = scan_first(lambda total, row: (total + row, row**2), 0, jnp.arange(1, 5), 3)
+    >>> int(carry), squares.tolist()
+    (6, [1, 4, 9, 0])
+    """
+    if len(rows) == 1:  # the loop is left out, in which jax_debug_nans does not say which line made a NaN
+        carry, outputs = body(carry, rows[0])
+        return carry, jax.tree.map(lambda leaf: leaf[None], outputs)
+    shapes = jax.eval_shape(body, carry, rows[0])[1]
+    empty = jax.tree.map(lambda leaf: jnp.zeros((len(rows), *leaf.shape), leaf.dtype), shapes)
+
+    def one(number: Int[Array, ""], given: tuple[_Carry, PyTree]) -> tuple[_Carry, PyTree]:
+        carry, collected = given
+        carry, outputs = body(carry, rows[number])
+        return carry, jax.tree.map(lambda all_, own: all_.at[number].set(own), collected, outputs)
+
+    return jax.lax.fori_loop(0, count, one, (carry, empty))
+
+
+Totals = Mapping[str, tuple[float, float]]
+"""Name -> (sum, count): the metrics of several steps or batches, added up."""
+
+
+def added(totals: Totals, metrics: Metrics, count: int | None = None) -> dict[str, tuple[float, float]]:
+    """Adds metrics with a leading axis of steps or batches, in order and in float64.
+
+    So the bits of a sum do not depend on how the steps were divided into calls.
+
+    Args:
+      totals: Of the steps before; empty at the start.
+      metrics: Of the steps that follow, or of a single one.
+      count: How many entries are added, from the first; by default all.
+
+    >>> totals = added({}, {"loss": (np.array([0.5, 1.5]), np.array([1.0, 1.0]))})
+    >>> added(totals, {"loss": (np.array([4.0, 9.0]), np.array([2.0, 9.0]))}, 1)
+    {'loss': (6.0, 4.0)}
     """
     host: Any = jax.device_get(metrics)
-    return {
-        name: float(total.sum(dtype="float64") / count.sum(dtype="float64"))
-        for name, (total, count) in host.items()
-        if count.sum() > 0
-    }
+
+    def total(start: float, values: np.ndarray) -> float:
+        entries = np.ravel(values)[:count]
+        return float(np.cumsum(np.concatenate([[start], entries], dtype=np.float64))[-1])
+
+    result = dict(totals)
+    for name, (sums, counts) in host.items():
+        of_sum, of_count = totals.get(name, (0.0, 0.0))
+        result[name] = total(of_sum, sums), total(of_count, counts)
+    return result
+
+
+def averages(totals: Totals) -> dict[str, float]:
+    """Sums divided by their counts; what has a count of 0 is left out.
+
+    >>> averages({"accuracy": (4.0, 8.0), "auxiliary": (0.0, 0.0)})
+    {'accuracy': 0.5}
+    """
+    return {name: total / count for name, (total, count) in totals.items() if count > 0}

@@ -2,6 +2,8 @@
 
 import os
 import pwd
+import random
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from cnn_jax.errors import UsageError
+from cnn_jax.report.compilation import Compilation
 from cnn_jax.runtime.compilation_cache import enable_compilation_cache
 from cnn_jax.runtime.files import user_path
 
@@ -79,3 +82,26 @@ def test_no_folder_where_the_user_wants_no_cache(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     enable_compilation_cache({"JAX_COMPILATION_CACHE_DIR": ""})
     assert not list(tmp_path.iterdir())
+
+
+def test_what_came_from_the_cache_is_said(tmp_path: Path) -> None:
+    def program(factor: float):
+        def program_of_this_test(x):
+            return factor * jnp.cos(x)
+
+        return jax.jit(program_of_this_test).lower(jax.ShapeDtypeStruct((3,), jnp.float32))
+
+    factor = random.random()
+    lines = []
+    for names in (["new"], ["known"], ["known", "other"]):
+        compilation = Compilation(None, print)
+        for name in names:
+            lowered = program(factor + (name == "other"))
+            with compilation(name):
+                lowered.compile()
+        lines.append(re.sub(r"\d\.\d s", "T", compilation.summary()))
+    assert lines == [
+        "compiled in T: new T",
+        "from the compilation cache in T: known",
+        "compiled in T: known T (cached), other T",
+    ]

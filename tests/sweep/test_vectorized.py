@@ -270,11 +270,10 @@ def test_what_does_not_fit_into_the_memory_is_split_and_at_last_trained_alone(
     program = training.VectorizedProgram(preparation.program(trials[0].config, training.ONE_DEVICE))
     monkeypatch.setattr(groups, "lanes", lambda: jax.local_devices()[:1])
     (device,) = groups.lanes()
-    length = program.program.plan.call_length(0)
     state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.program.template))
 
     def needed(size: int) -> int:
-        found = program.steps(size, length, device).memory_analysis()
+        found = program.steps(size, device).memory_analysis()
         all_in = found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
         return all_in - found.alias_size_in_bytes + size * state  # the states of the best evaluations
 

@@ -197,3 +197,19 @@ def test_damaged_weights_are_noticed_where_they_alone_are_read(saved: Path, tmp_
         assert int(found.step) == 1
         with pytest.raises(UsageError, match="SHA-256"):
             checkpoints.restore_evaluated(*network_of(state_of(0)), step=2)
+
+
+def test_a_checkpoint_that_was_to_be_replaced_comes_back(tmp_path: Path) -> None:
+    """The process was killed before the new one was complete."""
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state_of(1), score=-1.0, notes={"which": "old"})
+    (tmp_path / "1").rename(tmp_path / "1.replaced")
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [1]
+        checkpoints.save(state_of(1), score=0.5, notes={"which": "new"})
+        checkpoints.wait()
+        found = checkpoints.restore(state_of(1))
+        assert found is not None
+        assert found.notes == {"which": "new"}
+        assert checkpoints.best_step() == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]

@@ -23,7 +23,7 @@ def test_each_member_is_trained_as_if_it_were_alone(backend: str, monkeypatch: p
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     root, data = jax.random.key(4), problem()
     step = train.make_step(loss, OPTIMIZER, ema_decay=0.5)
-    together = train.make_scanned_steps(train.ensemble_step(step), batch_size=BATCH, num_examples=N)
+    together = train.make_scanned_steps(train.ensemble_step(step), batch_size=BATCH, num_examples=N, longest=2)
     state, metrics = together(train.ensemble_init(init, 3)(root), data, 2)
     assert int(state.step) == 2
     root = jax.random.key(4)  # the first one went with the donated state

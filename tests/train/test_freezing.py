@@ -45,7 +45,7 @@ def test_frozen_layer_is_not_differentiated_and_has_no_optimiser_state() -> None
         velocity = [0.9 * velocity[0] + 2 * features.T @ errors / BATCH, 0.9 * velocity[1] + 2 * errors.mean()]
         kernel, bias = kernel - RATE * velocity[0], bias - RATE * velocity[1]
     before = train.digest(rest)
-    state, _ = train.make_scanned_steps(step, batch_size=BATCH, num_examples=N)(state, data, STEPS)
+    state, _ = train.make_scanned_steps(step, batch_size=BATCH, num_examples=N, longest=STEPS)(state, data, STEPS)
     assert train.digest(state.model_state) == before
     np.testing.assert_allclose(state.params["second"]["kernel"][...][:, 0], kernel, rtol=1e-4)
     np.testing.assert_allclose(state.params["second"]["bias"][...], [bias], rtol=1e-4)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import jax
@@ -12,7 +13,8 @@ import optax
 import pytest
 
 from cnn_jax import train
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import Interrupted, UsageError
+from cnn_jax.train.pace import Pace
 from tests.train.test_step import evaluate, loss, problem
 
 OPTIMIZER = optax.sgd(0.05)
@@ -36,7 +38,7 @@ def run(directory: Path, *, epochs: int, profile: int = 0, patience: int = 0, ta
     return train.train(train.Program(task(**options), plan), seed=0, directory=directory, profile=profile)
 
 
-def test_calls_cover_every_epoch_exactly() -> None:
+def test_records_cover_every_epoch_exactly() -> None:
     for examples, batch, most in [(23, 4, 2), (100, 10, 100), (467, 1, 100), (1000, 10, 30), (60, 5, 7)]:
         steps = examples // batch
         plan = train.Plan(
@@ -48,16 +50,17 @@ def test_calls_cover_every_epoch_exactly() -> None:
         )
         step, ends = 0, []
         while step < plan.total_steps:
-            length = plan.call_length(step)
-            assert 1 <= length <= most
+            length = plan.next_record(step) - step
+            assert 1 <= length <= plan.longest_call <= most
+            assert plan.next_record(step + length // 2) == plan.next_record(step + length - 1) == step + length
             step += length
             ends.append(step)
         assert step == 3 * (examples // batch)
         if steps >= most / 4:
-            assert {steps, 2 * steps, 3 * steps} <= set(ends), "a call crosses the end of an epoch"
+            assert {steps, 2 * steps, 3 * steps} <= set(ends), "a record crosses the end of an epoch"
         else:
-            assert ends == [2 * steps, 3 * steps], "calls are shorter than they may be"
-        assert len({b - a for a, b in zip([0, *ends], ends, strict=False)}) <= 2, "more lengths to compile than needed"
+            assert ends == [2 * steps, 3 * steps], "there are more records than needed"
+        assert len({b - a for a, b in zip([0, *ends], ends, strict=False)}) <= 2, "records at uneven distances"
 
 
 def test_evaluates_every_so_often_and_at_the_end() -> None:
@@ -65,11 +68,11 @@ def test_evaluates_every_so_often_and_at_the_end() -> None:
     assert [step for step in range(36) if plan.evaluates_at(step)] == [15, 30, 35]
 
 
-def test_calls_end_at_evaluations_within_an_epoch() -> None:
+def test_records_are_at_evaluations_within_an_epoch() -> None:
     plan = train.Plan(batch_size=1, num_examples=12, total_steps=20, evaluate_every=5, steps_per_call=6)
     step, ends = 0, []
     while step < 20:
-        step += plan.call_length(step)
+        step = plan.next_record(step)
         ends.append(step)
     assert ends == [5, 10, 12, 15, 20]
 
@@ -172,3 +175,52 @@ def test_profile_leaves_a_trace_and_the_run_alone(tmp_path: Path, capsys: pytest
     assert b"fusion" in for_tensorboard.read_bytes()
     run(tmp_path / "traced", epochs=1, profile=2)
     assert "nothing is left to trace" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def program() -> train.Program:
+    """With two records an epoch of five steps, and an evaluation in six batches."""
+    plan = train.Plan(batch_size=4, num_examples=23, total_steps=10, evaluate_every=5, steps_per_call=3)
+    return train.Program(task(), plan)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(program: train.Program, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
+    directory = tmp_path_factory.mktemp("undisturbed")
+    return train.digest(train.train(program, seed=0, directory=directory).state), metrics_of(directory)
+
+
+def metrics_of(directory: Path) -> bytes:
+    return (directory / "metrics.jsonl").read_bytes()
+
+
+# The calls of a run that makes one step, or evaluates one batch, in each: 5 steps, 6 batches, 5 steps, 6 batches.
+@pytest.mark.parametrize("call", [2, 5, 6, 9, 11, 21])
+def test_a_run_stopped_before_any_call_continues_to_the_same_bits(
+    call: int,
+    program: train.Program,
+    undisturbed: tuple[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = 0
+
+    def next_call(self: Pace, left: int) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            signal.raise_signal(signal.SIGTERM)
+        return 1
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pace, "next", next_call)
+        with pytest.raises(Interrupted, match="stopped by SIGTERM at step"):
+            train.train(program, seed=0, directory=tmp_path)
+    assert calls == call, "what was under way is the last"
+    trained = train.train(program, seed=0, directory=tmp_path)
+    assert (train.digest(trained.state), metrics_of(tmp_path)) == undisturbed
+    with train.Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps()[-2:] == [5, 10]
+        best = min((row for row in train.read_records(tmp_path) if row["split"] == "test"), key=lambda row: row["loss"])
+        assert checkpoints.best_step() == best["step"]
+    assert all(path.name.isdigit() for path in (tmp_path / "checkpoints").iterdir())

@@ -1,10 +1,19 @@
 """The file of scores of a continued run, and the handling of signals."""
 
 import contextlib
+import hashlib
 import json
+import os
 import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
+import pytest
+
+from cnn_jax.runtime.signals import EndOnSignal, Watch
 from cnn_jax.train import MetricsLog, read_last_record, read_records
 from cnn_jax.train.interruption import StopRequest
 
@@ -62,3 +71,51 @@ def test_a_signal_that_is_not_heeded_is_handed_on() -> None:
             signal.raise_signal(signal.SIGTERM)
             raise KeyError  # by which it is heeded
         assert around.signal is None
+
+
+def test_a_signal_is_told_of_while_the_main_thread_is_in_a_long_call() -> None:
+    told: list[float] = []
+    with StopRequest(lambda _: told.append(time.monotonic())) as stop:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        sent = time.monotonic() + 0.1
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 4_000_000)  # C code, during which no handler of Python runs
+        ended = time.monotonic()
+        assert stop.signal is signal.SIGTERM
+    assert told[0] < (sent + ended) / 2
+
+
+def test_only_the_first_signal_is_taken() -> None:
+    around: list[int] = []
+
+    def record(number: int) -> bool:
+        around.append(number)
+        return True
+
+    with EndOnSignal(), Watch(record), StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # a program around this one sends on what both of them got
+        time.sleep(0.3)
+        assert stop.signal is signal.SIGINT
+        assert around == []
+        signal.raise_signal(signal.SIGTERM)
+    assert around == [signal.SIGTERM, signal.SIGINT], "the second, and the first, which nothing has heeded"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_ends_at_once_in_a_long_call(number: signal.Signals) -> None:
+    program = """
+import hashlib
+from cnn_jax.runtime.signals import EndOnSignal
+with EndOnSignal():
+    print("begun", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)  # the call would take many minutes
+    assert process.returncode == 128 + number
+    assert told == f"-c: ended by {number.name}\n"

@@ -32,7 +32,7 @@ def run(data: dict[str, jax.Array], *, loss=loss, ema: bool = False, **options):
     step = train.make_step(loss, optimizer, **options)
     model_state = {"seen": jnp.int32(0)}
     state = train.create_state(jax.random.key(1), {"w": jnp.zeros(3)}, model_state, optimizer, ema=ema)
-    return train.make_scanned_steps(step, batch_size=BATCH, num_examples=N)(state, data, STEPS)
+    return train.make_scanned_steps(step, batch_size=BATCH, num_examples=N, longest=STEPS)(state, data, STEPS)
 
 
 @pytest.mark.parametrize("parts", [2, 4])
@@ -76,7 +76,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted() -> None:
     assert tuple(np.flatnonzero(metrics["skipped"][0])) == broken
     assert int(state.step) == STEPS
     assert int(state.model_state["seen"]) == BATCH * (STEPS - len(broken))
-    counted = train.averages(metrics)
+    counted = train.averages(train.added({}, metrics))
     assert np.isfinite(counted["loss"])
     assert counted["skipped"] == pytest.approx(len(broken) / STEPS)
 
