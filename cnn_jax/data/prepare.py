@@ -21,6 +21,7 @@ from typing import Any
 from cnn_jax.data.tfds import tfds_builder
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.command import exit_code
+from cnn_jax.runtime.extras import install_command
 
 NEEDED_TO_PREPARE = ("tensorflow", "importlib_resources")
 UNFINISHED_DOWNLOADS = "downloads/**/*.tmp.*"
@@ -53,10 +54,7 @@ def prepare(name: str, *, data_dir: str | None = None) -> str:
         return _summary(name, builder, "already prepared")
     missing = [module for module in NEEDED_TO_PREPARE if importlib.util.find_spec(module) is None]
     if missing:
-        raise UsageError(
-            f"preparing {name!r} needs {' and '.join(missing)}: pip install 'cnn_jax[prepare]' "
-            "(in a clone: pip install '.[prepare]')"
-        )
+        raise UsageError(f"preparing {name!r} needs {' and '.join(missing)}: {install_command('prepare')}")
     _download_and_prepare(name, builder)
     return _summary(name, builder, "prepared")
 

@@ -25,7 +25,8 @@ from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
 from cnn_jax.report import summary as network_summary
 from cnn_jax.runtime.command import command_name
-from cnn_jax.runtime.files import write_atomically, write_json
+from cnn_jax.runtime.files import check_output, write_atomically, write_json
+from cnn_jax.schema import Schema
 from cnn_jax.tasks.network import TaskNetwork, declared_metrics, make_network
 from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import (
@@ -42,6 +43,7 @@ from cnn_jax.tasks.sets import (
     take,
 )
 from cnn_jax.tasks.start import Start, find_start
+from cnn_jax.tasks.table import schema as task_schema
 from cnn_jax.tasks.table import task_class
 from cnn_jax.tasks.task import Examples, Task
 from cnn_jax.train.evaluation import of_split
@@ -59,6 +61,11 @@ def monitor(config: ConfigDict) -> str:
     """
     split = "validation" if config.data.validation else "test"
     return task_class(config.experiment).metrics(config)[0].of(split).name
+
+
+def schema(config: ConfigDict) -> Schema:
+    """What the config of a run may contain."""
+    return task_schema(config.experiment)
 
 
 def metrics(config: ConfigDict) -> tuple[Metric, ...]:
@@ -194,10 +201,17 @@ def train(
       on_evaluation: See :func:`cnn_jax.train.train`.
     """
     started = time.perf_counter()
+    training.check_workdir(directory, config, may_change=training.MAY_CHANGE)
     run, parallel = prepare(config, directory), training.make_parallel(config)
     program = run.program(config, parallel)
-    with training.open_workdir(directory, config):
+    check_same_data(directory, run.sets)
+    opened = training.open_workdir(
+        directory, config, may_change=training.MAY_CHANGE, total_steps=program.plan.total_steps
+    )
+    with opened as changes:
         run.begin(config, directory)
+        if changes:
+            print(f"continuing with another config ({'; '.join(changes)}): the learning rate now follows its schedule")
         trained = training.train(
             program,
             seed=config.seed,
@@ -307,8 +321,8 @@ def untrained(config: ConfigDict) -> TaskNetwork:
 
 
 def _check_csv(output: str | None) -> None:
-    if output is not None and Path(output).suffix != ".csv":
-        raise UsageError(f"--output={output} must end in .csv")
+    if output is not None:
+        check_output(output, [".csv"], what="--output")
 
 
 def _print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:

@@ -375,7 +375,7 @@ def elastic(
     frame = batch_frame("elastic", images)
     check_mode("elastic", mode)
     check_range("elastic", "alpha", alpha, 0)
-    check_range("elastic", "sigma", sigma, 0.1)
+    check_range("elastic", "sigma", sigma, 0.1, 1000.0)
     keys = example_keys(key, len(images))
     along, plane = {}, None
     if "length" in frame:

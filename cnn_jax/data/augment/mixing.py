@@ -67,7 +67,8 @@ def cutout(
 def _hidden(key: Array, images: Array, size: int, fill: int | float | Sequence[float]) -> Array:
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise UsageError(f"cutout: size={size!r} must be a whole number of pixels, at least 1")
-    colour = jnp.asarray(fill, images.dtype)
+    numbers = all(isinstance(value, int | float) for value in (fill if isinstance(fill, Sequence) else (fill,)))
+    colour = jnp.asarray(fill if numbers else (), images.dtype)
     if colour.shape not in ((), images.shape[-1:]):
         raise UsageError(f"cutout: fill={fill!r} must be one number, or one for each of {images.shape[-1]} channels")
     height, width = images.shape[-3:-1]
