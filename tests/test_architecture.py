@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"cnn_jax.errors"},
     {"cnn_jax.metrics", "cnn_jax.runtime"},
+    {"cnn_jax.schema"},
     {"cnn_jax.config"},
     {"cnn_jax.ops"},
     {"cnn_jax.geometry", "cnn_jax.filters"},

@@ -16,6 +16,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from cnn_jax import config as configs
+from cnn_jax.cli.config_flag import parse_flags
 from cnn_jax.errors import DISK_ERRORS, EXIT_CODE, Interrupted, PartlyFailedError, UsageError
 from cnn_jax.runtime.compilation_cache import enable_compilation_cache
 from cnn_jax.runtime.files import user_path
@@ -38,7 +39,7 @@ def run(main: Callable[[list[str]], None], arguments: Sequence[str]) -> int:
     enable_compilation_cache()  # before the config file is read, which imports jax
     try:
         try:
-            others = configs.parse_flags(arguments)[1:]
+            others = parse_flags(arguments)[1:]
         except SystemExit:  # after --help, which absl takes for a failure
             return 0
         if others and flags.FLAGS["mode"].value != "predict":
@@ -130,8 +131,6 @@ def config_and_workdir(config: ConfigDict | None, workdir: str | None, mode: str
     if flags.FLAGS["sweep"].present:
         raise UsageError(f"--sweep is for --mode=sweep, and not for --mode={mode}; give that, or leave --sweep out")
     path = config_flags.get_config_filename(flags.FLAGS["config"]) if flags.FLAGS["config"].present else None
-    if path is not None:
-        configs.check_config_file(path)
     if config is None:
         if workdir is None:
             raise UsageError("which experiment? give --config=<name or file>, or --workdir=<folder of an earlier run>")
@@ -160,7 +159,7 @@ def sweep(config: ConfigDict | None, workdir: str | None, *, worker: bool) -> No
     if worker:
         command.sweep_worker(_folder(workdir) if workdir else None)
         return
-    path = config_flags.get_config_filename(flags.FLAGS["config"]) if config is not None else None
+    path = configs.find_config(config_flags.get_config_filename(flags.FLAGS["config"])) if config is not None else None
     if config is None and workdir is None:
         raise UsageError("which sweep? give --config=<name or file>, or --workdir=<folder of an earlier sweep>")
     command.sweep(config, path, _folder(workdir or _new_workdir(path, "sweep-")), experiments.find_single)

@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from cnn_jax.cli import command_line
+from cnn_jax.cli.config_flag import ConfigParser
 from cnn_jax.runtime import command, huge_pages, signals, xla
 from cnn_jax.runtime.files import user_path
 from cnn_jax.runtime.terminal import say
@@ -21,8 +22,9 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
     "The experiment: the name of a config that comes with cnn_jax, such as lenet5_digits, or a file, such as "
-    "my_own.py; ':variant' may follow.",
+    "my_own.py; ':variant' may follow. Or the folder of a run, for its config.",
 )
+_PARSER = flags.FLAGS["config"].parser = ConfigParser()
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "The folder of the run. By default a new one, runs/<config>-<time>; an old one is continued."
 )
@@ -76,6 +78,7 @@ def _run(added_xla_flags: list[str], others: list[str]) -> None:
     config, workdir = command_line.config_and_workdir(_CONFIG.value, _WORKDIR.value, _MODE.value)
     from cnn_jax import experiments  # brings in jax, which the flags of several processes must come before
 
+    experiments.check(config, complete=not (_CONFIG.value is None or _PARSER.is_of_run))
     experiment = experiments.find(config)
     output = None if _OUTPUT.value is None else str(user_path(_OUTPUT.value))
     if _DEBUG.value:

@@ -21,6 +21,7 @@ from typing import Any
 from cnn_jax.data.tfds import tfds_builder
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.command import exit_code
+from cnn_jax.runtime.extras import install_command
 from cnn_jax.runtime.terminal import say
 
 NEEDED_TO_PREPARE = ("tensorflow", "importlib_resources")
@@ -56,10 +57,7 @@ def prepare(name: str, *, data_dir: str | None = None) -> str:
         raise UsageError(f"preparing {name!r}: there is no home folder to keep it in; give --data_dir=<folder>")
     missing = [module for module in NEEDED_TO_PREPARE if importlib.util.find_spec(module) is None]
     if missing:
-        raise UsageError(
-            f"preparing {name!r} needs {' and '.join(missing)}: pip install 'cnn_jax[prepare]' "
-            "(in a clone: pip install '.[prepare]')"
-        )
+        raise UsageError(f"preparing {name!r} needs {' and '.join(missing)}: {install_command('prepare')}")
     _download_and_prepare(name, builder)
     return _summary(name, builder, "prepared")
 

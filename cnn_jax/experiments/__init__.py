@@ -23,12 +23,27 @@ def find(config: ConfigDict) -> ModuleType:
       UsageError: ``config.experiment`` names neither a task nor an experiment of several runs.
     """
     name = config.get("experiment", "")
+    if not isinstance(name, str):
+        raise UsageError(f"config.experiment={name!r} is no name; {nearest(str(name), [*TASKS, *SERIES])}")
     if name in SERIES:
         return importlib.import_module(SERIES[name])
     if name not in TASKS and not is_reference(name):
         raise UsageError(f"config.experiment={name!r} is unknown; {nearest(name, [*TASKS, *SERIES])}")
     task_class(name)
     return run
+
+
+def check(config: ConfigDict, *, complete: bool = False) -> None:
+    """Checks a config against the defaults of its experiment.
+
+    Args:
+      config: The config.
+      complete: Whether it must have every key, see :meth:`cnn_jax.schema.Schema.check`.
+
+    Raises:
+      UsageError: The experiment or a key is unknown, or a value has a wrong type.
+    """
+    find(config).schema(config).check(config, complete=complete)
 
 
 def find_single(config: ConfigDict) -> ModuleType:

@@ -31,8 +31,10 @@ from cnn_jax.report.page import Headline, Page, Section, Table
 from cnn_jax.runtime.command import command_name
 from cnn_jax.runtime.files import write_json
 from cnn_jax.runtime.terminal import say
+from cnn_jax.schema import Schema, with_keys
 from cnn_jax.tasks import default_config as task_config
 from cnn_jax.tasks import run as runs
+from cnn_jax.tasks import schema as task_schema
 from cnn_jax.tasks.sets import load_splits
 
 _SERIES_KEYS = ("networks", "seeds", "methods", "published", "few")
@@ -47,15 +49,20 @@ METHODS: dict[str, Callable[[], Any]] = {
 
 def default_config() -> ConfigDict:
     """Every key: those of classification, shared by all networks, and what is different for each."""
-    config = task_config("classification")
-    config.experiment = "baselines"
-    with config.unlocked():
-        config.networks = {}  # title -> changes to the config, keys with dots written as nested groups
-        config.seeds = {}  # title -> how many runs of a network, with the config's seed and the next ones; 1 by default
-        config.methods = tuple(METHODS)
-        config.published = {}  # title -> the published test error, a share of 1
-        config.few = 1000  # training examples of the logistic regression whose training accuracy is asked; 0 for none
-    return config
+    keys = {
+        "experiment": "baselines",
+        "networks": {},  # title -> changes to the config, keys with dots written as nested groups
+        "seeds": {},  # title -> how many runs of a network, with the config's seed and the next ones; 1 by default
+        "methods": tuple(METHODS),
+        "published": {},  # title -> the published test error, a share of 1
+        "few": 1000,  # training examples of the logistic regression whose training accuracy is asked; 0 for none
+    }
+    return with_keys(task_config("classification"), keys)
+
+
+def schema(config: ConfigDict) -> Schema:
+    """What a config may contain."""
+    return Schema(default_config(), task_schema("classification").examples)
 
 
 def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:

@@ -24,8 +24,10 @@ from cnn_jax.report.page import Headline, Page, Section, Table
 from cnn_jax.runtime.command import command_name
 from cnn_jax.runtime.files import write_json
 from cnn_jax.runtime.terminal import say
+from cnn_jax.schema import Schema, with_keys
 from cnn_jax.tasks import default_config as task_config
 from cnn_jax.tasks import run as runs
+from cnn_jax.tasks import schema as task_schema
 
 Scores = dict[str, dict[int, list[float]]]
 """Way -> number of examples -> test accuracy for each seed."""
@@ -36,22 +38,29 @@ _TITLES = {"kept": "features kept", "scratch": "from scratch"}
 
 def default_config() -> ConfigDict:
     """Every key: those of classification, which describe the target, and what is different on the source."""
-    config = task_config("classification")
-    config.experiment = "finetune"
-    with config.unlocked():
-        config.source = {
-            "name": "mnist",
-            "train": "train",
-            "validation": "",
-            "test": "test",
-            "classes": (),
-            "batch_size": 128,
-            "duration": "5 epochs",
-            "evaluate_every": "1 epoch",
-        }
-        config.examples = (10, 100, 1000)  # of the target's training set
-        config.seeds = 3
-    return config
+    source = {
+        "name": "mnist",
+        "train": "train",
+        "validation": "",
+        "test": "test",
+        "classes": (),
+        "batch_size": 128,
+        "duration": "5 epochs",
+        "evaluate_every": "1 epoch",
+    }
+    keys = {
+        "experiment": "finetune",
+        "source": source,
+        "examples": (10, 100, 1000),  # of the target's training set
+        "seeds": 3,
+    }
+    return with_keys(task_config("classification"), keys)
+
+
+def schema(config: ConfigDict) -> Schema:
+    """What a config may contain."""
+    examples = task_schema("classification").examples
+    return Schema(default_config(), {**examples, "source.classes": examples["data.classes"]})
 
 
 def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.terminal import say
-from cnn_jax.tasks import run
+from cnn_jax.tasks import run, schema
 
 
 def variation(config: ConfigDict, changes: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> ConfigDict:
@@ -23,6 +23,9 @@ def variation(config: ConfigDict, changes: Mapping[str, Any], *, without: tuple[
       changes: Key to value, with dots for keys within groups: ``{"optimizer.learning_rate": 0.1}``.
       without: The keys that belong to the series alone.
 
+    Raises:
+      UsageError: A key is unknown, or a value has a wrong type.
+
     >>> from cnn_jax.tasks import default_config
     >>> config = default_config()
     >>> variation(config, {"model.name": "mlp"}).model.name, config.model.name
@@ -31,6 +34,7 @@ def variation(config: ConfigDict, changes: Mapping[str, Any], *, without: tuple[
     fields = {key: value for key, value in config.to_dict().items() if key not in without}
     varied = ConfigDict({**fields, "experiment": "classification"})
     varied.update_from_flattened_dict(dict(changes))
+    schema(varied.experiment).check(varied)
     return varied
 
 

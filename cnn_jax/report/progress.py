@@ -105,6 +105,8 @@ class Progress:
 
     def _epoch(self) -> str:
         done, total = self._step / self._steps_per_epoch, self._total_steps / self._steps_per_epoch
+        if total < 1:
+            return f"step {self._step}/{self._total_steps}"
         return f"epoch {round(done, 1):g}/{round(total, 1):g}"
 
     def _time_left(self) -> str | None:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnn_jax import geometry
-from cnn_jax.errors import UsageError
-from cnn_jax.runtime.files import write_atomically
+from cnn_jax.runtime.files import check_output, write_atomically
 
 EXTENSIONS = (".csv", ".json", ".md", ".png")
 
@@ -16,13 +15,9 @@ def check_path(path: str | Path) -> None:
 
     >>> check_path("table.xlsx")
     Traceback (most recent call last):
-    cnn_jax.errors.UsageError: output 'table.xlsx' must end in .csv, .json, .md or .png
+    cnn_jax.errors.UsageError: output=table.xlsx must end in .csv, .json, .md or .png
     """
-    if Path(path).suffix not in EXTENSIONS:
-        *others, last = EXTENSIONS
-        raise UsageError(f"output {str(path)!r} must end in {', '.join(others)} or {last}")
-    if not Path(path).parent.is_dir():
-        raise UsageError(f"output {str(path)!r}: there is no folder {str(Path(path).parent)!r}; create it first")
+    check_output(path, EXTENSIONS)
 
 
 def write(path: str | Path, rows: Sequence[geometry.Row], *, title: str, input_shape: Sequence[int]) -> None:
@@ -44,7 +39,7 @@ def write(path: str | Path, rows: Sequence[geometry.Row], *, title: str, input_s
     'tanh,tanh,28x28x6,,,,,,,0,0,0,0,1'
     """
     check_path(path)
-    match Path(path).suffix:
+    match Path(path).suffix.lower():
         case ".csv":
             content: str | bytes = geometry.to_csv(rows)
         case ".json":

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,6 +60,33 @@ def is_writable(folder: Path) -> bool:
 def _no_cache(reason: str) -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would say the same about its own cache
     say(f"no cache: {reason}; this only costs time; to have one, set XDG_CACHE_HOME to a folder", stream=sys.stderr)
+
+
+def check_output(path: str | Path, extensions: Sequence[str], *, what: str = "output") -> None:
+    """Checks that a file can be written, before the work for it is done.
+
+    Args:
+      path: The file.
+      extensions: Its possible endings.
+      what: The origin of the path, for the error message.
+
+    Raises:
+      UsageError: The file has another ending, or its folder does not exist or cannot be written.
+
+    >>> check_output("table.xlsx", [".csv", ".md"], what="--output")
+    Traceback (most recent call last):
+    cnn_jax.errors.UsageError: --output=table.xlsx must end in .csv or .md
+    """
+    path = Path(path)
+    if path.suffix.lower() not in extensions:
+        *others, last = extensions
+        raise UsageError(f"{what}={path} must end in {', '.join(others)}{' or ' * bool(others)}{last}")
+    if path.is_dir():
+        raise UsageError(f"{what}={path} is a folder; give the name of a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{what}={path}: there is no folder {str(path.parent)!r}; create it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{what}={path}: the folder {str(path.parent)!r} cannot be written; choose another")
 
 
 @contextlib.contextmanager

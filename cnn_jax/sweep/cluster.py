@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime.extras import require
 from cnn_jax.runtime.terminal import say
 from cnn_jax.sweep.local import MOST_DEATHS, Deaths
-from cnn_jax.sweep.samplers import require
 from cnn_jax.sweep.settings import ONE_MACHINE, STORAGE_VARIABLE, SweepPlace
 
 _END_SECONDS = 5.0  # for workers to notice that all is done
@@ -31,7 +31,7 @@ def require_runner(name: str) -> Any:
       UsageError: It is not installed.
     """
     libraries = {"ray": "ray", "slurm": "submitit"}
-    return require(libraries[name], f"pip install 'cnn_jax[{name}]'") if name in libraries else None
+    return require(libraries[name], name, f"--runner={name}") if name in libraries else None
 
 
 class RayWorkers:

@@ -14,6 +14,7 @@ from cnn_jax import config as configs
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.metrics import metric_of
 from cnn_jax.runtime.terminal import say
+from cnn_jax.schema import flatten
 from cnn_jax.sweep import flags, notation, samplers, space
 from cnn_jax.sweep.alone import one_line
 from cnn_jax.sweep.cluster import RayWorkers, SlurmWorkers, require_runner, slurm_options
@@ -120,12 +121,14 @@ def _begin(place: SweepPlace, described: Sweep) -> Store:
 
 def _described(config: ConfigDict, file: str | None, experiment: Callable[[ConfigDict], ModuleType]) -> Sweep:
     """The sweep that the flags describe."""
-    part = _space(file)
-    space.check(part, config)
+    module = experiment(config)
+    schema = module.schema(config)
+    schema.check(config, complete=True)
+    part = _space(file, config)
+    space.check(part, config, schema)
     sampler = flags.SAMPLER.value or ("grid" if space.is_finite(part) else "sobol")
     samplers.check(sampler, flags.PRUNER.value)
     slurm_options(flags.SLURM.value)
-    module = experiment(config)
     score = flags.METRIC.value or module.monitor(config)
     metric = metric_of(score, module.metrics(config), what=f"--metric={score}")
     swept = {name for leaf, _ in space.leaves(part) if not isinstance(leaf, space.When) for name in space.names(leaf)}
@@ -153,7 +156,7 @@ def _points(config: ConfigDict, part: space.Part, sampler: str) -> int:
     """How many points the flags ask for; of a grid no more than it has."""
     if sampler != "grid":
         return flags.TRIALS.value or _TRIALS
-    points = len(space.grid(part, configs.flatten(config)))
+    points = len(space.grid(part, flatten(config)))
     return min(points, flags.TRIALS.value or points)
 
 
@@ -164,16 +167,16 @@ def _as_flagged(known: Sweep) -> Sweep:
     if "metric" in given:
         given["metric"] = dataclasses.replace(known.metric, name=given["metric"])
     if flags.SWEEP.value is not None:
-        given["space"] = notation.parse(flags.SWEEP.value)
+        given["space"] = notation.parse(flags.SWEEP.value, flatten(known.config))
     return dataclasses.replace(known, **given)
 
 
-def _space(file: str | None) -> space.Part:
+def _space(file: str | None, config: ConfigDict) -> space.Part:
     if flags.SWEEP.value is not None:
-        return notation.parse(flags.SWEEP.value)
+        return notation.parse(flags.SWEEP.value, flatten(config))
     path = (file or "").partition(":")[0]
     try:
-        get_hyper = runpy.run_path(path).get("get_hyper")
+        get_hyper = runpy.run_path(path).get("get_hyper") if Path(path).is_file() else None
         part = get_hyper(space) if get_hyper else None
     except UsageError:
         raise

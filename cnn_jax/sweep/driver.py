@@ -143,10 +143,10 @@ def _score(sweep: Sweep, row: TrialRow) -> str:
 
 def _config_file(sweep: Sweep, directory: Path, best: TrialRow, rows: Sequence[TrialRow]) -> str:
     """The best trial's config as a file for ``--config``."""
-    from cnn_jax import config as configs
+    from cnn_jax import schema
 
     complete, score = sum(row.state == "complete" for row in rows), f"{sweep.metric.name} {_score(sweep, best)}"
-    config = configs.override(sweep.config, best.overrides)
+    config = schema.override(sweep.config, best.overrides)
     changed = "\n".join(f"  {key} = {value!r}" for key, value in best.overrides.items())
     body = pprint.pformat(config.to_dict(), width=112, sort_dicts=False)
     return f'''"""Trial {best.number} of {len(rows)}, the best of the {complete} complete ones: {score}.

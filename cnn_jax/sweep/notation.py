@@ -2,8 +2,10 @@
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from absl import flags
 
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.sweep import space
@@ -19,27 +21,35 @@ _RANGES: dict[str, Callable[..., space.Part]] = {
 }
 
 
-def parse(text: str) -> space.Part:
+def parse(text: str, config: Mapping[str, Any] | None = None) -> space.Part:
     """The product of the keys of a text, which are separated by semicolons.
+
+    Args:
+      text: As ``--sweep`` has it.
+      config: The config's values by dotted key. Values of the text are read as flags of these types are.
 
     Raises:
       UsageError: The text cannot be read.
 
     >>> parse("optimizer.learning_rate=log(1e-3,1); seed=0..4").parts[0]
     Range(name='optimizer.learning_rate', low=0.001, high=1.0, log=True, whole=False)
-    >>> space.grid(parse("optimizer.name=sgd,adam; nesterov=True"))
+    >>> space.grid(parse("optimizer.name=sgd,adam; nesterov=true", {"nesterov": False}))
     [{'optimizer.name': 'sgd', 'nesterov': True}, {'optimizer.name': 'adam', 'nesterov': True}]
     """
-    parts = [_part(piece.strip()) for piece in text.split(";") if piece.strip()]
+    parts = [_part(piece.strip(), config or {}) for piece in text.split(";") if piece.strip()]
     if not parts:
         raise UsageError(f"--sweep={text!r} is empty; write {HELP}")
     return space.product(parts)
 
 
-def _part(text: str) -> space.Part:
+def _part(text: str, config: Mapping[str, Any]) -> space.Part:
     name, equals, values = (piece.strip() for piece in text.partition("="))
     if not (name and equals and values):
         raise UsageError(f"--sweep: {text!r} is not of the form key=values; write {HELP}")
+    default = config.get(name.removeprefix("config."))
+    if isinstance(default, str | tuple):
+        quoted = isinstance(default, tuple) or re.search("['\"]", values)
+        return space.sweep(name, [_as_flag(v, default) for v in (_values(values) if quoted else values.split(","))])
     if whole := re.fullmatch(r"(-?\d+)\s*\.\.\s*(-?\d+)", values):
         return space.integers(name, int(whole[1]), int(whole[2]))
     if re.fullmatch(rf"{_NUMBER}\s*\.\.+\s*{_NUMBER}", values):
@@ -53,7 +63,20 @@ def _part(text: str) -> space.Part:
         if len(ends) != 2 or not all(isinstance(end, int | float) for end in ends):
             raise UsageError(f"--sweep: {text!r}: {call[1]} needs two numbers, such as {call[1]}(1,10)")
         return _RANGES[call[1]](name, *ends)
-    return space.sweep(name, _values(values))
+    return space.sweep(name, [_as_flag(value, default) for value in _values(values)])
+
+
+def _as_flag(value: Any, default: Any) -> Any:
+    """A value of the text as the flag ``--config.key=value`` has it."""
+    if isinstance(default, tuple):
+        return value if isinstance(value, tuple | list) else (value,)
+    if isinstance(default, str):
+        return value.strip() if isinstance(value, str) else value
+    parser = {bool: flags.BooleanParser(), float: flags.FloatParser()}.get(type(default))
+    try:
+        return value if parser is None else parser.parse(value)
+    except (TypeError, ValueError):
+        return value
 
 
 def _values(text: str) -> list[Any]:

@@ -8,15 +8,15 @@ first, and whatever was killed.
 import contextlib
 import dataclasses
 import functools
-import importlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnn_jax import config as configs
+from cnn_jax import schema
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.runtime.extras import require
 from cnn_jax.sweep import space
 from cnn_jax.sweep.settings import Sweep
 
@@ -56,21 +56,9 @@ class Proposal:
     system_attrs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def require(module: str, install: str) -> Any:
-    """Imports a module that not every installation has.
-
-    Raises:
-      UsageError: It is missing.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UsageError(f"this needs {module}: {install}") from error
-
-
 def load_optuna() -> Any:
     """Optuna, silent but for warnings."""
-    optuna = require("optuna", "pip install 'cnn_jax[sweep]'")
+    optuna = require("optuna", "sweep", "a sweep")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
@@ -88,9 +76,9 @@ def check(sampler: str, pruner: str) -> None:
         raise UsageError(f"--pruner={pruner} is unknown; {nearest(pruner, PRUNERS)}")
     load_optuna()
     if sampler == "cmaes":
-        require("cmaes", "pip install 'cnn_jax[sweep]'")
+        require("cmaes", "sweep", "--sampler=cmaes")
     if sampler == "gp":
-        require("torch", "pip install torch")
+        require("torch", "torch", "--sampler=gp")
 
 
 def make_pruner(name: str) -> "optuna.pruners.BasePruner":
@@ -109,7 +97,7 @@ class Sampler:
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
-        self._base = configs.flatten(sweep.config)
+        self._base = schema.flatten(sweep.config)
         self._drawn: list[Proposal] = []
 
     def propose(self, number: int, before: Sequence["optuna.trial.FrozenTrial"]) -> Proposal | None:

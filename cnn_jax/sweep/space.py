@@ -24,6 +24,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cnn_jax import config as configs
+from cnn_jax import schema
 from cnn_jax.errors import UsageError
 
 if TYPE_CHECKING:
@@ -252,14 +253,19 @@ def suggest(part: Part, trial: "optuna.Trial", base: Mapping[str, Any], *, every
     return chosen
 
 
-def check(part: Part, config: ConfigDict) -> None:
+def check(part: Part, config: ConfigDict, known_types: schema.Schema | None = None) -> None:
     """Checks every name and value against a config, before anything starts.
+
+    Args:
+      part: What is swept over.
+      config: What trials have in common.
+      known_types: What their configs may contain; by default values of the types that the config has.
 
     Raises:
       UsageError: A key that the config does not have, a value of another type, a key that is swept over twice, or a
         condition that comes before the key on which it depends, or never holds.
     """
-    known, seen = configs.flatten(config), list[tuple[str, str]]()
+    known, seen = schema.flatten(config), list[tuple[str, str]]()
     for leaf, condition in leaves(part):
         match leaf:
             case Choice():
@@ -276,7 +282,9 @@ def check(part: Part, config: ConfigDict) -> None:
             case When():
                 rows = [{leaf.name: value} for value in leaf.values]
         for row in rows:
-            configs.override(config, row, where="sweep: ")
+            changed = schema.override(config, row, where="sweep: ")
+            if known_types is not None:
+                known_types.check(changed, where="sweep: ")
         if isinstance(leaf, When):
             continue
         for name in names(leaf):

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cnn_jax import config as configs
+from cnn_jax import schema
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.sweep.database import open_storage, patient
 from cnn_jax.sweep.leases import BEAT_SECONDS, Leases, machine
@@ -339,7 +340,7 @@ class Store:
 
     def _as_trial(self, frozen: "optuna.trial.FrozenTrial") -> Trial:
         overrides = configs.with_tuples(frozen.user_attrs["overrides"])
-        config = configs.override(self.sweep.config, overrides)
+        config = schema.override(self.sweep.config, overrides)
         workdir = trial_directory(self.place.directory, frozen.number)
         return Trial(frozen.number, overrides, config, workdir, point=frozen.user_attrs["point"])
 

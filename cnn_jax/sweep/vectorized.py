@@ -13,7 +13,7 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from cnn_jax import config as configs
+from cnn_jax import schema
 from cnn_jax import train as training
 from cnn_jax.data.stream import Stream
 from cnn_jax.errors import UsageError
@@ -129,8 +129,8 @@ def reason_against(sweep: Sweep) -> str:
         varied = {name for leaf in leaves for name in space.names(leaf)}
         return "" if varied & {"seed", *traced} else _NO_GROUPS
     shapes: set[str] = set()
-    for point in space.grid(sweep.space, configs.flatten(sweep.config))[: sweep.points]:
-        shape = training.shape_of(configs.override(sweep.config, point), traced)
+    for point in space.grid(sweep.space, schema.flatten(sweep.config))[: sweep.points]:
+        shape = training.shape_of(schema.override(sweep.config, point), traced)
         if shape in shapes:
             return ""
         shapes.add(shape)

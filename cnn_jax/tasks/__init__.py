@@ -2,7 +2,7 @@
 
 from cnn_jax.metrics import Metric
 from cnn_jax.tasks.classification import Classification
-from cnn_jax.tasks.table import TASKS, default_config, task_class
+from cnn_jax.tasks.table import TASKS, default_config, schema, task_class
 from cnn_jax.tasks.task import Examples, Results, Task, mean_over
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "Task",
     "default_config",
     "mean_over",
+    "schema",
     "task_class",
 ]

@@ -1,7 +1,7 @@
 """Image classification: one class per image."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ class Classification(Task):
     """
 
     traced = ("label_smoothing",)
+    tuple_examples: ClassVar[Mapping[str, tuple[Any, ...]]] = {"class_weights": (1.0, 0.5)}
 
     def __init__(self, config: ConfigDict, examples: Examples) -> None:
         self.config = config

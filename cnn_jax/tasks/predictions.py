@@ -10,8 +10,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.table import Table
 
-from cnn_jax.errors import UsageError
-from cnn_jax.runtime.files import write_atomically
+from cnn_jax.runtime.files import check_output, write_atomically
 from cnn_jax.runtime.terminal import Console, printable, say
 
 _MOST_ASSUMPTIONS = 10  # that are listed
@@ -21,13 +20,13 @@ _NARROWEST_PATH = 16
 
 
 def check_csv(output: str | None) -> None:
-    """Checks the name of an output file before anything is computed.
+    """Checks an output file before anything is computed.
 
     Raises:
-      UsageError: It does not end in ``.csv``.
+      UsageError: It does not end in ``.csv``, or cannot be written.
     """
-    if output is not None and Path(output).suffix != ".csv":
-        raise UsageError(f"--output={output} must end in .csv")
+    if output is not None:
+        check_output(output, [".csv"], what="--output")
 
 
 def write_csv(path: str, rows: Sequence[Mapping[str, Any]]) -> None:

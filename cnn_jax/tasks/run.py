@@ -26,6 +26,7 @@ from cnn_jax.report.compilation import compiling
 from cnn_jax.runtime.command import command_name
 from cnn_jax.runtime.files import write_json
 from cnn_jax.runtime.terminal import say
+from cnn_jax.schema import Schema
 from cnn_jax.tasks.network import TaskNetwork, declared_metrics, make_network
 from cnn_jax.tasks.predictions import check_csv, describe_assumptions, print_table, write_csv
 from cnn_jax.tasks.saved import load_run
@@ -43,6 +44,7 @@ from cnn_jax.tasks.sets import (
     take,
 )
 from cnn_jax.tasks.start import Start, find_start
+from cnn_jax.tasks.table import schema as task_schema
 from cnn_jax.tasks.table import task_class
 from cnn_jax.tasks.task import Examples, Task
 from cnn_jax.train.evaluation import of_split
@@ -61,6 +63,11 @@ def monitor(config: ConfigDict) -> str:
     """
     split = "validation" if config.data.validation else "test"
     return task_class(config.experiment).metrics(config)[0].of(split).name
+
+
+def schema(config: ConfigDict) -> Schema:
+    """What the config of a run may contain."""
+    return task_schema(config.experiment)
 
 
 def metrics(config: ConfigDict) -> tuple[Metric, ...]:
@@ -207,12 +214,19 @@ def train(
       on_evaluation: See :func:`cnn_jax.train.train`.
     """
     started = time.perf_counter()
+    training.check_workdir(directory, config, may_change=training.MAY_CHANGE)
     run, parallel = prepare(config, directory), training.make_parallel(config)
     program = run.program(config, parallel)
-    with training.open_workdir(directory, config):
+    check_same_data(directory, run.sets)
+    opened = training.open_workdir(
+        directory, config, may_change=training.MAY_CHANGE, total_steps=program.plan.total_steps
+    )
+    with opened as changes:
         run.begin(config, directory)
         for line in (run.describe(config), f"device: {parallel.describe()}"):
             say(line)
+        if changes:
+            say(f"continuing with another config ({'; '.join(changes)}): the learning rate now follows its schedule")
         trained = training.train(
             program,
             seed=config.seed,

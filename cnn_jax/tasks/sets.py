@@ -46,7 +46,10 @@ def _options(config: ConfigDict) -> dict[str, Any]:
     size = tuple(config.data.size)
     if size and (len(size) != 2 or min(size) < 1):
         raise UsageError(f"data.size={size} must be (height, width), or () for that of input_shape")
-    height, width = size or config.input_shape[:2]
+    shape = tuple(config.input_shape)
+    if not 2 <= len(shape) <= 4 or min(shape) < 1:
+        raise UsageError(f"input_shape={shape} must be positive, such as (height, width, channels)")
+    height, width = size or shape[:2]
     return {
         "data_dir": config.data.data_dir or None,
         "image_shape": (height, width, config.input_shape[-1]),
@@ -82,13 +85,16 @@ def load_sets(config: ConfigDict, directory: Path) -> dict[str, ExampleSet]:
     sets = dict(
         zip(roles, load_splits(config, [config.data[role] for role in roles], directory=directory), strict=True)
     )
-    if config.data.train_part:
+    part = tuple(config.data.train_part)
+    if part:
+        if len(part) != 2:
+            raise UsageError(f"data.train_part={part} must be (start, stop), or () for all")
         if isinstance(sets["train"], data.Records):
             raise UsageError(
-                f"data.train_part={config.data.train_part} needs the set in memory; set data.loading='memory', "
+                f"data.train_part={part} needs the set in memory; set data.loading='memory', "
                 "or name the part in data.train, such as train[:1000]"
             )
-        sets["train"] = sets["train"].part(*config.data.train_part)
+        sets["train"] = sets["train"].part(*part)
     for warning in warnings_about(sets):
         say(f"warning: {warning}")
     return sets

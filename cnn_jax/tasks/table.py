@@ -5,11 +5,20 @@ from ml_collections import ConfigDict
 from cnn_jax import train as training
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.runtime.objects import is_reference, load_object
+from cnn_jax.schema import Schema, locked
 from cnn_jax.tasks.classification import Classification
 from cnn_jax.tasks.task import Task
 
 TASKS: dict[str, type[Task]] = {"classification": Classification}
 """Name in ``config.experiment`` -> task."""
+
+_TUPLE_EXAMPLES = {  # of keys whose default is an empty tuple
+    "data.classes": (3, 5),
+    "data.train_part": (0, 1000),
+    "data.size": (256, 256),
+    "data.pixel_range": (-1.0, 1.0),
+    "data.augment": ("flip", "pad_and_crop(padding=4)"),
+}
 
 
 def task_class(name: str) -> type[Task]:
@@ -35,7 +44,7 @@ def task_class(name: str) -> type[Task]:
 
 
 def default_config(name: str = "classification") -> ConfigDict:
-    """Every key of the runs of a task, with the defaults that config files override.
+    """Every key of the runs of a task, with the defaults that config files override; other keys cannot be added.
 
     Args:
       name: As in :func:`task_class`.
@@ -77,4 +86,17 @@ def default_config(name: str = "classification") -> ConfigDict:
     )
     config.update(task_class(name).default_config())
     config.update(training.default_settings())
-    return config
+    return locked(config)
+
+
+def schema(name: str = "classification") -> Schema:
+    """What the config of a run may contain.
+
+    Args:
+      name: As in :func:`task_class`.
+
+    >>> schema().check(default_config())
+    """
+    examples = {**_TUPLE_EXAMPLES, **training.TUPLE_EXAMPLES, **task_class(name).tuple_examples}
+    examples = {**_TUPLE_EXAMPLES, **training.TUPLE_EXAMPLES, **task_class(name).tuple_examples}
+    return Schema(default_config(name), examples)

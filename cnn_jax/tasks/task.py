@@ -79,6 +79,9 @@ class Task(abc.ABC):
     """Dotted keys of real numbers in the config that compiled programs take as arguments: runs that differ in them
     share one program, and ``--runner=vectorized`` trains them together. 0 means "off" and is another program."""
 
+    tuple_examples: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """Values of keys whose default is an empty tuple; they determine the types of the elements."""
+
     config: ConfigDict
     """The run's config."""
 

@@ -16,7 +16,9 @@ from cnn_jax.train.program import Hyperparameters, Problem, Program
 from cnn_jax.train.records import MetricsLog, read_last_record, read_records
 from cnn_jax.train.schedules import learning_rate_schedule
 from cnn_jax.train.settings import (
+    MAY_CHANGE,
     TRACED_HYPERPARAMETERS,
+    TUPLE_EXAMPLES,
     default_settings,
     make_optimizer,
     make_parallel,
@@ -41,11 +43,13 @@ from cnn_jax.train.step import (
     scanned_evaluation,
     scanned_steps,
 )
-from cnn_jax.train.workdir import InUseError, Workdir, environment, open_workdir
+from cnn_jax.train.workdir import InUseError, Workdir, check_workdir, environment, open_workdir
 
 __all__ = [
+    "MAY_CHANGE",
     "ONE_DEVICE",
     "TRACED_HYPERPARAMETERS",
+    "TUPLE_EXAMPLES",
     "Batch",
     "Best",
     "Checkpoint",
@@ -75,6 +79,7 @@ __all__ = [
     "agreed",
     "augmented",
     "averages",
+    "check_workdir",
     "create_optimizer",
     "create_state",
     "default_settings",

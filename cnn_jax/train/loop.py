@@ -121,6 +121,8 @@ def train(
             count = min(profile, plan.total_steps - step)  # a stream has no more
             progress.log(group.profile(count, directory / "profile"))
         if history.ended:
+            longer = f"; to train longer: {how_to_continue} --config.epochs=<more>" if how_to_continue else ""
+            progress.log(f"the run is finished at step {step} of {plan.total_steps}{longer}")
             ended = Ended(0, history.evaluation, 0.0, Trained(group.state(0), history.scores))
         else:
             group.compile(progress.compilation)  # while a signal ends the process at once: nothing is lost

@@ -7,7 +7,7 @@ import optax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from cnn_jax import config as configs
+from cnn_jax import schema
 from cnn_jax.errors import UsageError
 from cnn_jax.train.durations import duration_in_steps
 from cnn_jax.train.optimizers import create_optimizer
@@ -60,6 +60,16 @@ def default_settings() -> ConfigDict:
     )
 
 
+TUPLE_EXAMPLES = {
+    "optimizer.drops": ("30 epochs", "60 epochs"),
+    "optimizer.rate_factors": (("*/bias", 2.0),),
+    "freeze": ("c1/*",),
+}
+"""Values of keys whose default is an empty tuple; they determine the types of the elements."""
+
+MAY_CHANGE = ("epochs", "duration", "early_stopping", "target", "data.workers", "data.data_dir")
+"""Keys that may change when a run is continued: how long it trains, and what has no effect on its numbers."""
+
 TRACED_HYPERPARAMETERS = (
     *(f"optimizer.{name}" for name in ("learning_rate", "momentum", "weight_decay", "clip_norm", "end_factor")),
     "ema_decay",
@@ -73,7 +83,7 @@ def traced_hyperparameters(config: ConfigDict, keys: Sequence[str]) -> dict[str,
     >>> traced_hyperparameters(default_settings(), TRACED_HYPERPARAMETERS)
     {'optimizer.learning_rate': 0.05, 'optimizer.momentum': 0.9}
     """
-    flat = configs.flatten(config)
+    flat = schema.flatten(config)
     return {key: flat[key] for key in keys if flat.get(key)}
 
 
@@ -100,7 +110,7 @@ def shape_of(config: ConfigDict, keys: Sequence[str]) -> str:
     >>> shape_of(config, TRACED_HYPERPARAMETERS) == shape_of(other, TRACED_HYPERPARAMETERS)
     False
     """
-    flat = configs.flatten(config)
+    flat = schema.flatten(config)
     return repr({key: bool(value) if key in keys else value for key, value in flat.items() if key != "seed"})
 
 

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -30,19 +30,29 @@ class InUseError(UsageError):
 class Workdir:
     """A run directory, open for one writer; a context manager.
 
-    Opening makes the folder, takes its lock, and writes ``config.json`` and ``environment.json``; or, where a run was
-    begun before, checks that it was begun with the same config.
+    Opening makes the folder, takes its lock, and writes ``config.json`` and ``environment.json``. If the folder already
+    has a run, its config must be the same except for the keys that may change. Changes are written to ``config.json``,
+    and ``environment.json`` records at which step they were made. ``result.json`` is removed, since the run goes on.
 
     Args:
       path: The folder.
       config: The run's config.
+      may_change: Keys that may differ from those of a run that is continued.
+      total_steps: The number of steps in the whole run, if it is known.
+
+    Attributes:
+      changes: The keys that differ from those that the run had so far, with both values.
 
     Raises:
-      UsageError: The folder cannot be written, belongs to a run with another config, or another process trains in it.
+      UsageError: The folder cannot be written, belongs to a run with another config or with more steps, or another
+        process trains in it.
     """
 
-    def __init__(self, path: Path, config: ConfigDict) -> None:
+    def __init__(
+        self, path: Path, config: ConfigDict, *, may_change: Collection[str] = (), total_steps: int | None = None
+    ) -> None:
         self.path = path
+        check_workdir(path, config, may_change=may_change, total_steps=total_steps)
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(path)
@@ -51,15 +61,15 @@ class Workdir:
                 f"the run's folder {path} cannot be written ({error.strerror}); choose another folder"
             ) from error
         saved = path / "config.json"
-        if saved.exists():
-            differing = configs.differences(configs.read_run_config(path), config)
-            if differing:
-                raise UsageError(
-                    f"{path} holds a run with another config ({'; '.join(differing)}); "
-                    "choose another folder, or continue it with its own config"
-                )
-        else:
+        self.changes = configs.differences(configs.read_run_config(path), config) if saved.exists() else []
+        if self.changes:
+            (path / "result.json").unlink(missing_ok=True)
+            noted = configs.read_json_object(path / "environment.json")
+            change = {"step": max(_saved_steps(path), default=0), "config": self.changes}
+            write_json(path / "environment.json", {**noted, "changed": [*noted.get("changed", []), change]})
+        elif not saved.exists():
             write_json(path / "environment.json", environment())
+        if self.changes or not saved.exists():
             write_atomically(saved, configs.to_json(config) + "\n")
 
     def __enter__(self) -> "Workdir":
@@ -69,18 +79,71 @@ class Workdir:
         self._lock.close()
 
 
+def check_workdir(
+    path: Path, config: ConfigDict, *, may_change: Collection[str] = (), total_steps: int | None = None
+) -> None:
+    """Checks that a run can be begun, continued or extended in a folder, without writing anything.
+
+    Args:
+      path: The folder; it may not exist yet.
+      config: The run's config.
+      may_change: As for :class:`Workdir`.
+      total_steps: As for :class:`Workdir`.
+
+    Raises:
+      UsageError: As for :class:`Workdir`, except for the lock.
+    """
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        reason = "no permission" if existing.is_dir() else "it is a file"
+        raise UsageError(f"the run's folder {path} cannot be written ({existing}: {reason}); choose another folder")
+    if not (path / "config.json").exists():
+        return
+    differing = configs.differences(configs.read_run_config(path), config)
+    refused = [phrase for phrase in differing if phrase.partition(":")[0] not in may_change]
+    if refused:
+        allowed = f"; only {', '.join(may_change)} may change" if may_change else ""
+        raise UsageError(
+            f"{path} holds a run with another config ({'; '.join(refused)}); choose another folder, or continue it "
+            f"with its own config{allowed}"
+        )
+    done = max(_saved_steps(path), default=0)
+    if total_steps is not None and done > total_steps:
+        raise UsageError(
+            f"the run in {path} has made {done} steps, more than the {total_steps} of this config "
+            f"({'; '.join(differing)}); make it longer, or choose another folder"
+        )
+
+
+def _saved_steps(path: Path) -> list[int]:
+    return [int(folder.name) for folder in (path / "checkpoints").glob("*") if folder.name.isdigit()]
+
+
 @contextlib.contextmanager
-def open_workdir(path: Path, config: ConfigDict) -> Iterator[None]:
+def open_workdir(
+    path: Path, config: ConfigDict, *, may_change: Collection[str] = (), total_steps: int | None = None
+) -> Iterator[list[str]]:
     """The :class:`Workdir` of a run, opened by the first process while the others wait for it.
+
+    Args:
+      path: The folder.
+      config: The run's config.
+      may_change: As for :class:`Workdir`.
+      total_steps: As for :class:`Workdir`.
+
+    Returns:
+      A context manager for the changes of the config.
 
     Raises:
       UsageError: As the class; in every process, since one alone would leave the others waiting.
     """
     failure: UsageError | None = None
+    changes: list[str] = []
     with contextlib.ExitStack() as opened:
         if is_primary():
             try:
-                opened.enter_context(Workdir(path, config))
+                workdir = Workdir(path, config, may_change=may_change, total_steps=total_steps)
+                changes = opened.enter_context(workdir).changes
             except UsageError as error:
                 failure = error
         if agreed(failure is not None):
@@ -88,7 +151,7 @@ def open_workdir(path: Path, config: ConfigDict) -> Iterator[None]:
         fingerprint = zlib.crc32(configs.to_json(config).encode()) >> 1
         if agreed(fingerprint) != -agreed(-fingerprint):
             raise UsageError("the processes were started with different configs; start all of them with the same")
-        yield
+        yield changes
 
 
 def environment() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime.extras import install_command
 
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?")
 FILE = "model.safetensors"
@@ -49,7 +50,7 @@ def fetch(name: str) -> Path:
     except ImportError as error:
         raise UsageError(
             f"weights: loading {name!r} from the Hugging Face hub needs huggingface_hub: "
-            f"pip install 'cnn_jax[hub]'; {by_hand}"
+            f"{install_command('hub')}; {by_hand}"
         ) from error
     if huggingface_hub.constants.HF_HUB_CACHE.startswith("~"):
         raise UsageError(f"weights: there is no home folder to keep {name!r} in; set HF_HOME to a folder")

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime.extras import install_command
 
 # Modules of the standard library with plain data classes, which training scripts store next to a state dict. A name
 # from any other module of the standard library, such as builtins.eval, would be there to be called.
@@ -46,7 +47,7 @@ def import_torch(purpose: str) -> Any:
         import torch
     except ImportError as error:
         raise UsageError(
-            f"weights: {purpose} needs PyTorch: pip install torch, or use .safetensors, which does not need it"
+            f"weights: {purpose} needs PyTorch: {install_command('torch')}; or use .safetensors, which does not need it"
         ) from error
     return torch
 

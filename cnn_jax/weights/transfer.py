@@ -14,7 +14,7 @@ from jaxtyping import DTypeLike
 
 from cnn_jax import models, nn
 from cnn_jax.errors import UsageError
-from cnn_jax.runtime.files import user_path
+from cnn_jax.runtime.files import check_output, user_path
 from cnn_jax.weights import adaptation, files, places, torch_files
 from cnn_jax.weights.about import IMAGENET_MEAN, IMAGENET_STD, About
 from cnn_jax.weights.layouts import BATCHES, LAYOUTS, Entry, entries, is_auxiliary, layout_of, paths
@@ -260,16 +260,13 @@ def save(model: nnx.Module, path: str | Path, *, layout: str = "cnn_jax", about:
     [('classifier.0.bias', (2,)), ('classifier.0.weight', (2, 784))]
     """
     path = user_path(path)
-    if not path.parent.is_dir():
-        raise UsageError(f"weights: {path}: there is no folder {str(path.parent)!r}; create it first")
+    check_output(path, (*files.SAFETENSORS, *files.TORCH), what="weights: path")
     about = about or About()
     if about.architecture is not None:
         models.variant(about.architecture)
     if path.suffix.lower() in files.SAFETENSORS:
         metadata = about.to_metadata() | ({} if layout == "cnn_jax" else {"format": "pt"})
         files.write_safetensors(path, _tensors(model, layout), metadata)
-    elif path.suffix.lower() not in files.TORCH:
-        raise UsageError(f"weights: {path} must end in one of {', '.join((*files.SAFETENSORS, *files.TORCH))}")
     elif layout == "cnn_jax":
         raise UsageError(
             f"weights: {path.name} is a PyTorch file; give layout='torchvision', or save a .safetensors file"

@@ -52,7 +52,7 @@ def assert_one_line_and_nothing_left(done, line, data_dir):
 @pytest.mark.skipif(HAS_TENSORFLOW, reason="the extra is installed here")
 def test_without_tensorflow_it_names_the_extra(tmp_path):
     done = prepare("mnist", f"--data_dir={tmp_path / 'sets'}")
-    line = "preparing 'mnist' needs tensorflow and importlib_resources: pip install 'cnn_jax[prepare]'"
+    line = "preparing 'mnist' needs tensorflow and importlib_resources: pip install -e '.[prepare]'"
     assert_one_line_and_nothing_left(done, line, tmp_path / "sets")
 
 

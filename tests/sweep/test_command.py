@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from cnn_jax import experiments
 from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
+from cnn_jax.schema import Schema
 from cnn_jax.sweep import command, space
 from cnn_jax.sweep.driver import show
 from cnn_jax.sweep.settings import Sweep, read_sweep_file
@@ -22,6 +23,7 @@ from tests.sweep import trivial
 
 EXPERIMENT = types.ModuleType("trivial_experiment")
 EXPERIMENT.metrics = lambda config: [Metric("accuracy", "higher", "%"), Metric("loss", "lower")]  # type: ignore[attr-defined]
+EXPERIMENT.schema = lambda config: Schema(trivial.default_config())  # type: ignore[attr-defined]
 EXPERIMENT.monitor = lambda config: "validation/accuracy"  # type: ignore[attr-defined]
 FILE = """
 def get_hyper(hyper):
@@ -175,7 +177,7 @@ def test_nothing_is_written_for_a_runner_that_is_not_installed(
     monkeypatch.setitem(sys.modules, library, None)
     with (
         flagsaver.flagsaver(sweep="rate=0.1", runner=runner),
-        pytest.raises(UsageError, match=rf"this needs {library}: pip install 'cnn_jax\[{runner}\]'"),
+        pytest.raises(UsageError, match=rf"needs {library}: pip install -e '.\[{runner}\]'"),
     ):
         command.sweep(trivial.default_config(), None, tmp_path / "sweep", lambda config: EXPERIMENT)
     assert not (tmp_path / "sweep").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_jax import config as configs
+from cnn_jax import schema
 from cnn_jax.sweep import space
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ def test_header_counts_the_trials_that_the_config_allows(path: Path) -> None:
     config, part = module["get_config"](), module["get_hyper"](space)
     part = space.sweep(part) if isinstance(part, list) else part
     space.check(part, config)
-    points = space.grid(part, configs.flatten(config))
+    points = space.grid(part, schema.flatten(config))
     seeds = int((re.findall(r"--seeds=(\d+)", header) or ["1"])[0])
     assert f"Trials:   {seeds * len(points)}:" in header
     assert module["get_config"]("smoke").epochs == 1

@@ -140,5 +140,5 @@ def test_unknown_names(sampler: str, pruner: str, expected: str) -> None:
 @pytest.mark.parametrize(("module", "sampler"), [("torch", "gp"), ("cmaes", "cmaes"), ("optuna", "tpe")])
 def test_missing_package_is_named(module: str, sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, module, None)
-    with pytest.raises(UsageError, match=f"this needs {module}: pip install"):
+    with pytest.raises(UsageError, match=rf" needs {module}: pip install -e '.\[(sweep|torch)\]'"):
         samplers.check(sampler, "none")

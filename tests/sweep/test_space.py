@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from cnn_jax import config as configs
+from cnn_jax import schema
 from cnn_jax.errors import UsageError
 from cnn_jax.sweep import notation, space
 
@@ -98,7 +98,7 @@ def test_mistake_is_found_before_anything_starts(part: space.Part, expected: lis
 def test_whole_numbers_and_lists_do_for_numbers_and_tuples() -> None:
     part = space.product(space.sweep("optimizer.momentum", [0, 1]), space.sweep("freeze", [["c1/*"], []]))
     space.check(part, CONFIG)
-    last = configs.override(CONFIG, space.grid(part, configs.flatten(CONFIG))[-1])
+    last = schema.override(CONFIG, space.grid(part, schema.flatten(CONFIG))[-1])
     assert (last.optimizer.momentum, last.freeze) == (1.0, ())
 
 

@@ -34,8 +34,8 @@ def test_without_the_library(monkeypatch):
     with pytest.raises(UsageError) as error:
         weights.load(model(), NAME)
     assert str(error.value) == (
-        f"weights: loading {NAME!r} from the Hugging Face hub needs huggingface_hub: pip install "
-        f"'cnn_jax[hub]'; or download {ADDRESS} by hand and give the path of that file"
+        f"weights: loading {NAME!r} from the Hugging Face hub needs huggingface_hub: pip install -e "
+        f"'.[hub]'; or download {ADDRESS} by hand and give the path of that file"
     )
 
 

@@ -211,7 +211,7 @@ def test_the_model_given_stays_as_it_was():
 def test_needs_pytorch_for_its_files(tmp_path):
     model = drawn(abstract("vgg_a", num_classes=3, **VGG))
     (tmp_path / "x.pth").write_bytes(b"\x80\x02")
-    line = r"^weights: .* needs PyTorch: pip install torch, or use .safetensors, which does not need it$"
+    line = r"^weights: .* needs PyTorch: pip install -e '.\[torch\]'; or use .safetensors, which does not need it$"
     with pytest.raises(UsageError, match=line):
         weights.load(model, tmp_path / "x.pth")
     with pytest.raises(UsageError, match=line):

@@ -47,8 +47,8 @@ def check_size(augmentation: str, size: tuple[int, ...], *, ranks: Sequence[int]
 
 def check_mode(augmentation: str, mode: str) -> None:
     """Rejects an unknown rule for what lies beyond an image's border."""
-    if mode not in MODES:
-        raise UsageError(f"{augmentation}: unknown mode={mode!r}; {nearest(mode, MODES)}")
+    if not isinstance(mode, str) or mode not in MODES:
+        raise UsageError(f"{augmentation}: unknown mode={mode!r}; {nearest(str(mode), MODES)}")
 
 
 def example_keys(key: Key[Array, "..."], count: int, *, first: int | Integer[Array, ""] = 0) -> Key[Array, " {count}"]:

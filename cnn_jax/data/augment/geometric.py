@@ -381,7 +381,7 @@ def elastic(
     if alpha is not None:
         check_range("elastic", "alpha", alpha, 0)
     if sigma is not None:
-        check_range("elastic", "sigma", sigma, 0.1)
+        check_range("elastic", "sigma", sigma, 0.1, 1000.0)
 
     def strength_and_reach(side: int) -> tuple[float, float]:
         return 34 * (side / 28) ** 2 if alpha is None else alpha, side / 7 if sigma is None else sigma

@@ -75,7 +75,8 @@ def _hidden(key: Array, images: Array, size: int | None, fill: int | float | Seq
             f"cutout: size={size!r} must be a whole number from 1 to {most} for images of {height}x{width}; a larger "
             "square hides all of some of them"
         )
-    colour = jnp.asarray(fill, images.dtype)
+    numbers = all(isinstance(value, int | float) for value in (fill if isinstance(fill, Sequence) else (fill,)))
+    colour = jnp.asarray(fill if numbers else (), images.dtype)
     if colour.shape not in ((), images.shape[-1:]):
         raise UsageError(f"cutout: fill={fill!r} must be one number, or one for each of {images.shape[-1]} channels")
 

@@ -181,6 +181,8 @@ def _parse(call: str) -> tuple[str, dict[str, Any]]:
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
             name = node.func.id
             options = {str(option.arg): ast.literal_eval(option.value) for option in node.keywords}
+            if len(options) < len(node.keywords):
+                raise ValueError
         else:
             raise ValueError
     except (SyntaxError, ValueError) as error:
@@ -189,7 +191,11 @@ def _parse(call: str) -> tuple[str, dict[str, Any]]:
         ) from error
     if name not in AUGMENTATIONS:
         raise UsageError(f"{where}: unknown augmentation {name!r}; {nearest(name, AUGMENTATIONS)}")
-    known = [option for option in _parameters(name) if option not in ("key", "images", "labels", *SUPPLIED)]
+    parameters = inspect.signature(AUGMENTATIONS[name]).parameters
+    known = [option for option in parameters if option not in ("key", "images", "labels", *SUPPLIED)]
+    for option in known:
+        if option not in options and parameters[option].default is inspect.Parameter.empty:
+            raise UsageError(f"{where}: {name} needs the option {option!r}; write '{name}({option}=...)'")
     for option in options:
         if option not in known:
             hint = nearest(option, known) if known else "it has no options"

@@ -1,0 +1,104 @@
+"""The flag ``--config`` and its overrides, ``--config.key=value``: parsing them, with one line for each mistake.
+
+``ml_collections`` defines the overrides; reading a config and checking it are this project's own.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from cnn_jax import config as configs
+from cnn_jax import schema
+from cnn_jax.errors import UsageError, nearest
+
+
+class ConfigParser(flags.ArgumentParser):
+    """Reads the config that ``--config`` names, see :func:`cnn_jax.config.load_config`.
+
+    Attributes:
+      config: The last one that was read; its overrides may have been applied.
+      is_of_run: Whether it is the config of a run, perhaps of an earlier version.
+    """
+
+    config: ConfigDict | None = None
+    is_of_run = False
+
+    def parse(self, name: str) -> ConfigDict:
+        """Returns the config, locked."""
+        self.is_of_run = Path(name).is_dir()
+        self.config = schema.locked(configs.load_config(name))
+        return self.config
+
+
+def parse_flags(arguments: Sequence[str]) -> list[str]:
+    """Reads the command line into ``absl.flags.FLAGS``.
+
+    Overrides without ``--config`` change the config of the run in ``--workdir``.
+
+    Returns:
+      The arguments that are not flags.
+
+    Raises:
+      UsageError: An unknown flag or config key (with the nearest real ones), a wrong type, or a config that cannot be
+        read.
+    """
+    workdir, mode = flag_value(arguments, "workdir"), flag_value(arguments, "mode") or ""
+    named = list(arguments)
+    if flag_value(arguments, "config") is None and _overrides(arguments):
+        if workdir is None or mode.startswith("sweep"):
+            raise UsageError(f"--{_overrides(arguments)[0][0]} changes a config: give --config=<name or file>, too")
+        configs.read_run_config(Path(workdir))  # or says that there is no run
+        named.insert(1, f"--config={workdir}")
+    try:
+        return flags.FLAGS(named)
+    except flags.UnrecognizedFlagError as error:
+        raise UsageError(f"unknown flag --{error.flagname}; {_nearest_flags(error.flagname)}") from error
+    except Exception as error:  # config_flags raises whatever ConfigDict or the type's parser raised
+        if isinstance(error.__context__, UsageError):  # of ConfigParser, which absl takes for a wrong value
+            raise error.__context__ from error
+        raise UsageError(_diagnosis(arguments, error)) from error
+
+
+def flag_value(arguments: Sequence[str], name: str) -> str | None:
+    """The value of a flag on a command line that is not parsed yet; of several the last, as when it is parsed."""
+    return next((value for flag, value in reversed(_flags(arguments)) if flag == name), None)
+
+
+def _overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    return [(flag, value) for flag, value in _flags(arguments) if flag.startswith("config.")]
+
+
+def _flags(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """Each flag with its value, which may be the next argument."""
+    found = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        flag, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-"):
+            found.append((flag, value if equals else following))
+    return found
+
+
+def _diagnosis(arguments: Sequence[str], error: Exception) -> str:
+    """Finds out which override a failure of config_flags is about, and says so in one line."""
+    config = flags.FLAGS["config"].parser.config
+    if config is not None:
+        keys = schema.flatten(config)
+        for flag, value in _overrides(arguments):
+            key = flag.removeprefix("config.")
+            group, _, option = key.rpartition(".")
+            if schema.is_empty_group(config, group):
+                return f"--{flag}: {group} is empty in this config; set {option!r} in a copy of the config file"
+            if key not in keys:
+                return f"--config.{schema.unknown_key(key, keys, value)}"
+            if f"--{flag}=" in str(error):
+                return f"--{flag}={value}: expected {schema.expected(keys[key])}"
+    text = " ".join(str(error).split())
+    return text if isinstance(error, flags.Error) else f"{type(error).__name__}: {text}"
+
+
+def _nearest_flags(name: str) -> str:
+    own = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])]
+    return nearest(name, own or ["config", "workdir", "mode"])
