@@ -290,8 +290,8 @@ def _one_each(name: str, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _labels(name: str, labels: np.ndarray, class_names: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:
     """Class numbers, and the names of the classes."""
     if labels.dtype.kind in "US":
-        names, labels = np.unique(labels, return_inverse=True)
-        return labels.astype(np.int32), _texts(name, names)
+        words, labels = np.unique(labels, return_inverse=True)
+        return labels.astype(np.int32), _texts(name, words)
     if not np.issubdtype(labels.dtype, np.integer):
         raise UsageError(f"data set {name!r}: {labels.dtype} labels; give whole numbers from 0, or names")
     # Python's integers: NumPy makes floats of uint64 and int64 together.

@@ -110,7 +110,7 @@ def _members(network: TaskNetwork, trained: training.Trained) -> list[Section]:
 
 def _training_images(network: TaskNetwork, state: training.TrainState, train_set: ExampleSet) -> Section:
     """Some training images, as they are and as they were augmented in the first step."""
-    chosen = np.linspace(0, len(train_set) - 1, min(_SHOWN, len(train_set))).round().astype(int)
+    chosen = np.linspace(0, len(train_set) - 1, min(_SHOWN, len(train_set))).round().astype(int).tolist()
     batch = take(train_set, chosen)
     rows, calls = {"as stored": batch["image"]}, network.config.data.augment
     if calls:

@@ -384,7 +384,7 @@ def elastic(
         check_range("elastic", "sigma", sigma, 0.1, 1000.0)
 
     def strength_and_reach(side: int) -> tuple[float, float]:
-        return 34 * (side / 28) ** 2 if alpha is None else alpha, side / 7 if sigma is None else sigma
+        return float(34 * (side / 28) ** 2 if alpha is None else alpha), float(side / 7 if sigma is None else sigma)
 
     keys = example_keys(key, len(images))
     along, plane = {}, None

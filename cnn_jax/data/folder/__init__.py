@@ -240,9 +240,9 @@ def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
             try:
                 status = (root / relative).stat()
                 stamp = [status.st_size, status.st_mtime_ns]
-                old = known.get(relative)
-                known_good = old and old[:2] == stamp and not old[-1]  # another version may read what this could not
-                seen[relative] = old if known_good else [*stamp, *_checked(root / relative)]
+                old = known.get(relative, [])
+                good = old[:2] == stamp and not old[-1]  # another version may read what this one could not
+                seen[relative] = old if good else [*stamp, *_checked(root / relative)]
             except OSError as error:  # without the right to read it, or removed since it was listed
                 seen[relative] = [0, 0, "", 0, 0, f"cannot be read: {error.strerror}"]
         return len(chosen)

@@ -48,14 +48,13 @@ def class_folders(root: Path) -> dict[tuple[str, str], Path]:
         trained = [folder.name for folder, part in parts.items() if part == "train"]
         held = f"{trained[0]!r} has no subfolders" if trained else "has no 'train'"
         raise UsageError(f"{where}: {held}; make a folder 'train' with one subfolder for each class")
-    folders = {}
-    for part in inside:
-        classes = _subfolders(part)
+    folders: dict[tuple[str, str], Path] = {}
+    for folder, part in parts.items():
+        classes = _subfolders(folder)
         _check_classes(where, classes)
-        folders |= {(parts[part], folder.name): folder for folder in classes}
-    trained = {name for part, name in folders if part == "train"}
+        folders |= {(part, class_folder.name): class_folder for class_folder in classes}
     for part, name in folders:
-        if name not in trained:
+        if ("train", name) not in folders:
             raise UsageError(f"{where}: class {name!r} is in {part!r}, but not in 'train'")
     return folders
 
