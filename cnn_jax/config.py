@@ -114,7 +114,7 @@ def _described(error: Exception) -> str:
     if refused and isinstance(error, AttributeError | KeyError | TypeError):
         roots = [value for value in frame.f_locals.values() if isinstance(value, ConfigDict)]
         known = {name: value for root in roots or [group] for name, value in schema.flatten(root).items()}
-        key = next((path for root in roots if (path := schema.path_of(root, group)) is not None), "") + key
+        key = next(filter(None, (schema.path_of(root, group) for root in roots)), "") + str(key)
         if key not in known:
             message = schema.unknown_key(key, known)
         elif "value" in accessed:

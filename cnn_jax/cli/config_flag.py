@@ -83,7 +83,7 @@ def _flags(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 def _diagnosis(arguments: Sequence[str], error: Exception) -> str:
     """Finds out which override a failure of config_flags is about, and says so in one line."""
-    config = flags.FLAGS["config"].parser.config
+    config = getattr(flags.FLAGS["config"].parser, "config", None)
     if config is not None:
         keys = schema.flatten(config)
         for flag, value in _overrides(arguments):

@@ -436,8 +436,9 @@ def _grid(
         return None
     found: dict[str, dict[tuple[Any, Any], list[float]]] = {"complete": {}, "pruned": {}}
     for row in rows:
-        scored = row.state in found and row.score is not None and math.isfinite(row.score)
-        if scored and all(key in row.overrides for key in keys):
+        if row.state not in found or row.score is None or not math.isfinite(row.score):
+            continue
+        if all(key in row.overrides for key in keys):
             across, down = (row.overrides[key] for key in keys)
             found[row.state].setdefault((down, across), []).append(row.score)
     pruned = found["pruned"].keys() - found["complete"].keys()

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from cnn_jax.metrics import Metric
 from cnn_jax.report.formatting import is_number
@@ -62,7 +62,10 @@ class TrialLike(Protocol):
         ...
 
 
-def best_first(rows: Sequence[TrialLike], metric: Metric) -> list[TrialLike]:
+OneTrial = TypeVar("OneTrial", bound=TrialLike)
+
+
+def best_first(rows: Sequence[OneTrial], metric: Metric) -> list[OneTrial]:
     """All trials by the mean of their point, and by their score within it. Those without a finite score come last.
 
     Pruned trials are among the complete ones, with the last score that they had.

@@ -72,7 +72,8 @@ def _as_flag(value: Any, default: Any) -> Any:
         return value if isinstance(value, tuple | list) else (value,)
     if isinstance(default, str):
         return value.strip() if isinstance(value, str) else value
-    parser = {bool: flags.BooleanParser(), float: flags.FloatParser()}.get(type(default))
+    parsers: dict[type, flags.ArgumentParser] = {bool: flags.BooleanParser(), float: flags.FloatParser()}
+    parser = parsers.get(type(default))
     try:
         return value if parser is None else parser.parse(value)
     except (TypeError, ValueError):

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from cnn_jax.data.folder.layout import class_folders, listed
-from cnn_jax.data.images import decode_image, files_in, is_image, upright_size
+from cnn_jax.data.images import decode_image, files_in, find_images, is_image, upright_size
 from cnn_jax.data.records import Records, in_threads, labelled_images, showing_progress
 from cnn_jax.data.splits import members_of_split, mixed_order, stratified_parts
 from cnn_jax.errors import UsageError

@@ -284,10 +284,10 @@ def mistakes(
     height = 0.3 + row_height * math.ceil(len(worst) / columns)
     figure = Figure(figsize=(WIDTH, height))
     shown = [_shown_classes(probabilities[index], int(labels[index]), int(predictions[index])) for index in worst]
-    classes = list(dict.fromkeys(itertools.chain(*shown)))
+    seen = list(dict.fromkeys(itertools.chain(*shown)))
     room = 72 * bars_width - text_width("100%") - 6
-    names = all_fitted([class_names[index] for index in classes], room, weight="bold")
-    short = dict(zip(classes, names, strict=True))
+    names = all_fitted([class_names[index] for index in seen], room, weight="bold")
+    short = dict(zip(seen, names, strict=True))
     for position, index in enumerate(worst):
         row, column = divmod(position, columns)
         left, top = column * column_width + MARGIN, row * row_height + 0.08

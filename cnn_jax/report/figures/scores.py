@@ -312,7 +312,7 @@ def confusion_matrix(counts: Shaped[Array | np.ndarray, "..."], class_names: Seq
     return figure
 
 
-_CENTRED = {"ha": "center", "va": "center_baseline"}
+_CENTRED: dict[str, Any] = {"ha": "center", "va": "center_baseline"}
 
 
 class _ClassNames:
