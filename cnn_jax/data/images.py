@@ -4,6 +4,7 @@ Any size; grey, colour, palette, transparency, 1 to 16 bits; turned as the camer
 What had to be assumed is returned as text beside the pixels, so that a surprising prediction can be understood.
 """
 
+import contextlib
 import io
 import os
 import warnings
@@ -187,6 +188,16 @@ def upright_size(content: bytes) -> tuple[int, int]:
             width, height = image.size
             on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     return (height, width) if on_its_side else (width, height)
+
+
+def has_sixteen_bits(path: Path) -> bool:
+    """Whether an image has grey values of more than 8 bits; False where it cannot be read."""
+    _raise_limit()
+    with warnings.catch_warnings(), contextlib.suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        warnings.simplefilter("ignore")
+        with Image.open(path) as image:
+            return image.mode.startswith("I")
+    return False
 
 
 def resize_image(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:

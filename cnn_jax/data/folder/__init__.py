@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from cnn_jax.data.folder.layout import class_folders, listed
-from cnn_jax.data.images import decode_image, files_in, find_images, is_image, upright_size
+from cnn_jax.data.images import decode_image, files_in, find_images, has_sixteen_bits, is_image, upright_size
 from cnn_jax.data.records import Records, in_threads, labelled_images, showing_progress
 from cnn_jax.data.splits import members_of_split, mixed_order, stratified_parts
 from cnn_jax.errors import UsageError
@@ -175,11 +174,8 @@ def folder_white(name: str) -> int | None:
     kind, _, path = name.partition(":")
     if kind != "folder":
         return None
-    for file in find_images([path])[:DEPTH_FROM]:
-        with contextlib.suppress(OSError), Image.open(file) as image:
-            if image.mode.startswith("I"):
-                return 65535
-    return None
+    first = find_images([path])[:DEPTH_FROM]
+    return 65535 if any(has_sixteen_bits(file) for file in first) else None
 
 
 @dataclasses.dataclass(frozen=True)
