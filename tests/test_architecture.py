@@ -95,3 +95,38 @@ def test_the_wheel_has_every_package() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     packages = {".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("cnn_jax/**/__init__.py")}
     assert set(listed) == packages | {"cnn_jax.configs", "cnn_jax.configs.sweeps"}
+
+
+def public_names(tree: ast.Module) -> dict[str, type[ast.stmt]]:
+    """The public classes of a file and its names for types, with the kind of statement that defines each."""
+    found: dict[str, type[ast.stmt]] = {node.name: ast.ClassDef for node in tree.body if isinstance(node, ast.ClassDef)}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if name[:1].isupper() and not name.isupper():
+                found[name] = ast.Assign
+    return {name: kind for name, kind in found.items() if not name.startswith("_")}
+
+
+def ambiguous(names: dict[str, dict[str, type[ast.stmt]]]) -> dict[str, list[str]]:
+    """Names that several files define, at least one of them as a class -> these files."""
+    places: dict[str, list[str]] = {}
+    for module, own in names.items():
+        for name in own:
+            places.setdefault(name, []).append(module)
+    return {
+        name: modules
+        for name, modules in places.items()
+        if len(modules) > 1 and any(names[module][name] is ast.ClassDef for module in modules)
+    }
+
+
+def test_each_class_name_means_one_thing() -> None:
+    found = {module: public_names(ast.parse(path.read_text())) for module, path in SOURCES.items()}
+    assert len(found["cnn_jax.train.plan"]) > 1
+    assert ambiguous(found) == {}
+
+
+def test_a_name_that_means_two_things_is_found() -> None:
+    one, other = ast.parse("class Plan: ...\nKey = str"), ast.parse("Plan = tuple\nKey = int")
+    assert ambiguous({"one": public_names(one), "other": public_names(other)}) == {"Plan": ["one", "other"]}

@@ -10,7 +10,7 @@ from cnn_jax.data.ink import measure_ink_extent, measure_ink_pieces
 from cnn_jax.data.overlap import count_shared
 from cnn_jax.data.preprocess import Preprocess
 from cnn_jax.data.records import Records, as_records, sample
-from cnn_jax.data.sources import SOURCES, class_names, load, open_set
+from cnn_jax.data.sources import SOURCES, known_spec, load, open_set
 from cnn_jax.data.stream import Stream, choose_loading
 
 __all__ = [
@@ -27,12 +27,12 @@ __all__ = [
     "batch_indices",
     "choose_loading",
     "chosen_classes",
-    "class_names",
     "count_shared",
     "epoch_order",
     "find_images",
     "folder_white",
     "from_arrays",
+    "known_spec",
     "load",
     "measure_ink_extent",
     "measure_ink_pieces",

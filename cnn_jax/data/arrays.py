@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 
 from cnn_jax.config import with_tuples
 from cnn_jax.data.dataset import Dataset
-from cnn_jax.data.fields import Field
+from cnn_jax.data.fields import IGNORED, Field, with_ignored
 from cnn_jax.data.splits import PARTS, first_line, members_of_split, stratified_parts
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.files import user_path
@@ -85,7 +85,7 @@ def _chosen(whole: Dataset, split: str, members: Mapping[str, np.ndarray]) -> Da
     return dataclasses.replace(whole, split=split, fields=whole.take(chosen))
 
 
-def load_npz(path: str, split: str) -> Dataset:
+def load_npz(path: str, split: str, *, ignore_label: int = IGNORED) -> Dataset:
     """Examples from a NumPy file.
 
     Args:
@@ -96,6 +96,7 @@ def load_npz(path: str, split: str) -> Dataset:
         whole numbers or names. ``class_names``, if it is there, names the numbers. A file with an entry ``spec`` has
         other fields, see :func:`save_npz`.
       split: A split expression.
+      ignore_label: The number that means "not labelled"; -1 has this meaning for the labels of images only.
 
     Raises:
       UsageError: The file is not like that.
@@ -109,7 +110,8 @@ def load_npz(path: str, split: str) -> Dataset:
     except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         hint = "; save names as text, by names.astype(str)" if "Object arrays" in str(error) else ""
         raise UsageError(f"data set {name!r}: {file} is not a readable .npz file: {first_line(error)}{hint}") from error
-    whole, members = _described_parts(name, found) if SPEC_KEY in found else _labelled_parts(name, found)
+    parts = _described_parts if SPEC_KEY in found else _labelled_parts
+    whole, members = parts(name, found, ignore_label)
     return _chosen(whole, split, _parts_of(whole) if members is None else members)
 
 
@@ -162,7 +164,7 @@ Parts = tuple[Dataset, dict[str, np.ndarray] | None]
 """All examples, and which of them are of which part; None where they are not divided."""
 
 
-def _described_parts(name: str, found: dict[str, np.ndarray]) -> Parts:
+def _described_parts(name: str, found: dict[str, np.ndarray], ignore_label: int) -> Parts:
     """A file that says what its fields are."""
     try:
         said = json.loads(str(found[SPEC_KEY]))
@@ -172,6 +174,7 @@ def _described_parts(name: str, found: dict[str, np.ndarray]) -> Parts:
             str(error).removeprefix("Field: ") if isinstance(error, UsageError) else "give JSON as save_npz writes it"
         )
         raise UsageError(f"data set {name!r}: its entry {SPEC_KEY!r} is not a spec of fields: {reason}") from error
+    spec = with_ignored(name, spec, ignore_label)
     parts = _keys_of_parts(name, found, {field: (field,) for field in spec})
     if not parts or not spec:
         raise UsageError(
@@ -229,7 +232,7 @@ def _members(sizes: dict[str, int]) -> dict[str, np.ndarray] | None:
     return {part: np.arange(end - size, end) for (part, size), end in zip(sizes.items(), ends, strict=True)}
 
 
-def _labelled_parts(name: str, found: dict[str, np.ndarray]) -> Parts:
+def _labelled_parts(name: str, found: dict[str, np.ndarray], ignore_label: int) -> Parts:
     """A file of images and labels, known by their names."""
     keys = _keys_of_parts(name, found, {"images": IMAGE_KEYS, "labels": LABEL_KEYS})
     pairs = {part: (found[keys_of["images"]], found[keys_of["labels"]]) for part, keys_of in keys.items()}
@@ -245,8 +248,11 @@ def _labelled_parts(name: str, found: dict[str, np.ndarray]) -> Parts:
         listed = ", ".join(f"{part} {dtype} {shape}" for part, (dtype, *shape) in kinds.items())
         raise UsageError(f"data set {name!r}: images of different kinds ({listed}); bring them to one form")
     images = np.concatenate([x for x, _ in parts.values()])
-    labels, class_names = _labels(name, np.concatenate([y for _, y in parts.values()]), found.get("class_names"))
-    whole = Dataset.of_images(name, "all", images, labels, class_names)
+    labels = np.concatenate([y for _, y in parts.values()])
+    labels, class_names = _labels(name, labels, found.get("class_names"), ignore_label)
+    ignored = ignore_label if (labels == ignore_label).any() else None
+    spec = {"image": Field("image"), "label": Field("label", class_names=class_names, ignored=ignored)}
+    whole = Dataset(name, "all", {"image": images, "label": labels}, spec)
     return whole, _members({part: len(x) for part, (x, _) in parts.items()})
 
 
@@ -287,7 +293,9 @@ def _one_each(name: str, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return labels.reshape(-1)
 
 
-def _labels(name: str, labels: np.ndarray, class_names: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:
+def _labels(
+    name: str, labels: np.ndarray, class_names: np.ndarray | None, ignore_label: int
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Class numbers, and the names of the classes."""
     if labels.dtype.kind in "US":
         words, labels = np.unique(labels, return_inverse=True)
@@ -295,11 +303,16 @@ def _labels(name: str, labels: np.ndarray, class_names: np.ndarray | None) -> tu
     if not np.issubdtype(labels.dtype, np.integer):
         raise UsageError(f"data set {name!r}: {labels.dtype} labels; give whole numbers from 0, or names")
     # Python's integers: NumPy makes floats of uint64 and int64 together.
-    low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
+    known = labels[labels != ignore_label]
+    low, high = (int(known.min()), int(known.max())) if known.size else (0, 0)
     names = tuple(map(str, range(min(high, MOST_CLASSES) + 1))) if class_names is None else _texts(name, class_names)
     if not 0 <= low <= high < min(len(names), MOST_CLASSES):
         allowed = f"0 to {len(names) - 1}, one for each of the class_names" if class_names is not None else "0 upwards"
-        raise UsageError(f"data set {name!r}: labels from {low} to {high}; give class numbers from {allowed}")
+        wrong = low if low < 0 else high
+        raise UsageError(
+            f"data set {name!r}: labels from {low} to {high}; give class numbers from {allowed}, and set "
+            f"ignore_label={wrong} if {wrong} means not labelled"
+        )
     return labels.astype(np.int32), names
 
 

@@ -93,6 +93,11 @@ class Dataset(Described):
         return self.fields[self.field("image")]
 
     @property
+    def inputs(self) -> Shaped[np.ndarray, "n ..."]:
+        """What a network is given of each example, see :attr:`input_name`."""
+        return self.fields[self.input_name]
+
+    @property
     def labels(self) -> Int32[np.ndarray, "n *entries"]:
         """The field of kind ``label``: class numbers, shape ``(n,)``."""
         return self.fields[self.field("label")]
@@ -140,11 +145,13 @@ class Dataset(Described):
         if self.spec[label].count:
             raise UsageError(f"Dataset {self.name!r}: classes are chosen by one label per example")
         names = chosen_classes(self.name, self.spec[label].class_names, classes)
+        if self.spec[label].ignored in classes:
+            raise UsageError(f"Dataset {self.name!r}: class {self.spec[label].ignored} is ignored; do not choose it")
         new_numbers = np.full(len(self.spec[label].class_names), -1, np.int32)
         new_numbers[list(classes)] = np.arange(len(classes))
         fields = self.take(np.flatnonzero(np.isin(self.labels, classes)))
         fields[label] = new_numbers[fields[label]]
-        spec = {**self.spec, label: dataclasses.replace(self.spec[label], class_names=names)}
+        spec = {**self.spec, label: dataclasses.replace(self.spec[label], class_names=names, ignored=None)}
         return dataclasses.replace(self, fields=fields, spec=spec)
 
     def part(self, start: int, stop: int) -> "Dataset":

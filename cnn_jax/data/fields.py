@@ -13,6 +13,7 @@ from jaxtyping import Shaped
 
 from cnn_jax.errors import UsageError, nearest
 
+IGNORED = -1  # the label that is ignored where nothing else is stated
 RESERVED = ("index", "mask")  # of a batch: each example's number in its set, and 0 where an example is padding
 
 
@@ -206,9 +207,50 @@ def check_fields(where: str, fields: Mapping[str, Shaped[np.ndarray, "..."]], sp
         except UsageError as error:
             raise UsageError(f"{where}: {name}: {str(error).removeprefix('Field: ')}") from error
     check_spec(where, complete)
-    for name in complete:
-        _check_values(f"{where}: {name}", fields, complete, name)
+    check_values(where, fields, complete)
     return complete
+
+
+def check_values(where: str, fields: Mapping[str, Shaped[np.ndarray, "..."]], spec: Spec) -> None:
+    """Rejects class numbers out of range, counts beyond the entries, and numbers that are not finite.
+
+    Args:
+      where: Begins the messages.
+      fields: The arrays, each with ``n`` examples.
+      spec: Of the same names.
+
+    Raises:
+      UsageError: There are such values; the message names the field.
+    """
+    for name in spec:
+        _check_values(f"{where}: {name}", fields, spec, name)
+
+
+def with_ignored(name: str, spec: Spec, ignore_label: int) -> dict[str, Field]:
+    """A spec whose labels and masks ignore a stated class number instead of their own.
+
+    Args:
+      name: The data set's, for the message.
+      spec: Of the examples.
+      ignore_label: The class number that means "not labelled"; -1 to leave the spec as it is.
+
+    Raises:
+      UsageError: No field has classes.
+
+    Example:
+      >>> with_ignored("mine", {"label": Field("label", class_names=("a", "b"))}, 255)["label"].ignored
+      255
+    """
+    changed = dict(spec)
+    if ignore_label == IGNORED:
+        return changed
+    for key, field in spec.items():
+        if field.kind in CLASS_KINDS:
+            outside = ignore_label if field.kind == "mask" and field.outside == field.ignored else field.outside
+            changed[key] = dataclasses.replace(field, ignored=ignore_label, outside=outside)
+    if changed == dict(spec) and not any(field.kind in CLASS_KINDS for field in spec.values()):
+        raise UsageError(f"data set {name!r}: ignore_label={ignore_label}, but it has no labels; leave it out")
+    return changed
 
 
 def check_spec(where: str, spec: Spec) -> None:
@@ -232,7 +274,6 @@ def _listed(names: Mapping[str, object]) -> str:
 
 
 def _check_values(where: str, fields: Mapping[str, np.ndarray], spec: Spec, name: str) -> None:
-    """Rejects class numbers out of range, counts beyond the entries, and numbers that are not finite."""
     field, values = spec[name], fields[name]
     if field.kind == "labels" and field.class_names and field.shape != (len(field.class_names),):
         raise UsageError(f"{where}: {values.shape[1]} classes, but {len(field.class_names)} class_names")
@@ -248,9 +289,15 @@ def _check_values(where: str, fields: Mapping[str, np.ndarray], spec: Spec, name
     if field.kind in ("label", "mask", "text"):
         low, high, most = int(values.min()), int(values.max()), len(field.class_names) - 1
         if (field.class_names or field.kind == "label") and not 0 <= low <= high <= most:
+            wrong = low if low < 0 else high
+            stated = "" if wrong == IGNORED else f" or set ignore_label={wrong}"
             raise UsageError(
                 f"{where}: class numbers from {low} to {high}, but {most + 1} class_names allow 0 to {most}"
-                + ("" if field.ignored is None else f", and {field.ignored} for what is not labelled")
+                + (
+                    f"; if {wrong} means not labelled, declare Field(ignored={wrong}){stated}"
+                    if field.ignored is None
+                    else f", and {field.ignored} for what is not labelled"
+                )
             )
         if low < 0:
             raise UsageError(f"{where}: numbers from {low} to {high}; give numbers from 0")
@@ -305,14 +352,37 @@ class Described:
         return len(self.class_names)
 
     @property
+    def input_name(self) -> str:
+        """The name of the field that a network is given: the one image, volume, video or signal of an example.
+
+        Of several, it is the one that is called by its kind, such as ``'image'``.
+
+        Raises:
+          UsageError: There is none, or it is unclear which of several it is.
+        """
+        inputs = [name for name, field in self.spec.items() if field.kind in INPUT_KINDS]
+        named = [name for name in inputs if name == self.spec[name].kind]
+        if len(inputs) > 1 and len(named) != 1:
+            raise UsageError(
+                f"data set {self.name!r} has several fields that could be the network's input: {', '.join(inputs)}; "
+                f"call one of them {self.spec[inputs[0]].kind!r}"
+            )
+        return named[0] if named else self.field(*INPUT_KINDS)
+
+    @property
+    def input_kind(self) -> str:
+        """The kind of the input: ``'image'``, ``'volume'``, ``'video'`` or ``'signal'``."""
+        return self.spec[self.input_name].kind
+
+    @property
     def image_shape(self) -> tuple[int, ...]:
         """The shape of one image, such as ``(height, width, channels)``; or volume, video, signal."""
-        return self.spec[self.field(*INPUT_KINDS)].shape or ()
+        return self.spec[self.input_name].shape or ()
 
     @property
     def dtype(self) -> str:
         """The dtype of the images."""
-        return self.spec[self.field(*INPUT_KINDS)].dtype
+        return self.spec[self.input_name].dtype
 
 
 def is_labelled_images(spec: Spec) -> bool:

@@ -18,7 +18,7 @@ ROWS, COLUMNS = (0, 75, 150, 225, 299), (0, 42, 85)  # where pieces begin, withi
 CLASS_NAMES = tuple(f"{photograph}, {place}" for photograph in ("temple", "flower") for place in PLACES)
 
 
-def open_photographs(split: str, *, image_shape: tuple[int, int, int] | None, framing: str) -> Records:
+def open_photographs(split: str, *, image_shape: tuple[int, ...] | None, framing: str) -> Records:
     """90 overlapping pieces of 128x128, 15 of each third of each photograph: which third is it from?
 
     Args:
@@ -35,8 +35,8 @@ def open_photographs(split: str, *, image_shape: tuple[int, int, int] | None, fr
       (66, (1, 64, 64, 3), 'temple, left')
     """
     shape = image_shape or (SIDE, SIDE, 3)
-    if shape[-1] != 3:
-        raise UsageError(f"data set 'photographs' is in colour; input_shape={shape} must end in 3")
+    if len(shape) != 3 or shape[-1] != 3:
+        raise UsageError(f"data set 'photographs' has colour images; input_shape={shape} must be (height, width, 3)")
     pieces = [
         (number, row, third * 213 + column)
         for number in range(2)

@@ -92,7 +92,7 @@ class Preprocess:
         channels = input_shape[-1]
         scale = cls(tuple(input_shape), mean=(0.0,) * channels, std=(1.0,) * channels, resize=resize)
         dataset = sample(dataset, most=MEASURED_AT_MOST)
-        inputs = dataset.fields[dataset.field(*INPUT_KINDS)]
+        inputs = dataset.inputs
         jax.eval_shape(scale, inputs[:1])  # what does not fit is an error here
         # Where pixels are only moved it is enough to count how often each value occurs.
         moved = resize not in RESIZE_METHODS or dataset.image_shape == scale.input_shape
@@ -154,8 +154,8 @@ class Preprocess:
         if images.ndim != 1 + len(self.input_shape):
             axes = {2: "length", 3: "height, width", 4: "depth or frames, height, width"}[len(self.input_shape)]
             raise UsageError(
-                f"Preprocess: images have shape {images.shape}, but input_shape={self.input_shape} needs "
-                f"(n, {axes}, channels)"
+                f"Preprocess: inputs have shape {images.shape}, but input_shape={self.input_shape} needs "
+                f"(n, {axes}, channels); set input_shape to {images.shape[1:]}"
             )
         if images.dtype.name not in IMAGE_DTYPES:
             raise UsageError(f"Preprocess: images are {images.dtype}; give {' or '.join(IMAGE_DTYPES)}")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cnn_jax.data.dataset import Arrays, Dataset
 from cnn_jax.data.decoded import decoded_once
-from cnn_jax.data.fields import Described, Field, Spec, check_spec, is_labelled_images
+from cnn_jax.data.fields import Described, Field, Spec, check_spec, check_values, is_labelled_images
 from cnn_jax.data.images import resize_image
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.terminal import Console, printable, progress_bar
@@ -84,12 +84,16 @@ class Records(Described):
 
         Returns:
           Name of a field -> its array, one entry per example in the order of ``indices``.
+
+        Raises:
+          UsageError: An example cannot be read, or a label is out of range.
         """
         examples = self.reader([int(index) for index in indices])
         arrays = self._arrays(len(examples))
         for place, example in enumerate(examples):
             for name, array in arrays.items():
                 array[place] = self._framed(name, example[name])
+        check_values(f"Records {self.name!r}", arrays, self.spec)
         return arrays
 
     def _arrays(self, count: int) -> Arrays:
@@ -132,7 +136,7 @@ class Records(Described):
 
 
 def labelled_images(
-    image_shape: tuple[int, int, int], class_names: Sequence[str], *, dtype: str = "uint8"
+    image_shape: tuple[int, ...], class_names: Sequence[str], *, dtype: str = "uint8"
 ) -> dict[str, Field]:
     """The spec of images with one label each: the fields ``image`` and ``label``.
 

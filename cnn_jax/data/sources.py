@@ -5,12 +5,14 @@ other name is one of TensorFlow Datasets (TFDS), prepared by ``python -m cnn_jax
 expressions are TFDS's for all of them: ``"train"``, ``"train[:90%]"``, ``"train+validation"``, ``"all"``.
 """
 
+import dataclasses
 from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
 from cnn_jax.data.arrays import load_digits, load_npz
 from cnn_jax.data.dataset import Dataset
+from cnn_jax.data.fields import IGNORED, Field, Spec, with_ignored
 from cnn_jax.data.folder import open_folder
 from cnn_jax.data.images import RESIZES
 from cnn_jax.data.photographs import open_photographs
@@ -26,13 +28,15 @@ SOURCES: dict[str, Source] = {
     "photographs": lambda _path, split, *, image_shape, framing, **_: open_photographs(
         split, image_shape=image_shape, framing=framing
     ),
-    "npz": lambda path, split, **_: load_npz(path, split),
+    "npz": lambda path, split, *, ignore_label, **_: load_npz(path, split, ignore_label=ignore_label),
     "folder": lambda path, split, *, image_shape, framing, **_: open_folder(
         path, split, image_shape=image_shape, framing=framing
     ),
 }
-"""The part of a name before the colon -> ``source(path, split, *, data_dir, image_shape, framing)``, which gives a
-:class:`Dataset` or, for images that may have to stay on disk, :class:`Records`. A new source is one more entry."""
+"""The part of a name before the colon -> ``source(path, split, *, data_dir, image_shape, framing, ignore_label)``.
+
+It gives a :class:`Dataset` or, for images that may have to stay on disk, :class:`Records`. A new source is one more
+entry; ``**_`` takes the parameters that it does not use."""
 
 
 def open_set(
@@ -40,8 +44,9 @@ def open_set(
     split: str,
     *,
     data_dir: str | PathLike[str] | None = None,
-    image_shape: tuple[int, int, int] | None = None,
+    image_shape: tuple[int, ...] | None = None,
     framing: str = "crop",
+    ignore_label: int = IGNORED,
 ) -> Dataset | Records:
     """One split of a data set, left on disk where it is there as files.
 
@@ -53,8 +58,11 @@ def open_set(
       split: A TFDS split expression. ``digits`` has ``train`` (1,297), ``validation`` (200) and ``test`` (300); where
         a source has no parts, ``train``, ``validation`` and ``test`` are 80, 10 and 10 % of each class.
       data_dir: Where TFDS keeps its sets; by default ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
-      image_shape: ``(height, width, channels)`` to which images of different sizes are brought.
+      image_shape: ``(height, width, channels)`` to which images of different sizes are brought. Sources of other kinds
+        of inputs do not use it.
       framing: How: ``"crop"`` cuts the middle out, ``"fit"`` fills up, ``"stretch"`` changes the aspect.
+      ignore_label: A class number that means "not labelled", see :class:`~cnn_jax.data.Field`. -1 for what the set
+        itself declares; in a ``.npz`` file of images and labels it is -1.
 
     Returns:
       The split, in the order in which it is stored; a folder's is mixed.
@@ -72,27 +80,37 @@ def open_set(
     prefix, _, path = name.partition(":")
     options: dict[str, Any] = {"data_dir": data_dir, "image_shape": image_shape, "framing": framing}
     if prefix.endswith(".py"):
-        return load_object(name, what=f"data.name={name!r}")(split, **options)
-    return SOURCES[prefix](path, split, **options) if prefix in SOURCES else open_tfds(name, split, **options)
+        found = load_object(name, what=f"data.name={name!r}")(split, **options)
+    elif prefix in SOURCES:
+        found = SOURCES[prefix](path, split, ignore_label=ignore_label, **options)
+    else:
+        found = open_tfds(name, split, **options)
+    if ignore_label == IGNORED:
+        return found
+    return dataclasses.replace(found, spec=with_ignored(name, found.spec, ignore_label))
 
 
-def class_names(name: str, split: str, **options: Any) -> tuple[str, ...]:
-    """The names of a data set's classes. A TFDS set need not be prepared for that, but then they may be numbers.
+def known_spec(name: str, split: str, **options: Any) -> Spec:
+    """What is known about the examples of a data set. A TFDS set need not be prepared for that.
 
     Args:
-      name: As for :func:`open_set`, as are ``split``, which is read where the source is not TFDS, and the options.
+      name: As for :func:`open_set`, as are ``split``, which is opened where the source is not TFDS, and the options.
+
+    Returns:
+      Name -> field. Of a TFDS set the shape of the images is not known, and names of classes may be numbers.
 
     Raises:
       UsageError: As :func:`open_set`.
 
     Example:
-      >>> class_names("digits", "test")[:3]
+      >>> known_spec("digits", "test")["label"].class_names[:3]
       ('0', '1', '2')
     """
     prefix = name.partition(":")[0]
     if prefix in SOURCES or prefix.endswith(".py"):
-        return tuple(open_set(name, split, **options).class_names)
-    return tfds_class_names(name, data_dir=options.get("data_dir"))
+        return open_set(name, split, **options).spec
+    names = tfds_class_names(name, data_dir=options.get("data_dir"))
+    return {"image": Field("image"), "label": Field("label", (), "int32", names)}
 
 
 def load(
@@ -100,7 +118,7 @@ def load(
     split: str,
     *,
     data_dir: str | PathLike[str] | None = None,
-    image_shape: tuple[int, int, int] | None = None,
+    image_shape: tuple[int, ...] | None = None,
     framing: str = "crop",
 ) -> Dataset:
     """Reads one split of a data set into memory; arguments and errors as :func:`open_set` has them.

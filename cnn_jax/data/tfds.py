@@ -29,7 +29,7 @@ def open_tfds(
     split: str,
     *,
     data_dir: str | PathLike[str] | None,
-    image_shape: tuple[int, int, int] | None,
+    image_shape: tuple[int, ...] | None,
     framing: str,
 ) -> Records:
     """A split of a TFDS set of labelled images. Images of one size stay as they are; others need ``image_shape``.
@@ -43,7 +43,7 @@ def open_tfds(
         declared = builder.info.features[image_key].shape
         if None not in declared:
             image_shape = declared
-        elif image_shape is None:
+        elif image_shape is None or len(image_shape) != 3:
             raise UsageError(
                 f"data set {name!r} has images of different sizes {declared}; "
                 "give image_shape=(height, width, channels) to bring them to"

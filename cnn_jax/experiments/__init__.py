@@ -1,4 +1,4 @@
-"""What ``config.experiment`` can name: a task, of which one run is trained, or an experiment made of several runs."""
+"""The values of ``config.experiment``: a task, which trains one run, or an experiment that consists of several runs."""
 
 import importlib
 from types import ModuleType
@@ -9,11 +9,11 @@ from cnn_jax.errors import UsageError, nearest
 from cnn_jax.runtime.objects import is_reference
 from cnn_jax.tasks import TASKS, run, task_class
 
-SERIES = {  # by the names of their modules, since they bring in scikit-learn and matplotlib
+SERIES = {  # names of modules, because importing them also imports scikit-learn and matplotlib
     "baselines": "cnn_jax.experiments.baselines",
     "finetune": "cnn_jax.experiments.finetune",
 }
-"""Name in ``config.experiment`` -> module of an experiment that is made of several runs."""
+"""Name in ``config.experiment`` -> module of an experiment that consists of several runs."""
 
 
 def find(config: ConfigDict) -> ModuleType:
@@ -47,11 +47,13 @@ def check(config: ConfigDict, *, complete: bool = False) -> None:
 
 
 def find_single(config: ConfigDict) -> ModuleType:
-    """The same, for experiments of single runs only: what a sweep makes many of.
+    """The same, for tasks only: a sweep trains one run for each of its points.
 
     Raises:
-      UsageError: It is an experiment made of several runs already.
+      UsageError: The experiment itself consists of several runs.
     """
     if config.get("experiment", "") in SERIES:
-        raise UsageError(f"--mode=sweep is for experiments of single runs; {config.experiment} is a series of its own")
+        raise UsageError(
+            f"--mode=sweep is for experiments of single runs; {config.experiment} is a series of several runs"
+        )
     return find(config)

@@ -1,7 +1,7 @@
-"""What is to be beaten: simple classifiers, old networks and methods of other kinds, on one set, in one table.
+"""Baselines: simple classifiers, early networks and other methods, compared on one data set in one table.
 
-The networks are trained as classification runs, each in a folder of its own; the others are scikit-learn's: nearest
-neighbours on the pixels, and a support vector machine on their principal components.
+Each network is a classification run in its own folder. The other methods are from scikit-learn: nearest neighbours on
+the pixels, and a support vector machine on their principal components.
 """
 
 import json
@@ -66,7 +66,7 @@ def schema(config: ConfigDict) -> Schema:
 
 
 def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
-    """Runs what has not been run yet, and writes ``result.json`` and ``report.html``."""
+    """Trains the runs that are not finished, and writes ``result.json`` and ``report.html``."""
     for title in config.methods:
         if title not in METHODS:
             raise UsageError(f"methods={title!r} is unknown; {nearest(title, METHODS)}")
@@ -91,7 +91,7 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
 
 
 def summary(config: ConfigDict, *, output: str | None = None) -> None:
-    """Prints the tables of the networks, and writes each to a file of its own: ``x-LeNet-5.csv`` for ``x.csv``."""
+    """Prints the tables of the networks, and writes each to its own file: ``x-LeNet-5.csv`` for ``x.csv``."""
     for title in config.networks:
         own = output and str(Path(output).with_stem(f"{Path(output).stem}-{_file_name(title)}"))
         runs.summary(network_runs(config, title)[0], output=own)
@@ -119,7 +119,7 @@ def _flattened(group: ConfigDict, prefix: str = "") -> dict[str, Any]:
 
 
 def _method(config: ConfigDict, title: str, path: Path) -> dict[str, Any]:
-    """The error of one of scikit-learn's methods; kept in a file, so that a continued series does not repeat it."""
+    """The test error of a scikit-learn method, kept in a file so that a continued series does not repeat it."""
     if path.is_file():
         return json.loads(path.read_text())
     say(f"\n{title} on {config.data.name}")

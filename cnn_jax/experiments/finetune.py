@@ -1,7 +1,7 @@
-"""Keeping the features: train on one set, train only the output layer on few examples of another, against from scratch.
+"""Transfer learning: features that were learned on one data set, compared with training from scratch on another.
 
-For every number of examples and every seed there are two runs on the target: ``kept`` starts from the features learned
-on the source and trains its output layer alone, ``scratch`` trains everything. One figure shows their scores.
+For each number of examples and each seed there are two runs on the target: ``kept`` starts with the features learned
+on the source and trains only the output layer, ``scratch`` trains all parameters. One figure shows their scores.
 """
 
 import statistics
@@ -64,7 +64,7 @@ def schema(config: ConfigDict) -> Schema:
 
 
 def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
-    """Runs what has not been run yet, and writes ``result.json`` and ``report.html``."""
+    """Trains the runs that are not finished, and writes ``result.json`` and ``report.html``."""
     if config.seeds < 1:
         raise UsageError(f"seeds={config.seeds} must be at least 1")
     started = time.perf_counter()
@@ -87,12 +87,12 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
 
 
 def summary(config: ConfigDict, **options: Any) -> None:
-    """Prints the table of the network that learns the source."""
+    """Prints the table of the network that is trained on the source."""
     runs.summary(source_run(config), **options)
 
 
 def source_run(config: ConfigDict) -> ConfigDict:
-    """The run that the features are from."""
+    """The config of the run on the source, which learns the features."""
     source = config.source
     data = {f"data.{key}": source[key] for key in ("name", "train", "validation", "test", "classes")}
     rest = {key: source[key] for key in ("batch_size", "duration", "evaluate_every")}
@@ -100,7 +100,7 @@ def source_run(config: ConfigDict) -> ConfigDict:
 
 
 def target_run(config: ConfigDict, way: str, *, count: int, number: int, source: Path) -> ConfigDict:
-    """One run on ``count`` examples of the target: others for every ``number``, the same for both ways."""
+    """The config of a run on ``count`` examples of the target, which depend on ``number`` but not on ``way``."""
     changes: dict[str, Any] = {
         "seed": config.seed + number,
         "data.train_part": (number * count, (number + 1) * count),
@@ -112,7 +112,7 @@ def target_run(config: ConfigDict, way: str, *, count: int, number: int, source:
 
 
 def _feature_layers(config: ConfigDict) -> tuple[str, ...]:
-    """The names of all layers with parameters but the output layer."""
+    """The names of all layers with parameters except the output layer."""
     model = nnx.eval_shape(
         lambda: models.create(
             config.model.name, input_shape=config.input_shape, rngs=nnx.Rngs(0), **config.model.options

@@ -1,6 +1,6 @@
-"""Several classification runs that make one experiment: each in a folder of its own, an ordinary run without a page.
+"""Experiments that consist of several classification runs, each in its own folder and without a report.
 
-``python launch.py --workdir=<that folder>`` writes its page.
+``python launch.py --workdir=<that folder>`` writes the report of a run.
 """
 
 import json
@@ -19,9 +19,9 @@ def variation(config: ConfigDict, changes: Mapping[str, Any], *, without: tuple[
     """The classification config of one run of a series.
 
     Args:
-      config: Of the series.
-      changes: Key to value, with dots for keys within groups: ``{"optimizer.learning_rate": 0.1}``.
-      without: The keys that belong to the series alone.
+      config: The config of the series.
+      changes: Dotted key -> value, such as ``{"optimizer.learning_rate": 0.1}``.
+      without: The keys that only the series has.
 
     Raises:
       UsageError: A key is unknown, or a value has a wrong type.
@@ -39,7 +39,7 @@ def variation(config: ConfigDict, changes: Mapping[str, Any], *, without: tuple[
 
 
 def finished(config: ConfigDict, directory: Path) -> dict[str, Any]:
-    """The result of a run, which is trained to its end first, unless it has been; killed, it continues."""
+    """The result of a run. A run that is not finished is trained or continued first."""
     path = directory / "result.json"
     if not path.is_file():
         say(f"\n{directory.name}: {config.model.name} on {config.data.name}, {config.data.train}")
@@ -48,12 +48,12 @@ def finished(config: ConfigDict, directory: Path) -> dict[str, Any]:
 
 
 def evaluate(config: ConfigDict, directory: Path, **options: Any) -> None:
-    """Raises a UsageError: a series of runs has no checkpoint of its own."""
+    """Raises a UsageError: checkpoints belong to the single runs."""
     raise _for_one_run("eval", directory)
 
 
 def predict(config: ConfigDict, directory: Path, **options: Any) -> None:
-    """Raises a UsageError: a series of runs is no network."""
+    """Raises a UsageError: networks belong to the single runs."""
     raise _for_one_run("predict", directory)
 
 

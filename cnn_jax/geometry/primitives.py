@@ -18,7 +18,7 @@ from cnn_jax.geometry.windows import Window
 
 WEIGHTS: Literal["weights"] = "weights"
 Seen = Place | Literal["weights"] | None
-Rule = Callable[[dict[str, Any], Sequence[Seen], list[Shape], Shape], Place]
+PrimitiveRule = Callable[[dict[str, Any], Sequence[Seen], list[Shape], Shape], Place]
 
 ELEMENTWISE = {
     *("abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil"),
@@ -247,7 +247,7 @@ def _only_common(inputs: Sequence[Seen], output: Shape) -> Place:
     return joined([place.only_common(output) for place in places_of(inputs)])
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, PrimitiveRule] = {
     "broadcast_in_dim": _broadcast,
     "concatenate": _concatenate,
     "conv_general_dilated": _conv,

@@ -64,7 +64,7 @@ class Call:
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class AnalysedNetwork:
     """The result of analysing a network.
 
     Attributes:
@@ -80,7 +80,7 @@ class Program:
     place: Place | None
 
 
-def traced(model: Any, place: Place) -> Program:
+def traced(model: Any, place: Place) -> AnalysedNetwork:
     """Analyses the calls of the layers inside a network in evaluation mode.
 
     Args:
@@ -135,7 +135,7 @@ def traced(model: Any, place: Place) -> Program:
             calls[index] = dataclasses.replace(call, name=f"{call.name}#{before[call.name]}")
     products = sum(note for note in follower.notes if isinstance(note, int))
     result = outputs[0] if len(outputs) == 1 and isinstance(outputs[0], Place) else None
-    return Program(calls, products, jax.tree.leaves(output)[0], result)
+    return AnalysedNetwork(calls, products, jax.tree.leaves(output)[0], result)
 
 
 def is_layer(module: Any) -> bool:

@@ -103,7 +103,8 @@ def create(
     Args:
       name: One of :func:`available`.
       num_classes: The number of outputs. The default is the paper's (1,000 for ImageNet, 10 for digits).
-      input_shape: The shape of one input, (height, width, channels). The default is the paper's.
+      input_shape: The shape of one input, (height, width, channels), with as many axes as the paper's, which is the
+        default.
       width: Multiplies the number of channels of every hidden layer. The result is rounded, and at least 1.
       dtype: The type that layers compute in. By default it is the promoted type of the input and the parameters.
         Parameters are always float32.
@@ -133,7 +134,7 @@ def create(
     num_classes = checked_classes(chosen.num_classes if num_classes is None else num_classes)
     if not (isinstance(width, Real) and 0 < width < math.inf):
         raise UsageError(f"width={width} must be a positive number")
-    shape = chosen.input_shape if input_shape is None else _checked_shape(input_shape)
+    shape = chosen.input_shape if input_shape is None else _checked_shape(input_shape, len(chosen.input_shape))
     _check_dtype(dtype)
     if rngs is not None and not isinstance(rngs, nnx.Rngs):
         raise UsageError(f"rngs={rngs!r} must be an nnx.Rngs, created from a seed or a key: rngs=nnx.Rngs(0)")
@@ -163,15 +164,18 @@ def _check_dtype(dtype: DTypeLike | None) -> None:
         raise UsageError(f"dtype={dtype!r} must be one of {', '.join(FLOATS)}, or None for the type of the input")
 
 
-def _checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
+_AXES = {2: "length", 3: "height, width", 4: "depth or frames, height, width"}
+
+
+def _checked_shape(input_shape: Sequence[int], axes: int) -> tuple[int, ...]:
     try:
         shape = tuple(operator.index(size) for size in input_shape)
     except TypeError:
         shape = ()
-    if len(shape) != 3 or min(shape) < 1:
-        raise UsageError(f"input_shape={input_shape} must be (height, width, channels), each at least 1")
+    if len(shape) != axes or min(shape) < 1:
+        raise UsageError(f"input_shape={input_shape} must be ({_AXES[axes]}, channels), each at least 1")
     first, *rest = shape
-    if first in (1, 3) and min(rest) > 4:
+    if axes == 3 and first in (1, 3) and min(rest) > 4:
         raise UsageError(
             f"input_shape={shape} looks channels-first; networks take (height, width, channels): {(*rest, first)}"
         )

@@ -108,7 +108,7 @@ def resnet(
             if depth.bottleneck:
                 windows = _bottleneck(channels, middle, 4 * middle, step, stride)
             else:
-                windows = [Window(channels, middle, 3, step), Window(middle, middle, 3)]
+                windows = [BlockConv(channels, middle, 3, step), BlockConv(middle, middle, 3)]
             features = windows[-1].features
             around: Layers | None = None
             if shortcut in ("identity", "A") and (channels != features or step > 1):
@@ -131,7 +131,7 @@ def resnet(
     return nn.Sequence({**layers, "avgpool": ops.global_avg_pool, "fc": output(channels, num_classes)})
 
 
-class Window(NamedTuple):
+class BlockConv(NamedTuple):
     """A convolution of a block: input channels, output channels, window size and stride."""
 
     channels: int
@@ -140,18 +140,18 @@ class Window(NamedTuple):
     stride: int = 1
 
 
-def _bottleneck(channels: int, middle: int, features: int, step: int, stride: str) -> list[Window]:
+def _bottleneck(channels: int, middle: int, features: int, step: int, stride: str) -> list[BlockConv]:
     first, second = (step, 1) if stride == "v1" else (1, step)
     return [
-        Window(channels, middle, 1, first),
-        Window(middle, middle, 3, second),
-        Window(middle, features, 1),
+        BlockConv(channels, middle, 1, first),
+        BlockConv(middle, middle, 3, second),
+        BlockConv(middle, features, 1),
     ]
 
 
 def _postactivated(
     name: str,
-    windows: Sequence[Window],
+    windows: Sequence[BlockConv],
     around: Layers | None,
     *,
     conv: Callable[..., nn.Conv],
@@ -171,7 +171,7 @@ def _postactivated(
 
 def _preactivated(
     name: str,
-    windows: Sequence[Window],
+    windows: Sequence[BlockConv],
     around: Layers | None,
     first: str,
     *,

@@ -20,7 +20,8 @@ class Variant:
       builder: Creates the network from the keywords ``num_classes``, ``input_shape``, ``width``, ``dtype`` and
         ``rngs``. Its other keywords are the options of the network. Positional arguments, such as a table of layers,
         are bound with ``functools.partial``.
-      input_shape: The published input shape, (height, width, channels).
+      input_shape: The published input shape, (height, width, channels); for networks of signals (length, channels), of
+        volumes (depth, height, width, channels), of videos (frames, height, width, channels).
       num_classes: The published number of classes.
       data_init: Computes initial values from data, for a network that needs it. It gets training images of shape
         (images, height, width, channels), preprocessed as for the network, and returns arrays by path, such as
@@ -28,7 +29,7 @@ class Variant:
     """
 
     builder: Callable[..., nn.Sequence]
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     num_classes: int
     data_init: Callable[[Any], dict[str, Any]] | None = None
 

@@ -24,6 +24,7 @@ from cnn_jax.ops.losses import (
 )
 from cnn_jax.ops.methods import METHODS
 from cnn_jax.ops.metrics import (
+    ClassCounts,
     calibration_bins,
     confusion_matrix,
     expected_calibration_error,
@@ -43,6 +44,7 @@ from cnn_jax.ops.unpool import max_unpool, upsample
 __all__ = [
     "IGNORED",
     "METHODS",
+    "ClassCounts",
     "Timing",
     "adaptive_avg_pool",
     "adaptive_max_pool",

@@ -31,8 +31,8 @@ from cnn_jax.ops.formulations import (
     SHIFTS,
     SLABS,
     TILES,
+    ConvPlan,
     Formulation,
-    Plan,
     tiling,
 )
 
@@ -43,7 +43,7 @@ _PIECES = 32  # slices that TILES concatenates
 _LONGEST_ROW = 32  # entries of a row of the kernel: the constants of TILES grow with its square
 
 
-def formulation(product: str, plan: Plan) -> Formulation:
+def formulation(product: str, plan: ConvPlan) -> Formulation:
     """The formulation for ``'output'``, ``'input_gradient'`` or ``'kernel_gradient'``."""
     if plan.groups == plan.channels > 1 and _shifts_are_few(product, plan):
         return SHIFTS
@@ -58,13 +58,13 @@ def formulation(product: str, plan: Plan) -> Formulation:
     return PHASES if product == "input_gradient" and _phases_are_faster(plan) else CANONICAL
 
 
-def _shifts_are_few(product: str, plan: Plan) -> bool:
+def _shifts_are_few(product: str, plan: ConvPlan) -> bool:
     """Whether SHIFTS emits few operations: one per tap, and in the adjoint one per position within a stride."""
     phases = math.prod(plan.each("stride")) if product == "input_gradient" else 1
     return max(math.prod(plan.each("window")), phases) <= _SHIFTS[product]
 
 
-def _tiles_are_faster(product: str, plan: Plan) -> bool:
+def _tiles_are_faster(product: str, plan: ConvPlan) -> bool:
     """Whether TILES is faster: Eigen's convolution is slow if the channels do not fill a vector register."""
     pointwise = set(plan.each("window")) == {1}
     if pointwise or plan.channels >= 8 or plan.channels * plan.features > 96 or max(plan.each("stride")) > 1:
@@ -78,7 +78,7 @@ def _tiles_are_faster(product: str, plan: Plan) -> bool:
     return product == "input_gradient" or (plan.channels <= plan.features <= 24 and products <= 180)
 
 
-def _phases_are_faster(plan: Plan) -> bool:
+def _phases_are_faster(plan: ConvPlan) -> bool:
     """Whether PHASES is faster: it avoids the zeros that CANONICAL inserts between strided outputs."""
     strides, dilations = plan.each("stride"), (*plan.each("input_dilation"), *plan.each("kernel_dilation"))
     within = all(axis.stride <= axis.window for axis in plan.axes)

@@ -22,7 +22,7 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax.ops.arguments import Shape, accumulator
 from cnn_jax.ops.choice import formulation
-from cnn_jax.ops.formulations import COLUMNS, TRANSPOSED, Axis, Plan
+from cnn_jax.ops.formulations import COLUMNS, TRANSPOSED, ConvAxis, ConvPlan
 from cnn_jax.ops.padding import Pairs
 from cnn_jax.ops.primitives import bilinear, merged_into_first, stacked
 from cnn_jax.ops.sharding import whole_in_space, zeros
@@ -69,12 +69,12 @@ def plan_of(
     kernel_dilation: Sequence[int],
     feature_group_count: int,
     precision: lax.PrecisionLike = None,
-) -> Plan:
+) -> ConvPlan:
     """The static arguments of a call of ``conv``, from its options and the shapes of its arrays."""
     low, high = zip(*padding, strict=True)
     columns = (x[1:-1], kernel[:-2], strides, low, high, input_dilation, kernel_dilation)
-    axes = tuple(Axis(*column) for column in zip(*columns, strict=True))
-    return Plan(axes, x[0], x[-1], kernel[-1], feature_group_count, precision)
+    axes = tuple(ConvAxis(*column) for column in zip(*columns, strict=True))
+    return ConvPlan(axes, x[0], x[-1], kernel[-1], feature_group_count, precision)
 
 
 # --- the primitive ----------------------------------------------------------------------------------------------------
@@ -84,16 +84,16 @@ _RESULT = {"output": "dy", "input_gradient": "x", "kernel_gradient": "kernel"}
 _PRODUCT = {result: product for product, result in _RESULT.items()}
 
 
-def _bind(product: str, plan: Plan, a: Array, b: Array, *, models: bool = False) -> Array:
+def _bind(product: str, plan: ConvPlan, a: Array, b: Array, *, models: bool = False) -> Array:
     """One of the three products; with ``models``, both operands have a leading axis of independent models."""
     return conv_product.bind(a, b, product=product, plan=plan, models=models)
 
 
-def _shape(a: Shape, b: Shape, *, product: str, plan: Plan, models: bool) -> Shape:
+def _shape(a: Shape, b: Shape, *, product: str, plan: ConvPlan, models: bool) -> Shape:
     return (*a[:models], *plan.shapes[_RESULT[product]])
 
 
-def _transpose(number: int, cotangent: Array, other: Array, *, product: str, plan: Plan, models: bool) -> Array:
+def _transpose(number: int, cotangent: Array, other: Array, *, product: str, plan: ConvPlan, models: bool) -> Array:
     """The transpose of a product with respect to operand ``number``: the product whose result is that operand."""
     roles = _OPERANDS[product]
     given = {_RESULT[product]: cotangent, roles[1 - number]: other}
@@ -102,12 +102,12 @@ def _transpose(number: int, cotangent: Array, other: Array, *, product: str, pla
 
 
 def _product(
-    compute: Callable[[str, Plan, bool, Array, Array], Array],
+    compute: Callable[[str, ConvPlan, bool, Array, Array], Array],
     a: Array,
     b: Array,
     *,
     product: str,
-    plan: Plan,
+    plan: ConvPlan,
     models: bool,
     devices: int,
 ) -> Array:
@@ -119,13 +119,13 @@ def _product(
     return compute(product, plan, models, a, b)
 
 
-def _by_default(product: str, plan: Plan, models: bool, a: Array, b: Array) -> Array:
+def _by_default(product: str, plan: ConvPlan, models: bool, a: Array, b: Array) -> Array:
     """As accelerators compute it."""
     compute = partial(getattr(TRANSPOSED, product), plan)
     return (jax.vmap(compute) if models else compute)(a, b)
 
 
-def _on_cpu(product: str, plan: Plan, models: bool, a: Array, b: Array) -> Array:
+def _on_cpu(product: str, plan: ConvPlan, models: bool, a: Array, b: Array) -> Array:
     """In the formulation that is selected for a CPU, with sums in at least float32."""
     dtype, wide = a.dtype, accumulator(a.dtype)
     a, b = a.astype(wide), b.astype(wide)
@@ -141,7 +141,7 @@ def _on_cpu(product: str, plan: Plan, models: bool, a: Array, b: Array) -> Array
     return lax.map(lambda pair: compute(*pair), (a, b)).astype(dtype)
 
 
-def _is_empty(plan: Plan) -> bool:
+def _is_empty(plan: ConvPlan) -> bool:
     """Whether the result contains no products of entries, so that it is empty or all zeros."""
     sizes = (plan.batch, plan.channels, plan.features, *plan.each("out"))
     return any(isinstance(size, int) and size == 0 for size in sizes)  # it is unknown whether a symbolic batch is empty
@@ -157,7 +157,7 @@ _SHARED = {  # the dimension that two operands have in common: its name in the p
 
 
 def _batch(
-    operands: Sequence[Array], dims: Sequence[int | None], *, product: str, plan: Plan, models: bool
+    operands: Sequence[Array], dims: Sequence[int | None], *, product: str, plan: ConvPlan, models: bool
 ) -> tuple[Array, int]:
     """The rule of a product for ``vmap``.
 

@@ -46,7 +46,7 @@ TILE = 7  # the least number of columns: wider bands contain more zeros, narrowe
 SLABS_AT_ONCE = 9  # slabs of a kernel gradient that are computed without a loop, which is a little faster
 
 
-class Axis(NamedTuple):
+class ConvAxis(NamedTuple):
     """One spatial axis of a convolution: all static numbers of it."""
 
     size: int
@@ -73,10 +73,10 @@ class Axis(NamedTuple):
         return max(0, (self.spread + self.low + self.high - self.reach) // self.stride + 1)
 
 
-class Plan(NamedTuple):
+class ConvPlan(NamedTuple):
     """The static arguments of a convolution. A plan is hashable, so it can be a static argument of ``jit``."""
 
-    axes: tuple[Axis, ...]
+    axes: tuple[ConvAxis, ...]
     batch: int
     channels: int
     features: int
@@ -97,17 +97,17 @@ class Plan(NamedTuple):
         }
 
 
-Product = Callable[[Plan, jax.Array, jax.Array], jax.Array]
+ConvProduct = Callable[[ConvPlan, jax.Array, jax.Array], jax.Array]
 
 
 class Formulation(NamedTuple):
     """A way to compute the three products."""
 
-    output: Product
+    output: ConvProduct
     """Computes the output from ``x`` and ``kernel``."""
-    input_gradient: Product
+    input_gradient: ConvProduct
     """Computes the input gradient from ``dy`` and ``kernel``."""
-    kernel_gradient: Product
+    kernel_gradient: ConvProduct
     """Computes the kernel gradient from ``x`` and ``dy``."""
 
 
@@ -119,14 +119,14 @@ def channels_last(lhs: jax.Array, rhs: jax.Array, **options: Any) -> jax.Array:
     return lax.conv_general_dilated(lhs, rhs, dimension_numbers=dims, **options)
 
 
-def _transposed_by_jax(output: Product) -> Formulation:
+def _transposed_by_jax(output: ConvProduct) -> Formulation:
     """A formulation made of its output function; the gradients are JAX's transposes of that linear function."""
 
-    def input_gradient(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    def input_gradient(plan: ConvPlan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
         x = like(plan.shapes["x"], dy)
         return jax.linear_transpose(lambda x: output(plan, x, kernel), x)(dy)[0]
 
-    def kernel_gradient(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
+    def kernel_gradient(plan: ConvPlan, x: jax.Array, dy: jax.Array) -> jax.Array:
         kernel = like(plan.shapes["kernel"], dy)
         return jax.linear_transpose(lambda kernel: output(plan, x, kernel), kernel)(dy)[0]
 
@@ -137,7 +137,7 @@ def _transposed_by_jax(output: Product) -> Formulation:
 
 
 def _convolution(
-    plan: Plan, x: jax.Array, kernel: jax.Array, convolve: Callable[..., jax.Array] = channels_last
+    plan: ConvPlan, x: jax.Array, kernel: jax.Array, convolve: Callable[..., jax.Array] = channels_last
 ) -> jax.Array:
     return convolve(
         x,
@@ -167,7 +167,7 @@ def _on_cpu(
     return channels_last(lhs, rhs, padding=padding, lhs_dilation=lhs_dilation, **options)
 
 
-def _convolution_with_inverted_kernel(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+def _convolution_with_inverted_kernel(plan: ConvPlan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves ``dy``, dilated by the stride, with the flipped kernel whose channels are regrouped."""
     widths = tuple(
         (axis.reach - 1 - axis.low, axis.spread + axis.low - (axis.out - 1) * axis.stride - 1) for axis in plan.axes
@@ -188,7 +188,7 @@ def _convolution_with_inverted_kernel(plan: Plan, dy: jax.Array, kernel: jax.Arr
     )
 
 
-def _convolution_over_batch(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
+def _convolution_over_batch(plan: ConvPlan, x: jax.Array, dy: jax.Array) -> jax.Array:
     """Convolves the input with ``dy`` as the kernel; the batch has the role of the input channels (a sum)."""
     widths = tuple((axis.low, (axis.out - 1) * axis.stride + axis.reach - axis.spread - axis.low) for axis in plan.axes)
     placed = place(x, plan.each("input_dilation"), widths)
@@ -221,7 +221,7 @@ CANONICAL = Formulation(
 # --- slices of the input ----------------------------------------------------------------------------------------------
 
 
-def _padded(x: jax.Array, axes: Sequence[Axis]) -> jax.Array:
+def _padded(x: jax.Array, axes: Sequence[ConvAxis]) -> jax.Array:
     """``x`` with its first spatial axes dilated, and padded up to the end of their last window."""
     widths = [
         (axis.low, (axis.out - 1) * axis.stride + axis.reach - axis.low - axis.spread, axis.input_dilation - 1)
@@ -231,7 +231,7 @@ def _padded(x: jax.Array, axes: Sequence[Axis]) -> jax.Array:
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *widths, *rest])
 
 
-def _taps(x: jax.Array, axes: Sequence[Axis]) -> Iterator[jax.Array]:
+def _taps(x: jax.Array, axes: Sequence[ConvAxis]) -> Iterator[jax.Array]:
     """For each entry of the window over the first spatial axes, the inputs that all output positions read for it."""
     x = _padded(x, axes)
     for tap in itertools.product(*(range(axis.window) for axis in axes)):
@@ -244,18 +244,18 @@ def _taps(x: jax.Array, axes: Sequence[Axis]) -> Iterator[jax.Array]:
 # --- few channels -----------------------------------------------------------------------------------------------------
 
 
-def _sum_of_shifted_products(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _sum_of_shifted_products(plan: ConvPlan, x: jax.Array, kernel: jax.Array) -> jax.Array:
     x = jnp.repeat(x, plan.features // plan.channels, axis=-1)
     weights = _weights_by_tap(plan, kernel)
     return sum((tap * weight for tap, weight in zip(_taps(x, plan.axes), weights, strict=True)), jnp.zeros((), x.dtype))
 
 
-def _weights_by_tap(plan: Plan, kernel: jax.Array) -> jax.Array:
+def _weights_by_tap(plan: ConvPlan, kernel: jax.Array) -> jax.Array:
     """A depthwise kernel as one array per tap; each broadcasts over images and positions."""
     return kernel.reshape(-1, *(1,) * (1 + len(plan.axes)), plan.features)
 
 
-def _adjoint_of_shifted_products(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+def _adjoint_of_shifted_products(plan: ConvPlan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
     """The adjoint of the sum of shifted products: each input position sums the values from the windows it is in."""
     windows = tuple(
         taps.Axis(index, axis.spread, axis.window, axis.stride, axis.kernel_dilation, axis.low, axis.high, axis.out)
@@ -267,7 +267,7 @@ def _adjoint_of_shifted_products(plan: Plan, dy: jax.Array, kernel: jax.Array) -
     return dx if plan.features == plan.channels else dx.reshape(*plan.shapes["x"], -1).sum(-1)
 
 
-def _sums_of_shifted_products(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
+def _sums_of_shifted_products(plan: ConvPlan, x: jax.Array, dy: jax.Array) -> jax.Array:
     """The kernel gradient, as one reduction for all entries of the kernel.
 
     If the partial sums are at most twice as large as ``dy``, they are over few images each. The compiler unrolls such
@@ -285,7 +285,7 @@ def _sums_of_shifted_products(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Ar
 SHIFTS = Formulation(_sum_of_shifted_products, _adjoint_of_shifted_products, _sums_of_shifted_products)
 
 
-def _tiled_product(plan: Plan, x: jax.Array, kernel: jax.Array, *, rows_last: bool) -> jax.Array:
+def _tiled_product(plan: ConvPlan, x: jax.Array, kernel: jax.Array, *, rows_last: bool) -> jax.Array:
     """Computes output rows in tiles: the inputs of a tile, as one vector, times the banded matrix of the last axis."""
     *above, row = plan.axes
     count, tile, blocks = tiling(row)
@@ -309,7 +309,7 @@ def _tiled_product(plan: Plan, x: jax.Array, kernel: jax.Array, *, rows_last: bo
     return y.reshape(*y.shape[:-2], count * tile, plan.features)[..., : row.out, :]
 
 
-def tiling(row: Axis) -> tuple[int, int, int]:
+def tiling(row: ConvAxis) -> tuple[int, int, int]:
     """The number of tiles in a row, of outputs per tile, and of neighbouring blocks of inputs that a tile reads."""
     count = math.ceil(row.out / max(TILE, row.reach))
     tile = math.ceil(row.out / count)
@@ -325,7 +325,7 @@ TILES = TILES._replace(output=partial(_tiled_product, rows_last=True))
 # --- from one convolution to another ----------------------------------------------------------------------------------
 
 
-def _merged_groups(plan: Plan, kernel: jax.Array) -> tuple[Plan, jax.Array]:
+def _merged_groups(plan: ConvPlan, kernel: jax.Array) -> tuple[ConvPlan, jax.Array]:
     """The same convolution in fewer groups, of at least ``BLOCK`` channels each if there are enough channels."""
     per_group = plan.channels // plan.groups
     fitting = (n for n in range(1, plan.groups + 1) if plan.groups % n == 0 and n * per_group >= BLOCK)
@@ -337,12 +337,12 @@ def _merged_groups(plan: Plan, kernel: jax.Array) -> tuple[Plan, jax.Array]:
     return plan, blocks.reshape(plan.shapes["kernel"])
 
 
-def _output_by_blocks(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _output_by_blocks(plan: ConvPlan, x: jax.Array, kernel: jax.Array) -> jax.Array:
     plan, kernel = _merged_groups(plan, kernel)
     return CANONICAL.output(plan, x, kernel)
 
 
-def _input_gradient_by_blocks(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+def _input_gradient_by_blocks(plan: ConvPlan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
     plan, kernel = _merged_groups(plan, kernel)
     return _convolution_with_inverted_kernel(plan, dy, kernel)
 
@@ -350,7 +350,7 @@ def _input_gradient_by_blocks(plan: Plan, dy: jax.Array, kernel: jax.Array) -> j
 BLOCKS = CANONICAL._replace(output=_output_by_blocks, input_gradient=_input_gradient_by_blocks)
 
 
-def _input_gradient_by_phase(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+def _input_gradient_by_phase(plan: ConvPlan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
     """The input gradient, computed as a convolution of stride 1 in which the positions within a stride are channels."""
     strides, rank = plan.each("stride"), len(plan.axes)
     windows = tuple(math.ceil(axis.window / axis.stride) for axis in plan.axes)
@@ -374,7 +374,7 @@ def _input_gradient_by_phase(plan: Plan, dy: jax.Array, kernel: jax.Array) -> ja
     extra = [(0, window * axis.stride - axis.window) for axis, window in zip(plan.axes, windows, strict=True)]
     kernel = channels_from_phases(jnp.pad(kernel, [*extra, (0, 0), (0, 0)]), 0, windows)
     dense = plan._replace(
-        axes=tuple(Axis(size, window, 1, 0, 0, 1, 1) for size, window in zip(sizes, windows, strict=True)),
+        axes=tuple(ConvAxis(size, window, 1, 0, 0, 1, 1) for size, window in zip(sizes, windows, strict=True)),
         channels=plan.channels * math.prod(strides),
     )
     x = like(plan.shapes["x"], dy)
@@ -384,7 +384,7 @@ def _input_gradient_by_phase(plan: Plan, dy: jax.Array, kernel: jax.Array) -> ja
 PHASES = CANONICAL._replace(input_gradient=_input_gradient_by_phase)
 
 
-def _kernel_gradient_of_one_tap(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
+def _kernel_gradient_of_one_tap(plan: ConvPlan, x: jax.Array, dy: jax.Array) -> jax.Array:
     (seen,) = _taps(x, plan.axes)
     axes = tuple(range(dy.ndim - 1))
     return jnp.tensordot(seen, dy, (axes, axes), precision=plan.precision).reshape(plan.shapes["kernel"])
@@ -393,7 +393,7 @@ def _kernel_gradient_of_one_tap(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.
 MATMUL = CANONICAL._replace(kernel_gradient=_kernel_gradient_of_one_tap)
 
 
-def _product_of_columns(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _product_of_columns(plan: ConvPlan, x: jax.Array, kernel: jax.Array) -> jax.Array:
     columns = jnp.concatenate(list(_taps(x, plan.axes)), axis=-1)
     return jnp.matmul(columns, kernel.reshape(-1, plan.features), precision=plan.precision)
 
@@ -407,7 +407,7 @@ class _Slabs:
     They are summed in loops, so that only one is in memory at a time.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ConvPlan) -> None:
         self.outer = plan.axes[:-2]
         self.flat = plan._replace(axes=plan.axes[-2:], batch=plan.batch * math.prod(axis.out for axis in self.outer))
         offsets = (range(0, axis.reach, axis.kernel_dilation) for axis in self.outer)
@@ -433,7 +433,7 @@ class _Slabs:
         return lax.dynamic_update_slice(padded, slab, self.place(start))
 
 
-def _slabs_output(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _slabs_output(plan: ConvPlan, x: jax.Array, kernel: jax.Array) -> jax.Array:
     slabs = _Slabs(plan)
     padded = _padded(x, slabs.outer)
 
@@ -445,7 +445,7 @@ def _slabs_output(plan: Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.scan(step, zeros(slabs.flat.shapes["dy"], x), entries)[0].reshape(plan.shapes["dy"])
 
 
-def _slabs_input_gradient(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+def _slabs_input_gradient(plan: ConvPlan, dy: jax.Array, kernel: jax.Array) -> jax.Array:
     slabs = _Slabs(plan)
     dy = dy.reshape(slabs.flat.shapes["dy"])
     x = like(plan.shapes["x"], dy)
@@ -460,7 +460,7 @@ def _slabs_input_gradient(plan: Plan, dy: jax.Array, kernel: jax.Array) -> jax.A
     return jax.linear_transpose(lambda x: _padded(x, slabs.outer), x)(gradient)[0]
 
 
-def _slabs_kernel_gradient(plan: Plan, x: jax.Array, dy: jax.Array) -> jax.Array:
+def _slabs_kernel_gradient(plan: ConvPlan, x: jax.Array, dy: jax.Array) -> jax.Array:
     slabs = _Slabs(plan)
     padded, dy = _padded(x, slabs.outer), dy.reshape(slabs.flat.shapes["dy"])
 

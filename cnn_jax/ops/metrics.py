@@ -32,7 +32,24 @@ class ClassScores(NamedTuple):
     precision: Float[Array, "..."]
     recall: Float[Array, "..."]
     f1: Float[Array, "..."]
-    support: Int[Array, "..."]
+    support: Shaped[Array, "..."]
+
+
+class ClassCounts(NamedTuple):
+    """How often each class is right, predicted and true. Those of several batches may be added up.
+
+    They are the diagonal, the column sums and the row sums of a confusion matrix. Examples that have several classes at
+    once have no confusion matrix, but they have these counts.
+
+    Attributes:
+      hits: The number of examples of the class that are predicted as it, ``(K,)``.
+      predicted: The number of examples that are predicted as the class, ``(K,)``.
+      support: The number of examples that have the class, ``(K,)``.
+    """
+
+    hits: Shaped[AnyArray, " classes"]
+    predicted: Shaped[AnyArray, " classes"]
+    support: Shaped[AnyArray, " classes"]
 
 
 class CalibrationBins(NamedTuple):
@@ -125,15 +142,15 @@ def confusion_matrix(
     return counts.reshape(num_classes, num_classes)
 
 
-def precision_recall_f1(confusion: Shaped[AnyArray, "..."]) -> ClassScores:
+def precision_recall_f1(confusion: Shaped[AnyArray, "..."] | ClassCounts) -> ClassScores:
     """Precision, recall, F1 and number of examples of each class.
 
     Args:
-      confusion: ``(K, K)`` of :func:`confusion_matrix`.
+      confusion: ``(K, K)`` of :func:`confusion_matrix`; or counts, whole numbers or fractions of all examples.
 
     Returns:
-      ``precision``, ``recall``, ``f1`` of shape ``(K,)``, float32, and ``support``, int32. As in scikit-learn, a score
-      whose denominator is 0 is 0, as the recall of a class without examples.
+      ``precision``, ``recall``, ``f1`` of shape ``(K,)``, float32, and ``support``, as it is counted. As in
+      scikit-learn, a score whose denominator is 0 is 0, as the recall of a class without examples.
 
     Raises:
       UsageError: A matrix that is not square.
@@ -141,16 +158,16 @@ def precision_recall_f1(confusion: Shaped[AnyArray, "..."]) -> ClassScores:
     >>> precision_recall_f1(jnp.array([[3, 1], [0, 4]])).recall
     Array([0.75, 1.  ], dtype=float32)
     """
-    confusion = _square("precision_recall_f1", confusion)
-    hits, support, given = jnp.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    return ClassScores(_ratio(hits, given), _ratio(hits, support), _ratio(2 * hits, support + given), support)
+    hits, given, support = _counts("precision_recall_f1", confusion)
+    f1 = _ratio(2 * hits, support + given)
+    return ClassScores(_ratio(hits, given), _ratio(hits, support), f1, jnp.asarray(support))
 
 
-def macro_average(confusion: Shaped[AnyArray, "..."]) -> ClassScores:
+def macro_average(confusion: Shaped[AnyArray, "..."] | ClassCounts) -> ClassScores:
     """The unweighted means of the classes' precision, recall and F1, in which rare classes count as much as others.
 
     Args:
-      confusion: ``(K, K)`` of :func:`confusion_matrix`.
+      confusion: As for :func:`precision_recall_f1`.
 
     Returns:
       ``precision``, ``recall``, ``f1`` and the total ``support``, scalars. As in scikit-learn the means are those of
@@ -162,9 +179,9 @@ def macro_average(confusion: Shaped[AnyArray, "..."]) -> ClassScores:
     >>> macro_average(jnp.array([[3, 1], [0, 4]])).recall
     Array(0.875, dtype=float32)
     """
-    confusion = _square("macro_average", confusion)
-    occurring = confusion.sum(axis=1) + confusion.sum(axis=0) > 0
-    precision, recall, f1, support = precision_recall_f1(confusion)
+    counts = _counts("macro_average", confusion)
+    occurring = counts.support + counts.predicted > 0
+    precision, recall, f1, support = precision_recall_f1(counts)
     classes = occurring.sum()  # the others have scores of 0
     precision, recall, f1 = (_ratio(scores.sum(), classes) for scores in (precision, recall, f1))
     return ClassScores(precision, recall, f1, support.sum())
@@ -242,15 +259,17 @@ def expected_calibration_error(bins: CalibrationBins) -> Float[Array, ""]:
 
 def _ratio(numerator: Any, denominator: Any) -> Array:
     """The quotient in float32; 0 where the denominator is 0."""
-    quotient = numerator.astype(jnp.float32) / jnp.maximum(denominator, 1).astype(jnp.float32)
+    quotient = numerator.astype(jnp.float32) / jnp.where(denominator > 0, denominator, 1).astype(jnp.float32)
     return jnp.where(denominator > 0, quotient, 0)
 
 
-def _square(op: str, confusion: AnyArray) -> Array:
+def _counts(op: str, confusion: AnyArray | ClassCounts) -> ClassCounts:
+    if isinstance(confusion, ClassCounts):
+        return ClassCounts(*(as_array(op, "confusion", counts) for counts in confusion))
     matrix = as_array(op, "confusion", confusion)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise UsageError(f"{op}: confusion of shape {matrix.shape} must be (classes, classes)")
-    return matrix
+    return ClassCounts(jnp.diagonal(matrix), matrix.sum(axis=0), matrix.sum(axis=1))
 
 
 def _outputs_and_labels(

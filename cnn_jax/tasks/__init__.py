@@ -2,6 +2,8 @@
 
 from cnn_jax.metrics import Metric
 from cnn_jax.tasks.classification import Classification
+from cnn_jax.tasks.multi_label import MultiLabel
+from cnn_jax.tasks.regression import Regression
 from cnn_jax.tasks.table import TASKS, default_config, schema, task_class
 from cnn_jax.tasks.task import Examples, Results, Task, mean_over
 
@@ -10,6 +12,8 @@ __all__ = [
     "Classification",
     "Examples",
     "Metric",
+    "MultiLabel",
+    "Regression",
     "Results",
     "Task",
     "default_config",

@@ -12,17 +12,17 @@ from ml_collections import ConfigDict
 from cnn_jax import ops
 from cnn_jax import train as training
 from cnn_jax.data import augment
-from cnn_jax.errors import UsageError, nearest
+from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
-from cnn_jax.ops.arguments import is_traced, may_differ_from_zero
-from cnn_jax.tasks.task import Examples, Results, Task, mean_over
+from cnn_jax.ops.arguments import may_differ_from_zero
+from cnn_jax.tasks.labelled import Labelled
+from cnn_jax.tasks.task import Examples, Results, mean_over
 
-LOSSES = ("cross_entropy", "focal", "sigmoid", "squared_error")
 _OF_SOFTMAX = ("cross_entropy", "focal")
 _LOW_CONFIDENCE = 0.5
 
 
-class Classification(Task):
+class Classification(Labelled):
     """One class per image: its loss, accuracy, top-k accuracy.
 
     An example whose label is the ``ignored`` one of its :class:`~cnn_jax.data.Field` has no loss and no metric; means
@@ -36,13 +36,12 @@ class Classification(Task):
       UsageError: A value in the config that is unknown or out of range.
     """
 
-    traced = ("label_smoothing",)
+    kind = "label"
+    losses = ("cross_entropy", "focal", "sigmoid", "squared_error")
     tuple_examples: ClassVar[Mapping[str, tuple[Any, ...]]] = {"class_weights": (1.0, 0.5)}
 
     def __init__(self, config: ConfigDict, examples: Examples) -> None:
-        self.config = config
-        self.outputs = examples.class_names
-        self._ignored = next((field.ignored for field in examples.spec.values() if field.kind == "label"), None)
+        super().__init__(config, examples)
         self._class_counts = examples.class_counts
         # Runs of earlier versions lack these keys.
         self._weights, self._balanced = config.get("class_weights", ()), config.get("balanced", False)
@@ -52,10 +51,6 @@ class Classification(Task):
                 f"data set {examples.name!r}: classification needs training examples of two classes at least, but "
                 f"there are only those of {', '.join(map(repr, names or self.outputs)) or 'none'}"
             )
-        if config.loss not in LOSSES:
-            raise UsageError(f"loss={config.loss!r} is unknown; {nearest(config.loss, LOSSES)}")
-        if not is_traced(config.label_smoothing) and not 0 <= config.label_smoothing < 1:
-            raise UsageError(f"label_smoothing={config.label_smoothing} must be at least 0 and less than 1")
         if config.loss == "squared_error" and may_differ_from_zero(config.label_smoothing):
             raise UsageError(f"label_smoothing={config.label_smoothing} has no meaning for loss={config.loss!r}; use 0")
         if config.loss not in _OF_SOFTMAX and config.ensemble > 1:
@@ -63,8 +58,6 @@ class Classification(Task):
                 f"ensemble={config.ensemble} averages probabilities that sum to 1, which loss={config.loss!r} does not "
                 "give; use loss='cross_entropy'"
             )
-        if config.loss == "focal" and config.focal_gamma < 0:
-            raise UsageError(f"focal_gamma={config.focal_gamma} must be at least 0")
         self._check_class_weights()
         if not 0 <= config.top_k < len(self.outputs):
             raise UsageError(
@@ -78,19 +71,19 @@ class Classification(Task):
         >>> Classification.default_config().loss
         'cross_entropy'
         """
-        return ConfigDict(
+        config = super().default_config()
+        config.update(
             {
                 # of the softmax: cross_entropy, focal; sigmoid: whether it is each class, yes or no, summed; or
                 # squared_error, against targets of -1 and 1
                 "loss": "cross_entropy",
-                "label_smoothing": 0.0,
-                "focal_gamma": 2.0,  # of loss='focal'
                 "class_weights": (),  # one number per class, which its part of the training loss is multiplied by
                 "balanced": False,  # class weights that give every class the same share of the training loss
                 "top_k": 0,  # the score of having the class among so many, such as 5, beside the accuracy; 0 for none
                 "reference": {"accuracy": 0.0, "source": ""},  # shown beside the score; 0 for none
             }
         )
+        return config
 
     @classmethod
     def metrics(cls, config: ConfigDict) -> tuple[Metric, ...]:
@@ -98,7 +91,7 @@ class Classification(Task):
         top_k = (Metric(f"top_{config.top_k}_accuracy", "higher", "%"),) if config.top_k else ()
         return (Metric("accuracy", "higher", "%"), Metric("loss", "lower"), *top_k)
 
-    def losses(
+    def example_losses(
         self,
         logits: Float[Array, "batch classes"],
         labels: Array,
@@ -133,9 +126,9 @@ class Classification(Task):
         The weighted losses are divided by the number of examples, so that a batch counts as its examples do, and not by
         the sum of the batch's weights, as PyTorch's mean does.
         """
-        labels = batch["label"]
+        labels = batch[self._label]
         smoothing, weights = self.config.label_smoothing, self._class_weights()
-        losses = self.losses(outputs, labels, label_smoothing=smoothing, class_weights=weights)
+        losses = self.example_losses(outputs, labels, label_smoothing=smoothing, class_weights=weights)
         if self._ignored is None:
             return losses.mean()
         return losses.sum() / jnp.maximum((self._classes(labels) >= 0).sum(), 1).astype(losses.dtype)
@@ -145,7 +138,8 @@ class Classification(Task):
 
         The loss is that without smoothing and class weights, to be compared between sets.
         """
-        losses, classes = self.losses(outputs, batch["label"]), self._classes(batch["label"])
+        labels = batch[self._label]
+        losses, classes = self.example_losses(outputs, labels), self._classes(labels)
         mask = batch.get("mask", jnp.ones_like(losses))
         counted = {"mask": mask if self._ignored is None else mask * (classes >= 0).astype(mask.dtype)}
         correct = (outputs.argmax(axis=-1) == classes).astype(losses.dtype)
@@ -192,7 +186,7 @@ class Classification(Task):
 
     def targets(self, batch: Mapping[str, Shaped[np.ndarray, "..."]]) -> list[dict[str, Any]]:
         """The true class; empty for an example that is not labelled."""
-        return [{"label": "" if label == self._ignored else self.outputs[label]} for label in batch["label"]]
+        return [{"label": "" if label == self._ignored else self.outputs[label]} for label in batch[self._label]]
 
     def describe(self, scores: Mapping[str, float]) -> dict[str, str]:
         """Accuracy, error, loss, top-k accuracy."""
@@ -215,7 +209,9 @@ class Classification(Task):
         """The first test image that is classified correctly."""
         labels = results.test_set.labels
         chosen = int(np.argmax(results.predictions.argmax(axis=-1) == labels))
-        return chosen, f"test image {chosen}, a {self.outputs[labels[chosen]]}"
+        label = labels[chosen]
+        what = "not labelled" if label == self._ignored else f"a {self.outputs[label]}"
+        return chosen, f"test image {chosen}, {what}"
 
     def _classes(self, labels: Shaped[Array, "..."]) -> Int[Array, " batch"]:
         """Class numbers, -1 for none; that of a mixed image is its greater part."""
@@ -225,10 +221,7 @@ class Classification(Task):
 
     def _check_class_weights(self) -> None:
         weights, balanced, loss = self._weights, self._balanced, self.config.loss
-        if weights and len(weights) != len(self.outputs):
-            raise UsageError(f"class_weights has {len(weights)} numbers for {len(self.outputs)} classes")
-        if weights and not all(0 <= weight < float("inf") for weight in weights):
-            raise UsageError(f"class_weights={tuple(weights)} must be finite and at least 0")
+        self.check_weights("class_weights", weights)
         if weights and balanced:
             raise UsageError("class_weights and balanced=True both weight the classes; leave one out")
         if (weights or balanced) and loss not in _OF_SOFTMAX:

@@ -4,7 +4,8 @@ import numpy as np
 
 from cnn_jax import ops
 from cnn_jax.report import figures
-from cnn_jax.report.page import Headline, Section, Table
+from cnn_jax.report.page import Headline, Section
+from cnn_jax.tasks.labelled import class_scores
 from cnn_jax.tasks.task import Results
 
 
@@ -52,33 +53,27 @@ def sections(results: Results, *, ignored: int | None, calibrated: bool) -> list
             alt="How often each true class was predicted as each class on the test set",
             caption="Rows are the true classes, columns the predicted ones.",
         ),
-        _class_scores(counts, names),
+        class_scores(counts, names),
         *([_reliability(probabilities, labels)] if calibrated else []),
-        Section(
-            "Worst mistakes",
-            figure=figures.mistakes(test_set.images[kept], labels, predictions, probabilities, names),
-            alt="The test images whose true class the network held least likely, with its probabilities",
-            caption="The test images that the network was most wrong about.",
-        ),
+        *_mistakes(results, kept, labels, predictions, probabilities),
     ]
 
 
-def _class_scores(counts: np.ndarray, names: tuple[str, ...]) -> Section:
-    """Precision, recall and F1 of each class, and their averages."""
-    scores, averages = ops.precision_recall_f1(counts), ops.macro_average(counts)
-    columns = [*(np.asarray(column) for column in scores)]
-    rows = [(name, *values) for name, *values in zip(names, *columns, strict=True)]
-    rows.append(("macro average", *(np.asarray(value) for value in averages)))
-    return Section(
-        "Classes",
-        text="Precision is the share of the images predicted as a class that belong to it. Recall is the share of the "
-        "images of a class that are predicted as it. F1 is the harmonic mean of both. The macro average is the mean "
-        "over the classes.",
-        table=Table(
-            ["class", "precision", "recall", "F1", "test images"],
-            [[name, *(f"{value:.2%}" for value in values), f"{count:,}"] for name, *values, count in rows],
-        ),
-    )
+def _mistakes(
+    results: Results, kept: np.ndarray, labels: np.ndarray, predictions: np.ndarray, probabilities: np.ndarray
+) -> list[Section]:
+    """The images that the network was most wrong about; nothing for other inputs."""
+    test_set = results.test_set
+    if test_set.input_kind != "image":
+        return []
+    return [
+        Section(
+            "Worst mistakes",
+            figure=figures.mistakes(test_set.inputs[kept], labels, predictions, probabilities, test_set.class_names),
+            alt="The test images whose true class the network held least likely, with its probabilities",
+            caption="The test images that the network was most wrong about.",
+        )
+    ]
 
 
 def _reliability(probabilities: np.ndarray, labels: np.ndarray) -> Section:
@@ -88,7 +83,7 @@ def _reliability(probabilities: np.ndarray, labels: np.ndarray) -> Section:
     return Section(
         "Calibration",
         figure=figures.reliability(bins.total, bins.confidence, bins.correct),
-        alt="Accuracy of the test images by the probability of the predicted class",
+        alt="Accuracy of the test examples by the probability of the predicted class",
         caption=f"Expected calibration error {error:.2%} ({len(bins.total)} bins). On the dashed line "
         "the accuracy equals the predicted probability. A bar that ends below it means overconfidence.",
     )

@@ -53,11 +53,14 @@ class TaskNetwork:
     Args:
       config: The run's config.
       task: What is learned.
-      preprocess: Raw images to network inputs.
+      preprocess: Raw images, or other inputs, to network inputs.
+      input_name: The field of a batch that the network is given.
     """
 
-    def __init__(self, config: ConfigDict, task: Task, preprocess: data.Preprocess) -> None:
-        self.config, self.task, self.preprocess = config, task, preprocess
+    def __init__(
+        self, config: ConfigDict, task: Task, preprocess: data.Preprocess, *, input_name: str = "image"
+    ) -> None:
+        self.config, self.task, self.preprocess, self.input_name = config, task, preprocess, input_name
         augment.check_test_time(config.data.test_time)
         self.abstract_model = nnx.eval_shape(lambda: self.create(jax.random.key(0)))
         self._trained = models.trainable(self.abstract_model, freeze=config.freeze)
@@ -120,7 +123,7 @@ class TaskNetwork:
     ) -> tuple[Float[Array, ""], tuple[training.Metrics, PyTree]]:
         """What training minimises: the task's loss, and that of each auxiliary head with the config's weight."""
         options: dict[str, Any] = {"train": True, "rngs": nnx.Rngs(key), "return_activations": True}
-        (outputs, activations), model_state = self.apply(params, model_state, batch["image"], **options)
+        (outputs, activations), model_state = self.apply(params, model_state, batch[self.input_name], **options)
         auxiliary = sum(self.task.loss(activations[head], batch) for head in self.auxiliary_heads)
         total = self.task.loss(outputs, batch) + self.config.auxiliary_weight * auxiliary
         return total, (self.task.measure(outputs, batch), model_state)
@@ -140,12 +143,16 @@ class TaskNetwork:
 
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
         """The task's metrics of a batch."""
-        return self.task.measure(self.outputs(state, batch["image"]), batch)
+        return self.task.measure(self.outputs(state, batch[self.input_name]), batch)
+
+    def scores(self, means: Mapping[str, Any]) -> dict[str, float]:
+        """The scores of a split from the averages of :meth:`evaluate`, or of the steps of training."""
+        return self.task.scores(means)
 
     def predict(
         self, state: training.TrainState, images: Shaped[np.ndarray, "..."], announce: Announce = silent
     ) -> Shaped[np.ndarray, "..."]:
-        """What the task says about raw images (n, height, width, channels), computed batch by batch: (n, ...)."""
+        """What the task says about raw images (n, height, width, channels) or other inputs, in batches: (n, ...)."""
         forward = jax.jit(lambda images: self.task.predict(self.outputs(state, images)))
         indices, mask = data.padded_batches(len(images), min(len(images), _PREDICTED_AT_ONCE))
         with announce("predictions"):
@@ -205,12 +212,25 @@ class Ensemble(TaskNetwork):
         return self.task.average(self.member_outputs(state, images))
 
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
-        """The metrics of the average, and the task's first metric of each network: ``accuracy_1`` and so on."""
-        each = self.member_outputs(state, batch["image"])
-        metrics, first = self.task.measure(self.task.average(each), batch), self.task.metrics(self.config)[0].name
-        sums = jax.vmap(lambda outputs: self.task.measure(outputs, batch)[first][0])(each)
-        count = metrics[first][1]
-        return metrics | {f"{first}_{number}": (total, count) for number, total in enumerate(sums, start=1)}
+        """The metrics of the average, and those of each network, whose names begin with its number and a colon."""
+        each = self.member_outputs(state, batch[self.input_name])
+        metrics = self.task.measure(self.task.average(each), batch)
+        of_each = jax.vmap(lambda outputs: self.task.measure(outputs, batch))(each)
+        for number in range(self.config.ensemble):
+            own = jax.tree.map(lambda values, number=number: values[number], of_each)
+            metrics |= {f"{number + 1}:{name}": values for name, values in own.items()}
+        return metrics
+
+    def scores(self, means: Mapping[str, Any]) -> dict[str, float]:
+        """Those of the average, and the task's first metric of each network: ``accuracy_1`` and so on."""
+        own = {name: value for name, value in means.items() if ":" not in name}
+        scores, first = self.task.scores(own), self.task.metrics(self.config)[0].name
+        for number in range(1, self.config.ensemble + 1):
+            prefix = f"{number}:"
+            found = {name.removeprefix(prefix): value for name, value in means.items() if name.startswith(prefix)}
+            if found:  # in evaluations, not in training
+                scores[f"{first}_{number}"] = self.task.scores(found)[first]
+        return scores
 
     def activations(
         self, state: training.TrainState, images: Shaped[np.ndarray, "..."]
@@ -223,11 +243,13 @@ class Ensemble(TaskNetwork):
         return training.member(state, 0)
 
 
-def make_network(config: ConfigDict, task: Task, preprocess: data.Preprocess) -> TaskNetwork:
-    """The network of a config, or its ensemble of networks."""
+def make_network(
+    config: ConfigDict, task: Task, preprocess: data.Preprocess, *, input_name: str = "image"
+) -> TaskNetwork:
+    """The network of a config, or its ensemble of networks; arguments as for :class:`TaskNetwork`."""
     if config.ensemble < 1:
         raise UsageError(f"ensemble={config.ensemble} must be at least 1")
-    return (TaskNetwork if config.ensemble == 1 else Ensemble)(config, task, preprocess)
+    return (TaskNetwork if config.ensemble == 1 else Ensemble)(config, task, preprocess, input_name=input_name)
 
 
 def declared_metrics(config: ConfigDict, task: type[Task]) -> tuple[Metric, ...]:

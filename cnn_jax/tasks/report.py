@@ -35,7 +35,7 @@ def write(directory: Path, network: TaskNetwork, trained: training.Trained, sets
     config, task, test_set = network.config, network.task, sets["test"]
     shown = data.sample(test_set)
     state = training.evaluated(trained.state)
-    results = Results(config, shown, len(test_set), network.predict(state, shown.images), trained.scores)
+    results = Results(config, shown, len(test_set), network.predict(state, shown.inputs), trained.scores)
     records = training.read_records(directory)
     sections = [
         *(Section("Warning", text=f"{warning}.") for warning in warnings_about(sets)),
@@ -43,9 +43,9 @@ def write(directory: Path, network: TaskNetwork, trained: training.Trained, sets
         *_optimisation(records, network),
         *task.sections(results),
         *_members(network, trained),
-        _training_images(network, trained.state, sets["train"]),
+        *_training_images(network, trained.state, sets["train"]),
         *_first_filters(network, network.first(state)),
-        _feature_maps(network, state, results),
+        *_feature_maps(network, state, results),
         _table(network),
         Section("Config", code=configs.to_json(config)),
         _reproduction(directory),
@@ -53,7 +53,7 @@ def write(directory: Path, network: TaskNetwork, trained: training.Trained, sets
     epochs = records[-1]["epoch"]  # not the config's, since a run may end early
     page = Page(
         title=f"{config.model.name} on {config.data.name}",
-        subtitle=f"{len(test_set):,} test images, {epochs:.4g} epochs, seed {config.seed}",
+        subtitle=f"{len(test_set):,} test {test_set.input_kind}s, {epochs:.4g} epochs, seed {config.seed}",
         headlines=[*task.headlines(results), _parameters(network)],
         sections=sections,
         footer=f"Written by cnn_jax. Everything this page shows is in the folder {directory.name}.",
@@ -108,26 +108,33 @@ def _members(network: TaskNetwork, trained: training.Trained) -> list[Section]:
     return [Section("Ensemble", table=Table(["test set", metric.name], rows))]
 
 
-def _training_images(network: TaskNetwork, state: training.TrainState, train_set: ExampleSet) -> Section:
-    """Some training images, as they are and as they were augmented in the first step."""
+def _training_images(network: TaskNetwork, state: training.TrainState, train_set: ExampleSet) -> list[Section]:
+    """Some training images, as they are and as they were augmented in the first step; nothing for other inputs."""
+    if train_set.input_kind != "image":
+        return []
     chosen = np.linspace(0, len(train_set) - 1, min(_SHOWN, len(train_set))).round().astype(int).tolist()
     batch = take(train_set, chosen)
-    rows, calls = {"as stored": batch["image"]}, network.config.data.augment
+    rows, calls = {"as stored": batch[network.input_name]}, network.config.data.augment
     if calls:
         augmentation = make_augmentation(network.config, train_set, network.preprocess)
         key = training.stream_key(network.first(state).key, "augment")
-        augmented = jax.jit(lambda key, batch: augmentation(key, batch, step=0, epoch=0)["image"])
+        name = network.input_name
+        augmented = jax.jit(lambda key, batch: augmentation(key, batch, step=0, epoch=0)[name])
         rows["augmented"] = np.asarray(augmented(key, batch))
-    return Section(
-        "Training images",
-        figure=figures.rows_of_images(rows),
-        alt=f"{len(chosen)} training images" + (", and what augmentation makes of them" if calls else ""),
-        caption=f"Augmented by {', '.join(calls)}." if calls else "Training images are not augmented.",
-    )
+    return [
+        Section(
+            "Training images",
+            figure=figures.rows_of_images(rows),
+            alt=f"{len(chosen)} training images" + (", and what augmentation makes of them" if calls else ""),
+            caption=f"Augmented by {', '.join(calls)}." if calls else "Training images are not augmented.",
+        )
+    ]
 
 
 def _first_filters(network: TaskNetwork, state: training.TrainState) -> list[Section]:
-    """The kernel of the first layer that has one over space; none for networks without convolutions."""
+    """The kernel of the first layer that has one over an image; none for networks without convolutions of images."""
+    if len(network.config.input_shape) != 3:
+        return []
     model = network.model(state.params, state.model_state)
     for row in geometry.trace(network.abstract_model, tuple(network.config.input_shape)):
         kernel = getattr(model.layer(row.name), "kernel", None)
@@ -143,21 +150,26 @@ def _first_filters(network: TaskNetwork, state: training.TrainState) -> list[Sec
     return []
 
 
-def _feature_maps(network: TaskNetwork, state: training.TrainState, results: Results) -> Section:
+def _feature_maps(network: TaskNetwork, state: training.TrainState, results: Results) -> list[Section]:
+    """One test image and the activations that can be drawn: those with axes of space, and vectors."""
+    if results.test_set.input_kind != "image":
+        return []
     chosen, what = network.task.typical(results)
-    image = results.test_set.images[chosen]
-    activations = network.activations(state, image[None])
+    image = results.test_set.inputs[chosen]
+    activations = {name: array[0] for name, array in network.activations(state, image[None]).items()}
     network_input = np.asarray(network.preprocess(image[None]))[0]
-    return Section(
-        "Through the network",
-        figure=figures.feature_maps(
-            network_input,
-            {name: array[0] for name, array in activations.items()},
-            class_names=network.task.outputs,
-        ),
-        alt=f"The activations of every layer for {what}",
-        caption=f"{what[0].upper()}{what[1:]}, and what every layer makes of it.",
-    )
+    return [
+        Section(
+            "Through the network",
+            figure=figures.feature_maps(
+                network_input,
+                {name: array for name, array in activations.items() if array.ndim in (1, 3)},
+                class_names=network.task.outputs,
+            ),
+            alt=f"The activations of every layer for {what}",
+            caption=f"{what[0].upper()}{what[1:]}, and what every layer makes of it.",
+        )
+    ]
 
 
 def _table(network: TaskNetwork) -> Section:

@@ -35,7 +35,8 @@ from cnn_jax.tasks.sets import (
     check_same_data,
     describe_data,
     examples,
-    find_class_names,
+    examples_of,
+    find_examples,
     known_examples,
     load_sets,
     load_splits,
@@ -46,7 +47,7 @@ from cnn_jax.tasks.sets import (
 from cnn_jax.tasks.start import Start, find_start
 from cnn_jax.tasks.table import schema as task_schema
 from cnn_jax.tasks.table import task_class
-from cnn_jax.tasks.task import Examples, Task
+from cnn_jax.tasks.task import Task
 from cnn_jax.train.evaluation import of_split
 
 _TRACED = (*training.TRACED_HYPERPARAMETERS, "auxiliary_weight", "model.options.dropout_rate")
@@ -80,10 +81,10 @@ def traced(config: ConfigDict) -> tuple[str, ...]:
     return (*_TRACED, *task_class(config.experiment).traced)
 
 
-def prepare(config: ConfigDict, directory: Path) -> "Run":
+def prepare(config: ConfigDict, directory: Path) -> "PreparedRun":
     """What a run is made of besides its traced hyperparameters: its data sets and where its network starts."""
     sets = load_sets(config, directory)
-    return Run(sets, find_start(config, _task(config, sets["train"]), sets["train"]))
+    return PreparedRun(sets, find_start(config, _task(config, sets["train"]), sets["train"]))
 
 
 def _task(config: ConfigDict, train_set: ExampleSet) -> Task:
@@ -91,7 +92,7 @@ def _task(config: ConfigDict, train_set: ExampleSet) -> Task:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class PreparedRun:
     """What runs share whose configs differ only in traced hyperparameters; :func:`prepare` makes it.
 
     Attributes:
@@ -112,7 +113,7 @@ class Run:
 
     def network(self, config: ConfigDict) -> TaskNetwork:
         """The network of a config."""
-        return make_network(config, self.task(config), self.start.preprocess)
+        return make_network(config, self.task(config), self.start.preprocess, input_name=self.sets["train"].input_name)
 
     def problem(self, config: ConfigDict, parallel: training.DataParallel) -> training.Problem:
         """What the training loop needs; traced hyperparameters of the config may be JAX arrays."""
@@ -135,6 +136,7 @@ class Run:
             eval_examples={role: examples(config, found) for role, found in self.sets.items() if role != "train"},
             metrics=metrics(config),
             monitor=monitor(config),
+            summarize=network.scores,
         )
 
     def program(self, config: ConfigDict, parallel: training.DataParallel) -> training.Program:
@@ -184,7 +186,7 @@ class _Shape:
     """What makes one program differ from another, and what it is made of; of equal ones the first is used."""
 
     identity: tuple[Any, ...]
-    run: Run = dataclasses.field(compare=False)
+    run: PreparedRun = dataclasses.field(compare=False)
     config: ConfigDict = dataclasses.field(compare=False)
 
 
@@ -259,11 +261,12 @@ def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str, output: st
     for warning in read_description(directory).get("warnings", ()):
         say(f"warning: {warning}")
     test_examples = {"test": examples(config, test_set)}
-    evaluations = training.make_evaluations(network.evaluate, test_examples, batch_size=config.batch_size)
+    options: dict[str, Any] = {"batch_size": config.batch_size, "summarize": network.scores}
+    evaluations = training.make_evaluations(network.evaluate, test_examples, **options)
     with compiling() as announce:
         evaluations.compile(state, announce)
     scores = evaluations(state)
-    counts = {"step": f"{int(state.step)}", "test images": f"{len(test_set):,}"}
+    counts = {"step": f"{int(state.step)}", f"test {test_set.input_kind}s": f"{len(test_set):,}"}
     print_table(f"{directory}, {checkpoint} checkpoint", [counts | network.task.describe(of_split(scores, "test"))])
     if output is not None:
         write_csv(output, list(_compared(network, state, test_set)))
@@ -273,7 +276,7 @@ def _compared(network: TaskNetwork, state: training.TrainState, found: ExampleSe
     """What is right and what is predicted, for every example of a set."""
     for first in range(0, len(found), _TAKEN_AT_ONCE):
         batch = take(found, range(first, min(first + _TAKEN_AT_ONCE, len(found))))
-        predicted = network.task.rows(network.predict(state, batch["image"]))
+        predicted = network.task.rows(network.predict(state, batch[network.input_name]))
         for index, target, row in zip(batch["index"], network.task.targets(batch), predicted, strict=True):
             yield {"index": int(index), **target, **row}
 
@@ -295,9 +298,15 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
     if not images:
         raise UsageError("--mode=predict needs --images=<image or folder>, several separated by commas or blanks")
     check_csv(output)
+    description = read_description(directory)
+    if (kind := examples_of(description).input_kind) != "image":
+        raise UsageError(
+            f"--mode=predict reads images, but {directory} was trained on {kind}s; make your {kind}s the test set of "
+            "the run's data and use --mode=eval --output=predictions.csv"
+        )
     paths = list(map(str, data.find_images(images)))
     network, state = load_run(config, directory, checkpoint=checkpoint)
-    read, reasons = _read_images(paths, read_description(directory))
+    read, reasons = _read_images(paths, description)
     notes, brief, full = dict(reasons), [], []
     if read:
         with compiling() as announce:
@@ -366,8 +375,7 @@ def summary(config: ConfigDict, *, output: str | None = None) -> None:
 
 def untrained(config: ConfigDict) -> TaskNetwork:
     """The network of a config by itself: nothing is drawn, and no data set is read."""
-    shape = tuple(config.input_shape)
+    shape, known = tuple(config.input_shape), find_examples(config)
     as_is = data.Preprocess(shape, mean=(0.0,) * shape[-1], std=(1.0,) * shape[-1])
-    spec = {"image": data.Field("image", shape), "label": data.Field("label", class_names=find_class_names(config))}
-    task: Task = task_class(config.experiment)(config, Examples(config.data.name, spec))
-    return make_network(config, task, as_is)
+    task: Task = task_class(config.experiment)(config, known)
+    return make_network(config, task, as_is, input_name=known.input_name)

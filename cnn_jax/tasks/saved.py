@@ -26,8 +26,9 @@ def load_run(
       UsageError: The folder holds no checkpoint, or a damaged one, or one of another network.
     """
     description = read_description(directory)
-    task = task_class(config.experiment)(config, examples_of(description))
-    network = make_network(config, task, preprocess_of(description))
+    found = examples_of(description)
+    task = task_class(config.experiment)(config, found)
+    network = make_network(config, task, preprocess_of(description), input_name=found.input_name)
     with training.Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
         step = checkpoints.best_step() if checkpoint == "best" else None
         state = checkpoints.restore_evaluated(*network.abstract_weights, step=step)

@@ -17,7 +17,7 @@ from cnn_jax import train as training
 from cnn_jax.data import augment
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.terminal import say
-from cnn_jax.tasks.task import Examples
+from cnn_jax.tasks.task import Examples, TargetStatistics
 
 ExampleSet = data.Dataset | data.Records
 
@@ -35,10 +35,15 @@ def open_split(config: ConfigDict, split: str) -> ExampleSet:
     return _open(config.data.name, split, **_options(config))
 
 
-def find_class_names(config: ConfigDict) -> tuple[str, ...]:
-    """The names of the classes that a config tells apart; its data set need not be prepared for that."""
-    names = data.class_names(config.data.name, config.data.test, **_options(config))
-    return data.chosen_classes(config.data.name, names, config.data.classes) if config.data.classes else names
+def find_examples(config: ConfigDict) -> Examples:
+    """What is known about the examples of a config; a data set of TFDS need not be prepared for that."""
+    name, spec = config.data.name, dict(data.known_spec(config.data.name, config.data.test, **_options(config)))
+    found = Examples(name, spec)
+    if config.data.classes:
+        label = found.field("label")
+        names = data.chosen_classes(name, spec[label].class_names, config.data.classes)
+        spec[label] = dataclasses.replace(spec[label], class_names=names)
+    return found
 
 
 def _options(config: ConfigDict) -> dict[str, Any]:
@@ -49,11 +54,11 @@ def _options(config: ConfigDict) -> dict[str, Any]:
     shape = tuple(config.input_shape)
     if not 2 <= len(shape) <= 4 or min(shape) < 1:
         raise UsageError(f"input_shape={shape} must be positive, such as (height, width, channels)")
-    height, width = size or shape[:2]
     return {
         "data_dir": config.data.data_dir or None,
-        "image_shape": (height, width, config.input_shape[-1]),
+        "image_shape": (*(size or config.input_shape[:-1]), config.input_shape[-1]),
         "framing": config.data.framing,
+        "ignore_label": config.get("ignore_label", -1),  # which runs of earlier versions lack
     }
 
 
@@ -119,9 +124,10 @@ def warnings_about(sets: Mapping[str, ExampleSet]) -> list[str]:
     return warnings
 
 
+@functools.lru_cache(maxsize=8)
 def known_examples(found: ExampleSet) -> Examples:
     """What a task is told about a set."""
-    return Examples(found.name, found.spec, _class_counts(found))
+    return Examples(found.name, found.spec, _class_counts(found), _target_statistics(found))
 
 
 def _class_counts(found: ExampleSet) -> tuple[int, ...]:
@@ -135,12 +141,23 @@ def _class_counts(found: ExampleSet) -> tuple[int, ...]:
     return ()
 
 
+def _target_statistics(found: ExampleSet) -> dict[str, TargetStatistics]:
+    """Mean and standard deviation of each number of the targets; of a set on disk, of a sample of it."""
+    names = [name for name, field in found.spec.items() if field.kind == "target" and not field.count]
+    fields = data.sample(found).fields if names else {}
+    statistics = {}
+    for name in names:
+        values = fields[name].reshape(len(fields[name]), -1).astype(np.float64)
+        statistics[name] = TargetStatistics(tuple(values.mean(axis=0).tolist()), tuple(values.std(axis=0).tolist()))
+    return statistics
+
+
 def take(found: ExampleSet, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
     """Some examples of a set, as a batch has them."""
     return {**found.take(list(indices)), "index": np.asarray(indices, np.int32)}
 
 
-def examples(config: ConfigDict, found: ExampleSet) -> training.Examples | data.Stream:
+def examples(config: ConfigDict, found: ExampleSet) -> training.ExampleArrays | data.Stream:
     """A set as the loop takes it: arrays, or a stream of them."""
     if isinstance(found, data.Records):
         return data.Stream(found, workers=config.data.workers)
@@ -166,7 +183,8 @@ def make_augmentation(config: ConfigDict, train_set: ExampleSet, preprocess: dat
     )
     batch = {name: jnp.zeros((1, *(field.shape or ())), field.dtype) for name, field in train_set.spec.items()}
     batch["index"] = jnp.zeros(1, jnp.int32)
-    jax.eval_shape(lambda key: preprocess(augmentation(key, batch, step=0, epoch=0)["image"]), jax.random.key(0))
+    name = train_set.input_name
+    jax.eval_shape(lambda key: preprocess(augmentation(key, batch, step=0, epoch=0)[name]), jax.random.key(0))
     return augmentation
 
 
@@ -186,13 +204,15 @@ def describe_data(config: ConfigDict, sets: Mapping[str, ExampleSet], preprocess
         "fingerprints": {role: found.fingerprint() for role, found in sets.items()},
         "preprocess": dataclasses.asdict(preprocess),
         "warnings": warnings_about(sets),
+        "targets": {name: found._asdict() for name, found in known_examples(train_set).targets.items()},
     }
 
 
 def _describe_ink(found: ExampleSet) -> dict[str, Any]:
-    images = data.sample(found).images
-    extent = data.measure_ink_extent(images)
-    return {"ink_extent": extent, "ink_pieces": 1 if extent is None else data.measure_ink_pieces(images)}
+    images = data.sample(found).inputs if found.input_kind == "image" else None
+    extent = None if images is None else data.measure_ink_extent(images)
+    pieces = 1 if images is None or extent is None else data.measure_ink_pieces(images)
+    return {"ink_extent": extent, "ink_pieces": pieces}
 
 
 def check_same_data(directory: Path, sets: Mapping[str, ExampleSet]) -> None:
@@ -211,7 +231,7 @@ def check_same_data(directory: Path, sets: Mapping[str, ExampleSet]) -> None:
     for role, found in sets.items():
         then, now = before["fingerprints"].get(role), found.fingerprint()
         if then != now:
-            counts = f"{before['examples'].get(role, 0):,} -> {len(found):,} images"
+            counts = f"{before['examples'].get(role, 0):,} -> {len(found):,} {found.input_kind}s"
             changed.append(f"{role}: {counts}, fingerprint {then} -> {now}")
     if changed:
         raise UsageError(
@@ -237,14 +257,16 @@ def read_description(directory: Path) -> dict[str, Any]:
 
 def examples_of(description: Mapping[str, Any]) -> Examples:
     """What a task is told about a run's examples; runs of earlier versions had images with one label each."""
-    names = tuple(description["class_names"])
-    spec = {
-        "image": data.Field("image", tuple(description["image_shape"])),
-        "label": data.Field("label", (), "int32", names),
-    }
     if "spec" in description:
         spec = {name: data.Field(**configs.with_tuples(field)) for name, field in description["spec"].items()}
-    return Examples(description["name"], spec)
+    else:
+        spec = {
+            "image": data.Field("image", tuple(description["image_shape"])),
+            "label": data.Field("label", (), "int32", tuple(description["class_names"])),
+        }
+    targets = configs.with_tuples(description.get("targets", {}))
+    statistics = {name: TargetStatistics(**found) for name, found in targets.items()}
+    return Examples(description["name"], spec, targets=statistics)
 
 
 def preprocess_of(description: Mapping[str, Any]) -> data.Preprocess:

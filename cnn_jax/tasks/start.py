@@ -60,7 +60,7 @@ def find_start(config: ConfigDict, task: Task, train_set: ExampleSet) -> Start:
         start = _from_file(config, task, train_set)
     data_init = models.variant(config.model.name).data_init
     if data_init is not None and not source:
-        some = data.sample(train_set, most=_DATA_INIT_IMAGES).images[:_DATA_INIT_IMAGES]
+        some = data.sample(train_set, most=_DATA_INIT_IMAGES).inputs[:_DATA_INIT_IMAGES]
         start = dataclasses.replace(start, values=data_init(start.preprocess(some)))
     return start
 

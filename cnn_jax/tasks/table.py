@@ -7,9 +7,15 @@ from cnn_jax.errors import UsageError, nearest
 from cnn_jax.runtime.objects import is_reference, load_object
 from cnn_jax.schema import Schema, locked
 from cnn_jax.tasks.classification import Classification
+from cnn_jax.tasks.multi_label import MultiLabel
+from cnn_jax.tasks.regression import Regression
 from cnn_jax.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {"classification": Classification}
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+    "multi_label": MultiLabel,
+    "regression": Regression,
+}
 """Name in ``config.experiment`` -> task."""
 
 _TUPLE_EXAMPLES = {  # of keys whose default is an empty tuple
@@ -80,6 +86,7 @@ def default_config(name: str = "classification") -> ConfigDict:
                 "augment": (),  # of the training images, in this order: ("flip", "pad_and_crop(padding=4)")
                 "test_time": "",  # views whose predictions are averaged: mirror, ten_crop; empty for the image alone
             },
+            "ignore_label": -1,  # a label that means "not labelled": no loss, no metric; -1 for the data set's own
             "ensemble": 1,  # how many networks to train and average
             "auxiliary_weight": 0.3,  # of the loss of each auxiliary head, in networks that have such
         }

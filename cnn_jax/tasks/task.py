@@ -10,7 +10,7 @@ in :mod:`cnn_jax.tasks.run` and need nothing else. A new task is one class in on
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +32,8 @@ class Examples(Described):
       spec: Name of a field -> what it is.
       class_counts: How many training examples have each class; empty where that is not known, as for a set that is left
         on disk, or a trained network without its data.
+      targets: Name of a field of kind ``target`` -> its statistics in the training set; empty where they are not known,
+        as for an untrained network without its data.
 
     >>> Examples("mine", {"label": data.Field("label", class_names=("cat", "dog"))}).class_names
     ('cat', 'dog')
@@ -40,6 +42,14 @@ class Examples(Described):
     name: str
     spec: data.Spec
     class_counts: tuple[int, ...] = ()
+    targets: Mapping[str, "TargetStatistics"] = dataclasses.field(default_factory=dict)
+
+
+class TargetStatistics(NamedTuple):
+    """The mean and the standard deviation of each number of a target over the training set, both in its units."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +109,7 @@ class Task(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def metrics(cls, config: ConfigDict) -> tuple[Metric, ...]:
-        """The metrics that :meth:`measure` computes. The first one chooses the best checkpoint and the best trial."""
+        """The metrics among the scores. The first one chooses the best checkpoint and the best trial of a sweep."""
 
     @abc.abstractmethod
     def loss(self, outputs: Array, batch: training.Batch) -> Array:
@@ -114,13 +124,25 @@ class Task(abc.ABC):
     def measure(self, outputs: Array, batch: training.Batch) -> training.Metrics:
         """The metrics of a batch, of training as of evaluation: name -> (sum over examples, their number).
 
-        Use :func:`mean_over` for the mean of one value per example. There must be a ``'loss'``; training stops where it
-        is not finite.
+        Use :func:`mean_over` for means over examples. There must be a ``'loss'``; training stops where it is not
+        finite. The sum may be an array, of which :meth:`scores` makes numbers.
 
         Args:
           outputs: Of the network, (batch, ..., outputs).
           batch: The examples, with ``'mask'`` in evaluation.
         """
+
+    def scores(self, means: Mapping[str, Any]) -> dict[str, float]:
+        """The scores of one split, for metrics that are no averages, such as a root mean square or F1.
+
+        It runs on the host. A subclass adds its own to those of the base class, which are the averages that are single
+        numbers.
+
+        Args:
+          means: Name -> average of :meth:`measure` over the split, a number or an array. A name is missing where
+            nothing was counted.
+        """
+        return {name: value for name, value in means.items() if not np.ndim(value)}
 
     def predict(self, outputs: Array) -> Array:
         """What is told to a user about each example, such as class probabilities; by default the outputs, float32."""
@@ -191,11 +213,11 @@ class Task(abc.ABC):
         return 0, "test image 0"
 
 
-def mean_over(values: Shaped[Array, " batch"], batch: training.Batch) -> tuple[Array, Array]:
-    """The sum of one value per example and the number of examples, without those that are padding.
+def mean_over(values: Shaped[Array, "batch *values"], batch: training.Batch) -> tuple[Array, Array]:
+    """The sum of one value, or one array, per example and the number of examples, without those that are padding.
 
     >>> mean_over(jnp.array([1.0, 2.0, 9.0]), {"mask": jnp.array([1.0, 1.0, 0.0])})
     (Array(3., dtype=float32), Array(2., dtype=float32))
     """
-    mask = batch.get("mask", jnp.ones_like(values))
-    return (values * mask.astype(values.dtype)).sum(), mask.sum()
+    mask = batch.get("mask", jnp.ones(len(values), values.dtype))
+    return (values * mask.astype(values.dtype).reshape(-1, *[1] * (values.ndim - 1))).sum(axis=0), mask.sum()

@@ -32,9 +32,10 @@ from cnn_jax.train.settings import (
 from cnn_jax.train.state import TrainState, create_state, digest, evaluated, stream_key
 from cnn_jax.train.step import (
     Batch,
-    Examples,
+    ExampleArrays,
     Metrics,
     Step,
+    Summarize,
     Totals,
     added,
     averages,
@@ -57,7 +58,7 @@ __all__ = [
     "DataParallel",
     "Ended",
     "Evaluations",
-    "Examples",
+    "ExampleArrays",
     "Hyperparameters",
     "InUseError",
     "Metric",
@@ -70,6 +71,7 @@ __all__ = [
     "Run",
     "Step",
     "StopRequest",
+    "Summarize",
     "Totals",
     "TrainState",
     "Trained",

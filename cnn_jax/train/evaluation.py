@@ -13,7 +13,16 @@ from cnn_jax.train.feed import streamed_evaluation
 from cnn_jax.train.pace import Pace, nothing
 from cnn_jax.train.parallel import ONE_DEVICE, DataParallel
 from cnn_jax.train.state import TrainState, evaluated
-from cnn_jax.train.step import Evaluate, Examples, Metrics, Totals, added, averages, scanned_evaluation
+from cnn_jax.train.step import (
+    Evaluate,
+    ExampleArrays,
+    Metrics,
+    Summarize,
+    Totals,
+    added,
+    averages,
+    scanned_evaluation,
+)
 
 
 class Evaluations:
@@ -29,18 +38,22 @@ class Evaluations:
       examples: Split -> examples, or a stream of them.
       batch_size: Examples a batch; the last one is padded and masked, so that the averages are exact.
       parallel: The devices.
+      summarize: The scores of a split from the averages of its metrics; by default these.
     """
 
     def __init__(
         self,
         in_memory: Any,
         streamed: Any,
-        examples: Mapping[str, Examples | Stream],
+        examples: Mapping[str, ExampleArrays | Stream],
         *,
         batch_size: int,
         parallel: DataParallel = ONE_DEVICE,
+        summarize: Summarize = dict,
     ) -> None:
-        def scorer(examples: Examples | Stream) -> _InMemory | _Streamed:
+        self._summarize = summarize
+
+        def scorer(examples: ExampleArrays | Stream) -> _InMemory | _Streamed:
             if isinstance(examples, Stream):
                 return _Streamed(streamed, examples, batch_size, parallel)
             batches = map(jnp.asarray, padded_batches(_length(examples), batch_size))
@@ -59,7 +72,7 @@ class Evaluations:
         return {
             f"{split}/{name}": value
             for split, scorer in self._scorers.items()
-            for name, value in averages(scorer(state, between)).items()
+            for name, value in self._summarize(averages(scorer(state, between))).items()
         }
 
     def compile(self, state: TrainState, announce: Announce = silent) -> None:
@@ -114,15 +127,20 @@ class _Streamed:
 
 def make_evaluations(
     evaluate: Evaluate,
-    examples: Mapping[str, Examples | Stream],
+    examples: Mapping[str, ExampleArrays | Stream],
     *,
     batch_size: int,
     parallel: DataParallel = ONE_DEVICE,
+    summarize: Summarize = dict,
 ) -> Evaluations:
-    """Scores of a state on whole sets, from the metrics of one batch that has a ``'mask'``."""
+    """Scores of a state on whole sets, from the metrics of one batch that has a ``'mask'``.
+
+    The other arguments are those of :class:`Evaluations`.
+    """
     in_memory = parallel.compile_evaluation(scanned_evaluation(evaluate, parallel=parallel))
     streamed = parallel.compile_evaluation(streamed_evaluation(evaluate, parallel=parallel))
-    return Evaluations(in_memory, streamed, examples, batch_size=batch_size, parallel=parallel)
+    options: dict[str, Any] = {"batch_size": batch_size, "parallel": parallel, "summarize": summarize}
+    return Evaluations(in_memory, streamed, examples, **options)
 
 
 def of_split(scores: Mapping[str, float], split: str) -> dict[str, float]:
@@ -134,5 +152,5 @@ def of_split(scores: Mapping[str, float], split: str) -> dict[str, float]:
     return {name.removeprefix(f"{split}/"): value for name, value in scores.items() if name.startswith(f"{split}/")}
 
 
-def _length(examples: Examples) -> int:
+def _length(examples: ExampleArrays) -> int:
     return next(iter(examples.values())).shape[0]

@@ -21,14 +21,14 @@ def augmented(
 
     Args:
       step: What is done with the augmented batch.
-      augmentation: Of a batch with ``'image'``, ``'label'`` and ``'index'``.
+      augmentation: Of a batch with the fields of the data set and ``'index'``.
       steps_per_epoch: By which the augmentation learns the epoch.
       parallel: The devices.
     """
 
     def augmented_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key, epoch = stream_key(state.key, "augment"), state.step // steps_per_epoch
-        first = parallel.first_example(len(batch["image"]))
+        first = parallel.first_example(len(batch["index"]))
         return step(state, augmentation(key, batch, step=state.step, epoch=epoch, first=first))
 
     return augmented_step

@@ -178,6 +178,7 @@ class VectorizedProgram:
                 lambda state, own: self._functions.evaluation(state, (own, examples), *batches), states, values
             )
 
+        summarize = self.program.problem.summarize
         scores: list[dict[str, float]] = [{} for _ in range(stack.size)]
         for split, examples in self.placed(stack.device)[1].items():
             given = evaluated(stack.states), stack.values, *examples
@@ -188,7 +189,8 @@ class VectorizedProgram:
                 metrics = jax.device_get(compiled(*given, np.int32(first), np.int32(count)))
                 totals = [added(total, _of_row(metrics, row), count) for row, total in enumerate(totals)]
             for of_run, total in zip(scores, totals, strict=True):
-                of_run.update({f"{split}/{metric}": value for metric, value in averages(total).items()})
+                own = summarize(averages(total))
+                of_run.update({f"{split}/{metric}": value for metric, value in own.items()})
         return scores
 
     def placed(self, device: jax.Device) -> tuple[Batch, dict[str, Any]]:

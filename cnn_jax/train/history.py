@@ -13,9 +13,10 @@ from cnn_jax.train.checkpoints import Checkpoints
 from cnn_jax.train.evaluation import of_split
 from cnn_jax.train.nonfinite import count_skipped, require_finite, require_finite_scores
 from cnn_jax.train.plan import Best, Plan
+from cnn_jax.train.program import Program
 from cnn_jax.train.records import MetricsLog, NoMetricsLog, open_metrics_log
 from cnn_jax.train.state import TrainState
-from cnn_jax.train.step import Metrics, added, averages
+from cnn_jax.train.step import Metrics, Summarize, Totals, added, averages
 
 
 @dataclasses.dataclass
@@ -34,6 +35,7 @@ class History:
       evaluated_step: The step of the last evaluation.
       totals: The metrics of the steps since the last record of training.
       saved: Whether there is a checkpoint of what the run is now.
+      summarize: The scores of a split from the averages of its metrics.
     """
 
     plan: Plan
@@ -45,8 +47,9 @@ class History:
     best: Best
     skipped: int
     evaluated_step: int = 0
-    totals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    totals: Totals = dataclasses.field(default_factory=dict)
     saved: bool = False
+    summarize: Summarize = dict
     _recorded: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
@@ -57,7 +60,7 @@ class History:
     @property
     def train_scores(self) -> dict[str, float]:
         """The averages since the last record of training, or those of the record."""
-        return averages(self.totals) if self.totals else self._recorded
+        return self.summarize(averages(self.totals)) if self.totals else self._recorded
 
     @property
     def evaluation_due(self) -> bool:
@@ -87,7 +90,7 @@ class History:
         self.step, self.saved = self.step + count, False
         self.totals = added(self.totals, metrics)
         if is_record:
-            self._recorded = averages(self.totals)
+            self._recorded = self.summarize(averages(self.totals))
             self.totals = {}
             self.log.write(step=self.step, epoch=self.epoch, split="train", scores=self._recorded)
 
@@ -124,21 +127,21 @@ class History:
 
 @contextlib.contextmanager
 def open_history(
-    directory: Path, plan: Plan, metric: Metric, checkpoints: Checkpoints, *, step: int, notes: Mapping[str, Any]
+    directory: Path, program: Program, checkpoints: Checkpoints, *, step: int, notes: Mapping[str, Any]
 ) -> Iterator[History]:
     """The history of a run from a step on.
 
     Args:
       directory: Of the run.
-      plan: Of the run.
-      metric: By which the best evaluation is chosen.
+      program: What the run computes.
       checkpoints: Of the run.
       step: How many steps are made.
       notes: Of the checkpoint of that step; empty at the start.
     """
+    metric = program.check()
     with open_metrics_log(directory, length=notes.get("metrics_length", 0), step=step) as log:
         yield History(
-            plan,
+            program.plan,
             metric,
             checkpoints,
             log,
@@ -149,4 +152,5 @@ def open_history(
             evaluated_step=notes.get("evaluated_step", step),  # earlier versions saved no step that was to be evaluated
             totals={name: (total, count) for name, (total, count) in notes.get("totals", {}).items()},
             saved=bool(notes),
+            summarize=program.problem.summarize,
         )

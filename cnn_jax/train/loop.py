@@ -116,7 +116,7 @@ def train(
         )
         start = found or Checkpoint(program.first_state(seed, announce=progress.compilation), {})
         group = opened.enter_context(Single(program, start.state, seed=seed))
-        history = opened.enter_context(open_history(directory, plan, metric, checkpoints, step=step, notes=start.notes))
+        history = opened.enter_context(open_history(directory, program, checkpoints, step=step, notes=start.notes))
         if profile:
             count = min(profile, plan.total_steps - step)  # a stream has no more
             progress.log(group.profile(count, directory / "profile"))
@@ -168,9 +168,8 @@ def train_together(
         at_step: dict[tuple[int, bool], list[tuple[_Member, TrainState]]] = {}
         for index, start in enumerate(_starts(vectorized, runs, checkpoints)):
             run, step = runs[index], int(start.state.step)
-            plan, metric = run.program.plan, run.program.check()
             history = opened.enter_context(
-                open_history(run.directory, plan, metric, checkpoints[index], step=step, notes=start.notes)
+                open_history(run.directory, run.program, checkpoints[index], step=step, notes=start.notes)
             )
             if history.ended:
                 yield Ended(index, history.evaluation, 0.0, Trained(start.state, history.scores))

@@ -25,7 +25,7 @@ from cnn_jax.train.feed import streamed_evaluation, streamed_step
 from cnn_jax.train.parallel import ONE_DEVICE, DataParallel
 from cnn_jax.train.plan import Plan
 from cnn_jax.train.state import TrainState
-from cnn_jax.train.step import Batch, Evaluate, Examples, Step, scanned_evaluation, scanned_steps
+from cnn_jax.train.step import Batch, Evaluate, ExampleArrays, Step, Summarize, scanned_evaluation, scanned_steps
 
 Hyperparameters = Mapping[str, Number]
 """Dotted key of a config -> number; while a function is being compiled, the traced value that stands for it."""
@@ -44,15 +44,17 @@ class Problem:
       metrics: What the metrics of ``step`` and ``evaluate`` mean. Those that are not declared are recorded, but not
         shown, and nothing can be chosen by them.
       monitor: ``'split/metric'``, by which the best checkpoint is chosen and training may end early.
+      summarize: The scores of a split from the averages of its metrics; by default these.
     """
 
     init: Callable[[Key[Array, ""]], TrainState]
     step: Step
     evaluate: Evaluate
-    train_examples: Examples | Stream
-    eval_examples: Mapping[str, Examples | Stream]
+    train_examples: ExampleArrays | Stream
+    eval_examples: Mapping[str, ExampleArrays | Stream]
     metrics: Sequence[Metric]
     monitor: str
+    summarize: Summarize = dict
 
     @property
     def monitored(self) -> Metric:
@@ -188,11 +190,11 @@ class Program:
     def evaluations(self) -> Evaluations:
         """Scores of states on the problem's sets, which are placed on the devices."""
 
-        functions, values = self.functions, self.hyperparameters
+        functions, values, problem = self.functions, self.hyperparameters, self.problem
         in_memory = _Bound(functions.compiled_evaluation, values)
         streamed = _Bound(functions.compiled_streamed_evaluation, values)
-        examples, size = self.problem.eval_examples, self.plan.batch_size
-        return Evaluations(in_memory, streamed, examples, batch_size=size, parallel=self.parallel)
+        options: dict[str, Any] = {"parallel": self.parallel, "summarize": problem.summarize}
+        return Evaluations(in_memory, streamed, problem.eval_examples, batch_size=self.plan.batch_size, **options)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,11 +20,15 @@ from cnn_jax.train.state import TrainState, stream_key
 Batch = dict[str, Array]
 """Arrays with a leading axis of examples, by name; ``'mask'`` (0 or 1 per example) is there in evaluation."""
 
-Examples = Mapping[str, Array | np.ndarray]
+ExampleArrays = Mapping[str, Array | np.ndarray]
 """A whole set, as a batch is part of it; on the host or on a device."""
 
 Metrics = dict[str, tuple[Array | np.ndarray, Array | np.ndarray]]
-"""Name -> (sum, count), so that averages over batches of unequal size are exact; on the devices, or fetched."""
+"""Name -> (sum, count), so that averages over batches of unequal size are exact; on the devices, or fetched. A sum may
+have axes of its own, such as one of classes."""
+
+Summarize = Callable[[Mapping[str, Any]], dict[str, float]]
+"""From the averages of the metrics over a split, numbers or arrays by name, to the scores of the split."""
 
 Loss = Callable[[PyTree, PyTree, Batch, Key[Array, ""]], tuple[Array, tuple[Metrics, PyTree]]]
 """``loss(params, model_state, batch, key) -> (scalar, (metrics, new_model_state))``."""
@@ -276,11 +280,11 @@ def scan_first(
     return jax.lax.fori_loop(0, count, one, (carry, empty))
 
 
-Totals = Mapping[str, tuple[float, float]]
-"""Name -> (sum, count): the metrics of several steps or batches, added up."""
+Totals = Mapping[str, tuple[Any, float]]
+"""Name -> (sum, count): the metrics of several steps or batches, added up. A sum that is an array is a list."""
 
 
-def added(totals: Totals, metrics: Metrics, count: int | None = None) -> dict[str, tuple[float, float]]:
+def added(totals: Totals, metrics: Metrics, count: int | None = None) -> dict[str, tuple[Any, float]]:
     """Adds metrics with a leading axis of steps or batches, in order and in float64.
 
     So the bits of a sum do not depend on how the steps were divided into calls.
@@ -296,21 +300,27 @@ def added(totals: Totals, metrics: Metrics, count: int | None = None) -> dict[st
     """
     host: Any = jax.device_get(metrics)
 
-    def total(start: float, values: np.ndarray) -> float:
-        entries = np.ravel(values)[:count]
-        return float(np.cumsum(np.concatenate([[start], entries], dtype=np.float64))[-1])
+    def total(start: Any, values: np.ndarray) -> Any:
+        entries = values[:count]
+        first = np.broadcast_to(np.asarray(start, np.float64), values.shape[1:])[None]
+        return np.cumsum(np.concatenate([first, entries], dtype=np.float64), axis=0)[-1].tolist()
 
     result = dict(totals)
     for name, (sums, counts) in host.items():
+        sums, counts = (sums, counts) if np.ndim(counts) else (np.asarray(sums)[None], np.asarray(counts)[None])
         of_sum, of_count = totals.get(name, (0.0, 0.0))
         result[name] = total(of_sum, sums), total(of_count, counts)
     return result
 
 
-def averages(totals: Totals) -> dict[str, float]:
-    """Sums divided by their counts; what has a count of 0 is left out.
+def averages(totals: Totals) -> dict[str, Any]:
+    """Sums divided by their counts, floats or NumPy arrays; what has a count of 0 is left out.
 
     >>> averages({"accuracy": (4.0, 8.0), "auxiliary": (0.0, 0.0)})
     {'accuracy': 0.5}
     """
-    return {name: total / count for name, (total, count) in totals.items() if count > 0}
+    return {
+        name: np.asarray(total) / count if isinstance(total, list) else total / count
+        for name, (total, count) in totals.items()
+        if count > 0
+    }

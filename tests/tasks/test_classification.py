@@ -80,10 +80,10 @@ def test_ensemble_averages_the_probabilities_of_its_members() -> None:
     assert np.abs(each[0] - each[1]).max() > 1e-3, "the members differ"
     average = each.mean(axis=0)
     labels, mask = np.asarray(batch()["label"]), np.asarray(batch()["mask"])
-    metrics = {name: float(total) for name, (total, _) in jax.jit(network.evaluate)(state, batch()).items()}
-    expected = {"accuracy": ((average.argmax(-1) == labels) * mask).sum()}
-    expected |= {f"accuracy_{n + 1}": ((each[n].argmax(-1) == labels) * mask).sum() for n in range(3)}
-    expected |= {"loss": -(np.log(average[np.arange(6), labels]) * mask).sum()}
+    metrics = network.scores(train.averages(train.added({}, jax.jit(network.evaluate)(state, batch()))))
+    expected = {"accuracy": ((average.argmax(-1) == labels) * mask).sum() / 5}
+    expected |= {f"accuracy_{n + 1}": ((each[n].argmax(-1) == labels) * mask).sum() / 5 for n in range(3)}
+    expected |= {"loss": -(np.log(average[np.arange(6), labels]) * mask).sum() / 5}
     assert metrics == pytest.approx(expected, rel=1e-5)
 
 
@@ -134,7 +134,7 @@ def test_what_is_not_labelled_has_no_loss_and_no_metric(loss: str) -> None:
 def test_losses_of_images_that_are_mixed_with_unlabelled_ones() -> None:
     chosen = Classification(config(), Examples("mine", {"label": IGNORED}))
     mixed = jnp.array([[0.3, 0.0, 0.0], [0.0, 0.0, 0.0]])
-    losses = chosen.losses(jnp.asarray(LOGITS[:2]), mixed, label_smoothing=0.1)
+    losses = chosen.example_losses(jnp.asarray(LOGITS[:2]), mixed, label_smoothing=0.1)
     expected = -0.3 * (np.log(probabilities(LOGITS[0])) @ [0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3])
     np.testing.assert_allclose(losses, [expected, 0], rtol=1e-6)
     assert [float(number) for number in chosen.measure(jnp.asarray(LOGITS[:2]), {"label": mixed})["loss"]][1] == 1

@@ -162,6 +162,7 @@ class Augmentation:
             elif self.mixes and field.kind == "labels":
                 arrays[name] = array.astype(jnp.float32)
             elif self.mixes and field.kind == "label":
+                array = array if field.ignored is None else jnp.where(array == field.ignored, -1, array)
                 arrays[name] = jax.nn.one_hot(array, len(field.class_names) or self._num_classes or 0)
                 spec[name] = Field("labels")
         return Fields(arrays, spec)

@@ -119,7 +119,7 @@ class FolderContents:
         return [line + ("; if these are the classes, make them the first level" if alike else "")]
 
 
-def open_folder(path: str, split: str, *, image_shape: tuple[int, int, int] | None, framing: str = "crop") -> Records:
+def open_folder(path: str, split: str, *, image_shape: tuple[int, ...] | None, framing: str = "crop") -> Records:
     """A split of a folder of images.
 
     Args:
@@ -135,7 +135,7 @@ def open_folder(path: str, split: str, *, image_shape: tuple[int, int, int] | No
       UsageError: The folder is not like that, or has no such split.
     """
     name = f"folder:{path}"
-    if image_shape is None or image_shape[-1] not in (1, 3):
+    if image_shape is None or len(image_shape) != 3 or image_shape[-1] not in (1, 3):
         raise UsageError(f"data set {name!r}: give image_shape=(height, width, 1 or 3) to bring the images to")
     contents = scan_folder(path)
     labels = [contents.class_names.index(file.class_name) for file in contents.files]
@@ -185,7 +185,7 @@ class FolderReader:
     root: str
     paths: tuple[str, ...]
     labels: tuple[int, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
 
     def __call__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Images and labels."""

@@ -1,4 +1,4 @@
-"""The figures of a report: learning curves, confusion matrix, filters, feature maps, mistakes, network diagram.
+"""The figures of a report: learning curves, confusion matrix, filters, feature maps, predicted values and others.
 
 Each function takes plain data and returns a :class:`matplotlib.figure.Figure` that is not registered with pyplot. Save
 it with ``figure.savefig("curves.png", dpi=200)``, add it to a page (:mod:`cnn_jax.report.page`), or return it in a
@@ -8,7 +8,15 @@ notebook.
 from cnn_jax.report.figures.comparison import errors, heat_map, spreads
 from cnn_jax.report.figures.network import network
 from cnn_jax.report.figures.pictures import feature_maps, filters, mistakes, rows_of_images
-from cnn_jax.report.figures.scores import OPTIMISATION, confusion_matrix, learning_curves, optimisation, reliability
+from cnn_jax.report.figures.scores import (
+    OPTIMISATION,
+    confusion_matrix,
+    learning_curves,
+    optimisation,
+    precision_recall,
+    predicted_values,
+    reliability,
+)
 
 __all__ = [
     "OPTIMISATION",
@@ -21,6 +29,8 @@ __all__ = [
     "mistakes",
     "network",
     "optimisation",
+    "precision_recall",
+    "predicted_values",
     "reliability",
     "rows_of_images",
     "spreads",

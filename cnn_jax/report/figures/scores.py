@@ -1,4 +1,4 @@
-"""Figures of scores and of the optimisation: curves over the epochs, confusion matrix, reliability diagram."""
+"""Figures of scores, predictions and the optimisation, such as learning curves and confusion matrices."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -239,6 +239,95 @@ def reliability(
     share.set(xlabel="probability of the predicted class", ylabel="examples")
     for axis in (accuracy.yaxis, share.xaxis, share.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return figure
+
+
+@styled
+def precision_recall(curves: Mapping[str, tuple[Shaped[np.ndarray, " n"], Shaped[np.ndarray, " n"]]]) -> Figure:
+    """The precision of each class over its recall, one line for each class.
+
+    Args:
+      curves: Class name -> recall and precision at falling thresholds; empty arrays for a class that no example has.
+
+    Returns:
+      A figure with one axes.
+
+    Raises:
+      UsageError: There are no classes.
+
+    Example:
+      >>> figure = precision_recall({"cat": (np.array([0.5, 1.0]), np.array([1.0, 0.8]))})
+      >>> figure.axes[0].get_xlabel(), len(figure.axes[0].lines)
+      ('recall', 1)
+    """
+    if not curves:
+        raise UsageError("precision_recall: curves is empty; give recall and precision of at least one class")
+    figure = Figure(figsize=(WIDTH, WIDTH), layout="constrained")
+    axes = figure.subplots()
+    few = [BLUE, VERMILLION, *OTHERS]
+    named = len(curves) <= 2 * len(few)
+    for number, (name, (recall, precision)) in enumerate(curves.items()):
+        colour, style = few[number % len(few)], "-" if number < len(few) else "--"
+        axes.plot(
+            [0, *recall],
+            [*precision[:1], *precision] if len(precision) else [np.nan],
+            color=colour if named else GREY,
+            linestyle=style if named else "-",
+            linewidth=1.4 if named else 0.7,
+            label=fitted(name, 72) if named else None,
+            drawstyle="steps-pre",
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+    axes.grid()
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    if named:
+        axes.legend(loc="lower left", ncols=2)
+    return figure
+
+
+@styled
+def predicted_values(
+    true: Shaped[np.ndarray, "n targets"], predicted: Shaped[np.ndarray, "n targets"], names: Sequence[str]
+) -> Figure:
+    """Predicted over true values, and residuals over predicted values, of each target.
+
+    Args:
+      true: The true values.
+      predicted: The predicted values.
+      names: The name of each target.
+
+    Returns:
+      A figure with one row of two axes for each target.
+
+    Raises:
+      UsageError: The shapes do not match.
+
+    Example:
+      >>> figure = predicted_values(np.array([[1.0], [2.0]]), np.array([[1.5], [2.0]]), ["length"])
+      >>> [axes.get_ylabel() for axes in figure.axes]
+      ['predicted length', 'residual']
+    """
+    if true.shape != predicted.shape or true.shape[1:] != (len(names),):
+        raise UsageError(
+            f"predicted_values: true values of shape {true.shape}, predicted ones of {predicted.shape} and "
+            f"{len(names)} names do not match"
+        )
+    figure = Figure(figsize=(WIDTH, 2.3 * len(names)), layout="constrained")
+    points: dict[str, Any] = {"s": max(2, min(12, 1500 / len(true))), "color": BLUE, "alpha": 0.5, "linewidths": 0}
+    line: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": "--"}
+    for number, (left, right) in enumerate(figure.subplots(len(names), 2, squeeze=False)):
+        name, truth, guess = fitted(names[number], 90), true[:, number], predicted[:, number]
+        left.scatter(truth, guess, **points)
+        left.axline((float(truth[0]), float(truth[0])), slope=1, **line)
+        left.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
+        right.scatter(guess, guess - truth, **points)
+        right.axhline(0, **line)
+        right.set(xlabel=f"predicted {name}", ylabel="residual")
+        for axes in (left, right):
+            axes.grid()
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MaxNLocator(nbins=4))
     return figure
 
 
