@@ -141,3 +141,9 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> No
         progress.update(step=10, scores={"error": 0.5}, examples_per_second=1.0)
         assert os.read(ours, 4096) == b"epoch 1/1  error 50.00%  1 images/s\r\n"
     os.close(ours)
+
+
+def test_a_run_of_less_than_an_epoch_counts_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(1, steps_per_epoch=40) as progress:
+        progress.update(step=1, scores={}, examples_per_second=10.0)
+    assert capsys.readouterr().out.startswith("step 1/1 ")
