@@ -20,7 +20,7 @@ from cnn_jax.cli.config_flag import parse_flags
 from cnn_jax.errors import DISK_ERRORS, EXIT_CODE, Interrupted, PartlyFailedError, UsageError
 from cnn_jax.runtime.compilation_cache import enable_compilation_cache
 from cnn_jax.runtime.files import user_path
-from cnn_jax.runtime.terminal import accept_any_text, say_error
+from cnn_jax.runtime.terminal import accept_any_text, printable, say_error
 
 
 def run(main: Callable[[list[str]], None], arguments: Sequence[str]) -> int:
@@ -148,6 +148,8 @@ def _folder(workdir: str) -> Path:
             f"--workdir={workdir} is an address, but runs need a folder, with its locks: give one of this machine, or "
             "of a file system that all machines see, and copy it when it is done"
         )
+    if printable(workdir) != workdir:  # the library that writes the checkpoints cannot
+        raise UsageError(f"--workdir={workdir}: give a folder whose name is UTF-8 and has no control characters")
     return user_path(workdir)
 
 

@@ -261,7 +261,8 @@ def _open(path: str | PathLike[str], assumed: list[str], content: bytes | None =
             f"variable {MAX_PIXELS} to a larger number"
         ) from error
     except UnidentifiedImageError as error:  # whose own text has an address in memory
-        reason = "it is in no known format" if content != b"" else "it is empty"
+        empty = os.path.getsize(path) == 0 if content is None else not content
+        reason = "it is empty" if empty else "it is in no known format"
         raise UsageError(f"{path}: cannot be read as an image: {reason}") from error
     except Exception as error:  # decoders raise whatever a damaged file leads them into
         reason = str(error).partition("\n")[0].replace(repr(str(path)), "the file")

@@ -70,6 +70,7 @@ def test_a_bad_image_is_listed_with_its_reason(
         assert row["class"] == row["assumed"] == row["3"] == ""
     for row in (rows[0], *rows[4:]):
         assert sum(float(row[str(number)]) for number in range(10)) == pytest.approx(1, abs=1e-4)
+    assert rows[1]["note"].endswith(": it is empty")
     assert "inverted: dark ink on light paper" in rows[0]["assumed"]
     assert "pieces" not in rows[0]["note"]
     assert "ink in 2 pieces" in rows[4]["note"]
@@ -112,7 +113,7 @@ def test_reading_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert image_paths([value]) == expected
 
 
-@pytest.mark.parametrize("width", [80, 60, 200])
+@pytest.mark.parametrize("width", [80, 72, 200])
 def test_table_of_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr("cnn_jax.runtime.terminal.Console.is_terminal", True)

@@ -24,6 +24,7 @@ from cnn_jax.data.records import Records, in_threads, labelled_images, showing_p
 from cnn_jax.data.splits import members_of_split, mixed_order, stratified_parts
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.files import cache_folder, user_path, write_atomically
+from cnn_jax.runtime.terminal import printable
 
 SHOWN_BROKEN = 10
 CHECKED_AT_ONCE = 64
@@ -100,7 +101,7 @@ class FolderContents:
             lines += [f"    {file.path}: {file.error}" for file in self.broken[:SHOWN_BROKEN]]
             if len(self.broken) > SHOWN_BROKEN:
                 lines.append(f"    and {len(self.broken) - SHOWN_BROKEN} more")
-        return readable("\n".join(lines))
+        return "\n".join(map(printable, lines))
 
     def _deeper(self) -> list[str]:
         """A line about images that are not in their class's folder itself but in folders of it."""
@@ -251,25 +252,15 @@ def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
         index = {"version": INDEX_VERSION, "folder": str(root), "files": seen}
         with contextlib.suppress(OSError):  # a full disk: nothing is kept
             write_atomically(cache / name, json.dumps(index))
-    files = [File(relative, part, readable(class_name), *seen[relative][2:]) for relative, part, class_name in found]
+    files = [File(relative, part, printable(class_name), *seen[relative][2:]) for relative, part, class_name in found]
     good, broken = [file for file in files if not file.error], [file for file in files if file.error]
     if not good:
         reasons = [f"{broken[0].path}: {broken[0].error}"] if broken else []
         reasons += [f"other files: {', '.join(others)}"] if others else []
         reason = f" ({'; '.join(reasons)})" if reasons else ""
         raise UsageError(f"data set 'folder:{path}': no images in its {len(folders)} class folders{reason}")
-    class_names = tuple(sorted({readable(name) for _, name in folders}))
+    class_names = tuple(sorted({printable(name) for _, name in folders}))
     return FolderContents(root, class_names, tuple(good), tuple(broken), tuple(outside), dict(sorted(others.items())))
-
-
-def readable(name: str) -> str:
-    """The name of a file as text that can be written; bytes that are not UTF-8 are replaced.
-
-    Example:
-      >>> readable(os.fsdecode(b"caf\\xe9"))
-      'caf\ufffd'
-    """
-    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _checked(path: Path) -> tuple[str, int, int, str]:
