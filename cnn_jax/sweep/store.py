@@ -51,12 +51,14 @@ class Store:
     Args:
       place: Where it is.
       sweep: What it is, to begin it; by default what the storage says.
+      owner: The name under which trials are claimed; by default this process, as
+        :func:`cnn_jax.sweep.leases.this_process` names it.
 
     Raises:
       UsageError: The database cannot be opened, or holds no such sweep.
     """
 
-    def __init__(self, place: SweepPlace, sweep: Sweep | None = None) -> None:
+    def __init__(self, place: SweepPlace, sweep: Sweep | None = None, *, owner: str = "") -> None:
         self.optuna = load_optuna()
         self.place = place
         self._storage = open_storage(place)
@@ -65,7 +67,7 @@ class Store:
         self._study.pruner = make_pruner(self.sweep.pruner)
         self._id = self._storage.get_study_id_from_name(place.study)
         self._sampler = Sampler(self.sweep)
-        self._leases = Leases(self._storage.engine, place.study)
+        self._leases = Leases(self._storage.engine, place.study, owner=owner)
 
     @patient
     def _load(self, sweep: Sweep | None) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from cnn_jax import models, nn, ops
@@ -48,13 +49,19 @@ LEARNING = {
     "vgg_d": (0.001, 150),
     "vgg_e": (0.001, 150),
 }
-# Compiled as one program; the others are traced as one, which finds all but errors of the compiler.
+# Compiled as one program.
 COMPILED = ("alexnet", "lenet_1989", "lenet_5", "logistic_regression", "mlp_two_neurons", "vgg_a_bn")
 # Their outputs are bounded and their gradients vanish; they learn by a rule of their own, which has tests of its own.
 NOT_BY_GRADIENTS = ("neocognitron",)
 
-# Longer relatives of others, which are traced in the slow run.
-DEEP = ("resnet_32", "resnet_44", "resnet_56", "resnet_101", "resnet_110", "resnet_152")
+# Networks of the same layers as others, whose tables tests/models/test_published.py checks; traced in the slow run.
+RELATIVES = (
+    *("alexnet_ungrouped", "zfnet_wide", "googlenet_torchvision", "inception_naive", "inception_resnet_v1"),
+    *("vgg_a", "vgg_a_lrn_bn", "vgg_b", "vgg_b_bn", "vgg_c_bn", "vgg_d", "vgg_d_bn", "vgg_e", "vgg_e_bn"),
+    *("resnet_32", "resnet_34", "resnet_44", "resnet_50", "resnet_56", "resnet_101", "resnet_110", "resnet_152"),
+)
+# Learnt by default; this includes what tracing finds.
+LEARNED = (*COMPILED, "resnet_20")
 
 
 def entry(table: dict, name: str):
@@ -70,8 +77,9 @@ def digits(name: str):
     """32 images of the size that the small network takes, and their labels."""
     shape = small(name).get("input_shape", models.variant(name).input_shape)
     images, labels = load_digits(return_X_y=True)
-    images = images[:32].reshape(32, 8, 8, 1).astype(np.float32) / 8 - 1
-    return np.array(jax.image.resize(images, (32, *shape[:2], 1), "linear").repeat(shape[2], axis=-1)), labels[:32]
+    images = images[:32].reshape(32, 8, 8).astype(np.float32) / 8 - 1
+    images = np.stack([Image.fromarray(image).resize(shape[1::-1], Image.Resampling.BILINEAR) for image in images])
+    return images[..., None].repeat(shape[2], axis=-1), labels[:32]
 
 
 def task(name: str):
@@ -117,9 +125,9 @@ def program(name: str):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name in DEEP else ())
+        pytest.param(name, marks=pytest.mark.slow if name in RELATIVES else ())
         for name in models.available()
-        if name not in COMPILED
+        if name not in LEARNED
     ],
 )
 def test_forward_and_backward_can_be_traced(name: str) -> None:
@@ -193,7 +201,7 @@ def learned_layer_by_layer(name: str):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name in (*COMPILED, "resnet_20") else pytest.mark.slow)
+        pytest.param(name, marks=() if name in LEARNED else pytest.mark.slow)
         for name in models.available()
         if name not in NOT_BY_GRADIENTS
     ],

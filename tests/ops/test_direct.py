@@ -257,15 +257,16 @@ def test_complex_numbers(name, dtype):
     """A product of complex arrays is four products of real ones; the gradients are JAX's, without conjugation."""
     axes, channels, features, groups, _ = CASES[name]
     with jax.enable_x64(dtype == "complex128"):
-        real = arguments(axes, channels, features, groups, dtype=jnp.finfo(dtype).dtype)
-        imaginary = [jnp.cos(3 * array) for array in real[:3]]
-        x, kernel, dy = (a + 1j * b for a, b in zip(real[:3], imaginary, strict=True))
-        x, kernel, dy, options = x.astype(dtype), kernel.astype(dtype), dy.astype(dtype), real[3]
-        ours, laxs = (
-            jax.jit(lambda x, kernel, dy, conv=conv: jax.vjp(partial(conv, **options), x, kernel)[1](dy))(x, kernel, dy)
-            for conv in (direct.conv, laxs_conv)
-        )
-        y, parts = direct.conv(x, kernel, **options), partial(reference.conv, axes=axes, groups=groups)
+        *real, options = arguments(axes, channels, features, groups)
+        x, kernel, dy = ((array + 1j * np.cos(3 * array)).astype(dtype) for array in map(np.asarray, real))
+
+        @jax.jit
+        def run(x, kernel, dy):
+            y, pull = jax.vjp(partial(direct.conv, **options), x, kernel)
+            return y, pull(dy), jax.vjp(partial(laxs_conv, **options), x, kernel)[1](dy)
+
+        y, ours, laxs = run(x, kernel, dy)
+        parts = partial(reference.conv, axes=axes, groups=groups)
         wanted = parts(x.real, kernel.real) - parts(x.imag, kernel.imag)
         wanted = wanted + 1j * (parts(x.real, kernel.imag) + parts(x.imag, kernel.real))
         tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == "complex64" else {"rtol": 1e-10, "atol": 1e-10}

@@ -23,7 +23,7 @@ def begin(directory: Path, *, storage: str = "", **options: Any) -> Store:
     config = trivial.default_config()
     config.update(options.pop("config", {}))
     part = options.pop("space", space.uniform("rate", 0.0, 1.0))
-    described = Sweep(config, part, train="tests.sweep.trivial:train", metric=trivial.METRIC, **options)
+    described = Sweep(config, part, **{"train": "tests.sweep.trivial:train", "metric": trivial.METRIC, **options})
     place = SweepPlace(directory, storage)
     write_sweep_file(place, described)
     return Store(place, described)

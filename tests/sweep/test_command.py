@@ -1,7 +1,9 @@
 """The flags of a sweep: their combinations, and errors before anything starts."""
 
+import contextlib
 import dataclasses
 import sys
+import tempfile
 import types
 from pathlib import Path
 from typing import Any
@@ -37,9 +39,25 @@ def parsed_flags() -> None:
         absl_flags.FLAGS(["launch.py"])
 
 
-def described(file: str | None = None, **given: Any) -> Sweep:
+@pytest.fixture(autouse=True)
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps are begun or continued; their trials are not run."""
+    monkeypatch.setitem(sys.modules, EXPERIMENT.__name__, EXPERIMENT)
+    monkeypatch.setattr(command, "drive", lambda store, workers: store.rows())
+    monkeypatch.setattr(command, "show", lambda *_: None)
+
+
+def begin(directory: Path, file: str | None = None, **given: Any) -> Sweep:
+    """The sweep of a folder after a command with a config."""
     with flagsaver.flagsaver(**given):
-        return command._described(trivial.default_config(), file, lambda config: EXPERIMENT)
+        command.sweep(trivial.default_config(), file, directory, lambda config: EXPERIMENT)
+    return read_sweep_file(directory)[1]
+
+
+def described(file: str | None = None, **given: Any) -> Sweep:
+    """The sweep that flags describe."""
+    with tempfile.TemporaryDirectory() as folder:
+        return begin(Path(folder), file, **given)
 
 
 def test_lists_are_a_grid_and_ranges_are_drawn_from() -> None:
@@ -117,8 +135,8 @@ def test_experiment_that_is_a_series_of_runs() -> None:
 
 
 def test_storage_that_is_none_leaves_nothing(tmp_path: Path) -> None:
-    with flagsaver.flagsaver(sweep="rate=0.1", storage="sweeps.db"), pytest.raises(UsageError, match="postgresql://"):
-        command.sweep(trivial.default_config(), None, tmp_path / "sweep", lambda config: EXPERIMENT)
+    with pytest.raises(UsageError, match="postgresql://"):
+        begin(tmp_path / "sweep", sweep="rate=0.1", storage="sweeps.db")
     assert not (tmp_path / "sweep").exists()
 
 
@@ -154,20 +172,15 @@ def test_the_table_lists_pruned_points_by_their_last_scores(
     ],
 )
 def test_damaged_sweep_says_what_to_remove(name: str, words: str, tmp_path: Path) -> None:
-    def begin() -> None:
-        with flagsaver.flagsaver(sweep="rate=0.1", trials=1):
-            command.sweep(trivial.default_config(), None, tmp_path, lambda config: EXPERIMENT)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "drive", lambda store, workers: store.rows())
-        begin()
-        for file in tmp_path.glob(f"{name}*"):
-            file.unlink()
-        (tmp_path / name).write_bytes(b"{" * 2000)
-        with pytest.raises(UsageError, match=words):
-            begin()
-        (tmp_path / name).unlink()
-        begin()
+    flags = {"sweep": "rate=0.1", "trials": 1}
+    begin(tmp_path, **flags)
+    for file in tmp_path.glob(f"{name}*"):
+        file.unlink()
+    (tmp_path / name).write_bytes(b"{" * 2000)
+    with pytest.raises(UsageError, match=words):
+        begin(tmp_path, **flags)
+    (tmp_path / name).unlink()
+    begin(tmp_path, **flags)
 
 
 @pytest.mark.parametrize(("runner", "library"), [("ray", "ray"), ("slurm", "submitit")])
@@ -175,30 +188,20 @@ def test_nothing_is_written_for_a_runner_that_is_not_installed(
     runner: str, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    with (
-        flagsaver.flagsaver(sweep="rate=0.1", runner=runner),
-        pytest.raises(UsageError, match=rf"needs {library}: pip install -e '.\[{runner}\]'"),
-    ):
-        command.sweep(trivial.default_config(), None, tmp_path / "sweep", lambda config: EXPERIMENT)
+    with pytest.raises(UsageError, match=rf"needs {library}: pip install -e '.\[{runner}\]'"):
+        begin(tmp_path / "sweep", sweep="rate=0.1", runner=runner)
     assert not (tmp_path / "sweep").exists()
 
 
 def test_folder_of_a_run_is_not_one_for_a_sweep(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with flagsaver.flagsaver(sweep="rate=0.1"), pytest.raises(UsageError, match="no sweep"):
-        command.sweep(trivial.default_config(), None, tmp_path, lambda config: EXPERIMENT)
+    with pytest.raises(UsageError, match="no sweep"):
+        begin(tmp_path, sweep="rate=0.1")
 
 
-def test_a_grid_cut_short_is_continued_up_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "drive", lambda store, workers: store.rows())
-    monkeypatch.setattr(command, "show", lambda *_: None)
-
-    def points(**given: Any) -> int:
-        with flagsaver.flagsaver(**given):
-            command.sweep(trivial.default_config(), None, tmp_path, lambda config: EXPERIMENT)
-        return read_sweep_file(tmp_path)[1].points
-
-    assert [points(sweep="rate=0.1,0.2,0.3", trials=count) for count in (1, 2, 9, 1)] == [1, 2, 3, 3]
+def test_a_grid_cut_short_is_continued_up_to_its_end(tmp_path: Path) -> None:
+    sweeps = [begin(tmp_path, sweep="rate=0.1,0.2,0.3", trials=count) for count in (1, 2, 9, 1)]
+    assert [sweep.points for sweep in sweeps] == [1, 2, 3, 3]
 
 
 @pytest.mark.parametrize(
@@ -210,14 +213,11 @@ def test_a_grid_cut_short_is_continued_up_to_its_end(tmp_path: Path, monkeypatch
         ({}, ""),
     ],
 )
-def test_flags_of_another_sweep_without_a_config(given: dict[str, Any], expected: str) -> None:
-    known = described(sweep="rate=0.1,0.2")
+def test_flags_of_another_sweep_without_a_config(given: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    known = begin(tmp_path, sweep="rate=0.1,0.2")
     with flagsaver.flagsaver(**given):
         for name in given:
             absl_flags.FLAGS[name].present += 1
-        continued = command._as_flagged(known)
-        if not expected:
-            command._check_same(known, continued, Path("runs/sweep"))
-            return
-        with pytest.raises(UsageError, match=expected):
-            command._check_same(known, continued, Path("runs/sweep"))
+        with pytest.raises(UsageError, match=expected) if expected else contextlib.nullcontext():
+            command.sweep(None, None, tmp_path, lambda config: EXPERIMENT)
+    assert read_sweep_file(tmp_path)[1].to_json() == known.to_json()

@@ -93,9 +93,7 @@ def test_trials_that_end_their_processes_fail_and_leave_the_others_alone(tmp_pat
 
 
 def test_workers_that_cannot_work_are_not_started_for_ever(tmp_path: Path) -> None:
-    store = begin(tmp_path, points=4)
-    fields = {**store.sweep.to_json(), "train": "no.such.module:train"}
-    store._study.set_user_attr("sweep", fields)
+    begin(tmp_path, points=4, train="no.such.module:train")
     with driver(tmp_path, workers=1) as process:
         output = process.communicate()[0]
     assert process.returncode == 2

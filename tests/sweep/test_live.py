@@ -1,12 +1,13 @@
 """The display of a sweep in the terminal: narrow terminals, and the output before a trial has ended."""
 
+import contextlib
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from cnn_jax.sweep import live, space
 from cnn_jax.sweep.settings import Sweep
@@ -29,50 +30,83 @@ def running(number: int, evaluation: int = 0, score: float | None = None) -> Run
     return Running(TrialRow(number, number, "running", overrides=VALUES), 125.0, evaluation, score)
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def on_terminal(directory: Path) -> tuple[live.View, Terminal]:
+    """The display of the sweep, and the terminal that shows it."""
+    with contextlib.redirect_stdout(Terminal()) as terminal:
+        return live.View(SWEEP, directory), terminal
+
+
+def shown(view: live.View, terminal: Terminal, rows: list[TrialRow], now: list[Running]) -> list[str]:
+    """The lines that remain on the terminal after an update: the running trials, the best trial, and the bar."""
+    with view:
+        view.update(rows, now)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).replace("\r", "")
+    return [line.rstrip() for line in text[text.rindex("trial  ") :].splitlines() if line.strip()]
+
+
+def left(lines: list[str]) -> str | None:
+    """The time left, at the end of the bar."""
+    found = re.search(r"(\S+) left$", lines[-1])
+    return found and found[1]
+
+
 @pytest.mark.parametrize("width", [80, 140])
-def test_values_give_way_and_nothing_else(width: int, tmp_path: Path) -> None:
-    view, console = live.View(SWEEP, tmp_path), Console(width=width, file=io.StringIO())
-    console.print(view._running([running(7, 3, 0.98), running(8)]))
-    header, first, second = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+def test_values_give_way_and_nothing_else(width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = shown(*on_terminal(tmp_path), [], [running(7, 3, 0.98), running(8)])
+    header, first, second, *_ = lines
     assert header.split() == ["trial", "time", "evaluations", "validation/accuracy", "values"]
     assert first.split()[:4] == ["7", "2:05", "3", "98.00%"]
     assert second.split()[:4] == ["8", "2:05", "-", "-"]
     assert ("model=lenet_5_modern" in first) == (width == 140)
-    assert max(map(len, (header, first, second))) <= width
+    assert max(map(len, lines)) <= width
 
 
 def test_best_is_that_of_a_running_trial_until_one_is_complete(tmp_path: Path) -> None:
-    view, now = live.View(SWEEP, tmp_path), [running(0, 1, 0.5), running(1, 1, 0.7), running(2)]
-    assert view._best([], now).startswith("best so far: 70.00%, trial 1: learning_rate=0.1235")
+    (view, terminal), now = on_terminal(tmp_path), [running(0, 1, 0.5), running(1, 1, 0.7), running(2)]
+    assert shown(view, terminal, [], now)[-2].startswith("best so far: 70.00%, trial 1: learning_rate=0.1235")
     rows = with_spreads([TrialRow(3, 3, "complete", 0.6, overrides=VALUES)])
-    assert view._best(rows, now).startswith("best: 60.00%, trial 3: ")
-    assert view._best([], []) == ""
+    assert shown(view, terminal, rows, now)[-2].startswith("best: 60.00%, trial 3: ")
+    assert not any("best" in line for line in shown(view, terminal, [], []))
 
 
 def test_time_left_before_the_first_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
-    view, now = live.View(SWEEP, tmp_path), [running(0), running(1)]
+    (view, terminal), now = on_terminal(tmp_path), [running(0), running(1)]
     folder = trial_directory(tmp_path, 0)
     folder.mkdir(parents=True)
 
     def left_at(seconds: float, epoch: float) -> str | None:
         clock[0] = seconds
         (folder / "metrics.jsonl").write_text(json.dumps({"epoch": epoch, "split": "train"}) + "\n")
-        return view._time_left(now)
+        return left(shown(view, terminal, [], now))
 
     assert left_at(100.0, 1) is None  # as an earlier sitting has left it
     assert left_at(110.0, 2) == "3:00"  # two quarters of a trial in 10 s; of ten trials two are half done
     (folder / "metrics.jsonl").write_text('{"epoch": 3, "spl')
-    assert view._time_left(now) is None
+    assert left(shown(view, terminal, [], now)) is None
 
 
 def test_time_left_once_trials_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
-    view, rows = live.View(SWEEP, tmp_path), [TrialRow(n, n, "complete", 0.5, overrides={}) for n in range(3)]
+    view, terminal = on_terminal(tmp_path)
+    rows = [TrialRow(n, n, "complete", 0.5, overrides={}) for n in range(3)]
     for number, seconds in enumerate((100.0, 102.0, 104.0), start=1):
         clock[0] = seconds
         view.update(rows[:number], [])
-    assert view._time_left([running(3), running(4)]) == "4:03"  # three in 104 s, seven to go
-    assert view._time_left([running(number) for number in range(3, 10)]) == "0:14"  # which are all at their ends
+    assert left(shown(view, terminal, rows, [running(3), running(4)])) == "4:03"  # three in 104 s, seven to go
+    # These are all at their ends.
+    assert left(shown(view, terminal, rows, [running(number) for number in range(3, 10)])) == "0:14"

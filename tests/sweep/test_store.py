@@ -14,7 +14,8 @@ import pytest
 from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
 from cnn_jax.sweep import space
-from cnn_jax.sweep.leases import Leases
+from cnn_jax.sweep.database import open_storage
+from cnn_jax.sweep.leases import Leases, this_process
 from cnn_jax.sweep.settings import Sweep, SweepPlace, read_sweep_file, write_sweep_file
 from cnn_jax.sweep.store import LeaseLost, Store
 from cnn_jax.sweep.trial import Outcome
@@ -42,16 +43,22 @@ def described(**options: Any) -> Sweep:
     )
 
 
-def other(store: Store, owner: str = "elsewhere/1:1") -> Store:
-    """The same sweep as another process sees it."""
-    second = Store(store.place)
-    second._leases = Leases(second._storage.engine, store.place.study, owner=owner)
-    return second
+ELSEWHERE = "elsewhere/1:1"
+
+
+def gone(number: int) -> str:
+    """The name of a process of this machine that has ended; each number is another one."""
+    return f"{this_process().rpartition(':')[0]}:-{number}"
+
+
+def study(place: SweepPlace) -> optuna.Study:
+    """The sweep as Optuna sees it."""
+    return optuna.load_study(study_name=place.study, storage=place.url)
 
 
 def test_two_workers_never_have_the_same_trial(place: SweepPlace) -> None:
     first = Store(place, described(points=6))
-    second = other(first)
+    second = Store(place, owner=ELSEWHERE)
     claimed = [store.claim() for store in (first, second, first, second)]
     assert [trial.number for trials in claimed for trial in trials or ()] == [0, 1, 2, 3]
     assert [trial.number for trial in first.claim(most=5) or ()] == [4, 5]
@@ -60,7 +67,7 @@ def test_two_workers_never_have_the_same_trial(place: SweepPlace) -> None:
 
 def test_a_file_is_not_shared_between_machines(place: SweepPlace) -> None:
     store = Store(place, described())
-    store._study.set_user_attr("machine", {"name": "far.away", "boot": "another"})
+    study(place).set_user_attr("machine", {"name": "far.away", "boot": "another"})
     with pytest.raises(UsageError, match=r"run from far.away: without --storage .* --storage=postgresql://"):
         work(store)
     store.note_driver()
@@ -80,7 +87,7 @@ def test_trial_is_an_ordinary_run_with_the_values_in_its_config(place: SweepPlac
 def test_outcome_counts_once_and_only_from_who_has_the_trial(place: SweepPlace) -> None:
     store = Store(place, described())
     (trial,) = store.claim() or ()
-    assert not other(store).finish(Outcome(0, "complete", 0.1))
+    assert not Store(place, owner=ELSEWHERE).finish(Outcome(0, "complete", 0.1))
     assert store.finish(Outcome(0, "complete", 0.5, seconds=2.0))
     assert not store.finish(Outcome(0, "complete", 0.9))
     (row,) = store.rows()
@@ -112,7 +119,7 @@ def test_owner_elsewhere_is_dead_when_its_heart_has_not_been_heard(
     place: SweepPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(place, described())
-    elsewhere = other(store)
+    elsewhere = Store(place, owner=ELSEWHERE)
     assert [trial.number for trial in elsewhere.claim() or ()] == [0]
     now = 1000.0
     monkeypatch.setattr("cnn_jax.sweep.leases.time.monotonic", lambda: now)
@@ -125,7 +132,7 @@ def test_owner_elsewhere_is_dead_when_its_heart_has_not_been_heard(
         return state
 
     assert state_after(0, 13, 13, 13) == "running"
-    elsewhere._leases.beat()
+    Leases(open_storage(place).engine, place.study, owner=ELSEWHERE).beat()
     assert state_after(13, 13, 13) == "running"
     assert state_after(13) == "running", "it was heard 39 seconds ago"
     assert state_after(100) == "running", "the database was down, so no heartbeat could be received"
@@ -141,10 +148,9 @@ def test_owner_elsewhere_is_dead_when_its_heart_has_not_been_heard(
 def test_deaths_under_an_earlier_driver_are_not_held_against_a_trial(place: SweepPlace) -> None:
     """A whole sweep can be killed and continued any number of times."""
     for number in range(5):
-        driver = other(Store(place, described(points=1)), owner=f"elsewhere/{number}:1")
+        driver = Store(place, described(points=1), owner=gone(number))
         driver.note_driver()
         assert [trial.number for trial in driver.claim() or ()] == [0], f"after {number} kills"
-        driver._leases.give_back("trial 0")  # as if its owner were gone
 
 
 def test_trial_that_is_given_back_waits(place: SweepPlace) -> None:
@@ -152,21 +158,13 @@ def test_trial_that_is_given_back_waits(place: SweepPlace) -> None:
     (trial,) = store.claim() or ()
     store.give_back(trial)
     assert [row.state for row in store.rows()] == ["waiting"]
-    assert [trial.number for trial in other(store).claim() or ()] == [0]
+    assert [trial.number for trial in Store(place, owner=ELSEWHERE).claim() or ()] == [0]
 
 
 def test_trial_on_which_workers_die_again_and_again_fails(place: SweepPlace) -> None:
     store = Store(place, described(points=1))
-    store.claim()
-    for death in range(3):
-        dead = other(store, owner=f"elsewhere/{death}:1")
-        monkey = Leases(store._storage.engine, place.study, owner=store._leases.owner)
-        monkey.give_back("trial 0")  # as if its owner were gone
-        claimed = dead.claim()
-        if death < 2:
-            assert [trial.number for trial in claimed or ()] == [0]
-            dead._leases.give_back("trial 0")
-    assert claimed == []
+    claims = [Store(place, owner=gone(death)).claim() for death in range(4)]
+    assert [[trial.number for trial in claimed or ()] for claimed in claims] == [[0], [0], [0], []]
     assert store.claim() is None
     (row,) = store.rows()
     assert row.state == "failed"
@@ -196,13 +194,15 @@ def test_points_have_the_mean_and_deviation_of_their_runs(place: SweepPlace) -> 
         assert row.std == pytest.approx(0.001)  # of x, x + 0.001, x + 0.002
 
 
-def test_point_of_which_only_some_runs_were_added_is_completed(place: SweepPlace) -> None:
-    store = Store(place, described(points=2, seeds=3, sampler="tpe"))
-    add = store._study.add_trial
+def test_point_of_which_only_some_runs_were_added_is_completed(
+    place: SweepPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = optuna.Study.add_trial
     calls = iter([add, add])
-    store._study.add_trial = lambda trial: next(calls, _die)(trial)  # type: ignore[method-assign]
+    monkeypatch.setattr(optuna.Study, "add_trial", lambda *arguments: next(calls, _die)(*arguments))
     with pytest.raises(KeyboardInterrupt):
-        store.claim()
+        Store(place, described(points=2, seeds=3, sampler="tpe")).claim()
+    monkeypatch.undo()
     again = Store(place)
     assert work(again) == 6
     rows = again.rows()
@@ -211,7 +211,7 @@ def test_point_of_which_only_some_runs_were_added_is_completed(place: SweepPlace
     assert len({row.overrides["rate"] for row in rows[:3]}) == 1
 
 
-def _die(_: object) -> None:
+def _die(*_: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -271,9 +271,10 @@ def test_metric_that_the_run_does_not_have(place: SweepPlace) -> None:
 
 def test_sweep_can_be_read_by_optunas_own_tools(place: SweepPlace) -> None:
     work(Store(place, described(points=3)))
-    study = optuna.load_study(study_name="sweep", storage=place.url)
-    assert [set(trial.params) for trial in study.trials] == [{"rate"}] * 3
-    assert study.best_value == max(trial.value for trial in study.trials)
+    assert place.study == "sweep"
+    trials = study(place).trials
+    assert [set(trial.params) for trial in trials] == [{"rate"}] * 3
+    assert study(place).best_value == max(trial.value for trial in trials)
 
 
 def test_sweep_file_keeps_everything_but_the_password(tmp_path: Path) -> None:

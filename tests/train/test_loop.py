@@ -32,9 +32,13 @@ def task(monitor: str = "test/loss", optimizer=OPTIMIZER, loss=loss, **options) 
     )
 
 
-def run(directory: Path, *, epochs: int, profile: int = 0, patience: int = 0, target=None, **options) -> train.Trained:
+def run(
+    directory: Path, *, epochs: int, every: int = 1, profile: int = 0, patience: int = 0, target=None, **options
+) -> train.Trained:
+    """Trains for some epochs of 5 steps, and evaluates every so many epochs."""
     ends = {"patience": patience, "target": target}
-    plan = train.Plan(batch_size=4, num_examples=23, total_steps=5 * epochs, evaluate_every=5, steps_per_call=2, **ends)
+    steps = {"total_steps": 5 * epochs, "evaluate_every": 5 * every, "steps_per_call": 2}
+    plan = train.Plan(batch_size=4, num_examples=23, **steps, **ends)
     return train.train(train.Program(task(**options), plan), seed=0, directory=directory, profile=profile)
 
 
@@ -85,7 +89,7 @@ def test_plan_rejects_what_is_below_one(name: str) -> None:
 
 
 def test_learns_least_squares(tmp_path: Path) -> None:
-    trained = run(tmp_path, epochs=60)
+    trained = run(tmp_path, epochs=60, every=30)
     np.testing.assert_allclose(trained.state.params["w"], [1.0, -2.0, 0.5], atol=1e-3)
     assert trained.scores["test/loss"] < 1e-5
 

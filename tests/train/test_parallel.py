@@ -13,6 +13,7 @@ import pytest
 
 from cnn_jax import train
 from cnn_jax.errors import UsageError
+from tests import quick
 from tests.train import small_network
 
 ROOT = Path(__file__).parents[2]
@@ -89,14 +90,13 @@ def test_two_processes_learn_what_one_learns(half_way_on_eight: Path, alone: tra
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}  # the second run is the first one's programs
     command = [sys.executable, "-m", "tests.train.one_of_several_processes", str(port), str(PROCESSES)]
     running = [
         subprocess.Popen(
             [*command, str(number), str(tmp_path)],
             cwd=ROOT,
-            env={**environment, "JAX_PLATFORMS": "cpu", **cache},
+            env={**os.environ, "XLA_FLAGS": quick.XLA_FLAGS, **cache},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
