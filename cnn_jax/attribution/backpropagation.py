@@ -6,7 +6,6 @@ or ``vmap`` are therefore replaced too, and the receipt says where they are.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 

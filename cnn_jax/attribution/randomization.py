@@ -16,6 +16,8 @@ from cnn_jax.attribution.target import Target, check_images, check_ready
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import AnyArray
 
+_OTHERS = "parameters outside layers"
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -111,13 +113,11 @@ def _stages(
 def _layers(model: nnx.Module, input_shape: Sequence[int]) -> dict[str, list[tuple[Any, ...]]]:
     """The paths of the parameters of each layer, in the order in which the layers run."""
     names = [row.name for row in geometry.trace(model, input_shape)]
-    paths = [path for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))]
-    found: dict[str, list[tuple[Any, ...]]] = {}
-    for name in names:
-        for path in paths:
-            if path not in sum(found.values(), []) and "/".join(map(str, path)).startswith(f"{name}/"):
-                found.setdefault(name, []).append(path)
-    return found
+    owned: dict[str, list[tuple[Any, ...]]] = {name: [] for name in [_OTHERS, *names]}
+    for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        joined = "/".join(map(str, path))
+        owned[next((name for name in names if joined.startswith(f"{name}/")), _OTHERS)].append(path)
+    return {name: paths for name, paths in owned.items() if paths}
 
 
 def _shuffled(key: Array, path: tuple[Any, ...], array: Array) -> Array:
