@@ -107,10 +107,8 @@ def torch_network(model: nn.Sequence) -> Any:
             layers.append(with_weights(conv, kernel, layer.bias[...]))
         elif isinstance(layer, nn.Linear):
             weight = np.asarray(layer.kernel[...]).T
-            if len(layers) and isinstance(
-                layers[-1], torch.nn.Flatten
-            ):  # from (height, width, C) to (C, height, width)
-                weight = weight.reshape(len(weight), *shape).transpose(0, 3, 1, 2).reshape(weight.shape)
+            if isinstance(layers[-1], torch.nn.Flatten):  # the order of its outputs is (C, height, width) here
+                weight = weight.reshape(len(weight), *flattened).transpose(0, 3, 1, 2).reshape(weight.shape)
             layers.append(with_weights(torch.nn.Linear(*weight.shape[::-1]), weight, layer.bias[...]))
         elif isinstance(layer, nn.MaxPool):
             layers.append(torch.nn.MaxPool2d(layer.window_shape, layer.strides))

@@ -103,7 +103,7 @@ def _stages(
     trained = run(params, rest, x)
     flat = dict(nnx.to_flat_state(params))
     for layer in ["", *reversed(layers)]:
-        for path in layers.get(layer, []) if layer else []:
+        for path in layers.get(layer, []):
             flat[path] = flat[path].replace(_shuffled(key, path, flat[path][...]))
         result = run(nnx.from_flat_state(flat), rest, x)
         pair = [_correlations(change(trained), change(result)) for change in (np.asarray, np.abs)]
