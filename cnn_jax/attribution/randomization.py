@@ -39,7 +39,7 @@ class Stage:
 
 def randomization_test(
     method: Callable[..., Any],
-    model: nnx.Module,
+    model: Callable[..., Any],
     x: Shaped[AnyArray, "..."],
     target: Target,
     *,

@@ -53,8 +53,8 @@ class Rectifier:
     runs: int = 1
 
     def __str__(self) -> str:
-        where = " at ".join(part for part in (self.layer and f"in {self.layer!r}", self.source) if part)
-        return f"{self.kind} {where}".strip() + (f", {self.runs} times" if self.runs > 1 else "")
+        parts = (self.kind, self.layer and f"in {self.layer!r}", self.source and f"at {self.source}")
+        return " ".join(part for part in parts if part) + (f", {self.runs} times" if self.runs > 1 else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +139,10 @@ class _Finder(Dataflow[Any]):
 
     def constant(self, number: Any) -> _Constant | None:
         real = any(jax.dtypes.issubdtype(jax.dtypes.result_type(number), kind) for kind in (np.integer, np.floating))
-        known = concrete(number) if real and np.size(number) == 1 else None
-        return None if known is None else _Constant(known.item())
+        if not real or np.size(number) != 1:
+            return None
+        known = concrete(number) if isinstance(number, jax.Array) else np.asarray(number)
+        return None if known is None else _Constant(float(known.item()))
 
     def equation(self, equation: JaxprEqn, inputs: Values) -> Values:
         name = equation.primitive.name

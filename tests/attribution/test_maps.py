@@ -38,7 +38,7 @@ def test_before_a_mean_and_a_dense_layer_it_is_the_class_activation_map():
 
 @pytest.mark.parametrize(("window", "strides", "batch_size"), [((2, 3), None, 1), ((2, 3), 1, 4), (3, (2, 3), 1)])
 def test_occlusion_is_the_mean_decrease_over_the_windows_that_cover_a_pixel(window, strides, batch_size):
-    function = lambda x: x[:, 0] * x[:, 3] + x[:, 1, :, :2].sum(1)[..., :1]  # noqa: E731
+    function = lambda x: x[:, 0] * x[:, 3] + x[:, 1, :, :2].sum((1, 2))[:, None, None]  # noqa: E731
 
     def target(y):
         return (y**2).sum((1, 2))
@@ -69,7 +69,7 @@ def test_occlusion_is_the_mean_decrease_over_the_windows_that_cover_a_pixel(wind
         (grad_cam, {"activation": "mean"}, r"activation 'mean' of shape \(2, 3\) has no spatial axes"),
         (occlusion, {"window": (5, 1)}, r"window=\(5, 1\) does not fit"),
         (occlusion, {"window": 2, "strides": 3}, r"strides=\(3, 3\) leave gaps"),
-        (occlusion, {"window": (2,)}, "does not fit into the spatial axes"),
+        (occlusion, {"window": (2,)}, r"window=\(2,\) does not fit into the spatial axes"),
     ],
 )
 def test_mistakes_are_said_in_one_line(method, options, message):

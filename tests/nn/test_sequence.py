@@ -80,7 +80,7 @@ def test_activations_are_observed_and_replaced():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("convolution", "no activation is called 'convolution'; did you mean 'conv'"),
+        ("conf", "no activation is called 'conf'; did you mean 'conv'"),
         ("block/brunch/conv", "layer 'block': no activation is called 'brunch/conv'; did you mean 'branch'"),
         ("block", "'block' is no activation but consists of layers"),
         ("conv/kernel", "no activation is called 'conv/kernel'; layer 'conv' has none inside"),
