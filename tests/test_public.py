@@ -1,7 +1,7 @@
 """Everything public is documented in one style: Google sections, two-space indent, full sentences, an example.
 
-The functions of ``ops``, ``geometry``, ``filters`` and ``attribution`` and the layers of ``nn`` follow all rules. For ``models`` and
-``weights`` only the layout of the sections is checked.
+The functions of ``ops``, ``geometry``, ``filters`` and ``attribution`` and the layers of ``nn`` follow all rules. For
+``models`` and ``weights`` only the layout of the sections is checked.
 """
 
 import doctest
