@@ -1,7 +1,7 @@
 """Everything public is documented in one style: Google sections, two-space indent, full sentences, an example.
 
-The functions of ``ops``, ``geometry`` and ``filters`` and the layers of ``nn`` follow all rules. For ``models`` and
-``weights`` only the layout of the sections is checked.
+The functions of ``ops``, ``geometry``, ``filters`` and ``attribution`` and the layers of ``nn`` follow all rules. For
+``models`` and ``weights`` only the layout of the sections is checked.
 """
 
 import doctest
@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from cnn_jax import filters, geometry, models, nn, ops, weights
+from cnn_jax import attribution, filters, geometry, models, nn, ops, weights
 
 
 def members(*modules):
@@ -18,11 +18,11 @@ def members(*modules):
 
 
 OPS = [member for member in members(ops, nn) if inspect.isfunction(member)]
-FUNCTIONS = OPS + [member for member in members(geometry, filters) if inspect.isfunction(member)]
+FUNCTIONS = OPS + [member for member in members(geometry, filters, attribution) if inspect.isfunction(member)]
 LAYERS = [member for member in members(nn) if inspect.isclass(member) and member.__module__.startswith("cnn_jax.nn")]
 PUBLIC = FUNCTIONS + [
     member
-    for member in members(nn, geometry, models, weights)
+    for member in members(nn, geometry, attribution, models, weights)
     if (inspect.isclass(member) or inspect.isfunction(member))
     and member.__module__.startswith("cnn_jax")
     and member not in FUNCTIONS
@@ -138,7 +138,9 @@ def test_functions_are_documented(function):
 @pytest.mark.parametrize("member", PUBLIC, ids=name_of)
 def test_docstrings_have_one_layout(member):
     texts = {"": inspect.getdoc(member)}
-    if inspect.isclass(member) and member.__module__.startswith(("cnn_jax.nn", "cnn_jax.geometry")):
+    if inspect.isclass(member) and member.__module__.startswith(
+        ("cnn_jax.nn", "cnn_jax.geometry", "cnn_jax.attribution")
+    ):
         methods = {name: method for name, method in vars(member).items() if inspect.isfunction(method)}
         texts |= {name: method.__doc__ and inspect.getdoc(method) for name, method in methods.items()}
     found = {name: list(faults(text)) for name, text in texts.items() if text}

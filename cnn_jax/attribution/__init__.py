@@ -18,12 +18,33 @@ once. The state of a module is then an argument, so that its weights are not par
 (8, 32, 32, 1)
 """
 
-from cnn_jax.attribution.gradients import gradient, saliency
+from cnn_jax.attribution.backpropagation import Receipt, deconvnet, guided_backpropagation
+from cnn_jax.attribution.gradients import (
+    gradient,
+    input_times_gradient,
+    integrated_gradients,
+    saliency,
+    smooth_gradient,
+)
+from cnn_jax.attribution.maps import grad_cam, occlusion
+from cnn_jax.attribution.randomization import Stage, randomization_test
+from cnn_jax.attribution.rectifiers import Rectifier
 from cnn_jax.attribution.target import Objective, objective
 
 __all__ = [
     "Objective",
+    "Receipt",
+    "Rectifier",
+    "Stage",
+    "deconvnet",
+    "grad_cam",
     "gradient",
+    "guided_backpropagation",
+    "input_times_gradient",
+    "integrated_gradients",
     "objective",
+    "occlusion",
+    "randomization_test",
     "saliency",
+    "smooth_gradient",
 ]

@@ -5,16 +5,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import JaxprEqn
 
 from cnn_jax.geometry import primitives
-from cnn_jax.geometry.interpreter import Interpreter, Values
 from cnn_jax.geometry.places import Place, concatenated, joined
 from cnn_jax.geometry.primitives import WEIGHTS, Seen, shape_of
 from cnn_jax.geometry.shapes import in_evaluation
+from cnn_jax.jaxprs import Dataflow, Program, Values
+from cnn_jax.ops.primitives import program_of
 
 
-class Follower(Interpreter[Any]):
+class Follower(Dataflow[Any]):
     """Computes the receptive fields of array entries; its notes are the numbers of products of weights with inputs."""
 
     def __init__(self) -> None:
@@ -23,6 +24,9 @@ class Follower(Interpreter[Any]):
 
     def equation(self, equation: JaxprEqn, inputs: Values) -> Values:
         """The places of an equation's outputs."""
+        own = program_of(equation)
+        if own is not None:
+            return self.call(equation, own, inputs)
         number = primitives.products(equation, inputs)
         if number:
             self.notes.append(number)
@@ -34,7 +38,7 @@ class Follower(Interpreter[Any]):
                 return [concatenated(pieces, sizes, axis, padding=True)]
         return list(primitives.after_equation(equation, inputs))
 
-    def call(self, equation: JaxprEqn, program: ClosedJaxpr | Jaxpr, inputs: Values) -> Values:
+    def call(self, equation: JaxprEqn, program: Program, inputs: Values) -> Values:
         """Marks all values that ``jnp.pad`` adds to an array as padding."""
         before = self._pads
         self._pads = before or equation.params.get("name") == "_pad"

@@ -23,11 +23,11 @@ from jax.interpreters import ad, batching
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry.fields import ReceptiveField
 from cnn_jax.geometry.follower import Follower
-from cnn_jax.geometry.interpreter import Values
 from cnn_jax.geometry.places import Place, Shape
 from cnn_jax.geometry.positions import from_attributes
 from cnn_jax.geometry.primitives import WEIGHTS, shape_of
 from cnn_jax.geometry.windows import window_of
+from cnn_jax.jaxprs import Values
 
 _mark = Primitive("cnn_jax_mark")  # an identity that marks the start and the end of a call
 _mark.def_abstract_eval(lambda array, *, call, begins: array)

@@ -8,8 +8,17 @@ from flax import nnx
 from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
-from cnn_jax.nn.normalization import dropout_key, trains
-from cnn_jax.nn.sequence import Activations, Join, Sequence, Visit, apply_layer
+from cnn_jax.nn.normalization import trains
+from cnn_jax.nn.sequence import (
+    Activations,
+    Intercept,
+    Join,
+    Sequence,
+    Visit,
+    apply_layer,
+    call_options,
+    intercepted,
+)
 from cnn_jax.ops.arguments import AnyArray
 
 
@@ -43,9 +52,11 @@ class Residual(nnx.Module):
         train: bool | None = None,
         rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
         return_activations: bool = False,
+        intercept: Intercept | None = None,
     ) -> Any:
         """Applies both paths and adds their outputs; for the arguments see :meth:`Sequence.__call__`."""
-        options: dict[str, Any] = {"train": train, "key": dropout_key(rngs), "activations": return_activations}
+        paths = ("branch", "add") if self.shortcut is None else ("branch", "shortcut", "add")
+        options = call_options(paths, train, rngs, return_activations, intercept)
         y, activations = apply_layer("branch", self.branch, x, **options)
         if self.shortcut is not None:
             x, inner = apply_layer("shortcut", self.shortcut, x, **options)
@@ -55,7 +66,7 @@ class Residual(nnx.Module):
                 f"Residual: the branch gives {y.shape}, but the shortcut gives {x.shape}; "
                 f"give the shortcut a 1x1 convolution with the strides and features of the branch"
             )
-        activations["add"] = total = x + y
+        activations["add"] = total = intercepted("add", x + y, intercept)
         return (total, activations) if return_activations else total
 
     def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
@@ -98,13 +109,14 @@ class Parallel(Sequence):
         train: bool | None = None,
         rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
         return_activations: bool = False,
+        intercept: Intercept | None = None,
     ) -> Any:
         """Applies every branch to ``x``; for the arguments see :meth:`Sequence.__call__`."""
-        key = dropout_key(rngs)
+        options = call_options((*self.names, "concatenate"), train, rngs, return_activations, intercept)
         outputs: list[Array] = []
         activations = Activations()
         for name in self.names:
-            y, inner = apply_layer(name, getattr(self, name), x, train=train, key=key, activations=return_activations)
+            y, inner = apply_layer(name, getattr(self, name), x, **options)
             outputs.append(y)
             activations |= inner
         shapes = {name: y.shape for name, y in zip(self.names, outputs, strict=True)}
@@ -113,7 +125,7 @@ class Parallel(Sequence):
                 f"Parallel: the outputs of the branches differ in more than channels: {shapes}; "
                 "use the same padding and strides"
             )
-        activations["concatenate"] = joint = jnp.concatenate(outputs, axis=-1)
+        activations["concatenate"] = joint = intercepted("concatenate", jnp.concatenate(outputs, axis=-1), intercept)
         return (joint, activations) if return_activations else joint
 
     def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
@@ -160,14 +172,17 @@ class Auxiliary(Sequence):
         train: bool | None = None,
         rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
         return_activations: bool = False,
+        intercept: Intercept | None = None,
     ) -> Any:
         """Returns ``x``; for the arguments see :meth:`Sequence.__call__`."""
-        if not return_activations:
+        if not (return_activations or intercept):
             return x
         if not trains(self, "deterministic", None, train):
+            if intercept:
+                raise UsageError(f"activation {next(iter(intercept))!r} is computed in training only; pass train=True")
             return x, Activations()
-        _, activations = super().__call__(x, train=train, rngs=rngs, return_activations=True)
-        return x, activations
+        _, activations = super().__call__(x, train=train, rngs=rngs, return_activations=True, intercept=intercept)
+        return (x, activations) if return_activations else x
 
     def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
         """Passes any value along the path of an array; see :meth:`Sequence.flow`."""

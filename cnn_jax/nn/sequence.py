@@ -3,7 +3,7 @@
 import inspect
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ Activations = OrderedDict[str, Array]  # JAX sorts the keys of a plain dict
 _EVALUATES = frozenset({"deterministic", "use_running_average"})  # Flax's keywords that are True in evaluation
 Visit = Callable[[str, Any, Any], Any]
 Join = Callable[[str, list[Any]], Any]
+Intercept = Mapping[str, Callable[[Any], Any]]
 
 
 class Sequence(nnx.Module):
@@ -74,6 +75,7 @@ class Sequence(nnx.Module):
         train: bool | None = None,
         rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
         return_activations: bool = False,
+        intercept: Intercept | None = None,
     ) -> Any:
         """Applies the layers in order.
 
@@ -86,18 +88,25 @@ class Sequence(nnx.Module):
             each layer is this key, folded with the layer's name, so that adding a layer does not change the others. By
             default each layer draws from the ``nnx.Rngs`` that it was created with.
           return_activations: Whether to return the outputs of all layers as well.
+          intercept: Functions that get activations, by the names that ``return_activations`` gives them. What a
+            function returns replaces the activation; None leaves it as it is, so that the function only observes it.
 
         Returns:
           The output of the last layer; with ``return_activations`` a pair of this output and a dictionary from the name
           of each layer to its output, in order.
 
         Raises:
-          UsageError: A layer raised an error; the message contains the layer's name.
+          UsageError: A layer raised an error; the message contains the layer's name. There is no activation with a
+            name in ``intercept``.
+
+        >>> import jax.numpy as jnp
+        >>> Sequence({"half": lambda x: x / 2, "root": jnp.sqrt})(8.0, intercept={"half": lambda x: x + 5}).item()
+        3.0
         """
-        key = dropout_key(rngs)
+        options = call_options(self.names, train, rngs, return_activations, intercept)
         activations: Activations = OrderedDict()
         for name in self.names:
-            x, inner = apply_layer(name, getattr(self, name), x, train=train, key=key, activations=return_activations)
+            x, inner = apply_layer(name, getattr(self, name), x, **options)
             activations |= inner
         return (x, activations) if return_activations else x
 
@@ -133,8 +142,34 @@ class Sequence(nnx.Module):
         return found.layer(rest) if rest and hasattr(found, "layer") else found
 
 
+def call_options(
+    names: Collection[str],
+    train: bool | None,
+    rngs: nnx.Rngs | AnyArray | None,
+    return_activations: bool,
+    intercept: Intercept | None,
+) -> dict[str, Any]:
+    """The options of :func:`apply_layer`, from those of a call; raises a ``UsageError`` for unknown names."""
+    for path in intercept or {}:
+        if path.partition("/")[0] not in names:
+            raise UsageError(f"no activation is called {path!r}; {nearest(path.partition('/')[0], names)}")
+    return {
+        "train": train,
+        "key": dropout_key(rngs),
+        "activations": return_activations,
+        "intercept": intercept or {},
+    }
+
+
 def apply_layer(
-    name: str, layer: Callable[..., Any], x: AnyArray, *, train: bool | None, key: AnyArray | None, activations: bool
+    name: str,
+    layer: Callable[..., Any],
+    x: AnyArray,
+    *,
+    train: bool | None,
+    key: AnyArray | None,
+    activations: bool,
+    intercept: Intercept,
 ) -> tuple[Any, Activations]:
     """Calls a layer with the keywords that it accepts; returns its output and, if requested, its activations."""
     takes = _keywords(layer)
@@ -146,14 +181,28 @@ def apply_layer(
     nested = activations and "return_activations" in takes
     if nested:
         options["return_activations"] = True
+    if inside := {path.removeprefix(f"{name}/"): f for path, f in intercept.items() if path.startswith(f"{name}/")}:
+        if "intercept" not in takes:
+            raise UsageError(f"no activation is called '{name}/{next(iter(inside))}'; layer {name!r} has none inside")
+        options["intercept"] = inside
+    if name in intercept and "return_activations" in takes:
+        raise UsageError(f"{name!r} is no activation but consists of layers; name one of them, '{name}/...'")
     try:
-        result = layer(x, **options)
+        with jax.named_scope(name):  # for profiles, and to say where an operation comes from
+            result = layer(x, **options)
     except UsageError as error:
         raise UsageError(f"layer {name!r}: {error}") from error
-    if not nested:
-        return result, OrderedDict({name: result} if activations else {})
-    output, inner = result
-    return output, OrderedDict((f"{name}/{inside}", array) for inside, array in inner.items())
+    if nested:
+        output, inner = result
+        return output, OrderedDict((f"{name}/{inside}", array) for inside, array in inner.items())
+    result = intercepted(name, result, intercept)
+    return result, OrderedDict({name: result} if activations else {})
+
+
+def intercepted(name: str, array: Any, intercept: Intercept | None) -> Any:
+    """An activation, or what replaces it."""
+    replaced = intercept[name](array) if intercept and name in intercept else None
+    return array if replaced is None else replaced
 
 
 def _keywords(layer: Callable[..., Any]) -> frozenset[str]:
@@ -162,4 +211,4 @@ def _keywords(layer: Callable[..., Any]) -> frozenset[str]:
         parameters = inspect.signature(layer).parameters
     except ValueError:  # some built-in functions have no signature
         return frozenset()
-    return frozenset(parameters) & {"train", "rngs", "return_activations", *_EVALUATES}
+    return frozenset(parameters) & {"train", "rngs", "return_activations", "intercept", *_EVALUATES}

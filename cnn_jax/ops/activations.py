@@ -1,5 +1,6 @@
 """Activation functions that ``jax.nn`` does not have: ReLU with other backward rules, and LeCun's scaled tanh."""
 
+import math
 from functools import partial
 
 import jax
@@ -53,7 +54,7 @@ def relu(x: Shaped[AnyArray, "..."], *, rule: str = "standard") -> Shaped[Array,
     op = "relu"
     check_option(op, "rule", rule, RELU_RULES)
     x = check_array(op, "x", x, empty=True)
-    return jax.nn.relu(x) if rule == "standard" else _relu(rule, x)
+    return jax.nn.relu(x) if rule == "standard" else rectified(rule, math.inf, x)
 
 
 def scaled_tanh(x: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
@@ -74,27 +75,32 @@ def scaled_tanh(x: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
     return in_float32(lambda x: 1.7159 * jnp.tanh(x * (2 / 3)), check_array("scaled_tanh", "x", x, empty=True))
 
 
-def _no_forward_mode(dx: Array, x: Array, *, rule: str) -> Array:
+def _no_forward_mode(dx: Array, x: Array, *, rule: str, cap: float) -> Array:
     raise UsageError(
         f"relu: rule={rule!r} changes only gradients and has no forward mode; "
         f"use jax.grad or jax.vjp, or rule='standard' for jvp, linearize, jacfwd and hessian"
     )
 
 
-def _passed_back(dy: Array, x: Array, *, rule: str) -> Array:
+def _passed_back(dy: Array, x: Array, *, rule: str, cap: float) -> Array:
     passed = jax.nn.relu(dy)
-    return passed if rule == "deconvnet" else jnp.where(x > 0, passed, jnp.zeros((), passed.dtype))
+    return passed if rule == "deconvnet" else jnp.where((x > 0) & (x < cap), passed, jnp.zeros((), passed.dtype))
 
 
-_rule = gradient_rule("relu_rule", _passed_back, _no_forward_mode, static=("rule",))
+_rule = gradient_rule("relu_rule", _passed_back, _no_forward_mode, static=("rule", "cap"))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _relu(rule: str, x: Array) -> Array:
-    return jax.nn.relu(x)
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def rectified(rule: str, cap: float, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    """``min(max(x, 0), cap)`` with the backward rule ``'deconvnet'`` or ``'guided'`` of :func:`relu`.
+
+    Above the cap, as below 0, guided passes no gradients back, and deconvnet passes all positive ones.
+    """
+    y = jax.nn.relu(x)
+    return y if cap == math.inf else jnp.minimum(y, jnp.asarray(cap, y.dtype))
 
 
-@_relu.defjvp
-def _relu_jvp(rule: str, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+@rectified.defjvp
+def _rectified_jvp(rule: str, cap: float, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
-    return jax.nn.relu(x), _rule.bind(dx, lax.stop_gradient(x), rule=rule)
+    return rectified(rule, cap, x), _rule.bind(dx, lax.stop_gradient(x), rule=rule, cap=cap)

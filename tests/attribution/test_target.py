@@ -115,9 +115,3 @@ def test_mistakes_are_said_in_one_line(function, x, target, of, message):
         gradient(function, x, target, of=of)
     assert "\n" not in str(raised.value)
     assert re.match("gradient: ", str(raised.value))
-
-
-def test_saliency_takes_the_absolute_value_first_and_then_the_maximum():
-    colours = jnp.array([1.0, -3.0, 2.0])
-    found = saliency(lambda x: (x * colours).sum((1, 2)), jnp.array([[[[1.0, -1.0, 0.0]]]]), lambda y: y.sum(1))
-    assert found.tolist() == [[[[3.0]]]]

@@ -1,10 +1,11 @@
 """Lecture 001 (T. Vieira, Deep learning: convolutional neural networks), slide by slide."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import ops
+from cnn_jax import attribution, ops
 from cnn_jax.errors import UsageError
 from tests.lectures.exact import assert_agree, field, plane, pullback, shape, window
 
@@ -191,6 +192,22 @@ def test_001_illustration_of_deconvnet_and_guided_backpropagation(rule, expected
     assert_agree(relu(jnp.array(ACTIVATION, float)), [[1, 0, 5], [2, 0, 0], [0, 2, 4]])
     (gradient,) = pullback(relu, jnp.array(SIGNAL, float), jnp.array(ACTIVATION, float))
     assert_agree(gradient, expected)
+
+
+def test_001_deconvnet_and_guided_backpropagation_of_any_function():
+    # The network knows nothing of the rules: they are those of the method.
+    x, signal = jnp.array(ACTIVATION, float)[None], jnp.array(SIGNAL, float)
+    for rule, method in (("deconvnet", attribution.deconvnet), ("guided", attribution.guided_backpropagation)):
+        found = method(lambda x: jax.nn.relu(x) * signal, x, target=jnp.sum)
+        (expected,) = pullback(lambda x, rule=rule: ops.relu(x, rule=rule), signal, x[0])
+        assert_agree(found[0], expected)
+
+
+def test_001_gradient_based_visualization_largest_absolute_gradient_over_the_colours():
+    # The score is 1 r - 3 g + 2 b, summed over the pixels.
+    colours = jnp.array([1.0, -3, 2])
+    found = attribution.saliency(lambda x: (x * colours).sum((1, 2)), jnp.ones((1, 2, 2, 3)), jnp.sum)
+    assert_agree(found[0, :, :, 0], [[3, 3], [3, 3]])
 
 
 def test_001_alexnet_first_layer_needs_227_or_padding():

@@ -52,6 +52,53 @@ def test_activations_by_name_and_in_order():
     assert model.layer("mixed/same/tanh") is jnp.tanh
 
 
+def test_activations_are_observed_and_replaced():
+    model = nn.Sequence(
+        {
+            "double": lambda x: 2 * x,
+            "block": nn.Residual({"tanh": jnp.tanh}, shortcut={"half": lambda x: x / 2}),
+            "mixed": nn.Parallel({"same": nn.Sequence({"root": jnp.sqrt}), "square": jnp.square}),
+        }
+    )
+    x, seen = jnp.full((1, 1), 3.0), []
+    names = ["double", "block/branch/tanh", "block/shortcut/half", "block/add", "mixed/same/root", "mixed/square"]
+    plain, activations = model(x, return_activations=True)
+    observed = model(x, intercept=dict.fromkeys([*names, "mixed/concatenate"], seen.append))
+    np.testing.assert_array_equal(observed, plain)
+    assert [array.tolist() for array in seen] == [array.tolist() for array in activations.values()]
+    for name in names:
+        output, changed = model(x, return_activations=True, intercept={name: lambda _: jnp.full((1, 1), 4.0)})
+        assert changed[name].item() == 4, name
+        before = list(activations).index(name)
+        assert list(changed.values())[:before] == list(activations.values())[:before]
+        np.testing.assert_array_equal(output, changed["mixed/concatenate"])
+        assert (output != plain).any(), name
+    output = model(x, intercept={"block/shortcut/half": lambda _: 4 - jnp.tanh(2 * x), "mixed/square": lambda y: -y})
+    np.testing.assert_allclose(output, [[2.0, -16.0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("conf", "no activation is called 'conf'; did you mean 'conv'"),
+        ("block/brunch/conv", "layer 'block': no activation is called 'brunch/conv'; did you mean 'branch'"),
+        ("block", "'block' is no activation but consists of layers"),
+        ("conv/kernel", "no activation is called 'conv/kernel'; layer 'conv' has none inside"),
+        ("mixed/third", "layer 'mixed': no activation is called 'third'"),
+        ("aux/fc", "layer 'aux': activation 'fc' is computed in training only; pass train=True"),
+    ],
+)
+def test_an_activation_that_does_not_exist_is_not_intercepted(name, message):
+    layers = {
+        "conv": jnp.tanh,
+        "block": nn.Residual({"conv": jnp.tanh}),
+        "mixed": nn.Parallel({"same": jnp.tanh}),
+        "aux": nn.Auxiliary({"fc": jnp.tanh}),
+    }
+    with pytest.raises(UsageError, match=message):
+        nn.Sequence(layers)(jnp.ones((1, 2)), train=False, intercept={name: lambda array: array})
+
+
 def test_a_training_step_through_split_and_merge():
     graph, params, rest = nnx.split(network(nnx.Rngs(0)), nnx.Param, ...)
 
