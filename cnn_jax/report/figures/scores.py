@@ -267,7 +267,8 @@ def precision_recall(curves: Mapping[str, tuple[Shaped[np.ndarray, " n"], Shaped
     axes = figure.subplots()
     few = [BLUE, VERMILLION, *OTHERS]
     named = len(curves) <= 2 * len(few)
-    for number, (name, (recall, precision)) in enumerate(curves.items()):
+    labels = all_fitted(list(curves), 72)
+    for number, (recall, precision) in enumerate(curves.values()):
         colour, style = few[number % len(few)], "-" if number < len(few) else "--"
         axes.plot(
             [0, *recall],
@@ -275,7 +276,7 @@ def precision_recall(curves: Mapping[str, tuple[Shaped[np.ndarray, " n"], Shaped
             color=colour if named else GREY,
             linestyle=style if named else "-",
             linewidth=1.4 if named else 0.7,
-            label=fitted(name, 72) if named else None,
+            label=labels[number] if named else None,
             drawstyle="steps-pre",
         )
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
@@ -317,8 +318,9 @@ def predicted_values(
     figure = Figure(figsize=(WIDTH, 2.3 * len(names)), layout="constrained")
     points: dict[str, Any] = {"s": max(2, min(12, 1500 / len(true))), "color": BLUE, "alpha": 0.5, "linewidths": 0}
     line: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": "--"}
-    for number, (left, right) in enumerate(figure.subplots(len(names), 2, squeeze=False)):
-        name, truth, guess = fitted(names[number], 90), true[:, number], predicted[:, number]
+    rows = figure.subplots(len(names), 2, squeeze=False)
+    for number, (name, (left, right)) in enumerate(zip(all_fitted(names, 90), rows, strict=True)):
+        truth, guess = true[:, number], predicted[:, number]
         left.scatter(truth, guess, **points)
         left.axline((float(truth[0]), float(truth[0])), slope=1, **line)
         left.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
