@@ -34,18 +34,18 @@ def config() -> ConfigDict:
     return result
 
 
+def examples(split: str, seed: int) -> data.Dataset:
+    images = np.random.default_rng(seed).integers(0, 256, (6, *SHAPE), dtype=np.uint8)
+    spec = {"image": data.Field("image"), "label": data.Field("label", class_names=("cat", "dog", "owl"))}
+    return data.Dataset("mine", split, {"image": images, "label": np.arange(6, dtype=np.int32) % 3}, spec)
+
+
 def sections(directory: Path, records: list[dict]) -> dict[str, Section]:
     """The sections of the report of a network that has not been trained, with these lines of ``metrics.jsonl``."""
-    generator = np.random.default_rng(0)
-    fields = {
-        "image": generator.integers(0, 256, (6, *SHAPE), dtype=np.uint8),
-        "label": np.arange(6, dtype=np.int32) % 3,
-    }
-    spec = {"image": data.Field("image"), "label": data.Field("label", class_names=("cat", "dog", "owl"))}
-    test_set = data.Dataset("mine", "test", fields, spec)
+    sets = {role: examples(role, seed) for seed, role in enumerate(("train", "test"))}
     settings = config()
     network = Unsorted(
-        settings, Classification(settings, known_examples(test_set)), data.Preprocess(SHAPE, (0.5,), (0.5,))
+        settings, Classification(settings, known_examples(sets["train"])), data.Preprocess(SHAPE, (0.5,), (0.5,))
     )
     state = jax.jit(lambda: network.init(jax.random.key(0), train.create_optimizer("sgd", 0.1)))()
     scores = {"test/accuracy": 0.5, **{f"test/accuracy_{n}": n / 100 for n in range(1, NETWORKS + 1)}}
@@ -56,7 +56,7 @@ def sections(directory: Path, records: list[dict]) -> dict[str, Section]:
     pages: list[Page] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Page, "write", lambda page, workdir: pages.append(page) or Path(workdir))
-        report.write(directory, network, train.Trained(state, scores), test_set)
+        report.write(directory, network, train.Trained(state, scores), sets)
     return {section.title: section for section in pages[0].sections}
 
 
