@@ -22,7 +22,6 @@ from cnn_jax.report.figures.style import (
     VERMILLION,
     WIDTH,
     all_fitted,
-    fitted,
     ink_on,
     labelled_bar,
     place,
