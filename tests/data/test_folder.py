@@ -174,7 +174,7 @@ def test_very_large_images_can_be_allowed(tmp_path, monkeypatch):
         data.load(f"folder:{folder}", "all", image_shape=(6, 6, 3))
     monkeypatch.setenv("CNN_JAX_MAX_PIXELS", "much")
     with pytest.raises(UsageError, match="CNN_JAX_MAX_PIXELS=much must be a whole number"):
-        scan_folder(folder)
+        data.load(f"folder:{folder}", "all", image_shape=SHAPE)
 
 
 def test_every_kind_of_picture_arrives_upright_and_in_colour(tmp_path):
