@@ -3,8 +3,8 @@
 Each digit is turned by several random angles of at most 45 degrees. Nothing to download.
 
 Command:  python launch.py --config=configs/digits_regression.py
-Time:     0 s on 2 CPU cores (AMD EPYC), from the command to the report, compiling included
-Expected: test R2 0.00 % (1 seed)
+Time:     69 s of CPU time, of 2 cores (AMD EPYC) together, from the command to the report, compiling included
+Expected: test R2 98.67 %, mean absolute errors 2.1 degrees and 0.18 % of ink (1 seed)
 """
 
 from typing import Any
@@ -44,7 +44,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.name, config.input_shape = f"{__file__}:turned_digits", (SIDE, SIDE, 1)
     config.model.name = "small_cnn"
     config.model.options = {"dropout_rate": 0.0}
-    config.batch_size, config.epochs = 64, 8
+    config.batch_size, config.epochs = 64, 15
     config.optimizer.name, config.optimizer.learning_rate = "adam", 0.002
     if variant == "smoke":
         config.epochs, config.model.width = 1, 0.25
