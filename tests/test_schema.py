@@ -1,5 +1,6 @@
 """Configs are compared with the defaults of their experiment: every key, every type, from files, flags and sweeps."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,35 +39,48 @@ TUPLES = {  # key -> values of the right type, values of a wrong one
 }
 
 
-def changed(experiment: str, key: str, value: object) -> ConfigDict:
-    config = DEFAULTS[experiment]()
+def refuses(schema: Schema, config: ConfigDict, key: str, value: object) -> str:
+    """The message about another value of a key, or nothing; the config is left as it was."""
     *groups, name = key.split(".")
     group = config
     for part in groups:
         group = group[part]
+    before = group[name]
     with group.ignore_type():
         group[name] = value
-    return config
+        try:
+            schema.check(config)
+        except UsageError as error:
+            return str(error)
+        finally:
+            group[name] = before
+    return ""
 
 
 @pytest.mark.parametrize("experiment", DEFAULTS)
 def test_every_key_refuses_values_of_other_types(experiment: str) -> None:
-    experiments.check(DEFAULTS[experiment](), complete=True)
-    for key, default in flatten(DEFAULTS[experiment]()).items():
-        for value in WRONG[type(default)] if key != "experiment" else (None, 3, "clasification"):
-            with pytest.raises(UsageError) as error:
-                experiments.check(changed(experiment, key, value))
-            assert str(error.value).startswith(f"config.{key}={value!r}")
+    config = DEFAULTS[experiment]()
+    experiments.check(config, complete=True)
+    schema = experiments.find(config).schema(config)
+    for key, default in flatten(config).items():
+        for value in WRONG[type(default)]:
+            assert refuses(schema, config, key, value).startswith(f"config.{key}={value!r}: expected ")
+
+
+@pytest.mark.parametrize("name", [None, 3, ("classification",), "clasification"])
+def test_experiment_that_is_no_name(name: object) -> None:
+    with pytest.raises(UsageError, match=r"^config.experiment=.*'classification'"):
+        experiments.check(ConfigDict({"experiment": name}))
 
 
 @pytest.mark.parametrize("key", TUPLES)
 def test_elements_of_tuples_have_one_type(key: str) -> None:
     right, wrong = TUPLES[key]
+    schema, config = tasks.schema(), tasks.default_config()
     for value in right:
-        experiments.check(changed("classification", key, value))
+        assert refuses(schema, config, key, value) == ""
     for value in wrong:
-        with pytest.raises(UsageError, match=r"expected a tuple of .*, (such as|like the default) \("):
-            experiments.check(changed("classification", key, value))
+        assert re.search(r"expected a tuple of .*, (such as|like the default) \(", refuses(schema, config, key, value))
 
 
 def test_every_tuple_of_a_config_says_what_its_elements_are() -> None:

@@ -201,4 +201,9 @@ def _parse(call: str) -> tuple[str, dict[str, Any]]:
         if option not in known:
             hint = nearest(option, known) if known else "it has no options"
             raise UsageError(f"{where}: {name} has no option {option!r}; {hint}")
+        default = parameters[option].default
+        if isinstance(default, str) and not isinstance(options[option], str):
+            raise UsageError(
+                f"{where}: {name}: {option}={options[option]!r} must be a text, like the default {default!r}"
+            )
     return name, options
