@@ -17,6 +17,7 @@ from cnn_jax import schema
 from cnn_jax import train as training
 from cnn_jax.data.stream import Stream
 from cnn_jax.errors import UsageError
+from cnn_jax.report.compilation import Compilation
 from cnn_jax.runtime.terminal import say
 from cnn_jax.sweep import space
 from cnn_jax.sweep.alone import LOG, ends_the_worker, one_line, run_alone
@@ -88,8 +89,10 @@ def _run_group(
     if len(programs) < 2:
         yield from alone(whole, _NO_OTHER)
         return
-    vectorized = training.VectorizedProgram(programs[0][1])
+    compilation = Compilation(None, lambda line: _log(whole, line))
+    vectorized = training.VectorizedProgram(programs[0][1], compilation)
     size, most = vectorized.fitting(len(programs))
+    _log(whole, compilation.summary())
     if not size:
         yield from alone(whole, "two of them side by side do not fit into the memory")
         return

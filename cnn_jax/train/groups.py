@@ -21,7 +21,7 @@ from jaxtyping import Array, PyTree
 
 from cnn_jax.data.batches import padded_batches
 from cnn_jax.data.stream import Stream
-from cnn_jax.report.compilation import Announce
+from cnn_jax.report.compilation import Announce, silent
 from cnn_jax.runtime.memory import available_memory
 from cnn_jax.runtime.xla import options_for_single_use
 from cnn_jax.train.feed import Feed, make_streamed_steps
@@ -127,10 +127,11 @@ class VectorizedProgram:
 
     Args:
       program: Of one of the runs, with examples in memory.
+      announce: Says what is being compiled.
     """
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, announce: Announce = silent) -> None:
+        self.program, self._announce = program, announce
         self._functions, self._plan = program.functions, program.plan
         self._keys = tuple(program.hyperparameters)
         problem = program.problem
@@ -166,7 +167,8 @@ class VectorizedProgram:
                 lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype), (self.program.template, values)
             )
             shapes = _shapes((*stacked, self._examples, np.int32(1)), jax.sharding.SingleDeviceSharding(device))
-            return jax.jit(steps, donate_argnums=0).lower(*shapes).compile()
+            with self._announce(f"training steps of {size} runs"):
+                return jax.jit(steps, donate_argnums=0).lower(*shapes).compile()
 
         return self._once(("steps", size, device), compiled)
 
