@@ -16,7 +16,7 @@ from jax.interpreters import partial_eval
 
 Value = TypeVar("Value")
 Values = list[Value | None]
-Program = ClosedJaxpr | Jaxpr
+AnyJaxpr = ClosedJaxpr | Jaxpr
 
 CUSTOM_RULES = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 CHECKPOINTS = {"remat2", "checkpoint", "remat"}
@@ -24,7 +24,7 @@ CHECKPOINTS = {"remat2", "checkpoint", "remat"}
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_vmap_call"} | CUSTOM_RULES | CHECKPOINTS
 
 
-def program_of_call(equation: JaxprEqn) -> Program | None:
+def program_of_call(equation: JaxprEqn) -> AnyJaxpr | None:
     """The program that an equation runs on its operands; None for other equations.
 
     >>> (equation,) = jax.make_jaxpr(jax.nn.relu)(1.0).eqns
@@ -33,14 +33,14 @@ def program_of_call(equation: JaxprEqn) -> Program | None:
     """
     if equation.primitive.name not in _CALLS:
         return None
-    bodies = [value for value in equation.params.values() if isinstance(value, Program)]
+    bodies = [value for value in equation.params.values() if isinstance(value, AnyJaxpr)]
     return bodies[0] if len(bodies) == 1 else None
 
 
-def programs_in(equation: JaxprEqn) -> list[Program]:
+def programs_in(equation: JaxprEqn) -> list[AnyJaxpr]:
     """All programs among the parameters of an equation, of whatever primitive."""
-    leaves = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: isinstance(value, Program))
-    return [leaf for leaf in leaves if isinstance(leaf, Program)]
+    leaves = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: isinstance(value, AnyJaxpr))
+    return [leaf for leaf in leaves if isinstance(leaf, AnyJaxpr)]
 
 
 def constants_and_carried(scan: JaxprEqn) -> tuple[int, int]:
@@ -88,7 +88,7 @@ class Interpreter(Generic[Value]):
         """The values of an equation's outputs, for an equation without a known nested program."""
         raise NotImplementedError
 
-    def call(self, equation: JaxprEqn, program: Program, inputs: Values) -> Values:
+    def call(self, equation: JaxprEqn, program: AnyJaxpr, inputs: Values) -> Values:
         """The values of the outputs of an equation that runs a program on its operands."""
         return self.run(program, inputs)
 
@@ -106,7 +106,7 @@ class Interpreter(Generic[Value]):
 
     # --- Interpretation ---
 
-    def run(self, program: Program, inputs: Values) -> Values:
+    def run(self, program: AnyJaxpr, inputs: Values) -> Values:
         """The values of a program's outputs."""
         body = program.jaxpr if isinstance(program, ClosedJaxpr) else program
         consts = program.consts if isinstance(program, ClosedJaxpr) else []
@@ -180,7 +180,7 @@ class Dataflow(Interpreter[Value]):
 
     # --- Loops and branches ---
 
-    def noted(self, program: Program, inputs: Values) -> tuple[Values, list[Any]]:
+    def noted(self, program: AnyJaxpr, inputs: Values) -> tuple[Values, list[Any]]:
         """The outputs and notes of a program, without adding the notes to ``self.notes``."""
         before, self.notes = self.notes, []
         outputs = self.run(program, inputs)

@@ -18,7 +18,7 @@ from cnn_jax.attribution.gradients import total
 from cnn_jax.attribution.rectifiers import LOOKALIKES, Found, Rectifier, find
 from cnn_jax.attribution.target import Function, Target, check_images, objective
 from cnn_jax.errors import UsageError
-from cnn_jax.jaxprs import CHECKPOINTS, Interpreter, Program, Values, constants_and_carried, traced
+from cnn_jax.jaxprs import CHECKPOINTS, AnyJaxpr, Interpreter, Values, constants_and_carried, traced
 from cnn_jax.ops.activations import rectified
 from cnn_jax.ops.arguments import AnyArray, check_option
 
@@ -202,7 +202,7 @@ class _Rewriter(Interpreter[Any]):
             result = primitive.bind(*inputs, **primitive.get_bind_params(equation.params))
         return list(result) if primitive.multiple_results else [result]
 
-    def call(self, equation: JaxprEqn, program: Program, inputs: Values) -> Values:
+    def call(self, equation: JaxprEqn, program: AnyJaxpr, inputs: Values) -> Values:
         if equation.primitive.name not in CHECKPOINTS:
             return self.run(program, inputs)
         options = {name: equation.params[name] for name in ("prevent_cse", "policy")}
@@ -228,7 +228,7 @@ class _Rewriter(Interpreter[Any]):
                 branches.append(self._inside(branch))
         return lax.switch(inputs[0], branches, *inputs[1:])
 
-    def _inside(self, program: Program) -> Any:
+    def _inside(self, program: AnyJaxpr) -> Any:
         """The program of the current equation as a function, which JAX traces later."""
         path, enclosing = self.path, self.enclosing
 

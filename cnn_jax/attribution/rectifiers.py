@@ -23,7 +23,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from cnn_jax.attribution import target
 from cnn_jax.errors import UsageError
-from cnn_jax.jaxprs import CUSTOM_RULES, Dataflow, Program, Values, programs_in
+from cnn_jax.jaxprs import CUSTOM_RULES, AnyJaxpr, Dataflow, Values, programs_in
 from cnn_jax.ops.arguments import concrete
 
 LOOKALIKES = ("maximum", "where", "clip")
@@ -180,7 +180,7 @@ class _Finder(Dataflow[Any]):
                 return _Rectified(x)
         return None
 
-    def call(self, equation: JaxprEqn, program: Program, inputs: Values) -> Values:
+    def call(self, equation: JaxprEqn, program: AnyJaxpr, inputs: Values) -> Values:
         primitive, name = equation.primitive.name, equation.params.get("name", "")
         outputs, notes = self.noted(program, inputs)
         form = outputs[0].form if len(outputs) == 1 and isinstance(outputs[0], _Follows) else None
@@ -246,11 +246,11 @@ class _Finder(Dataflow[Any]):
             self.notes.append(Found(rectifier, role, self.path, operand, form.cap))
 
 
-def _invars(program: Program) -> list[Any]:
+def _invars(program: AnyJaxpr) -> list[Any]:
     return program.jaxpr.invars if isinstance(program, ClosedJaxpr) else program.invars
 
 
-def _name(program: Program) -> str:
+def _name(program: AnyJaxpr) -> str:
     """The name of the function that was traced."""
     return program.jaxpr.debug_info.func_name.rpartition(".")[2] if isinstance(program, ClosedJaxpr) else ""
 

@@ -11,7 +11,7 @@ from cnn_jax.geometry import primitives
 from cnn_jax.geometry.places import Place, concatenated, joined
 from cnn_jax.geometry.primitives import WEIGHTS, Seen, shape_of
 from cnn_jax.geometry.shapes import in_evaluation
-from cnn_jax.jaxprs import Dataflow, Program, Values
+from cnn_jax.jaxprs import AnyJaxpr, Dataflow, Values
 from cnn_jax.ops.primitives import program_of
 
 
@@ -38,7 +38,7 @@ class Follower(Dataflow[Any]):
                 return [concatenated(pieces, sizes, axis, padding=True)]
         return list(primitives.after_equation(equation, inputs))
 
-    def call(self, equation: JaxprEqn, program: Program, inputs: Values) -> Values:
+    def call(self, equation: JaxprEqn, program: AnyJaxpr, inputs: Values) -> Values:
         """Marks all values that ``jnp.pad`` adds to an array as padding."""
         before = self._pads
         self._pads = before or equation.params.get("name") == "_pad"

@@ -25,7 +25,7 @@ from cnn_jax.ops.wide import affine, in_float32
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class CellStage:
     """A layer of S-cells and the layer of C-cells after it.
 
     Attributes:
@@ -43,7 +43,7 @@ class Stage:
     column: int | None = None
 
 
-STAGES = (Stage(24, 2, 4.0, 1.0, 5), Stage(24, 1, 1.5, 16.0, 5), Stage(24, 0, 1.5, 16.0))
+STAGES = (CellStage(24, 2, 4.0, 1.0, 5), CellStage(24, 1, 1.5, 16.0, 5), CellStage(24, 0, 1.5, 16.0))
 INHIBITION = 0.5  # the paper's alpha, the excess at which the response of C-cells is one half
 
 
@@ -72,7 +72,7 @@ class SCells(nnx.Module):
       rngs: Draws the excitatory connections, which are small and positive. The inhibitory connections start at zero.
     """
 
-    def __init__(self, in_features: int, stage: Stage, *, dtype: DTypeLike | None = None, rngs: nnx.Rngs) -> None:
+    def __init__(self, in_features: int, stage: CellStage, *, dtype: DTypeLike | None = None, rngs: nnx.Rngs) -> None:
         self.kernel_size = (5, 5)
         self.strides = (1, 1)
         self.padding = stage.s_padding

@@ -25,7 +25,7 @@ _SHOWN = 3  # the number of tensor names in a note
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class FoundTensors:
     """A network's tensors in a file.
 
     Attributes:
@@ -40,7 +40,9 @@ class Found:
     notes: tuple[str, ...]
 
 
-def find(source: str, shapes: Shapes, read: Callable[[str], np.ndarray], wanted: Shapes, key: str | None) -> Found:
+def find(
+    source: str, shapes: Shapes, read: Callable[[str], np.ndarray], wanted: Shapes, key: str | None
+) -> FoundTensors:
     """Finds the tensors of a network in a file.
 
     Args:
@@ -70,7 +72,7 @@ def find(source: str, shapes: Shapes, read: Callable[[str], np.ndarray], wanted:
     place = _choice(source, places) if places else _fullest(shapes)
     inside = _inside(place, shapes)
     notes = _notes(place, [other for other in places if other != place], shapes, inside)
-    return Found({name: shapes[own] for name, own in inside.items()}, lambda name: read(inside[name]), notes)
+    return FoundTensors({name: shapes[own] for name, own in inside.items()}, lambda name: read(inside[name]), notes)
 
 
 def _inside(place: str, shapes: Shapes) -> dict[str, str]:

@@ -14,7 +14,7 @@ from tests.models.creation import create
 RANDOM = np.random.default_rng(0)
 
 
-def s_cells(planes_below: int, stage: paper.Stage) -> paper.SCells:
+def s_cells(planes_below: int, stage: paper.CellStage) -> paper.SCells:
     layer = paper.SCells(planes_below, stage, rngs=nnx.Rngs(0))
     layer.kernel[...] = jnp.asarray(RANDOM.uniform(size=layer.kernel.shape), jnp.float32) / 10
     layer.inhibition[...] = jnp.asarray(RANDOM.uniform(size=stage.planes), jnp.float32) * 5
@@ -22,7 +22,7 @@ def s_cells(planes_below: int, stage: paper.Stage) -> paper.SCells:
 
 
 def test_s_cells_are_the_papers_formula() -> None:
-    stage, below = paper.Stage(3, 1, 1.5, 16.0, 5), RANDOM.uniform(size=(7, 6, 2))
+    stage, below = paper.CellStage(3, 1, 1.5, 16.0, 5), RANDOM.uniform(size=(7, 6, 2))
     layer = s_cells(2, stage)
     a, b, c = np.asarray(layer.kernel[...]), np.asarray(layer.inhibition[...]), layer.fixed(2)
     padded = np.pad(below, ((1, 1), (1, 1), (0, 0)))
@@ -82,7 +82,7 @@ def test_silent_planes_do_not_learn() -> None:
 
 def test_a_reinforced_cell_responds_to_what_it_saw_and_to_little_else() -> None:
     """The more a pattern was shown, the nearer its response comes to 1; that to another falls to 0."""
-    layer = paper.SCells(1, paper.Stage(4, 0, 4.0, 1.0, 5), rngs=nnx.Rngs(0))
+    layer = paper.SCells(1, paper.CellStage(4, 0, 4.0, 1.0, 5), rngs=nnx.Rngs(0))
     upright = np.zeros((5, 5, 1), np.float32)
     upright[:, 2] = 1
     patterns = jnp.asarray(np.stack([upright, upright.swapaxes(0, 1)]))

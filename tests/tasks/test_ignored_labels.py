@@ -62,8 +62,8 @@ def test_a_class_can_be_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "stated", "message"),
     [
-        (-7, {}, r"label: class numbers from -7 to 9, .*; if -7 means not labelled, declare .* or set ignore_label=-7"),
-        (-7, {"ignore_label": 255}, r"label: class numbers from -7 to 9, .* allow 0 to 9, and 255 for what is not"),
+        (-7, {}, r"labels from -7 to 9; give class numbers from 0 upwards, and set ignore_label=-7 if -7 means not"),
+        (-7, {"ignore_label": 255}, r"labels from -7 to 9; give class numbers from 0 upwards"),
     ],
     ids=["none stated", "another stated"],
 )
