@@ -257,7 +257,7 @@ def test_complex_numbers(name, dtype):
     """A product of complex arrays is four products of real ones; the gradients are JAX's, without conjugation."""
     axes, channels, features, groups, _ = CASES[name]
     with jax.enable_x64(dtype == "complex128"):
-        *real, options = arguments(axes, channels, features, groups)
+        *real, options = arguments(axes, channels, features, groups, dtype=jnp.finfo(dtype).dtype)
         x, kernel, dy = ((array + 1j * np.cos(3 * array)).astype(dtype) for array in map(np.asarray, real))
 
         @jax.jit
