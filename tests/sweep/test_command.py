@@ -113,7 +113,7 @@ def test_space_of_the_config_file_that_is_none(body: str, expected: str, tmp_pat
     ("given", "expected"),
     [
         ({"sweep": "rat=0.1"}, "'rate'"),
-        ({"sweep": "kind=1,2"}, "a text"),
+        ({"sweep": "rate=fast"}, "rate='fast': expected a number"),
         ({"sweep": "rate=0.1", "sampler": "tpee"}, "'tpe'"),
         ({"sweep": "rate=0.1", "pruner": "halfing"}, "'halving'"),
         ({"sweep": "rate=uniform(0,1)", "sampler": "grid"}, "'rate'"),
