@@ -3,7 +3,7 @@
 They lie in random quarters of an image of 16x16. Nothing to download.
 
 Command:  python launch.py --config=configs/digits_multi_label.py
-Time:     40 s of CPU time, of 2 cores (AMD EPYC) together, from the command to the report, compiling included
+Time:     60 s of CPU time, of 2 cores (AMD EPYC) together, from the command to the report, compiling included
 Expected: test macro F1 95.82 % (1 seed)
 """
 
