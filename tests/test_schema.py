@@ -40,20 +40,17 @@ TUPLES = {  # key -> values of the right type, values of a wrong one
 
 
 def refuses(schema: Schema, config: ConfigDict, key: str, value: object) -> str:
-    """The message about another value of a key, or nothing; the config is left as it was."""
+    """The message about another value of a key, or nothing."""
     *groups, name = key.split(".")
-    group = config
+    changed = group = config.copy_and_resolve_references()
     for part in groups:
         group = group[part]
-    before = group[name]
     with group.ignore_type():
         group[name] = value
-        try:
-            schema.check(config)
-        except UsageError as error:
-            return str(error)
-        finally:
-            group[name] = before
+    try:
+        schema.check(changed)
+    except UsageError as error:
+        return str(error)
     return ""
 
 
