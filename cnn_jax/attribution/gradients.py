@@ -175,8 +175,9 @@ def integrated_gradients(
       function: Any JAX function of ``x``; a Flax module must be in evaluation mode.
       x: A batch of inputs, (N, ...); bfloat16, float16, float32 or float64.
       target: The same as in :func:`gradient`.
-      baseline: An input without information: a number, one input of shape ``x.shape[1:]``, or a batch of the shape of
-        ``x``. The default 0 is a black image if 0 is black, and the mean image for standardised images.
+      baseline: An input without information: a number, one number per channel, one input of shape ``x.shape[1:]``, or
+        a batch of the shape of ``x``. The default 0 is a black image if 0 is black, and the mean image for
+        standardised images.
       steps: The number of points on the line.
       of: The same as in :func:`gradient`.
       return_error: Whether to return the completeness error as well.
@@ -230,8 +231,9 @@ def total(numbers: Shaped[Array, "..."]) -> Float[Array, ""]:
 def check_baseline(op: str, baseline: Shaped[AnyArray, "..."] | float, x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Converts a baseline to the shape and dtype of ``x``, or raises a ``UsageError``."""
     array = as_array(op, "baseline", baseline)
-    if array.shape not in ((), x.shape[1:], x.shape):
+    if array.shape not in ((), x.shape[-1:], x.shape[1:], x.shape):
         raise UsageError(
-            f"{op}: baseline of shape {array.shape} must be one number or have shape {x.shape[1:]} or {x.shape}, as x"
+            f"{op}: baseline of shape {array.shape} must be one number, one per channel ({x.shape[-1]},), or have shape "
+            f"{x.shape[1:]} or {x.shape}, as x"
         )
     return jnp.broadcast_to(array.astype(x.dtype), x.shape)
