@@ -192,7 +192,7 @@ def integrated_gradients(
     References:
       Sundararajan, Taly and Yan, Axiomatic attribution for deep networks, 2017.
 
-    >>> integrated_gradients(lambda x: x**2, jnp.array([[1.0, 2.0]]), target=1, return_error=True)
+    >>> integrated_gradients(lambda x: x**2, jnp.array([[1.0, 2.0]]), target=1, steps=4, return_error=True)
     (Array([[0., 4.]], dtype=float32), Array([0.], dtype=float32))
     """
     op = "integrated_gradients"
@@ -233,7 +233,7 @@ def check_baseline(op: str, baseline: Shaped[AnyArray, "..."] | float, x: Float[
     array = as_array(op, "baseline", baseline)
     if array.shape not in ((), x.shape[-1:], x.shape[1:], x.shape):
         raise UsageError(
-            f"{op}: baseline of shape {array.shape} must be one number, one per channel ({x.shape[-1]},), or have shape "
-            f"{x.shape[1:]} or {x.shape}, as x"
+            f"{op}: baseline of shape {array.shape} must be one number, one per channel, or have the shape of one "
+            f"input, {x.shape[1:]}, or of x, {x.shape}"
         )
     return jnp.broadcast_to(array.astype(x.dtype), x.shape)

@@ -79,7 +79,7 @@ def test_input_times_gradient():
         (
             integrated_gradients,
             {"baseline": np.zeros(2)},
-            r"baseline of shape \(2,\) must be one number, one per channel \(3,\)",
+            r"baseline of shape \(2,\) must be one number, one per",
         ),
         (integrated_gradients, {"steps": 0}, "steps=0 must be at least 1"),
         (smooth_gradient, {"samples": 0}, "samples=0 must be at least 1"),
