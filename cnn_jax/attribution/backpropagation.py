@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax import lax
 from jax.extend.core import JaxprEqn
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Shaped
 
 from cnn_jax.attribution.gradients import total
 from cnn_jax.attribution.rectifiers import LOOKALIKES, Found, Rectifier, find
@@ -134,7 +134,7 @@ def guided_backpropagation(
     >>> model = models.create("small_cnn", input_shape=(16, 16, 3))
     >>> found, receipt = guided_backpropagation(model, jnp.ones((2, 16, 16, 3)), target=3, return_receipt=True)
     >>> found.shape, [rectifier.layer for rectifier in receipt.replaced]
-    ((2, 16, 16, 3), ['conv1_relu', 'conv2_relu', 'fc1_relu'])
+    ((2, 16, 16, 3), ['relu1', 'relu2', 'relu3', 'fc_relu'])
     """
     return _backpropagate("guided_backpropagation", "guided", function, x, target, of, also, return_receipt)
 
@@ -160,10 +160,7 @@ def _backpropagate(
     if not receipt.replaced:
         raise UsageError(f"{op}: no rectifier between x and the target{_hint(receipt.left_alone)}")
 
-    def run(x: Array) -> Float[Array, ""]:
-        return _Rewriter(rule, found).run(program, [x])[0]
-
-    gradient = jax.grad(run)(x)
+    gradient = jax.grad(lambda x: _Rewriter(rule, found).run(program, [x])[0])(x)
     return (gradient, receipt) if return_receipt else gradient
 
 

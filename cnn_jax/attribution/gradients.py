@@ -175,8 +175,9 @@ def integrated_gradients(
       function: Any JAX function of ``x``; a Flax module must be in evaluation mode.
       x: A batch of inputs, (N, ...); bfloat16, float16, float32 or float64.
       target: The same as in :func:`gradient`.
-      baseline: An input without information: a number, one input of shape ``x.shape[1:]``, or a batch of the shape of
-        ``x``. The default 0 is a black image if 0 is black, and the mean image for standardised images.
+      baseline: An input without information: a number, one number per channel, one input of shape ``x.shape[1:]``, or
+        a batch of the shape of ``x``. The default 0 is a black image if 0 is black, and the mean image for
+        standardised images.
       steps: The number of points on the line.
       of: The same as in :func:`gradient`.
       return_error: Whether to return the completeness error as well.
@@ -191,7 +192,7 @@ def integrated_gradients(
     References:
       Sundararajan, Taly and Yan, Axiomatic attribution for deep networks, 2017.
 
-    >>> integrated_gradients(lambda x: x**2, jnp.array([[1.0, 2.0]]), target=1, return_error=True)
+    >>> integrated_gradients(lambda x: x**2, jnp.array([[1.0, 2.0]]), target=1, steps=4, return_error=True)
     (Array([[0., 4.]], dtype=float32), Array([0.], dtype=float32))
     """
     op = "integrated_gradients"
@@ -230,8 +231,9 @@ def total(numbers: Shaped[Array, "..."]) -> Float[Array, ""]:
 def check_baseline(op: str, baseline: Shaped[AnyArray, "..."] | float, x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Converts a baseline to the shape and dtype of ``x``, or raises a ``UsageError``."""
     array = as_array(op, "baseline", baseline)
-    if array.shape not in ((), x.shape[1:], x.shape):
+    if array.shape not in ((), x.shape[-1:], x.shape[1:], x.shape):
         raise UsageError(
-            f"{op}: baseline of shape {array.shape} must be one number or have shape {x.shape[1:]} or {x.shape}, as x"
+            f"{op}: baseline of shape {array.shape} must be one number, one per channel, or have the shape of one "
+            f"input, {x.shape[1:]}, or of x, {x.shape}"
         )
     return jnp.broadcast_to(array.astype(x.dtype), x.shape)

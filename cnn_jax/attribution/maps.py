@@ -97,7 +97,8 @@ def occlusion(
       target: A class, a unit or a function of the output; see :mod:`cnn_jax.attribution.target`.
       window: Sizes of the window, one per spatial axis, or one for all of them.
       strides: The distances between windows, at most the size of the window; equal to the window by default.
-      baseline: What covers the window: a number, one input of shape ``x.shape[1:]``, or a batch of the shape of ``x``.
+      baseline: What covers the window: a number, one number per channel, one input of shape ``x.shape[1:]``, or a batch
+        of the shape of ``x``.
       of: The same as in :func:`grad_cam`.
       batch_size: How many windows are computed at once, for all images. More take more memory, and less time for small
         batches.

@@ -94,7 +94,7 @@ def _stages(
     key: Array,
     layers: dict[str, list[tuple[Any, ...]]],
 ) -> Iterator[Stage]:
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    graph, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
 
     @jax.jit
     def run(params: Any, rest: Any, x: Array) -> Array:
@@ -106,8 +106,12 @@ def _stages(
         for path in layers.get(layer, []):
             flat[path] = flat[path].replace(_shuffled(key, path, flat[path][...]))
         result = run(nnx.from_flat_state(flat), rest, x)
-        pair = [_correlations(change(trained), change(result)) for change in (np.asarray, np.abs)]
-        yield Stage(layer, result, *pair)
+        yield Stage(
+            layer,
+            result,
+            _correlations(np.asarray(trained), np.asarray(result)),
+            _correlations(np.abs(trained), np.abs(result)),
+        )
 
 
 def _layers(model: nnx.Module, input_shape: Sequence[int]) -> dict[str, list[tuple[Any, ...]]]:

@@ -269,7 +269,7 @@ def _source(enclosing: Sequence[JaxprEqn]) -> str:
     """
     library = ""
     for equation in reversed(enclosing):
-        traceback = equation.source_info.traceback
+        traceback: Any = equation.source_info.traceback
         for frame in traceback.frames if traceback else []:
             place = _place_of(frame.file_name)
             if frame.file_name == _CALLER:
