@@ -105,5 +105,4 @@ def schema(name: str = "classification") -> Schema:
     >>> schema().check(default_config())
     """
     examples = {**_TUPLE_EXAMPLES, **training.TUPLE_EXAMPLES, **task_class(name).tuple_examples}
-    examples = {**_TUPLE_EXAMPLES, **training.TUPLE_EXAMPLES, **task_class(name).tuple_examples}
     return Schema(default_config(name), examples)
