@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from cnn_jax import config as configs
 from cnn_jax import schema
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.runtime.files import user_path
 
 
 class ConfigParser(flags.ArgumentParser):
@@ -50,8 +51,9 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
     if flag_value(arguments, "config") is None and _overrides(arguments):
         if workdir is None or mode.startswith("sweep"):
             raise UsageError(f"--{_overrides(arguments)[0][0]} changes a config: give --config=<name or file>, too")
-        configs.read_run_config(Path(workdir))  # or says that there is no run
-        named.insert(1, f"--config={workdir}")
+        folder = user_path(workdir)
+        configs.read_run_config(folder)  # or says that there is no run
+        named.insert(1, f"--config={folder}")
     try:
         return flags.FLAGS(named)
     except flags.UnrecognizedFlagError as error:
