@@ -26,7 +26,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.weight_decay = 5e-4
     config.reference.accuracy = 0.9905
     config.reference.source = "LeNet-5, LeCun et al. 1998"
+    config.report.explain = True
     if variant == "smoke":
+        config.report.explain = False
         config.data.train, config.data.validation, config.data.test = "train[:2000]", "train[55000:55500]", "test[:500]"
         config.epochs = 1
     return config

@@ -32,7 +32,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.evaluate_every = "2 epochs"
     config.reference.accuracy = 0.934
     config.reference.source = "2 convolutions, pooling and batch normalisation, from the data set's own README"
+    config.report.explain = True
     if variant == "smoke":
+        config.report.explain = False
         config.data.train, config.data.validation, config.data.test = "train[:2000]", "train[55000:55500]", "test[:500]"
         config.epochs = 2
     return config

@@ -19,6 +19,8 @@ once. The state of a module is then an argument, so that its weights are not par
 """
 
 from cnn_jax.attribution.backpropagation import Receipt, deconvnet, guided_backpropagation
+from cnn_jax.attribution.crops import StrongestCrops, strongest_crops
+from cnn_jax.attribution.fantasy import FantasyImages, fantasy_image
 from cnn_jax.attribution.gradients import (
     gradient,
     input_times_gradient,
@@ -31,12 +33,32 @@ from cnn_jax.attribution.randomization import Stage, randomization_test
 from cnn_jax.attribution.rectifiers import Rectifier
 from cnn_jax.attribution.target import Objective, objective
 
+METHODS = {
+    method.__name__: method
+    for method in (
+        gradient,
+        saliency,
+        deconvnet,
+        guided_backpropagation,
+        input_times_gradient,
+        integrated_gradients,
+        smooth_gradient,
+        grad_cam,
+        occlusion,
+    )
+}
+"""The methods by name: ``METHODS[name](function, x, target)``; Grad-CAM needs ``activation``, occlusion ``window``."""
+
 __all__ = [
+    "METHODS",
+    "FantasyImages",
     "Objective",
     "Receipt",
     "Rectifier",
     "Stage",
+    "StrongestCrops",
     "deconvnet",
+    "fantasy_image",
     "grad_cam",
     "gradient",
     "guided_backpropagation",
@@ -47,4 +69,5 @@ __all__ = [
     "randomization_test",
     "saliency",
     "smooth_gradient",
+    "strongest_crops",
 ]

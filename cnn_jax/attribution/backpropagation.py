@@ -6,13 +6,13 @@ or ``vmap`` are therefore replaced too, and the receipt says where they are.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from jax import lax
 from jax.extend.core import JaxprEqn
-from jaxtyping import Shaped
+from jaxtyping import Array, Shaped
 
 from cnn_jax.attribution.gradients import total
 from cnn_jax.attribution.rectifiers import LOOKALIKES, Found, Rectifier, find
@@ -28,7 +28,7 @@ class Receipt:
     """What :func:`deconvnet` or :func:`guided_backpropagation` did to a function.
 
     Attributes:
-      rule: The backward rule: ``'deconvnet'`` or ``'guided'``.
+      rule: The backward rule, such as ``'deconvnet'`` or ``'guided'``.
       replaced: The rectifiers with this rule, in the order of the program.
       left_alone: What looks like a rectifier but was left as it is.
       opened: Functions with a derivative rule of their own that contain rectifiers. Their rule was ignored.
@@ -152,16 +152,38 @@ def _backpropagate(
     for name in [also] if isinstance(also, str) else also:
         check_option(op, "also", name, LOOKALIKES)
     numbers, x = objective(op, function, target, of=of), check_images(op, x)
-    program = traced(lambda x: total(numbers(x)), x)
-    found = find(program, op, (also,) if isinstance(also, str) else tuple(also))
-    receipt = Receipt(
-        rule, *(tuple(note.rectifier for note in found if note.role == role) for role in ("replace", "leave", "open"))
-    )
+    run, receipt = rewritten(op, rule, lambda x: total(numbers(x)), x, also=also)
     if not receipt.replaced:
         raise UsageError(f"{op}: no rectifier between x and the target{_hint(receipt.left_alone)}")
-
-    gradient = jax.grad(lambda x: _Rewriter(rule, found).run(program, [x])[0])(x)
+    gradient = jax.grad(run)(x)
     return (gradient, receipt) if return_receipt else gradient
+
+
+def rewritten(
+    op: str, rule: str, function: Callable[[Array], Array], x: Shaped[Array, "..."], *, also: Sequence[str] = ()
+) -> tuple[Callable[[Array], Any], Receipt]:
+    """A function whose rectifiers have another backward rule.
+
+    Args:
+      op: The calling function, for error messages.
+      rule: A rule of :func:`cnn_jax.ops.activations.rectified`.
+      function: A function of one array that returns one array.
+      x: The array, or one of the same shape and dtype.
+      also: The look-alikes that count as rectifiers.
+
+    Returns:
+      The function, for arrays of the shape and dtype of ``x``, and what was done to it.
+
+    >>> import jax.numpy as jnp
+    >>> run, receipt = rewritten("example", "deconvnet", lambda x: 3 * jax.nn.relu(x).sum(), jnp.zeros(2))
+    >>> jax.grad(run)(jnp.array([-1.0, 1.0])), len(receipt.replaced)
+    (Array([3., 3.], dtype=float32), 1)
+    """
+    program = traced(function, x)
+    found = find(program, op, (also,) if isinstance(also, str) else tuple(also))
+    roles = ("replace", "leave", "open")
+    receipt = Receipt(rule, *(tuple(note.rectifier for note in found if note.role == role) for role in roles))
+    return lambda x: _Rewriter(rule, found).run(program, [x])[0], receipt
 
 
 def _hint(left_alone: Sequence[Rectifier]) -> str:

@@ -80,19 +80,40 @@ class Objective:
         scores = jax.nn.softmax(output) if self.of == "probability" else output
         return _entries(scores, [self._indices("target", self.target, scores.shape[1], len(x))])
 
-    def _unit(self, x: Array, intercept: Mapping[str, Callable[[Any], Any]] | None) -> Array:
-        name, position, channel = self.target
+    def activation(
+        self, x: Shaped[Array, "n ..."], intercept: Mapping[str, Callable[[Any], Any]] | None = None
+    ) -> Shaped[Array, "n *space channels"]:
+        """The whole activation that a target names which is a unit.
+
+        Args:
+          x: A batch of inputs.
+          intercept: The same as in a call of the objective.
+
+        Raises:
+          UsageError: There is no such activation, or its axes are not those of a batch of maps.
+        """
+        name = self.target[0]
         if name is None:
-            array, shown = self._call(x, intercept), "the output"
+            array = self._call(x, intercept)
         else:
             _, activations = self._call(x, intercept, return_activations=True)
             if name not in activations:
                 raise UsageError(f"{self.op}: no activation is called {name!r}; {nearest(str(name), activations)}")
-            array, shown = activations[name], repr(name)
+            array = activations[name]
         if not isinstance(array, Array) or array.ndim < 2 or len(array) != len(x):
             raise UsageError(
-                f"{self.op}: {shown} is {_described(array)}, but a unit is an entry of an array of shape (N, *space, C)"
+                f"{self.op}: {self._activation_name} is {_described(array)}, but a unit is an entry of an array of "
+                "shape (N, *space, C)"
             )
+        return array
+
+    @property
+    def _activation_name(self) -> str:
+        return "the output" if self.target[0] is None else repr(self.target[0])
+
+    def _unit(self, x: Array, intercept: Mapping[str, Callable[[Any], Any]] | None) -> Array:
+        _, position, channel = self.target
+        array, shown = self.activation(x, intercept), self._activation_name
         space = array.shape[1:-1]
         if position is None:
             array, position = array.mean(tuple(range(1, array.ndim - 1))), ()

@@ -27,7 +27,7 @@ def run(main: Callable[[list[str]], None], arguments: Sequence[str]) -> int:
     """Parses the flags and runs ``main``; each mistake of the user becomes one line on stderr.
 
     Args:
-      main: Takes the arguments that are not flags, which only ``--mode=predict`` has: more images.
+      main: Takes the arguments that are not flags, which only ``--mode=predict`` and ``explain`` have: more images.
       arguments: The command line.
 
     Returns:
@@ -42,7 +42,7 @@ def run(main: Callable[[list[str]], None], arguments: Sequence[str]) -> int:
             others = parse_flags(arguments)[1:]
         except SystemExit:  # after --help, which absl takes for a failure
             return 0
-        if others and flags.FLAGS["mode"].value != "predict":
+        if others and flags.FLAGS["mode"].value not in ("predict", "explain"):
             raise UsageError(
                 f"{others[0]!r} is not a flag; write --name=value, in quotes if it has blanks or brackets: "
                 "\"--config.data.augment=('flip', 'cutout')\""
@@ -136,7 +136,7 @@ def config_and_workdir(config: ConfigDict | None, workdir: str | None, mode: str
             raise UsageError("which experiment? give --config=<name or file>, or --workdir=<folder of an earlier run>")
         config = configs.read_run_config(_folder(workdir))
     if workdir is None:
-        if mode in ("eval", "predict"):
+        if mode in ("eval", "predict", "explain"):
             raise UsageError(f"--mode={mode} needs --workdir=<folder of a trained run>")
         workdir = _new_workdir(path)
     return config, _folder(workdir)

@@ -31,19 +31,32 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "eval", "predict", "summary", "sweep", "sweep-worker"],
+    ["train", "eval", "predict", "explain", "summary", "sweep", "sweep-worker"],
     "train: learn, evaluate, write the report. eval: score a checkpoint on the full test set. "
-    "predict: what the network says about your own images. summary: the network's table. "
+    "predict: what the network says about your own images. explain: a page about what it responds to in images. "
+    "summary: the network's table. "
     "sweep: the config with many values; continues, or shows, that in --workdir. sweep-worker: help a sweep elsewhere.",
 )
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ["latest", "best"], "For eval and predict: which checkpoint.")
+_CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "latest", ["latest", "best"], "For eval, predict and explain: which checkpoint."
+)
 _IMAGES = flags.DEFINE_multi_string(
-    "images", [], "For predict: images, and folders of images, separated by commas or blanks, such as --images *.png."
+    "images",
+    [],
+    "For predict and explain: images, and folders of images, separated by commas or blanks, such as --images *.png. "
+    "Explain takes the first test images if there are none.",
+)
+_METHODS = flags.DEFINE_list(
+    "methods", [], "For explain: names of methods, such as saliency,guided_backpropagation,grad_cam,occlusion."
+)
+_TARGET = flags.DEFINE_string(
+    "target", None, "For explain: a class, or a unit such as c3/5 (activation/channel); else the predicted class."
 )
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "A file to write as well. For predict and eval: .csv. For summary: .csv, .md, .json, or .png for a figure.",
+    "A file to write as well. For predict and eval: .csv. For summary: .csv, .md, .json, or .png for a figure. For "
+    "explain: a folder, by default 'explain' in the run's.",
 )
 _PROFILE = flags.DEFINE_integer(
     "profile", 0, "For train: trace so many steps first, and say where the trace is.", lower_bound=0
@@ -92,5 +105,15 @@ def _run(added_xla_flags: list[str], others: list[str]) -> None:
             case "predict":
                 images = command_line.image_paths([*_IMAGES.value, *others])
                 experiment.predict(config, workdir, images=images, output=output, checkpoint=_CHECKPOINT.value)
+            case "explain":
+                experiment.explain(
+                    config,
+                    workdir,
+                    images=command_line.image_paths([*_IMAGES.value, *others]),
+                    methods=_METHODS.value,
+                    target=_TARGET.value,
+                    output=output,
+                    checkpoint=_CHECKPOINT.value,
+                )
             case "summary":
                 experiment.summary(config, output=output)

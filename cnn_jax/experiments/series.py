@@ -57,5 +57,10 @@ def predict(config: ConfigDict, directory: Path, **options: Any) -> None:
     raise _for_one_run("predict", directory)
 
 
+def explain(config: ConfigDict, directory: Path, **options: Any) -> None:
+    """Raises a UsageError: a series of runs is not one network."""
+    raise _for_one_run("explain", directory)
+
+
 def _for_one_run(mode: str, directory: Path) -> UsageError:
     return UsageError(f"--mode={mode} is for one run: give one of the folders in {directory} as --workdir")

@@ -78,6 +78,30 @@ class Place:
             axes.append(field)
         return ReceptiveField(tuple(axes))
 
+    def interval(self, index: Sequence[int]) -> tuple[tuple[int, int], ...] | None:
+        """The part of the input that one entry of the array depends on; None if it is unknown.
+
+        Args:
+          index: The index of the entry, one int per axis of the array.
+
+        Returns:
+          The first and last position along each axis of the input; positions outside it are padding.
+
+        >>> flat = Place.of_input((1, 4, 6, 3), 2).reshaped((1, 72))
+        >>> flat.interval((0, 2 * 18 + 5 * 3 + 1))
+        ((2, 2), (5, 5))
+        """
+        units = [0] * len(self.fields)
+        for position, factors in zip(index, self.layout, strict=True):
+            for factor in reversed(factors):
+                position, digit = divmod(position, factor.size)
+                if factor.along is not None:
+                    units[factor.along] += digit * factor.step
+        fields = [field for field in self.fields if field is not None]
+        if len(fields) < len(self.fields):
+            return None
+        return tuple(field.interval(unit) for field, unit in zip(fields, units, strict=True))
+
     def running(self, axis: int) -> set[int]:
         """The axes of the network's input that an axis of the array runs along."""
         return {factor.along for factor in self.layout[axis] if factor.along is not None}

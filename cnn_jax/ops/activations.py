@@ -83,6 +83,9 @@ def _no_forward_mode(dx: Array, x: Array, *, rule: str, cap: float) -> Array:
 
 
 def _passed_back(dy: Array, x: Array, *, rule: str, cap: float) -> Array:
+    if rule == "rising":
+        towards = jnp.where(x <= 0, dy > 0, dy < 0)  # into the range that has a derivative
+        return jnp.where((x > 0) & (x < cap) | towards, dy, jnp.zeros((), dy.dtype))
     passed = jax.nn.relu(dy)
     return passed if rule == "deconvnet" else jnp.where((x > 0) & (x < cap), passed, jnp.zeros((), passed.dtype))
 
@@ -92,9 +95,11 @@ _rule = gradient_rule("relu_rule", _passed_back, _no_forward_mode, static=("rule
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def rectified(rule: str, cap: float, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """``min(max(x, 0), cap)`` with the backward rule ``'deconvnet'`` or ``'guided'`` of :func:`relu`.
+    """``min(max(x, 0), cap)`` with the backward rule ``'deconvnet'`` or ``'guided'`` of :func:`relu`, or ``'rising'``.
 
-    Above the cap, as below 0, guided passes no gradients back, and deconvnet passes all positive ones.
+    Above the cap, as below 0, guided passes no gradients back, and deconvnet passes all positive ones. ``'rising'`` is
+    the derivative, and outside the range also passes what moves ``x`` towards it, if gradients are ascended: a start
+    for the maximisation of an output whose rectifiers are silent.
     """
     y = jax.nn.relu(x)
     return y if cap == math.inf else jnp.minimum(y, jnp.asarray(cap, y.dtype))

@@ -13,7 +13,10 @@ from cnn_jax import data, geometry
 from cnn_jax import train as training
 from cnn_jax.report import figures
 from cnn_jax.report.page import Headline, Page, Section, Table
+from cnn_jax.tasks.classification import Classification
+from cnn_jax.tasks.labelled import Labelled
 from cnn_jax.tasks.network import TaskNetwork
+from cnn_jax.tasks.responses import Explained, fantasies, hierarchy, worst_mistakes
 from cnn_jax.tasks.sets import ExampleSet, make_augmentation, take, warnings_about
 from cnn_jax.tasks.task import Results
 
@@ -46,6 +49,7 @@ def write(directory: Path, network: TaskNetwork, trained: training.Trained, sets
         *_training_images(network, trained.state, sets["train"]),
         *_first_filters(network, network.first(state)),
         *_feature_maps(network, state, results),
+        *_responses(network, state, results),
         _table(network),
         Section("Config", code=configs.to_json(config)),
         _reproduction(directory),
@@ -170,6 +174,21 @@ def _feature_maps(network: TaskNetwork, state: training.TrainState, results: Res
             caption=f"{what[0].upper()}{what[1:]}, and what every layer makes of it.",
         )
     ]
+
+
+def _responses(network: TaskNetwork, state: training.TrainState, results: Results) -> list[Section]:
+    """What channels and classes respond to, and why the worst mistakes were made, if the config asks for it."""
+    config, task = network.config, network.task
+    # Runs of earlier versions lack the key.
+    if not config.get("report", {}).get("explain", False) or len(config.input_shape) != 3:
+        return []
+    explained = Explained.of(network, state)
+    sections = hierarchy(explained, results.test_set.inputs)
+    if isinstance(task, Labelled):
+        sections += fantasies(explained)
+    if isinstance(task, Classification):
+        sections += worst_mistakes(explained, results)
+    return sections
 
 
 def _table(network: TaskNetwork) -> Section:

@@ -42,6 +42,7 @@ from cnn_jax.tasks.sets import (
     load_splits,
     make_augmentation,
     read_description,
+    read_images,
     take,
 )
 from cnn_jax.tasks.start import Start, find_start
@@ -306,7 +307,7 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         )
     paths = list(map(str, data.find_images(images)))
     network, state = load_run(config, directory, checkpoint=checkpoint)
-    read, reasons = _read_images(paths, description)
+    read, reasons = read_images(paths, description)
     notes, brief, full = dict(reasons), [], []
     if read:
         with compiling() as announce:
@@ -331,28 +332,11 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         raise PartlyFailedError(f"{len(reasons)} of {len(paths)} images cannot be read; their notes say why")
 
 
-def _read_images(
-    paths: Sequence[str], description: Mapping[str, Any]
-) -> tuple[dict[str, data.ReadImage], dict[str, str]]:
-    """The user's images in the form of those of a run, and for those that cannot be read the reason."""
-    height, width, channels = description["image_shape"]
-    form = {
-        "height": height,
-        "width": width,
-        "channels": channels,
-        "ink_extent": description["ink_extent"],
-        "ink_pieces": description.get("ink_pieces", 1),  # which runs of earlier versions lack, like the next
-        "white": description.get("white"),
-        "invert": "auto" if description["ink_extent"] else False,
-        "resize": description["framing"],
-    }
-    read, reasons = {}, {}
-    for path in paths:
-        try:
-            read[path] = data.read_image(path, **form)
-        except UsageError as error:
-            reasons[path] = str(error).removeprefix(f"{path}: ")
-    return read, reasons
+def explain(config: ConfigDict, directory: Path, **options: Any) -> None:
+    """Writes a page about what the network responds to in images, see :func:`cnn_jax.tasks.explain.write`."""
+    from cnn_jax.tasks import explain as page  # brings in matplotlib
+
+    page.write(config, directory, **options)
 
 
 def summary(config: ConfigDict, *, output: str | None = None) -> None:

@@ -255,6 +255,38 @@ def read_description(directory: Path) -> dict[str, Any]:
     return description
 
 
+def read_images(
+    paths: Sequence[str], description: Mapping[str, Any]
+) -> tuple[dict[str, data.ReadImage], dict[str, str]]:
+    """Reads the user's images in the form of those of a run.
+
+    Args:
+      paths: Of the images.
+      description: Of the run, see :func:`read_description`.
+
+    Returns:
+      The images by their paths, and for each that cannot be read the reason.
+    """
+    height, width, channels = description["image_shape"]
+    form = {
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "ink_extent": description["ink_extent"],
+        "ink_pieces": description.get("ink_pieces", 1),  # which runs of earlier versions lack, like the next
+        "white": description.get("white"),
+        "invert": "auto" if description["ink_extent"] else False,
+        "resize": description["framing"],
+    }
+    read, reasons = {}, {}
+    for path in paths:
+        try:
+            read[path] = data.read_image(path, **form)
+        except UsageError as error:
+            reasons[path] = str(error).removeprefix(f"{path}: ")
+    return read, reasons
+
+
 def examples_of(description: Mapping[str, Any]) -> Examples:
     """What a task is told about a run's examples; runs of earlier versions had images with one label each."""
     if "spec" in description:

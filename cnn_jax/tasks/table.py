@@ -87,6 +87,7 @@ def default_config(name: str = "classification") -> ConfigDict:
                 "test_time": "",  # views whose predictions are averaged: mirror, ten_crop; empty for the image alone
             },
             "ignore_label": -1,  # a label that means "not labelled": no loss, no metric; -1 for the data set's own
+            "report": {"explain": False},  # whether report.html shows what channels and classes respond to
             "ensemble": 1,  # how many networks to train and average
             "auxiliary_weight": 0.3,  # of the loss of each auxiliary head, in networks that have such
         }

@@ -5,6 +5,7 @@ it with ``figure.savefig("curves.png", dpi=200)``, add it to a page (:mod:`cnn_j
 notebook.
 """
 
+from cnn_jax.report.figures.attribution import attributions, gallery, strongest_crops
 from cnn_jax.report.figures.comparison import errors, heat_map, spreads
 from cnn_jax.report.figures.network import network
 from cnn_jax.report.figures.pictures import feature_maps, filters, mistakes, rows_of_images
@@ -20,10 +21,12 @@ from cnn_jax.report.figures.scores import (
 
 __all__ = [
     "OPTIMISATION",
+    "attributions",
     "confusion_matrix",
     "errors",
     "feature_maps",
     "filters",
+    "gallery",
     "heat_map",
     "learning_curves",
     "mistakes",
@@ -34,4 +37,5 @@ __all__ = [
     "reliability",
     "rows_of_images",
     "spreads",
+    "strongest_crops",
 ]

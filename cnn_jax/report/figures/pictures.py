@@ -21,6 +21,7 @@ from cnn_jax.report.figures.style import (
     as_rgb,
     framed,
     labelled_bar,
+    largest_magnitude,
     place,
     styled,
     text_width,
@@ -89,7 +90,7 @@ def filters(kernel: Shaped[Array | np.ndarray, "..."], *, max_filters: int = 64)
         )
     _require_positive("filters", max_filters=max_filters)
     height, width, channels, total = kernel.shape
-    limit = _limit(kernel)
+    limit = largest_magnitude(kernel)
     pictures = 0.5 + 0.5 * kernel.transpose(3, 2, 0, 1) / limit  # filter, channel, row, column
     if channels == 3:
         columns, shown = None, pictures[:max_filters]
@@ -165,7 +166,7 @@ def feature_maps(
     top = title + picture.height + gap
     names = all_fitted(list(layers), 180, size=10, weight="bold")
     for name, (layer, values), height in zip(names, layers.items(), heights, strict=True):
-        limit = _limit(values)
+        limit = largest_magnitude(values)
         shown = f", first {max_maps} shown" if layer in grids and values.shape[-1] > max_maps else ""
         _title_layer(figure, top + 0.04, name, values.shape, f"{shown}, ±{limit:.2g}")
         if layer in grids:
@@ -352,9 +353,3 @@ def _require_positive(function: str, **most: int) -> None:
     for name, value in most.items():
         if value < 1:
             raise UsageError(f"{function}: {name}={value} must be at least 1")
-
-
-def _limit(values: np.ndarray) -> float:
-    """The limit of a scale centred at zero: the largest finite magnitude, or 1 if all values are 0."""
-    finite = np.abs(values[np.isfinite(values)])
-    return float(finite.max(initial=0)) or 1.0

@@ -170,6 +170,12 @@ def ink_on(background: Float[np.ndarray, "3"]) -> str:
     return INK if background @ (0.3, 0.59, 0.11) > 0.62 else "white"
 
 
+def largest_magnitude(values: Shaped[np.ndarray, "..."]) -> float:
+    """The limit of a scale centred at zero: the largest finite magnitude, or 1 if all values are 0."""
+    finite = np.abs(values[np.isfinite(values)])
+    return float(finite.max(initial=0)) or 1.0
+
+
 def as_rgb(image: Shaped[np.ndarray, "height width channels"]) -> Float[np.ndarray, "height width 3"]:
     """Converts an image to RGB values in [0, 1] for display.
 

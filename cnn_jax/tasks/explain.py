@@ -1,0 +1,170 @@
+"""``--mode=explain``: what a trained network responds to in images, as a page, pictures and arrays."""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Shaped
+from ml_collections import ConfigDict
+
+from cnn_jax import data
+from cnn_jax.errors import UsageError, nearest
+from cnn_jax.report.page import Page
+from cnn_jax.runtime.files import write_atomically
+from cnn_jax.runtime.terminal import say
+from cnn_jax.tasks.labelled import Labelled
+from cnn_jax.tasks.network import TaskNetwork
+from cnn_jax.tasks.responses import (
+    Explained,
+    attribute,
+    attribution_sections,
+    default_methods,
+    falsification,
+    fantasies,
+    hierarchy,
+    methods_of,
+)
+from cnn_jax.tasks.saved import load_run
+from cnn_jax.tasks.sets import ExampleSet, examples_of, load_splits, read_description, read_images, take
+
+TEST_EXAMPLES = 8  # that are explained if the user names no images
+SEARCHED = 2_000  # test examples, for the strongest crops
+
+
+def write(
+    config: ConfigDict,
+    directory: Path,
+    *,
+    images: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    target: str | None = None,
+    output: str | None = None,
+    checkpoint: str = "latest",
+) -> None:
+    """Writes ``explain.html``, ``figures/`` and ``explain.npz``: which parts of images a class or unit depends on.
+
+    Args:
+      config: Of the run.
+      directory: The run's folder.
+      images: The user's files, and folders of files; the first test examples by default.
+      methods: Names in :data:`cnn_jax.attribution.METHODS`; by default saliency, guided backpropagation and Grad-CAM.
+      target: The name or number of a class; a unit as ``'activation/channel'``, at the position of each image where it
+        responds most; by default the class that is predicted for each image.
+      output: The folder to write to; by default ``explain`` in the run's folder.
+      checkpoint: ``'latest'`` or ``'best'``.
+
+    Raises:
+      UsageError: An unknown method, class, activation or channel; images that cannot be read; a network without
+        classes and no target.
+    """
+    folder = Path(output) if output is not None else directory / "explain"
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output={folder} is a file; for --mode=explain name a folder")
+    network, state = load_run(config, directory, checkpoint=checkpoint)
+    if (kind := examples_of(read_description(directory)).input_kind) != "image":
+        raise UsageError(f"--mode=explain draws images, but {directory} was trained on {kind}s")
+    explained = Explained.of(network, state)
+    chosen_methods = methods_of(explained, methods or default_methods(explained))
+    raw, names = _images(config, directory, images)
+    inputs = explained.inputs(raw)
+    chosen = _target(network, explained, inputs, target)
+    attributed = attribute(explained, inputs, chosen.value, chosen_methods)
+    titles = [f"{name}: {what}" for name, what in zip(names, chosen.names, strict=True)]
+    sections = [
+        *attribution_sections(explained, inputs, attributed, titles=titles, title="Attributions", about=chosen.about),
+        falsification(explained, inputs[:1], jax.tree.map(lambda entry: entry[:1], chosen.value), chosen_methods),
+    ]
+    if not images:
+        (test_set,) = load_splits(config, [config.data.test])
+        sections += hierarchy(explained, _raw(test_set, min(SEARCHED, len(test_set))))
+    if isinstance(network.task, Labelled):
+        sections += fantasies(explained)
+    page = Page(
+        title=f"What {config.model.name} responds to",
+        subtitle=f"{directory}, {checkpoint} checkpoint, step {int(state.step):,}",
+        sections=sections,
+        footer="Written by cnn_jax. The arrays behind the attributions are in explain.npz.",
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    page.write(folder, "explain.html")
+    arrays = {"inputs": np.asarray(inputs), "titles": np.array(titles), **attributed.pictures}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(folder / "explain.npz", buffer.getvalue())
+    say(f"wrote {folder / 'explain.html'}, with its figures and explain.npz beside it")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Target:
+    """What is explained.
+
+    Attributes:
+      value: For the methods: arrays with one entry for each image, or a unit of such.
+      about: What it is, one sentence.
+      names: What it is for each image.
+    """
+
+    value: Any
+    about: str
+    names: Sequence[str]
+
+
+def _target(network: TaskNetwork, explained: Explained, inputs: Array, text: str | None) -> _Target:
+    """The target that a user names, or by default the predicted class of each image."""
+    outputs, count = explained.outputs, len(inputs)
+    if text is None:
+        if not isinstance(network.task, Labelled):
+            raise UsageError(
+                f"--mode=explain: {network.config.experiment} has no classes, of which the predicted one could be "
+                f"explained; give --target, one of {', '.join(outputs)}, or a unit such as c3/5"
+            )
+        classes = np.asarray(network.task.predict(explained.model(inputs))).argmax(axis=-1)
+        about = "Explained is the score of the class that the network predicts for each image."
+        return _Target(jnp.asarray(classes), about, [f"predicted {outputs[number]}" for number in classes])
+    if text in outputs or (text.isdigit() and int(text) < len(outputs)):
+        number = outputs.index(text) if text in outputs else int(text)
+        return _Target(
+            jnp.full(count, number), f"Explained is the output {outputs[number]}.", [outputs[number]] * count
+        )
+    name, _, channel = text.rpartition("/")
+    _, activations = explained.model(inputs, return_activations=True)
+    if not name or not channel.isdigit():
+        known = [*outputs, *(f"{activation}/0" for activation in activations)]
+        raise UsageError(f"--target={text} is neither a class nor a unit, activation/channel; {nearest(text, known)}")
+    if name not in activations:
+        raise UsageError(f"--target={text}: no activation is called {name!r}; {nearest(name, activations)}")
+    maps = activations[name]
+    if int(channel) >= maps.shape[-1]:
+        raise UsageError(f"--target={text}: {name} has channels 0 to {maps.shape[-1] - 1}")
+    space = maps.shape[1:-1]
+    strongest = maps[..., int(channel)].reshape(count, -1).argmax(axis=1)
+    positions = jnp.unravel_index(strongest, space) if space else ()
+    places = (
+        [f"{text} at {', '.join(map(str, place))}" for place in np.transpose(positions)] if space else [text] * count
+    )
+    about = f"Explained is the unit of {name}, channel {channel}, at the position where it responds most in each image."
+    return _Target((name, tuple(positions), jnp.full(count, int(channel))), about, places)
+
+
+def _images(config: ConfigDict, directory: Path, paths: Sequence[str]) -> tuple[Shaped[np.ndarray, "..."], list[str]]:
+    """Raw images and their names: the user's, or the first test examples."""
+    if not paths:
+        (test_set,) = load_splits(config, [config.data.test])
+        count = min(TEST_EXAMPLES, len(test_set))
+        return _raw(test_set, count), [f"test image {number}" for number in range(count)]
+    read, reasons = read_images(list(map(str, data.find_images(paths))), read_description(directory))
+    for path, reason in reasons.items():
+        say(f"{path} is left out: {reason}")
+    if not read:
+        raise UsageError("--images: none of them can be read")
+    return np.stack([image.pixels for image in read.values()]), [Path(path).name for path in read]
+
+
+def _raw(found: ExampleSet, count: int) -> Shaped[np.ndarray, "..."]:
+    """The first images of a set."""
+    return take(found, range(count))[found.input_name]

@@ -1,0 +1,317 @@
+"""What a trained network responds to, as sections of a page: attributions, strongest crops and fantasy images.
+
+The report of a run and ``--mode=explain`` share these. Everything is computed for the network's inputs, after
+preprocessing, and shown in the colours of the data.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Shaped
+
+from cnn_jax import attribution, data, geometry, nn
+from cnn_jax import train as training
+from cnn_jax.attribution.backpropagation import rewritten
+from cnn_jax.errors import UsageError, nearest
+from cnn_jax.report import figures
+from cnn_jax.report.page import Section, Table
+from cnn_jax.tasks.network import TaskNetwork
+from cnn_jax.tasks.task import Results
+
+_WITH_RECEIPT = ("deconvnet", "guided_backpropagation")
+_WINDOW_PART, _OCCLUDED_AT_ONCE = 7, 8  # occlusion's window is a seventh of the image's sides
+_LAYERS, _CHANNELS, _CROPS = 3, 3, 6  # of the hierarchy
+_CLASSES, _STEPS, _JITTER = 10, 256, 1  # of the fantasy images
+_CONTRAST = 0.25  # the root mean square of a fantasy image, as a part of the range, if the score were linear
+_ROWS = 8  # images in one figure
+_MISTAKES = 4
+_STAGES = 4  # of the shuffled networks, that are shown
+
+
+Methods = Mapping[str, Callable[..., Any]]
+"""Name -> method(model, x, target)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """A network as it is explained: in evaluation mode, of an ensemble the first one.
+
+    Attributes:
+      model: The network, a function of its inputs.
+      preprocess: Raw images to inputs.
+      outputs: The names of the network's outputs.
+    """
+
+    model: nn.Sequence
+    preprocess: data.Preprocess
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, network: TaskNetwork, state: training.TrainState) -> "Explained":
+        """The network of a run with the parameters that it is evaluated with."""
+        first = network.first(state)
+        model = network.model(first.params, first.model_state)
+        model.eval()
+        return cls(model, network.preprocess, network.task.outputs)
+
+    def inputs(self, images: Shaped[np.ndarray, "n ..."]) -> Array:
+        """The network's inputs for raw images."""
+        return jnp.asarray(self.preprocess(images), jnp.float32)
+
+    def shown(self, inputs: Shaped[Array | np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+        """Inputs as images from 0 to 1."""
+        colours = np.asarray(inputs) * np.array(self.preprocess.std) + np.array(self.preprocess.mean)
+        return colours.clip(0, 1).astype(np.float32)
+
+    @functools.cached_property
+    def value_range(self) -> tuple[float, float]:
+        """The values of black and of white in the network's input, of the channel with the widest range."""
+        mean, std = np.array(self.preprocess.mean), np.array(self.preprocess.std)
+        widest = int(np.argmin(std))
+        return float(-mean[widest] / std[widest]), float((1 - mean[widest]) / std[widest])
+
+    @functools.cached_property
+    def has_rectifiers(self) -> bool:
+        """Whether there are ReLUs, whose backward rule guided backpropagation changes."""
+        x = jnp.zeros((1, *self.preprocess.input_shape))
+        _, receipt = rewritten("explain", "guided", lambda x: self.model(x).sum(), x)
+        return bool(receipt.replaced)
+
+    @functools.cached_property
+    def maps(self) -> dict[str, tuple[int, ...]]:
+        """The activations with more than one position along each spatial axis: name -> (*space, channels)."""
+        rank = len(self.preprocess.input_shape)
+        rows = geometry.trace(self.model, self.preprocess.input_shape)
+        return {
+            row.name: row.output_shape
+            for row in rows
+            if len(row.output_shape) == rank and min(row.output_shape[:-1]) > 1
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Attributed:
+    """The pictures of some methods.
+
+    Attributes:
+      pictures: Name of a method -> its picture of each input, (N, *space, channels).
+      receipts: Name of a method -> what it did to the network, for those that change its backward pass.
+    """
+
+    pictures: Mapping[str, Shaped[np.ndarray, "..."]]
+    receipts: Mapping[str, str]
+
+
+def default_methods(explained: Explained) -> tuple[str, ...]:
+    """Saliency, guided backpropagation where there are rectifiers, and Grad-CAM where there are maps."""
+    rectified = ("guided_backpropagation",) if explained.has_rectifiers else ()
+    return ("saliency", *rectified, *(("grad_cam",) if explained.maps else ()))
+
+
+def methods_of(explained: Explained, names: Sequence[str]) -> Methods:
+    """The methods with these names, as functions ``method(model, x, target)``.
+
+    Grad-CAM takes the last activation that has several positions. Occlusion covers windows of a seventh of the sides.
+
+    Raises:
+      UsageError: There is no such method, or Grad-CAM has no activation with positions.
+    """
+    side = max(1, min(explained.preprocess.input_shape[:-1]) // _WINDOW_PART)
+    options: dict[str, dict[str, Any]] = {
+        "grad_cam": {"activation": next(reversed(explained.maps), None)},
+        "occlusion": {"window": side, "strides": max(1, side // 2), "batch_size": _OCCLUDED_AT_ONCE},
+    }
+    for name in names:
+        if name not in attribution.METHODS:
+            raise UsageError(f"--methods={name} is no method of attribution; {nearest(name, attribution.METHODS)}")
+        if name == "grad_cam" and not explained.maps:
+            raise UsageError("--methods=grad_cam needs an activation with several positions, which the network lacks")
+    return {name: functools.partial(attribution.METHODS[name], **options.get(name, {})) for name in names}
+
+
+def attribute(
+    explained: Explained, inputs: Array, target: Any, methods: Mapping[str, Callable[..., Any]]
+) -> Attributed:
+    """The pictures of some methods, each compiled once."""
+    graph, state = nnx.split(explained.model)
+    pictures, receipts = {}, {}
+    for name, method in methods.items():
+
+        @jax.jit
+        def run(state: Any, x: Array, name: str = name, method: Callable[..., Any] = method) -> Array:
+            model = nnx.merge(graph, state)
+            if name not in _WITH_RECEIPT:
+                return method(model, x, target)
+            picture, receipt = method(model, x, target, return_receipt=True)
+            receipts[name] = str(receipt)
+            return picture
+
+        pictures[name] = np.asarray(run(state, inputs))
+    return Attributed(pictures, receipts)
+
+
+def attribution_sections(
+    explained: Explained, inputs: Array, attributed: Attributed, *, titles: Sequence[str], title: str, about: str
+) -> Iterator[Section]:
+    """Figures of the pictures, a few images each.
+
+    Args:
+      explained: The network.
+      inputs: What was explained.
+      attributed: The pictures.
+      titles: The line above each image.
+      title: The heading.
+      about: What the pictures explain, one sentence.
+    """
+    shown = explained.shown(inputs)
+    scale = "All pictures of a method in one figure have one scale, set by the largest magnitude among them."
+    for first in range(0, len(shown), _ROWS):
+        rows = slice(first, first + _ROWS)
+        part = f", images {first + 1} to {min(first + _ROWS, len(shown))}" if len(shown) > _ROWS else ""
+        yield Section(
+            title + part,
+            figure=figures.attributions(
+                list(shown[rows]),
+                {name: list(array[rows]) for name, array in attributed.pictures.items()},
+                titles=list(titles[rows]),
+            ),
+            alt=f"Images and the pictures of {', '.join(attributed.pictures)}",
+            caption=f"{about} {scale}",
+            code="\n".join(attributed.receipts.values()) or None if first + _ROWS >= len(shown) else None,
+        )
+
+
+def falsification(
+    explained: Explained, inputs: Array, target: Any, methods: Mapping[str, Callable[..., Any]]
+) -> Section:
+    """The pictures of one image again, from networks whose layers were shuffled one by one from the top."""
+    stages = {
+        name: list(attribution.randomization_test(method, explained.model, inputs, target))
+        for name, method in methods.items()
+    }
+    layers = [stage.layer for stage in next(iter(stages.values()))]
+    chosen = sorted({round(part * (len(layers) - 1) / (_STAGES - 1)) for part in range(_STAGES)})
+    titles = [f"{layers[number]} and all above it shuffled" if number else "as trained" for number in chosen]
+    pictures = {name: [np.asarray(of[number].result[0]) for number in chosen] for name, of in stages.items()}
+    rows = [
+        [titles[row], *(f"{stages[name][number].absolute_correlation[0]:.2f}" for name in stages)]
+        for row, number in enumerate(chosen)
+    ]
+    return Section(
+        "Do the pictures depend on what was learned?",
+        figure=figures.attributions([explained.shown(inputs[0])] * len(chosen), pictures, titles=titles),
+        alt="The pictures of the first image, from the trained network and from networks with shuffled weights",
+        caption="The first image again. From row to row the weights of more layers are shuffled, from the last to "
+        "the first. A picture that stays the same shows the image, not the network (Adebayo et al. 2018). The table "
+        "has the rank correlation of the magnitudes with those of the trained network.",
+        table=Table(["weights", *(name.replace("_", " ") for name in stages)], rows),
+    )
+
+
+def hierarchy(explained: Explained, images: Shaped[np.ndarray, "n ..."], *, batch_size: int = 256) -> list[Section]:
+    """The crops that channels of three layers respond to most, with their guided backpropagation or gradient.
+
+    Args:
+      explained: The network.
+      images: Raw images.
+      batch_size: How many are computed at once.
+    """
+    names = list(explained.maps)
+    chosen = (
+        dict.fromkeys(names[round(part * (len(names) - 1) / (_LAYERS - 1))] for part in range(_LAYERS)) if names else ()
+    )
+    rows: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}
+    method = attribution.guided_backpropagation if explained.has_rectifiers else attribution.gradient
+    shown_as = "guided backpropagation" if explained.has_rectifiers else "gradient"
+    for name in chosen:
+        batches = (
+            np.asarray(explained.inputs(images[first : first + batch_size]))
+            for first in range(0, len(images), batch_size)
+        )
+        found = attribution.strongest_crops(explained.model, batches, name, k=_CROPS)
+        strongest = found.of_channels(np.argsort(-found.responses[:, 0], kind="stable")[:_CHANNELS])
+        crops = strongest.crops()
+        pictures = strongest.pictures(method)
+        for channel, own, drawn in zip(strongest.channels, crops, pictures, strict=True):
+            rows[f"{name}, channel {channel}"] = [explained.shown(crop) for crop in own], drawn
+    return [
+        Section(
+            "What channels respond to",
+            figure=figures.strongest_crops(rows),
+            alt=f"The parts of images that some channels respond to most, and the {shown_as} of the units",
+            caption=f"Of {len(chosen)} layers, from the first to the last, the {_CHANNELS} channels with the strongest "
+            f"responses among {len(images):,} images. Each crop is the exact receptive field of the unit, inside the "
+            f"image. Below it is the {shown_as} of the unit, on the scale that is written beside it.",
+        )
+    ]
+
+
+def fantasies(explained: Explained) -> list[Section]:
+    """Fantasy images of the first classes."""
+    names, shape = explained.outputs[:_CLASSES], explained.preprocess.input_shape
+    graph, state = nnx.split(explained.model)
+    targets, low_high = jnp.arange(len(names)), explained.value_range
+    start = 0.01 * jax.random.normal(jax.random.key(0), (len(names), *shape))
+
+    @jax.jit
+    def gradient_norms(state: Any, x: Array) -> Array:
+        found = attribution.gradient(nnx.merge(graph, state), x, targets) * (low_high[1] - low_high[0])
+        return jnp.linalg.norm(found.reshape(len(names), -1), axis=1)
+
+    # Of a linear score the fantasy image is gradient / (2 decay).
+    decay = float(np.median(gradient_norms(state, start))) / (2 * _CONTRAST * np.sqrt(np.prod(shape)))
+
+    @jax.jit
+    def run(state: Any, x: Array) -> attribution.FantasyImages:
+        return attribution.fantasy_image(
+            nnx.merge(graph, state),
+            x,
+            targets,
+            decay=decay,
+            steps=_STEPS,
+            value_range=low_high,
+            jitter=_JITTER,
+            key=jax.random.key(1),
+        )
+
+    found = jax.device_get(run(state, start))
+    remaining = np.median(found.residuals / np.maximum(found.gradient_norms, 1e-30))
+    return [
+        Section(
+            "Fantasy images",
+            figure=figures.gallery(list(explained.shown(found.images)), list(names)),
+            alt=f"Images that maximise the score of {', '.join(names)}",
+            caption=f"Images that maximise the score of a class minus {decay:.3g} times their squared norm, in units "
+            f"of the range of pixels, in {_STEPS} steps with shifts of up to {_JITTER} pixel. They start from grey "
+            f"noise; the weights are fixed. The gradient that remains is {remaining:.1%} of that of the score.",
+        )
+    ]
+
+
+def worst_mistakes(explained: Explained, results: Results) -> Iterator[Section]:
+    """The saliency of the predicted class for the images whose true class was held least likely; for none, nothing."""
+    labels, probabilities = results.test_set.labels, results.predictions
+    predicted = probabilities.argmax(axis=-1)
+    wrong = np.flatnonzero((labels != predicted) & (labels >= 0))
+    worst = wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")][:_MISTAKES]
+    if not len(worst):
+        return
+    inputs = explained.inputs(results.test_set.inputs[worst])
+    attributed = attribute(
+        explained, inputs, jnp.asarray(predicted[worst]), methods_of(explained, default_methods(explained))
+    )
+    names = explained.outputs
+    yield from attribution_sections(
+        explained,
+        inputs,
+        attributed,
+        titles=[f"#{n}: a {names[labels[n]]}, predicted {names[predicted[n]]}" for n in worst],
+        title="Why the worst mistakes were made",
+        about="Explained is the score of the wrong class that was predicted.",
+    )

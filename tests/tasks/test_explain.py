@@ -1,0 +1,105 @@
+"""``--mode=explain`` and the explanations in a report, of a network that has learned real digits."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+from ml_collections import ConfigDict
+from PIL import Image
+
+from cnn_jax import attribution, tasks
+from cnn_jax.errors import UsageError
+from cnn_jax.tasks import run
+from cnn_jax.tasks.responses import Explained
+from cnn_jax.tasks.saved import load_run
+
+
+def small_config() -> ConfigDict:
+    config = tasks.default_config()
+    config.model.name, config.input_shape = "small_cnn", (16, 16, 1)
+    config.model.width = 0.25
+    config.duration, config.steps_per_call, config.report.explain = "60 steps", 20, True
+    config.optimizer.name, config.optimizer.learning_rate = "adam", 0.01
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("trained")
+    run.train(small_config(), directory)
+    return directory
+
+
+def test_the_report_shows_what_the_network_responds_to(trained: Path) -> None:
+    page = (trained / "report.html").read_text()
+    for title in ("What channels respond to", "Fantasy images", "Why the worst mistakes were made"):
+        assert f">{title}</h2>" in page
+
+
+def test_the_page_the_pictures_and_the_arrays(trained: Path, tmp_path: Path) -> None:
+    methods = ["guided_backpropagation", "saliency", "occlusion"]
+    run.explain(small_config(), trained, methods=methods, target="3", output=str(tmp_path / "new/why"))
+    page = (tmp_path / "new/why/explain.html").read_text()
+    assert "guided: 3 rectifiers replaced" in page
+    assert 'src="http' not in page
+    with np.load(tmp_path / "new/why/explain.npz") as arrays:
+        assert arrays["inputs"].shape == (8, 16, 16, 1)
+        network, state = load_run(small_config(), trained)
+        model = Explained.of(network, state).model
+        expected = attribution.guided_backpropagation(model, arrays["inputs"], 3)
+        np.testing.assert_allclose(arrays["guided_backpropagation"], expected, atol=1e-5)
+        assert arrays["saliency"].shape == arrays["occlusion"].shape == (8, 16, 16, 1)
+    assert len(list((tmp_path / "new/why/figures").glob("*.png"))) == 4
+    assert re.search(r"shuffled</td>", page), "the table of the falsification"
+
+
+def test_own_images_and_a_unit(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = np.full((40, 40), 255, np.uint8)
+    image[8:32, 18:22] = 0
+    Image.fromarray(image).save(tmp_path / "one.png")
+    (tmp_path / "bad.png").touch()
+    output = tmp_path / "out"
+    run.explain(
+        small_config(), trained, images=[str(tmp_path)], methods=["saliency"], target="conv2/1", output=str(output)
+    )
+    assert "bad.png is left out" in capsys.readouterr().out
+    with np.load(output / "explain.npz") as arrays:
+        (title,) = arrays["titles"]
+        place = tuple(map(int, re.fullmatch(r"one\.png: conv2/1 at (\d+), (\d+)", title).groups()))
+        network, state = load_run(small_config(), trained)
+        model = Explained.of(network, state).model
+        maps = np.asarray(model(arrays["inputs"], return_activations=True)[1]["conv2"])[0, ..., 1]
+        assert maps[place] == maps.max()
+        expected = attribution.saliency(model, arrays["inputs"], ("conv2", place, 1))
+        np.testing.assert_allclose(arrays["saliency"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("message", "options"),
+    [
+        ("--methods=saliancy is no method of attribution; .*'saliency'", {"methods": ["saliancy"]}),
+        ("--target=11 is neither a class nor a unit", {"target": "11"}),
+        ("--target=conv3/1: no activation is called 'conv3'; .*'conv2'", {"target": "conv3/1"}),
+        ("--target=conv1/99: conv1 has channels 0 to", {"target": "conv1/99"}),
+        ("is a file; for --mode=explain name a folder", {"output": __file__}),
+    ],
+)
+def test_mistakes(trained: Path, message: str, options: dict) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        run.explain(small_config(), trained, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_inputs_as_images_and_back(trained: Path) -> None:
+    network, state = load_run(small_config(), trained)
+    explained = Explained.of(network, state)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1)).astype(np.uint8)
+    shown = explained.shown(network.preprocess(pixels))
+    np.testing.assert_allclose(
+        shown, network.preprocess(pixels) * network.preprocess.std[0] + network.preprocess.mean[0], atol=1e-6
+    )
+    low, high = explained.value_range
+    np.testing.assert_allclose(explained.shown(np.array([[low], [high]])), [[0], [1]], atol=1e-6)
+    assert isinstance(explained.model, nnx.Module)
