@@ -31,7 +31,7 @@ class StrongestCrops:
       responses: The values of the units, (C, k); -inf where there were fewer than k images.
       indices: The number of the image of each response in the order of the data set, (C, k); -1 for none.
       positions: The position of each unit in its map, (C, k, rank).
-      intervals: The part of the image that the unit depends on, (C, k, rank, 2): the first pixel and the one after the
+      intervals: The part of the image that the unit depends on, (C, k, axes, 2): the first pixel and the one after the
         last along each axis. Where the receptive field extends beyond the image, only the part inside it counts.
       images: The whole images by their numbers; those of the responses only.
     """
@@ -42,7 +42,7 @@ class StrongestCrops:
     responses: Float[np.ndarray, "channels k"]
     indices: Int[np.ndarray, "channels k"]
     positions: Int[np.ndarray, "channels k rank"]
-    intervals: Int[np.ndarray, "channels k rank 2"]
+    intervals: Int[np.ndarray, "channels k axes 2"]
     images: dict[int, Shaped[np.ndarray, "*space colours"]]
 
     def of_channels(self, rows: Sequence[int]) -> "StrongestCrops":
@@ -240,6 +240,7 @@ def _batches(op: str, images: Any, batch_size: int) -> Iterator[np.ndarray]:
 def _place(op: str, responses: Callable[[Array], Array], shape: tuple[int, ...]) -> Place:
     """The receptive fields of the units of an activation, for images of a shape."""
     start = Place.of_input((1, *shape), len(shape) - 1)
+    jax.eval_shape(responses, jax.ShapeDtypeStruct((1, *shape), jnp.float32))  # raises an error for what it is not
     place, _ = follow(responses, start)
     if place is not None and len(place.shape) == 2 and None in place.fields:
         whole = tuple(AxisField.constant((0, size - 1)) for size in shape[:-1])
