@@ -17,8 +17,6 @@ from cnn_jax.geometry.follower import follow
 from cnn_jax.geometry.places import Place
 from cnn_jax.ops.arguments import AnyArray, integer
 
-Method = Callable[..., Array]
-
 
 @dataclasses.dataclass(frozen=True)
 class StrongestCrops:
@@ -45,7 +43,7 @@ class StrongestCrops:
     intervals: Int[np.ndarray, "channels k axes 2"]
     images: dict[int, Shaped[np.ndarray, "*space colours"]]
 
-    def of_channels(self, rows: Sequence[int]) -> "StrongestCrops":
+    def of_channels(self, rows: Sequence[int] | Int[np.ndarray, " chosen"]) -> "StrongestCrops":
         """The responses of some of the channels.
 
         Args:
@@ -67,7 +65,7 @@ class StrongestCrops:
         """The crop of each response: a list for each channel, the strongest first."""
         return self._each(lambda row, column: self.images[int(self.indices[row, column])])
 
-    def pictures(self, method: Method, **options: Any) -> list[list[Shaped[np.ndarray, "..."]]]:
+    def pictures(self, method: Callable[..., Array], **options: Any) -> list[list[Shaped[np.ndarray, "..."]]]:
         """What a method such as ``deconvnet`` shows of each response, cropped as the images are.
 
         Args:
@@ -174,7 +172,8 @@ def strongest_crops(
         return _strongest(jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), best, new), k)
 
     nothing = jnp.full((len(chosen), k), -1)
-    best, kept, start = _Strongest(jnp.full((len(chosen), k), -jnp.inf, jnp.float32), nothing, nothing), {}, 0
+    best, start = _Strongest(jnp.full((len(chosen), k), -jnp.inf, jnp.float32), nothing, nothing), 0
+    kept: dict[int, np.ndarray] = {}
     for batch in itertools.chain([first], batches):
         if batch.shape[1:] != shape or len(batch) > size:
             raise UsageError(

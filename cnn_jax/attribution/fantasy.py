@@ -1,5 +1,6 @@
 """Fantasy images: inputs for which a class or a unit scores as high as it can."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,7 +26,9 @@ RATE = 0.05  # of Adam, in units of the range
 COLOURS = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 
 
-class FantasyImages(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FantasyImages:
     """Images that maximise a score, and how far the maximisation came. ``z`` is an image in units of the value range.
 
     Attributes:
@@ -75,6 +78,9 @@ def fantasy_image(
     All images of a batch are maximised at once and independently: give one target for each (several classes or
     channels), or several starts for one target. To watch or to repeat many, compile the call with ``jax.jit``.
 
+    At the start a rectifier may be silent for the whole image, so that there is no gradient. In the first 16 steps the
+    gradient therefore also passes rectifiers with a negative input, if it raises them.
+
     Args:
       function: Any JAX function of a batch; a Flax module must be in evaluation mode.
       x: The images to start from, (N, *space, C), such as small random numbers around grey; float32 or float64.
@@ -101,10 +107,6 @@ def fantasy_image(
 
     Raises:
       UsageError: The input, the function, the target or an option is not valid.
-
-    Note:
-      At the start a rectifier may be silent for the whole image, so that there is no gradient. In the first 16 steps
-      the gradient therefore also passes rectifiers with a negative input, if it raises them.
 
     References:
       Lecture 001, "Creating a fantasy image that matches a label"; Simonyan, Vedaldi and Zisserman, Deep inside

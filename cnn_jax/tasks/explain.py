@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Shaped
@@ -69,15 +68,16 @@ def write(
     if (kind := examples_of(read_description(directory)).input_kind) != "image":
         raise UsageError(f"--mode=explain draws images, but {directory} was trained on {kind}s")
     explained = Explained.of(network, state)
-    chosen_methods = methods_of(explained, methods or default_methods(explained))
+    methods_of(explained, methods)  # refuses unknown ones before images are read
     raw, names = _images(config, directory, images)
     inputs = explained.inputs(raw)
     chosen = _target(network, explained, inputs, target)
+    chosen_methods = methods_of(explained, methods or default_methods(explained, chosen.activation))
     attributed = attribute(explained, inputs, chosen.value, chosen_methods)
     titles = [f"{name}: {what}" for name, what in zip(names, chosen.names, strict=True)]
     sections = [
         *attribution_sections(explained, inputs, attributed, titles=titles, title="Attributions", about=chosen.about),
-        falsification(explained, inputs[:1], jax.tree.map(lambda entry: entry[:1], chosen.value), chosen_methods),
+        falsification(explained, inputs[:1], chosen.of_first_image, chosen_methods),
     ]
     if not images:
         (test_set,) = load_splits(config, [config.data.test])
@@ -94,7 +94,7 @@ def write(
     page.write(folder, "explain.html")
     arrays = {"inputs": np.asarray(inputs), "titles": np.array(titles), **attributed.pictures}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # which takes the arrays for its own options
     write_atomically(folder / "explain.npz", buffer.getvalue())
     say(f"wrote {folder / 'explain.html'}, with its figures and explain.npz beside it")
 
@@ -107,11 +107,21 @@ class _Target:
       value: For the methods: arrays with one entry for each image, or a unit of such.
       about: What it is, one sentence.
       names: What it is for each image.
+      activation: That of a unit; None for classes.
     """
 
     value: Any
     about: str
     names: Sequence[str]
+    activation: str | None = None
+
+    @property
+    def of_first_image(self) -> Any:
+        """The value for the first image alone."""
+        if self.activation is None:
+            return self.value[:1]
+        name, position, channel = self.value
+        return name, tuple(index[:1] for index in position), channel[:1]
 
 
 def _target(network: TaskNetwork, explained: Explained, inputs: Array, text: str | None) -> _Target:
@@ -148,7 +158,7 @@ def _target(network: TaskNetwork, explained: Explained, inputs: Array, text: str
         [f"{text} at {', '.join(map(str, place))}" for place in np.transpose(positions)] if space else [text] * count
     )
     about = f"Explained is the unit of {name}, channel {channel}, at the position where it responds most in each image."
-    return _Target((name, tuple(positions), jnp.full(count, int(channel))), about, places)
+    return _Target((name, tuple(positions), jnp.full(count, int(channel))), about, places, name)
 
 
 def _images(config: ConfigDict, directory: Path, paths: Sequence[str]) -> tuple[Shaped[np.ndarray, "..."], list[str]]:

@@ -76,11 +76,15 @@ class Explained:
         widest = int(np.argmin(std))
         return float(-mean[widest] / std[widest]), float((1 - mean[widest]) / std[widest])
 
-    @functools.cached_property
-    def has_rectifiers(self) -> bool:
-        """Whether there are ReLUs, whose backward rule guided backpropagation changes."""
-        x = jnp.zeros((1, *self.preprocess.input_shape))
-        _, receipt = rewritten("explain", "guided", lambda x: self.model(x).sum(), x)
+    def has_rectifiers(self, activation: str | None = None) -> bool:
+        """Whether there are ReLUs before an activation, or before the output: what guided backpropagation changes."""
+
+        def value(x: Array) -> Array:
+            if activation is None:
+                return self.model(x).sum()
+            return self.model(x, return_activations=True)[1][activation].sum()
+
+        _, receipt = rewritten("explain", "guided", value, jnp.zeros((1, *self.preprocess.input_shape)))
         return bool(receipt.replaced)
 
     @functools.cached_property
@@ -108,10 +112,10 @@ class Attributed:
     receipts: Mapping[str, str]
 
 
-def default_methods(explained: Explained) -> tuple[str, ...]:
-    """Saliency, guided backpropagation where there are rectifiers, and Grad-CAM where there are maps."""
-    rectified = ("guided_backpropagation",) if explained.has_rectifiers else ()
-    return ("saliency", *rectified, *(("grad_cam",) if explained.maps else ()))
+def default_methods(explained: Explained, activation: str | None = None) -> tuple[str, ...]:
+    """Saliency; guided backpropagation where there are rectifiers; Grad-CAM of outputs where there are maps."""
+    rectified = ("guided_backpropagation",) if explained.has_rectifiers(activation) else ()
+    return ("saliency", *rectified, *(("grad_cam",) if explained.maps and activation is None else ()))
 
 
 def methods_of(explained: Explained, names: Sequence[str]) -> Methods:
@@ -227,8 +231,6 @@ def hierarchy(explained: Explained, images: Shaped[np.ndarray, "n ..."], *, batc
         dict.fromkeys(names[round(part * (len(names) - 1) / (_LAYERS - 1))] for part in range(_LAYERS)) if names else ()
     )
     rows: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}
-    method = attribution.guided_backpropagation if explained.has_rectifiers else attribution.gradient
-    shown_as = "guided backpropagation" if explained.has_rectifiers else "gradient"
     for name in chosen:
         batches = (
             np.asarray(explained.inputs(images[first : first + batch_size]))
@@ -237,17 +239,19 @@ def hierarchy(explained: Explained, images: Shaped[np.ndarray, "n ..."], *, batc
         found = attribution.strongest_crops(explained.model, batches, name, k=_CROPS)
         strongest = found.of_channels(np.argsort(-found.responses[:, 0], kind="stable")[:_CHANNELS])
         crops = strongest.crops()
-        pictures = strongest.pictures(method)
+        rectified = explained.has_rectifiers(name)
+        pictures = strongest.pictures(attribution.guided_backpropagation if rectified else attribution.gradient)
         for channel, own, drawn in zip(strongest.channels, crops, pictures, strict=True):
             rows[f"{name}, channel {channel}"] = [explained.shown(crop) for crop in own], drawn
     return [
         Section(
             "What channels respond to",
             figure=figures.strongest_crops(rows),
-            alt=f"The parts of images that some channels respond to most, and the {shown_as} of the units",
+            alt="The parts of images that some channels respond to most, and the guided backpropagation of the units",
             caption=f"Of {len(chosen)} layers, from the first to the last, the {_CHANNELS} channels with the strongest "
             f"responses among {len(images):,} images. Each crop is the exact receptive field of the unit, inside the "
-            f"image. Below it is the {shown_as} of the unit, on the scale that is written beside it.",
+            "image. Below it is the guided backpropagation of the unit, or its gradient if there is no rectifier "
+            "before it, on the scale that is written beside the name.",
         )
     ]
 

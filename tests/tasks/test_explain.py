@@ -42,7 +42,7 @@ def test_the_page_the_pictures_and_the_arrays(trained: Path, tmp_path: Path) -> 
     methods = ["guided_backpropagation", "saliency", "occlusion"]
     run.explain(small_config(), trained, methods=methods, target="3", output=str(tmp_path / "new/why"))
     page = (tmp_path / "new/why/explain.html").read_text()
-    assert "guided: 3 rectifiers replaced" in page
+    assert "guided: 4 rectifiers replaced" in page
     assert 'src="http' not in page
     with np.load(tmp_path / "new/why/explain.npz") as arrays:
         assert arrays["inputs"].shape == (8, 16, 16, 1)
@@ -81,7 +81,7 @@ def test_own_images_and_a_unit(trained: Path, tmp_path: Path, capsys: pytest.Cap
     [
         ("--methods=saliancy is no method of attribution; .*'saliency'", {"methods": ["saliancy"]}),
         ("--target=11 is neither a class nor a unit", {"target": "11"}),
-        ("--target=conv3/1: no activation is called 'conv3'; .*'conv2'", {"target": "conv3/1"}),
+        ("--target=conv9/1: no activation is called 'conv9'; .*'conv", {"target": "conv9/1"}),
         ("--target=conv1/99: conv1 has channels 0 to", {"target": "conv1/99"}),
         ("is a file; for --mode=explain name a folder", {"output": __file__}),
     ],
