@@ -141,7 +141,8 @@ def test_docstrings_have_one_layout(member):
     if inspect.isclass(member) and member.__module__.startswith(
         ("cnn_jax.nn", "cnn_jax.geometry", "cnn_jax.attribution")
     ):
-        methods = {name: method for name, method in vars(member).items() if inspect.isfunction(method)}
+        own = {} if hasattr(member, "_fields") else vars(member)  # the methods of named tuples are Python's
+        methods = {name: method for name, method in own.items() if inspect.isfunction(method)}
         texts |= {name: method.__doc__ and inspect.getdoc(method) for name, method in methods.items()}
     found = {name: list(faults(text)) for name, text in texts.items() if text}
     assert not any(found.values()), found

@@ -1,6 +1,5 @@
 """Fantasy images: inputs for which a class or a unit scores as high as it can."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,9 +25,7 @@ RATE = 0.05  # of Adam, in units of the range
 COLOURS = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class FantasyImages:
+class FantasyImages(NamedTuple):
     """Images that maximise a score, and how far the maximisation came. ``z`` is an image in units of the value range.
 
     Attributes:
