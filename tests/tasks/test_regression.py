@@ -81,7 +81,7 @@ def test_scores_are_those_of_scikit_learn_in_the_units_of_the_targets() -> None:
             lambda error: np.where(np.abs(error) < 0.2, error**2 / 2, 0.2 * (np.abs(error) - 0.1)),
         ),
     ],
-    ids=str,
+    ids=["mse", "mae", "huber"],
 )
 def test_each_loss_is_its_definition(overrides: dict, of_error) -> None:
     found = jax.jit(task(**overrides).loss)(OUTPUTS, batch())
