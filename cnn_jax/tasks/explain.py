@@ -23,12 +23,13 @@ from cnn_jax.tasks.responses import (
     attribute,
     attribution_sections,
     default_methods,
+    development,
     falsification,
     fantasies,
     hierarchy,
     methods_of,
 )
-from cnn_jax.tasks.saved import load_run
+from cnn_jax.tasks.saved import load_run, saved_steps
 from cnn_jax.tasks.sets import ExampleSet, examples_of, load_splits, read_description, read_images, take
 
 TEST_EXAMPLES = 8  # that are explained if the user names no images
@@ -81,7 +82,12 @@ def write(
     ]
     if not images:
         (test_set,) = load_splits(config, [config.data.test])
-        sections += hierarchy(explained, _raw(test_set, min(SEARCHED, len(test_set))))
+        searched = _raw(test_set, min(SEARCHED, len(test_set)))
+        sections += hierarchy(explained, searched)
+        steps = saved_steps(directory) if config.get("keep_history", 0) else []
+        if len(steps) > 1 and isinstance(network.task, Labelled):
+            stages = {step: Explained.of(*load_run(config, directory, checkpoint=step)) for step in steps}
+            sections += development(stages, searched)
     if isinstance(network.task, Labelled):
         sections += fantasies(explained)
     page = Page(

@@ -31,6 +31,7 @@ _CLASSES, _STEPS, _JITTER = 10, 256, 1  # of the fantasy images
 _CONTRAST = 0.25  # the root mean square of a fantasy image, as a part of the range, if the score were linear
 _ROWS = 8  # images in one figure
 _MISTAKES = 4
+_FILTERS = 8  # of the development
 _STAGES = 4  # of the shuffled networks, that are shown
 
 
@@ -258,33 +259,8 @@ def hierarchy(explained: Explained, images: Shaped[np.ndarray, "n ..."], *, batc
 
 def fantasies(explained: Explained) -> list[Section]:
     """Fantasy images of the first classes."""
-    names, shape = explained.outputs[:_CLASSES], explained.preprocess.input_shape
-    graph, state = nnx.split(explained.model)
-    targets, low_high = jnp.arange(len(names)), explained.value_range
-    start = 0.01 * jax.random.normal(jax.random.key(0), (len(names), *shape))
-
-    @jax.jit
-    def gradient_norms(state: Any, x: Array) -> Array:
-        found = attribution.gradient(nnx.merge(graph, state), x, targets) * (low_high[1] - low_high[0])
-        return jnp.linalg.norm(found.reshape(len(names), -1), axis=1)
-
-    # Of a linear score the fantasy image is gradient / (2 decay).
-    decay = float(np.median(gradient_norms(state, start))) / (2 * _CONTRAST * np.sqrt(np.prod(shape)))
-
-    @jax.jit
-    def run(state: Any, x: Array) -> attribution.FantasyImages:
-        return attribution.fantasy_image(
-            nnx.merge(graph, state),
-            x,
-            targets,
-            decay=decay,
-            steps=_STEPS,
-            value_range=low_high,
-            jitter=_JITTER,
-            key=jax.random.key(1),
-        )
-
-    found = jax.device_get(run(state, start))
+    names = explained.outputs[:_CLASSES]
+    found, decay = _fantasy_images(explained, len(names))
     remaining = np.median(found.residuals / np.maximum(found.gradient_norms, 1e-30))
     return [
         Section(
@@ -296,6 +272,80 @@ def fantasies(explained: Explained) -> list[Section]:
             f"noise; the weights are fixed. The gradient that remains is {remaining:.1%} of that of the score.",
         )
     ]
+
+
+def _fantasy_images(explained: Explained, classes: int) -> tuple[attribution.FantasyImages, float]:
+    """Fantasy images of the first classes, and the decay with which they have a certain contrast."""
+    graph, state = nnx.split(explained.model)
+    shape, targets, (low, high) = explained.preprocess.input_shape, jnp.arange(classes), explained.value_range
+    start = 0.01 * jax.random.normal(jax.random.key(0), (classes, *shape))
+
+    @jax.jit
+    def gradient_norms(state: Any, x: Array) -> Array:
+        found = attribution.gradient(nnx.merge(graph, state), x, targets) * (high - low)
+        return jnp.linalg.norm(found.reshape(classes, -1), axis=1)
+
+    @jax.jit
+    def run(state: Any, x: Array, decay: Array) -> attribution.FantasyImages:
+        options = {"steps": _STEPS, "value_range": (low, high), "jitter": _JITTER, "key": jax.random.key(1)}
+        return attribution.fantasy_image(nnx.merge(graph, state), x, targets, decay=decay, **options)
+
+    # Of a linear score the fantasy image is gradient / (2 decay).
+    decay = float(np.median(gradient_norms(state, start)) / (2 * _CONTRAST * np.sqrt(np.prod(shape))))
+    return jax.device_get(run(state, start, jnp.float32(decay))), decay
+
+
+def development(stages: Mapping[int, Explained], images: Shaped[np.ndarray, "n ..."]) -> list[Section]:
+    """How filters, the strongest crops of one channel and fantasy images change while a network is trained.
+
+    Args:
+      stages: Step of a checkpoint -> the network of that step, ascending; at least two.
+      images: Raw images, in which the crops are searched.
+    """
+    last = list(stages.values())[-1]
+    kernels = {f"step {step:,}": _first_kernels(explained) for step, explained in stages.items()}
+    sections = []
+    if all(kernels.values()):
+        sections.append(_rows("First-layer filters over training", kernels, "the first filters of the first layer"))
+    if last.maps:
+        name = list(last.maps)[len(last.maps) // 2]
+        inputs = {step: np.asarray(explained.inputs(images)) for step, explained in stages.items()}
+        at_end = attribution.strongest_crops(last.model, inputs[max(stages)], name, k=_CROPS)
+        channel = int(at_end.responses[:, 0].argmax())
+        crops = {}
+        for step, explained in stages.items():
+            (row,) = attribution.strongest_crops(explained.model, inputs[step], name, channel, k=_CROPS).crops()
+            crops[f"step {step:,}"] = [explained.shown(crop) for crop in row]
+        sections.append(
+            _rows("Strongest crops over training", crops, f"the crops that {name}, channel {channel}, responds to most")
+        )
+    classes = min(len(last.outputs), _CROPS)
+    fantasies = {
+        f"step {step:,}": list(explained.shown(_fantasy_images(explained, classes)[0].images))
+        for step, explained in stages.items()
+    }
+    shown = f"fantasy images of {', '.join(last.outputs[:classes])}"
+    return [*sections, _rows("Fantasy images over training", fantasies, shown)]
+
+
+def _rows(title: str, rows: Mapping[str, list[np.ndarray]], what: str) -> Section:
+    return Section(
+        title,
+        figure=figures.rows_of_images(rows),
+        alt=f"For each kept checkpoint, {what}",
+        caption=f"For each kept checkpoint, {what}.",
+    )
+
+
+def _first_kernels(explained: Explained) -> list[np.ndarray]:
+    """The first filters of the first convolution, from 0 to 1 with 0 in the middle; none without a convolution."""
+    for row in geometry.trace(explained.model, explained.preprocess.input_shape):
+        kernel = getattr(explained.model.layer(row.name), "kernel", None)
+        if kernel is not None and kernel.ndim == 4:
+            array = np.asarray(kernel[...], np.float64)
+            array = 0.5 + 0.5 * array / np.abs(array).max()
+            return list(array.transpose(3, 0, 1, 2)[:_FILTERS])
+    return []
 
 
 def worst_mistakes(explained: Explained, results: Results) -> Iterator[Section]:

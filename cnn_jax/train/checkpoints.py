@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 import tensorstore
 from jaxtyping import PyTree
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, CustomSteps, LatestN
 
 from cnn_jax.errors import UsageError
 from cnn_jax.train.parallel import agreed, is_primary
@@ -57,9 +57,10 @@ class Checkpoints:
     Args:
       directory: The folder, made if it is missing.
       read_only: For evaluation: change nothing on disk.
+      keep: Steps whose checkpoints are kept, besides the latest and the best.
     """
 
-    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
+    def __init__(self, directory: Path, *, read_only: bool = False, keep: Sequence[int] = ()) -> None:
         self.directory = directory
         self._read_only = read_only
 
@@ -76,7 +77,9 @@ class Checkpoints:
             item_handlers={"state": ocp.StandardCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
                 best_fn=score,  # without it the metrics are not stored, and a resumed run forgets its best
-                preservation_policy=AnyPreservationPolicy([LatestN(_LATEST_KEPT), BestN(get_metric_fn=score, n=1)]),
+                preservation_policy=AnyPreservationPolicy(
+                    [LatestN(_LATEST_KEPT), BestN(get_metric_fn=score, n=1), CustomSteps(list(keep))]
+                ),
                 cleanup_tmp_directories=not read_only,
                 create=not read_only,
                 read_only=read_only,

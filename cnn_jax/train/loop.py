@@ -108,7 +108,8 @@ def train(
         return False
 
     plan, metric = program.plan, program.check()
-    with Checkpoints(directory / "checkpoints") as checkpoints, contextlib.ExitStack() as opened:
+    kept = Checkpoints(directory / "checkpoints", keep=plan.history_steps)
+    with kept as checkpoints, contextlib.ExitStack() as opened:
         found = checkpoints.restore(program.template)
         step, metrics = int(found.state.step) if found else 0, (*program.problem.metrics, _SKIPPED)
         progress = opened.enter_context(
@@ -164,7 +165,10 @@ def train_together(
       OSError: The disk is full; earlier checkpoints are intact.
     """
     with contextlib.ExitStack() as opened:
-        checkpoints = [opened.enter_context(Checkpoints(run.directory / "checkpoints")) for run in runs]
+        checkpoints = [
+            opened.enter_context(Checkpoints(run.directory / "checkpoints", keep=run.program.plan.history_steps))
+            for run in runs
+        ]
         at_step: dict[tuple[int, bool], list[tuple[_Member, TrainState]]] = {}
         for index, start in enumerate(_starts(vectorized, runs, checkpoints)):
             run, step = runs[index], int(start.state.step)

@@ -5,6 +5,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from cnn_jax.data.batches import steps_per_epoch
 from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
@@ -23,6 +25,7 @@ class Plan:
       patience: Training ends at an evaluation that comes so many steps after the best one; 0 for never.
       target: Training ends at an evaluation whose monitored score is at least as good as this; None for never.
       max_skipped: The most steps that may be skipped because their loss or gradient was not finite.
+      keep_history: How many checkpoints are kept besides the latest and the best, see :attr:`history_steps`.
     """
 
     batch_size: int
@@ -33,12 +36,13 @@ class Plan:
     patience: int = 0
     target: float | None = None
     max_skipped: int = 0
+    keep_history: int = 0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "total_steps", "evaluate_every", "steps_per_call"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("patience", "max_skipped"):
+        for name in ("patience", "max_skipped", "keep_history"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name}={getattr(self, name)} must not be negative")
         steps_per_epoch(self.num_examples, self.batch_size)  # rejects a batch larger than the set
@@ -82,6 +86,19 @@ class Plan:
     def evaluates_at(self, step: int) -> bool:
         """Whether the loop evaluates and saves after ``step`` steps."""
         return step == self.total_steps or (step > 0 and step % self.evaluate_every == 0)
+
+    @functools.cached_property
+    def history_steps(self) -> tuple[int, ...]:
+        """The evaluations whose checkpoints are kept: those nearest to steps in equal logarithmic distances.
+
+        >>> plan = Plan(batch_size=10, num_examples=4000, total_steps=1000, evaluate_every=10, keep_history=5)
+        >>> plan.history_steps
+        (10, 30, 100, 320, 1000)
+        """
+        evaluations = np.array([*range(self.evaluate_every, self.total_steps, self.evaluate_every), self.total_steps])
+        wanted = np.geomspace(evaluations[0], self.total_steps, self.keep_history)
+        nearest = np.abs(np.log(evaluations / wanted[:, None])).argmin(axis=1)
+        return tuple(evaluations[np.unique(nearest)].tolist())
 
     def check_target(self, metric: Metric) -> None:
         """Rejects a target that is no value of the metric: one outside 0 to 1 for a fraction of 1."""

@@ -33,6 +33,7 @@ def default_settings() -> ConfigDict:
             "evaluate_every": "1 epoch",
             "early_stopping": "",  # a duration without improvement after which the run ends; empty for never
             "target": 0.0,  # a value of the monitored metric, such as 0.99, at which the run ends; 0 for none
+            "keep_history": 0,  # checkpoints to keep as well, at evaluations in logarithmic distances; 0 for none
             "steps_per_call": 100,
             "optimizer": {
                 "name": "nesterov",
@@ -67,7 +68,7 @@ TUPLE_EXAMPLES = {
 }
 """Values of keys whose default is an empty tuple; they determine the types of the elements."""
 
-MAY_CHANGE = ("epochs", "duration", "early_stopping", "target", "data.workers", "data.data_dir")
+MAY_CHANGE = ("epochs", "duration", "early_stopping", "target", "keep_history", "data.workers", "data.data_dir")
 """Keys that may change when a run is continued: how long it trains, and what has no effect on its numbers."""
 
 TRACED_HYPERPARAMETERS = (
@@ -139,6 +140,7 @@ def make_plan(config: ConfigDict, num_examples: int) -> Plan:
         patience=steps(config.early_stopping, "early_stopping") if config.early_stopping else 0,
         target=config.target or None,
         max_skipped=config.max_skipped if config.on_nonfinite == "skip" else 0,
+        keep_history=config.get("keep_history", 0),  # which runs of earlier versions lack
     )
 
 

@@ -13,14 +13,14 @@ from cnn_jax import attribution, tasks
 from cnn_jax.errors import UsageError
 from cnn_jax.tasks import run
 from cnn_jax.tasks.responses import Explained
-from cnn_jax.tasks.saved import load_run
+from cnn_jax.tasks.saved import load_run, saved_steps
 
 
 def small_config() -> ConfigDict:
     config = tasks.default_config()
     config.model.name, config.input_shape = "small_cnn", (16, 16, 1)
     config.model.width = 0.25
-    config.duration, config.steps_per_call, config.report.explain = "60 steps", 20, True
+    config.duration, config.evaluate_every, config.report.explain, config.keep_history = "60 steps", "10 steps", True, 4
     config.optimizer.name, config.optimizer.learning_rate = "adam", 0.01
     return config
 
@@ -53,6 +53,16 @@ def test_the_page_the_pictures_and_the_arrays(trained: Path, tmp_path: Path) -> 
         assert arrays["saliency"].shape == arrays["occlusion"].shape == (8, 16, 16, 1)
     assert len(list((tmp_path / "new/why/figures").glob("*.png"))) == 4
     assert re.search(r"shuffled</td>", page), "the table of the falsification"
+
+
+def test_checkpoints_over_training_are_kept_and_shown(trained: Path, tmp_path: Path) -> None:
+    assert {10, 20, 30, 60} <= set(saved_steps(trained)) < {10, 20, 30, 40, 50, 60}
+    run.explain(small_config(), trained, methods=["saliency"], output=str(tmp_path))
+    page = (tmp_path / "explain.html").read_text()
+    for title in ("First-layer filters", "Strongest crops", "Fantasy images"):
+        assert f">{title} over training</h2>" in page
+    _, state = load_run(small_config(), trained, checkpoint=20)
+    assert int(state.step) == 20
 
 
 def test_own_images_and_a_unit(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
