@@ -102,7 +102,7 @@ def _call(get_config: Callable[..., Any], variant: str) -> Any:
 
 
 def _described(error: Exception) -> str:
-    """An error of a config file in one line, with its place; that of a refused key or value with what is right."""
+    """An error of a config file in one line with its place; for a rejected key or value also the correct one."""
     frames = list(traceback.walk_tb(error.__traceback__))
     own = [(frame, line) for frame, line in frames if "ml_collections" not in Path(frame.f_code.co_filename).parts]
     frame, line = own[-1]
@@ -123,7 +123,7 @@ def _described(error: Exception) -> str:
 
 
 def check_config_file(path: str) -> None:
-    """Checks the file named by ``--config`` before config_flags does, which would let a missing one through.
+    """Checks that the file of ``--config`` exists, which config_flags does not.
 
     Raises:
       UsageError: The file is missing.
@@ -137,7 +137,7 @@ def check_config_file(path: str) -> None:
 
 
 def check_variant(variant: str, known: Sequence[str]) -> None:
-    """Rejects a variant (what follows the colon in ``--config=file.py:variant``) that a config file does not have.
+    """Rejects an unknown variant, the text after the colon in ``--config=file.py:variant``.
 
     >>> check_variant("smok", ("smoke",))
     Traceback (most recent call last):
@@ -165,7 +165,7 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """The config that :func:`to_json` wrote; sequences come back as tuples, as configs have them.
+    """Reads a config that :func:`to_json` wrote. Sequences become tuples.
 
     >>> from_json('{"a": [2, 3]}').a
     (2, 3)

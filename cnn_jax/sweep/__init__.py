@@ -1,1 +1,1 @@
-"""Sweeps: one config, many values. Spaces and samplers, the runners, and the table of what came out."""
+"""Sweeps: many values of one config. Spaces, samplers, runners, and the table of results."""

@@ -29,7 +29,7 @@ class _Pruned(Exception):
 def run_alone(
     trials: Sequence[Trial], *, train: Train, report: Report, metric: str, reports: bool = True
 ) -> Iterator[Outcome]:
-    """The :class:`~cnn_jax.sweep.trial.Runner` of trials that have nothing to do with each other.
+    """A :class:`~cnn_jax.sweep.trial.Runner` that trains its trials one after the other.
 
     What they print goes to ``log.txt`` in their folders. What they raise is their outcome.
     """
@@ -42,7 +42,7 @@ def run_alone(
 
 
 def ends_the_worker(error: BaseException) -> bool:
-    """Whether an error says nothing about the trial that was running, which is left to others."""
+    """Whether an error is not caused by the running trial, so that another worker should take the trial over."""
     if isinstance(error, OSError):
         return error.errno in DISK_ERRORS
     if isinstance(error, KeyboardInterrupt):  # the user's? a worker takes the first Ctrl-C for a request
@@ -89,7 +89,7 @@ def _train(trial: Trial, train: Train, *, report: bool, on_evaluation: OnEvaluat
 
 
 def one_line(error: BaseException) -> str:
-    """An error as the reason for which a trial failed.
+    """An error in one line, as the reason of a failed trial.
 
     >>> one_line(ValueError("no such\\ndata set")), one_line(KeyboardInterrupt())
     ('ValueError: no such data set', 'KeyboardInterrupt')
@@ -100,7 +100,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _is_finished(trial: Trial, reports: bool) -> bool:
-    """Whether a worker that died had finished the run, and no other one in its folder, and only not said so."""
+    """Whether a worker finished the run of a trial but died before it reported that."""
     if not all((trial.workdir / name).exists() for name in ("result.json", *(["report.html"] if reports else []))):
         return False
     known = trial.workdir / "config.json"
@@ -121,7 +121,7 @@ def _score(trial: Trial, metric: str) -> float:
 
 @contextlib.contextmanager
 def _logged(trial: Trial) -> Iterator[None]:
-    """What is printed within goes to the run's folder."""
+    """Redirects what is printed inside the block to a file in the run's folder."""
     trial.workdir.mkdir(parents=True, exist_ok=True)
     with (
         open(trial.workdir / LOG, "a", buffering=1) as log,

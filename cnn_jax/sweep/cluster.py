@@ -1,4 +1,4 @@
-"""Workers on other machines: tasks of a Ray cluster, or jobs that submitit hands to Slurm.
+"""Workers on other machines: tasks of a Ray cluster, or Slurm jobs that are submitted through submitit.
 
 Both do what any worker does, claim trials from the storage and run them, so a task or a node that is lost loses
 nothing: another worker goes on with the trial. Machines need the same folder, and for more than one of them a database
@@ -75,7 +75,7 @@ class RayWorkers:
         self._ray.shutdown()  # leaves the cluster, which goes on
 
     def tend(self, begun: Callable[[], int]) -> None:
-        """Starts the next tasks in place of those that have ended, and of those that were lost with their nodes."""
+        """Replaces tasks that have ended, and tasks that were lost with their nodes."""
         if not self._running:
             return
         done, self._running = self._ray.wait(self._running, num_returns=len(self._running), timeout=0)
@@ -143,7 +143,7 @@ class SlurmWorkers:
             time.sleep(0.2)
 
     def tend(self, begun: Callable[[], int]) -> None:
-        """Hands in a new job for each that was lost; those that have ended by themselves had nothing left to do."""
+        """Submits a new job for each lost job. A job that ended by itself found no trial left."""
         for job in [job for job in self._jobs if job.done()]:
             self._jobs.remove(job)
             error = job.exception()
@@ -162,7 +162,7 @@ def _last_line(error: BaseException) -> str:
 
 
 def _run_one(directory: str, storage: str, environment: Mapping[str, str]) -> bool:
-    """The task of Ray: one trial, or none if none is left; whether there may be more."""
+    """The Ray task: runs one trial if one is left. Returns whether there may be more."""
     os.environ.update(environment)  # before jax is imported
     from cnn_jax.sweep.store import Store
     from cnn_jax.sweep.worker import work
@@ -173,7 +173,7 @@ def _run_one(directory: str, storage: str, environment: Mapping[str, str]) -> bo
 
 
 def _run_all(directory: str) -> int:
-    """The job of Slurm: trials until none is left; how many it was."""
+    """The Slurm job: runs trials until none is left. Returns their number."""
     from cnn_jax.sweep.store import Store
     from cnn_jax.sweep.worker import work
 
@@ -182,7 +182,7 @@ def _run_all(directory: str) -> int:
 
 @contextlib.contextmanager
 def _environment(place: SweepPlace) -> Iterator[None]:
-    """What jobs inherit: where modules are, and the database, whose password then is in no file."""
+    """The environment of jobs: the path of modules and the database, so that its password is written to no file."""
     changes = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), STORAGE_VARIABLE: place.storage}
     before = {key: os.environ.get(key) for key in changes}
     os.environ.update(changes)
@@ -197,7 +197,7 @@ def _environment(place: SweepPlace) -> Iterator[None]:
 
 
 def slurm_options(pairs: Sequence[str]) -> dict[str, str]:
-    """Options as they are on the command line.
+    """Options as command-line flags.
 
     >>> slurm_options(["partition=gpu", "timeout_min=240"])
     {'partition': 'gpu', 'timeout_min': '240'}

@@ -32,7 +32,7 @@ _TRIALS = 50  # of an infinite space, by default
 def sweep(
     config: ConfigDict | None, file: str | None, directory: Path, experiment: Callable[[ConfigDict], ModuleType]
 ) -> None:
-    """Begins the sweep of a config, or continues that of a folder, or shows it if it is finished.
+    """Starts the sweep of a config, continues the one in a folder, or shows it if it is finished.
 
     Args:
       config: What trials have in common; None to continue.
@@ -66,7 +66,7 @@ def sweep(
 
 
 def sweep_worker(directory: Path | None) -> None:
-    """Takes part in a sweep that was begun elsewhere, until it is finished.
+    """Runs trials of a sweep that was started elsewhere, until the sweep is finished.
 
     Args:
       directory: The sweep's folder; not needed where ``--storage`` names a database with a single sweep.
@@ -100,7 +100,7 @@ def sweep_worker(directory: Path | None) -> None:
 
 
 def _begin(place: SweepPlace, described: Sweep) -> Store:
-    """A new sweep; of two processes that begin one in the same folder, the second takes part in that of the first."""
+    """Creates a sweep. If two processes create one in the same folder, the second joins the sweep of the first."""
     if place.storage:
         sweeps_in(place.storage)  # says what is wrong with it before anything is written
     try:
@@ -153,7 +153,7 @@ def _described(config: ConfigDict, file: str | None, experiment: Callable[[Confi
 
 
 def _points(config: ConfigDict, part: space.Part, sampler: str) -> int:
-    """How many points the flags ask for; of a grid no more than it has."""
+    """The number of points; for a grid at most the size of the grid."""
     if sampler != "grid":
         return flags.TRIALS.value or _TRIALS
     points = len(space.grid(part, flatten(config)))
@@ -161,7 +161,7 @@ def _points(config: ConfigDict, part: space.Part, sampler: str) -> int:
 
 
 def _as_flagged(known: Sweep) -> Sweep:
-    """A sweep that is continued, with what the flags of this command say of it."""
+    """A sweep that is continued, with the settings that this command's flags change."""
     named = {"sampler": flags.SAMPLER, "pruner": flags.PRUNER, "seeds": flags.SEEDS, "metric": flags.METRIC}
     given: dict[str, Any] = {name: flag.value for name, flag in named.items() if flag.present}
     if "metric" in given:
@@ -199,7 +199,7 @@ def _space(file: str | None, config: ConfigDict) -> space.Part:
 
 
 def _check_same(known: Sweep, described: Sweep, directory: Path) -> None:
-    """Rejects the flags of another sweep than the folder's; another number of trials or workers makes no other one."""
+    """Rejects flags that would change the sweep in the folder. The numbers of trials and workers may change."""
     same = dataclasses.replace(described, points=known.points, ahead=known.ahead, reports=known.reports).to_json()
     before = known.to_json()
     differing = configs.differences(known.config, described.config)

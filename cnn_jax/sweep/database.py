@@ -1,4 +1,4 @@
-"""The database that the workers of a sweep have in common: opening it, and waiting while it does not answer."""
+"""The database that the workers of a sweep share: opens it, and waits while it does not respond."""
 
 import functools
 import sys
@@ -21,7 +21,7 @@ _ATTEMPTS_UNSAID = 5  # in 3 seconds, before it is said that it does not
 
 
 class StorageError(UsageError):
-    """The database of a sweep does not answer, or is damaged; it says nothing about the trial that was running."""
+    """The database of a sweep does not respond or is damaged. The running trial is not the cause."""
 
 
 class _ConnectionLost(Exception):
@@ -42,7 +42,7 @@ _Result = TypeVar("_Result")
 def patient(
     method: Callable[Concatenate[_Self, _Arguments], _Result],
 ) -> Callable[Concatenate[_Self, _Arguments], _Result]:
-    """A method that is repeated while the database does not answer; it must be one that may be.
+    """A decorator that repeats a method while the database does not respond. The method must be safe to repeat.
 
     Raises:
       StorageError: From the method: the database does not answer for ten minutes, or is damaged.
@@ -77,18 +77,18 @@ def patient(
 
 
 def _unwrapped(error: BaseException) -> BaseException:
-    """What Optuna has hidden behind an error of its own."""
+    """The original error behind an error of Optuna."""
     return error.__cause__ or error if isinstance(error, load_optuna().exceptions.StorageInternalError) else error
 
 
 def _words(error: BaseException) -> str:
-    """What the database said, in one line."""
+    """The message of the database in one line."""
     cause = _unwrapped(error)
     return " ".join(str(getattr(cause, "orig", None) or cause).split())
 
 
 def _may_come_back(error: BaseException, place: SweepPlace) -> bool:
-    """Whether a database that raised an error is away for a while, and not damaged or without room."""
+    """Whether a database is temporarily unavailable, as opposed to damaged or out of disk space."""
     import sqlalchemy
 
     error = _unwrapped(error)
@@ -164,20 +164,20 @@ def open_storage(place: SweepPlace) -> "optuna.storages.RDBStorage":
 
 
 def _write_ahead(connection: Any, _: object) -> None:
-    """A log ahead of SQLite's file: readers do not wait; a commit outlives the process, not waiting for the disk."""
+    """Uses SQLite's write-ahead log: readers do not wait, and commits survive a killed process without a disk sync."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _connection_lost(context: Any) -> Exception | None:
-    """An error that Optuna does not know: it would repeat what may have taken place, and add a trial twice."""
+    """An error that Optuna does not handle: it would repeat a possibly completed write, and add a trial twice."""
     if context.is_disconnect and not context.is_pre_ping:
         return _ConnectionLost(str(context.original_exception))
     return None
 
 
 def _end_idle_transactions(connection: Any, _: object) -> None:
-    """A process that is stopped within a transaction blocks others for no longer than its leases last."""
+    """Limits how long a process that is stopped inside a transaction blocks others: as long as its leases last."""
     with connection.cursor() as cursor:
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{GRACE_SECONDS:.0f}s'")
     connection.commit()

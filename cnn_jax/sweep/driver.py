@@ -28,7 +28,7 @@ FINISHED = ("complete", "pruned", "failed")
 
 
 def drive(store: Store, workers: Workers) -> list[TrialRow]:
-    """Has workers run a sweep to its end, showing how it goes, and writes its results.
+    """Starts workers that run a sweep to its end, shows progress, and writes the results.
 
     Raises:
       Interrupted: SIGTERM or Ctrl-C; all that ran is saved, and the sweep can be continued.
@@ -78,7 +78,7 @@ def write_results(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> No
 
 
 def show(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> None:
-    """Prints the best points, and where everything is.
+    """Prints the best points and the paths of the results.
 
     Raises:
       UsageError: All trials failed.
@@ -101,7 +101,7 @@ def show(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> None:
 
 
 def _table(sweep: Sweep, rows: Sequence[TrialRow], title: str, *, columns: bool) -> Table:
-    """The best points, a line each whatever the number of seeds; their values in columns of their own or in one."""
+    """The table of the best points, one line per point. Values are in one column each, or all in one column."""
     several = sweep.seeds > 1
     names = short_names(key for row in rows for key in row.overrides if not (several and key == "seed"))
     table = Table(title=title, title_justify="left")
@@ -130,7 +130,7 @@ def _table(sweep: Sweep, rows: Sequence[TrialRow], title: str, *, columns: bool)
 
 
 def _states(runs: Sequence[TrialRow]) -> str:
-    """The state of a point's run, or how many of its runs are in which state."""
+    """The state of a point's run, or the number of its runs in each state."""
     counts = Counter(run.state for run in runs)
     return runs[0].state if len(runs) == 1 else ", ".join(f"{count} {state}" for state, count in counts.items())
 

@@ -57,7 +57,7 @@ class Leases:
         self._looked = -math.inf
 
     def free(self, names: Iterable[str]) -> list[str]:
-        """Those of some leases that no living process holds, not even this one."""
+        """The leases among the given ones that no living process holds."""
         held = sql.and_(_TABLE.c.study == self._study, _TABLE.c.owner != "")
         with self._engine.begin() as connection:
             found = {row.name: _Lease(*row) for row in connection.execute(_COLUMNS.where(held))}
@@ -65,7 +65,7 @@ class Leases:
         return [name for name in names if name not in found or self._is_free(found[name])]
 
     def take(self, name: str) -> bool:
-        """Takes a lease, if it is free; whether this process has it now."""
+        """Takes a lease if it is free. Returns whether this process holds it."""
         with self._engine.begin() as connection:
             row = connection.execute(_COLUMNS.where(self._at(name))).one_or_none()
         self._expire_heartbeats()
@@ -87,17 +87,17 @@ class Leases:
             return connection.execute(change).rowcount == 1
 
     def beat(self) -> None:
-        """Says that this process lives."""
+        """Writes a heartbeat of this process."""
         with self._engine.begin() as connection:
             connection.execute(sql.update(_TABLE).where(self._own()).values(beat=_TABLE.c.beat + 1))
 
     def held(self) -> set[str]:
-        """The leases that this process has."""
+        """The leases that this process holds."""
         with self._engine.begin() as connection:
             return set(connection.execute(sql.select(_TABLE.c.name).where(self._own())).scalars())
 
     def holds(self, name: str, session: Session) -> bool:
-        """Whether this process has a lease; if so, no other can take it before the session's transaction ends."""
+        """Whether this process holds a lease. If so, no other process can take it before the transaction ends."""
         query = sql.select(_TABLE.c.owner).where(self._at(name)).with_for_update()
         if session.execute(query).scalar_one_or_none() == self.owner:
             return True
@@ -105,7 +105,7 @@ class Leases:
         return False
 
     def give_back(self, name: str) -> None:
-        """Frees a lease, if this process has it."""
+        """Releases a lease if this process holds it."""
         own = sql.and_(self._own(), _TABLE.c.name == name)
         with self._engine.begin() as connection:
             connection.execute(sql.update(_TABLE).where(own).values(owner="", beat=_TABLE.c.beat + 1))
@@ -117,7 +117,7 @@ class Leases:
         return sql.and_(_TABLE.c.study == self._study, _TABLE.c.name == name)
 
     def _expire_heartbeats(self) -> None:
-        """Forgets old heartbeats after a pause in which the database may have been down, and no heartbeat received."""
+        """Ignores old heartbeats after a pause, in which the database may have been down and received none."""
         now = time.monotonic()
         if now - self._looked > GRACE_SECONDS / 2:
             self._received.clear()
@@ -139,12 +139,12 @@ class Leases:
 
 
 def this_process() -> str:
-    """A name of this process that no other process anywhere has or will have: machine, then process and its start."""
+    """A unique name of this process: the machine, the process number and the start time."""
     return f"{_machine()}/{os.getpid()}:{_started(os.getpid())}"
 
 
 def _machine() -> str:
-    """This machine since it was started, and the container, where process numbers mean something."""
+    """The machine since its last start and the container, within which process numbers are unique."""
     try:
         return f"{platform.node()}:{machine()}:{os.readlink('/proc/self/ns/pid')}"
     except OSError:  # no Linux
@@ -152,7 +152,7 @@ def _machine() -> str:
 
 
 def machine() -> str:
-    """This machine, since it was started."""
+    """The machine since its last start."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:  # no Linux
@@ -160,7 +160,7 @@ def machine() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process was started, in ticks since the machine was; None if there is none, or a dead one not reaped."""
+    """The start time of a process in ticks since the machine started; None if it does not exist or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:

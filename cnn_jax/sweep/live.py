@@ -1,4 +1,4 @@
-"""How a sweep looks in the terminal: running trials, the best so far, the time left; plain lines for log files."""
+"""The progress of a sweep in the terminal: running trials, the best one, the time left; plain lines in log files."""
 
 import contextlib
 import os
@@ -53,7 +53,7 @@ class View:
             self._live.stop()
 
     def update(self, rows: Sequence[TrialRow], running: Sequence[Running]) -> None:
-        """Shows how things are."""
+        """Updates the display."""
         for row in rows:
             if _is_finished(row) and row.number not in self._printed:
                 self._printed.add(row.number)
@@ -65,7 +65,7 @@ class View:
             self._live.update(Constrain(group, self._live.console.width - 2))
 
     def print(self, line: str) -> None:
-        """Prints a line, on a terminal above what is redrawn."""
+        """Prints a line; on a terminal above the display."""
         if self._live is not None:
             self._live.console.print(line, soft_wrap=True)
         else:
@@ -104,7 +104,7 @@ class View:
         return whole
 
     def _best(self, rows: Sequence[TrialRow], running: Sequence[Running]) -> str:
-        """The best complete trial; before there is one, the best of those that run."""
+        """The best complete trial, or the best running one if none is complete."""
         best = best_row(rows, self._sweep.metric)
         if best is not None:
             return f"best: {self._score(best.mean)}, trial {best.number}: {values(best.overrides)}"
@@ -115,7 +115,7 @@ class View:
         return f"best so far: {self._score(score)}, trial {row.number}: {values(row.overrides)}"
 
     def _time_left(self, running: Sequence[Running]) -> str | None:
-        """From the speed of this session; before its first outcome, from the progress of one trial."""
+        """The remaining time from the speed of this process; before its first result, from the progress of a trial."""
         now, done, left = time.monotonic(), len(self._printed) - self._before, self._sweep.trials - len(self._printed)
         if done and not left:
             return None
@@ -135,7 +135,7 @@ class View:
         return format_duration((left - share * len(running)) / speed)
 
     def _share(self, row: TrialRow) -> float:
-        """How much of a trial is done, by the epoch of its last record; 0 where that says nothing."""
+        """The finished part of a trial, by the epoch of its last record; 0 if it is unknown."""
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, ZeroDivisionError):  # it may be writing
             epochs = row.overrides.get("epochs", self._sweep.config.get("epochs"))
             return read_last_record(trial_directory(self._directory, row.number))["epoch"] / epochs
@@ -146,7 +146,7 @@ class View:
 
 
 def values(overrides: Mapping[str, Any]) -> str:
-    """Overrides in a line.
+    """Overrides in one line.
 
     >>> values({"optimizer.learning_rate": 0.0123456, "optimizer.name": "sgd", "seed": 1})
     'learning_rate=0.01235  optimizer=sgd  seed=1'

@@ -32,7 +32,7 @@ class Workers(Protocol):
         ...
 
     def tend(self, begun: Callable[[], int]) -> None:
-        """Replaces those that have ended while the sweep has not; ``begun`` says how often trials have been begun.
+        """Replaces workers that ended before the sweep did; ``begun`` is the number of started trials.
 
         Raises:
           UsageError: They die as fast as they are replaced.
@@ -41,7 +41,7 @@ class Workers(Protocol):
 
 
 class Deaths:
-    """Ends a sweep whose workers die as fast as they are replaced.
+    """Stops a sweep whose workers keep dying.
 
     Args:
       most: How many are allowed while no trial is begun.
@@ -51,7 +51,7 @@ class Deaths:
         self._most, self._deaths, self._begun = most, 0, -1
 
     def count(self, begun: int, why: str, cause: BaseException | None = None) -> None:
-        """One more, after trials have been begun so many times.
+        """Counts a death, after this number of started trials.
 
         Raises:
           UsageError: One too many; ``why`` ends the line.
@@ -64,7 +64,7 @@ class Deaths:
 
 
 def gpus(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them; JAX is not started to find out.
+    """The GPUs that this process may use, as in ``CUDA_VISIBLE_DEVICES``, found without initialising JAX.
 
     >>> gpus({"CUDA_VISIBLE_DEVICES": "2,3"}), gpus({"JAX_PLATFORMS": "cpu"})
     (['2', '3'], [])
@@ -87,12 +87,12 @@ def cores() -> list[int]:
 
 
 def default_workers() -> int:
-    """One for each GPU; without one, one for each core, but eight at most."""
+    """The default number of workers: one for each GPU, or without GPUs one for each core, at most eight."""
     return len(gpus()) or min(len(cores()), _MOST_WORKERS)
 
 
 def shares(items: Sequence[int], count: int) -> list[list[int]]:
-    """Cores in as many parts as there are workers; all for each if they are fewer.
+    """Divides the cores among the workers. If there are fewer cores than workers, each worker gets all of them.
 
     >>> shares([0, 1, 2, 3, 4], 2), shares([0, 1], 3)
     ([[0, 1], [2, 3, 4]], [[0, 1], [0, 1], [0, 1]])

@@ -1,4 +1,4 @@
-"""Spaces as a line of text, for ``--sweep='optimizer.learning_rate=log(1e-3,1); seed=0..4'``."""
+"""Spaces in one line of text, for ``--sweep='optimizer.learning_rate=log(1e-3,1); seed=0..4'``."""
 
 import ast
 import re

@@ -50,7 +50,7 @@ def _commands(directory: Path, number: int) -> str:
 
 
 def curve_of(directory: Path, metric: str) -> Curve:
-    """A run's scores over its epochs; none where it has written none, or is writing.
+    """The scores of a run over its epochs; empty if it has written none yet.
 
     >>> curve_of(Path("/nowhere"), "validation/accuracy")
     []

@@ -1,4 +1,4 @@
-"""Which values come next: grids, quasi-random sequences and Optuna's samplers that learn, and which trials are pruned.
+"""Samplers choose the next values: grids, quasi-random sequences and Optuna's adaptive samplers. Pruners end trials.
 
 What is proposed as point ``n`` is a function of the sweep's seed, of ``n``, and of the results of the points before
 ``n - ahead``. So the same sweep proposes the same points again, however many workers it has, whichever of them finishes
@@ -48,7 +48,7 @@ _SEQUENCES = {"sobol": "sobol", "random": "sobol", "halton": "halton"}
 
 @dataclasses.dataclass(frozen=True)
 class Proposal:
-    """A point: its overrides, and what Optuna keeps of it."""
+    """A point: its overrides, and the values that Optuna stores."""
 
     overrides: dict[str, Any]
     params: dict[str, Any]
@@ -57,14 +57,14 @@ class Proposal:
 
 
 def load_optuna() -> Any:
-    """Optuna, silent but for warnings."""
+    """Imports Optuna and silences all but its warnings."""
     optuna = require("optuna", "sweep", "a sweep")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
 
 def learns(sampler: str) -> bool:
-    """Whether a sampler looks at results."""
+    """Whether a sampler uses results."""
     return sampler in LEARNING
 
 
@@ -171,7 +171,7 @@ class Sampler:
 
 
 def _hidden(point: "optuna.trial.FrozenTrial") -> "optuna.trial.FrozenTrial":
-    """A point as it was before anything was known of it."""
+    """A point without results."""
     optuna = load_optuna()
     kept = {"params": point.params, "distributions": point.distributions, "system_attrs": point.system_attrs}
     return optuna.create_trial(state=optuna.trial.TrialState.RUNNING, **kept)
@@ -183,7 +183,7 @@ def _single(value: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Within it, Optuna does not warn that parts of it are experimental."""
+    """Suppresses Optuna's warnings about experimental features."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

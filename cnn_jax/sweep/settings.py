@@ -1,4 +1,4 @@
-"""What a sweep is, as it is kept in ``sweep.json`` and in its storage: enough for any worker anywhere to take part."""
+"""The settings of a sweep, as stored in ``sweep.json`` and in its database. Any worker can join with them."""
 
 import dataclasses
 import importlib
@@ -26,7 +26,7 @@ STORAGE_VARIABLE = "CNN_JAX_SWEEP_STORAGE"  # the URL for a worker; on its comma
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What is tried, and how.
+    """The settings of a sweep.
 
     Attributes:
       config: What all trials have in common.
@@ -88,7 +88,7 @@ class Sweep:
 
 
 def _metric_by_name(name: str) -> Metric:
-    """The metric of a sweep that was begun when only its name was stored: by the rules of that version."""
+    """The metric of a sweep of an earlier version, which stored only its name."""
     better = "lower" if name.endswith(("loss", "error")) else "higher"
     return Metric(name, better, "%" if name.endswith(("accuracy", "error")) else "")
 
