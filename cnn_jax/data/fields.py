@@ -355,13 +355,15 @@ class Described:
     def input_name(self) -> str:
         """The name of the field that a network is given: the one image, volume, video or signal of an example.
 
-        Of several, it is the one that is called by its kind, such as ``'image'``.
+        Of several, it is the one that is called by its kind, such as ``'image'``, or else the only image.
 
         Raises:
           UsageError: There is none, or it is unclear which of several it is.
         """
         inputs = [name for name, field in self.spec.items() if field.kind in INPUT_KINDS]
         named = [name for name in inputs if name == self.spec[name].kind]
+        images = [name for name in inputs if self.spec[name].kind == "image"]
+        named = named or (images if len(images) == 1 else [])
         if len(inputs) > 1 and len(named) != 1:
             raise UsageError(
                 f"data set {self.name!r} has several fields that could be the network's input: {', '.join(inputs)}; "

@@ -17,6 +17,7 @@ WORKING_SIDE = 1024  # larger photographs are shrunk first
 FRAMED_PART = 0.9  # of the images must have a black border for the set to count as ink on a dark background
 LEAST_CONTRAST = 16  # of 255: what stands out less than this from the background is not ink
 LEAST_SIGNAL_TO_NOISE = 6.0
+FAINT = 1 / 3  # of the lightest ink: a stroke that joins pieces
 LARGE_PART = 0.5  # of the longest side of the largest piece of ink: smaller pieces are dots and dirt
 USUAL_PART = 99  # percent of a training set, which have no more pieces of ink
 
@@ -76,7 +77,8 @@ def count_pieces(ink: Float[np.ndarray, "rows columns"]) -> int:
     Pieces whose bounding box is less than half as long as that of the largest do not count: dots, commas, dirt.
 
     Args:
-      ink: From 0, the background, to 1, the lightest ink. What is at least half as light is ink.
+      ink: From 0, the background, to 1, the lightest ink. What is at least a third as light is ink, because
+        strokes are faint where they join.
 
     Example:
       >>> ink = np.zeros((10, 20))
@@ -84,7 +86,7 @@ def count_pieces(ink: Float[np.ndarray, "rows columns"]) -> int:
       >>> count_pieces(ink)
       2
     """
-    labels, _ = scipy.ndimage.label(_is_ink(ink, 1.0), structure=np.ones((3, 3)))
+    labels, _ = scipy.ndimage.label(ink >= FAINT, structure=np.ones((3, 3)))
     sides = [max(stop.stop - stop.start for stop in box) for box in scipy.ndimage.find_objects(labels)]
     return sum(side >= LARGE_PART * max(sides) for side in sides)
 

@@ -153,9 +153,11 @@ class Preprocess:
         """
         if images.ndim != 1 + len(self.input_shape):
             axes = {2: "length", 3: "height, width", 4: "depth or frames, height, width"}[len(self.input_shape)]
+            single = images.ndim == len(self.input_shape)
+            hint = "write images[None] for one" if single else f"set input_shape to {images.shape[1:]}"
             raise UsageError(
                 f"Preprocess: inputs have shape {images.shape}, but input_shape={self.input_shape} needs "
-                f"(n, {axes}, channels); set input_shape to {images.shape[1:]}"
+                f"(n, {axes}, channels); {hint}"
             )
         if images.dtype.name not in IMAGE_DTYPES:
             raise UsageError(f"Preprocess: images are {images.dtype}; give {' or '.join(IMAGE_DTYPES)}")

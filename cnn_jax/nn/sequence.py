@@ -100,7 +100,8 @@ class Sequence(nnx.Module):
             name in ``intercept``.
 
         >>> import jax.numpy as jnp
-        >>> Sequence({"half": lambda x: x / 2, "root": jnp.sqrt})(8.0, intercept={"half": lambda x: x + 5}).item()
+        >>> model = Sequence({"half": lambda x: x / 2, "root": jnp.sqrt})
+        >>> model(jnp.array(8.0), intercept={"half": lambda x: x + 5}).item()
         3.0
         """
         options = call_options(self.names, train, rngs, return_activations, intercept)

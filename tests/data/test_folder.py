@@ -419,7 +419,7 @@ class TestNpz:
             ({"x": images, "y": labels / 1}, "float64 labels; give whole numbers from 0, or names"),
             ({"x": images, "y": np.eye(2, dtype=int)[labels]}, "labels of shape (40, 2); give (n,), of one-hot rows"),
             ({"x": images, "y": np.ones((40, 2))}, "labels of shape (40, 2); give (n,), or write several per image"),
-            ({"x": images, "y": labels - 1}, "labels from -1 to 0; give class numbers from 0 upwards"),
+            ({"x": images, "y": labels - 2}, "labels from -2 to -2; give class numbers from 0 upwards"),
             ({"x": images, "y": labels + 2**40}, "labels from 1099511627776 to"),
             ({"x": images, "y": labels + 10**8}, "labels from 100000000 to"),
             ({"x": images, "y": labels, "class_names": ["ant"]}, "labels from 0 to 1; give class numbers from 0 to 0"),

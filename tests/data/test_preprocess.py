@@ -75,7 +75,10 @@ def test_crop_takes_the_middle():
         (lambda: plain((8, 8))(IMAGES), "but input_shape=(8, 8) needs (n, length, channels)"),
         (lambda: Preprocess((8, 8, 3), mean=(0.0,), std=(1.0, 1.0, 1.0)), "mean has 1 values for 3 channels"),
         (lambda: Preprocess((8, 8, 1), mean=(0.0,), std=(0.0,)), "std=(0.0,) must be positive"),
-        (lambda: plain((8, 8, 3))(IMAGES[0]), "images have shape (8, 8, 3)"),
+        (
+            lambda: plain((8, 8, 3))(IMAGES[0]),
+            "inputs have shape (8, 8, 3), but input_shape=(8, 8, 3) needs (n, height, width, channels)",
+        ),
         (lambda: plain((8, 8, 3))(IMAGES.astype(np.int32)), "images are int32"),
         (lambda: plain((8, 8, 1))(IMAGES), "images have 3 channels, the network's input has 1"),
         (lambda: plain((9, 9, 3))(IMAGES), "8x8 do not become 9x9 with resize='none'; use resize='bilinear' or 'pad'"),

@@ -15,7 +15,7 @@ from cnn_jax.report.figures import confusion_matrix, filters
 from cnn_jax.report.page import Headline, Page, Section, Table
 
 HOSTILE = """<script>alert("1")</script> & 'quotes' {{ 7 * 7 }}"""
-VOID = {"meta", "link", "img", "br", "hr", "input"}
+VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
 
 
 class Reader(HTMLParser):

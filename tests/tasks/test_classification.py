@@ -160,7 +160,7 @@ def test_each_loss_is_its_definition() -> None:
 
 
 def test_a_config_of_an_earlier_version_has_no_class_weights() -> None:
-    old = config()
+    old = config().unlock()
     for key in ("class_weights", "balanced", "focal_gamma"):
         del old[key]
     batch = {"label": jnp.zeros(6, int)}

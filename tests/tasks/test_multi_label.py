@@ -177,5 +177,5 @@ def test_a_users_own_image_has_a_probability_of_each_class(run: Path, capsys: py
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(image)
     find(config()).predict(config(), run, images=[str(image)], output=str(output), checkpoint="best")
     (row,) = csv.DictReader(output.read_text().splitlines())
-    assert list(row) == ["image", "classes", *map(str, range(10))]
+    assert list(row) == ["image", "classes", *map(str, range(10)), "assumed", "note"]
     assert "classes" in capsys.readouterr().out

@@ -224,7 +224,7 @@ def test_needs_pytorch_for_its_files(tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda model, path: weights.save(model, path / "x.npz"), r"must end in one of \.safetensors, \.pth"),
+        (lambda model, path: weights.save(model, path / "x.npz"), r"must end in \.safetensors, \.pth, \.pt or \.bin"),
         (
             lambda model, path: weights.save(model, path / "x.pth"),
             r"give layout='torchvision', or save a \.safetensors",

@@ -235,7 +235,7 @@ class TestElastic:
             "scale=(0.5, 0.2) must be two numbers above 0",
         ),
         (lambda x: augment.affine(KEY, x, shear=-1), "affine: shear=-1 must be a number from 0 to 2"),
-        (lambda x: augment.elastic(KEY, x, sigma=0), "elastic: sigma=0 must be a number at least 0.1"),
+        (lambda x: augment.elastic(KEY, x, sigma=0), "elastic: sigma=0 must be a number from 0.1 to 1000"),
     ],
 )
 def test_errors(call, complaint):
