@@ -77,8 +77,8 @@ def count_pieces(ink: Float[np.ndarray, "rows columns"]) -> int:
     Pieces whose bounding box is less than half as long as that of the largest do not count: dots, commas, dirt.
 
     Args:
-      ink: From 0, the background, to 1, the lightest ink. What is at least a third as light is ink, because
-        strokes are faint where they join.
+      ink: From 0, the background, to 1, the lightest ink. What is at least half as light is ink; what is at
+        least a third as light joins pieces, because strokes are faint there.
 
     Example:
       >>> ink = np.zeros((10, 20))
@@ -87,7 +87,8 @@ def count_pieces(ink: Float[np.ndarray, "rows columns"]) -> int:
       2
     """
     labels, _ = scipy.ndimage.label(ink >= FAINT, structure=np.ones((3, 3)))
-    sides = [max(stop.stop - stop.start for stop in box) for box in scipy.ndimage.find_objects(labels)]
+    boxes, strong = scipy.ndimage.find_objects(labels), set(np.unique(labels[_is_ink(ink, 1.0)]).tolist()) - {0}
+    sides = [max(stop.stop - stop.start for stop in boxes[piece - 1]) for piece in strong]
     return sum(side >= LARGE_PART * max(sides) for side in sides)
 
 
