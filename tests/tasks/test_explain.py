@@ -51,7 +51,7 @@ def test_the_page_the_pictures_and_the_arrays(trained: Path, tmp_path: Path) -> 
         expected = attribution.guided_backpropagation(model, arrays["inputs"], 3)
         np.testing.assert_allclose(arrays["guided_backpropagation"], expected, atol=1e-5)
         assert arrays["saliency"].shape == arrays["occlusion"].shape == (8, 16, 16, 1)
-    assert len(list((tmp_path / "new/why/figures").glob("*.png"))) == 4
+    assert len(list((tmp_path / "new/why/figures").glob("*.png"))) == 7
     assert re.search(r"shuffled</td>", page), "the table of the falsification"
 
 

@@ -30,12 +30,14 @@ from cnn_jax.report.figures.style import (
 
 
 @styled
-def rows_of_images(rows: Mapping[str, Shaped[Array | np.ndarray, "..."]]) -> Figure:
+def rows_of_images(
+    rows: Mapping[str, Shaped[Array | np.ndarray, "..."] | Sequence[Shaped[Array | np.ndarray, "..."]]],
+) -> Figure:
     """Rows of small images, each row below its name.
 
     Args:
-      rows: The name of a row -> its images, of shape (n, height, width, channels), displayed by
-        :func:`cnn_jax.report.figures.style.as_rgb`.
+      rows: The name of a row -> its images, of shape (n, height, width, channels), or a list of images of several
+        sizes, displayed by :func:`cnn_jax.report.figures.style.as_rgb`.
 
     Returns:
       A figure with one axes for each image.
