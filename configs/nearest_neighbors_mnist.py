@@ -4,7 +4,7 @@ Needs MNIST prepared for tensorflow_datasets: python -m cnn_jax.data.prepare mni
 
 Command:  python launch.py --config=configs/nearest_neighbors_mnist.py
 Time:     72 s on 2 CPU cores (Intel Xeon), training included
-Expected: nearest neighbour by pixels 97.50 %, by features 99.30 %, the network 99.26 %, of 2,000 test digits (1 seed)
+Expected: of 2,000 test digits by pixels 97.50 %, by features 99.30 %, by the network itself 99.26 % (1 seed)
 """
 
 from ml_collections import ConfigDict
