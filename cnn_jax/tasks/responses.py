@@ -28,7 +28,7 @@ _WITH_RECEIPT = ("deconvnet", "guided_backpropagation")
 _WINDOW_PART, _OCCLUDED_AT_ONCE = 7, 8  # occlusion's window is a seventh of the image's sides
 _LAYERS, _CHANNELS, _CROPS = 3, 3, 6  # of the hierarchy
 _CLASSES, _STEPS, _JITTER = 10, 256, 1  # of the fantasy images
-_CONTRAST = 0.25  # the root mean square of a fantasy image, as a part of the range, if the score were linear
+_CONTRAST = 1.0  # the root mean square of a fantasy image, as a part of the range, if the score were linear
 _ROWS = 8  # images in one figure
 _MISTAKES = 4
 _FILTERS = 8  # of the development
@@ -87,6 +87,12 @@ class Explained:
 
         _, receipt = rewritten("explain", "guided", value, jnp.zeros((1, *self.preprocess.input_shape)))
         return bool(receipt.replaced)
+
+    @functools.cached_property
+    def convolutions(self) -> list[str]:
+        """Those of :attr:`maps` that are outputs of layers with weights: before activations, which may be saturated."""
+        rows = geometry.trace(self.model, self.preprocess.input_shape)
+        return [row.name for row in rows if row.name in self.maps and row.multiply_adds]
 
     @functools.cached_property
     def maps(self) -> dict[str, tuple[int, ...]]:
@@ -227,10 +233,10 @@ def hierarchy(explained: Explained, images: Shaped[np.ndarray, "n ..."], *, batc
       images: Raw images.
       batch_size: How many are computed at once.
     """
-    names = list(explained.maps)
-    chosen = (
-        dict.fromkeys(names[round(part * (len(names) - 1) / (_LAYERS - 1))] for part in range(_LAYERS)) if names else ()
-    )
+    names = explained.convolutions
+    if not names:
+        return []
+    chosen = dict.fromkeys(names[round(part * (len(names) - 1) / (_LAYERS - 1))] for part in range(_LAYERS))
     rows: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}
     for name in chosen:
         batches = (
@@ -249,10 +255,10 @@ def hierarchy(explained: Explained, images: Shaped[np.ndarray, "n ..."], *, batc
             "What channels respond to",
             figure=figures.strongest_crops(rows),
             alt="The parts of images that some channels respond to most, and the guided backpropagation of the units",
-            caption=f"Of {len(chosen)} layers, from the first to the last, the {_CHANNELS} channels with the strongest "
-            f"responses among {len(images):,} images. Each crop is the exact receptive field of the unit, inside the "
-            "image. Below it is the guided backpropagation of the unit, or its gradient if there is no rectifier "
-            "before it, on the scale that is written beside the name.",
+            caption=f"Of {len(chosen)} convolutions, from the first to the last, the {_CHANNELS} channels with the "
+            f"strongest responses among {len(images):,} images. Each crop is the exact receptive field of the unit, "
+            "inside the image. Below it is the guided backpropagation of the unit, or its gradient if there is no "
+            "rectifier before it, on the scale that is written beside the name.",
         )
     ]
 
@@ -307,8 +313,8 @@ def development(stages: Mapping[int, Explained], images: Shaped[np.ndarray, "n .
     sections = []
     if all(kernels.values()):
         sections.append(_rows("First-layer filters over training", kernels, "the first filters of the first layer"))
-    if last.maps:
-        name = list(last.maps)[len(last.maps) // 2]
+    if last.convolutions:
+        name = last.convolutions[len(last.convolutions) // 2]
         inputs = {step: np.asarray(explained.inputs(images)) for step, explained in stages.items()}
         at_end = attribution.strongest_crops(last.model, inputs[max(stages)], name, k=_CROPS)
         channel = int(at_end.responses[:, 0].argmax())
