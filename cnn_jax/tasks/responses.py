@@ -28,7 +28,7 @@ _WITH_RECEIPT = ("deconvnet", "guided_backpropagation")
 _WINDOW_PART, _OCCLUDED_AT_ONCE = 7, 8  # occlusion's window is a seventh of the image's sides
 _LAYERS, _CHANNELS, _CROPS = 3, 3, 6  # of the hierarchy
 _CLASSES, _STEPS, _JITTER = 10, 256, 1  # of the fantasy images
-_CONTRAST = 1.0  # the root mean square of a fantasy image, as a part of the range, if the score were linear
+_CONTRAST = 0.25  # the root mean square of a fantasy image, as a part of the range, if the score were linear
 _ROWS = 8  # images in one figure
 _MISTAKES = 4
 _FILTERS = 8  # of the development
@@ -268,14 +268,17 @@ def fantasies(explained: Explained) -> list[Section]:
     names = explained.outputs[:_CLASSES]
     found, decay = _fantasy_images(explained, len(names))
     remaining = np.median(found.residuals / np.maximum(found.gradient_norms, 1e-30))
+    limit = np.abs(found.images).max()
     return [
         Section(
             "Fantasy images",
-            figure=figures.gallery(list(explained.shown(found.images)), list(names)),
+            figure=figures.gallery(list(_centred(found.images)), list(names)),
             alt=f"Images that maximise the score of {', '.join(names)}",
             caption=f"Images that maximise the score of a class minus {decay:.3g} times their squared norm, in units "
             f"of the range of pixels, in {_STEPS} steps with shifts of up to {_JITTER} pixel. They start from grey "
-            f"noise; the weights are fixed. The gradient that remains is {remaining:.1%} of that of the score.",
+            f"noise; the weights are fixed. The gradient that remains is {remaining:.1%} of that of the score. Grey is "
+            f"0, the mean image; black is -{limit:.2g} and white +{limit:.2g} in units of the network's input, for all "
+            "images.",
         )
     ]
 
@@ -293,7 +296,8 @@ def _fantasy_images(explained: Explained, classes: int) -> tuple[attribution.Fan
 
     @jax.jit
     def run(state: Any, x: Array, decay: Array) -> attribution.FantasyImages:
-        options = {"steps": _STEPS, "value_range": (low, high), "jitter": _JITTER, "key": jax.random.key(1)}
+        options: dict[str, Any] = {"steps": _STEPS, "jitter": _JITTER, "key": jax.random.key(1)}
+        options["value_range"] = low, high
         return attribution.fantasy_image(nnx.merge(graph, state), x, targets, decay=decay, **options)
 
     # Of a linear score the fantasy image is gradient / (2 decay).
@@ -327,11 +331,16 @@ def development(stages: Mapping[int, Explained], images: Shaped[np.ndarray, "n .
         )
     classes = min(len(last.outputs), _CROPS)
     fantasies = {
-        f"step {step:,}": list(explained.shown(_fantasy_images(explained, classes)[0].images))
+        f"step {step:,}": list(_centred(_fantasy_images(explained, classes)[0].images))
         for step, explained in stages.items()
     }
-    shown = f"fantasy images of {', '.join(last.outputs[:classes])}"
+    shown = f"fantasy images of {', '.join(last.outputs[:classes])}; grey is 0, and each row has its own scale"
     return [*sections, _rows("Fantasy images over training", fantasies, shown)]
+
+
+def _centred(inputs: Shaped[Array | np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    """Inputs as images from 0 to 1 with 0 in the middle, on one scale."""
+    return np.asarray(0.5 + 0.5 * inputs / np.maximum(np.abs(inputs).max(), 1e-30))
 
 
 def _rows(title: str, rows: Mapping[str, list[np.ndarray]], what: str) -> Section:

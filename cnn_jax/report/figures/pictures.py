@@ -49,7 +49,10 @@ def rows_of_images(
       >>> len(rows_of_images({"as stored": np.zeros((8, 28, 28, 1)), "augmented": np.zeros((8, 24, 24, 1))}).axes)
       16
     """
-    images = {name: [_checked_image(image, f"rows_of_images: {name}") for image in row] for name, row in rows.items()}
+    images = {
+        name: [_checked_image(np.asarray(image), f"rows_of_images: {name}") for image in row]
+        for name, row in rows.items()
+    }
     if not images or not all(images.values()):
         raise UsageError("rows_of_images: rows needs at least one row, each with at least one image")
     grids = {name: _Grid(len(row), row[0].shape[0] / row[0].shape[1]) for name, row in images.items()}
