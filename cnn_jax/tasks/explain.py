@@ -70,7 +70,8 @@ def write(
         raise UsageError(f"--mode=explain draws images, but {directory} was trained on {kind}s")
     explained = Explained.of(network, state)
     methods_of(explained, methods)  # refuses unknown ones before images are read
-    raw, names = _images(config, directory, images)
+    test_set = None if images else load_splits(config, [config.data.test])[0]
+    raw, names = _own_images(directory, images) if test_set is None else _examples(test_set)
     inputs = explained.inputs(raw)
     chosen = _target(network, explained, inputs, target)
     chosen_methods = methods_of(explained, methods or default_methods(explained, chosen.activation))
@@ -80,8 +81,7 @@ def write(
         *attribution_sections(explained, inputs, attributed, titles=titles, title="Attributions", about=chosen.about),
         falsification(explained, inputs[:1], chosen.of_first_image, chosen_methods),
     ]
-    if not images:
-        (test_set,) = load_splits(config, [config.data.test])
+    if test_set is not None:
         searched = _raw(test_set, min(SEARCHED, len(test_set)))
         sections += hierarchy(explained, searched)
         steps = saved_steps(directory) if config.get("keep_history", 0) else []
@@ -167,12 +167,14 @@ def _target(network: TaskNetwork, explained: Explained, inputs: Array, text: str
     return _Target((name, tuple(positions), jnp.full(count, int(channel))), about, places, name)
 
 
-def _images(config: ConfigDict, directory: Path, paths: Sequence[str]) -> tuple[Shaped[np.ndarray, "..."], list[str]]:
-    """Raw images and their names: the user's, or the first test examples."""
-    if not paths:
-        (test_set,) = load_splits(config, [config.data.test])
-        count = min(TEST_EXAMPLES, len(test_set))
-        return _raw(test_set, count), [f"test image {number}" for number in range(count)]
+def _examples(test_set: ExampleSet) -> tuple[Shaped[np.ndarray, "..."], list[str]]:
+    """The first test images, and their names."""
+    count = min(TEST_EXAMPLES, len(test_set))
+    return _raw(test_set, count), [f"test image {number}" for number in range(count)]
+
+
+def _own_images(directory: Path, paths: Sequence[str]) -> tuple[Shaped[np.ndarray, "..."], list[str]]:
+    """The user's raw images, and their names."""
     read, reasons = read_images(list(map(str, data.find_images(paths))), read_description(directory))
     for path, reason in reasons.items():
         say(f"{path} is left out: {reason}")

@@ -16,7 +16,7 @@ from cnn_jax.report.page import Headline, Page, Section, Table
 from cnn_jax.tasks.classification import Classification
 from cnn_jax.tasks.labelled import Labelled
 from cnn_jax.tasks.network import TaskNetwork
-from cnn_jax.tasks.responses import Explained, fantasies, hierarchy, worst_mistakes
+from cnn_jax.tasks.responses import Explained, explained_mistakes, fantasies, first_kernel, hierarchy
 from cnn_jax.tasks.sets import ExampleSet, make_augmentation, take, warnings_about
 from cnn_jax.tasks.task import Results
 
@@ -139,19 +139,18 @@ def _first_filters(network: TaskNetwork, state: training.TrainState) -> list[Sec
     """The kernel of the first layer that has one over an image; none for networks without convolutions of images."""
     if len(network.config.input_shape) != 3:
         return []
-    model = network.model(state.params, state.model_state)
-    for row in geometry.trace(network.abstract_model, tuple(network.config.input_shape)):
-        kernel = getattr(model.layer(row.name), "kernel", None)
-        if kernel is not None and kernel.ndim == 4:
-            return [
-                Section(
-                    "First-layer filters",
-                    figure=figures.filters(np.asarray(kernel[...])),
-                    alt=f"The learned filters of layer {row.name}",
-                    caption=f"What layer {row.name} looks for: light where a filter wants light.",
-                )
-            ]
-    return []
+    found = first_kernel(network.model(state.params, state.model_state), tuple(network.config.input_shape))
+    if found is None:
+        return []
+    layer, kernel = found
+    return [
+        Section(
+            "First-layer filters",
+            figure=figures.filters(kernel),
+            alt=f"The learned filters of layer {layer}",
+            caption=f"What layer {layer} looks for: light where a filter wants light.",
+        )
+    ]
 
 
 def _feature_maps(network: TaskNetwork, state: training.TrainState, results: Results) -> list[Section]:
@@ -187,7 +186,7 @@ def _responses(network: TaskNetwork, state: training.TrainState, results: Result
     if isinstance(task, Labelled):
         sections += fantasies(explained)
     if isinstance(task, Classification):
-        sections += worst_mistakes(explained, results)
+        sections += explained_mistakes(explained, results)
     return sections
 
 

@@ -20,6 +20,8 @@ from cnn_jax import train as training
 from cnn_jax.attribution.backpropagation import rewritten
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.report import figures
+from cnn_jax.report.figures.pictures import worst_mistakes
+from cnn_jax.report.figures.style import largest_magnitude
 from cnn_jax.report.page import Section, Table
 from cnn_jax.tasks.network import TaskNetwork
 from cnn_jax.tasks.task import Results
@@ -268,7 +270,7 @@ def fantasies(explained: Explained) -> list[Section]:
     names = explained.outputs[:_CLASSES]
     found, decay = _fantasy_images(explained, len(names))
     remaining = np.median(found.residuals / np.maximum(found.gradient_norms, 1e-30))
-    limit = np.abs(found.images).max()
+    limit = largest_magnitude(np.asarray(found.images))
     return [
         Section(
             "Fantasy images",
@@ -319,12 +321,12 @@ def development(stages: Mapping[int, Explained], images: Shaped[np.ndarray, "n .
         sections.append(_rows("First-layer filters over training", kernels, "the first filters of the first layer"))
     if last.convolutions:
         name = last.convolutions[len(last.convolutions) // 2]
-        inputs = {step: np.asarray(explained.inputs(images)) for step, explained in stages.items()}
-        at_end = attribution.strongest_crops(last.model, inputs[max(stages)], name, k=_CROPS)
+        inputs = np.asarray(last.inputs(images))
+        at_end = attribution.strongest_crops(last.model, inputs, name, k=_CROPS)
         channel = int(at_end.responses[:, 0].argmax())
         crops = {}
         for step, explained in stages.items():
-            (row,) = attribution.strongest_crops(explained.model, inputs[step], name, channel, k=_CROPS).crops()
+            (row,) = attribution.strongest_crops(explained.model, inputs, name, channel, k=_CROPS).crops()
             crops[f"step {step:,}"] = [explained.shown(crop) for crop in row]
         sections.append(
             _rows("Strongest crops over training", crops, f"the crops that {name}, channel {channel}, responds to most")
@@ -340,7 +342,7 @@ def development(stages: Mapping[int, Explained], images: Shaped[np.ndarray, "n .
 
 def _centred(inputs: Shaped[Array | np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
     """Inputs as images from 0 to 1 with 0 in the middle, on one scale."""
-    return np.asarray(0.5 + 0.5 * inputs / np.maximum(np.abs(inputs).max(), 1e-30))
+    return np.asarray(0.5 + 0.5 * inputs / largest_magnitude(np.asarray(inputs)))
 
 
 def _rows(title: str, rows: Mapping[str, list[np.ndarray]], what: str) -> Section:
@@ -354,21 +356,26 @@ def _rows(title: str, rows: Mapping[str, list[np.ndarray]], what: str) -> Sectio
 
 def _first_kernels(explained: Explained) -> list[np.ndarray]:
     """The first filters of the first convolution, from 0 to 1 with 0 in the middle; none without a convolution."""
-    for row in geometry.trace(explained.model, explained.preprocess.input_shape):
-        kernel = getattr(explained.model.layer(row.name), "kernel", None)
+    found = first_kernel(explained.model, explained.preprocess.input_shape)
+    return [] if found is None else list(_centred(found[1]).transpose(3, 0, 1, 2)[:_FILTERS])
+
+
+def first_kernel(model: nn.Sequence, input_shape: Sequence[int]) -> tuple[str, np.ndarray] | None:
+    """The first layer with a kernel over an image, and the kernel; None without one."""
+    for row in geometry.trace(model, input_shape):
+        kernel = getattr(model.layer(row.name), "kernel", None)
         if kernel is not None and kernel.ndim == 4:
-            array = np.asarray(kernel[...], np.float64)
-            array = 0.5 + 0.5 * array / np.abs(array).max()
-            return list(array.transpose(3, 0, 1, 2)[:_FILTERS])
-    return []
+            return row.name, np.asarray(kernel[...])
+    return None
 
 
-def worst_mistakes(explained: Explained, results: Results) -> Iterator[Section]:
+def explained_mistakes(explained: Explained, results: Results) -> Iterator[Section]:
     """The saliency of the predicted class for the images whose true class was held least likely; for none, nothing."""
     labels, probabilities = results.test_set.labels, results.predictions
     predicted = probabilities.argmax(axis=-1)
-    wrong = np.flatnonzero((labels != predicted) & (labels >= 0))
-    worst = wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")][:_MISTAKES]
+    labelled = np.flatnonzero((labels >= 0) & (labels < len(explained.outputs)))  # a label may mean "not labelled"
+    of_labelled = labels[labelled], predicted[labelled], probabilities[labelled]
+    worst = labelled[worst_mistakes(*of_labelled)[:_MISTAKES]]
     if not len(worst):
         return
     inputs = explained.inputs(results.test_set.inputs[worst])

@@ -9,10 +9,10 @@ from flax import nnx
 from ml_collections import ConfigDict
 from PIL import Image
 
-from cnn_jax import attribution, tasks
+from cnn_jax import attribution, data, tasks
 from cnn_jax.errors import UsageError
 from cnn_jax.tasks import run
-from cnn_jax.tasks.responses import Explained
+from cnn_jax.tasks.responses import Explained, explained_mistakes
 from cnn_jax.tasks.saved import load_run, saved_steps
 
 
@@ -100,6 +100,19 @@ def test_mistakes(trained: Path, message: str, options: dict) -> None:
     with pytest.raises(UsageError, match=message) as error:
         run.explain(small_config(), trained, **options)
     assert "\n" not in str(error.value)
+
+
+def test_examples_without_a_label_are_no_mistakes(trained: Path) -> None:
+    digits = data.load("digits", "test")
+    labels = np.full(len(digits), 255, np.int32)
+    labels[5:8] = (digits.labels[5:8] + 1) % 10
+    spec = {"image": "image", "label": data.Field("label", class_names=digits.class_names, ignored=255)}
+    test_set = data.Dataset("mine", "test", {"image": digits.images, "label": labels}, spec)
+    predictions = np.eye(10, dtype=np.float32)[digits.labels]
+    results = tasks.Results(small_config(), test_set, len(test_set), predictions, {})
+    (section,) = explained_mistakes(Explained.of(*load_run(small_config(), trained)), results)
+    titles = [text.get_text() for text in section.figure.texts if text.get_text().startswith("#")]
+    assert [title.partition(":")[0] for title in titles] == ["#5", "#6", "#7"]
 
 
 def test_inputs_as_images_and_back(trained: Path) -> None:

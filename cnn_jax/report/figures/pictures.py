@@ -218,6 +218,21 @@ def _checked_activation(name: str, values: np.ndarray) -> np.ndarray:
     return values.reshape(-1) if values.shape[:-1] == (1, 1) else values
 
 
+def worst_mistakes(
+    labels: Shaped[np.ndarray, " n"],
+    predictions: Shaped[np.ndarray, " n"],
+    probabilities: Shaped[np.ndarray, "n classes"],
+) -> Shaped[np.ndarray, " mistakes"]:
+    """The numbers of the misclassified examples, those first whose true class has the lowest probability.
+
+    >>> probabilities = np.array([[0.4, 0.6], [0.1, 0.9], [0.8, 0.2]])
+    >>> worst_mistakes(np.array([0, 1, 1]), np.array([1, 1, 0]), probabilities).tolist()
+    [2, 0]
+    """
+    wrong = np.flatnonzero(labels != predictions)
+    return wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")]
+
+
 @styled
 def mistakes(
     images: Shaped[Array | np.ndarray, "..."],
@@ -276,8 +291,7 @@ def mistakes(
                 f"mistakes: {name} range from {values.min()} to {values.max()}, but there are {classes} class names"
             )
     _require_positive("mistakes", most=most)
-    wrong = np.flatnonzero(labels != predictions)
-    worst = wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")][:most]
+    worst = worst_mistakes(labels, predictions, probabilities)[:most]
     if not worst.size:
         figure = Figure(figsize=(WIDTH, 0.5))
         write(figure, MARGIN, 0.17, f"No mistakes among {n:,} examples.")
