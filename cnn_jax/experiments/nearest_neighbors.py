@@ -9,11 +9,14 @@ References:
   convolutional neural networks, 2012, section 6.1.
 """
 
+import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -23,7 +26,8 @@ from sklearn.neighbors import NearestNeighbors
 from cnn_jax import config as configs
 from cnn_jax import data
 from cnn_jax import train as training
-from cnn_jax.errors import UsageError, nearest
+from cnn_jax.attribution.target import objective
+from cnn_jax.errors import UsageError
 from cnn_jax.experiments import series
 from cnn_jax.experiments.series import evaluate, explain, predict  # noqa: F401  part of an experiment
 from cnn_jax.report import figures
@@ -73,11 +77,11 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
         train_set, test_set = data.sample(train_set), data.sample(test_set).part(0, min(config.queries, len(test_set)))
         network, state = load_run(own, directory / "network")
         explained = Explained.of(network, state)
-        spaces = {"pixels": _pixels, f"features ({config.activation})": _features_of(explained, config.activation)}
-        found = {
-            name: _neighbors(space(explained, train_set.images), space(explained, test_set.images), config.neighbors)
-            for name, space in spaces.items()
-        }
+        spaces = {"pixels": jnp.asarray, f"features ({config.activation})": _features_of(explained, config.activation)}
+        found = {}
+        for name, space in spaces.items():
+            train_values, test_values = (_values(explained, space, one.images) for one in (train_set, test_set))
+            found[name] = _neighbors(train_values, test_values, config.neighbors)
         scores = {name: float(np.mean(train_set.labels[near[:, 0]] == test_set.labels)) for name, near in found.items()}
         write_json(directory / "result.json", {"network": accuracy, "scores": scores})
         _write_report(config, directory, train_set, test_set, found, {**scores, "network": accuracy})
@@ -96,31 +100,22 @@ def network_run(config: ConfigDict) -> ConfigDict:
     return series.variation(config, {}, without=_SERIES_KEYS)
 
 
-def _pixels(explained: Explained, images: np.ndarray) -> Float[np.ndarray, "n values"]:
-    inputs = [explained.inputs(images[first : first + _AT_ONCE]) for first in range(0, len(images), _AT_ONCE)]
-    return np.concatenate([np.asarray(batch).reshape(len(batch), -1) for batch in inputs])
-
-
-def _features_of(explained: Explained, activation: str) -> Any:
-    """A function of the network and raw images: the values of an activation for each."""
-    _, named = jax.eval_shape(
-        lambda x: explained.model(x, return_activations=True),
-        jax.ShapeDtypeStruct((1, *explained.preprocess.input_shape), np.float32),
-    )
-    if activation not in named:
-        raise UsageError(f"activation={activation!r}: no activation is called that; {nearest(activation, named)}")
+def _features_of(explained: Explained, activation: str) -> Callable[[Array], Array]:
+    """A compiled function of the network's inputs: the values of an activation."""
     graph, state = nnx.split(explained.model)
 
     @jax.jit
     def features(state: Any, x: Array) -> Array:
-        return nnx.merge(graph, state)(x, return_activations=True)[1][activation]
+        return objective("nearest_neighbors", nnx.merge(graph, state), (activation, None, 0)).activation(x)
 
-    def of(explained: Explained, images: np.ndarray) -> Float[np.ndarray, "n values"]:
-        batches = (images[first : first + _AT_ONCE] for first in range(0, len(images), _AT_ONCE))
-        found = [np.asarray(features(state, explained.inputs(batch)), np.float32) for batch in batches]
-        return np.concatenate([batch.reshape(len(batch), -1) for batch in found])
+    return functools.partial(features, state)
 
-    return of
+
+def _values(explained: Explained, space: Callable[[Array], Array], images: np.ndarray) -> Float[np.ndarray, "n values"]:
+    """Raw images as points of a space, batch by batch."""
+    batches = (images[first : first + _AT_ONCE] for first in range(0, len(images), _AT_ONCE))
+    found = [np.asarray(space(explained.inputs(batch)), np.float32) for batch in batches]
+    return np.concatenate([batch.reshape(len(batch), -1) for batch in found])
 
 
 def _neighbors(

@@ -12,11 +12,11 @@ from ml_collections import ConfigDict
 from sklearn import metrics as reference
 
 from cnn_jax import data, train
-from cnn_jax.config import load_config
 from cnn_jax.errors import UsageError
 from cnn_jax.experiments import find
 from cnn_jax.tasks import Examples, MultiLabel, default_config
 from cnn_jax.tasks.task import Results
+from tests.tasks.small import small_ensemble
 
 NAMES = ("a", "b", "c")
 GENERATOR = np.random.default_rng(0)
@@ -135,11 +135,7 @@ def test_data_without_such_labels_are_refused() -> None:
 
 
 def config() -> ConfigDict:
-    settings = load_config("digits_multi_label:smoke")
-    settings.model.name, settings.model.options = "mlp", {"hidden_sizes": (8,)}
-    settings.data.train, settings.data.validation, settings.data.test = "train[:160]", "", "test[:100]"
-    settings.ensemble, settings.batch_size = 2, 16
-    return settings
+    return small_ensemble("digits_multi_label")
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import known_examples
 from cnn_jax.tasks.task import Results
 from tests.launch.process import ROOT
+from tests.tasks.small import small_ensemble
 
 COUNT = 30
 GENERATOR = np.random.default_rng(0)
@@ -134,11 +135,7 @@ def test_an_unknown_loss_is_named() -> None:
 
 
 def config() -> ConfigDict:
-    settings = load_config("digits_regression:smoke")
-    settings.model.name, settings.model.options = "mlp", {"hidden_sizes": (8,)}
-    settings.data.train, settings.data.validation, settings.data.test = "train[:160]", "", "test[:100]"
-    settings.ensemble, settings.batch_size = 2, 16
-    return settings
+    return small_ensemble("digits_regression")
 
 
 @pytest.fixture(scope="module")
