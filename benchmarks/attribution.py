@@ -4,7 +4,9 @@
 
 Each contender runs in turn on the same network with the same weights and images. Columns are milliseconds per batch,
 the medians of CPU times, which other processes disturb less than wall times. Everything of this project is compiled
-once, as users are told to do. Captum is measured if it is installed (``pip install captum``), on the same network
+once, as users are told to do. ``fantasy_image`` (128 steps) is compared with 128 steps of plain gradients of the same
+batch, and ``strongest_crops`` with the forward pass of 10,000 images; both include compilation, once each. Captum is
+measured if it is installed (``pip install captum``), on the same network
 (VGG-A) built of PyTorch's modules; its ratios are above 1 if this project is faster.
 
 Results are written to ``benchmarks/results/attribution-<machine>.md`` and ``.json``. With ``--quick`` the networks are
@@ -39,6 +41,7 @@ from cnn_jax import attribution, models, nn  # noqa: E402
 
 NETWORKS = {"vgg_a": (64, 0.25), "resnet_18": (64, 0.25)}  # the size of images, the width
 STEPS, WINDOW = 10, 16
+FANTASY_STEPS, STREAMED, ROUNDS = 128, 10_000, 3
 METHODS: dict[str, Callable[..., Any]] = {
     "gradient": attribution.gradient,
     "saliency": attribution.saliency,
@@ -60,6 +63,50 @@ def ours(model: nn.Sequence, x: np.ndarray, target: np.ndarray) -> dict[str, Run
         return lambda: jax.block_until_ready(run(state, device, target))
 
     return {name: compiled(method) for name, method in METHODS.items()}
+
+
+def long_ones(model: nn.Sequence, x: np.ndarray, target: np.ndarray, *, quick: bool) -> dict[str, tuple[Run, Run]]:
+    """The methods that take seconds, each with what it is compared with; every call compiles again."""
+    graph, state = nnx.split(model)
+    steps, count = (8, 256) if quick else (FANTASY_STEPS, STREAMED)
+    many = np.resize(x, (count, *x.shape[1:]))
+
+    def fantasy() -> Any:
+        run = jax.jit(
+            lambda state, x, target: (
+                attribution.fantasy_image(nnx.merge(graph, state), x, target, decay=0.1, steps=steps).images
+            )
+        )
+        return jax.block_until_ready(run(state, x, target))
+
+    def gradient_steps() -> Any:
+        def step(x: jax.Array, _: None) -> tuple[jax.Array, None]:
+            return x + 0.05 * attribution.gradient(nnx.merge(graph, state), x, target), None
+
+        return jax.block_until_ready(jax.jit(lambda x: jax.lax.scan(step, x, length=steps)[0])(x))
+
+    def crops() -> Any:
+        return attribution.strongest_crops(model, many, "layer4_1_relu", batch_size=len(x))
+
+    def forward() -> Any:
+        run = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
+        return [np.asarray(run(state, many[start : start + len(x)])) for start in range(0, count, len(x))]
+
+    return {
+        f"fantasy_image of {len(x)} images, {steps} steps / as many gradient steps": (fantasy, gradient_steps),
+        f"strongest_crops of {count:,} images / their forward pass": (crops, forward),
+    }
+
+
+def compare(pair: tuple[Run, Run]) -> list[float]:
+    """The median CPU seconds of two contenders that run in turn."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(ROUNDS):
+        for run, found in zip(pair, times, strict=True):
+            start = time.process_time()
+            run()
+            found.append(time.process_time() - start)
+    return [statistics.median(found) for found in times]
 
 
 def captum(model: nn.Sequence, x: np.ndarray, target: np.ndarray) -> dict[str, Run]:
@@ -157,6 +204,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     options = parser.parse_args()
     measured: dict[str, dict[str, float]] = {}
+    compared: dict[str, list[float]] = {}
     load = os.getloadavg()[0]
     for name in NETWORKS:
         model, x, target = network(name, options.images, quick=options.quick)
@@ -165,19 +213,32 @@ def main() -> None:
             contenders |= {f"Captum {method}": run for method, run in captum(model, x, target).items()}
         measured[name] = measure(contenders, options.seconds)
         print("\n".join(table(measured)))
+    for name, pair in long_ones(model, x, target, quick=options.quick).items():
+        compared[name] = compare(pair)
+    print("\n".join(comparisons(compared)))
     packages = ["jax", "jaxlib", "flax", *(["torch", "captum"] if find_spec("captum") else [])]
     circumstances = record.circumstances(packages) | {
         "batch": f"{options.images} images",
         "load": f"{load:.1f} at the start",
     }
     if not options.quick:
-        record.write("attribution", {"circumstances": circumstances, "measured": measured}, markdown)
+        report = {"circumstances": circumstances, "measured": measured, "compared": compared}
+        record.write("attribution", report, markdown)
 
 
 def markdown(report: dict[str, Any]) -> str:
     lines = ["# Attribution", "", *(f"- {name}: {value}" for name, value in report["circumstances"].items()), ""]
-    lines += ["Milliseconds of CPU time per batch, medians.", "", *table(report["measured"])]
+    lines += ["Milliseconds of CPU time per batch, medians.", "", *table(report["measured"]), ""]
+    lines += ["Seconds of CPU time with compilation, medians, of resnet_18.", "", *comparisons(report["compared"])]
     return "\n".join(lines)
+
+
+def comparisons(compared: dict[str, list[float]]) -> list[str]:
+    """One row per comparison: the seconds of both, and their ratio."""
+    rows = [
+        [name, *(f"{seconds:.1f}" for seconds in pair), f"{pair[0] / pair[1]:.2f}"] for name, pair in compared.items()
+    ]
+    return record.table(["method / what it is compared with", "s", "s", "ratio"], rows)
 
 
 def table(measured: dict[str, dict[str, float]]) -> list[str]:

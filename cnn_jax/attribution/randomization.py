@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Shaped
-from scipy import stats
 
 from cnn_jax import geometry
 from cnn_jax.attribution.target import Target, check_images, check_ready
@@ -131,6 +130,7 @@ def _shuffled(key: Array, path: tuple[Any, ...], array: Array) -> Array:
 
 def _correlations(one: Shaped[np.ndarray, "..."], other: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """The rank correlation of each pair of images."""
+    from scipy import stats  # which takes half a second to import
 
     def correlation(a: np.ndarray, b: np.ndarray) -> float:
         constant = (a == a[0]).all() or (b == b[0]).all()

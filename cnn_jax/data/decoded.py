@@ -17,7 +17,7 @@ import PIL
 from cnn_jax.data.dataset import Arrays
 from cnn_jax.runtime.files import cache_folder, open_atomically
 
-WORTH_KEEPING = 2000  # examples; fewer are decoded in no time
+WORTH_KEEPING = 1000  # examples; fewer are decoded in no time
 MOST_OF_A_SET = 1 << 30  # bytes
 MOST_OF_ALL = 4 << 30
 

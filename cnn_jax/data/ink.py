@@ -8,7 +8,6 @@ on the training set; light, contrast, size and place of the user's ink are then 
 import math
 
 import numpy as np
-import scipy.ndimage
 from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 
@@ -86,8 +85,10 @@ def count_pieces(ink: Float[np.ndarray, "rows columns"]) -> int:
       >>> count_pieces(ink)
       2
     """
-    labels, _ = scipy.ndimage.label(ink >= FAINT, structure=np.ones((3, 3)))
-    boxes, strong = scipy.ndimage.find_objects(labels), set(np.unique(labels[_is_ink(ink, 1.0)]).tolist()) - {0}
+    from scipy import ndimage  # which takes a fifth of a second; training does not need it
+
+    labels, _ = ndimage.label(ink >= FAINT, structure=np.ones((3, 3)))
+    boxes, strong = ndimage.find_objects(labels), set(np.unique(labels[_is_ink(ink, 1.0)]).tolist()) - {0}
     sides = [max(stop.stop - stop.start for stop in boxes[piece - 1]) for piece in strong]
     return sum(side >= LARGE_PART * max(sides) for side in sides)
 

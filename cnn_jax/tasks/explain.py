@@ -92,7 +92,9 @@ def write(
         sections += fantasies(explained)
     page = Page(
         title=f"What {config.model.name} responds to",
-        subtitle=f"{directory}, {checkpoint} checkpoint, step {int(state.step):,}",
+        subtitle=", ".join(
+            filter(None, [str(directory), f"{checkpoint} checkpoint", f"step {int(state.step):,}", explained.which])
+        ),
         sections=sections,
         footer="Written by cnn_jax. The arrays behind the attributions are in explain.npz.",
     )

@@ -49,11 +49,13 @@ class Explained:
       model: The network, a function of its inputs.
       preprocess: Raw images to inputs.
       outputs: The names of the network's outputs.
+      networks: The number of networks of the ensemble; 1 for a single network.
     """
 
     model: nn.Sequence
     preprocess: data.Preprocess
     outputs: tuple[str, ...]
+    networks: int = 1
 
     @classmethod
     def of(cls, network: TaskNetwork, state: training.TrainState) -> "Explained":
@@ -61,7 +63,12 @@ class Explained:
         first = network.first(state)
         model = network.model(first.params, first.model_state)
         model.eval()
-        return cls(model, network.preprocess, network.task.outputs)
+        return cls(model, network.preprocess, network.task.outputs, network.config.ensemble)
+
+    @property
+    def which(self) -> str:
+        """Which network of an ensemble is explained, as text for users; empty for a single network."""
+        return f"network 1 of {self.networks}" if self.networks > 1 else ""
 
     def inputs(self, images: Shaped[np.ndarray, "n ..."]) -> Array:
         """The network's inputs for raw images."""
@@ -260,7 +267,8 @@ def hierarchy(explained: Explained, images: Shaped[np.ndarray, "n ..."], *, batc
             caption=f"Of {len(chosen)} convolutions, from the first to the last, the {_CHANNELS} channels with the "
             f"strongest responses among {len(images):,} images. Each crop is the exact receptive field of the unit, "
             "inside the image. Below it is the guided backpropagation of the unit, or its gradient if there is no "
-            "rectifier before it, on the scale that is written beside the name.",
+            "rectifier before it, on the scale that is written beside the name."
+            + (f" All of this section and the next ones is about {explained.which}." if explained.which else ""),
         )
     ]
 

@@ -289,7 +289,7 @@ class _Loop:
         first = self._members[0].history
         if first.evaluation_due:
             return 0.0
-        count, started = self._pace.next(first.plan.next_record(first.step) - first.step), time.perf_counter()
+        count, started = self._pace.next(first.plan.next_pause(first.step) - first.step), time.perf_counter()
         with nans_located(first.step):
             metrics = self._group.advance(count)
         seconds = time.perf_counter() - started
@@ -300,6 +300,8 @@ class _Loop:
                 member.history.after_call(count, metrics[member.index])
                 member.history.log.write_speed(step=member.history.step, examples_per_second=speed)
         self._members = [member for member in self._members if member.error is None]
+        if self._members and first.step in first.plan.history_steps and not first.evaluation_due:
+            self._save_all()
         return speed
 
     def _evaluate(self) -> None:

@@ -89,16 +89,24 @@ class Plan:
 
     @functools.cached_property
     def history_steps(self) -> tuple[int, ...]:
-        """The evaluations whose checkpoints are kept: those nearest to steps in equal logarithmic distances.
+        """The steps whose checkpoints are kept: in equal logarithmic distances, from the first step to the last.
 
-        >>> plan = Plan(batch_size=10, num_examples=4000, total_steps=1000, evaluate_every=10, keep_history=5)
+        >>> plan = Plan(batch_size=10, num_examples=4000, total_steps=1000, evaluate_every=400, keep_history=4)
         >>> plan.history_steps
-        (10, 30, 100, 320, 1000)
+        (1, 10, 100, 1000)
         """
-        evaluations = np.array([*range(self.evaluate_every, self.total_steps, self.evaluate_every), self.total_steps])
-        wanted = np.geomspace(evaluations[0], self.total_steps, self.keep_history)
-        nearest = np.abs(np.log(evaluations / wanted[:, None])).argmin(axis=1)
-        return tuple(evaluations[np.unique(nearest)].tolist())
+        steps = np.geomspace(self.total_steps, 1, self.keep_history)
+        return tuple(np.unique(np.rint(steps).astype(int)).tolist())
+
+    def next_pause(self, step: int) -> int:
+        """The first step after ``step`` at which a compiled call must have ended: a record or a kept checkpoint.
+
+        >>> plan = Plan(batch_size=10, num_examples=4000, total_steps=1000, evaluate_every=400, keep_history=4)
+        >>> plan.next_pause(0), plan.next_pause(1), plan.next_pause(10)
+        (1, 10, 100)
+        """
+        kept = (other for other in self.history_steps if other > step)
+        return min(self.next_record(step), next(kept, self.total_steps))
 
     def check_target(self, metric: Metric) -> None:
         """Rejects a target that is no value of the metric: one outside 0 to 1 for a fraction of 1."""

@@ -33,7 +33,7 @@ def default_settings() -> ConfigDict:
             "evaluate_every": "1 epoch",
             "early_stopping": "",  # a duration without improvement after which the run ends; empty for never
             "target": 0.0,  # a value of the monitored metric, such as 0.99, at which the run ends; 0 for none
-            "keep_history": 0,  # checkpoints to keep as well, at evaluations in logarithmic distances; 0 for none
+            "keep_history": 0,  # checkpoints to keep as well, at steps in logarithmic distances; 0 for none
             "steps_per_call": 100,
             "optimizer": {
                 "name": "nesterov",

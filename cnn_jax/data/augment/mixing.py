@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, Shaped
-from scipy.special import betaincinv
 
 from cnn_jax.data.augment.arguments import check_images, check_range, draw_positions, example_keys
 from cnn_jax.data.augment.by_kind import Fields, Images, batch_frame, by_kind
@@ -229,6 +228,8 @@ def _as_given(fields: Fields, labels: Array | None) -> tuple[Array, Array] | Fie
 
 def _own_weights(augmentation: str, key: Array, count: int, alpha: int | float) -> Float[Array, " batch"]:
     """How much of each example stays its own."""
+    from scipy.special import betaincinv  # which takes a tenth of a second to import
+
     check_range(augmentation, "alpha", alpha, 1e-3)
     chances = jax.vmap(jax.random.uniform)(example_keys(key, count))
     # The inverse of the distribution function as a table: jax.random.beta's loop takes seconds to compile.

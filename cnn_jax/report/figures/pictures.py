@@ -2,17 +2,21 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Shaped
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from cnn_jax.errors import UsageError
 from cnn_jax.report.figures.style import (
     BLUE,
     GREY,
+    HAIRLINE,
     MARGIN,
     SIGNED,
     VERMILLION,
@@ -40,14 +44,15 @@ def rows_of_images(
         sizes, displayed by :func:`cnn_jax.report.figures.style.as_rgb`.
 
     Returns:
-      A figure with one axes for each image.
+      A figure with one axes for each row.
 
     Raises:
       UsageError: There are no images, or they do not have this shape.
 
     Example:
-      >>> len(rows_of_images({"as stored": np.zeros((8, 28, 28, 1)), "augmented": np.zeros((8, 24, 24, 1))}).axes)
-      16
+      >>> figure = rows_of_images({"as stored": np.zeros((8, 28, 28, 1)), "augmented": np.zeros((8, 24, 24, 1))})
+      >>> [len(axes.images) for axes in figure.axes]
+      [8, 8]
     """
     images = {
         name: [_checked_image(np.asarray(image), f"rows_of_images: {name}") for image in row]
@@ -61,9 +66,7 @@ def rows_of_images(
     top = 0.0
     for name, row in images.items():
         write(figure, MARGIN, top + 0.04, name, color=GREY, size=9)
-        for axes, image in zip(grids[name].axes(figure, top=top + title), map(np.asarray, row), strict=True):
-            axes.imshow(as_rgb(image))
-            framed(axes)
+        grids[name].draw(figure, [as_rgb(np.asarray(image)) for image in row], top=top + title)
         top += title + grids[name].height + gap
     return figure
 
@@ -78,13 +81,13 @@ def filters(kernel: Shaped[Array | np.ndarray, "..."], *, max_filters: int = 64)
       max_filters: The maximum number of images. The text below says how many are left out.
 
     Returns:
-      A figure with one axes for each image.
+      A figure with one axes for all images.
 
     Raises:
       UsageError: The kernel does not have four axes, or is empty.
 
     Example:
-      >>> len(filters(np.ones((5, 5, 1, 6))).axes)
+      >>> len(filters(np.ones((5, 5, 1, 6))).axes[0].images)
       6
     """
     kernel = np.asarray(kernel, np.float64)
@@ -107,9 +110,7 @@ def filters(kernel: Shaped[Array | np.ndarray, "..."], *, max_filters: int = 64)
     grid = _Grid(len(cells), height / width, columns=columns, largest=0.7)
 
     figure = Figure(figsize=(WIDTH, grid.height + 0.45))
-    for axes, picture in zip(grid.axes(figure, top=0.08), cells, strict=True):
-        axes.imshow(np.nan_to_num(picture, nan=0.5))
-        framed(axes)
+    grid.draw(figure, np.nan_to_num(cells, nan=0.5), top=0.08)
     scale = f"each channel ±{limit:.2g}, grey 0" if channels == 3 else f"black -{limit:.2g}, grey 0, white +{limit:.2g}"
     hidden = f"first {len(shown)} of {total} filters; " if len(shown) < total else ""
     if shown.shape[1] < channels:
@@ -140,15 +141,15 @@ def feature_maps(
       max_maps: The maximum number of channels to show for each layer.
 
     Returns:
-      A figure with one axes for the input, then one for each channel or strip.
+      A figure with one axes for the input, then one for each layer.
 
     Raises:
       UsageError: The image does not have three axes, or an activation does not have three axes or one.
 
     Example:
       >>> maps = {"conv_1": np.ones((28, 28, 6)), "logits": np.arange(10.0)}
-      >>> len(feature_maps(np.zeros((32, 32, 1)), maps).axes)
-      8
+      >>> [len(axes.images) for axes in feature_maps(np.zeros((32, 32, 1)), maps).axes]
+      [1, 6, 1]
     """
     _require_positive("feature_maps", max_maps=max_maps)
     image = _checked_image(np.asarray(image), "feature_maps: image")
@@ -165,23 +166,20 @@ def feature_maps(
 
     figure = Figure(figsize=(WIDTH, total))
     _title_layer(figure, 0.04, "input", image.shape, "")
-    axes = next(picture.axes(figure, top=title))
-    axes.imshow(as_rgb(image))
-    framed(axes)
+    picture.draw(figure, [as_rgb(image)], top=title)
     top = title + picture.height + gap
     names = all_fitted(list(layers), 180, size=10, weight="bold")
     for name, (layer, values), height in zip(names, layers.items(), heights, strict=True):
         limit = largest_magnitude(values)
         shown = f", first {max_maps} shown" if layer in grids and values.shape[-1] > max_maps else ""
         _title_layer(figure, top + 0.04, name, values.shape, f"{shown}, ±{limit:.2g}")
+        colours = {"cmap": SIGNED, "vmin": -limit, "vmax": limit}
         if layer in grids:
-            cells = [
-                (axes, values[..., index]) for index, axes in enumerate(grids[layer].axes(figure, top=top + title))
-            ]
+            channels = np.moveaxis(values[..., : grids[layer].cells], -1, 0)
+            axes = grids[layer].draw(figure, channels, top=top + title, **colours)
         else:
-            cells = [(place(figure, MARGIN, top + title, WIDTH - 2 * MARGIN, strip), values[None, :])]
-        for axes, cell in cells:
-            axes.imshow(cell, cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto")
+            axes = place(figure, MARGIN, top + title, WIDTH - 2 * MARGIN, strip)
+            axes.imshow(values[None, :], aspect="auto", **colours)
             framed(axes)
         top += height
     if layers and class_names is not None and values.shape == (len(class_names),):
@@ -360,12 +358,23 @@ class _Grid:
         rows = math.ceil(cells / self.columns)
         self.height = rows * self.cell_height + (rows - 1) * self.gap
 
-    def axes(self, figure: Figure, *, top: float) -> Iterator[Axes]:
-        """The axes of the cells, row by row, from ``top`` inches below the figure's upper edge."""
-        for index in range(self.cells):
+    def draw(self, figure: Figure, images: Iterable[np.ndarray], *, top: float, **options: Any) -> Axes:
+        """Draws one image in each cell, row by row, from ``top`` inches below the figure's upper edge.
+
+        All are in one axes, in inches: an axes for each image would take a second for a hundred images.
+        """
+        width = self.columns * (self.cell_width + self.gap) - self.gap
+        axes, frames = place(figure, MARGIN, top, width, self.height), []
+        for index, image in enumerate(images):
             row, column = divmod(index, self.columns)
-            left = MARGIN + column * (self.cell_width + self.gap)
-            yield place(figure, left, top + row * (self.cell_height + self.gap), self.cell_width, self.cell_height)
+            left, upper = column * (self.cell_width + self.gap), row * (self.cell_height + self.gap)
+            extent = (left, left + self.cell_width, upper + self.cell_height, upper)
+            axes.imshow(image, extent=extent, aspect="auto", **options)
+            frames.append(Rectangle((left, upper), self.cell_width, self.cell_height))
+        frame = PatchCollection(frames, facecolor="none", edgecolor=HAIRLINE, linewidth=0.6, clip_on=False)
+        axes.add_collection(frame, autolim=False)
+        axes.set(xlim=(0, width), ylim=(self.height, 0))
+        return axes
 
 
 def _require_positive(function: str, **most: int) -> None:
