@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import AnyArray, as_array, concrete, integer
 from cnn_jax.ops.labels import IGNORED, Labels, check_integers, read_labels, read_outputs
+from cnn_jax.ops.primitives import one_program
 
 
 class ClassScores(NamedTuple):
@@ -158,9 +159,7 @@ def precision_recall_f1(confusion: Shaped[AnyArray, "..."] | ClassCounts) -> Cla
     >>> precision_recall_f1(jnp.array([[3, 1], [0, 4]])).recall
     Array([0.75, 1.  ], dtype=float32)
     """
-    hits, given, support = _counts("precision_recall_f1", confusion)
-    f1 = _ratio(2 * hits, support + given)
-    return ClassScores(_ratio(hits, given), _ratio(hits, support), f1, jnp.asarray(support))
+    return _class_scores(_checked("precision_recall_f1", confusion))
 
 
 def macro_average(confusion: Shaped[AnyArray, "..."] | ClassCounts) -> ClassScores:
@@ -179,12 +178,7 @@ def macro_average(confusion: Shaped[AnyArray, "..."] | ClassCounts) -> ClassScor
     >>> macro_average(jnp.array([[3, 1], [0, 4]])).recall
     Array(0.875, dtype=float32)
     """
-    counts = _counts("macro_average", confusion)
-    occurring = counts.support + counts.predicted > 0
-    precision, recall, f1, support = precision_recall_f1(counts)
-    classes = occurring.sum()  # the others have scores of 0
-    precision, recall, f1 = (_ratio(scores.sum(), classes) for scores in (precision, recall, f1))
-    return ClassScores(precision, recall, f1, support.sum())
+    return _averages(_checked("macro_average", confusion))
 
 
 def calibration_bins(
@@ -226,16 +220,7 @@ def calibration_bins(
     probabilities, (classes, known, ignored) = _outputs_and_labels(
         op, "probabilities", probabilities, labels, ignore_label
     )
-    confidences = probabilities.max(axis=-1).reshape(-1, 1)
-    correct = (known & (probabilities.argmax(axis=-1) == classes)).reshape(-1, 1)
-    edges = jnp.asarray(np.linspace(0, 1, bins + 1)[None, 1:-1], confidences.dtype)
-    index = (confidences > edges).sum(axis=-1, keepdims=True, dtype=jnp.int32)
-    members = (index == jnp.arange(bins, dtype=jnp.int32)[None]) & ~ignored.reshape(-1, 1)
-    return CalibrationBins(
-        members.sum(axis=0, dtype=jnp.int32),
-        jnp.where(members, confidences, 0).sum(axis=0),
-        (members & correct).sum(axis=0, dtype=jnp.int32),
-    )
+    return _sorted_into_bins(probabilities, classes, known, ignored, bins=bins)
 
 
 def expected_calibration_error(bins: CalibrationBins) -> Float[Array, ""]:
@@ -253,8 +238,7 @@ def expected_calibration_error(bins: CalibrationBins) -> Float[Array, ""]:
     >>> expected_calibration_error(calibration_bins(jnp.array([[0.25, 0.75], [0.0, 1.0]]), jnp.array([0, 1])))
     Array(0.375, dtype=float32)
     """
-    distances = jnp.abs(bins.confidence - bins.correct.astype(bins.confidence.dtype))
-    return _ratio(distances.sum(), bins.total.sum())
+    return _calibration_error(bins)
 
 
 def _ratio(numerator: Any, denominator: Any) -> Array:
@@ -263,13 +247,58 @@ def _ratio(numerator: Any, denominator: Any) -> Array:
     return jnp.where(denominator > 0, quotient, 0)
 
 
-def _counts(op: str, confusion: AnyArray | ClassCounts) -> ClassCounts:
+def _checked(op: str, confusion: AnyArray | ClassCounts) -> Array | ClassCounts:
     if isinstance(confusion, ClassCounts):
         return ClassCounts(*(as_array(op, "confusion", counts) for counts in confusion))
     matrix = as_array(op, "confusion", confusion)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise UsageError(f"{op}: confusion of shape {matrix.shape} must be (classes, classes)")
-    return ClassCounts(jnp.diagonal(matrix), matrix.sum(axis=0), matrix.sum(axis=1))
+    return matrix
+
+
+def _counts(confusion: Array | ClassCounts) -> ClassCounts:
+    if isinstance(confusion, ClassCounts):
+        return confusion
+    return ClassCounts(jnp.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
+
+
+@one_program()
+def _class_scores(confusion: Array | ClassCounts) -> ClassScores:
+    hits, given, support = _counts(confusion)
+    f1 = _ratio(2 * hits, support + given)
+    return ClassScores(_ratio(hits, given), _ratio(hits, support), f1, jnp.asarray(support))
+
+
+@one_program()
+def _averages(confusion: Array | ClassCounts) -> ClassScores:
+    counts = _counts(confusion)
+    occurring = counts.support + counts.predicted > 0
+    precision, recall, f1, support = _class_scores(counts)
+    classes = occurring.sum()  # the others have scores of 0
+    precision, recall, f1 = (_ratio(scores.sum(), classes) for scores in (precision, recall, f1))
+    return ClassScores(precision, recall, f1, support.sum())
+
+
+@one_program("bins")
+def _sorted_into_bins(
+    probabilities: Array, classes: Array, known: Array, ignored: Array, *, bins: int
+) -> CalibrationBins:
+    confidences = probabilities.max(axis=-1).reshape(-1, 1)
+    correct = (known & (probabilities.argmax(axis=-1) == classes)).reshape(-1, 1)
+    edges = jnp.asarray(np.linspace(0, 1, bins + 1)[None, 1:-1], confidences.dtype)
+    index = (confidences > edges).sum(axis=-1, keepdims=True, dtype=jnp.int32)
+    members = (index == jnp.arange(bins, dtype=jnp.int32)[None]) & ~ignored.reshape(-1, 1)
+    return CalibrationBins(
+        members.sum(axis=0, dtype=jnp.int32),
+        jnp.where(members, confidences, 0).sum(axis=0),
+        (members & correct).sum(axis=0, dtype=jnp.int32),
+    )
+
+
+@one_program()
+def _calibration_error(bins: CalibrationBins) -> Array:
+    distances = jnp.abs(bins.confidence - bins.correct.astype(bins.confidence.dtype))
+    return _ratio(distances.sum(), bins.total.sum())
 
 
 def _outputs_and_labels(
