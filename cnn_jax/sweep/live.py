@@ -85,7 +85,9 @@ class View:
             table.add_column(column, no_wrap=True)
         table.add_column("values")  # cut off where the terminal is narrow
         for row, seconds, evaluation, score in running[:_SHOWN]:
-            cells = str(row.number), format_duration(seconds), str(evaluation or "-"), self._score(score)
+            # Until its first record a trial reads its data and compiles.
+            reached = str(evaluation) if evaluation else "-" if self._share(row) else "starting"
+            cells = str(row.number), format_duration(seconds), reached, self._score(score)
             table.add_row(*cells, Text(printable(values(row.overrides)), no_wrap=True, overflow="ellipsis"))
         if len(running) > _SHOWN:
             table.add_row(f"and {len(running) - _SHOWN} more")

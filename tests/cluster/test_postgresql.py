@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
+from sqlalchemy.orm import Session
 
 from cnn_jax.errors import UsageError
 from cnn_jax.sweep.leases import Leases
@@ -91,15 +92,17 @@ def test_nobody_takes_a_trial_between_the_look_at_its_lease_and_the_write(server
     store = begin(tmp_path, storage=server.url, points=1)
     (trial,) = store.claim() or ()
     engine = sql.create_engine(store.place.url, connect_args={"options": "-c lock_timeout=300"})
-    another = Leases(engine, store.place.study, owner=store._leases.owner)
-    assert store._leases.holds("trial 0", store._storage.scoped_session())
-    with pytest.raises(sql.exc.OperationalError, match="lock timeout"):
-        another.give_back("trial 0")
+    leases = Leases(engine, store.place.study)  # of this process, like the store's
+    with Session(engine) as session:
+        assert leases.holds("trial 0", session)
+        with pytest.raises(sql.exc.OperationalError, match="lock timeout"):
+            leases.give_back("trial 0")
     store.report(trial, 1, {"validation/accuracy": 0.5})
-    another.give_back("trial 0")
+    leases.give_back("trial 0")
     with pytest.raises(LeaseLost):
         store.report(trial, 2, {"validation/accuracy": 0.5})
-    assert store._trials()[0].intermediate_values == {1: 0.5}
+    assert [one.number for one in store.claim() or ()] == [trial.number]
+    assert [(one.evaluation, one.score) for one in store.running()] == [(1, 0.5)]
     engine.dispose()
     store.close()
 

@@ -68,7 +68,7 @@ def test_values_give_way_and_nothing_else(width: int, tmp_path: Path, monkeypatc
     header, first, second, *_ = lines
     assert header.split() == ["trial", "time", "evaluations", "validation/accuracy", "values"]
     assert first.split()[:4] == ["7", "2:05", "3", "98.00%"]
-    assert second.split()[:4] == ["8", "2:05", "-", "-"]
+    assert second.split()[:4] == ["8", "2:05", "starting", "-"]
     assert ("model=lenet_5_modern" in first) == (width == 140)
     assert max(map(len, lines)) <= width
 
@@ -93,8 +93,9 @@ def test_time_left_before_the_first_outcome(tmp_path: Path, monkeypatch: pytest.
         (folder / "metrics.jsonl").write_text(json.dumps({"epoch": epoch, "split": "train"}) + "\n")
         return left(shown(view, terminal, [], now))
 
-    assert left_at(100.0, 1) is None  # as an earlier sitting has left it
+    assert left_at(100.0, 1) is None  # as an earlier session has left it
     assert left_at(110.0, 2) == "3:00"  # two quarters of a trial in 10 s; of ten trials two are half done
+    assert [line.split()[2] for line in shown(view, terminal, [], now)[1:3]] == ["-", "starting"]
     (folder / "metrics.jsonl").write_text('{"epoch": 3, "spl')
     assert left(shown(view, terminal, [], now)) is None
 
