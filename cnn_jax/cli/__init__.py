@@ -1,1 +1,1 @@
-"""The command line: flags in; results, one line for each error, and an exit code out."""
+"""The command line: it parses the flags, runs a mode, and reports each error in one line with an exit code."""

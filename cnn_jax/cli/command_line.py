@@ -1,8 +1,8 @@
-"""What surrounds every mode of the command line: from flags to a config and a folder, from errors to one line.
+"""The parts that all modes of the command line share: the config, the run's folder, and errors in one line.
 
-Exit codes: 0 done; 2 a mistake, with a line that says how to fix it; 130 or 143 interrupted by Ctrl-C or SIGTERM, saved
-and ready to be continued; 1 done except for some inputs, which are listed, or a fault of the program itself, with its
-traceback.
+Exit codes: 0, done; 2, an error of the user, with a line that says how to fix it; 130 or 143, interrupted by Ctrl-C or
+SIGTERM, saved and ready to be continued; 1, done except for some inputs, which are listed, or an internal error, with
+its traceback.
 """
 
 import os
@@ -24,10 +24,10 @@ from cnn_jax.runtime.terminal import accept_any_text, printable, say_error
 
 
 def run(main: Callable[[list[str]], None], arguments: Sequence[str]) -> int:
-    """Parses the flags and runs ``main``; each mistake of the user becomes one line on stderr.
+    """Parses the flags and runs ``main``; each error of the user becomes one line on stderr.
 
     Args:
-      main: Takes the arguments that are not flags, which only ``--mode=predict`` and ``explain`` have: more images.
+      main: A function of the arguments that are not flags. Only ``--mode=predict`` and ``explain`` have such: images.
       arguments: The command line.
 
     Returns:
@@ -35,16 +35,16 @@ def run(main: Callable[[list[str]], None], arguments: Sequence[str]) -> int:
     """
     accept_any_text()
     app.define_help_flags()
-    flags.FLAGS.set_gnu_getopt()  # flags may follow the names of images
-    enable_compilation_cache()  # before the config file is read, which imports jax
+    flags.FLAGS.set_gnu_getopt()  # flags may come after the names of images
+    enable_compilation_cache()  # before the config file is read: that imports jax
     try:
         try:
             others = parse_flags(arguments)[1:]
-        except SystemExit:  # after --help, which absl takes for a failure
+        except SystemExit:  # --help: absl exits with an error code
             return 0
         if others and flags.FLAGS["mode"].value not in ("predict", "explain"):
             raise UsageError(
-                f"{others[0]!r} is not a flag; write --name=value, in quotes if it has blanks or brackets: "
+                f"{others[0]!r} is not a flag; write --name=value, in quotes if it has spaces or brackets: "
                 "\"--config.data.augment=('flip', 'cutout')\""
             )
         main(others)
@@ -66,9 +66,9 @@ def run(main: Callable[[list[str]], None], arguments: Sequence[str]) -> int:
 
 
 def image_paths(values: Sequence[str]) -> list[str]:
-    """The paths in the values of ``--images``, which are separated by commas, where a path may also contain commas.
+    """The paths in the values of ``--images``, separated by commas. A path may also contain commas.
 
-    Of several readings, the one with the longest path that exists is meant.
+    If a value can be split in several ways, each path is the longest one that exists.
 
     >>> image_paths(["a.png,b.png", "c.png, d/"])
     ['a.png', 'b.png', 'c.png', 'd/']
@@ -92,17 +92,17 @@ def join_processes(
     scheduler: bool,
     workdir: str | None,
 ) -> None:
-    """Makes this process one of several that train together, if the flags say so; only the first one prints.
+    """Joins the other processes of a run, if the flags say that it has several; only the first process prints.
 
     Args:
       coordinator_address: ``host:port`` of the first process.
-      num_processes: How many there are.
-      process_id: Which one this is.
+      num_processes: The number of processes.
+      process_id: The number of this process.
       scheduler: Let JAX find these three in the scheduler's environment (Slurm, Open MPI, Kubernetes, cloud TPUs).
-      workdir: The run's folder, which all processes must be given, and see.
+      workdir: The run's folder, which all processes must be given and can access.
 
     Raises:
-      UsageError: Flags that do not go together, or the other processes are not found.
+      UsageError: The flags do not fit together, or the other processes are not found.
     """
     given = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
     missing = [f"--{name}" for name, value in given.items() if value is None]
@@ -119,17 +119,17 @@ def join_processes(
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"the processes do not find each other: {' '.join(str(error).split())}") from error
     if jax.process_index() > 0:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process lives
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
 
 
 def config_and_workdir(config: ConfigDict | None, workdir: str | None, mode: str) -> tuple[ConfigDict, Path]:
-    """The config from ``--config``, or that of the run in ``--workdir``; and the run's folder.
+    """The config, from ``--config`` or from the run in ``--workdir``, and the run's folder.
 
     Raises:
-      UsageError: Neither says which experiment, a mode that needs a trained run is given none, or a space to no sweep.
+      UsageError: Neither flag is given, the mode needs ``--workdir``, or ``--sweep`` is given in another mode.
     """
     if flags.FLAGS["sweep"].present:
-        raise UsageError(f"--sweep is for --mode=sweep, and not for --mode={mode}; give that, or leave --sweep out")
+        raise UsageError(f"--sweep is for --mode=sweep, not for --mode={mode}; give --mode=sweep, or omit --sweep")
     path = config_flags.get_config_filename(flags.FLAGS["config"]) if flags.FLAGS["config"].present else None
     if config is None:
         if workdir is None:
@@ -145,18 +145,18 @@ def config_and_workdir(config: ConfigDict | None, workdir: str | None, mode: str
 def _folder(workdir: str) -> Path:
     if "://" in workdir:
         raise UsageError(
-            f"--workdir={workdir} is an address, but runs need a folder, with its locks: give one of this machine, or "
-            "of a file system that all machines see, and copy it when it is done"
+            f"--workdir={workdir} is an address, but runs need a folder that can be locked: give a folder on this "
+            "machine or on a shared file system, and copy it when the run has ended"
         )
-    if printable(workdir) != workdir:  # the library that writes the checkpoints cannot
+    if printable(workdir) != workdir:  # Orbax cannot write checkpoints there
         raise UsageError(f"--workdir={workdir}: give a folder whose name is UTF-8 and has no control characters")
     return user_path(workdir)
 
 
 def sweep(config: ConfigDict | None, workdir: str | None, *, worker: bool) -> None:
-    """Begins, continues or shows a sweep, or takes part in one as a worker, see :mod:`cnn_jax.sweep.command`."""
-    from cnn_jax import experiments  # brings in jax, which flags must not
-    from cnn_jax.sweep import command  # brings in Optuna
+    """Starts, continues or shows a sweep, or works for one, see :mod:`cnn_jax.sweep.command`."""
+    from cnn_jax import experiments  # imports jax, which must not happen before the flags are parsed
+    from cnn_jax.sweep import command  # imports Optuna
 
     if worker:
         command.sweep_worker(_folder(workdir) if workdir else None)
@@ -173,7 +173,7 @@ def _new_workdir(path: str | None, kind: str = "") -> str:
 
 
 def _say(line: str, exit_code: int) -> int:
-    if "--debug" in sys.argv:  # and not FLAGS, which may be what could not be parsed
+    if "--debug" in sys.argv:  # not FLAGS: parsing them may have failed
         traceback.print_exc()
     say_error(Path(sys.argv[0]).name, line)
     return exit_code

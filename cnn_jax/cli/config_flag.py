@@ -1,6 +1,6 @@
-"""The flag ``--config`` and its overrides, ``--config.key=value``: parsing them, with one line for each mistake.
+"""The flag ``--config`` and its overrides, ``--config.key=value``: parsing them, with one line for each error.
 
-``ml_collections`` defines the overrides; reading a config and checking it are this project's own.
+``ml_collections`` defines the overrides; this project reads and checks the config.
 """
 
 import sys
@@ -20,15 +20,15 @@ class ConfigParser(flags.ArgumentParser):
     """Reads the config that ``--config`` names, see :func:`cnn_jax.config.load_config`.
 
     Attributes:
-      config: The last one that was read; its overrides may have been applied.
-      is_of_run: Whether it is the config of a run, perhaps of an earlier version.
+      config: The last config that was read; its overrides may have been applied.
+      is_of_run: Whether it is the config of a run, possibly of an earlier version.
     """
 
     config: ConfigDict | None = None
     is_of_run = False
 
     def parse(self, name: str) -> ConfigDict:
-        """Returns the config, locked."""
+        """Returns the locked config."""
         self.is_of_run = Path(name).is_dir()
         self.config = schema.locked(configs.load_config(name))
         return self.config
@@ -43,29 +43,29 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
       The arguments that are not flags.
 
     Raises:
-      UsageError: An unknown flag or config key (with the nearest real ones), a wrong type, or a config that cannot be
-        read.
+      UsageError: A flag or config key is unknown (the message has similar ones), a value has a wrong type, or the
+        config cannot be read.
     """
     workdir, mode = flag_value(arguments, "workdir"), flag_value(arguments, "mode") or ""
     named = list(arguments)
     if flag_value(arguments, "config") is None and _overrides(arguments):
         if workdir is None or mode.startswith("sweep"):
-            raise UsageError(f"--{_overrides(arguments)[0][0]} changes a config: give --config=<name or file>, too")
+            raise UsageError(f"--{_overrides(arguments)[0][0]} changes a config: also give --config=<name or file>")
         folder = user_path(workdir)
-        configs.read_run_config(folder)  # or says that there is no run
+        configs.read_run_config(folder)  # raises a UsageError if there is no run
         named.insert(1, f"--config={folder}")
     try:
         return flags.FLAGS(named)
     except flags.UnrecognizedFlagError as error:
         raise UsageError(f"unknown flag --{error.flagname}; {_nearest_flags(error.flagname)}") from error
     except Exception as error:  # config_flags raises whatever ConfigDict or the type's parser raised
-        if isinstance(error.__context__, UsageError):  # of ConfigParser, which absl takes for a wrong value
+        if isinstance(error.__context__, UsageError):  # from ConfigParser; absl reports it as a wrong value
             raise error.__context__ from error
         raise UsageError(_diagnosis(arguments, error)) from error
 
 
 def flag_value(arguments: Sequence[str], name: str) -> str | None:
-    """The value of a flag on a command line that is not parsed yet; of several the last, as when it is parsed."""
+    """The value of a flag on a command line that is not parsed yet; the last one if it is given several times."""
     return next((value for flag, value in reversed(_flags(arguments)) if flag == name), None)
 
 
@@ -84,7 +84,7 @@ def _flags(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _diagnosis(arguments: Sequence[str], error: Exception) -> str:
-    """Finds out which override a failure of config_flags is about, and says so in one line."""
+    """Returns one line about the override that caused an error of config_flags."""
     config = getattr(flags.FLAGS["config"].parser, "config", None)
     if config is not None:
         keys = schema.flatten(config)

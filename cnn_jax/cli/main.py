@@ -21,67 +21,67 @@ from cnn_jax.sweep import flags as sweep_flags
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
-    "The experiment: the name of a config that comes with cnn_jax, such as lenet5_digits, or a file, such as "
-    "my_own.py; ':variant' may follow. Or the folder of a run, for its config.",
+    "The experiment: the name of a config that is included in cnn_jax, such as lenet5_digits, or a file, such as "
+    "my_own.py; both may end in ':variant'. Or the folder of a run, whose config is used.",
 )
 _PARSER = flags.FLAGS["config"].parser = ConfigParser()
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "The folder of the run. By default a new one, runs/<config>-<time>; an old one is continued."
+    "workdir", None, "The run's folder. By default a new one, runs/<config>-<time>; the run in an old one is continued."
 )
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
     ["train", "eval", "predict", "explain", "summary", "sweep", "sweep-worker"],
-    "train: learn, evaluate, write the report. eval: score a checkpoint on the full test set. "
-    "predict: what the network says about your own images. explain: a page about what it responds to in images. "
-    "summary: the network's table. "
-    "sweep: the config with many values; continues, or shows, that in --workdir. sweep-worker: help a sweep elsewhere.",
+    "train: train, evaluate and write the report. eval: evaluate a checkpoint on the full test set. "
+    "predict: predict your own images. explain: write a page about what the network responds to in images. "
+    "summary: print the network's layers. sweep: train with many values of the config; continues or shows the sweep in "
+    "--workdir. sweep-worker: train trials of a sweep that runs in another process.",
 )
 _CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", "latest", ["latest", "best"], "For eval, predict and explain: which checkpoint."
+    "checkpoint", "latest", ["latest", "best"], "For eval, predict and explain: the checkpoint to use."
 )
 _IMAGES = flags.DEFINE_multi_string(
     "images",
     [],
-    "For predict and explain: images, and folders of images, separated by commas or blanks, such as --images *.png. "
-    "Explain takes the first test images if there are none.",
+    "For predict and explain: images and folders of images, separated by commas or spaces, such as --images *.png. "
+    "By default explain uses the first test images.",
 )
 _METHODS = flags.DEFINE_list(
     "methods", [], "For explain: names of methods, such as saliency,guided_backpropagation,grad_cam,occlusion."
 )
 _TARGET = flags.DEFINE_string(
-    "target", None, "For explain: a class, or a unit such as c3/5 (activation/channel); else the predicted class."
+    "target", None, "For explain: a class, or a unit such as c3/5 (activation/channel). Default: the predicted class."
 )
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "A file to write as well. For predict and eval: .csv. For summary: .csv, .md, .json, or .png for a figure. For "
-    "explain: a folder, by default 'explain' in the run's.",
+    "Also write this file. For predict and eval: .csv. For summary: .csv, .md, .json, or .png for a figure. For "
+    "explain: a folder, by default 'explain' in the run's folder.",
 )
 _PROFILE = flags.DEFINE_integer(
-    "profile", 0, "For train: trace so many steps first, and say where the trace is.", lower_bound=0
+    "profile", 0, "For train: first profile so many steps, and print where the trace is.", lower_bound=0
 )
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One run in several processes, found through the scheduler.")
-_COORDINATOR = flags.DEFINE_string("coordinator_address", None, "Several processes: host:port of the first of them.")
-_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many.")
-_PROCESS = flags.DEFINE_integer("process_id", None, "Several processes: the number of this one, from 0.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One run in several processes, which the scheduler started.")
+_COORDINATOR = flags.DEFINE_string("coordinator_address", None, "Several processes: host:port of the first process.")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: the number of processes.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Several processes: the number of this process, from 0.")
 flags.adopt_module_key_flags(sweep_flags)
-_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error, and the settings of XLA and of memory.")
+_DEBUG = flags.DEFINE_bool("debug", False, "Show tracebacks of errors, and the settings of XLA and memory.")
 
 
 def main() -> int:
-    """The command line; returns the exit code."""
+    """Runs the command line and returns the exit code."""
     huge_pages.restart_with_huge_pages()
     added = xla.apply_recommended_flags(os.environ)  # before anything imports jax
     program = sys.modules["__main__"]
-    program.__doc__ = (__doc__ or "").format(command.command_name())  # what --help shows
+    program.__doc__ = (__doc__ or "").format(command.command_name())  # shown by --help
     for flag in flags.FLAGS.get_key_flags_for_module(__name__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     return command_line.run(lambda others: _run(added, others), sys.argv)
 
 
 def _run(added_xla_flags: list[str], others: list[str]) -> None:
-    """Gives the config to its experiment, or to a sweep."""
+    """Runs the mode with the experiment of the config, or a sweep."""
     if _MODE.value.startswith("sweep"):
         command_line.sweep(_CONFIG.value, _WORKDIR.value, worker=_MODE.value == "sweep-worker")
         return
@@ -89,7 +89,7 @@ def _run(added_xla_flags: list[str], others: list[str]) -> None:
         _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, scheduler=_DISTRIBUTED.value, workdir=_WORKDIR.value
     )
     config, workdir = command_line.config_and_workdir(_CONFIG.value, _WORKDIR.value, _MODE.value)
-    from cnn_jax import experiments  # brings in jax, which the flags of several processes must come before
+    from cnn_jax import experiments  # imports jax, which must not happen before join_processes
 
     experiments.check(config, complete=not (_CONFIG.value is None or _PARSER.is_of_run))
     experiment = experiments.find(config)

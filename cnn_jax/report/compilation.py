@@ -1,4 +1,4 @@
-"""What is being compiled, for how long, and whether it came from the cache, in the terminal."""
+"""Shows in the terminal what is being compiled, how long it takes, and whether it came from the compilation cache."""
 
 import contextlib
 import os
@@ -15,22 +15,22 @@ from cnn_jax.runtime.compilation_cache import watch_cache
 from cnn_jax.runtime.terminal import Console, say
 
 Announce = Callable[[str], contextlib.AbstractContextManager[None]]
-"""Within the context that it returns, what it was called with, such as ``'evaluation'``, is compiled."""
+"""Called with the name of what is compiled, such as ``'evaluation'``; returns a context for the compilation."""
 
-_SILENT_SECONDS = 5.0  # before a log file gets a line about what is still being compiled
-_WORTH_A_LINE_SECONDS = 1.0
+_SILENT_SECONDS = 5.0  # compilations that take longer are announced in a log file
+_WORTH_A_LINE_SECONDS = 1.0  # a total of at least this gets a summary
 
 
 def silent(_name: str) -> contextlib.AbstractContextManager[None]:
-    """An :data:`Announce` that says nothing."""
+    """An :data:`Announce` that shows nothing."""
     return contextlib.nullcontext()
 
 
 class Compilation:
-    """An :data:`Announce`: shows what is being compiled while that lasts, and sums it up in a line.
+    """An :data:`Announce` that shows what is being compiled, and summarises it in one line.
 
     Args:
-      show: Shows an object, whose string changes, in place; None on anything but a terminal.
+      show: Shows an object, whose string may change, in place; None if the output is not a terminal.
       log: Writes a line.
 
     Example:
@@ -47,7 +47,7 @@ class Compilation:
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Within it, what has this name is compiled."""
+        """A context for the compilation of what has this name."""
         started = time.monotonic()
         late = threading.Timer(_SILENT_SECONDS, self._log, [f"compiling {name} ..."])
         if self._show is None:
@@ -64,11 +64,11 @@ class Compilation:
 
     @property
     def seconds(self) -> float:
-        """The time that was spent on compiling."""
+        """The total compilation time."""
         return sum(seconds for _, seconds, _ in self._compiled)
 
     def summary(self) -> str:
-        """What was compiled, for how long, and what of it came from the cache; empty for nothing."""
+        """One line: what was compiled, how long it took, and what came from the cache. Empty if there is nothing."""
         if not self._compiled:
             return ""
         if all(cached for *_, cached in self._compiled):
@@ -79,7 +79,7 @@ class Compilation:
 
 
 class Elapsed:
-    """A text with the time since it was made; its string changes."""
+    """A text with the time since its creation; its string changes."""
 
     def __init__(self, text: str) -> None:
         self._text, self._started = text, time.monotonic()
@@ -90,7 +90,7 @@ class Elapsed:
 
 @contextlib.contextmanager
 def compiling() -> Iterator[Compilation]:
-    """A :class:`Compilation` for a mode without a progress display, and its summary where it took a while."""
+    """A :class:`Compilation` for modes without a progress display; prints a summary if it took at least a second."""
     if not (sys.stdout.isatty() and os.environ.get("TERM") != "dumb"):
         compilation = Compilation(None, say)
         yield compilation

@@ -64,7 +64,7 @@ def shortened(names: Sequence[str], fits: Callable[[str], bool]) -> list[str]:
     return [short[name] for name in names]
 
 
-_MOST_ROUNDS = 4  # names of one group may become equal to those of another
+_MOST_ROUNDS = 4  # shortening one group may make its names equal to those of another
 
 
 def _alike(short: dict[str, str]) -> list[list[str]]:
@@ -76,7 +76,7 @@ def _alike(short: dict[str, str]) -> list[list[str]]:
 
 
 def _cut(name: str, fits: Callable[[str], bool], *, before: str = "") -> str:
-    """A name up to where it fits, behind some text."""
+    """The longest start of a name that fits after the text ``before``."""
 
     def cut(length: int) -> str:
         return before + (name if length == len(name) else name[:length].rstrip() + "…")
@@ -87,7 +87,7 @@ def _cut(name: str, fits: Callable[[str], bool], *, before: str = "") -> str:
 
 
 def _cut_within(name: str, shared: int, fits: Callable[[str], bool]) -> str:
-    """A name without the end of its first ``shared`` letters, or without all of them."""
+    """A name shortened at the end of its first ``shared`` letters, or without these letters."""
     tail = name[shared:]
 
     def cut(length: int) -> str:

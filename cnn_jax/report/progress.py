@@ -92,7 +92,7 @@ class Progress:
             self.log(f"{self._epoch()}  {shown}  {speed}")
 
     def show(self, doing: object) -> None:
-        """Shows on a terminal, in place of the speed, what is being done; an object whose string may change."""
+        """On a terminal, shows what is being done in place of the speed; an object whose string may change."""
         if self._live is not None:
             self._bar.update(self._task, speed=doing)
 

@@ -66,13 +66,13 @@ OneTrial = TypeVar("OneTrial", bound=TrialLike)
 
 
 def best_first(rows: Sequence[OneTrial], metric: Metric) -> list[OneTrial]:
-    """All trials by the mean of their point, and by their score within it. Those without a finite score come last.
+    """Sorts all trials by the mean of their point, then by their own score. Trials without a finite score come last.
 
-    Pruned trials are among the complete ones, with the last score that they had.
+    Pruned trials are sorted together with complete ones, by their last score.
 
     Args:
       rows: The trials.
-      metric: By which they are compared.
+      metric: The metric of the scores.
     """
 
     def place(score: float | None) -> float:

@@ -1,4 +1,4 @@
-"""The process that a program runs in: XLA flags, huge pages, the compilation cache, memory, files written atomically.
+"""Settings and resources of the process: XLA flags, huge pages, the compilation cache, memory, atomic file writes.
 
-Nothing here imports JAX, so that all of it can be called before JAX starts.
+No module here imports JAX at import time, so all of them can be used before JAX starts.
 """

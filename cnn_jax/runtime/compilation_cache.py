@@ -72,7 +72,7 @@ def remove_incomplete_entries(folder: Path) -> None:
 def watch_cache() -> Iterator[Callable[[], bool]]:
     """Yields a function that says whether all programs compiled within the block came from the cache.
 
-    Those of other threads do not count.
+    Programs compiled in other threads do not count.
     """
     from jax import monitoring  # jax is slow to import
 

@@ -20,7 +20,7 @@ def require(module: str, extra: str, purpose: str = "this") -> Any:
       purpose: What needs the module, for the error message.
 
     Raises:
-      UsageError: It is not installed. The message has the command that installs it.
+      UsageError: The package is not installed. The message contains the command that installs it.
 
     >>> require("math", "sweep").pi
     3.141592653589793
@@ -38,7 +38,7 @@ def install_command(extra: str, *, root: Path = _ROOT) -> str:
     its name with an extra would only be found on a package index that has it.
 
     Args:
-      extra: Such as ``'sweep'``.
+      extra: The name of the extra, such as ``'sweep'``.
       root: The folder with ``cnn_jax``.
 
     >>> install_command("sweep", root=Path("nowhere"))

@@ -32,10 +32,10 @@ def user_path(path: str | os.PathLike[str]) -> Path:
 
 
 def cache_folder(name: str, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Returns a folder in the user's cache, ``$XDG_CACHE_HOME/cnn_jax/<name>``, and makes it if necessary.
+    """Returns a folder in the user's cache, ``$XDG_CACHE_HOME/cnn_jax/<name>``, and creates it if necessary.
 
-    ``XDG_CACHE_HOME`` is ``~/.cache`` by default. Some users in containers have no home folder, or one that they may
-    not write. Caches are optional: for these users there is no folder, and one line that says so.
+    ``XDG_CACHE_HOME`` is ``~/.cache`` by default. In containers some users have no home folder, or cannot write to it.
+    Caches are optional: such users get no folder, and one line on stderr says so.
 
     Returns:
       The folder. None if it cannot be written.
@@ -52,7 +52,7 @@ def cache_folder(name: str, environ: Mapping[str, str] = os.environ) -> Path | N
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether this process can make files in a folder."""
+    """Whether this process can create files in a folder."""
     return os.access(folder, os.W_OK | os.X_OK)
 
 

@@ -9,8 +9,8 @@ def available_memory(machine: Path = Path("/proc/meminfo"), group: Path = Path("
     """Returns the bytes that are free or used only as file cache, within the memory limit of a container.
 
     Args:
-      machine: Linux's file about the machine's memory. Without this file only free memory counts (macOS: all memory).
-      group: Linux's folder about the control group of a container or job. Without this folder there is no limit.
+      machine: Linux's file about the memory of the machine. If it is missing, only free memory counts (macOS: all).
+      group: Linux's folder for the control group of a container or job. If it is missing, there is no limit.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())

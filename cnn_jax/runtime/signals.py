@@ -1,7 +1,7 @@
 """SIGTERM and Ctrl-C while the main thread is in compiled code, such as a training step or XLA's compiler.
 
-Python runs the handlers of signals in the main thread, between two instructions of Python. A compiled program of a
-minute delays them by a minute. :class:`Watch` learns of a signal at once, in a thread of its own.
+Python runs signal handlers in the main thread, between two bytecode instructions. A compiled call of one minute delays
+them by up to a minute. :class:`Watch` receives signals at once, in its own thread.
 """
 
 import contextlib
@@ -18,13 +18,13 @@ HANDLED = (signal.SIGTERM, signal.SIGINT)
 
 
 class Watch:
-    """Calls a function as soon as SIGTERM or SIGINT arrives, in a thread of its own; a context manager.
+    """Calls a function in its own thread as soon as SIGTERM or SIGINT arrives; a context manager.
 
-    Python's handlers of the two signals must be set to functions within the block, or nothing arrives here.
+    Within the block both signals must have a Python function as their handler. Otherwise they do not arrive here.
 
     Args:
-      take: ``take(number) -> bool``: whether the signal was meant for it. Other signals go to the watch around this
-        one, and so do those that are not SIGTERM or SIGINT.
+      take: ``take(number) -> bool``, whether it handled the signal. Signals that it did not handle, and all signals but
+        SIGTERM and SIGINT, are passed to the enclosing watch.
 
     >>> taken = threading.Event()
     >>> with EndOnSignal(), Watch(lambda number: taken.set() or True):
@@ -38,7 +38,7 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         self._reading, self._writing = socket.socketpair()
-        self._writing.setblocking(False)  # as Python requires: a handler must not wait
+        self._writing.setblocking(False)  # required by Python: a signal handler must not wait
         self._around = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._run, daemon=True, name="signals")
         self._thread.start()
@@ -46,7 +46,7 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(self._around)
-        self._writing.close()  # which ends the thread
+        self._writing.close()  # ends the thread
         self._thread.join()
         self._reading.close()
 
@@ -61,8 +61,8 @@ class Watch:
 class EndOnSignal:
     """Within its ``with`` block SIGTERM and Ctrl-C end the process at once, with one line and the exit code 128 + n.
 
-    For work of which nothing is lost, whatever the process is in. Where something is to be saved, a
-    :class:`~cnn_jax.train.interruption.StopRequest` within it takes the first signal.
+    It is for work that need not be saved. To save something first, use a
+    :class:`~cnn_jax.train.interruption.StopRequest` within the block: it handles the first signal.
     """
 
     def __enter__(self) -> "EndOnSignal":
@@ -77,11 +77,11 @@ class EndOnSignal:
             signal.signal(number, handler)
 
     def leave_to_the_watch(self, number: int, frame: FrameType | None) -> None:
-        """Python's handler, which would run too late."""
+        """The Python handler; it does nothing, since it would run too late."""
 
 
 def _end(number: int) -> bool:
     if sys.stdout.isatty():
-        os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # shows the cursor, which a progress bar hides
+        os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # show the cursor, which a progress bar hides
     os.write(2, f"{Path(sys.argv[0]).name}: ended by {signal.Signals(number).name}\n".encode())
     os._exit(128 + number)

@@ -1,8 +1,8 @@
-"""Text for the terminal: the only module that prints lines, and that makes consoles for tables and progress bars.
+"""Text for the terminal: the only module that prints lines and creates consoles for tables and progress bars.
 
 Names of files, folders and classes, values of flags, and messages of other programs can contain anything: bytes that
-are not UTF-8, control characters, or what ``rich`` takes for markup (``[final]``) or for an emoji (``:smile:``).
-Everything that is printed here appears as it is, except for characters that a terminal cannot show.
+are not UTF-8, control characters, or text that ``rich`` would parse as markup (``[final]``) or emoji (``:smile:``).
+Here all text is printed unchanged, except for characters that a terminal cannot show.
 """
 
 import io
@@ -14,8 +14,8 @@ import rich.console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and half characters
-_UNDECODED = range(0xDC80, 0xDD00)  # what Python makes of bytes in names that are not UTF-8
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and surrogates
+_UNDECODED = range(0xDC80, 0xDD00)  # surrogates by which Python represents bytes in names that are not UTF-8
 
 
 def printable(text: str) -> str:
@@ -33,7 +33,7 @@ def printable(text: str) -> str:
 
 
 def say(text: object = "", *, stream: Any = None) -> None:
-    """Prints a line, or several, at once.
+    """Prints one or more lines and flushes the stream.
 
     Args:
       text: The text. Line breaks are kept, other control characters are escaped.
@@ -46,7 +46,7 @@ def say(text: object = "", *, stream: Any = None) -> None:
 
 
 def say_error(program: str, error: object) -> None:
-    """Prints what a user has to know on ``sys.stderr``, in one line."""
+    """Prints an error on ``sys.stderr`` in one line."""
     say(f"{program}: {' '.join(str(error).splitlines())}", stream=sys.stderr)
 
 
@@ -58,7 +58,7 @@ class Console(rich.console.Console):
     """A ``rich`` console that shows every string as it is: no markup, no emoji codes, no highlighting.
 
     Args:
-      **options: Those of ``rich.console.Console``.
+      **options: The options of ``rich.console.Console``.
 
     >>> Console(width=40).print("[final] :smile:")
     [final] :smile:
@@ -67,13 +67,13 @@ class Console(rich.console.Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
-    def render_str(self, text: str, **options: Any) -> Text:  # of every line, cell, heading and title
+    def render_str(self, text: str, **options: Any) -> Text:  # rich calls it for lines, cells, headings and titles
         """See ``rich.console.Console``."""
         return super().render_str(_printable_lines(text), **options)
 
 
 def progress_bar(console: Console, **options: Any) -> Progress:
-    """Returns ``rich``'s progress bar, with descriptions that are shown as they are."""
+    """Returns ``rich``'s progress bar, whose descriptions are shown unchanged."""
     columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
     return Progress(*columns, console=console, **options)
 

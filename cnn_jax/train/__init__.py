@@ -1,4 +1,4 @@
-"""Training that can be killed and continued: state, step, loop, optimisers, checkpoints, records."""
+"""Training that can be interrupted and continued: state, step, loop, optimisers, checkpoints, records."""
 
 from cnn_jax.metrics import Metric
 from cnn_jax.train.checkpoints import Checkpoint, Checkpoints, NoWholeCheckpointError

@@ -1,4 +1,4 @@
-"""Checkpoints that are the whole run: written in the background, atomic, verified, the latest and the best kept."""
+"""Checkpoints of the whole run: written in the background, atomic and verified. The latest and the best are kept."""
 
 import contextlib
 import dataclasses
@@ -24,9 +24,9 @@ from cnn_jax.errors import UsageError
 from cnn_jax.train.parallel import agreed, is_primary
 from cnn_jax.train.state import TrainState, digest, evaluated
 
-_LATEST_KEPT = 2  # the newest, and the one to fall back on when the newest turns out damaged
+_LATEST_KEPT = 2  # the newest, and the one before it as a fallback if the newest is damaged
 
-_REPLACED = ".replaced"  # ends the name of a checkpoint while that which replaces it is written
+_REPLACED = ".replaced"  # suffix of an old checkpoint while its replacement is written
 
 _DIGESTS = ("digest", "weights_digest")
 _WRONG_DIGEST = "its contents do not have the recorded SHA-256"
@@ -41,7 +41,7 @@ class NoWholeCheckpointError(UsageError):
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint read back: the state and the JSON values that were noted beside it."""
+    """A restored checkpoint: the state and the JSON values that were saved with it."""
 
     state: TrainState
     notes: dict[str, Any]
@@ -50,13 +50,13 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one run directory, a context manager.
 
-    Saving returns as soon as the state is copied and goes on in the background; a checkpoint appears under its name
-    only when it is complete, and the remains of a killed save are removed when the directory is next opened for
-    writing. Each carries the SHA-256 of all that is in it, so that one damaged on disk is noticed and not used.
+    Saving returns as soon as the state is copied and continues in the background. A checkpoint appears under its name
+    only when it is complete; the files of an interrupted save are removed when the directory is next opened for
+    writing. Each checkpoint contains the SHA-256 of its contents, so a damaged one is detected and not used.
 
     Args:
-      directory: The folder, made if it is missing.
-      read_only: For evaluation: change nothing on disk.
+      directory: The folder. It is created if it is missing.
+      read_only: Change nothing on disk; for evaluation.
       keep: Steps whose checkpoints are kept, besides the latest and the best.
     """
 
@@ -70,13 +70,13 @@ class Checkpoints:
         def score(metrics: dict[str, float]) -> float:
             return metrics["score"]
 
-        # Orbax tells of each save and folder through absl, and of each failure too, which it then raises as well.
+        # Orbax logs each save and folder through absl. It also logs each failure that it then raises.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._manager = _Manager(
             directory.absolute(),
             item_handlers={"state": ocp.StandardCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
-                best_fn=score,  # without it the metrics are not stored, and a resumed run forgets its best
+                best_fn=score,  # without it the metrics are not stored, and a continued run forgets its best
                 preservation_policy=AnyPreservationPolicy(
                     [LatestN(_LATEST_KEPT), BestN(get_metric_fn=score, n=1), CustomSteps(list(keep))]
                 ),
@@ -93,17 +93,17 @@ class Checkpoints:
         self._manager.close()
 
     def save(self, state: TrainState, *, score: float, notes: dict[str, Any]) -> None:
-        """Saves the whole state in the background; an earlier checkpoint of the step is removed when that is done.
+        """Saves the whole state in the background, then removes an earlier checkpoint of the same step.
 
         Args:
-          state: What to save; it may be donated to the next step at once.
-          score: What the best checkpoint is chosen by; higher is better.
-          notes: JSON values kept beside the arrays.
+          state: The state to save. It may be donated to the next step as soon as this returns.
+          score: The number by which the best checkpoint is chosen; higher is better.
+          notes: JSON values to save with the arrays.
 
         Raises:
-          OSError: The save before this one, or this one, found the disk full.
+          OSError: The disk was full during this save or the previous one.
         """
-        # A copy, because on a CPU the writer would otherwise read the very buffers that the next step overwrites.
+        # A copy, because on a CPU the writer would otherwise read the buffers that the next step overwrites.
         arrays = jax.tree.map(jnp.copy, _with_key_data(state))
         self.wait()
         _require_room(self.directory, 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)))
@@ -122,7 +122,7 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Returns when every save is on disk; raises OSError if one found it full."""
+        """Waits until every save is on disk; raises OSError if the disk was full."""
         with _os_errors(self.directory):
             self._manager.wait_until_finished()
         self._settle_replaced()
@@ -136,43 +136,43 @@ class Checkpoints:
         return self._manager.best_step()
 
     def restore(self, template: TrainState, *, step: int | None = None) -> Checkpoint | None:
-        """Reads one checkpoint, or the newest that is whole.
+        """Restores one checkpoint, or the newest that is not damaged.
 
         Args:
-          template: A state, or the shapes of one, with the structure, shapes and dtypes to expect, and the shardings
-            to give the arrays, wherever they were saved from.
-          step: Which checkpoint; by default the newest, and if that is damaged the one before it, with a warning.
+          template: A state or its ``ShapeDtypeStruct``s: the expected structure, shapes and dtypes, and the shardings
+            of the restored arrays, whatever devices they were saved from.
+          step: The step of the checkpoint. By default the newest; if that is damaged the one before it, with a warning.
 
         Returns:
-          The checkpoint, or None if the directory holds none.
+          The checkpoint, or None if the directory contains none.
 
         Raises:
-          NoWholeCheckpointError: Every candidate is damaged.
-          UsageError: The one that was asked for is damaged, or it belongs to another network.
+          NoWholeCheckpointError: All checkpoints are damaged.
+          UsageError: The checkpoint of ``step`` is damaged, or a checkpoint is of another network.
         """
         return self._newest_whole(lambda candidate: self._read(candidate, template), step)
 
     def restore_evaluated(self, params: PyTree, model_state: PyTree, *, step: int | None = None) -> TrainState | None:
-        """Reads what a network is evaluated with, and nothing of the optimiser.
+        """Restores what evaluation needs, without the optimiser's state.
 
         Args:
-          params: The parameters to expect, or their shapes.
-          model_state: The same of what the network keeps besides them. A parameter is found wherever it was saved: in
-            the one or, frozen, in the other.
-          step: Which checkpoint, see :meth:`restore`.
+          params: The expected parameters, or their shapes.
+          model_state: The expected model state, or its shapes. A parameter may be in either of the two: frozen
+            parameters are saved in the model state.
+          step: The step of the checkpoint, see :meth:`restore`.
 
         Returns:
-          A state without optimiser, with the moving average as its weights where one was kept; None if the directory
-          holds no checkpoint.
+          A state without an optimiser state. Its weights are the moving average if one was saved. None if the
+          directory contains no checkpoint.
 
         Raises:
-          NoWholeCheckpointError: Every candidate is damaged.
-          UsageError: The one that was asked for is damaged, or it belongs to another network.
+          NoWholeCheckpointError: All checkpoints are damaged.
+          UsageError: The checkpoint of ``step`` is damaged, or a checkpoint is of another network.
         """
         return self._newest_whole(lambda candidate: self._read_evaluated(candidate, params, model_state), step)
 
     def _newest_whole(self, read: Callable[[int], _T], step: int | None) -> _T | None:
-        """What ``read`` makes of a step, or by default of the newest for which it finds no damage."""
+        """Returns ``read(step)``; without a step, that of the newest checkpoint that is not damaged."""
         candidates = self.steps()[::-1] if step is None else [step]
         damaged: list[str] = []
         for candidate in candidates:
@@ -194,7 +194,7 @@ class Checkpoints:
         return None
 
     def remove_all(self) -> None:
-        """Removes every checkpoint, for a run that begins again."""
+        """Removes every checkpoint, for a run that starts again."""
         self._discard(self.steps())
 
     def _read(self, step: int, template: TrainState) -> Checkpoint:
@@ -209,7 +209,7 @@ class Checkpoints:
         notes = restored["notes"]
         score = (self._manager.metrics(step) or {}).get("score")
         recorded = {name: notes.pop(name) for name in _DIGESTS if name in notes}
-        if len(recorded) == 1:  # of a version before restore_evaluated
+        if len(recorded) == 1:  # saved by a version without restore_evaluated
             computed = {"digest": _digest_of(digest(restored["state"]), score, notes)}
         else:
             computed = _digests(restored["state"], score, notes)
@@ -232,7 +232,7 @@ class Checkpoints:
             arrays = {name: _open_array(path / "state", full).read().result() for name, full in saved_as.items()}
             notes = self._manager.restore(step, args=ocp.args.Composite(notes=ocp.args.JsonRestore()))["notes"]
         computed = digest(arrays)
-        if notes.get("weights_digest", computed) != computed:  # earlier versions noted none
+        if notes.get("weights_digest", computed) != computed:  # earlier versions saved none
             raise _DamagedError(_WRONG_DIGEST)
 
         def filled(template: PyTree) -> PyTree:
@@ -242,7 +242,7 @@ class Checkpoints:
         return TrainState(jnp.asarray(arrays["step"]), key, filled(params), filled(model_state), None)
 
     def _set_aside(self, step: int) -> None:
-        """Makes room for another checkpoint of a step, without a moment in which there is none to continue from."""
+        """Renames the checkpoint of a step before it is replaced, so that there is always one to continue from."""
         if is_primary():
             path = self.directory / str(step)
             path.rename(path.with_name(f"{path.name}{_REPLACED}"))
@@ -250,7 +250,7 @@ class Checkpoints:
         self._manager.reload()
 
     def _settle_replaced(self) -> None:
-        """Removes what has been replaced; what was to be, when the process ended, gets its name back."""
+        """Removes checkpoints that were replaced; renames one back if the process ended before its replacement."""
         for path in self.directory.glob(f"*{_REPLACED}") if is_primary() else ():
             new = path.with_suffix("")
             if new.exists():
@@ -261,14 +261,14 @@ class Checkpoints:
 
     def _discard(self, steps: list[int]) -> None:
         if steps and not self._read_only:
-            for step in steps if is_primary() else ():  # by hand: orbax's own delete reads the damaged files first
+            for step in steps if is_primary() else ():  # orbax's own delete would read the damaged files first
                 shutil.rmtree(self.directory / str(step))
             agreed(0)  # waits until they are gone
             self._manager.reload()
 
 
 class _Manager(ocp.CheckpointManager):
-    """Takes a score that cannot be read for one that is missing: orbax reads all scores when it opens the folder."""
+    """Treats an unreadable score as missing: orbax reads all scores when it opens the folder."""
 
     def metrics(self, step: int) -> Any:
         try:
@@ -282,7 +282,7 @@ class _DamagedError(Exception):
 
 
 def _digests(arrays: TrainState, score: float | None, notes: dict[str, Any]) -> dict[str, str]:
-    """The SHA-256 of what a network is evaluated with, and that of everything."""
+    """The SHA-256 of the arrays used in evaluation, and that of everything."""
     used = evaluated(arrays)
     weights = digest({"step": used.step, "key": used.key, **_named(used.params), **_named(used.model_state)})
     others = (arrays.params, arrays.model_state) if arrays.ema is not None else None
@@ -299,7 +299,7 @@ def _digest_of(of_arrays: str, score: float | None, notes: dict[str, Any]) -> st
 
 @contextlib.contextmanager
 def _unreadable_is_damaged() -> Iterator[None]:
-    """Orbax and TensorStore raise bare Exceptions of many lines for files that are missing or cut short."""
+    """Raises _DamagedError instead of the long bare Exceptions of Orbax and TensorStore for missing or cut files."""
     try:
         yield
     except Exception as error:
@@ -307,10 +307,10 @@ def _unreadable_is_damaged() -> Iterator[None]:
 
 
 def _check_readable(folder: Path) -> None:
-    """Decodes every array, and what orbax notes of them, once, or raises.
+    """Decodes every array and its metadata once; raises if one cannot be read.
 
-    Orbax reads all arrays at a time: when one cannot be read it raises, and those still under way print their own
-    tracebacks later, from threads and abandoned coroutines that nothing here can catch.
+    Orbax reads all arrays at the same time. If one fails, it raises, and the other reads print their own tracebacks
+    later, from threads and abandoned coroutines where nothing here can catch them.
     """
     for name in _array_names(folder):
         _open_array(folder, name).read().result()
@@ -337,7 +337,7 @@ def _key_value_store(folder: Path) -> dict[str, str]:
 
 
 def _require_room(directory: Path, size: int) -> None:
-    """Asks the disk for the room of a checkpoint, and gives it back: orbax would find out half-way, in its threads."""
+    """Checks that the disk has room for a checkpoint: orbax would fail in the middle of it, in its own threads."""
     try:
         with tempfile.TemporaryFile(dir=directory) as probe:
             os.posix_fallocate(probe.fileno(), 0, size)
@@ -347,7 +347,7 @@ def _require_room(directory: Path, size: int) -> None:
 
 @contextlib.contextmanager
 def _os_errors(directory: Path) -> Iterator[None]:
-    """Turns TensorStore's own exceptions about a full disk, raised as ValueError, into the OSError that they are."""
+    """Raises OSError instead of the ValueError that TensorStore raises for a full disk."""
     try:
         yield
     except ValueError as error:
@@ -366,7 +366,7 @@ def _with_key_data(state: TrainState) -> TrainState:
 
 
 def _expected(template: TrainState) -> TrainState:
-    """What orbax is to read: shapes and shardings of the template, with the key as plain numbers."""
+    """What orbax restores: the shapes and shardings of the template, with the key as plain integers."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
@@ -382,7 +382,7 @@ def _with_typed_key(state: TrainState) -> TrainState:
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    """The name under which orbax saves an array."""
+    """The name that orbax gives a saved array."""
     return ".".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)
 
 
@@ -395,7 +395,7 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
 
 
 def _check_same_network(path: Path, have: dict[str, tuple[int, ...]], want: dict[str, tuple[int, ...]]) -> None:
-    """Compares names and shapes before anything is read, to name the parameter that differs."""
+    """Compares names and shapes before any array is read, so that the error names the array that differs."""
     for name in sorted(have.keys() | want.keys()):
         if have.get(name) == want.get(name):
             continue

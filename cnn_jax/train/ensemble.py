@@ -1,4 +1,4 @@
-"""Several networks trained as one: one state with a leading axis of members, one step, one checkpoint."""
+"""Several networks trained as one: one state with a leading axis of members, one step function, one checkpoint."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Init = Callable[[Key[Array, ""]], TrainState]
 
 
 def member_key(root: Key[Array, ""], member: int | Array) -> Key[Array, ""]:
-    """The root key of one member, from that of the ensemble."""
+    """The root key of one member, derived from the root key of the ensemble."""
     return stream_key(root, "member", member)
 
 
@@ -26,24 +26,24 @@ def member(state: TrainState, number: int) -> TrainState:
 
 
 def over_members(function: Callable[[TrainState], Any], state: TrainState) -> Any:
-    """The stacked results of a function of every member's state; see :func:`over_each`."""
+    """Applies a function to the state of each member and stacks the results; see :func:`over_each`."""
     members = jax.tree.leaves(state.params)[0].shape[0]
     keys = jax.vmap(lambda number: member_key(state.key, number))(jnp.arange(members))
     return over_each(function, TrainState(jnp.broadcast_to(state.step, members), keys, *_stacked(state)))
 
 
 def over_each(function: Callable[[Any], Any], stacked: PyTree) -> Any:
-    """The stacked results of a function of each of several networks: all at once, or on a CPU one after the other.
+    """Applies a function to each of several networks and stacks the results: ``vmap``, or on a CPU ``lax.map``.
 
-    A GPU is not filled by one small network, so that seven cost little more than one. A CPU is, and there convolutions
-    under ``vmap`` are computed one by one anyway (``docs/decisions.md``, Speed); in turn, only one network's
+    One small network does not use a whole GPU, so seven cost little more than one. On a CPU, convolutions under
+    ``vmap`` are computed one by one anyway (``docs/decisions.md``, Speed). With ``lax.map`` only one network's
     activations and gradients exist at a time.
     """
     return jax.lax.map(function, stacked) if jax.default_backend() == "cpu" else jax.vmap(function)(stacked)
 
 
 def ensemble_init(init: Init, members: int) -> Init:
-    """The first state of an ensemble: everything but step and key with a leading axis of members."""
+    """The first state of an ensemble: all arrays except step and key have a leading axis of members."""
 
     def stacked(root: Key[Array, ""]) -> TrainState:
         state = jax.vmap(lambda number: init(member_key(root, number)))(jnp.arange(members))
@@ -53,7 +53,7 @@ def ensemble_init(init: Init, members: int) -> Init:
 
 
 def ensemble_step(step: Step) -> Step:
-    """One step of every member on the same batch, each with its own random numbers; the metrics are summed over all."""
+    """One step of every member on the same batch, each with its own random numbers. Metrics are summed over members."""
 
     def one_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         new, metrics = over_members(lambda member: step(member, batch), state)

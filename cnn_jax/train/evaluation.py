@@ -1,4 +1,4 @@
-"""Scores of a state on whole sets."""
+"""Scores of a state on whole data sets."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,19 +26,19 @@ from cnn_jax.train.step import (
 
 
 class Evaluations:
-    """Scores of a state on whole sets: called with a state, it gives ``{'split/metric': value}``.
+    """Scores of a state on whole data sets: called with a state, it returns ``{'split/metric': value}``.
 
-    What is scored are the state's averaged weights, where it has them. :func:`make_evaluations` makes it of what
-    scores a batch.
+    If the state has a moving average of the weights, that is evaluated. :func:`make_evaluations` builds this object
+    from a function that evaluates one batch.
 
     Args:
-      in_memory: Compiled, the metrics of some batches of a set, ``in_memory(state, examples, indices, mask, first,
-        count)``, see :func:`~cnn_jax.train.step.scanned_evaluation`.
-      streamed: Compiled, the metrics of a batch from a stream, ``streamed(state, batch)``.
+      in_memory: The compiled function ``in_memory(state, examples, indices, mask, first, count)``, which returns the
+        metrics of some batches of a data set in memory, see :func:`~cnn_jax.train.step.scanned_evaluation`.
+      streamed: The compiled function ``streamed(state, batch)``, which returns the metrics of a batch from a stream.
       examples: Split -> examples, or a stream of them.
-      batch_size: Examples a batch; the last one is padded and masked, so that the averages are exact.
+      batch_size: The number of examples in a batch. The last one is padded and masked, so the averages are exact.
       parallel: The devices.
-      summarize: The scores of a split from the averages of its metrics; by default these.
+      summarize: Computes the scores of a split from the averages of its metrics; by default the averages.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Evaluations:
 
         Args:
           state: The state.
-          between: Called before each compiled call, of about a second; what it raises ends the evaluation.
+          between: Called before each compiled call, about once a second. An exception from it ends the evaluation.
         """
         state = evaluated(state)
         return {
@@ -76,7 +76,7 @@ class Evaluations:
         }
 
     def compile(self, state: TrainState, announce: Announce = silent) -> None:
-        """Compiles what the first call with such a state would compile."""
+        """Compiles everything that the first call with such a state would compile."""
         state = evaluated(state)
         with announce("evaluation"):
             for scorer in self._scorers.values():
@@ -84,7 +84,7 @@ class Evaluations:
 
 
 class _InMemory:
-    """The metrics of a state on a set in memory."""
+    """The metrics of a state on a data set in memory."""
 
     def __init__(self, compiled: Any, arguments: Any) -> None:
         self._compiled, self._arguments, self._pace = compiled, arguments, Pace()
@@ -100,7 +100,7 @@ class _InMemory:
 
 
 class _Streamed:
-    """The metrics of a state on a set that is read from disk."""
+    """The metrics of a state on a data set that is read from disk."""
 
     def __init__(self, compiled: Any, stream: Stream, batch_size: int, parallel: DataParallel) -> None:
         self._compiled, self._stream, self._batch_size, self._parallel = compiled, stream, batch_size, parallel
@@ -110,7 +110,7 @@ class _Streamed:
         batches = self._stream.evaluation_batches(self._batch_size, rows=self._rows)
         placed = sent_ahead(batches, self._parallel.place_batch)
         totals: Totals = {}
-        last: Metrics = {}  # of a batch that is computed while the next one is fetched
+        last: Metrics = {}  # metrics of a batch that is computed while the next one is fetched
         try:
             for batch in placed:
                 between()
@@ -133,7 +133,7 @@ def make_evaluations(
     parallel: DataParallel = ONE_DEVICE,
     summarize: Summarize = dict,
 ) -> Evaluations:
-    """Scores of a state on whole sets, from the metrics of one batch that has a ``'mask'``.
+    """Builds :class:`Evaluations` from ``evaluate``, which computes the metrics of one batch with a ``'mask'``.
 
     The other arguments are those of :class:`Evaluations`.
     """

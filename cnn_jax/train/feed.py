@@ -1,4 +1,4 @@
-"""What comes before a step: batches from disk instead of from the device's memory, and their augmentation."""
+"""The batches of a step: their augmentation, and batches from a stream instead of from device memory."""
 
 from collections.abc import Callable, Generator
 from typing import Any
@@ -20,9 +20,9 @@ def augmented(
     """A step whose batches are augmented first, with keys from the run's ``'augment'`` stream.
 
     Args:
-      step: What is done with the augmented batch.
-      augmentation: Of a batch with the fields of the data set and ``'index'``.
-      steps_per_epoch: By which the augmentation learns the epoch.
+      step: The step, called with the augmented batch.
+      augmentation: Augments a batch with the fields of the data set and ``'index'``.
+      steps_per_epoch: The number of steps in an epoch; the augmentation is given the epoch.
       parallel: The devices.
     """
 
@@ -35,13 +35,13 @@ def augmented(
 
 
 class Feed:
-    """The training batches of a run from a stream, on the devices; a context manager, which ends the workers.
+    """The training batches of a run from a stream, placed on the devices. A context manager that stops the workers.
 
     Args:
-      stream: What is learned from.
+      stream: The stream of training examples.
       key: The run's root key.
-      batch_size: Examples a step, of all processes together; each reads its own.
-      total_steps: Of the run.
+      batch_size: The number of examples in a step, over all processes; each process reads its own part.
+      total_steps: The number of steps of the run.
       parallel: The devices.
     """
 
@@ -60,7 +60,7 @@ class Feed:
         self._close()
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step; reading ahead goes on from there."""
+        """The batch of a step. The batches after it are read ahead."""
         if self._batches is None or step != self._next_step:
             self._close()
             batches = self._stream.training_batches(
@@ -75,7 +75,7 @@ class Feed:
         return next(self._batches)
 
     def sample_batch(self) -> Batch:
-        """A batch with the shapes and dtypes of all others, for compiling."""
+        """A batch with the shapes and dtypes of all batches, for compilation."""
         rows = self._parallel.rows_of_process(self._batch_size)
         indices = np.zeros(rows.stop - rows.start, np.int32)
         return self._parallel.place_batch({**self._stream.sample_batch(rows), "index": indices})
@@ -87,7 +87,7 @@ class Feed:
 
 
 def streamed_step(step: Step, *, parallel: DataParallel) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """One step on a batch that is there, as a pure function of the state and the batch."""
+    """One step as a pure function of the state and a batch."""
 
     def one_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         return step(state, {name: parallel.split(array) for name, array in batch.items()})
@@ -99,7 +99,7 @@ def make_streamed_steps(one_step: Callable[..., Any]) -> Callable[..., tuple[Tra
     """Many steps with batches from a stream: ``steps(state, feed, count) -> (state, metrics)``.
 
     Args:
-      one_step: Makes one step, ``one_step(state, batch)``; it may donate the state.
+      one_step: One step, ``one_step(state, batch)``; it may donate the state.
     """
 
     def steps(state: TrainState, feed: Feed, count: int) -> tuple[TrainState, Metrics]:
@@ -113,7 +113,7 @@ def make_streamed_steps(one_step: Callable[..., Any]) -> Callable[..., tuple[Tra
 
 
 def streamed_evaluation(evaluate: Evaluate, *, parallel: DataParallel) -> Callable[[TrainState, Batch], Metrics]:
-    """The metrics of a batch that is there, with its ``'mask'``, as a pure function of the state and the batch."""
+    """The metrics of a batch with its ``'mask'``, as a pure function of the state and the batch."""
 
     def of_batch(state: TrainState, batch: Batch) -> Metrics:
         return parallel.sum(evaluate(state, {name: parallel.split(array) for name, array in batch.items()}))

@@ -1,7 +1,7 @@
-"""Groups of runs on devices: one run on all devices of its program, or many in stacks, each on one device.
+"""Groups of runs on devices: one run on all devices of its program, or many runs in stacks, each on one device.
 
-A stack is a few runs side by side (``vmap``). Lanes, one for each device or for each core of a CPU, advance several
-stacks at the same time.
+A stack is several runs under one ``vmap``. A lane is a device, or a core of a CPU; the lanes train several stacks at
+the same time.
 """
 
 import contextlib
@@ -31,29 +31,30 @@ from cnn_jax.train.program import Hyperparameters, Program
 from cnn_jax.train.state import TrainState, evaluated
 from cnn_jax.train.step import Batch, Metrics, Totals, added, averages
 
-_MOST_SIDE_BY_SIDE = 8  # runs in a stack on a CPU
-_STACK_BYTES = 2**21  # of their parameters: what stays in a core's cache
-MEMORY_FRACTION = 0.8  # of what is free, for runs that are trained together
+_MOST_SIDE_BY_SIDE = 8  # the most runs in a stack on a CPU
+_STACK_BYTES = 2**21  # the most bytes of parameters in a stack on a CPU: they stay in a core's cache
+MEMORY_FRACTION = 0.8  # the part of the free memory that runs trained together may use
 
 
 @runtime_checkable
 class Group(Protocol):
-    """Runs at the same step, each known by its index."""
+    """Runs at the same step, each identified by its index."""
 
     def advance(self, count: int) -> Mapping[int, Metrics]:
-        """Makes steps, and gives the metrics of each run, with an axis of steps."""
+        """Runs ``count`` steps and returns the metrics of each run, with an axis of steps."""
         ...
 
     def evaluate(self, between: Callable[[], None]) -> Mapping[int, dict[str, float]]:
         """The scores of each run: ``'split/metric' -> value``.
 
         Args:
-          between: Called before each compiled call, maybe in several threads; what it raises ends the evaluation.
+          between: Called before each compiled call, possibly in several threads. An exception from it ends the
+            evaluation.
         """
         ...
 
     def state(self, index: int) -> TrainState:
-        """The state of a run; of a single one, the next steps donate its arrays."""
+        """The state of a run. The next steps of a :class:`Single` donate its arrays."""
         ...
 
     def keep(self, indices: Sequence[int]) -> None:
@@ -65,9 +66,9 @@ class Single:
     """One run, index 0, on all devices of its program, with examples in memory or from a stream; a context manager.
 
     Args:
-      program: What it computes.
-      state: Where it stands; the first steps donate its arrays.
-      seed: Of the run's root key, which decides the order of a stream.
+      program: The program of the run.
+      state: The state to start from; the first steps donate its arrays.
+      seed: The seed of the run's root key, which decides the order of a stream.
     """
 
     def __init__(self, program: Program, state: TrainState, *, seed: int) -> None:
@@ -88,12 +89,12 @@ class Single:
         self._opened.close()
 
     def advance(self, count: int) -> dict[int, Metrics]:
-        """Makes steps."""
+        """Runs ``count`` steps."""
         self._state, metrics = self._steps(self._state, self._examples, count)
         return {0: metrics}
 
     def compile(self, announce: Announce) -> None:
-        """Compiles the steps and the evaluation, so that neither interrupts the run later.
+        """Compiles the steps and the evaluation, so that no compilation interrupts the run later.
 
         Args:
           announce: Says what is being compiled.
@@ -110,23 +111,23 @@ class Single:
         return {0: self._evaluations(self._state, between=between)}
 
     def state(self, index: int) -> TrainState:
-        """The state, whose arrays the next steps donate."""
+        """The state; the next steps donate its arrays."""
         return self._state
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Does nothing: there are no others."""
+        """Does nothing: there are no other runs."""
 
     def profile(self, count: int, directory: Path) -> str:
-        """Traces ``count`` steps that are no part of the run; what became of it, in a line."""
+        """Profiles ``count`` extra steps that do not change the run; returns a line that says where the trace is."""
         longest = self._program.plan.longest_call
         return profile_steps(self._steps, self._state, self._examples, count, longest, directory)
 
 
 class VectorizedProgram:
-    """The functions of a program for several runs side by side, compiled for one device each; keeps the examples there.
+    """The functions of a program for stacks of runs, compiled for one device each. The examples stay on the devices.
 
     Args:
-      program: Of one of the runs, with examples in memory.
+      program: The program of one of the runs, with examples in memory.
       announce: Says what is being compiled.
     """
 
@@ -155,7 +156,7 @@ class VectorizedProgram:
     def steps(self, size: int, device: jax.Device) -> Any:
         """The compiled ``steps(states, values, examples, count) -> (states, metrics)`` of a stack of ``size`` runs.
 
-        Axes are (runs, ...) for states and values, (runs, steps) for metrics; the states are donated.
+        States and values have shape (runs, ...), metrics (runs, steps); the states are donated.
         """
 
         def steps(states: TrainState, values: Mapping[str, Array], examples: Batch, count: Array) -> Any:
@@ -196,7 +197,7 @@ class VectorizedProgram:
         return scores
 
     def placed(self, device: jax.Device) -> tuple[Batch, dict[str, Any]]:
-        """All examples on a device: those of training; split -> examples, batches of indices and their masks."""
+        """All examples on a device: the training examples; split -> (examples, batches of indices, their masks)."""
 
         def place() -> Any:
             def with_batches(examples: Any) -> Any:
@@ -210,10 +211,10 @@ class VectorizedProgram:
         return self._once(("examples", device), place)
 
     def fitting(self, runs: int) -> tuple[int, int]:
-        """How many runs go into one stack, and how many can be held at a time; 0 and 0 if not even one fits.
+        """How many runs fit into one stack, and how many into memory at the same time; 0 and 0 if not even one fits.
 
-        A stack that is advanced needs what its compiled steps say; every run, in whichever stack, its state and that
-        of its best evaluation.
+        A stack in training needs the memory that its compiled steps report. Every run needs memory for its state and
+        for the state of its best evaluation.
         """
         devices = lanes()
         device = devices[0]
@@ -235,7 +236,7 @@ class VectorizedProgram:
     def _once(self, name: Any, make: Callable[[], Any]) -> Any:
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
-        with lock:  # the other lanes wait for what one of them compiles
+        with lock:  # one lane compiles, the others wait for it
             if name not in self._made:
                 self._made[name] = make()
         return self._made[name]
@@ -243,7 +244,7 @@ class VectorizedProgram:
 
 @dataclasses.dataclass
 class _Stack:
-    """Runs side by side on one device: their states and hyperparameters, with a leading axis; how fast they are."""
+    """Runs under one ``vmap`` on one device: their states and hyperparameters, with a leading axis, and their pace."""
 
     states: TrainState
     values: dict[str, Array]
@@ -252,7 +253,7 @@ class _Stack:
 
     @property
     def size(self) -> int:
-        """How many runs, repetitions included."""
+        """The number of rows: runs, and repetitions that fill the stack."""
         return len(self.states.step)
 
 
@@ -260,11 +261,11 @@ class Stacks:
     """Several runs in stacks of equal size; a context manager.
 
     Args:
-      program: Their compiled functions.
-      indices: By which the runs are known.
-      hyperparameters: Of each.
-      states: Of each.
-      size: The most runs in a stack.
+      program: The compiled functions of the runs.
+      indices: The index that identifies each run.
+      hyperparameters: The traced hyperparameters of each run.
+      states: The state of each run.
+      size: The largest number of runs in a stack.
     """
 
     def __init__(
@@ -287,7 +288,7 @@ class Stacks:
         self._pool.shutdown()
 
     def advance(self, count: int) -> dict[int, Metrics]:
-        """Makes steps, and gives the metrics of each run, with an axis of steps."""
+        """Runs ``count`` steps and returns the metrics of each run, with an axis of steps."""
 
         def advanced(stack: _Stack) -> Metrics:
             compiled, examples = self._program.steps(stack.size, stack.device), self._program.placed(stack.device)[0]
@@ -308,16 +309,16 @@ class Stacks:
         return _row(self._stacks[number].states, row)
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Drops all other runs; the remaining ones are stacked again when they fill half of the rows or fewer."""
+        """Drops all other runs. The remaining ones are stacked again when they fill at most half of the rows."""
         if indices and len(indices) <= len(self._stacks) * self._size // 2:
             self._stack({index: self.state(index) for index in indices})
 
     def _stack(self, states: Mapping[int, TrainState]) -> None:
-        """Puts runs side by side, equally many in each stack; the last run of the last one is repeated to fill it."""
+        """Builds stacks of equal size; the last run is repeated to fill the last stack."""
         indices = list(states)
         self._size = min(self._size, -(-len(indices) // len(self._lanes)))
         stacks: list[_Stack] = []
-        self._places: dict[int, tuple[int, int]] = {}  # in which stack, and where in it
+        self._places: dict[int, tuple[int, int]] = {}  # run -> (stack, row in it)
         for number, first in enumerate(range(0, len(indices), self._size)):
             own, device = indices[first : first + self._size], self._lanes[number % len(self._lanes)]
             self._places |= {index: (number, row) for row, index in enumerate(own)}
@@ -329,7 +330,7 @@ class Stacks:
 
 
 def lanes() -> list[jax.Device]:
-    """Where stacks advance at the same time: on every device, or, on a CPU, once for every core."""
+    """The devices that train stacks at the same time: every device, or on a CPU the CPU once for every core."""
     devices = jax.local_devices()
     if devices[0].platform != "cpu":
         return devices
@@ -338,11 +339,11 @@ def lanes() -> list[jax.Device]:
 
 
 def stack_size(runs: int, lanes: Sequence[jax.Device], parameter_bytes: int) -> int:
-    """How many runs are put side by side.
+    """How many runs are put into one stack.
 
-    On accelerators as many as there are for each; whether they fit is asked of the compiled steps. On a CPU as many as
-    a core's cache has room for: eight LeNet-5 side by side took two thirds of the time of one after the other, four of
-    its fourfold width 1.2 times as long (docs/decisions.md).
+    On accelerators the runs are divided equally; :meth:`VectorizedProgram.fitting` checks whether they fit. On a CPU a
+    stack has as many runs as fit in a core's cache: eight LeNet-5 in a stack took two thirds of the time of eight runs
+    in sequence, but four networks of four times its width took 1.2 times as long (docs/decisions.md).
     """
     share = -(-runs // len(lanes))
     if lanes[0].platform != "cpu":
@@ -351,7 +352,7 @@ def stack_size(runs: int, lanes: Sequence[jax.Device], parameter_bytes: int) -> 
 
 
 def free_bytes(device: jax.Device) -> float:
-    """How much of a device's memory is free."""
+    """The free memory of a device, in bytes."""
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
@@ -363,7 +364,7 @@ def _compiled(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
 
 
 def _each(function: Callable[[TrainState, Mapping[str, Array]], Any], states: TrainState, values: Any) -> Any:
-    """A function of every run of a stack; of a single one without ``vmap``, under which convolutions are slower."""
+    """Applies a function to every run of a stack; without ``vmap`` for a single run, since it slows convolutions."""
     if len(states.step) > 1:
         return jax.vmap(function)(states, values)
     result = function(*jax.tree.map(lambda leaf: leaf[0], (states, values)))
@@ -371,7 +372,7 @@ def _each(function: Callable[[TrainState, Mapping[str, Array]], Any], states: Tr
 
 
 def _of_row(metrics: Metrics, row: int) -> Metrics:
-    """The metrics of one run of a stack, on the host."""
+    """The metrics of one run of a stack, as host arrays."""
     return jax.tree.map(lambda leaf: leaf[row], metrics)
 
 

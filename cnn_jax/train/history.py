@@ -1,4 +1,4 @@
-"""The history of one run so far: its scores and their records, its best evaluation, what its checkpoints note."""
+"""The progress of one run: its step, scores, best evaluation, log, and the notes saved in its checkpoints."""
 
 import contextlib
 import dataclasses
@@ -21,21 +21,21 @@ from cnn_jax.train.step import Metrics, Summarize, Totals, added, averages
 
 @dataclasses.dataclass
 class History:
-    """One run on its way; :func:`open_history` makes it.
+    """The progress of one run, see :func:`open_history`.
 
     Attributes:
-      plan: Of the run.
-      metric: By which the best evaluation is chosen, named ``'split/metric'``.
-      checkpoints: Of the run.
-      log: The run's ``metrics.jsonl``.
-      step: How many steps are made.
-      scores: Of the last evaluation, ``'split/metric' -> value``.
+      plan: The plan of the run.
+      metric: The metric that chooses the best evaluation, named ``'split/metric'``.
+      checkpoints: The checkpoints of the run.
+      log: The log in the run's ``metrics.jsonl``.
+      step: The number of steps done.
+      scores: The scores of the last evaluation, ``'split/metric' -> value``.
       best: The best evaluation.
-      skipped: How many steps were skipped because something was not finite.
+      skipped: The number of steps skipped because the loss or gradient was not finite.
       evaluated_step: The step of the last evaluation.
       totals: The metrics of the steps since the last record of training.
-      saved: Whether there is a checkpoint of what the run is now.
-      summarize: The scores of a split from the averages of its metrics.
+      saved: Whether the current state is saved in a checkpoint.
+      summarize: Computes the scores of a split from the averages of its metrics.
     """
 
     plan: Plan
@@ -54,31 +54,31 @@ class History:
 
     @property
     def epoch(self) -> float:
-        """How many passes through the examples are made."""
+        """The number of epochs done."""
         return self.step / self.plan.steps_per_epoch
 
     @property
     def train_scores(self) -> dict[str, float]:
-        """The averages since the last record of training, or those of the record."""
+        """The training scores since the last record, or those of the record if no step followed it."""
         return self.summarize(averages(self.totals)) if self.totals else self._recorded
 
     @property
     def evaluation_due(self) -> bool:
-        """Whether this step is to be evaluated, and is not yet."""
+        """Whether the plan evaluates at this step and that is not done yet."""
         return self.plan.evaluates_at(self.step) and self.evaluated_step != self.step
 
     @property
     def ended(self) -> bool:
-        """Whether the run is over."""
+        """Whether the run has ended."""
         return not self.evaluation_due and self.plan.ends_at(self.step, self.best, self.metric)
 
     @property
     def evaluation(self) -> int:
-        """The number of the evaluation at this step, from 1."""
+        """The number of the evaluation at this step, counted from 1."""
         return -(-self.step // self.plan.evaluate_every)
 
     def after_call(self, count: int, metrics: Metrics) -> None:
-        """Adds up the scores of a compiled call of ``count`` steps, and records them where the plan says so.
+        """Adds the metrics of a compiled call of ``count`` steps, and writes a record when the plan has one there.
 
         Raises:
           UsageError: A loss was not finite, or too many steps were skipped.
@@ -110,8 +110,8 @@ class History:
             self.log.write(step=self.step, epoch=self.epoch, split=split, scores=of_split(scores, split))
 
     def note(self) -> dict[str, Any]:
-        """What a checkpoint of this step is saved with: its ``score`` and its ``notes``."""
-        # The score of an unevaluated state is unknown: a stop between evaluations must not become the best.
+        """The ``score`` and ``notes`` of a checkpoint of this step."""
+        # A state saved between evaluations has no known score and must not become the best.
         evaluated = self.evaluated_step == self.step > 0
         utility = self.metric.utility(self.scores[self.metric.name]) if evaluated else -math.inf
         notes = {"scores": self.scores, "best": self.best.to_json(self.metric), "skipped": self.skipped}
@@ -119,7 +119,7 @@ class History:
         return {"score": utility, "notes": {"metrics_length": self.log.length, **notes}}
 
     def save(self, state: TrainState) -> None:
-        """Saves a checkpoint of what the run is now in the background, unless there is one."""
+        """Saves a checkpoint of the current state in the background, unless there is one."""
         if not self.saved:
             self.checkpoints.save(state, **self.note())
             self.saved = True
@@ -129,14 +129,14 @@ class History:
 def open_history(
     directory: Path, program: Program, checkpoints: Checkpoints, *, step: int, notes: Mapping[str, Any]
 ) -> Iterator[History]:
-    """The history of a run from a step on.
+    """The history of a run that starts or continues at a step.
 
     Args:
-      directory: Of the run.
-      program: What the run computes.
-      checkpoints: Of the run.
-      step: How many steps are made.
-      notes: Of the checkpoint of that step; empty at the start.
+      directory: The run directory.
+      program: The program of the run.
+      checkpoints: The checkpoints of the run.
+      step: The number of steps done.
+      notes: The notes of the checkpoint of that step; empty at the start.
     """
     metric = program.check()
     with open_metrics_log(directory, length=notes.get("metrics_length", 0), step=step) as log:
@@ -149,7 +149,7 @@ def open_history(
             scores=notes.get("scores", {}),
             best=Best.from_json(notes.get("best", {}), metric),
             skipped=notes.get("skipped", 0),
-            evaluated_step=notes.get("evaluated_step", step),  # earlier versions saved no step that was to be evaluated
+            evaluated_step=notes.get("evaluated_step", step),  # earlier versions saved no step before its evaluation
             totals={name: (total, count) for name, (total, count) in notes.get("totals", {}).items()},
             saved=bool(notes),
             summarize=program.problem.summarize,

@@ -7,18 +7,18 @@ from types import FrameType
 
 from cnn_jax.runtime.signals import HANDLED, EndOnSignal, Watch
 
-_ONE_REQUEST_SECONDS = 0.2  # programs that start others, such as ``uv run``, send on the Ctrl-C that both of them get
+_ONE_REQUEST_SECONDS = 0.2  # on Ctrl-C, launchers such as ``uv run`` send a second signal to the program they started
 
 
 class StopRequest:
     """Within its ``with`` block SIGTERM and SIGINT set :attr:`signal` instead of ending the process.
 
-    A second signal has its usual, immediate effect. One that arrives too late to be handled within the block is passed
-    on to the enclosing block, and one that has arrived there before counts within this one, too.
+    A second signal has its usual, immediate effect. A signal that arrives too late to be handled in the block is
+    passed to the enclosing block. A signal that the enclosing block received earlier also counts in this one.
 
     Args:
-      tell: Called with the first signal as soon as it arrives, even while the main thread is in a long call of compiled
-        code; in another thread.
+      tell: Called with the first signal as soon as it arrives. It is called in another thread, so that this also works
+        while the main thread runs compiled code.
 
     >>> with StopRequest() as stop:
     ...     signal.raise_signal(signal.SIGTERM)
@@ -50,17 +50,17 @@ class StopRequest:
             signal.raise_signal(self.signal)
 
     def _around(self, number: signal.Signals) -> "StopRequest | EndOnSignal | None":
-        """The enclosing block that takes a signal."""
+        """The enclosing block that handles a signal."""
         around = getattr(self._previous[number], "__self__", None)
         return around if isinstance(around, StopRequest | EndOnSignal) else None
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        """Python's handler, which runs in the main thread when that is in no other call."""
+        """The Python signal handler. It runs in the main thread, after a compiled call has returned."""
         self.signal = self.signal or signal.Signals(number)
         signal.signal(number, self._previous[signal.Signals(number)])  # type: ignore[arg-type]
 
     def _take(self, number: int) -> bool:
-        """Takes the first signal as soon as it arrives, in the thread of the watch."""
+        """Handles the first signal as soon as it arrives, in the thread of the watch."""
         if self._told_at is None:
             self.signal = self.signal or signal.Signals(number)
             self._told_at = time.monotonic()

@@ -1,7 +1,7 @@
-"""The one training loop, for one run and for many together: steps, scores, checkpoints and signals of any task.
+"""The training loop of any task, for one run or several together: steps, evaluations, checkpoints and signals.
 
-Between the compiled calls every run is by itself: it has its own folder, records, checkpoints, best evaluation, and an
-end of its own. Whatever was killed goes on from its newest checkpoint, together with others or alone.
+Runs that are trained together share only the compiled calls. Each run has its own folder, records, checkpoints and
+best evaluation, and ends by itself. An interrupted run continues from its newest checkpoint, with other runs or alone.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ from cnn_jax.train.parallel import agreed
 from cnn_jax.train.program import Program
 from cnn_jax.train.state import TrainState
 
-_SKIPPED = Metric("skipped", better="lower")  # of which make_step gives the scores
-_SAVE_SECONDS = 30.0  # between checkpoints of many runs, or
-_SAVE_SHARE = 20  # this many times the duration of the last save
+_SKIPPED = Metric("skipped", better="lower")  # a metric of make_step
+_SAVE_SECONDS = 30.0  # the least time between checkpoints of runs that are trained together
+_SAVE_SHARE = 20  # and at least this many times the duration of the last save
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """The end of a run: the last state, on one device, and its scores, ``'split/metric' -> value``."""
+    """The result of a run: the last state, on one device, and its scores, ``'split/metric' -> value``."""
 
     state: TrainState
     scores: dict[str, float]
@@ -45,9 +45,9 @@ class Run:
     """One of several runs that are trained together.
 
     Attributes:
-      program: What it computes; those of all runs share their functions, see :meth:`Program.bind`.
-      seed: Of the run's root key.
-      directory: Where ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/`` are.
+      program: The program of the run. All runs share the compiled functions, see :meth:`Program.bind`.
+      seed: The seed of the run's root key.
+      directory: The folder of ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/``.
     """
 
     program: Program
@@ -57,15 +57,15 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """The end of one of several runs.
+    """How one of several runs ended.
 
     Attributes:
-      index: Which of the runs.
+      index: The index of the run.
       evaluation: The number of its last evaluation.
-      seconds: Its share of the time.
-      trained: What came out; None if it failed.
-      stopped: Whether ``on_evaluation`` has ended it.
-      error: Why it failed.
+      seconds: Its share of the training time.
+      trained: The result; None if the run failed.
+      stopped: Whether ``on_evaluation`` stopped the run.
+      error: The error of a run that failed.
     """
 
     index: int
@@ -88,17 +88,17 @@ def train(
     """Trains from the newest checkpoint in ``directory``, or from the start, to the end of the plan.
 
     Args:
-      program: What to learn, for how long, on which devices; several processes must all call this with the same.
-      seed: Of the run's root key.
-      directory: Where ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/`` are.
-      how_to_continue: What the user does to continue the run, shown when it is interrupted.
-      profile: How many steps to trace into ``profile/`` before the first; 0 for none.
-      on_evaluation: Called with the number of each evaluation, from 1, and its scores, once saved; what it raises ends
-        the run, which can be continued.
+      program: The problem, the plan and the devices. With several processes, all must call this with the same program.
+      seed: The seed of the run's root key.
+      directory: The folder of ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/``.
+      how_to_continue: How the user continues the run, shown when it is interrupted.
+      profile: How many steps to profile into ``profile/`` before the first step; 0 for none.
+      on_evaluation: Called with the number of each evaluation, counted from 1, and its scores, after they are saved.
+        An exception from it ends the run, which can be continued.
 
     Raises:
-      Interrupted: SIGTERM or Ctrl-C came, to any of the processes; the state is saved.
-      UsageError: The loss stopped being finite (the last good checkpoint is kept), or no checkpoint is whole.
+      Interrupted: A process received SIGTERM or Ctrl-C; the state is saved.
+      UsageError: The loss is not finite (the last good checkpoint is kept), or all checkpoints are damaged.
       OSError: The disk is full; earlier checkpoints are intact.
     """
 
@@ -119,14 +119,14 @@ def train(
         group = opened.enter_context(Single(program, start.state, seed=seed))
         history = opened.enter_context(open_history(directory, program, checkpoints, step=step, notes=start.notes))
         if profile:
-            count = min(profile, plan.total_steps - step)  # a stream has no more
+            count = min(profile, plan.total_steps - step)  # a stream ends after these steps
             progress.log(group.profile(count, directory / "profile"))
         if history.ended:
             longer = f"; to train longer: {how_to_continue} --config.epochs=<more>" if how_to_continue else ""
             progress.log(f"the run is finished at step {step} of {plan.total_steps}{longer}")
             ended = Ended(0, history.evaluation, 0.0, Trained(group.state(0), history.scores))
         else:
-            group.compile(progress.compilation)  # while a signal ends the process at once: nothing is lost
+            group.compile(progress.compilation)  # a signal here ends the process at once: there is nothing to save
             progress.log(progress.compilation.summary())
             if step:
                 progress.log(f"continuing from step {step} of {plan.total_steps}")
@@ -151,17 +151,17 @@ def train_together(
     size: int,
     on_evaluation: Callable[[int, int, Mapping[str, float]], bool],
 ) -> Iterator[Ended]:
-    """Trains several runs together, each from its newest checkpoint, and yields each when it has ended.
+    """Trains several runs together, each from its newest checkpoint, and yields each run when it ends.
 
     Args:
       vectorized: The compiled functions that all runs share.
       runs: The runs; their folders exist.
-      size: How many of them are put side by side, see :meth:`VectorizedProgram.fitting`.
-      on_evaluation: Called with the index of a run, the number of its evaluation, from 1, and the scores; returns
-        whether to stop the run there. What it raises ends all runs, which can be continued.
+      size: How many runs are put into one stack, see :meth:`VectorizedProgram.fitting`.
+      on_evaluation: Called with the index of a run, the number of its evaluation, counted from 1, and the scores.
+        Returns whether to stop the run there. An exception from it ends all runs, which can be continued.
 
     Raises:
-      Interrupted: SIGTERM or Ctrl-C; all states are saved.
+      Interrupted: The process received SIGTERM or Ctrl-C; all states are saved.
       OSError: The disk is full; earlier checkpoints are intact.
     """
     with contextlib.ExitStack() as opened:
@@ -179,18 +179,18 @@ def train_together(
                 yield Ended(index, history.evaluation, 0.0, Trained(start.state, history.scores))
             else:
                 at_step.setdefault((step, history.evaluation_due), []).append((_Member(index, history), start.state))
-        while at_step:  # of several steps only where saving was cut short
+        while at_step:  # runs are at different steps only if an earlier save was interrupted
             pairs = at_step.pop(min(at_step))
             members = [member for member, _ in pairs]
             values = [runs[member.index].program.hyperparameters for member in members]
             indices, states = [member.index for member in members], [state for _, state in pairs]
             with Stacks(vectorized, indices, values, states, size) as group:
-                del pairs, states  # whose memory the runs need
+                del pairs, states  # the stacks hold copies: free the memory
                 yield from _Loop(group, members, on_evaluation, save_seconds=_SAVE_SECONDS).train()
 
 
 def _starts(vectorized: VectorizedProgram, runs: Sequence[Run], checkpoints: Sequence[Checkpoints]) -> list[Checkpoint]:
-    """Each run's newest whole checkpoint, or its state before the first step without notes."""
+    """The newest undamaged checkpoint of each run, or its state before the first step without notes."""
 
     def restored(own: Checkpoints) -> Checkpoint | None:
         try:
@@ -209,16 +209,16 @@ def _starts(vectorized: VectorizedProgram, runs: Sequence[Run], checkpoints: Seq
 
 @dataclasses.dataclass
 class _Member:
-    """One run under way.
+    """One run of the loop.
 
     Attributes:
-      index: Which one.
-      history: So far.
-      best: The state of its best evaluation, and what it is to be saved with, until that is done.
-      seconds: Its share of the time.
-      trained: What came out, when it has ended.
-      stopped: Whether ``on_evaluation`` has ended it.
-      error: Why it failed.
+      index: The index of the run.
+      history: The progress of the run.
+      best: The state of its best evaluation with its score and notes, until they are saved.
+      seconds: Its share of the training time.
+      trained: The result, when the run has ended.
+      stopped: Whether ``on_evaluation`` stopped the run.
+      error: The error of a run that failed.
     """
 
     index: int
@@ -234,15 +234,15 @@ class _Member:
 
 
 class _Loop:
-    """Runs that stand at the same step, trained to their ends.
+    """Trains runs that are at the same step until they end.
 
     Args:
-      group: The runs.
-      members: The same.
+      group: The states of the runs.
+      members: The history of each run.
       on_evaluation: See :func:`train_together`.
       save_seconds: The least time between checkpoints; 0 to save at each evaluation.
-      how_to_continue: Shown when interrupted.
-      progress: Shows the first run.
+      how_to_continue: How the user continues the run, shown when it is interrupted.
+      progress: The display of the first run.
     """
 
     def __init__(
@@ -261,7 +261,7 @@ class _Loop:
         self._pace, self._stop = Pace(), StopRequest(self._tell_of_stop)
 
     def train(self) -> Iterator[Ended]:
-        """Yields each run when it has ended; see :func:`train_together` for what is raised."""
+        """Yields each run when it ends; raises the errors of :func:`train_together`."""
         every = self._members
         with self._stop:
             while self._members:
@@ -281,11 +281,11 @@ class _Loop:
                         self._stop_if_asked(members)
                     yield member.ended()
                 self._group.keep([member.index for member in self._members])
-            for member in every:  # before a signal that came too late ends the process
+            for member in every:  # before a late signal ends the process
                 member.history.checkpoints.wait()
 
     def _make_steps(self) -> float:
-        """One compiled call, unless the run was stopped in an evaluation, which is due then; its examples a second."""
+        """Runs one compiled call, unless an interrupted evaluation must come first; returns its examples per second."""
         first = self._members[0].history
         if first.evaluation_due:
             return 0.0
@@ -305,7 +305,7 @@ class _Loop:
         return speed
 
     def _evaluate(self) -> None:
-        """The evaluation of this step, if one is due, and what it decides: what is saved, and which runs end."""
+        """Evaluates if the plan evaluates at this step; then saves checkpoints and ends runs as the scores decide."""
         if not self._members or not self._members[0].history.evaluation_due:
             return
         if self._progress is not None:
@@ -334,12 +334,12 @@ class _Loop:
         self._members = [member for member in self._members if member.trained is None]
 
     def _raise_if_asked(self) -> None:
-        """Raises _StopAskedError, in every process, if a signal has come to any of them."""
+        """Raises _StopAskedError in every process if one of them has received a signal."""
         if agreed(self._stop.signal or 0):
             raise _StopAskedError
 
     def _stop_if_asked(self, members: Sequence[_Member]) -> None:
-        """Saves what is left and ends, if a signal has come to any of the processes."""
+        """Saves the remaining runs and raises Interrupted if one of the processes has received a signal."""
         number = agreed(self._stop.signal or 0)
         if number:
             self._save_all()
@@ -351,7 +351,7 @@ class _Loop:
             raise Interrupted(signal, f"stopped by {signal.name} at step {step}, saved{to_continue}")
 
     def _tell_of_stop(self, signal: signals.Signals) -> None:
-        """Answers a signal at once, from another thread: the compiled call under way has to end first."""
+        """Prints an answer to a signal at once, from another thread: the current compiled call must end first."""
         if self._progress is None:
             return
         name, again = ("Ctrl-C", "press it") if signal == signals.SIGINT else (signal.name, "send it")
@@ -365,7 +365,7 @@ class _Loop:
         self._saved_at, self._saving = time.monotonic(), time.monotonic() - started
 
     def _save(self, member: _Member) -> None:
-        """Saves the best state, if that is not done, and the one that the run is in."""
+        """Saves the best state, if that is not done yet, and the current state."""
         history = member.history
         if member.best is not None and history.best.step != history.step:
             state, note = member.best
@@ -375,12 +375,12 @@ class _Loop:
 
 
 class _StopAskedError(Exception):
-    """A signal asks to save and stop."""
+    """A signal has asked to save and stop."""
 
 
 @contextlib.contextmanager
 def _failure_of(member: _Member) -> Iterator[None]:
-    """A mistake that ends one run and leaves the others alone."""
+    """Turns a UsageError into the end of one run; the other runs continue."""
     try:
         yield
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""Losses that are not finite: the run ends with a line that says where, and what to do."""
+"""Losses that are not finite: the run ends with one line that says where, and how to fix it."""
 
 import contextlib
 import math
@@ -15,7 +15,7 @@ _FIX = "lower config.optimizer.learning_rate"
 
 
 def count_skipped(metrics: Metrics) -> int:
-    """How many of a call's steps were skipped."""
+    """The number of skipped steps in a compiled call."""
     return int(np.asarray(metrics["skipped"][0]).sum()) if "skipped" in metrics else 0
 
 
@@ -23,14 +23,14 @@ def require_finite(metrics: Metrics, *, first_step: int, skipped: int, most: int
     """Ends the run if a loss is not finite, or too many steps were skipped.
 
     Args:
-      metrics: Of the steps of one call.
-      first_step: The number of steps before them.
-      skipped: How many steps of the run were skipped so far.
-      most: How many may be.
-      checkpoints: Of the run; they are kept.
+      metrics: The metrics of the steps of one call.
+      first_step: The number of steps before the call.
+      skipped: The number of steps of the run skipped so far.
+      most: The largest allowed number of skipped steps.
+      checkpoints: The checkpoints of the run, which are kept.
 
     Raises:
-      UsageError: The run must end.
+      UsageError: A loss is not finite, or too many steps were skipped.
     """
     losses = np.asarray(metrics["loss"][0])
     if np.isfinite(losses).all() and skipped <= most:
@@ -46,13 +46,13 @@ def require_finite(metrics: Metrics, *, first_step: int, skipped: int, most: int
 
 
 def require_finite_scores(scores: Mapping[str, float], *, step: int, checkpoints: Checkpoints) -> None:
-    """Ends the run, before such a state is saved, if a loss of an evaluation is not finite.
+    """Ends the run, before its state is saved, if a loss of an evaluation is not finite.
 
-    This happens when the last step before the evaluation made the weights infinite or NaN: the loss of a step is that
-    of the weights before it.
+    This happens when the last step before the evaluation made the weights infinite or NaN: the loss of a step is
+    computed with the weights before it.
 
     Raises:
-      UsageError: The run must end.
+      UsageError: A loss is not finite.
     """
     for name, value in scores.items():
         if name.endswith("/loss") and not math.isfinite(value):
@@ -67,7 +67,7 @@ def _what_is_kept(checkpoints: Checkpoints) -> str:
 
 @contextlib.contextmanager
 def nans_located(step: int) -> Iterator[None]:
-    """With ``jax_debug_nans``: says in one line which line of code made the first NaN, in the step after ``step``."""
+    """With ``jax_debug_nans``: raises a UsageError that names the line of code of the first NaN after ``step``."""
     try:
         yield
     except FloatingPointError as error:

@@ -1,7 +1,7 @@
-"""Optimisers by name, and what may be put around any of them: a thin, checked face over optax.
+"""Optimisers by name, with options that work with all of them: a thin layer over optax that checks its arguments.
 
-Not here, because they are no matter of the update: gradient accumulation and the moving average of the weights, both
-in :func:`cnn_jax.train.step.make_step`.
+Gradient accumulation and the moving average of the weights are not part of the optimiser: see
+:func:`cnn_jax.train.step.make_step`.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,30 +32,30 @@ def create_optimizer(
     rate_factors: Sequence[tuple[str, float]] = (),
     params: PyTree | None = None,
 ) -> optax.GradientTransformation:
-    """An optimiser by name, whose state always has the same structure for one set of options.
+    """An optimiser by name. The structure of its state depends only on these options.
 
     Args:
       name: ``'sgd'`` (with momentum), ``'nesterov'``, ``'adagrad'``, ``'rmsprop'``, ``'adam'``, ``'adamw'``, ``'lars'``
-        or ``'muon'``; or ``'lookahead'``: SGD with momentum, and ``lookahead=5`` if none is given.
+        or ``'muon'``; or ``'lookahead'``: SGD with momentum, with ``lookahead=5`` if none is given.
       learning_rate: A number or a schedule.
-      momentum: Of SGD, RMSprop, LARS and Muon; Adam's first decay rate; Adagrad has none.
-      weight_decay: A pull on the kernels towards zero, biases and norms spared. It is added to the gradient (the
-        classical L2 penalty), except for AdamW and Muon, which shrink the kernels by it themselves.
-      clip_norm: The most that the gradient may measure, over all parameters together; 0 for no limit.
-      lookahead: Every so many steps the parameters go back half of the way they have come since; 0 for never.
-      rate_factors: Pairs of a pattern of parameter names (``'c1/*'``, ``'*/bias'``, or ``'c1'`` for all that is in it)
-        and what multiplies the updates of the parameters that match it, in SGD as if it multiplied their learning rate;
-        of several patterns the first that matches counts.
+      momentum: The momentum of SGD, RMSprop, LARS and Muon; Adam's first decay rate; Adagrad has none.
+      weight_decay: The weight decay of the kernels; biases and norms have none. AdamW and Muon use decoupled weight
+        decay. The others add it to the gradient (an L2 penalty).
+      clip_norm: The largest global norm of the gradient, over all parameters together; 0 for no limit.
+      lookahead: After so many steps the parameters move half of the way back to the slow weights; 0 for never.
+      rate_factors: Pairs of a pattern of parameter names (``'c1/*'``, ``'*/bias'``, or ``'c1'`` for everything in it)
+        and a factor for the updates of the parameters that match it. In SGD this equals a factor for their learning
+        rate. If several patterns match, the first counts.
       params: The parameters, or their shapes; needed to check the patterns.
 
     Raises:
-      UsageError: An unknown name, a number out of its range, or a pattern that no parameter matches.
+      UsageError: The name is unknown, a number is out of its range, or no parameter matches a pattern.
 
     References:
       Duchi et al., Adaptive subgradient methods, 2011 (Adagrad). Tieleman and Hinton, lecture 6.5, 2012 (RMSprop).
       Kingma and Ba, Adam, 2015. Loshchilov and Hutter, Decoupled weight decay regularization, 2019 (AdamW). You et al.,
       Large batch training of convolutional networks, 2017 (LARS). Jordan et al., Muon, 2024, with the scale of Liu et
-      al., Muon is scalable for LLM training, 2025, so that AdamW's learning rates fit it. Pascanu et al., On the
+      al., Muon is scalable for LLM training, 2025, so that it can use AdamW's learning rates. Pascanu et al., On the
       difficulty of training recurrent neural networks, 2013 (clipping). Zhang et al., Lookahead optimizer, 2019.
 
     >>> optimizer = create_optimizer("sgd", 0.1, momentum=0.0)
@@ -86,16 +86,16 @@ def create_optimizer(
 
 
 def decayed(params: PyTree) -> PyTree:
-    """Which parameters weight decay may touch: kernels, but neither biases nor the scales of norms (rank < 2)."""
+    """A mask of the parameters with weight decay: kernels, but not biases or the scales of norms (rank < 2)."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def updates_made(opt_state: PyTree, *, default: Int[Array, ""]) -> Int[Array, ""]:
-    """How many updates the schedule of an optimiser has counted, of which skipped steps are none.
+    """The number of updates that the schedule of an optimiser has counted; skipped steps are not counted.
 
     Args:
-      opt_state: Of the optimiser.
-      default: What is returned for an optimiser without a schedule.
+      opt_state: The state of the optimiser.
+      default: The result for an optimiser without a schedule.
 
     >>> int(updates_made(create_optimizer("sgd", lambda step: 0.1).init({}), default=jnp.int32(3)))
     0
@@ -130,7 +130,7 @@ def _lars(rate: optax.ScalarOrSchedule, momentum: Number, decay: Number) -> opta
 
 
 def _muon(rate: optax.ScalarOrSchedule, momentum: Number, decay: Number) -> optax.GradientTransformation:
-    """Kernels by Muon, as matrices from everything that is summed over to the output channels; the rest by Adam."""
+    """Muon for kernels, as matrices of shape (all input axes, output channels); Adam for all other parameters."""
 
     def matrices(params: PyTree) -> PyTree:
         def axes(leaf: Array) -> contrib.MuonDimensionNumbers | None:
@@ -161,11 +161,11 @@ _OPTIMIZERS: dict[str, _Build] = {
 }
 
 
-# --- around any of them -----------------------------------------------------------------------------------------------
+# --- options of all optimisers ----------------------------------------------------------------------------------------
 
 
 class LookaheadState(NamedTuple):
-    """The steps since the slow weights moved, the slow weights, and the state of the optimiser inside."""
+    """The steps since the slow weights moved, the slow weights, and the state of the inner optimiser."""
 
     steps: Int[Array, ""]
     slow: PyTree
@@ -173,7 +173,7 @@ class LookaheadState(NamedTuple):
 
 
 def _lookahead(inner: optax.GradientTransformation, period: int) -> optax.GradientTransformation:
-    """Lookahead with slow weights in its own state: optax's makes pairs of all parameters instead."""
+    """Lookahead that keeps the slow weights in its state; optax's changes the parameters to pairs instead."""
 
     def init(params: PyTree) -> LookaheadState:
         return LookaheadState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params), inner.init(params))

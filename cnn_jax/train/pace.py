@@ -1,24 +1,24 @@
-"""How much one compiled call does: a program cannot be interrupted while it runs, so calls are short, by the clock."""
+"""The number of iterations of one compiled call. A call cannot be interrupted, so each is to take about a second."""
 
 import time
 from collections.abc import Callable, Iterator
 
 from cnn_jax.train.parallel import agreed
 
-SECONDS = 1.0  # of a call; what comes between two calls takes a few milliseconds
+SECONDS = 1.0  # of a call; the work between two calls takes a few milliseconds
 
 
 class Pace:
-    """How many iterations the next call makes, so that it takes about a second; measured while a run goes on.
+    """Chooses the number of iterations of the next call, so that it takes about a second, from the last call.
 
-    The results of a run do not depend on it: compiled loops take the number of their iterations as an argument, and
-    sums over several calls are made one iteration at a time (:func:`~cnn_jax.train.step.added`).
+    The results of a run do not depend on it: compiled loops take the number of iterations as an argument, and
+    sums over several calls are added one iteration at a time (:func:`~cnn_jax.train.step.added`).
 
     Args:
-      seconds: The duration that calls are to have.
+      seconds: The intended duration of a call.
 
     >>> pace = Pace(seconds=1.0)
-    >>> pace.next(100)  # the first is a measurement
+    >>> pace.next(100)  # the first call is a measurement
     1
     >>> pace.took(1, seconds=0.05)
     >>> pace.next(100), pace.next(7)
@@ -27,30 +27,30 @@ class Pace:
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self._seconds = seconds
-        self._each: float | None = None  # seconds of an iteration, in the last call
+        self._each: float | None = None  # seconds per iteration in the last call
 
     def next(self, left: int) -> int:
-        """The number of iterations of the next call, at least 1 and at most ``left``; all processes get the same."""
+        """The number of iterations of the next call, from 1 to ``left``, the same in all processes."""
         return -agreed(-self._fitting(left))
 
     def took(self, count: int, seconds: float) -> None:
-        """Notes the duration of a call."""
+        """Records the duration of a call."""
         self._each = seconds / count
 
     @property
     def call_seconds(self) -> float:
-        """The duration that the next long call will have, about; 0 before the first."""
+        """The approximate duration of the next long call; 0 before the first."""
         return 0.0 if self._each is None else max(self._seconds, self._each)
 
     def calls(self, total: int, between: Callable[[], None]) -> Iterator[tuple[int, int]]:
-        """Divides ``total`` iterations into calls; what is done with each, until the next is asked for, is timed.
+        """Divides ``total`` iterations into calls, and times the body of the loop over them.
 
         Args:
           total: The number of iterations.
-          between: Called before each call; what it raises ends the loop.
+          between: Called before each call. An exception from it ends the loop.
 
         Yields:
-          The number of the first iteration of a call, and how many it makes.
+          The first iteration of a call, and its number of iterations.
         """
         first = 0
         while first < total:
@@ -67,4 +67,4 @@ class Pace:
 
 
 def nothing() -> None:
-    """For ``between``: does nothing."""
+    """Does nothing; the default of ``between``."""

@@ -1,11 +1,11 @@
-"""One run on many devices, and in many processes: which device holds what, and where sums over the batch are taken.
+"""Data parallelism over several devices and processes: the shardings of arrays, and the reductions over devices.
 
-The loop and the step are written once, for one device, and call :class:`DataParallel` at the few places where devices
-matter. With ``mode='jit'`` a mesh has all devices on one axis, ``'data'``; every array has a ``NamedSharding`` over it,
-and XLA derives the communication from two of them: batches are split, parameters are whole on each device. All sums
-and means, those of batch normalisation among them, are over the whole batch, and random numbers do not depend on the
-number of devices. With ``mode='pmap'`` each device runs the step on its part of the batch, and gradients are averaged:
-the older way, with statistics and random numbers of each device's own.
+The loop and the step are written for one device and call :class:`DataParallel` where devices matter. With
+``mode='jit'`` a mesh has all devices on one axis, ``'data'``, and every array has a ``NamedSharding``: batches are
+split over the axis, parameters are replicated. XLA derives the communication from these. All sums and means, also those
+of batch normalisation, are over the whole batch, and random numbers do not depend on the number of devices. With
+``mode='pmap'``, the older way, each device runs the step on its part of the batch with its own batch statistics and
+random numbers, and gradients are averaged.
 """
 
 import dataclasses
@@ -33,14 +33,14 @@ class DataParallel:
     """Which devices a run uses, and how.
 
     Attributes:
-      mode: ``'jit'`` or ``'pmap'``, see above; they end with the same parameters, to rounding, where neither batch
-        statistics nor random numbers enter. ``'pmap'`` is for one process.
-      num_devices: How many devices, the first ones; None for all, of all processes.
-      shard_parameters: Keep each array of the parameters and of the optimiser in parts, one a device, along its longest
-        axis that divides, and gather it where it is used (FSDP: Zhao et al., 2023); for ``'jit'``.
+      mode: ``'jit'`` or ``'pmap'``, see the module. Both give the same parameters, up to rounding, for networks without
+        batch statistics and random numbers. ``'pmap'`` works with one process only.
+      num_devices: The number of devices; the first ones are used. None for all devices of all processes.
+      shard_parameters: Whether to shard the parameters and the optimiser's state over the devices, each array along its
+        longest axis that divides, and gather them for use (FSDP: Zhao et al., 2023); for ``'jit'``.
 
     Raises:
-      UsageError: An unknown mode, or options that do not go with it.
+      UsageError: The mode is unknown, or another option does not work with it.
     """
 
     mode: str = "jit"
@@ -57,7 +57,7 @@ class DataParallel:
 
     @functools.cached_property
     def mesh(self) -> Mesh:
-        """All devices in a row."""
+        """A mesh of all devices on one axis."""
         return Mesh(np.array(jax.devices()[: self.num_devices]), (_AXIS,), axis_types=(AxisType.Auto,))
 
     def describe(self) -> str:
@@ -76,7 +76,7 @@ class DataParallel:
         return (f"{count} x " if count > 1 else "") + kind + processes
 
     def check_batch(self, batch_size: int) -> None:
-        """Rejects a batch that does not split over the devices, naming the nearest that do."""
+        """Raises a UsageError, with the nearest valid sizes, for a batch that the devices do not divide."""
         devices = self.mesh.size
         if batch_size % devices:
             below = batch_size // devices * devices
@@ -86,7 +86,7 @@ class DataParallel:
     # --- inside compiled programs -------------------------------------------------------------------------------------
 
     def split(self, rows: Shaped[Array, "batch ..."]) -> Shaped[Array, "part ..."]:
-        """The batch that a device sees: for ``'jit'`` the whole one, divided; for ``'pmap'`` its part."""
+        """The batch as the step sees it: for ``'jit'`` the whole, sharded batch; for ``'pmap'`` the device's part."""
         if self.mesh.size == 1:
             return rows
         if self.mode == "pmap":
@@ -94,11 +94,11 @@ class DataParallel:
         return jax.lax.with_sharding_constraint(rows, self._sharding(_AXIS))
 
     def local_key(self, key: Key[Array, ""]) -> Key[Array, ""]:
-        """The key of a device: for ``'pmap'`` each draws its own numbers."""
+        """The key of a device; for ``'pmap'`` each device has its own."""
         return jax.random.fold_in(key, jax.lax.axis_index(_AXIS)) if self.mode == "pmap" else key
 
     def mean(self, tree: PyTree) -> PyTree:
-        """The means over the devices; whole numbers, such as counts, are left alone."""
+        """The means over the devices; integers, such as counts, are returned unchanged."""
         if self.mode == "jit":
             return tree
         return jax.tree.map(
@@ -110,13 +110,13 @@ class DataParallel:
         return tree if self.mode == "jit" else jax.lax.psum(tree, _AXIS)
 
     def first_example(self, part: int) -> int | Array:
-        """The number, within the whole batch, of the first example that :meth:`split` leaves to a device."""
+        """The index in the whole batch of the first example in the result of :meth:`split`."""
         return jax.lax.axis_index(_AXIS) * part if self.mode == "pmap" else 0
 
-    # --- compiling ----------------------------------------------------------------------------------------------------
+    # --- compilation --------------------------------------------------------------------------------------------------
 
     def compile_steps(self, steps: Callable[..., tuple[_T, PyTree]]) -> Any:
-        """Compiles ``steps(state, *others) -> (state, metrics)``; the state, which is donated, stays where it is."""
+        """Compiles ``steps(state, *others) -> (state, metrics)``; the state is donated and keeps its sharding."""
         if self.mode == "pmap":
             return self._mapped(steps)
 
@@ -143,7 +143,7 @@ class DataParallel:
     # --- arrays on devices --------------------------------------------------------------------------------------------
 
     def shardings(self, state: PyTree) -> PyTree:
-        """Where each array of a state is: whole on every device, or in parts."""
+        """The sharding of each array of a state: replicated, or split over the devices."""
 
         def sharding(leaf: Any) -> NamedSharding:
             axes = [axis for axis, size in enumerate(leaf.shape) if size and size % self.mesh.size == 0]
@@ -164,7 +164,7 @@ class DataParallel:
         )
 
     def replicate(self, arrays: PyTree) -> PyTree:
-        """Arrays of the host, of which every process has the same, whole on every device."""
+        """Replicates host arrays, the same in every process, to all devices."""
 
         def place(array: Any) -> Array:
             if jax.process_count() == 1:
@@ -175,12 +175,12 @@ class DataParallel:
         return jax.tree.map(place, arrays)
 
     def rows_of_process(self, batch_size: int) -> slice:
-        """Which rows of a batch this process gives to :meth:`place_batch`: those of its devices."""
+        """The rows of a batch that this process passes to :meth:`place_batch`: those of its devices."""
         part = batch_size // jax.process_count()
         return slice(jax.process_index() * part, (jax.process_index() + 1) * part)
 
     def place_batch(self, rows: PyTree) -> PyTree:
-        """A batch, of which every process has its own rows, where :meth:`split` wants it."""
+        """Places a batch on the devices as :meth:`split` expects it; each process passes its own rows."""
         if self.mode == "pmap":
             return self.replicate(rows)
         if jax.process_count() == 1:
@@ -188,7 +188,7 @@ class DataParallel:
         return jax.tree.map(lambda own: jax.make_array_from_process_local_data(self._sharding(_AXIS), own), rows)
 
     def on_one_device(self, tree: _T) -> _T:
-        """A copy on this process's first device, for what follows training; every process must call it."""
+        """A copy on this process's first device, for use after training; every process must call it."""
         if self.mesh.size == 1:
             return tree
         whole = jax.jit(_same, out_shardings=self._sharding())(tree)
@@ -213,7 +213,7 @@ class _Mapped:
         return self.mapped.lower(self.numbers, given)
 
 
-def _same(tree: _T) -> _T:  # one function, so that it is compiled once
+def _same(tree: _T) -> _T:  # always the same function, so that it is compiled once
     return tree
 
 
@@ -224,12 +224,12 @@ ONE_DEVICE = DataParallel(num_devices=1)
 
 
 def is_primary() -> bool:
-    """Whether this process is the one that writes what is written once."""
+    """Whether this process writes the files of the run."""
     return jax.process_index() == 0
 
 
 def agreed(number: int) -> int:
-    """The largest of the numbers that the processes call this with."""
+    """The maximum over the processes of the number that each calls this with."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.process_allgather(np.int32(number)).max())

@@ -1,4 +1,4 @@
-"""How long to train and how often to look, as arithmetic on steps: nothing of it has to be saved."""
+"""When to evaluate, record and stop, computed from the step alone."""
 
 import dataclasses
 import functools
@@ -14,15 +14,15 @@ from cnn_jax.metrics import Metric
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How long to train and how often to look, in steps.
+    """How long to train, and how often to evaluate and record, in steps.
 
     Attributes:
-      batch_size: Examples a step.
-      num_examples: Examples in the training set; a last, smaller batch of an epoch is left out.
-      total_steps: Steps in the whole run.
-      evaluate_every: Steps between evaluations; the end is always evaluated, and each evaluation saves a checkpoint.
-      steps_per_call: The most steps in one compiled call, and between two records of the scores of training.
-      patience: Training ends at an evaluation that comes so many steps after the best one; 0 for never.
+      batch_size: The number of examples in a step.
+      num_examples: The number of examples in the training set. A smaller last batch of an epoch is left out.
+      total_steps: The number of steps in the whole run.
+      evaluate_every: Steps between evaluations. The last step is always evaluated; each evaluation saves a checkpoint.
+      steps_per_call: The most steps in one compiled call, and between two records of the training scores.
+      patience: Training ends at an evaluation this many steps after the best one; 0 for never.
       target: Training ends at an evaluation whose monitored score is at least as good as this; None for never.
       max_skipped: The most steps that may be skipped because their loss or gradient was not finite.
       keep_history: How many checkpoints are kept besides the latest and the best, see :attr:`history_steps`.
@@ -49,33 +49,33 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in one pass."""
+        """The number of whole batches in one epoch."""
         return steps_per_epoch(self.num_examples, self.batch_size)
 
     def next_record(self, step: int) -> int:
-        """The first step after ``step`` at which the scores of training are recorded.
+        """The first step after ``step`` at which the training scores are recorded.
 
-        These are at the same distance within an epoch where a divisor near ``steps_per_call`` exists, and at the end of
-        an epoch (unless it is of a few steps only, and the evaluations further apart), an evaluation and the run. They
-        do not depend on where a run was interrupted.
+        Records are equally spaced within an epoch if it has a divisor near ``steps_per_call``. There is also a record
+        at each evaluation, at the end of the run, and at the end of each epoch, unless epochs have only a few steps.
+        Records do not depend on where a run was interrupted.
 
         >>> plan = Plan(batch_size=10, num_examples=4000, total_steps=400, evaluate_every=400, steps_per_call=90)
         >>> plan.next_record(0), plan.next_record(79), plan.next_record(80)
         (80, 80, 160)
         """
         periods = self._epoch, self.evaluate_every
-        last = max(step - step % period for period in periods)  # from which the records are counted
+        last = max(step - step % period for period in periods)  # records are counted from here
         following = last + ((step - last) // self._record_every + 1) * self._record_every
         return min(following, *(step - step % period + period for period in periods), self.total_steps)
 
     @property
     def longest_call(self) -> int:
-        """The most steps between two records, which one compiled call can make."""
+        """The most steps of one compiled call: those between two records."""
         return min(self._record_every, self._epoch, self.evaluate_every, self.total_steps)
 
     @functools.cached_property
     def _epoch(self) -> int:
-        """The steps after which the records begin anew."""
+        """The number of steps after which the spacing of the records starts again."""
         return self.evaluate_every if self.steps_per_epoch < self.steps_per_call / 4 else self.steps_per_epoch
 
     @functools.cached_property
@@ -89,7 +89,7 @@ class Plan:
 
     @functools.cached_property
     def history_steps(self) -> tuple[int, ...]:
-        """The steps whose checkpoints are kept: in equal logarithmic distances, from the first step to the last.
+        """The steps whose checkpoints are kept: equally spaced logarithms, from the first step to the last.
 
         >>> plan = Plan(batch_size=10, num_examples=4000, total_steps=1000, evaluate_every=400, keep_history=4)
         >>> plan.history_steps
@@ -99,7 +99,7 @@ class Plan:
         return tuple(np.unique(np.rint(steps).astype(int)).tolist())
 
     def next_pause(self, step: int) -> int:
-        """The first step after ``step`` at which a compiled call must have ended: a record or a kept checkpoint.
+        """The first step after ``step`` at which a compiled call must end: at a record or a kept checkpoint.
 
         >>> plan = Plan(batch_size=10, num_examples=4000, total_steps=1000, evaluate_every=400, keep_history=4)
         >>> plan.next_pause(0), plan.next_pause(1), plan.next_pause(10)
@@ -109,17 +109,17 @@ class Plan:
         return min(self.next_record(step), next(kept, self.total_steps))
 
     def check_target(self, metric: Metric) -> None:
-        """Rejects a target that is no value of the metric: one outside 0 to 1 for a fraction of 1."""
+        """Raises a UsageError for a target outside 0 to 1 if the metric is a fraction of 1."""
         if self.target is not None and metric.is_fraction and not 0 <= self.target <= 1:
             raise UsageError(f"target={self.target} must be a fraction of 1, such as 0.99, since {metric.name} is one")
 
     def ends_at(self, step: int, best: "Best", metric: Metric) -> bool:
-        """Whether the run is over after ``step`` steps: all are made, or the target is reached, or patience ends."""
+        """Whether the run ends after ``step`` steps: all are done, the target is reached, or patience is exhausted."""
         impatient = self.patience > 0 and self.evaluates_at(step) and step - best.step >= self.patience
         return step >= self.total_steps or impatient or self.reached(best, metric)
 
     def reached(self, best: "Best", metric: Metric) -> bool:
-        """Whether the best evaluation is good enough to end the run."""
+        """Whether the best evaluation has reached the target."""
         return self.target is not None and metric.reaches(best.value, self.target)
 
 
@@ -136,15 +136,15 @@ class Best:
     value: float | None = None
 
     def after(self, step: int, value: float, metric: Metric) -> "Best":
-        """The best, now that the evaluation at ``step`` gave ``value``; of equal ones the first."""
+        """The best evaluation after one at ``step`` with this value; the first of equal ones."""
         return Best(step, value) if metric.is_better(value, than=self.value) else self
 
     def to_json(self, metric: Metric) -> dict[str, Any]:
-        """As checkpoints note it: the score of a checkpoint is such that higher is better."""
+        """The fields saved in a checkpoint, with a score for which higher is better."""
         return {"step": self.step, "score": None if self.value is None else metric.utility(self.value)}
 
     @staticmethod
     def from_json(fields: Mapping[str, Any], metric: Metric) -> "Best":
-        """What :meth:`to_json` wrote; nothing for no fields."""
+        """The inverse of :meth:`to_json`; no evaluation for empty fields."""
         score = fields.get("score")
         return Best(fields.get("step", 0), None if score is None else metric.utility(score))

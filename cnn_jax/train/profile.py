@@ -1,4 +1,4 @@
-"""A trace of some steps of a run, to see where the time goes."""
+"""A profiler trace of some steps of a run, to see where the time goes."""
 
 from pathlib import Path
 from typing import Any
@@ -10,23 +10,23 @@ from cnn_jax.train.state import TrainState
 
 
 def profile_steps(steps: Any, state: TrainState, examples: Any, count: int, longest: int, directory: Path) -> str:
-    """Traces ``count`` steps that are no part of the run: they are made on a copy of the state, and thrown away.
+    """Profiles ``count`` steps on a copy of the state, which is then discarded.
 
-    They are made twice, the first time to compile them.
+    The steps run twice, first without the profiler to compile them.
 
     Args:
-      steps: Compiled, ``steps(state, examples, count) -> (state, metrics)``; it may donate the state.
-      state: To start from.
-      examples: To learn from, as the steps take them.
-      count: How many steps; without any left nothing is traced.
-      longest: The most in one call.
-      directory: Where the trace is put.
+      steps: The compiled function ``steps(state, examples, count) -> (state, metrics)``; it may donate the state.
+      state: The state to start from.
+      examples: The training examples, as ``steps`` takes them.
+      count: The number of steps; if 0, nothing is traced.
+      longest: The most steps in one call.
+      directory: The folder of the trace.
 
     Returns:
-      A line that says where it is and what opens it.
+      A line that says where the trace is and how to open it.
     """
     if count < 1:
-        return "nothing is left to trace: all steps are made; trace another run, or one with more epochs"
+        return "nothing is left to trace: all steps are done; trace another run, or one with more epochs"
     calls = [min(longest, count - first) for first in range(0, count, longest)]
 
     def make(copy: TrainState) -> None:

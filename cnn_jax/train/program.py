@@ -1,8 +1,8 @@
 """What a run computes: its problem, its plan, its devices, and the functions compiled for them.
 
-A learning rate that is a constant of a compiled function makes another function of every learning rate. As an argument
-it does not: runs that differ in such hyperparameters alone, and in their seeds, share one, in one process and, through
-JAX's compilation cache, in many. These are the traced hyperparameters.
+If the learning rate is a constant of a compiled function, each learning rate needs its own compilation. Traced
+hyperparameters are arguments instead: runs that differ only in these and in their seeds share the compiled functions,
+in one process, and through JAX's compilation cache in several.
 """
 
 import copy
@@ -28,23 +28,23 @@ from cnn_jax.train.state import TrainState
 from cnn_jax.train.step import Batch, Evaluate, ExampleArrays, Step, Summarize, scanned_evaluation, scanned_steps
 
 Hyperparameters = Mapping[str, Number]
-"""Dotted key of a config -> number; while a function is being compiled, the traced value that stands for it."""
+"""Dotted key of a config -> number, or a tracer while a function is compiled."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What the loop has to know of an experiment: pure functions, and examples as dicts of arrays with a leading axis.
+    """What the loop needs of an experiment: pure functions, and examples as dicts of arrays with a leading axis.
 
     Attributes:
       init: The state before the first step, from the run's root key.
       step: One optimiser step, ``step(state, batch) -> (state, metrics)``; a metric named ``'loss'`` must stay finite.
       evaluate: The metrics of one batch that has a ``'mask'``, ``evaluate(state, batch) -> metrics``.
-      train_examples: What is learned from: arrays, or a stream of them from disk.
-      eval_examples: Split -> examples or stream, scored whenever the loop evaluates.
-      metrics: What the metrics of ``step`` and ``evaluate`` mean. Those that are not declared are recorded, but not
-        shown, and nothing can be chosen by them.
-      monitor: ``'split/metric'``, by which the best checkpoint is chosen and training may end early.
-      summarize: The scores of a split from the averages of its metrics; by default these.
+      train_examples: The training examples: arrays, or a stream of them from disk.
+      eval_examples: Split -> examples or stream, for evaluation.
+      metrics: Declarations of the metrics of ``step`` and ``evaluate``. Undeclared metrics are recorded, but not
+        shown, and cannot be monitored.
+      monitor: ``'split/metric'``, which chooses the best checkpoint and may end training early.
+      summarize: Computes the scores of a split from the averages of its metrics; by default the averages.
     """
 
     init: Callable[[Key[Array, ""]], TrainState]
@@ -70,10 +70,10 @@ class Program:
     """A problem with its plan, its devices and its traced hyperparameters, and the functions compiled for them.
 
     Args:
-      problem: What to learn; or a function that makes it of traced hyperparameters, for programs that share what is
-        compiled, see :meth:`bind`. The function is also called with tracers in place of numbers.
-      plan: For how long to train.
-      hyperparameters: The values of the traced hyperparameters; by default none are traced.
+      problem: The problem; or a function that builds it from traced hyperparameters, for programs that share compiled
+        functions, see :meth:`bind`. The function is also called with tracers instead of numbers.
+      plan: The plan of the run.
+      hyperparameters: The values of the traced hyperparameters; by default there are none.
       parallel: The devices.
 
     >>> import jax.numpy as jnp, optax
@@ -113,7 +113,7 @@ class Program:
         self.functions = Functions(self._make_problem, plan, parallel)
 
     def bind(self, hyperparameters: Hyperparameters) -> "Program":
-        """The program with other values of the same traced hyperparameters; they share what is compiled.
+        """The program with other values of the same traced hyperparameters; both share the compiled functions.
 
         Raises:
           UsageError: See :meth:`check`.
@@ -125,13 +125,13 @@ class Program:
         return other
 
     def check(self) -> Metric:
-        """Finds mistakes before anything is written or compiled.
+        """Finds errors before anything is written or compiled.
 
         Returns:
           The monitored metric.
 
         Raises:
-          UsageError: A hyperparameter is out of its range, or the monitor, the target or the batch size does not fit.
+          UsageError: A hyperparameter, the target or the batch size is out of its range, or the monitor is unknown.
         """
         metric = self.problem.monitored
         self.plan.check_target(metric)
@@ -143,7 +143,7 @@ class Program:
         """The problem with these hyperparameters.
 
         Raises:
-          UsageError: One of them is out of its range.
+          UsageError: A hyperparameter is out of its range.
         """
         return self._make_problem(self.hyperparameters)
 
@@ -153,42 +153,42 @@ class Program:
         return self.functions.template(self.hyperparameters)
 
     def first_state(self, seed: int, announce: Announce = silent) -> TrainState:
-        """The state before the first step, on the devices that are to hold it.
+        """The state before the first step, placed on the devices.
 
         Args:
-          seed: Of the run's root key.
-          announce: Says that the function that draws it is being compiled.
+          seed: The seed of the run's root key.
+          announce: Says that the function of the initial weights is being compiled.
         """
         return self.functions.first_state(seed, self.hyperparameters, announce)
 
     def steps(self, state: TrainState, examples: Batch, count: int) -> tuple[TrainState, Any]:
-        """Makes ``count`` steps, at most ``plan.longest_call``, on examples that are on the devices.
+        """Runs ``count`` steps on examples that are on the devices.
 
         Args:
-          state: Where to start; it is donated.
-          examples: To learn from.
-          count: How many steps.
+          state: The state to start from; it is donated.
+          examples: The training examples.
+          count: The number of steps, at most ``plan.longest_call``.
 
         Returns:
-          The new state, and the metrics of each step, on the host.
+          The new state, and the metrics of each step as host arrays.
         """
         state, metrics = self.functions.compiled_steps(state, (self.hyperparameters, examples), np.int32(count))
         return state, jax.tree.map(lambda leaf: leaf[:count], jax.device_get(metrics))
 
     def streamed_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
-        """Makes one step on a batch; the state is donated."""
+        """Runs one step on a batch; the state is donated."""
         return self.functions.compiled_streamed_step(state, (self.hyperparameters, batch))
 
     def compile_steps(self, state: TrainState, examples: Batch) -> None:
-        """Compiles what the first call of :meth:`steps` would compile."""
+        """Compiles everything that the first call of :meth:`steps` would compile."""
         self.functions.compiled_steps.lower(state, (self.hyperparameters, examples), np.int32(1)).compile()
 
     def compile_streamed_step(self, state: TrainState, batch: Batch) -> None:
-        """Compiles what the first call of :meth:`streamed_step` would compile."""
+        """Compiles everything that the first call of :meth:`streamed_step` would compile."""
         self.functions.compiled_streamed_step.lower(state, (self.hyperparameters, batch)).compile()
 
     def evaluations(self) -> Evaluations:
-        """Scores of states on the problem's sets, which are placed on the devices."""
+        """The evaluations of the problem; its data sets in memory are placed on the devices."""
 
         functions, values, problem = self.functions, self.hyperparameters, self.problem
         in_memory = _Bound(functions.compiled_evaluation, values)
@@ -212,15 +212,15 @@ class _Bound:
 
 
 class Functions:
-    """The functions of all programs that differ in their traced hyperparameters alone, compiled once for all of them.
+    """The functions of all programs that differ only in their traced hyperparameters, compiled once for all of them.
 
     ``steps`` and ``evaluation`` are the pure functions of :func:`~cnn_jax.train.step.scanned_steps` and
-    :func:`~cnn_jax.train.step.scanned_evaluation`, but take the pair ``(hyperparameters, examples)`` in place of the
-    examples; so do the compiled ones.
+    :func:`~cnn_jax.train.step.scanned_evaluation`, but take the pair ``(hyperparameters, examples)`` instead of the
+    examples. The compiled functions do the same.
 
     Args:
-      make_problem: The problem, from traced hyperparameters.
-      plan: Of these programs.
+      make_problem: Builds the problem from traced hyperparameters.
+      plan: The plan of the programs.
       parallel: The devices.
     """
 
@@ -244,7 +244,7 @@ class Functions:
         self.compiled_streamed_evaluation = parallel.compile_evaluation(of_batch)
 
     def init(self, key: Key[Array, ""], hyperparameters: Hyperparameters) -> TrainState:
-        """The state before the first step, from the run's root key; pure."""
+        """The state before the first step, from the run's root key; a pure function."""
         return self._make_problem(hyperparameters).init(key)
 
     def template(self, hyperparameters: Hyperparameters) -> TrainState:
@@ -255,7 +255,7 @@ class Functions:
 
     def first_state(self, seed: int, hyperparameters: Hyperparameters, announce: Announce = silent) -> TrainState:
         """The state of a run before its first step."""
-        data = np.asarray(jax.random.key_data(jax.random.key(seed)))  # of which every process has the same
+        data = np.asarray(jax.random.key_data(jax.random.key(seed)))  # the same in every process
         self.template(hyperparameters)
         with announce("initial weights"):
             self._compiled_init.lower(data, hyperparameters).compile()

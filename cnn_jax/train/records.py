@@ -1,4 +1,4 @@
-"""The log of a run's scores: ``metrics.jsonl``, the same bytes with and without interruptions, and TensorBoard."""
+"""The log of a run's scores in ``metrics.jsonl``, whose bytes do not depend on interruptions, and in TensorBoard."""
 
 import contextlib
 import json
@@ -15,16 +15,16 @@ _LONGEST_LINE = 1 << 16  # bytes
 
 
 class MetricsLog:
-    """The scores of a run, one JSON object a line, and the same as TensorBoard events; a context manager.
+    """Writes the scores of a run as JSON lines and as TensorBoard events; a context manager.
 
-    The file holds only what is a function of the run (step, epoch, split, scores), never times, so that a run that was
-    killed and continued leaves the same bytes as one that was not. Times go to TensorBoard.
+    The file contains only results of the run (step, epoch, split, scores) and no times, so that a run that was
+    interrupted and continued writes the same bytes as one that was not. Times are written to TensorBoard.
 
     Args:
       directory: The run directory.
-      length: How many bytes of an earlier ``metrics.jsonl`` to keep: what :attr:`length` was when the checkpoint to
-        continue from was saved. Lines written after it are dropped; the resumed run writes them again.
-      step: The step of that checkpoint; TensorBoard hides the events after it.
+      length: How many bytes of an earlier ``metrics.jsonl`` to keep: the value of :attr:`length` when the checkpoint to
+        continue from was saved. Later lines are removed; the continued run writes them again.
+      step: The step of that checkpoint. TensorBoard hides the events after it.
     """
 
     def __init__(self, directory: Path, *, length: int = 0, step: int = 0) -> None:
@@ -44,13 +44,13 @@ class MetricsLog:
 
     @property
     def length(self) -> int:
-        """The bytes of ``metrics.jsonl`` so far, all of them on disk."""
+        """The length of ``metrics.jsonl`` in bytes, after a flush to disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def write(self, *, step: int, epoch: float, split: str, scores: dict[str, float]) -> None:
-        """Adds one line, and one TensorBoard scalar a score (``split/name``)."""
+        """Writes one line, and one TensorBoard scalar per score (``split/name``)."""
         row: dict[str, Any] = {"step": step, "epoch": round(epoch, 4), "split": split, **scores}
         self._file.write((json.dumps(row) + "\n").encode())
         self._file.flush()
@@ -58,13 +58,13 @@ class MetricsLog:
             self._events.add_scalar(f"{split}/{name}", value, step)
 
     def write_speed(self, *, step: int, examples_per_second: float) -> None:
-        """Adds the speed to TensorBoard alone, since it differs from run to run."""
+        """Writes the speed to TensorBoard only, since it differs from run to run."""
         self._events.add_scalar("speed/examples_per_second", examples_per_second, step)
 
 
 @contextlib.contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """Within it, a package that is not imported yet cannot be imported."""
+    """A context in which a package that is not imported yet cannot be imported."""
     if package in sys.modules:
         yield
         return
@@ -76,7 +76,7 @@ def _hidden(package: str) -> Iterator[None]:
 
 
 class NoMetricsLog:
-    """What processes other than the first write of the scores: nothing, since the first writes them once."""
+    """The log in all processes but the first: it writes nothing, since the first process writes the scores."""
 
     length = 0
 
@@ -89,7 +89,7 @@ class NoMetricsLog:
 
 @contextlib.contextmanager
 def open_metrics_log(directory: Path, *, length: int = 0, step: int = 0) -> Iterator[MetricsLog | NoMetricsLog]:
-    """The :class:`MetricsLog` of a run, in the process that writes them."""
+    """The :class:`MetricsLog` of a run, or a :class:`NoMetricsLog` in processes that do not write."""
     if not is_primary():
         yield NoMetricsLog()
         return
@@ -112,8 +112,8 @@ def read_last_record(directory: Path) -> dict[str, Any]:
 
     Raises:
       OSError: There is no such file.
-      LookupError: It is empty.
-      ValueError: The line is only half written.
+      LookupError: The file is empty.
+      ValueError: The line is incomplete.
     """
     with open(directory / _FILE, "rb") as file:
         file.seek(max(file.seek(0, os.SEEK_END) - _LONGEST_LINE, 0))

@@ -16,8 +16,8 @@ from cnn_jax.ops.arguments import Number, is_traced
 P = ParamSpec("P")
 T = TypeVar("T")
 _SCHEDULES = ("constant", "cosine", "linear", "one_cycle", "step")
-_ONE_CYCLE_RISE = 0.3  # of the run, where no warm-up is given
-_ONE_CYCLE_START = 1 / 25  # of the peak
+_ONE_CYCLE_RISE = 0.3  # the warm-up as a fraction of the run, if none is given
+_ONE_CYCLE_START = 1 / 25  # the first learning rate as a fraction of the peak
 
 
 def learning_rate_schedule(
@@ -30,22 +30,22 @@ def learning_rate_schedule(
     drops: Sequence[int] = (),
     drop_factor: float = 0.1,
 ) -> optax.Schedule:
-    """The learning rate as a function of the step: a linear warm-up, then the named decay until the last step.
+    """The learning rate as a function of the step: a linear warm-up, then a decay until the last step.
 
     Args:
-      name: ``'constant'``; ``'cosine'`` (Loshchilov & Hutter, 2017) or ``'linear'``, down to the end factor;
-        ``'step'``, a drop at each of ``drops``; or ``'one_cycle'`` (Smith & Topin, 2018): a cosine from 1/25 of the
-        peak up to it during the warm-up (by default three tenths of the run), and a cosine down to the end factor.
+      name: The decay. ``'constant'``; ``'cosine'`` (Loshchilov & Hutter, 2017) or ``'linear'``, down to the end factor;
+        ``'step'``, a drop at each of ``drops``; or ``'one_cycle'`` (Smith & Topin, 2018): during the warm-up (by
+        default 30% of the run) a cosine from 1/25 of the peak up to it, then a cosine down to the end factor.
       peak: The highest learning rate.
-      total_steps: The number of steps of the whole run, warm-up included.
-      warmup_steps: The number of steps over which the rate rises, from zero except for ``'one_cycle'``.
+      total_steps: The number of steps of the whole run, including the warm-up.
+      warmup_steps: The number of steps over which the rate rises; from zero, except for ``'one_cycle'``.
       end_factor: The last learning rate as a fraction of the peak; for cosine, linear and one_cycle.
       drops: The steps at which ``'step'`` multiplies the rate by the drop factor, counted from the start of the run.
-      drop_factor: What it multiplies by.
+      drop_factor: The factor of each drop.
 
     Raises:
-      UsageError: An unknown name, a negative rate, a warm-up that is longer than the run, drops that are not in order
-        within the run, or none for ``'step'``.
+      UsageError: The name is unknown, the rate is negative, the warm-up is longer than the run, the drops are not in
+        order within the run, or ``'step'`` has none.
 
     >>> rate = learning_rate_schedule("linear", 1.0, total_steps=10, warmup_steps=2)
     >>> [float(rate(step)) for step in (0, 1, 2, 6, 10)]
@@ -89,9 +89,9 @@ def learning_rate_schedule(
 
 
 def with_standard_promotion(function: Callable[P, T]) -> Callable[P, T]:
-    """A function of optax under JAX's standard rules of promotion, whatever rules are set.
+    """Wraps a function of optax so that it runs with JAX's standard type promotion, whatever promotion is set.
 
-    Optax mixes types, as ``decay**step`` does, so that ``jax_numpy_dtype_promotion='strict'`` would refuse Adam.
+    Optax mixes dtypes, for example in ``decay**step``, so Adam fails with ``jax_numpy_dtype_promotion='strict'``.
 
     >>> with jax.numpy_dtype_promotion("strict"):
     ...     float(with_standard_promotion(lambda step: 0.5**step)(jnp.int32(2)))
@@ -100,7 +100,7 @@ def with_standard_promotion(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        __tracebackhide__ = True  # what is to be shown of an error is the caller and the function
+        __tracebackhide__ = True  # a traceback shows the caller and the function, but not this frame
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             return function(*args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""The keys of a config that say how to train, the same for every experiment, and what is made of them."""
+"""The keys of a config for training, which all experiments share, and the objects built from them."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ from cnn_jax.train.step import Loss, Step, make_step
 
 
 def default_settings() -> ConfigDict:
-    """Every key, with its default. A duration is a text such as ``'500 steps'``, ``'5 epochs'``, ``'10_000 examples'``.
+    """Every key with its default. Durations are text such as ``'500 steps'``, ``'5 epochs'`` or ``'10_000 examples'``.
 
     >>> default_settings().optimizer.name
     'nesterov'
@@ -27,13 +27,13 @@ def default_settings() -> ConfigDict:
     return ConfigDict(
         {
             "batch_size": 128,
-            "accumulate": 1,  # in how many parts the gradient of a batch is computed, to save memory
+            "accumulate": 1,  # compute the gradient of a batch in so many parts, to save memory
             "epochs": 20,
-            "duration": "",  # of the run, instead of epochs
+            "duration": "",  # the duration of the run; if set, epochs is not used
             "evaluate_every": "1 epoch",
             "early_stopping": "",  # a duration without improvement after which the run ends; empty for never
             "target": 0.0,  # a value of the monitored metric, such as 0.99, at which the run ends; 0 for none
-            "keep_history": 0,  # checkpoints to keep as well, at steps in logarithmic distances; 0 for none
+            "keep_history": 0,  # how many more checkpoints to keep, at logarithmically spaced steps; 0 for none
             "steps_per_call": 100,
             "optimizer": {
                 "name": "nesterov",
@@ -41,7 +41,7 @@ def default_settings() -> ConfigDict:
                 "momentum": 0.9,
                 "weight_decay": 0.0,
                 "clip_norm": 0.0,  # 0 for no limit
-                "lookahead": 0,  # steps between returns; 0 for none
+                "lookahead": 0,  # fast steps between two updates of the slow weights; 0 for none
                 "schedule": "cosine",
                 "warmup": "0 steps",
                 "end_factor": 0.0,
@@ -50,13 +50,13 @@ def default_settings() -> ConfigDict:
                 "rate_factors": (),  # (pattern of parameter names, factor): (("*/bias", 2.0),) for twice the rate
             },
             "freeze": (),  # patterns of the paths of parameters that are not trained, such as 'c1/*'
-            "ema_decay": 0.0,  # of the averaged weights that are evaluated; 0 for none
-            "dtype": "float32",  # what the network computes in; parameters and statistics are float32
+            "ema_decay": 0.0,  # decay of a moving average of the weights, which is evaluated; 0 for none
+            "dtype": "float32",  # of the network's computation; parameters and statistics are float32
             "parallel": "jit",  # or 'pmap'
             "shard_parameters": False,
             "on_nonfinite": "stop",  # or 'skip'
             "max_skipped": 10,
-            "debug_nans": False,  # find the line of code that makes the first NaN; slow
+            "debug_nans": False,  # name the line of code of the first NaN; slow
         }
     )
 
@@ -66,20 +66,20 @@ TUPLE_EXAMPLES = {
     "optimizer.rate_factors": (("*/bias", 2.0),),
     "freeze": ("c1/*",),
 }
-"""Values of keys whose default is an empty tuple; they determine the types of the elements."""
+"""Example values of keys whose default is an empty tuple; they determine the types of the elements."""
 
 MAY_CHANGE = ("epochs", "duration", "early_stopping", "target", "keep_history", "data.workers", "data.data_dir")
-"""Keys that may change when a run is continued: how long it trains, and what has no effect on its numbers."""
+"""Keys that may change when a run is continued: how long it trains, and keys without an effect on its results."""
 
 TRACED_HYPERPARAMETERS = (
     *(f"optimizer.{name}" for name in ("learning_rate", "momentum", "weight_decay", "clip_norm", "end_factor")),
     "ema_decay",
 )
-"""Keys whose values compiled functions take as arguments; an experiment has more. 0 means 'none': another function."""
+"""Keys whose values are arguments of compiled functions. A change from or to 0 recompiles. Experiments add keys."""
 
 
 def traced_hyperparameters(config: ConfigDict, keys: Sequence[str]) -> dict[str, float]:
-    """The values of a config that its compiled functions take as arguments.
+    """The values of a config that are arguments of its compiled functions.
 
     >>> traced_hyperparameters(default_settings(), TRACED_HYPERPARAMETERS)
     {'optimizer.learning_rate': 0.05, 'optimizer.momentum': 0.9}
@@ -89,7 +89,7 @@ def traced_hyperparameters(config: ConfigDict, keys: Sequence[str]) -> dict[str,
 
 
 def with_hyperparameters(config: ConfigDict, values: Hyperparameters) -> ConfigDict:
-    """A copy of a config with some values replaced, by numbers or by tracers of a function that is being compiled.
+    """A copy of a config with some values replaced by numbers, or by tracers while a function is compiled.
 
     >>> with_hyperparameters(default_settings(), {"optimizer.momentum": jax.numpy.float32(0.5)}).optimizer.momentum
     Array(0.5, dtype=float32)
@@ -101,7 +101,7 @@ def with_hyperparameters(config: ConfigDict, values: Hyperparameters) -> ConfigD
 
 
 def shape_of(config: ConfigDict, keys: Sequence[str]) -> str:
-    """What of a config shapes its program: all but the seed and the traced hyperparameters, except whether they are 0.
+    """What compiled functions depend on: the config without its seed, and of traced keys only whether they are 0.
 
     >>> config, other = default_settings(), default_settings()
     >>> other.optimizer.learning_rate = 0.1
@@ -116,7 +116,7 @@ def shape_of(config: ConfigDict, keys: Sequence[str]) -> str:
 
 
 def make_plan(config: ConfigDict, num_examples: int) -> Plan:
-    """How long a config trains on a set of this many examples, and how often it looks.
+    """The plan of a config for a training set of this many examples.
 
     >>> config = default_settings()
     >>> config.duration, config.early_stopping = "500 steps", "2 epochs"
@@ -140,16 +140,16 @@ def make_plan(config: ConfigDict, num_examples: int) -> Plan:
         patience=steps(config.early_stopping, "early_stopping") if config.early_stopping else 0,
         target=config.target or None,
         max_skipped=config.max_skipped if config.on_nonfinite == "skip" else 0,
-        keep_history=config.get("keep_history", 0),  # which runs of earlier versions lack
+        keep_history=config.get("keep_history", 0),  # missing in the configs of earlier versions
     )
 
 
 def make_schedule(config: ConfigDict, plan: Plan) -> optax.Schedule:
-    """The learning rate of a config as a function of the step, laid over the plan's steps.
+    """The learning rate of a config as a function of the step.
 
     Args:
-      config: With the keys of :func:`default_settings`.
-      plan: Of the run.
+      config: A config with the keys of :func:`default_settings`.
+      plan: The plan of the run.
     """
     settings, steps = config.optimizer, _Steps(plan)
     return learning_rate_schedule(
@@ -167,8 +167,8 @@ def make_optimizer(config: ConfigDict, learning_rate: optax.Schedule, params: Py
     """The optimiser of a config.
 
     Args:
-      config: With the keys of :func:`default_settings`.
-      learning_rate: Of :func:`make_schedule`.
+      config: A config with the keys of :func:`default_settings`.
+      learning_rate: The schedule, see :func:`make_schedule`.
       params: The parameters, or their shapes.
     """
     settings = config.optimizer
@@ -185,7 +185,7 @@ def make_optimizer(config: ConfigDict, learning_rate: optax.Schedule, params: Py
 
 
 def make_parallel(config: ConfigDict) -> DataParallel:
-    """The devices of a config: all of them, over which its batch must split. Sets JAX's search for NaNs, too."""
+    """The devices of a config: all of them, which must divide its batch. Also sets ``jax_debug_nans``."""
     jax.config.update("jax_debug_nans", config.debug_nans)
     parallel = DataParallel(config.parallel, shard_parameters=config.shard_parameters)
     parallel.check_batch(config.batch_size)
@@ -212,7 +212,7 @@ def make_step_of(
 
 
 class _Steps:
-    """Durations of a config in the steps of a plan."""
+    """Converts durations to the steps of a plan."""
 
     def __init__(self, plan: Plan) -> None:
         self._options = {"steps_per_epoch": plan.steps_per_epoch, "batch_size": plan.batch_size}

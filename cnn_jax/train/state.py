@@ -1,4 +1,4 @@
-"""The whole of a run as one pytree, and the addresses of its random numbers."""
+"""The state of a run as one pytree, and the keys of its random numbers."""
 
 import dataclasses
 import hashlib
@@ -15,19 +15,19 @@ from jaxtyping import Array, Int, Key, PyTree
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that changes while a network learns; saving it saves the run.
+    """Everything that changes during training; saving it saves the run.
 
     Attributes:
-      step: Int32 scalar, the number of optimiser steps taken.
+      step: Int32 scalar, the number of optimiser steps done.
       key: The run's root key; it never changes, see :func:`stream_key`.
       params: The trained parameters (an ``nnx.State``, or any pytree).
-      model_state: What the network keeps besides them, such as batch statistics.
+      model_state: The network's other variables, such as batch statistics.
       opt_state: The optimiser's state.
-      ema: An exponential moving average of the parameters and of what the network keeps, as the pair
+      ema: An exponential moving average of the parameters and the model state, as the pair
         ``(params, model_state)``; None if none is kept.
     """
 
-    step: Any  # no array types here: JAX builds the same class of shapes, tracers and shardings, too
+    step: Any  # no array types: JAX also puts shapes, tracers and shardings into this class
     key: Any
     params: PyTree
     model_state: PyTree
@@ -43,9 +43,9 @@ def create_state(
     Args:
       key: The run's root key.
       params: The parameters.
-      model_state: What the network keeps besides them.
+      model_state: The network's other variables.
       optimizer: An optax optimiser.
-      ema: Whether to keep a moving average of both.
+      ema: Whether to keep a moving average of the parameters and the model state.
 
     >>> import optax
     >>> state = create_state(jax.random.key(0), {"w": jnp.ones(3)}, {}, optax.sgd(0.1))
@@ -57,7 +57,7 @@ def create_state(
 
 
 def evaluated(state: TrainState) -> TrainState:
-    """The state as it is evaluated and used: with the moving average, where one is kept, in place of the last weights.
+    """The state for evaluation and use: if it has a moving average, that replaces the last weights.
 
     >>> import optax
     >>> state = create_state(jax.random.key(0), {"w": jnp.ones(3)}, {}, optax.sgd(0.1), ema=True)
@@ -71,7 +71,7 @@ def evaluated(state: TrainState) -> TrainState:
 
 
 def stream_key(root: Key[Array, ""], stream: str, step: int | Int[Array, ""] = 0) -> Key[Array, ""]:
-    """The key of one stream of random numbers at one step: an address, so nothing to save and nothing to drift.
+    """The key of one stream of random numbers at one step. It depends only on the arguments, so it need not be saved.
 
     Args:
       root: The run's root key.
@@ -84,12 +84,12 @@ def stream_key(root: Key[Array, ""], stream: str, step: int | Int[Array, ""] = 0
     >>> bool(stream_key(root, "dropout", 3) == stream_key(root, "order", 3))
     False
     """
-    # crc32 and not hash(): the latter differs from process to process.
+    # crc32 and not hash(), which differs from process to process.
     return jax.random.fold_in(jax.random.fold_in(root, zlib.crc32(stream.encode())), step)
 
 
 def digest(tree: PyTree) -> str:
-    """SHA-256 over names, shapes, dtypes and bytes of a pytree of arrays: equal digests mean bit-identical arrays.
+    """SHA-256 of the names, shapes, dtypes and bytes of a pytree of arrays: equal digests mean bit-identical arrays.
 
     >>> zeros = np.zeros(2)
     >>> digest({"w": zeros}) == digest({"w": zeros.copy()}), digest({"w": zeros}) == digest({"w": -zeros})

@@ -1,4 +1,4 @@
-"""From a loss to compiled steps: one optimiser step, many of them in one ``lax.scan``, and exact evaluation."""
+"""Compiled steps from a loss: one optimiser step, many steps in one compiled loop, and exact evaluation."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -18,17 +18,17 @@ from cnn_jax.train.parallel import ONE_DEVICE, DataParallel
 from cnn_jax.train.state import TrainState, stream_key
 
 Batch = dict[str, Array]
-"""Arrays with a leading axis of examples, by name; ``'mask'`` (0 or 1 per example) is there in evaluation."""
+"""Name -> array with a leading axis of examples. In evaluation there is also ``'mask'``, 0 or 1 per example."""
 
 ExampleArrays = Mapping[str, Array | np.ndarray]
-"""A whole set, as a batch is part of it; on the host or on a device."""
+"""A whole data set in the form of a batch, on the host or on a device."""
 
 Metrics = dict[str, tuple[Array | np.ndarray, Array | np.ndarray]]
-"""Name -> (sum, count), so that averages over batches of unequal size are exact; on the devices, or fetched. A sum may
-have axes of its own, such as one of classes."""
+"""Name -> (sum, count), so that averages over batches of unequal size are exact; device or host arrays. A sum may have
+more axes, such as one of classes."""
 
 Summarize = Callable[[Mapping[str, Any]], dict[str, float]]
-"""From the averages of the metrics over a split, numbers or arrays by name, to the scores of the split."""
+"""Computes the scores of a split from the averages of its metrics, which are numbers or arrays by name."""
 
 Loss = Callable[[PyTree, PyTree, Batch, Key[Array, ""]], tuple[Array, tuple[Metrics, PyTree]]]
 """``loss(params, model_state, batch, key) -> (scalar, (metrics, new_model_state))``."""
@@ -50,25 +50,24 @@ def make_step(
 ) -> Step:
     """One optimiser step as a pure function ``step(state, batch) -> (state, metrics)``.
 
-    Besides the metrics of the loss there are ``'gradient_norm'`` and ``'parameter_norm'``, the Euclidean norms of the
-    gradient, before any clipping, and of the new parameters, over all parameters that are trained together.
+    Besides the metrics of the loss there are ``'gradient_norm'`` (before clipping) and ``'parameter_norm'`` (after the
+    step), the Euclidean norms over all trained parameters together.
 
     Args:
-      loss: The objective, a mean over its batch; its key is drawn from the run's ``'dropout'`` stream at the current
-        step.
-      optimizer: Turns gradients into updates.
-      accumulate: In how many equal parts, one after the other, the gradient of a batch is computed, to save memory. It
-        is the same gradient, unless the network has batch statistics, which are then those of the parts.
-      ema_decay: Of the moving average in ``state.ema``, as ``ema = decay * ema + (1 - decay) * new``, where decay is
-        at most ``(1 + step) / (10 + step)``, so that the start is soon forgotten; 0 if none is kept.
-      on_nonfinite: ``'stop'``: take every step, the loop ends the run. ``'skip'``: a step whose loss or gradient is not
-        finite leaves everything but the step count as it was, and the metric ``'skipped'`` counts it.
-      learning_rate: The optimiser's schedule, whose value in this step becomes the metric ``'learning_rate'``; by
+      loss: The objective, a mean over its batch. Its key is that of the run's ``'dropout'`` stream at the current step.
+      optimizer: The optax optimiser.
+      accumulate: Compute the gradient of a batch in so many equal parts, one after the other, to save memory. The
+        gradient is the same, unless the network has batch statistics: these are computed over the parts.
+      ema_decay: The decay of the moving average ``state.ema``: ``ema = decay * ema + (1 - decay) * new``, with decay
+        limited to ``(1 + step) / (10 + step)``, so that the first weights soon have little influence; 0 for none.
+      on_nonfinite: ``'stop'``: apply every step; the loop ends the run. ``'skip'``: a step whose loss or gradient is
+        not finite changes only the step count, and the metric ``'skipped'`` counts it.
+      learning_rate: The optimiser's schedule; its value in this step becomes the metric ``'learning_rate'``. By
         default there is no such metric.
       parallel: The devices.
 
     Raises:
-      UsageError: An argument out of its range.
+      UsageError: An argument is out of its range.
 
     >>> def loss(params, model_state, batch, key):
     ...     value = jnp.sum((params["w"] - batch["x"]) ** 2)
@@ -110,19 +109,19 @@ def make_step(
 
 
 def _norm(tree: PyTree) -> tuple[Array, Array]:
-    """The Euclidean norm of all arrays together, as a metric of one step."""
+    """The Euclidean norm over all arrays together, as a metric of one step."""
     squares = [jnp.square(leaf.astype(jnp.float32)).sum() for leaf in jax.tree.leaves(tree)]
     return jnp.sqrt(jnp.stack(squares).sum()), jnp.ones(())
 
 
 def _accumulated(gradient: Gradient, parts: int) -> Gradient:
-    """The mean of the gradients of the parts of a batch, which are taken one after the other."""
+    """The mean of the gradients of the parts of a batch, computed one after the other."""
 
     def mean(params: PyTree, model_state: PyTree, batch: Batch, key: Key[Array, ""]) -> tuple[PyTree, Any]:
         def split(array: Array) -> Array:
             if array.shape[0] % parts:
                 raise UsageError(f"accumulate={parts} does not divide a device's batch of {array.shape[0]} examples")
-            # Every parts-th example, and not runs of them: so each device has its share of each part.
+            # A part takes every parts-th example, not a block of them, so that each device has its share of each part.
             return array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
 
         def add(carry: tuple[PyTree, PyTree], part: tuple[Array, Batch]) -> tuple[tuple[PyTree, PyTree], Metrics]:
@@ -155,7 +154,7 @@ def _moved(ema: PyTree, new: PyTree, decay: Number, step: Int[Array, ""]) -> PyT
 def _unless_finite(
     state: TrainState, gradients: PyTree, new: TrainState, metrics: Metrics
 ) -> tuple[TrainState, Metrics]:
-    """The new state if all is finite, else the old one at the next step, and metrics that count nothing."""
+    """The new state if everything is finite; otherwise the old one with the next step number, and zero metrics."""
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((gradients, metrics["loss"]))]).all()
 
     def choose(yes: PyTree, no: PyTree) -> PyTree:
@@ -171,7 +170,7 @@ def _unless_finite(
 def make_scanned_steps(
     step: Step, *, batch_size: int, num_examples: int, longest: int, parallel: DataParallel = ONE_DEVICE
 ) -> Callable[[TrainState, Batch, int], tuple[TrainState, Metrics]]:
-    """Many steps in one compiled call: :func:`scanned_steps`, compiled. The state is donated."""
+    """:func:`scanned_steps`, compiled. The state is donated."""
     sizes = {"batch_size": batch_size, "num_examples": num_examples, "longest": longest}
     return parallel.compile_steps(scanned_steps(step, **sizes, parallel=parallel))
 
@@ -181,16 +180,16 @@ def scanned_steps(
 ) -> Callable[[TrainState, Batch, Int[Array, ""] | int], tuple[TrainState, Metrics]]:
     """Many steps as one pure function: ``steps(state, examples, count) -> (state, metrics)``.
 
-    The examples stay on the devices and each step gathers its own batch, in an order that is a function of the state's
-    key and step alone. ``count`` is an argument of the compiled program: it is compiled once, and a run has the same
-    bits however its steps are divided into calls.
+    The examples stay on the devices, and each step gathers its own batch. The order depends only on the state's key and
+    step. ``count`` is an argument of the compiled function, so that it is compiled once, and the results of a run are
+    bit-identical however its steps are divided into calls.
 
     Args:
-      step: Of the optimiser.
-      batch_size: Examples a step.
-      num_examples: Examples in the training set.
-      longest: The largest ``count``. Each metric comes back with so many entries, one for each step; those after the
-        first ``count`` are 0.
+      step: The optimiser step.
+      batch_size: The number of examples in a step.
+      num_examples: The number of examples in the training set.
+      longest: The largest ``count``. Each metric has this many entries, one for each step; those after the first
+        ``count`` are 0.
       parallel: The devices.
     """
 
@@ -222,9 +221,9 @@ def scanned_evaluation(
       parallel: The devices.
 
     Returns:
-      A function of the state, all examples, the padded index batches with their mask (both (batches, batch)), and
-      which of these batches are evaluated: ``count`` of them, from ``first`` on. Each metric has an entry for each
-      batch; those after the first ``count`` are 0.
+      A function of the state, all examples, the padded batches of indices with their mask (both (batches, batch)), and
+      the numbers ``first`` and ``count``: it evaluates ``count`` batches from batch ``first`` on. Each metric has an
+      entry for each batch; those after the first ``count`` are 0.
     """
 
     def evaluation(
@@ -255,7 +254,7 @@ def scan_first(
 
     Args:
       body: ``body(carry, row) -> (carry, outputs)``.
-      carry: The first one.
+      carry: The initial carry.
       rows: (n, ...).
       count: At least 1 and at most n.
 
@@ -266,7 +265,7 @@ def scan_first(
     >>> int(carry), squares.tolist()
     (6, [1, 4, 9, 0])
     """
-    if len(rows) == 1:  # the loop is left out, in which jax_debug_nans does not say which line made a NaN
+    if len(rows) == 1:  # no loop: inside one, jax_debug_nans does not say which line made a NaN
         carry, outputs = body(carry, rows[0])
         return carry, jax.tree.map(lambda leaf: leaf[None], outputs)
     shapes = jax.eval_shape(body, carry, rows[0])[1]
@@ -281,18 +280,18 @@ def scan_first(
 
 
 Totals = Mapping[str, tuple[Any, float]]
-"""Name -> (sum, count): the metrics of several steps or batches, added up. A sum that is an array is a list."""
+"""Name -> (sum, count): the totals of the metrics of several steps or batches. A sum that is an array is a list."""
 
 
 def added(totals: Totals, metrics: Metrics, count: int | None = None) -> dict[str, tuple[Any, float]]:
     """Adds metrics with a leading axis of steps or batches, in order and in float64.
 
-    So the bits of a sum do not depend on how the steps were divided into calls.
+    The bits of a sum therefore do not depend on how the steps were divided into calls.
 
     Args:
-      totals: Of the steps before; empty at the start.
-      metrics: Of the steps that follow, or of a single one.
-      count: How many entries are added, from the first; by default all.
+      totals: The totals of the steps before; empty at the start.
+      metrics: The metrics of the next steps, or of a single one.
+      count: Add only the first ``count`` entries; by default all.
 
     >>> totals = added({}, {"loss": (np.array([0.5, 1.5]), np.array([1.0, 1.0]))})
     >>> added(totals, {"loss": (np.array([4.0, 9.0]), np.array([2.0, 9.0]))}, 1)
@@ -314,7 +313,7 @@ def added(totals: Totals, metrics: Metrics, count: int | None = None) -> dict[st
 
 
 def averages(totals: Totals) -> dict[str, Any]:
-    """Sums divided by their counts, floats or NumPy arrays; what has a count of 0 is left out.
+    """Sums divided by their counts, as floats or NumPy arrays; metrics with a count of 0 are left out.
 
     >>> averages({"accuracy": (4.0, 8.0), "auxiliary": (0.0, 0.0)})
     {'accuracy': 0.5}

@@ -1,4 +1,4 @@
-"""The directory of one run: its config, its environment, and the lock that lets one process alone write in it."""
+"""The directory of one run: its config, its environment, and a lock so that only one process writes to it."""
 
 import contextlib
 import fcntl
@@ -24,28 +24,28 @@ _PACKAGES = ("cnn_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "n
 
 
 class InUseError(UsageError):
-    """Another process trains in the folder."""
+    """Another process uses the folder."""
 
 
 class Workdir:
     """A run directory, open for one writer; a context manager.
 
-    Opening makes the folder, takes its lock, and writes ``config.json`` and ``environment.json``. If the folder already
-    has a run, its config must be the same except for the keys that may change. Changes are written to ``config.json``,
-    and ``environment.json`` records at which step they were made. ``result.json`` is removed, since the run goes on.
+    Opening it creates the folder, takes its lock, and writes ``config.json`` and ``environment.json``. If the folder
+    already contains a run, its config must be the same except for the keys that may change. Changes are written to
+    ``config.json``, ``environment.json`` records their step, and ``result.json`` is removed, since the run continues.
 
     Args:
       path: The folder.
       config: The run's config.
-      may_change: Keys that may differ from those of a run that is continued.
+      may_change: Keys whose values may change when a run is continued.
       total_steps: The number of steps in the whole run, if it is known.
 
     Attributes:
-      changes: The keys that differ from those that the run had so far, with both values.
+      changes: The keys whose values have changed, with both values.
 
     Raises:
-      UsageError: The folder cannot be written, belongs to a run with another config or with more steps, or another
-        process trains in it.
+      UsageError: The folder cannot be written, contains a run with another config or with more steps, or is used by
+        another process.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Workdir:
 def check_workdir(
     path: Path, config: ConfigDict, *, may_change: Collection[str] = (), total_steps: int | None = None
 ) -> None:
-    """Checks that a run can be begun, continued or extended in a folder, without writing anything.
+    """Checks that a run can be started, continued or extended in a folder, without writing anything.
 
     Args:
       path: The folder; it may not exist yet.
@@ -110,7 +110,7 @@ def check_workdir(
     done = max(_saved_steps(path), default=0)
     if total_steps is not None and done > total_steps:
         raise UsageError(
-            f"the run in {path} has made {done} steps, more than the {total_steps} of this config "
+            f"the run in {path} has done {done} steps, more than the {total_steps} of this config "
             f"({'; '.join(differing)}); make it longer, or choose another folder"
         )
 
@@ -123,7 +123,7 @@ def _saved_steps(path: Path) -> list[int]:
 def open_workdir(
     path: Path, config: ConfigDict, *, may_change: Collection[str] = (), total_steps: int | None = None
 ) -> Iterator[list[str]]:
-    """The :class:`Workdir` of a run, opened by the first process while the others wait for it.
+    """Opens the :class:`Workdir` of a run in the first process while the others wait.
 
     Args:
       path: The folder.
@@ -135,7 +135,7 @@ def open_workdir(
       A context manager for the changes of the config.
 
     Raises:
-      UsageError: As the class; in every process, since one alone would leave the others waiting.
+      UsageError: As for :class:`Workdir`. It is raised in every process, so that none waits for the others.
     """
     failure: UsageError | None = None
     changes: list[str] = []
@@ -155,7 +155,7 @@ def open_workdir(
 
 
 def environment() -> dict[str, Any]:
-    """What a result depends on besides the config: versions, devices, settings of XLA and glibc, commit, command."""
+    """What results depend on besides the config: versions, devices, settings of XLA and glibc, commit, command."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -190,8 +190,8 @@ def _commit() -> str | None:
 
 
 def _lock(path: Path) -> IO[str]:
-    """Takes the folder's lock, which the system frees when the process ends, however it ends."""
-    file = open(path / ".lock", "a+")  # noqa: SIM115 - held open as long as the run
+    """Takes the folder's lock. The system releases it when the process ends, also after a crash."""
+    file = open(path / ".lock", "a+")  # noqa: SIM115 - open until the run ends
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -66,7 +66,7 @@ def test_finished_run_says_so_and_stays_as_it_is(extended: Path, capsys: pytest.
     [
         (4, {"seed": 1}, r"another config \(seed: 0 -> 1\).* only epochs, duration, .* may change"),
         (3, {"optimizer.learning_rate": 0.5}, r"\(optimizer.learning_rate: .* -> 0.5\)"),
-        (2, {}, r"has made 12 steps, more than the 8 of this config \(epochs: 3 -> 2\)"),
+        (2, {}, r"has done 12 steps, more than the 8 of this config \(epochs: 3 -> 2\)"),
     ],
 )
 def test_what_may_not_change(epochs: int, changes: dict[str, Any], expected: str, extended: Path) -> None:

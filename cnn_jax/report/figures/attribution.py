@@ -1,4 +1,4 @@
-"""Figures of what a network responds to: pictures of attribution methods, strongest crops and fantasy images."""
+"""Figures of what a network responds to: attribution maps, strongest crops and fantasy images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -28,22 +28,22 @@ _GAP, _LINE = 0.06, 0.19  # inches
 
 @styled
 def attributions(images: Pictures, pictures: Mapping[str, Pictures], *, titles: Sequence[str]) -> Figure:
-    """One row for each image: the image, and the picture of each method beside it.
+    """One row for each image: the image, and beside it the attribution map of each method.
 
-    All pictures of a method have the same scale, which is written above them: white (or grey, for pictures in colour)
-    is 0. Nothing is normalised for each image.
+    All maps of a method have the same scale, which is written above them: 0 is white, or grey for maps in colour. Maps
+    are not normalised separately.
 
     Args:
       images: The images, each (height, width, channels), displayed by :func:`cnn_jax.report.figures.style.as_rgb`.
-      pictures: Name of a method -> its picture of each image. Those with one channel are drawn from blue (negative) to
-        vermillion (positive), those with three in colour around grey; others as the sum of their channels.
+      pictures: Name of a method -> its map for each image. Maps with one channel are drawn from blue (negative) to
+        vermillion (positive), maps with three channels in colour around grey, others as the sum of their channels.
       titles: The text above each row.
 
     Returns:
-      A figure with one axes for each image and each picture, row by row.
+      A figure with one axes for each image and each map, row by row.
 
     Raises:
-      UsageError: There are no images, or not one picture of a method for each.
+      UsageError: There are no images, or a method does not have one map for each image.
 
     Example:
       >>> images = [np.zeros((8, 8, 1))]
@@ -80,17 +80,17 @@ def attributions(images: Pictures, pictures: Mapping[str, Pictures], *, titles: 
 
 @styled
 def strongest_crops(channels: Mapping[str, tuple[Pictures, Pictures]]) -> Figure:
-    """The crops that each channel responds to most, and below each the picture of a method.
+    """The crops that each channel responds to most, and below each crop its attribution map.
 
     Args:
-      channels: Name of a channel -> its crops, the strongest first, and the pictures of the same size. Pictures of one
+      channels: Name of a channel -> its crops, the strongest first, and their maps of the same size. The maps of one
         channel have the same scale.
 
     Returns:
-      A figure with one axes for each crop and each picture: for each channel the crops, then the pictures.
+      A figure with one axes for each crop and each map: for each channel the crops, then the maps.
 
     Raises:
-      UsageError: There are no crops, or not one picture for each.
+      UsageError: There are no crops, or not one map for each crop.
 
     Example:
       >>> crops = [np.zeros((5, 5, 1))] * 3
@@ -126,13 +126,13 @@ def gallery(images: Pictures, titles: Sequence[str], *, columns: int = 5) -> Fig
     Args:
       images: The images, each (height, width, channels), displayed by :func:`cnn_jax.report.figures.style.as_rgb`.
       titles: The title of each image.
-      columns: How many images a row has.
+      columns: The number of images in a row.
 
     Returns:
       A figure with one axes for each image.
 
     Raises:
-      UsageError: There are no images, or not one title for each.
+      UsageError: There are no images, or not one title for each image.
 
     Example:
       >>> len(gallery([np.zeros((8, 8, 1))] * 3, ["0", "1", "2"]).axes)
@@ -162,7 +162,7 @@ def _left(column: int, side: float) -> float:
 
 
 def _shown(picture: Shaped[np.ndarray, "height width channels"]) -> Shaped[np.ndarray, "height width channels"]:
-    """A picture with one channel or three."""
+    """A map as it is drawn: with one or three channels, otherwise the sum of the channels."""
     picture = np.asarray(picture, np.float64)
     return picture if picture.shape[-1] in (1, 3) else picture.sum(axis=-1, keepdims=True)
 

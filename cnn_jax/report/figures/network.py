@@ -146,7 +146,7 @@ def _draw(axes: Axes, sides: tuple[int, int, int], room: float, high: float, col
 
 
 def _name(block: _Block) -> str:
-    """The name of a block; of several layers those of the first and the last, such as ``conv1_1 – 2``."""
+    """The name of a block; for several layers the names of the first and the last, such as ``conv1_1 – 2``."""
     first, *rest = block.names
     if not rest:
         return first

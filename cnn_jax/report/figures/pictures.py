@@ -361,7 +361,7 @@ class _Grid:
     def draw(self, figure: Figure, images: Iterable[np.ndarray], *, top: float, **options: Any) -> Axes:
         """Draws one image in each cell, row by row, from ``top`` inches below the figure's upper edge.
 
-        All are in one axes, in inches: an axes for each image would take a second for a hundred images.
+        All images share one axes, in inches: separate axes for a hundred images would take a second.
         """
         width = self.columns * (self.cell_width + self.gap) - self.gap
         axes, frames = place(figure, MARGIN, top, width, self.height), []

@@ -35,7 +35,7 @@ _SPLIT_COLOURS = {"train": GREY, "validation": BLUE, "test": VERMILLION}
 
 @styled
 def learning_curves(rows: Sequence[Mapping[str, Any]], *, metrics: Sequence[Metric]) -> Figure:
-    """Metrics over the epochs, one line for each split, labelled with its last value.
+    """Metrics as functions of the epoch, one line for each split, labelled with its last value.
 
     If lower is better and the values differ by more than a factor of 10, the axis is logarithmic, except for metrics
     that are fractions. A linear axis shows the range of the metric after the first tenth of the run, so that large
@@ -86,12 +86,12 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], *, metrics: Sequence[Metr
 
 
 OPTIMISATION = ("learning_rate", "gradient_norm", "parameter_norm")
-"""The values of the lines of ``metrics.jsonl`` that :func:`optimisation` shows."""
+"""The names in ``metrics.jsonl`` of the values that :func:`optimisation` shows."""
 
 
 @styled
 def optimisation(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """The learning rate and the norms of the gradient and of the parameters over the epochs, with their last values.
+    """The learning rate and the norms of the gradient and the parameters as functions of the epoch, with last values.
 
     Args:
       rows: The lines of ``metrics.jsonl``. Rows without these values are left out.
@@ -100,7 +100,7 @@ def optimisation(rows: Sequence[Mapping[str, Any]]) -> Figure:
       A figure with one axes for each of :data:`OPTIMISATION` that any row has.
 
     Raises:
-      UsageError: No row has one of them.
+      UsageError: No row has any of these values.
 
     Example:
       >>> rows = [{"step": 9 * e, "epoch": e, "split": "train", "learning_rate": 0.1 / e} for e in (1, 2, 3)]
@@ -202,15 +202,15 @@ def reliability(
 
     Args:
       count: The number of examples in each bin; the bins have equal width, from 0 to 1.
-      confidence: The sum of their probabilities.
-      correct: The number of them that are classified correctly.
+      confidence: The sum of their probabilities in each bin.
+      correct: The number of correctly classified examples in each bin.
 
     Returns:
-      Above, the accuracy of each bin as a bar, and its mean probability as a line across it; below, the share of
-      examples in each bin.
+      A figure with two axes. The upper one shows the accuracy of each bin as a bar, and its mean probability as a line
+      across it. The lower one shows the share of examples in each bin.
 
     Raises:
-      UsageError: Nothing was counted.
+      UsageError: All bins are empty.
 
     References:
       Guo, Pleiss, Sun and Weinberger, On calibration of modern neural networks, 2017, figure 1.
@@ -244,10 +244,10 @@ def reliability(
 
 @styled
 def precision_recall(curves: Mapping[str, tuple[Shaped[np.ndarray, " n"], Shaped[np.ndarray, " n"]]]) -> Figure:
-    """The precision of each class over its recall, one line for each class.
+    """The precision of each class as a function of its recall, one line for each class.
 
     Args:
-      curves: Class name -> recall and precision at falling thresholds; empty arrays for a class that no example has.
+      curves: Class name -> recall and precision at falling thresholds; empty arrays for a class without examples.
 
     Returns:
       A figure with one axes.
@@ -291,7 +291,7 @@ def precision_recall(curves: Mapping[str, tuple[Shaped[np.ndarray, " n"], Shaped
 def predicted_values(
     true: Shaped[np.ndarray, "n targets"], predicted: Shaped[np.ndarray, "n targets"], names: Sequence[str]
 ) -> Figure:
-    """Predicted over true values, and residuals over predicted values, of each target.
+    """For each target, predicted values against true values, and residuals against predicted values.
 
     Args:
       true: The true values.
