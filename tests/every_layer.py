@@ -204,21 +204,13 @@ OPS: dict[str, Callable[[], Program]] = {
         lambda x: ops.upsample(x, 2, method="bilinear", align_corners=True), image=LINE
     ),
     "filters.apply": lambda: of_op(lambda x, k: filters.apply(x, k, flip_kernel=True), (3, 3)),
+    "filters.canny": lambda: of_op(lambda x: (x, filters.canny(x))),
+    "filters.hog": lambda: of_op(lambda x: filters.hog(x, pixels_per_cell=2, convention="paper"), image=(6, 5, 1)),
 }
 # Other kernels of image processing, as functions of nothing.
 FILTERS: dict[str, Callable[[], jax.Array]] = {
-    "binomial": lambda: filters.binomial(3),
-    "box": lambda: filters.box(3),
-    "canny_gaussian": filters.canny_gaussian,
-    "gaussian": lambda: filters.gaussian(1.0),
-    "laplacian": filters.laplacian,
-    "laplacian_of_gaussian": lambda: filters.laplacian_of_gaussian(1.0),
+    **filters.KERNELS,
     "laplacian_of_gaussian_section": lambda: filters.laplacian_of_gaussian_section(1.0),
-    "line": lambda: filters.line(45),
-    "prewitt": lambda: filters.prewitt(axis=0),
-    "scharr": lambda: filters.scharr(axis=1, normalized=True),
-    "sharpen": filters.sharpen,
-    "sobel": lambda: filters.sobel(axis=0),
 }
 MASK = np.arange(24).reshape(4, 6) % 3 > 0
 LAYERS: dict[str, Callable[[], Program]] = {

@@ -7,13 +7,14 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
+from cnn_jax.ops.arguments import AnyArray
 from cnn_jax.ops.padding import Padding
 from cnn_jax.ops.wide import in_float32
 
 
 def apply(
-    x: Shaped[Array, "*batch_and_space channels"],
-    kernel: Shaped[Array, "..."],
+    x: Shaped[AnyArray, "*batch_and_space channels"],
+    kernel: Shaped[AnyArray, "..."],
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "SAME",

@@ -1,4 +1,6 @@
-"""Kernels that differentiate, for edges, lines and blobs. Their entries sum to 0."""
+"""Kernels that differentiate, for edges, lines, stripes and blobs. Their entries sum to 0, except those of Gabor."""
+
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,43 @@ LINES = {
     90: [[-1, 2, -1], [-1, 2, -1], [-1, 2, -1]],
     135: [[2, -1, -1], [-1, 2, -1], [-1, -1, 2]],
 }
+
+
+DIFFERENCES = {"forward": ([0, -1, 1], 1), "backward": ([-1, 1, 0], 1), "central": ([-1, 0, 1], 2)}  # and the distance
+
+
+def finite_difference(
+    *, axis: int, kind: str = "central", rank: int = 2, dtype: DTypeLike = float
+) -> Float[Array, "..."]:
+    """The derivative along an axis, from neighbouring entries.
+
+    Second differences are those of :func:`laplacian` with ``rank=1``.
+
+    Args:
+      axis: The axis of the derivative; with ``rank=2``, 1 finds vertical edges and 0 finds horizontal edges.
+      kind: ``'forward'`` is the next entry minus this one, ``'backward'`` this one minus the one before, and
+        ``'central'`` half of the next one minus the one before, which is exact for parabolas.
+      rank: The number of axes.
+      dtype: The dtype of the result.
+
+    Returns:
+      An array of size 3 along ``axis`` and 1 along the others.
+
+    Raises:
+      UsageError: ``kind`` is unknown, ``axis`` is not in ``[-rank, rank)``, or ``rank`` is below 1.
+
+    >>> finite_difference(axis=0, rank=1)
+    Array([-0.5,  0. ,  0.5], dtype=float32)
+    >>> finite_difference(axis=1, kind="forward")
+    Array([[ 0., -1.,  1.]], dtype=float32)
+    """
+    op = "filters.finite_difference"
+    check_option(op, "kind", kind, DIFFERENCES)
+    rank, axis = _axis(op, axis, rank)
+    weights, distance = DIFFERENCES[kind]
+    shape = [1] * rank
+    shape[axis] = len(weights)
+    return jnp.asarray(np.array(weights).reshape(shape) / distance, dtype)
 
 
 def prewitt(*, axis: int, rank: int = 2, normalized: bool = False, dtype: DTypeLike = float) -> Float[Array, "..."]:
@@ -87,13 +126,19 @@ def scharr(*, axis: int, rank: int = 2, normalized: bool = False, dtype: DTypeLi
 def _smoothed_difference(
     op: str, average: tuple[int, ...], axis: int, rank: int, normalized: bool, dtype: DTypeLike
 ) -> Array:
-    rank, axis = integer(op, "rank", rank, least=1), integer(op, "axis", axis)
-    if not -rank <= axis < rank:
-        raise UsageError(f"{op}: axis={axis} is not one of the {rank} axes; use {-rank} to {rank - 1}")
+    rank, axis = _axis(op, axis, rank)
     rows = [np.array(average, float)] * rank
     rows[axis] = np.array([-1.0, 0.0, 1.0])
     kernel = outer(rows) + 0.0  # + 0.0 turns -0.0 into 0.0
     return jnp.asarray(kernel / (2 * sum(average) ** (rank - 1)) if normalized else kernel, dtype)
+
+
+def _axis(op: str, axis: int, rank: int) -> tuple[int, int]:
+    """The checked rank and axis."""
+    rank, axis = integer(op, "rank", rank, least=1), integer(op, "axis", axis)
+    if not -rank <= axis < rank:
+        raise UsageError(f"{op}: axis={axis} is not one of the {rank} axes; use {-rank} to {rank - 1}")
+    return rank, axis
 
 
 def line(angle: int, *, dtype: DTypeLike = float) -> Float[Array, "3 3"]:
@@ -180,6 +225,60 @@ def laplacian_of_gaussian(
     squared = (axes**2).sum(axis=0) / sigma**2
     kernel = (squared - rank) * np.exp(-squared / 2) / (sigma**2 * (2 * np.pi * sigma**2) ** (rank / 2))
     return jnp.asarray(kernel - kernel.mean(), dtype)
+
+
+def gabor(
+    wavelength: float | int,
+    *,
+    angle: float | int = 0,
+    sigma: float | int | None = None,
+    aspect: float | int = 0.5,
+    phase: float | int = 0,
+    radius: int | None = None,
+    dtype: DTypeLike = float,
+) -> Float[Array, "..."]:
+    """A wave under a Gaussian: a detector of stripes of one width and direction, as simple cells of V1 are described.
+
+    The Gaussian is a density, as in scikit-image's ``gabor_kernel``, whose real part this is with ``phase=0`` and whose
+    imaginary part with ``phase=-90``. Its entries sum to nearly 0 only for odd waves, or if it holds several stripes.
+
+    Args:
+      wavelength: The width of a light and a dark stripe together in pixels, above 0.
+      angle: The direction of the stripes in degrees, counter-clockwise from the horizontal, as in :func:`line`. The
+        wave itself runs at a right angle to them.
+      sigma: The standard deviation of the Gaussian across the stripes in pixels, above 0; ``0.56 * wavelength`` by
+        default, a bandwidth of one octave.
+      aspect: The standard deviation across the stripes divided by that along them, above 0.
+      phase: The phase of the wave in the centre in degrees: at 0 it has a light stripe there, at 90 an edge.
+      radius: The radius of the window in pixels; its width is ``2 * radius + 1``. The default is three standard
+        deviations along the longer side, rounded.
+      dtype: The dtype of the result.
+
+    Returns:
+      An array of shape ``(2 * radius + 1, 2 * radius + 1)``.
+
+    Raises:
+      UsageError: ``wavelength``, ``sigma`` or ``aspect`` is not above 0, or ``radius`` is below 0.
+
+    References:
+      Daugman, Uncertainty relation for resolution in space, spatial frequency, and orientation optimized by
+      two-dimensional visual cortical filters, 1985.
+
+    >>> gabor(4, radius=2)[:, 2].round(2)
+    Array([-0.01,  0.  ,  0.02,  0.  , -0.01], dtype=float32)
+    """
+    op = "filters.gabor"
+    for name, value in (("wavelength", wavelength), ("aspect", aspect)):
+        if not (value > 0 and math.isfinite(value)):
+            raise UsageError(f"{op}: {name}={value!r} must be a number above 0")
+    across, _ = scale(op, 0.56 * wavelength if sigma is None else sigma, 0)
+    along = across / aspect
+    radius = round(3 * max(across, along)) if radius is None else integer(op, "radius", radius, least=0)
+    down, right = np.indices((2 * radius + 1,) * 2) - radius
+    turn = math.radians(angle)
+    distance, position = down * math.cos(turn) + right * math.sin(turn), right * math.cos(turn) - down * math.sin(turn)
+    envelope = np.exp(-((distance / across) ** 2 + (position / along) ** 2) / 2) / (2 * math.pi * across * along)
+    return jnp.asarray(envelope * np.cos(2 * math.pi * distance / wavelength + math.radians(phase)), dtype)
 
 
 def laplacian_of_gaussian_section(

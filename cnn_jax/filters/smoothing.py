@@ -11,6 +11,26 @@ from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import integer
 
 
+def identity(*, rank: int = 2, dtype: DTypeLike = float) -> Float[Array, "..."]:
+    """The kernel that changes nothing: 1 in the centre of zeros.
+
+    Args:
+      rank: The number of axes.
+      dtype: The dtype of the result; by default JAX's default float dtype.
+
+    Returns:
+      An array of shape ``(3,) * rank``.
+
+    Raises:
+      UsageError: ``rank`` is below 1.
+
+    >>> identity(rank=1)
+    Array([0., 1., 0.], dtype=float32)
+    """
+    rank = integer("filters.identity", "rank", rank, least=1)
+    return jnp.asarray(outer([np.array([0.0, 1.0, 0.0])] * rank), dtype)
+
+
 def box(size: int, *, rank: int = 2, dtype: DTypeLike = float) -> Float[Array, "..."]:
     """The average over a window, with equal weights.
 
@@ -83,6 +103,49 @@ def gaussian(
     rank, (sigma, radius) = integer(op, "rank", rank, least=1), scale(op, sigma, radius)
     row = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
     return jnp.asarray(outer([row / row.sum()] * rank), dtype)
+
+
+def trapezoid(*, rank: int = 2, dtype: DTypeLike = float) -> Float[Array, "..."]:
+    """The trapezoid rule: the mean over the interval between two neighbours, exact for straight lines.
+
+    Args:
+      rank: The number of axes; ``rank=1`` is ``1/2 1/2``, and others are products of it.
+      dtype: The dtype of the result.
+
+    Returns:
+      An array of shape ``(2,) * rank``.
+
+    Raises:
+      UsageError: ``rank`` is below 1.
+
+    >>> trapezoid(rank=1)
+    Array([0.5, 0.5], dtype=float32)
+    """
+    return _rule("filters.trapezoid", [1, 1], rank, dtype)
+
+
+def simpson(*, rank: int = 2, dtype: DTypeLike = float) -> Float[Array, "..."]:
+    """Simpson's rule: the mean over the interval between the neighbours on both sides, exact for cubic polynomials.
+
+    Args:
+      rank: The number of axes; ``rank=1`` is ``1/6 4/6 1/6``, and others are products of it.
+      dtype: The dtype of the result.
+
+    Returns:
+      An array of shape ``(3,) * rank``.
+
+    Raises:
+      UsageError: ``rank`` is below 1.
+
+    >>> 6 * simpson(rank=1)
+    Array([1., 4., 1.], dtype=float32)
+    """
+    return _rule("filters.simpson", [1, 4, 1], rank, dtype)
+
+
+def _rule(op: str, weights: list[int], rank: int, dtype: DTypeLike) -> Array:
+    rank = integer(op, "rank", rank, least=1)
+    return jnp.asarray(outer([np.array(weights) / sum(weights)] * rank), dtype)
 
 
 def canny_gaussian(*, dtype: DTypeLike = float) -> Float[Array, "5 5"]:

@@ -6,7 +6,7 @@ The first row that applies is used. No row depends on the batch size. Measuremen
 ==========  ====================  =====================================================================================
 chosen      for                   where
 ==========  ====================  =====================================================================================
-SHIFTS      all three products    depthwise, at most 128 taps; the kernel gradient at most 49
+SHIFTS      all three products    depthwise, also of one channel, at most 128 taps; the kernel gradient at most 49
 SLABS       all three products    more than two spatial axes
 BLOCKS      all three products    groups of fewer than 32 channels
 MATMUL      kernel gradient       a window of 1
@@ -45,7 +45,9 @@ _LONGEST_ROW = 32  # entries of a row of the kernel: the constants of TILES grow
 
 def formulation(product: str, plan: ConvPlan) -> Formulation:
     """The formulation for ``'output'``, ``'input_gradient'`` or ``'kernel_gradient'``."""
-    if plan.groups == plan.channels > 1 and _shifts_are_few(product, plan):
+    # One channel and several features are a matrix product, but one channel and one feature are not.
+    depthwise = plan.groups == plan.channels and (plan.channels > 1 or plan.features == 1)
+    if depthwise and _shifts_are_few(product, plan):
         return SHIFTS
     if len(plan.axes) > 2:
         return SLABS

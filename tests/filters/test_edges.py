@@ -30,6 +30,36 @@ def test_derivative_kernels_as_they_are_usually_printed():
     np.testing.assert_array_equal(filters.scharr(axis=-1), [[-3, 0, 3], [-10, 0, 10], [-3, 0, 3]])
 
 
+def test_finite_differences_of_a_parabola():
+    squares = np.array([4.0, 9.0, 16.0])  # of 2, 3, 4; the derivative at 3 is 6
+    found = [filters.finite_difference(axis=0, rank=1, kind=kind) @ squares for kind in ("forward", "backward")]
+    assert (*map(float, found), float(filters.finite_difference(axis=0, rank=1) @ squares)) == (7, 5, 6)
+    assert filters.finite_difference(axis=-2, rank=3).shape == (1, 3, 1)
+
+
+@pytest.mark.parametrize(("angle", "phase"), [(0, 0), (30, 90), (90, -40), (135, 0)])
+def test_gabor_is_a_wave_across_its_stripes_under_a_gaussian(angle, phase):
+    wavelength, sigma, aspect, radius = 5.0, 2.0, 0.7, 4
+    kernel = filters.gabor(wavelength, angle=angle, phase=phase, sigma=sigma, aspect=aspect, radius=radius)
+    along = np.array([-np.sin(np.radians(angle)), np.cos(np.radians(angle))])  # (down, right): up for small angles
+    across = np.array([along[1], -along[0]])
+    for place in np.ndindex(9, 9):
+        offset = np.array(place) - radius
+        distance, position = offset @ across, offset @ along
+        density = np.exp(-(distance**2) / (2 * sigma**2)) * np.exp(-((position * aspect) ** 2) / (2 * sigma**2))
+        expected = density * aspect / (2 * np.pi * sigma**2) * np.cos(2 * np.pi * distance / 5 + np.radians(phase))
+        assert float(kernel[place]) == pytest.approx(expected, abs=1e-7)
+
+
+def test_gabor_and_line_answer_most_to_lines_of_their_own_angle():
+    down, right = np.mgrid[:33, :33]
+    for angle, place in {0: down, 45: down + right, 90: right, 135: down - right}.items():
+        lines = (place % 8 == 0).astype(np.float32)[..., None]
+        for make in (filters.line, lambda angle: filters.gabor(8 if angle in (0, 90) else 8 / np.sqrt(2), angle=angle)):
+            answers = {other: float(filters.apply(lines, make(other)).max()) for other in (0, 45, 90, 135)}
+            assert max(answers, key=answers.__getitem__) == angle
+
+
 def test_lines_add_to_zero_and_turn_into_each_other():
     for angle in (0, 45, 90, 135):
         assert float(filters.line(angle).sum()) == 0
@@ -79,6 +109,14 @@ def test_section_is_the_middle_row_of_the_two_dimensional_kernel():
             lambda: filters.laplacian(neighbours="eight"),
             "filters.laplacian: unknown neighbours='eight'; known: 'all', 'axes'",
         ),
+        (lambda: filters.finite_difference(axis=2), "filters.finite_difference: axis=2 is not one of the 2 axes"),
+        (
+            lambda: filters.finite_difference(axis=0, kind="centered"),
+            "filters.finite_difference: unknown kind='centered'; did you mean 'central'",
+        ),
+        (lambda: filters.gabor(0), "filters.gabor: wavelength=0 must be a number above 0"),
+        (lambda: filters.gabor(4, aspect=-1), "filters.gabor: aspect=-1 must be a number above 0"),
+        (lambda: filters.gabor(4, sigma=0), "filters.gabor: sigma=0 must be a number of pixels above 0"),
         (lambda: filters.laplacian_of_gaussian(-1), "filters.laplacian_of_gaussian: sigma=-1 must be"),
         (
             lambda: filters.laplacian_of_gaussian_section(1, radius=-2),

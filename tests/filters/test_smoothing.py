@@ -43,6 +43,21 @@ def test_canny_gaussian_is_near_the_gaussian_of_sigma_1_4():
     np.testing.assert_allclose(filters.canny_gaussian(), filters.gaussian(1.4, radius=2), atol=0.5 / 159)
 
 
+def test_identity_changes_nothing():
+    np.testing.assert_array_equal(filters.identity(rank=2), [[0, 0, 0], [0, 1, 0], [0, 0, 0]])
+
+
+def test_rules_of_integration_give_the_means_of_polynomials():
+    # The mean of x**3 + 2 x over [1, 2] by the trapezoid rule, and over [1, 3], where it is (20 + 8) / 2.
+    def values(x):
+        return x**3 + 2 * x
+
+    assert float(filters.trapezoid(rank=1) @ values(np.array([1.0, 2.0]))) == pytest.approx((3 + 12) / 2)
+    assert float(filters.simpson(rank=1) @ values(np.array([1.0, 2.0, 3.0]))) == pytest.approx(14)
+    np.testing.assert_allclose(filters.simpson(), np.outer([1, 4, 1], [1, 4, 1]) / 36, rtol=1e-6)
+    assert filters.trapezoid(rank=3).shape == (2, 2, 2)
+
+
 def test_sharpen_keeps_constants_and_raises_peaks():
     np.testing.assert_array_equal(filters.sharpen(rank=1), [-1, 3, -1])
     assert float(filters.sharpen(rank=3).sum()) == 1
@@ -63,6 +78,9 @@ def test_dtype_is_the_one_asked_for():
         (lambda: filters.gaussian(0), "filters.gaussian: sigma=0 must be a number of pixels above 0"),
         (lambda: filters.gaussian(math.inf), "filters.gaussian: sigma=inf must be a number of pixels above 0"),
         (lambda: filters.gaussian(1, radius=-1), "filters.gaussian: radius=-1 must be at least 0"),
+        (lambda: filters.identity(rank=0), "filters.identity: rank=0 must be at least 1"),
+        (lambda: filters.simpson(rank=0), "filters.simpson: rank=0 must be at least 1"),
+        (lambda: filters.trapezoid(rank=-1), "filters.trapezoid: rank=-1 must be at least 1"),
         (lambda: filters.sharpen(rank=0), "filters.sharpen: rank=0 must be at least 1"),
     ],
 )

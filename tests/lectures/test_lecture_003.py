@@ -35,7 +35,7 @@ def test_003_1d_convolution_with_0_minus1_2_minus1_0():
 
 
 def test_003_1d_convolution_examples_identity():
-    assert_agree(conv([0, 1, 0], padding="SAME"), FIBONACCI)
+    assert_agree(conv(filters.identity(rank=1), padding="SAME"), FIBONACCI)
 
 
 def test_003_1d_convolution_examples_translation():
@@ -127,7 +127,7 @@ def test_003_finite_differences_forward():
 def test_003_finite_differences_centred():
     # Printed 1 0 -1, reflected as above: x_{i+1} - x_{i-1}, which for these numbers is x_i, and twice the derivative.
     assert_agree(conv([1, 0, -1], flip_kernel=True), [1, 1, 2, 3, 5, 8])
-    assert_agree(conv([-1 / 2, 0, 1 / 2], x=[0, 1, 4, 9, 16]), [2, 4, 6])
+    assert_agree(conv(filters.finite_difference(axis=0, rank=1), x=[0, 1, 4, 9, 16]), [2, 4, 6])
 
 
 def test_003_finite_differences_printed_second_derivative_does_not_add_to_zero():
@@ -140,9 +140,9 @@ def test_003_finite_differences_printed_second_derivative_does_not_add_to_zero()
 
 def test_003_finite_differences_trapezoid_and_simpson():
     # Mean of x ** 3 over [i - 1, i + 1]: i ** 3 + i, exact for cubics; the trapezoid rule is exact for straight lines.
-    assert_agree(conv([1 / 6, 4 / 6, 1 / 6], x=[0, 1, 8, 27, 64]), [2, 10, 30])
-    assert_agree(conv([1 / 2, 1 / 2], x=[0, 1, 2, 3]), [0.5, 1.5, 2.5])
-    assert_agree(conv([1 / 6, 4 / 6, 1 / 6], x=[5, 5, 5]), [5])
+    assert_agree(conv(filters.simpson(rank=1), x=[0, 1, 8, 27, 64]), [2, 10, 30])
+    assert_agree(conv(filters.trapezoid(rank=1), x=[0, 1, 2, 3]), [0.5, 1.5, 2.5])
+    assert_agree(conv(filters.simpson(rank=1), x=[5, 5, 5]), [5])
 
 
 def test_003_convolution_responds_when_the_input_looks_like_the_filter():
