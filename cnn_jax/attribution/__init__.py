@@ -1,11 +1,11 @@
-"""What a network responds to: for any JAX function of a batch of images.
+"""Attribution methods, which show what a network responds to, for any JAX function of a batch of images.
 
 Each method is a pure function ``method(function, x, target, ...)`` that returns an array with the rank of ``x``.
 ``function`` is any JAX function of ``x``, such as a network of ``cnn_jax``, another Flax module or a few lines of
-``jax.numpy``. :mod:`cnn_jax.attribution.target` explains targets.
+``jax.numpy``. Targets are described in :mod:`cnn_jax.attribution.target`.
 
-The methods run under ``jit`` and ``vmap``, and do not compile anything themselves. To explain many batches, compile
-once. The state of a module is then an argument, so that its weights are not part of the program:
+The methods work under ``jit`` and ``vmap``, and do not compile anything themselves. To explain many batches, compile
+once. Pass the state of a module as an argument, so that its weights are not constants of the compiled function:
 
 >>> import jax, jax.numpy as jnp
 >>> from flax import nnx

@@ -1,8 +1,8 @@
-"""Gradients with another backward rule for ReLUs: deconvnets and guided backpropagation, of any JAX function.
+"""Gradients of any JAX function with another backward rule for ReLUs: deconvnets and guided backpropagation.
 
-The function is traced to a jaxpr, its rectifiers are found in it (see :mod:`cnn_jax.attribution.rectifiers`), and the
-jaxpr is run with other rectifiers. Functional and reused ReLUs and those in ``jit``, ``checkpoint``, ``scan``, ``cond``
-or ``vmap`` are therefore replaced too, and the receipt says where they are.
+The function is traced to a jaxpr, its rectifiers are found (see :mod:`cnn_jax.attribution.rectifiers`), and the jaxpr
+is evaluated with replaced rectifiers. This also replaces functional and reused ReLUs and those in ``jit``,
+``checkpoint``, ``scan``, ``cond`` or ``vmap``. A receipt lists them.
 """
 
 import dataclasses
@@ -25,13 +25,13 @@ from cnn_jax.ops.arguments import AnyArray, check_option
 
 @dataclasses.dataclass(frozen=True)
 class Receipt:
-    """What :func:`deconvnet` or :func:`guided_backpropagation` did to a function.
+    """The rectifiers that :func:`deconvnet` or :func:`guided_backpropagation` replaced in a function, and others.
 
     Attributes:
       rule: The backward rule, such as ``'deconvnet'`` or ``'guided'``.
-      replaced: The rectifiers with this rule, in the order of the program.
-      left_alone: What looks like a rectifier but was left as it is.
-      opened: Functions with a derivative rule of their own that contain rectifiers. Their rule was ignored.
+      replaced: The rectifiers that got this rule, in the order of the jaxpr.
+      left_alone: Operations that look like rectifiers but were not changed.
+      opened: Functions with a custom derivative rule that contain rectifiers. Their rule was ignored.
     """
 
     rule: str
@@ -64,21 +64,21 @@ def deconvnet(
     also: Sequence[str] = (),
     return_receipt: bool = False,
 ) -> Any:
-    """Computes the gradient with the deconvnet rule for ReLUs: positive gradients pass, whatever the input.
+    """Computes the gradient with the deconvnet rule for ReLUs: only positive gradients pass, whatever the input.
 
-    The result may be negative: the last step back is a convolution, without a rectifier. Max pools pass gradients to
-    the maxima, as unpooling with switches does.
+    The result may be negative, because the backward pass ends with a convolution. Max pools pass gradients to the
+    maxima, like unpooling with switches.
 
     Args:
       function: Any JAX function of ``x`` with at least one rectifier; a Flax module must be in evaluation mode.
       x: A batch of inputs, (N, ...); bfloat16, float16, float32 or float64.
       target: A class, a unit or a function of the output; see :mod:`cnn_jax.attribution.target`.
       of: Whether a class means its ``'score'`` or its ``'probability'``, as in :func:`cnn_jax.attribution.gradient`.
-      also: Which written-out rectifiers get the rule as well: ``'maximum'`` for ``jnp.maximum(x, 0)``, ``'where'`` for
+      also: Which written-out rectifiers also get the rule: ``'maximum'`` for ``jnp.maximum(x, 0)``, ``'where'`` for
         ``jnp.where(x > 0, x, 0)``, ``'clip'`` for ``jnp.clip(x, 0, cap)``. By default only ``jax.nn.relu``,
         ``jax.nn.relu6`` and ``cnn_jax.ops.relu`` get it, because normalisations contain ``maximum(0, variance)``.
-      return_receipt: Whether to return a :class:`Receipt` as well: which rectifiers were replaced, and where. Not under
-        ``jit`` or ``vmap``, which return arrays only.
+      return_receipt: Whether to also return a :class:`Receipt`, which says which rectifiers were replaced, and where.
+        This does not work under ``jit`` and ``vmap``, which return arrays only.
 
     Returns:
       An array with the shape and dtype of ``x``; with ``return_receipt`` a pair of this array and the receipt.
@@ -107,10 +107,10 @@ def guided_backpropagation(
     also: Sequence[str] = (),
     return_receipt: bool = False,
 ) -> Any:
-    """Computes the gradient with the guided rule for ReLUs: positive gradients pass where the input is positive.
+    """Computes the gradient with the guided rule for ReLUs: only positive gradients pass, where the input is positive.
 
-    The rule applies to all rectifiers, also those behind dense layers. Where a ``relu6`` is at its cap, nothing passes,
-    because its derivative is zero there. The result may be negative, as for :func:`deconvnet`.
+    The rule applies to all rectifiers, also those after dense layers. Where a ``relu6`` is at its cap, its derivative
+    is zero and nothing passes. The result may be negative, as for :func:`deconvnet`.
 
     Args:
       function: Any JAX function of ``x`` with at least one rectifier; a Flax module must be in evaluation mode.
@@ -172,7 +172,7 @@ def rewritten(
       also: The look-alikes that count as rectifiers.
 
     Returns:
-      The function, for arrays of the shape and dtype of ``x``, and what was done to it.
+      The function, for arrays of the shape and dtype of ``x``, and the receipt.
 
     >>> import jax.numpy as jnp
     >>> run, receipt = rewritten("example", "deconvnet", lambda x: 3 * jax.nn.relu(x).sum(), jnp.zeros(2))
@@ -195,9 +195,9 @@ def _hint(left_alone: Sequence[Rectifier]) -> str:
 
 
 class _Rewriter(Interpreter[Any]):
-    """Runs a program with other rectifiers. Its values are arrays.
+    """Evaluates a jaxpr with replaced rectifiers. Its values are arrays.
 
-    Equations without rectifiers inside are run as they are; functions with derivative rules of their own keep them.
+    Equations without rectifiers inside are evaluated unchanged, so functions keep their custom derivative rules.
     """
 
     def __init__(self, rule: str, found: Sequence[Found]) -> None:

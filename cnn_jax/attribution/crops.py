@@ -1,4 +1,4 @@
-"""The parts of a data set's images that units respond to most: the crops of their receptive fields."""
+"""The parts of a data set's images that units respond to most, cropped to their receptive fields."""
 
 import dataclasses
 import itertools
@@ -26,12 +26,12 @@ class StrongestCrops:
       function: The network.
       activation: The name of the activation; None for the function's output.
       channels: The channels, (C,).
-      responses: The values of the units, (C, k); -inf where there were fewer than k images.
-      indices: The number of the image of each response in the order of the data set, (C, k); -1 for none.
+      responses: The values of the units, (C, k); -inf if there were fewer than k images.
+      indices: The index in the data set of the image of each response, (C, k); -1 for none.
       positions: The position of each unit in its map, (C, k, rank).
       intervals: The part of the image that the unit depends on, (C, k, axes, 2): the first pixel and the one after the
-        last along each axis. Where the receptive field extends beyond the image, only the part inside it counts.
-      images: The whole images by their numbers; those of the responses only.
+        last along each axis. If the receptive field extends beyond the image, it is clipped to the image.
+      images: Index -> whole image, for the images of the responses.
     """
 
     function: Function
@@ -47,7 +47,7 @@ class StrongestCrops:
         """The responses of some of the channels.
 
         Args:
-          rows: Their places in ``channels``.
+          rows: The indices of these channels in ``channels``.
         """
         chosen = np.asarray(rows, int)
         arrays = {
@@ -58,7 +58,7 @@ class StrongestCrops:
         return dataclasses.replace(self, images=images, **arrays)
 
     def crop(self, array: Shaped[np.ndarray, "*space colours"], row: int, column: int) -> Shaped[np.ndarray, "..."]:
-        """The part of an image, or of a picture of its size, that one unit depends on."""
+        """The part of an image, or of another array of its size, that one unit depends on."""
         return array[tuple(slice(start, stop) for start, stop in self.intervals[row, column].tolist())]
 
     def crops(self) -> list[list[Shaped[np.ndarray, "..."]]]:
@@ -66,12 +66,12 @@ class StrongestCrops:
         return self._each(lambda row, column: self.images[int(self.indices[row, column])])
 
     def pictures(self, method: Callable[..., Array], **options: Any) -> list[list[Shaped[np.ndarray, "..."]]]:
-        """What a method such as ``deconvnet`` shows of each response, cropped as the images are.
+        """The attribution map of each response by a method such as ``deconvnet``, cropped like the images.
 
         Args:
           method: ``method(function, x, target, **options)``, such as
             :func:`~cnn_jax.attribution.guided_backpropagation`.
-          options: Of the method.
+          options: The options of the method.
 
         Returns:
           A list for each channel, as :meth:`crops`.
@@ -116,26 +116,26 @@ def strongest_crops(
     one_per_image: bool = True,
     batch_size: int = 256,
 ) -> StrongestCrops:
-    """Finds the strongest responses of some channels over a data set, which is read once.
+    """Finds the strongest responses of some channels to the images of a data set, which is read once.
 
     Args:
       function: A network with named activations, or any JAX function of a batch with ``activation=None``.
-      images: All images, (N, *space, C), or an iterable of batches, for sets that do not fit into memory. The number of
-        images in a batch may differ from that of the first one only by being smaller.
+      images: All images, (N, *space, C), or an iterable of batches, for data sets that do not fit into memory. No batch
+        may have more images than the first one.
       activation: The name of the activation; None for the output.
       channels: The channels of the activation; all by default.
-      k: How many responses are kept of each channel.
-      one_per_image: Whether at most one response of each channel is kept for an image, as in the papers. The next
-        strongest response is often of the same place, shifted by a pixel.
-      batch_size: Into what ``images`` is divided if it is an array.
+      k: The number of responses to keep for each channel.
+      one_per_image: Whether to keep at most one response of each channel per image, as in the papers. The second
+        strongest response is often at the same place, shifted by a pixel.
+      batch_size: The size of the batches into which an array ``images`` is divided.
 
     Returns:
-      The responses with their crops. Besides one batch, memory holds the images of the responses: at most ``k`` for
-      each channel.
+      The responses with their crops. Besides one batch, only the images of the responses are kept in memory: at most
+      ``k`` for each channel.
 
     Raises:
-      UsageError: An unknown activation or channel, no images, or the activation's receptive field is unknown because
-        its position has no place in the image, for example after a transposition.
+      UsageError: An activation or channel is unknown, there are no images, or the receptive field of the activation is
+        unknown because its axes do not correspond to those of the image, for example after a transposition.
 
     References:
       Lecture 001, "Illustration of deconvnet and guided backpropagation"; Zeiler and Fergus, Visualizing and
@@ -219,7 +219,7 @@ def _collected(
 
 
 def _strongest(found: _Strongest, k: int) -> _Strongest:
-    """The k strongest of each channel; of equal ones those that come first."""
+    """The k strongest responses of each channel; of equal ones the first."""
     responses, order = jax.lax.top_k(found.responses, k)
     return _Strongest(responses, *(jnp.take_along_axis(array, order, axis=1) for array in found[1:]))
 
@@ -239,11 +239,11 @@ def _batches(op: str, images: Any, batch_size: int) -> Iterator[np.ndarray]:
 def _place(op: str, responses: Callable[[Array], Array], shape: tuple[int, ...]) -> Place:
     """The receptive fields of the units of an activation, for images of a shape."""
     start = Place.of_input((1, *shape), len(shape) - 1)
-    jax.eval_shape(responses, jax.ShapeDtypeStruct((1, *shape), jnp.float32))  # raises an error for what it is not
+    jax.eval_shape(responses, jax.ShapeDtypeStruct((1, *shape), jnp.float32))  # raises an error for invalid functions
     place, _ = follow(responses, start)
     if place is not None and len(place.shape) == 2 and None in place.fields:
         whole = tuple(AxisField.constant((0, size - 1)) for size in shape[:-1])
-        return dataclasses.replace(place, fields=whole)  # a dense layer sees everything
+        return dataclasses.replace(place, fields=whole)  # a dense layer depends on the whole image
     if place is None or None in place.fields:
         raise UsageError(
             f"{op}: the receptive field of the activation is unknown for images of shape {shape}; choose an activation "

@@ -1,4 +1,4 @@
-"""Fantasy images: inputs for which a class or a unit scores as high as it can."""
+"""Fantasy images: inputs that maximise the score of a class or a unit."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,24 +18,24 @@ from cnn_jax.data import augment
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import AnyArray, Number, check_number, integer
 
-BEGINNING = 16  # steps in which gradients also pass silent rectifiers, as in Lucid
-RATE = 0.05  # of Adam, in units of the range
-# A square root of the covariance of the colours of ImageNet's images, columns are principal colours: Olah, Mordvintsev
-# and Schubert, Feature visualization, Distill, 2017, in the Lucid library.
+BEGINNING = 16  # the number of first steps in which gradients also pass inactive rectifiers, as in Lucid
+RATE = 0.05  # Adam's learning rate, in units of the value range
+# A square root of the covariance of the colours of ImageNet's images; its columns are principal colours: Olah,
+# Mordvintsev and Schubert, Feature visualization, Distill, 2017, in the Lucid library.
 COLOURS = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 
 
 class FantasyImages(NamedTuple):
-    """Images that maximise a score, and how far the maximisation came. ``z`` is an image in units of the value range.
+    """Images that maximise a score, and their distance from an optimum. ``z`` is an image in units of the value range.
 
     Attributes:
       images: The images, in units of the network's input, (N, *space, C).
       scores: The score ``o`` of each image, without random transformations, (N,).
       objectives: The maximised ``o - decay ||z||^2`` of each image, (N,).
       residuals: The norm of the gradient of each objective, ``||grad o - 2 decay z||`` with respect to ``z``, (N,). It
-        is 0 at an optimum. With ``clip``, components that only push a value over its limit are left out.
-      gradient_norms: ``||grad o||`` with respect to ``z``, (N,): what to compare the residual with.
-      history: The objective before each step, of the transformed image, (steps, N).
+        is 0 at an optimum. With ``clip``, components that only move a value beyond its limit are left out.
+      gradient_norms: ``||grad o||`` with respect to ``z``, (N,), for comparison with the residuals.
+      history: The objective of the transformed image before each step, (steps, N).
     """
 
     images: Float[Array, "n *space channels"]
@@ -67,36 +67,36 @@ def fantasy_image(
 ) -> FantasyImages:
     """Maximises ``o - decay ||z||^2`` over the input, with the network's weights fixed.
 
-    ``o`` is the score of the target and ``z = x / (high - low)`` the image in units of the range of its values. So
-    ``decay`` means the same for images from 0 to 1 and from 0 to 255: what an image loses for one value that differs
-    from 0 by the whole range. In units of ``x`` the factor is ``decay / (high - low)^2``. A fantasy image of a linear
+    ``o`` is the score of the target and ``z = x / (high - low)`` is the image in units of its value range. ``decay``
+    therefore has the same effect for images from 0 to 1 and from 0 to 255: it is the penalty of one value that differs
+    from 0 by the whole range. In units of ``x`` the factor is ``decay / (high - low)^2``. The fantasy image of a linear
     function ``w x`` of images from 0 to 1 is ``w / (2 decay)``.
 
-    All images of a batch are maximised at once and independently: give one target for each (several classes or
-    channels), or several starts for one target. To watch or to repeat many, compile the call with ``jax.jit``.
+    The images of a batch are optimised at the same time and independently: give one target for each (several classes or
+    channels), or several initial images for one target. For many calls, compile the call with ``jax.jit``.
 
-    At the start a rectifier may be silent for the whole image, so that there is no gradient. In the first 16 steps the
-    gradient therefore also passes rectifiers with a negative input, if it raises them.
+    At the start a rectifier may be inactive for the whole image, so that its gradient is zero. In the first 16 steps
+    the gradient therefore also passes rectifiers with a negative input, if it increases that input.
 
     Args:
       function: Any JAX function of a batch; a Flax module must be in evaluation mode.
-      x: The images to start from, (N, *space, C), such as small random numbers around grey; float32 or float64.
+      x: The initial images, (N, *space, C), such as small random numbers around grey; float32 or float64.
       target: A class, a unit or a function of the output, see :mod:`cnn_jax.attribution.target`.
       decay: The factor lambda of the penalty, at least 0.
       of: Whether a class means its ``'score'`` or its ``'probability'``.
       steps: The number of steps.
       value_range: The range (low, high) of the data's values, in units of ``x``.
-      optimizer: Steps of ``z``, downhill on the negative objective; by default Adam, whose learning rate falls from
-        0.05 to 0 along a cosine.
-      key: Of the random transformations; needed if there are any.
+      optimizer: The optimiser of ``z``, which minimises the negative objective; by default Adam with a learning rate
+        that falls from 0.05 to 0 along a cosine.
+      key: The key of the random transformations; required if there are any.
       jitter: The largest random shift of each step along every axis, in whole pixels.
       rotation: The largest random rotation of each step, in degrees.
       scale: The range of the random scale of each step.
       blur: The standard deviation, in pixels, of a Gaussian that blurs the images after each step; it falls to 0 over
         the steps.
-      fourier: Whether to step along the coefficients of the images' Fourier transform, where the coefficient of a
-        frequency f counts 1/f, as in natural images. This favours smooth images.
-      decorrelate: Whether to step along the principal colours of natural images; only for three colours.
+      fourier: Whether to optimise the coefficients of the images' Fourier transform, where the coefficient of a
+        frequency f is weighted by 1/f, as in natural images. This favours smooth images.
+      decorrelate: Whether to optimise coordinates along the principal colours of natural images; for three colours.
       clip: Whether to limit the values to ``value_range`` after each step.
 
     Returns:
@@ -137,7 +137,7 @@ def fantasy_image(
         return scores, scores - decay * jnp.square(z).reshape(len(z), -1).sum(axis=1)
 
     def constrained(z: Array, number: Array) -> Array:
-        """After a step."""
+        """The images after a step, blurred and clipped."""
         z = _blurred(z, blur, share=1 - (number + 1) / steps) if blur else z
         return z.clip(low / unit, high / unit) if clip else z
 
@@ -175,14 +175,14 @@ Score = Callable[[Array], Array]
 
 
 class _Coordinates(NamedTuple):
-    """Where the optimiser steps: coordinates of images, and images of coordinates. Both maps are linear."""
+    """The linear maps between images and the coordinates that are optimised."""
 
     point: Callable[[Array], Array]
     image: Callable[[Array], Array]
 
 
 def _coordinates(op: str, shape: Sequence[int], *, fourier: bool, decorrelate: bool) -> _Coordinates:
-    """Coordinates of images of a shape (*space, C)."""
+    """The coordinates of images of a shape (*space, C)."""
     sizes, colours = tuple(shape[:-1]), COLOURS / np.linalg.norm(COLOURS, axis=0).max()
     if decorrelate and shape[-1] != 3:
         raise UsageError(f"{op}: decorrelate=True is for three colours, but x has {shape[-1]} channels")
@@ -237,7 +237,7 @@ def _transformation(
 
 
 def _blurred(z: Array, blur: int | float, *, share: Array) -> Array:
-    """Images after a Gaussian whose standard deviation is a share of ``blur`` pixels."""
+    """Images blurred by a Gaussian with a standard deviation of ``share * blur`` pixels."""
     reach = max(1, round(4 * blur))
     distances = jnp.arange(-reach, reach + 1) / jnp.maximum(blur * share, 1e-3)
     row = jnp.exp(-jnp.square(distances) / 2)

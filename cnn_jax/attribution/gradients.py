@@ -22,7 +22,7 @@ def gradient(
       x: A batch of inputs, (N, ...); bfloat16, float16, float32 or float64.
       target: A class, a unit or a function of the output; see :mod:`cnn_jax.attribution.target`.
       of: Whether a class means its ``'score'`` before softmax or its ``'probability'`` after it. The gradient of a
-        probability is small where the network is certain, and also shows what decreases the other scores.
+        probability is small if the network is certain, and also shows what decreases the other scores.
 
     Returns:
       The gradient, with the shape and dtype of ``x``.
@@ -169,7 +169,7 @@ def integrated_gradients(
     """Computes the integral of the gradient on the straight line from a baseline to the input.
 
     The exact integrals of an example add up to the difference between the target of the input and of the baseline
-    (completeness). The integral is computed by the midpoint rule. ``return_error`` says by how much it misses.
+    (completeness). The integral is computed by the midpoint rule. ``return_error`` also returns the deviation.
 
     Args:
       function: Any JAX function of ``x``; a Flax module must be in evaluation mode.
@@ -180,7 +180,7 @@ def integrated_gradients(
         standardised images.
       steps: The number of points on the line.
       of: The same as in :func:`gradient`.
-      return_error: Whether to return the completeness error as well.
+      return_error: Whether to also return the completeness error.
 
     Returns:
       The attributions, with the shape and dtype of ``x``; with ``return_error`` a pair of these and of the sum of the
@@ -214,12 +214,12 @@ def integrated_gradients(
 
 
 def gradient_of(numbers: Objective, x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The gradient of an objective; examples do not depend on each other, so that their sum has all gradients."""
+    """The gradient of an objective. Examples are independent, so the gradient of their sum contains all gradients."""
     try:
         return jax.grad(lambda x: total(numbers(x)))(x)
     except UsageError:
         raise
-    except ValueError as error:  # JAX says so for a while loop
+    except ValueError as error:  # raised by JAX for a while loop
         raise UsageError(f"{numbers.op}: the function has no gradient: {str(error).splitlines()[0]}") from error
 
 

@@ -1,4 +1,4 @@
-"""Methods that weight places of an image: Grad-CAM from an activation, and occlusion from changed images."""
+"""Methods that score positions of an image: Grad-CAM from an activation, and occlusion from changed images."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def grad_cam(
     of: str = "score",
     resize: bool = True,
 ) -> Float[Array, "..."]:
-    """Computes where the channels of an activation that increase the target are active (Grad-CAM).
+    """Computes where those channels of an activation are active that increase the target (Grad-CAM).
 
     The channels are summed with the means of their gradients as weights, and negative sums become 0.
 
@@ -35,9 +35,9 @@ def grad_cam(
       x: A batch of inputs with channels last, (N, *space, C); bfloat16, float16, float32 or float64.
       target: A class, a unit or a function of the output; see :mod:`cnn_jax.attribution.target`.
       activation: The name of an activation with spatial axes, often the last. With None ``x`` is the activation, and
-        the function is the rest of the network, for networks that are split in two by hand.
+        the function is the rest of the network; for networks that you split yourself.
       of: Whether a class means its ``'score'`` or its ``'probability'``, as in :func:`cnn_jax.attribution.gradient`.
-      resize: Whether to interpolate the map linearly to the size of ``x``; otherwise it has that of the activation.
+      resize: Whether to interpolate the map linearly to the size of ``x``; else it has the size of the activation.
 
     Returns:
       The map, (N, *space, 1), at least 0.
@@ -97,11 +97,11 @@ def occlusion(
       target: A class, a unit or a function of the output; see :mod:`cnn_jax.attribution.target`.
       window: Sizes of the window, one per spatial axis, or one for all of them.
       strides: The distances between windows, at most the size of the window; equal to the window by default.
-      baseline: What covers the window: a number, one number per channel, one input of shape ``x.shape[1:]``, or a batch
-        of the shape of ``x``.
+      baseline: The values in a covered window: a number, one number per channel, one input of shape ``x.shape[1:]``, or
+        a batch of the shape of ``x``.
       of: The same as in :func:`grad_cam`.
-      batch_size: How many windows are computed at once, for all images. More take more memory, and less time for small
-        batches.
+      batch_size: How many windows are computed at the same time, for all images. A larger number needs more memory, and
+        is faster for small batches.
 
     Returns:
       The mean decreases, (N, *space, 1).

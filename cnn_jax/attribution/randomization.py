@@ -24,7 +24,7 @@ class Stage:
 
     Attributes:
       layer: The last layer that was shuffled; '' for the trained network.
-      result: What the method returns.
+      result: The result of the method.
       correlation: Spearman's rank correlation of ``result`` with that of the trained network, one per image, (N,). It
         is NaN if all values of an image are equal.
       absolute_correlation: The rank correlation of the absolute values.
@@ -46,13 +46,13 @@ def randomization_test(
 ) -> Iterator[Stage]:
     """Applies a method to a network whose parameters are shuffled layer by layer, from the top.
 
-    A method that explains what the network has learned gives other results after that. One that still gives the same
-    result shows the image, not the network. Each layer stays shuffled while those below it are shuffled. The entries of
-    each parameter are permuted, so that their distribution is kept.
+    A method that explains what the network has learned gives other results then. A method that still gives the same
+    result explains the image, not the network. Each layer stays shuffled while those below it are shuffled. The entries
+    of each parameter are permuted, so that their distribution stays the same.
 
     Args:
       method: A function ``method(model, x, target)`` that returns one array, such as
-        :func:`cnn_jax.attribution.saliency`; options are bound by ``functools.partial``.
+        :func:`cnn_jax.attribution.saliency`; set options with ``functools.partial``.
       model: A Flax NNX module in evaluation mode.
       x: A batch of inputs with channels last, (N, *space, C).
       target: The target that is passed to the method.
@@ -60,7 +60,7 @@ def randomization_test(
 
     Returns:
       An iterator over the stages: the trained network first, then one stage per layer with parameters, from the last
-      layer to the first. A stage is computed when it is asked for.
+      layer to the first. A stage is computed when the iterator reaches it.
 
     Raises:
       UsageError: The model is not an NNX module, is in training mode, or has no parameters.
@@ -130,7 +130,7 @@ def _shuffled(key: Array, path: tuple[Any, ...], array: Array) -> Array:
 
 def _correlations(one: Shaped[np.ndarray, "..."], other: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """The rank correlation of each pair of images."""
-    from scipy import stats  # which takes half a second to import
+    from scipy import stats  # takes half a second to import
 
     def correlation(a: np.ndarray, b: np.ndarray) -> float:
         constant = (a == a[0]).all() or (b == b[0]).all()

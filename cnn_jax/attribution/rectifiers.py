@@ -1,9 +1,9 @@
-"""Finds the rectifiers of a program between its inputs and its outputs.
+"""Finds the rectifiers of a jaxpr between its inputs and its outputs.
 
-A rectifier computes ``max(x, 0)`` or ``min(max(x, 0), cap)``. One with a derivative rule of its own, such as
+A rectifier computes ``max(x, 0)`` or ``min(max(x, 0), cap)``. A function with a custom derivative rule, such as
 ``jax.nn.relu``, ``jax.nn.relu6`` and ``cnn_jax.ops.relu``, is an activation and always counts. The same computation
-written out may be something else: Flax's ``LayerNorm`` contains ``maximum(0, variance)``. It is a *look-alike*, which
-counts only if it is asked for.
+written out may not be an activation: Flax's ``LayerNorm`` contains ``maximum(0, variance)``. It is a *look-alike*,
+which counts only on request.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from cnn_jax.ops.arguments import concrete
 
 LOOKALIKES = ("maximum", "where", "clip")
 """The written-out rectifiers: ``jnp.maximum(x, 0)``, ``jnp.where(x > 0, x, 0)``, ``jnp.clip(x, 0, cap)``."""
-_SMOOTH = {"hard_sigmoid", "hard_silu", "hard_swish"}  # functions of jax.nn that contain relu6 but are no rectifiers
+_SMOOTH = {"hard_sigmoid", "hard_silu", "hard_swish"}  # functions of jax.nn that contain relu6 but are not rectifiers
 _MOVES = {"convert_element_type", "broadcast_in_dim", "copy", "reshape", "squeeze", "expand_dims"}
 _FOUNDATIONS = [Path(str(module.__file__)).parent for module in (jax, jaxlib, jaxtyping)]
 _LAYERS = [Path(str(flax.__file__)).parent, Path(__file__).parents[1]]
@@ -37,14 +37,14 @@ _CALLER = target.__file__
 
 @dataclasses.dataclass(frozen=True)
 class Rectifier:
-    """A rectifier, a look-alike, or a function with a derivative rule of its own that contains rectifiers.
+    """A rectifier, a look-alike, or a function with a custom derivative rule that contains rectifiers.
 
     Attributes:
       kind: ``'relu'``, ``'relu6'``, one of the look-alikes ``'maximum'``, ``'where'`` and ``'clip'``, or the name of a
-        function that is no rectifier but contains one, such as ``'hard_sigmoid'``.
-      layer: The name of the layer, from ``jax.named_scope``, which ``cnn_jax`` opens for every layer; '' outside.
-      source: The line of the program, ``'file.py:12 (function)'``; '' if it is unknown.
-      runs: How often it runs; more than once in a scan.
+        function that is not a rectifier but contains one, such as ``'hard_sigmoid'``.
+      layer: The name of the layer, from ``jax.named_scope``, which ``cnn_jax`` sets for every layer; '' outside layers.
+      source: The line of source code, ``'file.py:12 (function)'``; '' if it is unknown.
+      runs: How many times it runs; more than once in a scan.
     """
 
     kind: str
@@ -59,12 +59,12 @@ class Rectifier:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A rectifier and where it is in the program.
+    """A rectifier and its position in the jaxpr.
 
     Attributes:
-      rectifier: Its description.
+      rectifier: The description of the rectifier.
       role: ``'replace'``, ``'leave'``, or ``'open'`` for a function whose derivative rule is ignored.
-      path: The place of its equation, see :class:`cnn_jax.jaxprs.Interpreter`.
+      path: The path of its equation, see :class:`cnn_jax.jaxprs.Interpreter`.
       operand: The index of the rectified operand of the equation.
       cap: The upper limit, infinity if there is none.
     """
@@ -77,20 +77,20 @@ class Found:
 
     @property
     def is_activation(self) -> bool:
-        """Whether it is a rectifier with a derivative rule of its own."""
+        """Whether it is a rectifier with a custom derivative rule."""
         return self.role == "replace" and self.rectifier.kind not in LOOKALIKES
 
 
 def find(program: ClosedJaxpr, op: str, also: tuple[str, ...]) -> list[Found]:
-    """Finds all rectifiers and look-alikes whose operand depends on an input of a program.
+    """Finds all rectifiers and look-alikes whose operand depends on an input of a jaxpr.
 
     Args:
-      program: The program.
+      program: The jaxpr.
       op: The calling function, for error messages.
       also: The look-alikes that count as rectifiers.
 
     Raises:
-      UsageError: A rectifier is where it cannot be replaced.
+      UsageError: A rectifier is at a place where it cannot be replaced.
 
     >>> from cnn_jax.jaxprs import traced
     >>> program = traced(lambda x: jax.numpy.maximum(jax.nn.relu(x), 0), 1.0)
@@ -125,13 +125,13 @@ class _Rectified:
 
 @dataclasses.dataclass(frozen=True)
 class _Follows:
-    """A value that depends on the inputs. Its form is no part of its equality, so that loops come to an end."""
+    """A value that depends on the inputs. Equality ignores the form, so that the analysis of loops ends."""
 
     form: _Compared | _Rectified | None = dataclasses.field(default=None, compare=False)
 
 
 class _Finder(Dataflow[Any]):
-    """Its values are constants, and values that depend on an input; its notes are of type :class:`Found`."""
+    """Its values are constants and values that depend on an input. Its notes are of type :class:`Found`."""
 
     def __init__(self, op: str, also: tuple[str, ...]) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class _Finder(Dataflow[Any]):
         return [_Follows(form)] if form else self.unknown(equation, inputs)
 
     def _form(self, name: str, inputs: Values) -> _Compared | _Rectified | None:
-        """The form of an equation's output, if it has one that matters."""
+        """The form of an equation's output, if it is a comparison or a rectified value."""
         match name, inputs:
             case ("max", [_Follows() as x, _Constant(0)]) | ("max", [_Constant(0), _Follows() as x]):
                 return _Rectified(x)
@@ -184,7 +184,7 @@ class _Finder(Dataflow[Any]):
         primitive, name = equation.primitive.name, equation.params.get("name", "")
         outputs, notes = self.noted(program, inputs)
         form = outputs[0].form if len(outputs) == 1 and isinstance(outputs[0], _Follows) else None
-        # One of the operands, rectified, and nothing else.
+        # The output is one of the operands, rectified.
         rectified = form if isinstance(form, _Rectified) and any(value is form.of for value in inputs) else None
         if primitive in CUSTOM_RULES and rectified:
             kind = "relu" if rectified.cap == math.inf else f"relu{rectified.cap:g}"
@@ -256,16 +256,16 @@ def _name(program: AnyJaxpr) -> str:
 
 
 def _scope(equation: JaxprEqn) -> str:
-    """The scopes of an equation, without the marks of transformations: ``'conv1'`` for ``'vmap(conv1)'``."""
+    """The scopes of an equation without the names of transformations: ``'conv1'`` for ``'vmap(conv1)'``."""
     parts = str(equation.source_info.name_stack).split("/")
     return "/".join(name for part in parts if (name := part.rpartition("(")[2].rstrip(")")))
 
 
 def _source(enclosing: Sequence[JaxprEqn]) -> str:
-    """The innermost line of the user's program, or else of ``cnn_jax`` or Flax, that an equation comes from.
+    """The innermost line of the user's code, or else of ``cnn_jax`` or Flax, that an equation comes from.
 
     Args:
-      enclosing: The equation, after those that it is nested in.
+      enclosing: The enclosing equations, then the equation itself.
     """
     library = ""
     for equation in reversed(enclosing):
@@ -283,7 +283,7 @@ def _source(enclosing: Sequence[JaxprEqn]) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _place_of(file: str) -> str:
-    """Whether a file is the user's, of a library of layers, or of neither, as JAX and the standard library."""
+    """Whether a file is the user's, of a library of layers, or of neither, such as JAX and the standard library."""
     if file.startswith("<@") or Path(file).parent == Path(contextlib.__file__).parent:
         return "neither"
     if any(Path(file).is_relative_to(folder) for folder in _FOUNDATIONS):

@@ -1,4 +1,4 @@
-"""What a method explains: a class, a unit or any function of the output, as one number per example.
+"""The target that a method explains: a class, a unit or any function of the output, as one number per example.
 
 Every method takes a ``target``:
 
@@ -65,7 +65,7 @@ class Objective:
           intercept: Functions that replace activations of the network, by the name of the activation.
 
         Raises:
-          UsageError: The function does not take ``x``, or its output does not have what the target names.
+          UsageError: The function does not take ``x``, or its output does not have the class or unit of the target.
         """
         if _is_unit(self.target):
             return self._unit(x, intercept)
@@ -83,7 +83,7 @@ class Objective:
     def activation(
         self, x: Shaped[Array, "n ..."], intercept: Mapping[str, Callable[[Any], Any]] | None = None
     ) -> Shaped[Array, "n *space channels"]:
-        """The whole activation that a target names which is a unit.
+        """The whole activation of the unit that is the target.
 
         Args:
           x: A batch of inputs.
@@ -174,7 +174,7 @@ class Objective:
 
 
 def objective(op: str, function: Function, target: Target, *, of: str = "score") -> Objective:
-    """Checks a function and a target, which all methods share, and joins them.
+    """Checks a function and a target, and combines them into an :class:`Objective`.
 
     Args:
       op: The calling function, for error messages.
@@ -188,7 +188,7 @@ def objective(op: str, function: Function, target: Target, *, of: str = "score")
 
     Raises:
       UsageError: The function is a module in training mode or without weights; the target is none of the three;
-        ``of='probability'`` with a target that is no class.
+        ``of='probability'`` is given for a target that is not a class.
 
     >>> numbers = objective("example", lambda x: 2 * x, target=(None, (), 0))
     >>> numbers(jnp.array([[1.0], [2.0]]))
@@ -207,7 +207,7 @@ def objective(op: str, function: Function, target: Target, *, of: str = "score")
     if isinstance(target, str | bool | float) or target is None:
         raise UsageError(f"{op}: target={target!r} must be the number of a class, a unit or a function of the output")
     if of == "probability" and (callable(target) or _is_unit(target)):
-        raise UsageError(f"{op}: of='probability' is for classes, but target={_shown(target)} is no class")
+        raise UsageError(f"{op}: of='probability' is for classes, but target={_shown(target)} is not a class")
     return Objective(op, function, target, of)
 
 
@@ -232,7 +232,7 @@ def check_images(op: str, x: Shaped[AnyArray, "..."]) -> Float[Array, "..."]:
     array = as_array(op, "x", x)
     if jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == bool:
         raise UsageError(
-            f"{op}: x has dtype {array.dtype.name}, which has no gradient; give what the network is trained on, "
+            f"{op}: x has dtype {array.dtype.name}, which has no gradient; give inputs as in training, "
             f"e.g. x.astype('float32') / 255"
         )
     if array.ndim == 0:

@@ -13,7 +13,7 @@ from cnn_jax.geometry.windows import Window, window_of
 
 
 def parameter_count(layers: Any) -> int:
-    """Counts the trained numbers, which are the entries of ``nnx.Param`` without masked kernel entries.
+    """Counts the parameters: the entries of all ``nnx.Param`` without masked kernel entries.
 
     A parameter that several layers share counts once, and so does a layer that occurs several times.
 

@@ -16,7 +16,7 @@ from cnn_jax.ops.primitives import program_of
 
 
 class Follower(Dataflow[Any]):
-    """Computes the receptive fields of array entries; its notes are the numbers of products of weights with inputs."""
+    """Computes the receptive fields of array entries. Its notes are the numbers of products of weights with inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Follower(Dataflow[Any]):
         return outputs
 
     def union(self, values: Values) -> Seen:
-        """The union of places, for a value that is one of them."""
+        """The union of places, for a value that may be any of them."""
         places = primitives.places_of(values)
         return joined(places) if places else next((value for value in values if value), None)
 

@@ -1,8 +1,8 @@
 """The table of a network: output, receptive field, parameters and cost of each layer, computed from shapes only.
 
 The attributes of a layer describe its window, see :mod:`cnn_jax.geometry.windows`. A module made of named layers has a
-method ``flow(x, *, visit, join)``, which passes ``x`` along the path of an array: ``visit(name, layer, x)`` returns the
-value after a layer, and ``join(name, values)`` the value where paths meet. For a network that does not name its
+method ``flow(x, *, visit, join)``, which passes ``x`` through the layers: ``visit(name, layer, x)`` returns the value
+after a layer, and ``join(name, values)`` the value where branches meet. For a network that does not name its
 activations, the jaxpr is analysed, see :mod:`cnn_jax.geometry.program`.
 """
 
@@ -40,10 +40,10 @@ class Row:
       padding: The padding of the window; None for other layers.
       receptive_field: The receptive field of one unit; None if it is unknown. Units without spatial axes depend on the
         whole preceding map. Units of a flattened map have the fields of the map's units.
-      parameters: The number of trained numbers, without those that an earlier row has counted.
+      parameters: The number of parameters, without those that an earlier row has counted.
       multiply_adds: Multiplications of weights with inputs, for one example; biases are not counted. See
         :func:`cnn_jax.geometry.counts.multiply_adds` for padding and for transposed convolutions.
-      connections: As LeCun counts them, see :func:`cnn_jax.geometry.counts.connections`.
+      connections: The number of connections as LeCun counts them, see :func:`cnn_jax.geometry.counts.connections`.
       activation_bytes: The size of the output of one example, in bytes.
       runs: The number of times that the layer runs for one input, as inside ``lax.scan`` or ``jax.vmap``. The counts
         above are for all runs. It is None inside ``lax.while_loop``, where the counts are for one step.

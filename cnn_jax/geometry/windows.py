@@ -187,7 +187,7 @@ def transposed_window(
         pairs = []
         reaches = dilated(window, per_axis("ConvTranspose", "kernel_dilation", kernel_dilation, rank))
         for reach, stride in zip(reaches, spread, strict=True):
-            low, excess = reach - 1, max(reach - stride, 0)  # by how much the output exceeds stride times the input
+            low, excess = reach - 1, max(reach - stride, 0)  # excess: output size minus stride times input size
             if padding == "SAME" and excess:
                 low = -(-(reach + stride - 2) // 2)
             elif padding == "CIRCULAR":

@@ -1,4 +1,4 @@
-"""Reads and writes files of tensors: safetensors, and PyTorch's files, from which no code is ever run."""
+"""Reads and writes files of tensors: safetensors, and PyTorch files, without running code from them."""
 
 import dataclasses
 import io
@@ -53,14 +53,14 @@ class Tensors:
 def open_tensors(source: str | Path | Mapping[str, Any]) -> Tensors:
     """Opens the tensors of a file, of a repository on the Hugging Face hub, or of a mapping from names to arrays.
 
-    The format of a file is determined from its content, so PyTorch's files may end in ``.pth.tar``, ``.ckpt`` or
-    ``.PTH``, too.
+    The format of a file is determined from its content, so PyTorch files may also end in ``.pth.tar``, ``.ckpt`` or
+    ``.PTH``.
 
     Args:
       source: A path, a name on the hub (``'owner/name'``), or a mapping, which may be nested.
 
     Raises:
-      UsageError: The file does not exist, is damaged, holds no tensors, or could only be read by running code from it.
+      UsageError: The file does not exist, is damaged, has no tensors, or could only be read by running code from it.
 
     >>> open_tensors({"epoch": 3, "state_dict": {"fc.weight": np.ones((2, 3))}}).shapes
     {'state_dict/fc.weight': (2, 3)}

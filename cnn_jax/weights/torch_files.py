@@ -15,8 +15,8 @@ import numpy as np
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.extras import install_command
 
-# Modules of the standard library with plain data classes, which training scripts store next to a state dict. A name
-# from any other module of the standard library, such as builtins.eval, would be there to be called.
+# Modules of the standard library with plain data classes, which training scripts store next to a state dict. A file
+# names objects of other standard modules, such as builtins.eval, only to call them.
 _DATA_MODULES = {"_codecs", "argparse", "collections", "datetime", "decimal", "enum", "fractions", "pathlib", "types"}
 _DATA_TYPES = {
     "builtins.bytearray",
@@ -35,10 +35,10 @@ class NotImported:
     """An empty placeholder for objects that are not tensors. It accepts any arguments and any state."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Ignores what the object would be made of."""
+        """Ignores the arguments."""
 
     def __setstate__(self, state: Any) -> None:
-        """Ignores the state that the file has for it."""
+        """Ignores the state in the file."""
 
 
 def import_torch(purpose: str) -> Any:
@@ -53,7 +53,7 @@ def import_torch(purpose: str) -> Any:
 
 
 def read(path: Path) -> tuple[Any, tuple[str, ...]]:
-    """Reads what ``torch.save`` wrote, restricted to tensors and Python's containers.
+    """Reads a file of ``torch.save``, restricted to tensors and Python's containers.
 
     Args:
       path: The file.

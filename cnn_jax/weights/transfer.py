@@ -78,7 +78,7 @@ def load(
     ``module.`` or ``backbone.`` before its names. One log line says which names and numbers were changed.
 
     Args:
-      model: The network. It may be abstract, from ``nnx.eval_shape``, which saves drawing its parameters.
+      model: The network. It may be abstract, from ``nnx.eval_shape``, so that no parameters are initialised.
       path_or_name: A ``.safetensors`` file; a PyTorch file (``.pth``, ``.pt``, ``.bin``, ``.ckpt``, ``.pth.tar``), from
         which only tensors are read, and which needs PyTorch; a name on the Hugging Face hub such as
         ``'timm/resnet18.tv_in1k'``; or a state dict.
@@ -186,7 +186,7 @@ def create(
       num_classes: The number of outputs, as in timm. If it differs from the file's, the network gets a new head.
       in_chans: The number of input channels, as in timm. The first kernel is adapted as in :func:`load`.
       key: Selects one of several networks in the file, as for :func:`load`.
-      rngs: Draws the parameters of a new head. The default is ``nnx.Rngs(0)``.
+      rngs: The random keys of a new head's parameters. The default is ``nnx.Rngs(0)``.
 
     Returns:
       The network and the metadata, as :func:`load` does.
@@ -279,7 +279,7 @@ def to_torch(model: nnx.Module, *, layout: str = "torchvision") -> dict[str, Any
     """Converts a network's tensors to a PyTorch state dict, for ``load_state_dict``.
 
     Args:
-      model: A network that torchvision has, too; see :func:`load`.
+      model: A network that torchvision also has; see :func:`load`.
       layout: ``'torchvision'`` or ``'timm'``, as for :func:`save`.
 
     Returns:
