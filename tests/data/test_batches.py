@@ -14,7 +14,7 @@ from cnn_jax import data
 from cnn_jax.errors import UsageError
 
 KEY = jax.random.key(7)
-FAIR = 1e-4  # fixed keys: a fair shuffle that passes once passes always
+FAIR = 1e-4  # keys are fixed, so a fair shuffle that passes once always passes
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -1,4 +1,4 @@
-"""What a Dataset accepts, and the hash of its contents."""
+"""The arguments of a Dataset, and the hash of its contents."""
 
 import hashlib
 

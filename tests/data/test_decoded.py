@@ -20,7 +20,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Reader:
-    """Counts how often it is asked."""
+    """A reader that counts its calls."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -85,7 +85,7 @@ def test_what_was_not_used_for_longest_makes_room(cache: Path, monkeypatch: pyte
         for path in cache.iterdir():
             if path.stat().st_mtime > 1e9:
                 os.utime(path, (number, number))
-    records(reader, identity="old").to_memory()  # used again: now the other is the older
+    records(reader, identity="old").to_memory()  # used again, so the other one is now the older
     monkeypatch.setattr(decoded, "MOST_OF_ALL", sum(path.stat().st_size for path in cache.iterdir()))
     records(reader, identity="third").to_memory()
     assert reader.asked == 3

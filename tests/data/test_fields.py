@@ -1,4 +1,4 @@
-"""Data sets of fields of every kind: what is accepted, streamed, saved, hashed, split and preprocessed."""
+"""Data sets with fields of every kind: checks, streams, files, hashes, splits and preprocessing."""
 
 import json
 
@@ -54,7 +54,7 @@ WHOLE = Dataset("made", "train", ARRAYS, SPEC)
 
 
 def changed(**changes: object) -> Dataset:
-    """The set with other arrays, or with other fields in its spec."""
+    """The data set with other arrays, or with other fields in its spec."""
     arrays = {**ARRAYS, **{name: value for name, value in changes.items() if isinstance(value, np.ndarray)}}
     spec = {**SPEC, **{name: value for name, value in changes.items() if isinstance(value, Field | str)}}
     return Dataset("made", "train", {name: arrays[name] for name in spec if name in arrays}, spec)

@@ -34,7 +34,7 @@ def write(folder, name: str, image: Image.Image, **options) -> None:
 
 
 def class_folders(folder, count: int = 20):
-    """Two classes; the red value of an image is its number."""
+    """Creates two classes; the red value of an image is its number."""
     for name in ("bee", "ant"):
         for number in range(count):
             write(folder, f"{name}/deep/{number}.png", colour((number, 0, 200 if name == "bee" else 100)))
@@ -66,7 +66,7 @@ def test_parts_in_folders_of_their_own(tmp_path):
 
 
 def layout(root, text: str):
-    """Makes files of a folder: words are paths; each image is its own shade of grey."""
+    """Creates the files of a folder: words are paths; each image has its own shade of grey."""
     for number, path in enumerate(text.split()):
         write(root, path, colour((number, number, number)), format="png")
     return root
@@ -160,7 +160,7 @@ def test_names_that_are_not_utf_8(tmp_path):
 
 
 def test_very_large_images_can_be_allowed(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow's limit is twice this number
     folder = layout(tmp_path / "set", "ant/large.png")
     write(folder, "ant/small.png", colour((7, 7, 7), size=(10, 10)))
     (broken,) = scan_folder(folder).broken
@@ -185,7 +185,7 @@ def test_every_kind_of_picture_arrives_upright_and_in_colour(tmp_path):
     write(folder, "a/2_palette.png", left_red.convert("P", palette=Image.Palette.ADAPTIVE))
     write(folder, "a/3_opaque_alpha.png", left_red.convert("RGBA"))
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: the file's top is the picture's right side
+    exif[0x0112] = 6  # the camera was turned: the top of the stored image is its right side
     write(
         folder, "a/4_turned.jpg", left_red.transpose(Image.Transpose.ROTATE_90), exif=exif, quality=100, subsampling=0
     )
@@ -246,7 +246,7 @@ def test_a_file_that_may_not_be_read_is_broken(tmp_path, monkeypatch):
 
     check = module._checked
 
-    def refused(path):  # root may read everything, so no real file shows this
+    def refused(path):  # root can read everything, so no real file raises this
         if path.name == "1.png":
             raise PermissionError(13, "Permission denied", str(path))
         return check(path)
@@ -462,7 +462,7 @@ class TestNpz:
 
 @pytest.mark.parametrize("module", ["cnn_jax.data.folder", "cnn_jax.data.prepare", "cnn_jax.sweep.worker"])
 def test_modules_that_are_commands(module):
-    """``python -m`` with every warning an error: also runpy's, of a module that its package has imported already."""
+    """``python -m`` with warnings as errors; runpy warns about modules that their package has already imported."""
     command = [sys.executable, "-W", "error::RuntimeWarning", "-m", module, "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -478,7 +478,7 @@ def test_the_command_reports_a_folder(tmp_path, capsys):
 
 
 def test_a_folder_of_sixteen_bits_is_read_with_all_of_them(tmp_path):
-    """A network that learned from it must be shown new images in the same way."""
+    """A network that was trained on it must get new images in the same way."""
     for number in range(3):
         for name in ("a", "b"):
             write(tmp_path, f"deep/{name}/{number}.png", Image.fromarray(np.full((4, 4), 4095, np.uint16)))

@@ -10,7 +10,7 @@ from cnn_jax.data.images import find_images, read_image
 from cnn_jax.errors import UsageError
 from tests.requirements import require_data
 
-# A real digit, light ink on a dark ground, with the empty margin that a scan has.
+# A real digit, light ink on a dark background, with an empty margin as in a scan.
 INK = np.pad(np.rint(load_digits().images[0] * (255 / 16)).astype(np.uint8), 2)
 COLOUR = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
 NOT_INVERTED = "not inverted: light ink on dark background"
@@ -120,7 +120,7 @@ class TestPixels:
 
     def test_turned_as_the_camera_says(self, save):
         exif = Image.Exif()
-        exif[0x0112] = 6  # the camera was held upright: turn by 90 degrees clockwise
+        exif[0x0112] = 6  # the camera was held upright: rotate by 90 degrees clockwise
         pixels, _ = read(save(np.rot90(INK), exif=exif))
         np.testing.assert_array_equal(pixels, INK)
 
@@ -134,7 +134,7 @@ class TestPixels:
 class TestSizes:
     def test_shrinks_with_the_antialiasing_triangle_filter(self, save):
         pixels, assumed = read(save(INK.repeat(8, axis=0).repeat(8, axis=1)))
-        # A triangle as wide as two blocks of eight weighs a block and its neighbours as 1 : 6 : 1.
+        # A triangle filter as wide as two blocks of eight weights a block and its neighbours as 1 : 6 : 1.
         smooth = np.stack([np.convolve(row, [1 / 8, 6 / 8, 1 / 8], "same") for row in INK.astype(float)])
         smooth = np.stack([np.convolve(column, [1 / 8, 6 / 8, 1 / 8], "same") for column in smooth.T]).T
         np.testing.assert_allclose(pixels, smooth, atol=1.01)
@@ -166,7 +166,7 @@ class TestSizes:
 
 
 class TestPolarity:
-    """All three real sets have light ink on a dark ground: as published, and turned into dark ink on light paper."""
+    """All three real data sets have light ink on a dark background: as published, and inverted."""
 
     @pytest.mark.parametrize("name", ["digits", "mnist", "fashion_mnist"])
     def test_real_pictures_are_never_mistaken(self, tmp_path, name):

@@ -1,4 +1,4 @@
-"""Characters that are drawn or photographed unlike the training set, and must still be classified correctly."""
+"""Characters that are drawn or photographed differently from the training set must be classified correctly."""
 
 import functools
 
@@ -27,12 +27,12 @@ def accuracy(pictures: np.ndarray, labels: np.ndarray) -> float:
 
 
 def drawn(digit: np.ndarray) -> np.ndarray:
-    """Large, in the light ink of the set."""
+    """The digit enlarged, in the light ink of the data set."""
     return np.asarray(Image.fromarray(digit).resize((160, 160), Image.Resampling.BICUBIC))
 
 
 def on_paper(ink: np.ndarray, *, paper: float, contrast: float, shade: float) -> np.ndarray:
-    """Dark ink on paper that is lit from one side, with the noise of a camera."""
+    """The digit in dark ink on paper that is lit from one side, with the noise of a camera."""
     rows, columns = ink.shape
     light = 1 - shade * np.linspace(0, 1, columns) + shade / 2 * np.linspace(0, 1, rows)[:, None]
     picture = (paper - contrast * ink.astype(float)) * light + NOISE[:rows, :columns]
@@ -66,7 +66,7 @@ def test_real_digits_are_read_however_they_were_drawn(tmp_path, way):
         whole.append(read().pixels)
     assert hints.count("") >= 97
     assert accuracy(np.stack(framed), digits.labels) >= 0.9
-    assert accuracy(np.stack(whole), digits.labels) <= 0.6  # what framing is good for
+    assert accuracy(np.stack(whole), digits.labels) <= 0.6  # without framing accuracy is low
 
 
 def test_mnist_takes_20_of_28_pixels_as_published():
@@ -117,7 +117,7 @@ def test_an_empty_sheet_has_no_ink(tmp_path):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_several_digits_give_a_hint(tmp_path, way):
-    """Two or three real digits beside or above each other are more pieces than the images of the training set have."""
+    """Two or three real digits beside or above each other have more pieces than any image of the training set."""
     digits = data.load("digits", "test[:24]").images[..., 0]
     usual = measure_ink_pieces(data.load("digits", "train").images)
     for number, (one, two, three) in enumerate(zip(digits[:8], digits[8:16], digits[16:], strict=True)):

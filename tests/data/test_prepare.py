@@ -31,7 +31,7 @@ def prepare(*arguments, environment=None, timeout=60):
 
 @pytest.fixture
 def tensorflow_in_name_only(tmp_path):
-    """An environment in which the extra seems installed: TFDS downloads without calling TensorFlow."""
+    """An environment in which the extra seems to be installed: TFDS downloads without calling TensorFlow."""
     folder = tmp_path / "in_name_only"
     for name, contents in [
         ("tensorflow", ""),
@@ -92,7 +92,7 @@ def test_files_to_be_fetched_by_hand(tmp_path, tensorflow_in_name_only):
 
 @pytest.mark.slow
 def test_a_server_that_never_answers_is_given_up(tmp_path, tensorflow_in_name_only):
-    with socket.create_server(("127.0.0.1", 0), backlog=99) as silent:  # the system accepts, and nobody answers
+    with socket.create_server(("127.0.0.1", 0), backlog=99) as silent:  # accepts, but never answers
         began = time.monotonic()
         done = prepare(
             "mnist",

@@ -22,7 +22,7 @@ def test_normalises_each_channel():
     preprocess = Preprocess((8, 8, 3), mean=mean, std=std)
     np.testing.assert_allclose(preprocess(IMAGES), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(preprocess((IMAGES / 255).astype(np.float32)), expected, rtol=1e-5, atol=1e-6)
-    # It is static to jax.jit and gives the same inside.
+    # It is a static argument of jax.jit, and gives the same result there.
     inside = jax.jit(lambda pictures: preprocess(pictures))(IMAGES)
     np.testing.assert_allclose(inside, expected, rtol=1e-5, atol=1e-6)
     assert hash(preprocess) == hash(Preprocess((8, 8, 3), mean=mean, std=std))

@@ -44,7 +44,7 @@ class TestDigits:
         np.testing.assert_allclose(np.bincount(part.labels), everything * size / 1797, atol=1)
 
     def test_the_split_is_the_same_in_every_run(self):
-        # The published scores of the digits hang on it: a change of scikit-learn's splitter must not go unseen.
+        # The published scores of the digits depend on it, so a change of scikit-learn's splitter must be detected.
         np.random.seed(123)  # noqa: NPY002
         first = data.load("digits", "test")
         np.random.seed(4)  # noqa: NPY002
@@ -131,7 +131,7 @@ class TestTfds:
             while True:
                 try:
                     piece = os.read(terminal, 4096)
-                except OSError:  # Linux's way of saying that the other end is closed
+                except OSError:  # raised on Linux when the other end is closed
                     piece = b""
                 if not piece:
                     break

@@ -1,4 +1,4 @@
-"""Split expressions choose what TFDS's own ReadInstruction does and NumPy slices; what would surprise is refused."""
+"""Split expressions against TFDS's own ReadInstruction and NumPy slices; surprising expressions are rejected."""
 
 import itertools
 
@@ -52,11 +52,11 @@ def test_every_slice_is_that_of_tfds_and_of_numpy_or_refused(size):
 def test_the_last_examples_and_all_but_them_are_the_set(last):
     members = {"train": np.arange(30)}
     splits = f"train[{last}:]", f"train[:{last}]"
-    if last in ("-1%", "-0.5%"):  # rounds to no example: TFDS would train on the whole validation set
+    if last in ("-1%", "-0.5%"):  # rounds to 0 examples: TFDS would train on the whole validation set
         for split in (*splits, f"train+{splits[0]}"):
             with pytest.raises(UsageError, match=rf"{last} of 30 examples is none; give a number .* train\[-1:\]"):
                 members_of_split("made", split, members)
-    elif last == "-1shard":  # there is one, so the rest is empty
+    elif last == "-1shard":  # there is one shard, so the rest is empty
         assert len(members_of_split("made", splits[0], members)) == 30
         with pytest.raises(UsageError, match="is empty"):
             members_of_split("made", splits[1], members)

@@ -1,4 +1,4 @@
-"""Streams against the same set in memory, by threads and by worker processes."""
+"""Streams, with threads and with worker processes, against the same data set in memory."""
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ def test_order_on_the_host_is_the_order_on_the_device(examples, size):
 
 
 def made(tmp_path) -> tuple[data.Records, np.ndarray, np.ndarray]:
-    """A TFDS set whose pictures are declared to be of any size, and what it holds."""
+    """A TFDS data set whose images have no fixed size, and its contents."""
     images = np.random.default_rng(0).integers(0, 256, (30, 6, 6, 3), np.uint8)
     labels = np.arange(30) % 3
     parts = {"train": (images, labels.tolist())}

@@ -1,4 +1,4 @@
-"""Writes a TFDS data set by TFDS's documentation, without TensorFlow and without the code under test."""
+"""Writes a TFDS data set as described in TFDS's documentation, without TensorFlow and the code under test."""
 
 import io
 import json
@@ -23,7 +23,7 @@ def write_tfds_set(
     file_format: str = "array_record",
     supervised_keys: tuple[str, ...] = ("image", "label"),
 ) -> None:
-    """Writes ``{split: (images, labels)}`` as version 1.0.0 of a set; ``shape`` is what it declares for a picture."""
+    """Writes ``{split: (images, labels)}`` as version 1.0.0 of a data set; ``shape`` is the declared image shape."""
     folder = data_dir / name / "1.0.0"
     folder.mkdir(parents=True)
     split_infos = []

@@ -18,7 +18,7 @@ from tests.compiled import compiled
 
 
 def transparent(abstract: nnx.Module) -> nnx.Module:
-    """A model of ``nnx.eval_shape`` with positive weights, averages for maxima, and no branches scaled down."""
+    """A model of ``nnx.eval_shape`` with positive weights, averages instead of maxima, and no scaled branches."""
     for _, module in list(nnx.iter_modules(abstract)):
         if isinstance(module, nn.Scale):
             module.factor = 1.0
@@ -44,7 +44,7 @@ def transparent(abstract: nnx.Module) -> nnx.Module:
 def intervals(
     model: nnx.Module, input_shape: Sequence[int], units: Mapping[str, Sequence[tuple[int, int]]]
 ) -> dict[str, list[list[tuple[int, int]]]]:
-    """Of some units (row, column) of some layers: the first and last input position that each sees, along each axis."""
+    """For some units (row, column) of some layers, the first and last input position of its field on each axis."""
     model = _compiled_by_layer(model)
 
     def features(x: jax.Array) -> dict[str, jax.Array]:
@@ -65,9 +65,9 @@ def intervals(
 
 
 def _compiled_by_layer(model: nnx.Module) -> nnx.Module:
-    """The network with each layer, and the gradient of it, as programs of their own.
+    """The network with each layer, and its gradient, compiled separately.
 
-    Layers that are alike share them, in all networks of a process. As one program, a hundred layers take minutes.
+    Equal layers share programs, in all networks of a process. As one program, a hundred layers take minutes to compile.
     """
     model = nnx.clone(model)
     for _, module in list(nnx.iter_modules(model)):

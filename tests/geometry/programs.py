@@ -20,13 +20,13 @@ RNGS = nnx.Rngs(0)
 
 
 class Step(nnx.Module):
-    """Some layers, and a function of them and an array.
+    """Some layers, and a function of an array and the layers.
 
     Args:
-      layers: Which keep the sizes of maps, or are the only one.
+      layers: The layers: any single layer, or several that keep the size of the map.
       apply: Called with the array and the layers.
-      times: How often each layer runs.
-      mirrors: Whether padding has entries of the map in it, which are in no field.
+      times: How many times each layer runs.
+      mirrors: Whether padding contains entries of the map; these do not count for fields.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Network(nnx.Module):
 
 
 def products(network: Network, shape: tuple[int, ...]) -> int:
-    """The products of weights with inputs in a network, counted one by one; scans and the like as often as they run."""
+    """The number of products of weights with inputs in a network, counted one by one, in every iteration of loops."""
     number = 0
     for step in network.steps:
         graph, state = nnx.split(step)
@@ -66,10 +66,10 @@ def products(network: Network, shape: tuple[int, ...]) -> int:
 
 
 def products_of(layer: Any, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> int:
-    """The products of a layer between maps of these sizes.
+    """The number of products of a layer between maps of these sizes.
 
-    A convolution meets, at each position of its output, every entry of the window; a transposed one adds, at each
-    position of its input, every entry of the window to the output. So does one along axes whose input is spread.
+    A convolution uses every entry of the window at each output position. A transposed convolution, and any axis with
+    a dilated input, uses every entry of the window at each input position.
     """
     spread = getattr(layer, "input_dilation", (1,) * len(inputs))
     if isinstance(layer, nnx.ConvTranspose | nn.ConvTranspose):
@@ -88,7 +88,7 @@ def products_of(layer: Any, inputs: tuple[int, ...], outputs: tuple[int, ...]) -
 def seen(network: Callable[..., Any], shape: tuple[int, ...]) -> np.ndarray:
     """Which positions of the input (last axes) each unit of the output (first axes) depends on.
 
-    All weights are positive, so that an impulse makes an answer wherever there is a way from it.
+    All weights are positive, so that an impulse changes every unit that depends on it.
     """
     space = shape[:-1]
     impulses = np.zeros((math.prod(space), *space, shape[-1]), np.float32)
@@ -100,7 +100,7 @@ def seen(network: Callable[..., Any], shape: tuple[int, ...]) -> np.ndarray:
 
 
 def positive(network: nnx.Module) -> nnx.Module:
-    """The network with ones for kernels and zeros for biases."""
+    """The network with kernels of ones and biases of zeros."""
     graph, state = nnx.split(network)
 
     def fill(path: tuple, leaf: jax.Array) -> np.ndarray:
@@ -110,7 +110,7 @@ def positive(network: nnx.Module) -> nnx.Module:
 
 
 class Generator:
-    """Draws networks over ``rank`` axes; every step keeps the number of channels."""
+    """Generates random networks with ``rank`` spatial axes; every step keeps the number of channels."""
 
     def __init__(self, seed: int, rank: int) -> None:
         self.draw = np.random.default_rng(seed)
@@ -129,7 +129,7 @@ class Generator:
         return str(self.draw.choice([*names, ""])) or self.pairs(0, 3)
 
     def network(self, first: int, steps: int) -> Network:
-        """One kind of step, by number, and then others."""
+        """A network that starts with one kind of step, given by its number."""
         names = [name for name in dir(self) if name.startswith("step_")]
         chosen = [names[first % len(names)], *self.draw.choice(names, steps - 1)]
         return Network([getattr(self, name)() for name in chosen])
@@ -202,7 +202,7 @@ class Generator:
         return Step([], lambda x: jnp.repeat(x, times, axis=1))
 
     def step_blocks(self) -> Step:
-        """Two neighbours as channels, and their sum: a pool by a reshape."""
+        """A sum pool by a reshape: two neighbours become channels, which are added."""
 
         def apply(x: jax.Array) -> jax.Array:
             x = x[:, : x.shape[1] // 2 * 2]
@@ -211,7 +211,7 @@ class Generator:
         return Step([], apply)
 
     def step_to_depth_and_back(self) -> Step:
-        """A convolution of every second position by itself."""
+        """A convolution of every second position separately."""
 
         def apply(x: jax.Array, conv: Any) -> jax.Array:
             x = x[:, : x.shape[1] // 2 * 2]
@@ -241,7 +241,7 @@ class Generator:
         )
 
     def step_stacked_scan(self) -> Step:
-        """Layers of one kind whose kernels are the slices of one."""
+        """A scan over layers whose kernels are stacked in one array."""
         convs = nnx.vmap(lambda rngs: nnx.Conv(CHANNELS, CHANNELS, (3,) * self.rank, rngs=rngs))
         layers = convs(nnx.Rngs(0).split(3))
         run = nnx.scan(lambda x, conv: conv(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
@@ -257,7 +257,7 @@ class Generator:
         return Step([self.same()], lambda x, conv: jax.checkpoint(lambda x: conv(x))(x))
 
     def step_jit_twice(self) -> Step:
-        """A layer that is called twice by a function that is traced once."""
+        """A layer that is called twice through a function that is traced once."""
 
         def apply(x: jax.Array, conv: Any) -> jax.Array:
             run = jax.jit(lambda x: conv(x))

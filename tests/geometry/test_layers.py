@@ -18,8 +18,8 @@ from cnn_jax.geometry.positions import keeps_positions
 from cnn_jax.models.airbench import gelu
 
 RNGS = nnx.Rngs(0)
-conv = functools.partial(nn.Conv, kernel_init=jax.nn.initializers.zeros, rngs=RNGS)  # nothing to compile
-# Sizes and fields of the published networks; (kernel, strides, padding).
+conv = functools.partial(nn.Conv, kernel_init=jax.nn.initializers.zeros, rngs=RNGS)  # no compilation
+# Sizes and fields of published networks; layers are (kernel, strides, padding).
 LENET_5 = [(5,), (2, 2), (5,), (2, 2), (5,)]
 ALEXNET = [(11, 4), (3, 2), (5, 1, 2), (3, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1), (3, 2)]
 VGG_D = [*[(3, 1, 1)] * 2, (2, 2), *[(3, 1, 1)] * 2, (2, 2), *(3 * [*[(3, 1, 1)] * 3, (2, 2)])]
@@ -82,7 +82,7 @@ def test_pools_that_are_given_their_output_size() -> None:
     layers = [conv(3, 8, (3, 3), padding="VALID"), nn.AdaptiveAvgPool((6, 6))]
     assert geometry.output_size(layers, 26) == (6, 6)
     field = geometry.receptive_field(layers, 26)
-    assert (field.size, field.jump) == ((4 + 2, 4 + 2), (4, 4))  # 24 positions in six parts
+    assert (field.size, field.jump) == ((4 + 2, 4 + 2), (4, 4))  # 24 positions are divided among six units
     with pytest.raises(UsageError, match=r"receptive_field: layer 1: .* give input_size"):
         geometry.receptive_field(layers)
 
@@ -125,10 +125,10 @@ def test_mistakes_are_named(function, arguments: tuple, message: str) -> None:
 
 
 def test_masked_weights_are_no_parameters() -> None:
-    mask = np.array([[1, 0, 1], [0, 0, 1]])  # of 2 inputs and 3 outputs, 3 pairs are connected
+    mask = np.array([[1, 0, 1], [0, 0, 1]])  # 3 of the 6 pairs of 2 inputs and 3 outputs are connected
     layer = conv(2, 3, (5, 5), padding="VALID", mask=mask)
     assert geometry.parameter_count(layer) == 3 * 25 + 3
-    assert geometry.parameter_count([layer, jnp.tanh, layer]) == 3 * 25 + 3  # the same ones, twice in use
+    assert geometry.parameter_count([layer, jnp.tanh, layer]) == 3 * 25 + 3  # one layer that is used twice
     model = nnx.eval_shape(
         lambda: nn.Sequence({"c": nn.Conv(2, 3, (5, 5), padding="VALID", mask=mask, rngs=nnx.Rngs(0))})
     )
@@ -155,7 +155,7 @@ def test_a_mask_that_is_an_argument_cannot_be_counted() -> None:
         (nn.BatchNorm(4, rngs=RNGS), True),
         (nn.Linear(4, 7, rngs=RNGS), True),
         (lambda x: x[..., ::2].repeat(2, axis=-1), True),
-        (lambda x: x[..., jnp.array([3, 0, 1])], False),  # it does, but by a gather, which is not followed
+        (lambda x: x[..., jnp.array([3, 0, 1])], False),  # it does, but with a gather, which is not analysed
         (lambda x: x - x.mean(axis=(1, 2), keepdims=True), False),
         (lambda x: jnp.roll(x, 1, axis=1), False),
         (lambda x: x.transpose(0, 2, 1, 3), False),

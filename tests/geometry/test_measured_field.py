@@ -9,7 +9,7 @@ from flax import nnx
 from cnn_jax import geometry, models, nn
 from tests.geometry.measured import intervals, transparent
 
-# Their first layers have no window, or see all of it.
+# Their first layers have no window, or depend on the whole image.
 WITHOUT_MAPS = ("logistic_regression", "mlp", "mlp_two_neurons")
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in models.available() if name not in WITHOUT_MAPS),
@@ -18,7 +18,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
 ]
 # By default, one or two networks of most families; the others in the slow run.
 QUICK = ("alexnet", "googlenet", "lenet_1989", "lenet_5", "neocognitron", "resnet_20", "resnet_50", "vgg_a")
-# One image for all networks of a size, which so share the programs of layers: rows for the largest of their fields.
+# One image size for several networks, so that they share compiled layers; its rows contain the largest of the fields.
 ROWS = {16: 64, 28: 64, 32: 640, 224: 1664, 227: 1664, 299: 1664}
 
 
@@ -41,10 +41,10 @@ def clipped(field: geometry.ReceptiveField, unit: tuple[int, ...], shape: tuple[
     ],
 )
 def test_field_is_the_one_that_gradients_show(name: str, options: dict[str, Any]) -> None:
-    """Along the rows the image has room for all that the middle unit sees; along the columns its field is cut off."""
+    """The image contains the field of the middle unit along the rows, and cuts it off along the columns."""
     rows, *rest = models.variant(name).input_shape
     shape = (ROWS[rows], *rest)
-    width = 0.2 if name == "neocognitron" else 0.001  # its C-cells respond to what one plane has more than the others
+    width = 0.2 if name == "neocognitron" else 0.001  # its C-cells respond to differences between planes
     model = transparent(
         nnx.eval_shape(lambda: models.create(name, input_shape=shape, width=width, rngs=nnx.Rngs(0), **options))
     )
@@ -89,7 +89,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_field_of_every_unit_of_small_networks(name: str) -> None:
-    """Unit by unit: inside the image the fields are equal; near an edge, layers see less where they see padding."""
+    """For each unit: inside the image the fields are equal; near an edge the measured field may be smaller."""
     shape = (24, 30, 1)
     model = transparent(nn.Sequence(NETWORKS[name]))
     row = geometry.trace(model, shape)[-1]
@@ -105,8 +105,8 @@ def test_field_of_every_unit_of_small_networks(name: str) -> None:
     assert max(last - first + 1 for first, last in columns) == min(row.receptive_field.size[1], shape[1])
 
 
-def test_what_is_not_known_is_not_told() -> None:
-    """A layer that moves positions without saying so hides the fields behind it, and its shapes stay."""
+def test_unknown_fields_are_none() -> None:
+    """After a layer that moves positions in an unknown way, fields are unknown but shapes are known."""
     model = nn.Sequence({"a": conv(3), "rolled": lambda x: jnp.roll(x, 1, axis=1), "b": conv(3), "mean": jnp.tanh})
     rows = {row.name: row for row in geometry.trace(model, (8, 8, 1))}
     assert rows["a"].receptive_field.size == (3, 3)

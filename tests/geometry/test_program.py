@@ -1,4 +1,4 @@
-"""Tables of networks in stock Flax, against tables of the same networks of named layers, and against hand counts."""
+"""Tables of networks in plain Flax, against tables of the same networks with named layers, and against hand counts."""
 
 import jax.numpy as jnp
 import pytest
@@ -24,7 +24,7 @@ class Block(nnx.Module):
 
 
 class Net(nnx.Module):
-    """A stem, functions between the layers, a block that is used twice, dropout, an output."""
+    """A network with a stem, functions between the layers, a block that is used twice, dropout and an output."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.stem = nnx.Conv(3, 8, (5, 5), strides=2, padding="VALID", rngs=rngs)
@@ -80,7 +80,7 @@ def test_rows_are_those_of_the_same_network_of_named_layers(rows) -> None:
 
 
 def test_fields_by_hand(rows) -> None:
-    """5 in the stem, 4 more in the pool; then four windows of 3, positions 4 apart; then all of the image."""
+    """5 in the stem, 4 more in the pool; then four windows of 3 with jump 4; then the whole image."""
     sizes = {name: rows[name].receptive_field.size for name in ("stem", "blocks/0/conv1", "blocks/0/conv2#2")}
     assert sizes == {"stem": (5, 5), "blocks/0/conv1": (9 + 8,) * 2, "blocks/0/conv2#2": (9 + 4 * 8,) * 2}
     assert rows["blocks/0/conv1"].receptive_field.jump == (4, 4)
@@ -88,7 +88,7 @@ def test_fields_by_hand(rows) -> None:
 
 
 class Rolled(nnx.Module):
-    """An operation between the layers that moves positions."""
+    """A network with an operation between the layers that moves positions."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.a, self.b = (nnx.Conv(3, 3, (3, 3), rngs=rngs) for _ in range(2))
@@ -97,14 +97,14 @@ class Rolled(nnx.Module):
         return self.b(jnp.roll(self.a(x), 1, axis=1))
 
 
-def test_what_is_not_known_is_not_told() -> None:
+def test_unknown_fields_are_none() -> None:
     first, second = geometry.trace(Rolled(nnx.Rngs(0)), SHAPE)
     assert (first.receptive_field.size, second.receptive_field) == ((3, 3), None)
     assert second.output_shape == SHAPE
 
 
 class Shared(nnx.Module):
-    """Loops and choices, one kernel for two layers, a kernel of the network's own."""
+    """A network with loops and conditionals, a kernel that two layers share, and its own kernel."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.a, self.b = (nnx.Conv(3, 3, (3, 3), rngs=rngs) for _ in range(2))
@@ -118,7 +118,7 @@ class Shared(nnx.Module):
         return lax.conv_general_dilated(x, self.own[...], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def test_what_is_counted_of_loops_and_choices_and_outside_of_layers() -> None:
+def test_counts_in_loops_and_conditionals_and_outside_layers() -> None:
     """One step of a loop of unknown length, the larger of two branches, and a row for the network's own product."""
     a, large, own = geometry.trace(Shared(nnx.Rngs(0)), SHAPE)
     pixels = 24 * 20
@@ -129,7 +129,7 @@ def test_what_is_counted_of_loops_and_choices_and_outside_of_layers() -> None:
 
 
 class Ensemble(nnx.Module):
-    """Three layers of one kind side by side, and a matrix product by any other name."""
+    """Three layers of one kind in parallel, and a matrix product in another form."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.many = nnx.vmap(lambda rngs: nnx.Conv(3, 4, (3, 3), rngs=rngs))(rngs.split(3))

@@ -13,7 +13,7 @@ KINDS = sum(name.startswith("step_") for name in dir(Generator))
 
 @pytest.mark.parametrize("seed", [*range(KINDS), *(pytest.param(n, marks=pytest.mark.slow) for n in range(KINDS, 200))])
 def test_random_network(seed: int) -> None:
-    """Each kind of step comes first in one of the networks."""
+    """Each kind of step is the first step of one of the networks."""
     rank = 2 if seed % 5 == 4 else 1
     shape = (28, 24, CHANNELS) if rank == 2 else (96, CHANNELS)
     network = Generator(seed, rank).network(first=seed, steps=3)
@@ -31,7 +31,7 @@ def test_random_network(seed: int) -> None:
 
 
 def check_field(network: Network, shape: tuple[int, ...], field: geometry.ReceptiveField) -> None:
-    """Well inside of the image fields are equal; near an edge, layers see less where they see padding."""
+    """Inside the image the fields are equal; near an edge the measured field may be smaller because of padding."""
     measured = seen(positive(network), shape)
     rank = len(shape) - 1
     middle = tuple(size // 2 for size in measured.shape[:rank])

@@ -1,4 +1,4 @@
-"""Shapes of layers, lists and networks, found without arrays."""
+"""Shapes of layers, lists and networks, computed without arrays."""
 
 import jax
 import jax.numpy as jnp

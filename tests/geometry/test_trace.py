@@ -32,7 +32,7 @@ def test_rows_are_counted_by_hand(rows: list[geometry.Row]) -> None:
     conv, pool, flatten = rows
     assert (conv.name, conv.kind, conv.output_shape) == ("block/conv", "Conv", (5, 4, 8))
     assert (conv.kernel_size, conv.strides, conv.padding) == ((3, 3), (2, 2), "SAME")
-    assert conv.parameters == 3 * 3 * 2 * 8 + 8  # each output channel sees the two channels of its group
+    assert conv.parameters == 3 * 3 * 2 * 8 + 8  # each output channel is connected to the two channels of its group
     assert conv.multiply_adds == 5 * 4 * (3 * 3 * 2 * 8)
     assert conv.connections == conv.multiply_adds + 5 * 4 * 8
     assert conv.activation_bytes == 5 * 4 * 8 * 4
@@ -43,7 +43,7 @@ def test_rows_are_counted_by_hand(rows: list[geometry.Row]) -> None:
 
 def test_fields_are_followed_by_hand(rows: list[geometry.Row]) -> None:
     conv, pool, flatten = rows
-    # 9 rows at stride 2 are padded by 1 above, 7 columns likewise.
+    # 9 rows at stride 2 are padded by 1 above, 7 columns by 1 on the left.
     assert (conv.receptive_field.size, conv.receptive_field.first_centre) == ((3, 3), (0, 0))
     assert (pool.receptive_field.size, pool.receptive_field.jump) == ((5, 5), (4, 4))
     assert pool.receptive_field.interval((1, 0)) == ((3, 7), (-1, 3))
@@ -78,7 +78,7 @@ def test_transposed_convolutions_multiply_only_what_is_there() -> None:
     (row,) = geometry.trace(nn.Sequence({"up": layer}), (5, 6, 3))
     assert row.output_shape == (10, 12, 2)
     assert row.strides == (2, 2)
-    assert row.multiply_adds == 5 * 6 * 4 * 4 * 3 * 2  # each input meets the whole kernel
+    assert row.multiply_adds == 5 * 6 * 4 * 4 * 3 * 2  # each input is multiplied with the whole kernel
 
 
 def test_nothing_is_allocated() -> None:
@@ -96,7 +96,7 @@ def test_the_table_of_vgg_e_costs_little() -> None:
         "model = nnx.eval_shape(lambda: models.create('vgg_e', rngs=nnx.Rngs(0)))\n"
         "total = geometry.total(geometry.trace(model, (224, 224, 3)))\n"
         "seconds = time.process_time() - start\n"
-        # Not getrusage, whose peak a process inherits from the one that started it.
+        # Not getrusage: a process inherits its peak from the process that started it.
         "peak = re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]\n"
         "print(total.parameters, seconds, int(peak) / 1024)\n"
     )

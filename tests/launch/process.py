@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Process:
-    """A started ``launch.py``, in the words of ``subprocess.Popen``."""
+    """A started ``launch.py``, with some methods of ``subprocess.Popen``."""
 
     def __init__(self, arguments: Sequence[str], *, merged: bool) -> None:
         self.returncode: int | None = None
@@ -42,13 +42,13 @@ class Process:
         self.pid = int(self._answers.readline())
 
     def poll(self) -> int | None:
-        """The exit code, or None while it runs."""
+        """The exit code; None while the process runs."""
         if self.returncode is None and select.select([self._answers], [], [], 0)[0]:
             self.returncode = int(self._answers.readline())
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit code, when it has ended."""
+        """Waits until the process has ended and returns its exit code."""
         if self.returncode is None and not select.select([self._answers], [], [], timeout)[0]:
             raise subprocess.TimeoutExpired("launch.py", timeout or 0)
         code = self.poll()
@@ -56,7 +56,7 @@ class Process:
         return code
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """What it has written to stdout and stderr, when it has ended."""
+        """Waits until the process has ended and returns its stdout and stderr."""
         self.wait(timeout)
         if self._printed is None:
             for stream in (self._stdout, self._stderr):
@@ -79,7 +79,7 @@ class Process:
 
 @functools.cache
 def _warm() -> socket.socket:
-    """Where to ask for a fork; the process lives as long as this one."""
+    """The socket to request forks; its process ends with this one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-m", "tests.launch.warm", str(theirs.fileno())]
     process = subprocess.Popen(
@@ -96,12 +96,12 @@ def _warm() -> socket.socket:
 
 
 def environment() -> dict[str, str]:
-    """A user's environment, without the eight simulated devices that the tests see; it compiles quickly, too."""
+    """A user's environment: without the eight simulated devices of the tests, but with fast compilation."""
     return {**os.environ, "COLUMNS": "200", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick.XLA_FLAGS}
 
 
 def _warm_environment() -> dict[str, str]:
-    """The environment in which ``launch.py`` starts itself again, so that a fork of the warm process need not."""
+    """The environment of a restarted ``launch.py``, so that forks of the warm process need not restart."""
     result = environment()
     apply_recommended_tunables(result)
     return result
@@ -123,7 +123,7 @@ def launch(*arguments: str, under: Sequence[str] = (), fresh: bool = False) -> s
 
 
 def start(*arguments: str, fresh: bool = False) -> Process | subprocess.Popen[str]:
-    """Starts ``launch.py`` and returns at once; what it writes to stderr goes to stdout, too."""
+    """Starts ``launch.py`` and returns at once; its stderr goes to its stdout."""
     if not fresh:
         return Process(arguments, merged=True)
     return subprocess.Popen(
@@ -138,7 +138,7 @@ def start(*arguments: str, fresh: bool = False) -> Process | subprocess.Popen[st
 
 @contextlib.contextmanager
 def started(*arguments: str, fresh: bool = False) -> Iterator[Process | subprocess.Popen[str]]:
-    """What :func:`start` starts, for the ``with`` block, at whose end it is ended by force."""
+    """A process of :func:`start`, which is killed at the end of the ``with`` block."""
     process = start(*arguments, fresh=fresh)
     try:
         yield process
@@ -148,6 +148,6 @@ def started(*arguments: str, fresh: bool = False) -> Iterator[Process | subproce
 
 
 def train(workdir: Path, *arguments: str, config: str = "configs/lenet5_digits.py:smoke", fresh: bool = False) -> None:
-    """Trains to the end, or fails with what the process printed."""
+    """Trains to the end; fails with the output of the process."""
     done = launch(f"--config={config}", f"--workdir={workdir}", *arguments, fresh=fresh)
     assert done.returncode == 0, done.stdout + done.stderr

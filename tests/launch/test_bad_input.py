@@ -12,7 +12,7 @@ SMOKE = "--config=configs/lenet5_digits.py:smoke"
 
 
 def rejected(*arguments: str, **options) -> str:
-    """Runs launch.py with a mistake, and returns the one line that it must answer."""
+    """Runs launch.py with an error of the user, and returns its only line of output."""
     done = launch(*arguments, **options)
     assert done.returncode == 2, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
     lines = [line for line in done.stderr.splitlines() if line.strip()]
@@ -121,7 +121,7 @@ def test_run_whose_config_was_cut_short(tmp_path: Path) -> None:
 
 
 def test_full_disk(trained: Path, tmp_path: Path) -> None:
-    """A limit on the size of files stands for a disk with no room for the checkpoint; both fail in write(2)."""
+    """A limit on the file size simulates a full disk; both make write(2) fail."""
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     for path in sorted((run / "checkpoints").iterdir())[1:]:
@@ -140,7 +140,7 @@ def test_full_disk(trained: Path, tmp_path: Path) -> None:
 
 def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    # The smoke variant reaches its warm-up's height, and the infinite rate, only in the second of its two epochs.
+    # The smoke variant reaches the end of its warm-up, and the infinite rate, in the second of its two epochs.
     rate = ["--config.optimizer.learning_rate=1e38", "--config.optimizer.schedule=constant"]
     line = rejected(SMOKE, f"--workdir={run}", *rate, "--config.optimizer.warmup=1.9 epochs")
     assert "the loss is" in line
@@ -149,7 +149,7 @@ def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path: Path) 
 
 
 def damage(run: Path, *, steps: int) -> list[Path]:
-    """Cuts the files of arrays of the newest checkpoints in half, those of the optimiser and of the weights."""
+    """Truncates the array files of the newest checkpoints, those of the optimiser and the weights, to half."""
     checkpoints = sorted((run / "checkpoints").iterdir(), key=lambda path: int(path.name))[-steps:]
     for checkpoint in checkpoints:
         for file in checkpoint.rglob("d/*"):

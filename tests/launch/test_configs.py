@@ -1,4 +1,4 @@
-"""Every config: its header, and its smoke variant from the command to the report."""
+"""Every config: its header, and a whole run of its smoke variant."""
 
 import re
 import runpy
@@ -17,7 +17,7 @@ from tests.requirements import require_data
 CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").glob("*.py"))
 
 
-# Their 8 to 59 convolutions take 20 s or more at any size.
+# Compiling their 8 to 59 convolutions takes 20 s or more at any size.
 _LARGE = ("alexnet_imagenet", "googlenet_imagenet", "resnet18_fashion_mnist", "resnet20_cifar10", "resnet50_imagenet")
 COMPILE_LONG = [f"configs/{name}.py" for name in (*_LARGE, "vgg_imagenet")]
 

@@ -18,7 +18,7 @@ from tests.launch.process import ROOT, environment
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a fresh environment with the wheel in it; what it depends on is that of this environment."""
+    """The programs of a fresh environment with the installed wheel; its dependencies are those of this environment."""
     folder = tmp_path_factory.mktemp("installed")
     source, venv = folder / "source", folder / "venv"
     for name in ("cnn_jax", "configs"):
@@ -54,7 +54,7 @@ def test_a_config_by_its_name_trains_from_an_empty_folder(installed: Path, tmp_p
 
 
 def test_from_a_folder_of_images_to_predictions(installed: Path, tmp_path: Path) -> None:
-    """As docs/your_own_data.md has it, but for the time it takes."""
+    """The steps of docs/your_own_data.md, but with less training."""
     text = (ROOT / "docs/your_own_data.md").read_text()
     files = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, re.S))
     for name, content in files.items():

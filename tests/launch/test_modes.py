@@ -59,7 +59,7 @@ def test_tensorboard_events_are_those_of_the_metrics(trained: Path) -> None:
 
 
 def test_eval_is_exact_on_the_full_test_set(trained: Path) -> None:
-    """The printed accuracy equals the one counted here from the probabilities that predict writes for each image."""
+    """The printed accuracy equals the accuracy computed here from the probabilities that predict writes."""
     done = launch("--mode=eval", f"--workdir={trained}", fresh=True)
     assert done.returncode == 0, done.stderr
     scores = json.loads((trained / "result.json").read_text())["scores"]
@@ -83,7 +83,7 @@ def test_predict_reads_real_digits(trained: Path, tmp_path: Path) -> None:
     assert [Path(row["image"]).name for row in rows] == [f"{position:02d}.png" for position in range(60)]
     for row in rows:
         assert sum(float(row[str(digit)]) for digit in range(10)) == pytest.approx(1, abs=1e-4)
-    # Two epochs are not much; chance is 0.1.
+    # Two epochs are few; chance is 0.1.
     assert accuracy_score(labels, [int(row["class"]) for row in rows]) > 0.5
 
 
@@ -120,10 +120,10 @@ def test_launch_is_short() -> None:
 
 
 def test_strict_promotion(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training, evaluation and prediction under JAX's strict rules end as they do without."""
+    """Training, evaluation and prediction give the same results with JAX's strict type promotion."""
     monkeypatch.setenv("JAX_NUMPY_RANK_PROMOTION", "raise")
     monkeypatch.setenv("JAX_NUMPY_DTYPE_PROMOTION", "strict")
-    train(tmp_path / "run", fresh=True)  # JAX reads the two when it is imported
+    train(tmp_path / "run", fresh=True)  # JAX reads the two variables when it is imported
     results = [json.loads((run / "result.json").read_text()) for run in (trained, tmp_path / "run")]
     assert results[0]["scores"]["test/accuracy"] == pytest.approx(results[1]["scores"]["test/accuracy"], abs=0.01)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")

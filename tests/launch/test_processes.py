@@ -14,7 +14,7 @@ PROCESSES = 2
 
 
 def free_port(ports: range = range(1)) -> int:
-    """One of some ports; by default any."""
+    """A free port in a range; by default any free port."""
     for port in ports:
         with socket.socket() as free, contextlib.suppress(OSError):
             free.bind(("localhost", port))
@@ -23,7 +23,7 @@ def free_port(ports: range = range(1)) -> int:
 
 
 def together(*arguments: str, each: Callable[[int], Sequence[str]]) -> list[tuple[int, str]]:
-    """Exit code and output of each process, to which ``each`` gives flags of its own."""
+    """Exit code and output of each process; ``each`` returns its own flags."""
     with contextlib.ExitStack() as running:
         processes = [
             running.enter_context(started("--config=configs/lenet5_digits.py:smoke", *arguments, *each(number)))
@@ -34,7 +34,7 @@ def together(*arguments: str, each: Callable[[int], Sequence[str]]) -> list[tupl
 
 
 def test_two_processes_that_stream_score_what_one_does_and_write_once(trained: Path, tmp_path: Path) -> None:
-    """Each reads its half of every batch."""
+    """Each process reads its half of every batch."""
     address = f"--coordinator_address=localhost:{free_port()}"
     (first, printed), (second, silent) = together(
         f"--workdir={tmp_path / 'run'}",
@@ -53,7 +53,7 @@ def test_two_processes_that_stream_score_what_one_does_and_write_once(trained: P
 
 def test_a_mistake_ends_all_of_them_found_through_the_scheduler(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (trained / "config.json").read_bytes()
-    monkeypatch.setenv("SLURM_JOB_ID", str(free_port(range(61440, 65536)) - 61440))  # JAX makes the port of it
+    monkeypatch.setenv("SLURM_JOB_ID", str(free_port(range(61440, 65536)) - 61440))  # JAX computes the port from it
     monkeypatch.setenv("SLURM_STEP_NODELIST", "localhost")
     monkeypatch.setenv("SLURM_NTASKS", str(PROCESSES))
 

@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped or repeated end with the same bits, with data in memory and streamed."""
+"""Runs that are killed, stopped or repeated give bit-identical results, with data in memory and streamed."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 from benchmarks.kill import is_saving, outcome, write_digits
 from tests.launch.process import launch, started, train
 
-# Long enough to be killed, and with much to lose: augmentation, dropout, moments, averaged weights, a patience.
+# Long enough to be killed, with all kinds of state: augmentation, dropout, moments, averaged weights, patience.
 TORTURED = "benchmarks/kill.py"
 
 
@@ -23,7 +23,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def wait_for_lines(workdir: Path, count: int) -> None:
-    """Waits until the run has written so many lines of scores."""
+    """Waits until the run has written ``count`` lines of scores."""
     deadline = time.monotonic() + 120
     path = workdir / "metrics.jsonl"
     while not path.exists() or path.read_bytes().count(b"\n") < count:
@@ -37,7 +37,7 @@ def has_saved(workdir: Path) -> bool:
 
 
 def killed(workdir: Path, *, config: str, lines: int, saving: bool = False, saved: bool = False) -> None:
-    """Starts or continues the run, and kills it when it has written so many lines, or next saves, or has saved."""
+    """Starts or continues the run, and kills it after so many lines, during the next save, or after a save."""
     with started(f"--config={config}", f"--workdir={workdir}", fresh=saving) as process:
         wait_for_lines(workdir, lines)
         while saving and not is_saving(workdir):

@@ -1,4 +1,4 @@
-"""``launch.py --mode=sweep``, from the command to the results."""
+"""A whole run of ``launch.py --mode=sweep``."""
 
 import json
 import runpy
@@ -13,7 +13,7 @@ SMOKE = "--config=configs/lenet5_digits.py:smoke"
 
 def test_trials_are_the_runs_that_they_would_be_alone(trained: Path, tmp_path: Path) -> None:
     sweep = ["--mode=sweep", f"--workdir={tmp_path / 'sweep'}"]
-    rates = "--sweep=optimizer.learning_rate=0.1,1e9"  # that of the config, and one that diverges
+    rates = "--sweep=optimizer.learning_rate=0.1,1e9"  # the rate of the config, and one that diverges
     done = launch(SMOKE, *sweep, rates, "--workers=1")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = read_table(tmp_path / "sweep")

@@ -25,12 +25,12 @@ IMPORTED = (
 
 
 def serve(requests: socket.socket) -> None:
-    """Answers each request with the pid of a fork and later its exit code; returns in the forks alone."""
+    """Answers each request with the pid of a fork and later its exit code; returns only in the forks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         message, streams, _, _ = socket.recv_fds(requests, 1 << 16, 3)
-        if not message:  # who asked is no more
+        if not message:  # the requester has ended
             os._exit(0)
         if os.fork() == 0:
             break
@@ -39,7 +39,7 @@ def serve(requests: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     answer = streams.pop()
     pid = os.fork()
-    if pid:  # between the two: it waits for the one and tells the other
+    if pid:  # the process between the fork and the requester: it waits for the fork and sends its exit code
         os.write(answer, b"%d\n" % pid)
         os.write(answer, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         os._exit(0)

@@ -10,7 +10,7 @@ from tests.compiled import compiled
 
 
 def create(name: str, **options) -> nnx.Module:
-    """As :func:`cnn_jax.models.create`; the parameters of all calls with the same options are the same."""
+    """Like :func:`cnn_jax.models.create`, but all calls with the same options return the same parameters."""
     return nnx.clone(nnx.merge(*_drawn(name, **options)))  # a merged module shares its variables with the state
 
 

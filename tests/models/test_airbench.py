@@ -16,7 +16,7 @@ WHITENING = 2 * 2 * 3 * 24
 
 
 def test_counts_are_the_published_ones() -> None:
-    """The frozen kernel of the first layer is among the published parameters, and not trained."""
+    """The frozen kernel of the first layer is included in the published parameters, but is not trained."""
     assert geometry.parameter_count(abstract("airbench")) + WHITENING == 1_971_640
     assert abstract("airbench").whiten.kernel.size == WHITENING
     maps = {31: [WHITENING, 9 * 24 * 64], 15: [9 * 64 * 64, 9 * 64 * 256], 7: 2 * [9 * 256 * 256], 3: [9 * 256 * 256]}

@@ -20,7 +20,7 @@ from tests.compiled import compiled
 from tests.models import creation
 
 he_normal = jax.nn.initializers.he_normal()  # the papers' Gaussian of 0.01 is too small for few channels
-# What makes a network small, by the beginning of its name; the longest that fits is meant.
+# Options of the small network, by the beginning of its name; the longest match is used.
 SMALL = {
     "airbench": {"width": 1 / 8},
     "conv_stack": {},
@@ -38,7 +38,7 @@ SMALL = {
     "vgg": {"width": 1 / 16, "input_shape": (32, 32, 3), "kernel_init": he_normal},
     "zfnet": {"width": 1 / 16, "input_shape": (64, 64, 3), "kernel_init": he_normal},
 }
-# How the images are learnt, likewise: the learning rate of Adam, and the number of steps.
+# The learning rate of Adam and the number of steps, also by the beginning of the name.
 LEARNING = {
     "": (0.003, 60),
     "alexnet": (0.003, 150),
@@ -51,16 +51,16 @@ LEARNING = {
 }
 # Compiled as one program.
 COMPILED = ("alexnet", "lenet_1989", "lenet_5", "logistic_regression", "mlp_two_neurons", "vgg_a_bn")
-# Their outputs are bounded and their gradients vanish; they learn by a rule of their own, which has tests of its own.
+# Their outputs are bounded and their gradients vanish; they have their own learning rule, with its own tests.
 NOT_BY_GRADIENTS = ("neocognitron",)
 
-# Networks of the same layers as others, whose tables tests/models/test_published.py checks; traced in the slow run.
+# Networks with the same layers as others; tests/models/test_published.py checks their tables. Traced in the slow run.
 RELATIVES = (
     *("alexnet_ungrouped", "zfnet_wide", "googlenet_torchvision", "inception_naive", "inception_resnet_v1"),
     *("vgg_a", "vgg_a_lrn_bn", "vgg_b", "vgg_b_bn", "vgg_c_bn", "vgg_d", "vgg_d_bn", "vgg_e", "vgg_e_bn"),
     *("resnet_32", "resnet_34", "resnet_44", "resnet_50", "resnet_56", "resnet_101", "resnet_110", "resnet_152"),
 )
-# Learnt by default; this includes what tracing finds.
+# Trained by default, which includes tracing.
 LEARNED = (*COMPILED, "resnet_20")
 
 
@@ -69,12 +69,12 @@ def entry(table: dict, name: str):
 
 
 def small(name: str) -> dict:
-    """How to create the small network."""
+    """The options of the small network."""
     return {"num_classes": 10, **entry(SMALL, name)}
 
 
 def digits(name: str):
-    """32 images of the size that the small network takes, and their labels."""
+    """32 images of the input size of the small network, and their labels."""
     shape = small(name).get("input_shape", models.variant(name).input_shape)
     images, labels = load_digits(return_X_y=True)
     images = images[:32].reshape(32, 8, 8).astype(np.float32) / 8 - 1
@@ -83,7 +83,7 @@ def digits(name: str):
 
 
 def task(name: str):
-    """The small network: how to create it, its abstract self, the loss of it, and the images."""
+    """A function that creates the small network, the abstract network, its loss, and the images."""
     x, y = digits(name)
 
     def create(key):
@@ -101,7 +101,7 @@ def task(name: str):
 
 
 def program(name: str):
-    """A function from (steps, images) to the loss, two evaluations and the parameters."""
+    """A function of (steps, images) that returns the loss, two evaluations and the parameters."""
     create, (graph, *_), loss, _ = task(name)
     optimizer = optax.adam(entry(LEARNING, name)[0])
 
@@ -140,15 +140,15 @@ def test_forward_and_backward_can_be_traced(name: str) -> None:
 
 
 def learned_as_one_program(name: str):
-    """Before and after: the loss, two evaluations, and the parameters."""
+    """The loss, two evaluations and the parameters, before and after training."""
     run, (x, _) = program(name), digits(name)
     return run(0, x), run(entry(LEARNING, name)[1], x)
 
 
 def learned_layer_by_layer(name: str):
-    """The same by the chain rule over the outermost layers, with programs for each that blocks that are alike share.
+    """The same by the chain rule over the outermost layers, which are compiled separately; equal blocks share programs.
 
-    So a hundred layers are compiled as fast as twenty.
+    A hundred layers are then compiled as fast as twenty.
     """
     x, y = digits(name)
     model = creation.create(name, **small(name))

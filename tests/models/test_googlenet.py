@@ -26,7 +26,7 @@ MODULES = {
 
 
 def head(channels: int, batch_norm: bool) -> int:
-    """A 1x1 convolution to 128 channels, 4x4 of them to 1024 units, these to 1000 classes."""
+    """The parameters of a 1x1 convolution to 128 channels, and of dense layers from 4x4x128 to 1024 to 1000."""
     return 128 * channels + (2 if batch_norm else 1) * 128 + 2048 * 1024 + 1024 + 1024 * 1000 + 1000
 
 
@@ -73,7 +73,7 @@ def test_torchvisions_windows_are_smaller() -> None:
 
 
 def test_a_field_is_that_of_the_largest_branch() -> None:
-    """Before the module a unit sees 27 with jump 8; the 5x5 branch adds 4 jumps."""
+    """Before the module the field is 27 with jump 8; the 5x5 branch adds 4 jumps."""
     rows = table("googlenet")
     assert rows["maxpool2"].receptive_field.size == (27, 27)
     sizes = {branch: rows[f"inception3a/{branch}/conv/conv"].receptive_field.size[0] for branch in ("3x3", "5x5")}
@@ -104,7 +104,7 @@ def test_heads_run_in_training_only() -> None:
 
 
 def test_starts_as_caffes_version() -> None:
-    """Biases of 0.2, and of 0 where classes come out; dropout of 0.4, and of 0.7 in the heads."""
+    """Biases of 0.2, but 0 in the output layers; dropout of 0.4, and of 0.7 in the heads."""
 
     def biases() -> dict[str, jax.Array]:
         model = models.create("googlenet", width=1 / 64)

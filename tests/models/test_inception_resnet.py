@@ -1,9 +1,9 @@
-"""Inception-ResNet-v1 against the paper's figures, counted here by hand."""
+"""Inception-ResNet-v1 against counts from the paper's figures."""
 
 from cnn_jax import geometry
 from tests.models.traced import abstract, table
 
-Branch = list[tuple[int, int]]  # of convolutions one after the other: numbers in a window, channels
+Branch = list[tuple[int, int]]  # consecutive convolutions: window entries, channels
 
 FIGURE_10: list[Branch] = [[(1, 32)], [(1, 32), (9, 32)], [(1, 32), (9, 32), (9, 32)]]
 FIGURE_11: list[Branch] = [[(1, 128)], [(1, 128), (7, 128), (7, 128)]]
@@ -13,7 +13,7 @@ FIGURE_12: list[Branch] = [[(1, 256), (9, 384)], [(1, 256), (9, 256)], [(1, 256)
 
 
 def count(channels: int, branches: list[Branch]) -> int:
-    """Weights and the two numbers of each normalisation."""
+    """The number of weights, and of the two parameters of each normalisation."""
     found = 0
     for branch in branches:
         inputs = channels
@@ -24,7 +24,7 @@ def count(channels: int, branches: list[Branch]) -> int:
 
 
 def block(channels: int, branches: list[Branch]) -> int:
-    """The branches and the linear convolution, with biases, back to as many channels as came in."""
+    """The parameters of the branches and of the linear convolution, with biases, back to the input channels."""
     return count(channels, branches) + (sum(branch[-1][1] for branch in branches) + 1) * channels
 
 

@@ -47,7 +47,7 @@ def params(layer: nnx.Module, *names: str) -> list[np.ndarray]:
 
 
 def conv(x: np.ndarray, layer: nnx.Module, *, stride: int = 1, table: list | None = None) -> np.ndarray:
-    """A 5x5 convolution; with a table, the kernel lists the connections that there are, output by output."""
+    """A 5x5 convolution; with a table, the kernel contains only the existing connections, output by output."""
     kernel, bias = params(layer, "kernel", "bias")
     if table is not None:
         full = np.zeros((5, 5, x.shape[-1], len(table)))
@@ -123,7 +123,7 @@ def lenet_5_modern(x: np.ndarray, model: nnx.Module) -> np.ndarray:
 def test_forward_pass_is_the_one_written_down_in_numpy(forward) -> None:
     model = create(forward.__name__)
     random = np.random.default_rng(0)
-    for name in model.names:  # biases start at zero, and would not show if they were in the wrong place
+    for name in model.names:  # biases start at zero, which would hide a wrong position
         bias = getattr(model.layer(name), "bias", None)
         if bias is not None:
             bias[...] = jax.numpy.asarray(random.normal(size=bias.shape), bias.dtype)
@@ -202,7 +202,7 @@ def test_initial_weights_have_lecuns_standard_deviation() -> None:
 
 
 def test_works_in_flax_tree_mode() -> None:
-    """NNX_GRAPH_MODE=false is to become Flax's default."""
+    """NNX_GRAPH_MODE=false will become Flax's default."""
     program = (
         "import jax, jax.numpy as jnp; from flax import nnx; from cnn_jax import models;"
         "m = models.create('lenet_5_modern', num_classes=3, input_shape=(32, 32, 1), rngs=nnx.Rngs(0));"

@@ -81,7 +81,7 @@ def test_silent_planes_do_not_learn() -> None:
 
 
 def test_a_reinforced_cell_responds_to_what_it_saw_and_to_little_else() -> None:
-    """The more a pattern was shown, the nearer its response comes to 1; that to another falls to 0."""
+    """The more often a pattern was shown, the nearer its response is to 1; the response to another one falls to 0."""
     layer = paper.SCells(1, paper.CellStage(4, 0, 4.0, 1.0, 5), rngs=nnx.Rngs(0))
     upright = np.zeros((5, 5, 1), np.float32)
     upright[:, 2] = 1
@@ -105,7 +105,7 @@ DIGITS = (0, 1, 3, 4)
 
 
 def test_it_learns_real_digits_wherever_they_are() -> None:
-    """Shown four digits at random places, it comes to have a plane for each, which answers at every place.
+    """After four digits at random positions it has a plane for each digit, which responds at every position.
 
     The digits are 0, 1, 3 and 4: at this size the first 1 and the first 2 share most of their ink, and a plane.
     """
@@ -137,10 +137,10 @@ def test_it_learns_real_digits_wherever_they_are() -> None:
 
 
 def test_it_tells_32_real_images_of_two_digits_apart() -> None:
-    """Shown 16 hands' images of each, without their labels, every plane that answers best answers one digit only.
+    """After 16 images of each digit, without labels, each plane responds most strongly to images of one digit only.
 
-    The digits are pairs that share little ink, chosen among six that were tried: of 1 and 4 some images share a plane.
-    So do some with four digits, and of all ten at once no more than 20 of the 32 images get a plane of their digit.
+    The pairs share little ink. They were chosen from six that were tried: some images of 1 and 4 share a plane. The
+    same happens with four digits, and with all ten at most 20 of the 32 images get a plane of their digit.
     """
     images, labels = load_digits(return_X_y=True)
     model = create("neocognitron")

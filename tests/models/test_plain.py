@@ -83,7 +83,7 @@ def test_torchvisions_alexnet_starts_as_torch_does() -> None:
     [("vgg_a", 0.01), ("vgg_d", np.sqrt(2 / (2304 + 1152))), ("vgg_a_bn", np.sqrt(2 / 576))],
 )
 def test_vggs_start_by_their_rule(name: str, std: float) -> None:
-    """conv2_1 of nets A and D at full width is 3x3x64x128, so that the fan-in is 576 and the fan-out 1152."""
+    """conv2_1 of nets A and D at full width is 3x3x64x128, so the fan-in is 576 and the fan-out is 1152."""
     layer = "conv2_1" if name != "vgg_d" else "conv3_1"  # 3x3x128x256: 1152 and 2304
     small = create(name, input_shape=(32, 32, 3), width=1.0 if name == "vgg_d" else 0.5)
     kernel = np.asarray(small.layer(layer).kernel[...])

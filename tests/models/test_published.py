@@ -16,13 +16,13 @@ from tests.models import traced
 from tests.models.creation import create
 from tests.models.traced import table
 
-WINDOWS_OF_ONE = 256 * 256 + 256 + 2 * (512 * 512 + 512)  # VGG's C is B with three convolutions of 1x1
+WINDOWS_OF_ONE = 256 * 256 + 256 + 2 * (512 * 512 + 512)  # VGG's C is B with three more 1x1 convolutions
 # name: parameters, multiply-adds
 TOTALS = {
     "logistic_regression": (7_850, 7_840),
     "mlp_two_neurons": (784 * 2 + 2 + 2 * 10 + 10, 784 * 2 + 2 * 10),
     "mlp": (784 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10, 784 * 300 + 300 * 100 + 100 * 10),
-    "lenet_1989": (9_760, 64_660 - 1_000),  # of the connections, one per unit is its bias
+    "lenet_1989": (9_760, 64_660 - 1_000),  # one connection of each unit is its bias
     "lenet_1": (2_578, 98_442 - 10 - 2304 - 768 - 2880 - 960),  # without biases and subsampling
     "lenet_5_modern": (61_706, 416_520),
     "alexnet": (60_965_224, 724_406_816),
@@ -50,7 +50,7 @@ TOTALS = {
     "vgg_d_bn": (138_365_992, 15_470_264_320),
     "vgg_e_bn": (143_678_248, None),
 }
-# From each size that the paper's figure or table has to the next.
+# Each size in the paper's figure or table, and the next.
 SIZES = {
     "lenet_1989": [16, 8, 4],
     "lenet_1": [28, 24, 12, 8, 4],
@@ -65,8 +65,8 @@ SIZES = {
     "vgg_e_bn": [224, 112, 56, 28, 14, 7],
     "neocognitron": [16, 16, 10, 8, 6, 2, 1],
 }
-# Receptive field and jump of a layer: Araujo, Norris and Sim (2019) have those of AlexNet, net D and ResNets 50 to 152;
-# the others are sums by hand of (window - 1) times the jump before it.
+# Receptive field and jump of a layer: from Araujo, Norris and Sim (2019) for AlexNet, net D and ResNets 50 to 152; else
+# sums by hand of (window - 1) times the jump before it.
 FIELDS = {
     "lenet_1989": ("h2", 13, 4),
     "lenet_1": ("h4", 16, 4),
@@ -92,7 +92,7 @@ FIELDS = {
     "small_cnn": ("conv3", 18, 4),
     "conv_stack": ("pool2", 22, 4),
 }
-# Layer by layer, likewise.
+# The same for several layers of a network.
 FIELDS_BY_LAYER = {
     "lenet_5": {"c1": (5, 1), "s2": (6, 2), "c3": (14, 2), "s4": (16, 4), "c5": (32, 4)},
     "alexnet": {
@@ -107,7 +107,7 @@ FIELDS_BY_LAYER = {
     },
     "vgg_d": {"conv5_3": (196, 16), "pool5": (212, 32)},
 }
-# Billions of multiply-adds as torchvision's documentation rounds them; its ResNets from 50 on are of version 1.5.
+# Billions of multiply-adds, rounded as in torchvision's documentation; its ResNets from 50 on have version 1.5.
 BILLIONS = {
     "alexnet_torchvision": 0.71,
     "googlenet_torchvision": 1.5,
@@ -158,7 +158,7 @@ def test_multiply_adds_are_those_of_torchvisions_documentation(name: str) -> Non
 def test_sizes(name: str) -> None:
     first, *expected = SIZES[name]
     assert models.variant(name).input_shape[:2] == (first, first)
-    halving = name.startswith("vgg")  # its convolutions keep the size, and are not in the list
+    halving = name.startswith("vgg")  # its convolutions keep the size and are not in the list
     sized = [row for row in table(name).values() if row.kernel_size and (not halving or row.kind == "MaxPool")]
     found = [row.output_shape[0] for row in sized]
     assert [row.output_shape[0] for row in sized] == [row.output_shape[1] for row in sized]
@@ -195,7 +195,7 @@ TOTAL_CONNECTIONS = {"lenet_1989": 64_660, "lenet_1": 98_442, "lenet_5": 340_908
 
 @pytest.mark.parametrize("name", CONNECTIONS)
 def test_connections(name: str) -> None:
-    """If all weights and everything below is 1, a unit's value is the number of its connections."""
+    """If all weights and inputs of a layer are 1, the value of a unit is the number of its connections."""
     model = create(name)
     shapes = {row.name: row.output_shape for row in table(name).values()}
     shape, counts = models.variant(name).input_shape, {}

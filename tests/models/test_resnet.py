@@ -69,7 +69,7 @@ def test_the_stride_moves_from_the_first_convolution_to_the_second() -> None:
     }
     assert strides == {"v1": [(2, 2), (1, 1)], "v1.5": [(1, 1), (2, 2)]}
     assert total("resnet_50", stride="v1.5").parameters == PARAMETERS["resnet_50"]
-    # The first 1x1 of stages 2 to 4 and its 3x3 are swapped: 4 times the positions for the first.
+    # The stride is in the 3x3 instead of the first 1x1 of stages 2 to 4: the latter has 4 times the positions.
     more = sum(3 * (size**2) * inputs * inputs // 2 for size, inputs in ((28, 256), (14, 512), (7, 1024)))
     assert total("resnet_50", stride="v1.5").multiply_adds == 3_857_973_248 + more
 
@@ -101,7 +101,7 @@ def activations(model: nnx.Module) -> dict[str, jax.Array]:
 
 
 def drawn(choose: Callable[[nnx.Module], nnx.Variable], **options) -> np.ndarray:
-    """One of the parameters that the network starts with; the others are not drawn."""
+    """One of the network's initial parameters; the others are not computed."""
     return np.asarray(compiled(lambda: choose(built(**options))[...])())
 
 
@@ -119,7 +119,7 @@ def test_preactivation_leaves_nothing_in_the_way_of_the_identity() -> None:
     found = activations(model)
     assert (np.asarray(found["conv1"]) < 0).any()
     np.testing.assert_array_equal(found["layer1_1/add"], found["relu"])
-    # The first block of a later stage activates before the paths part: the shortcut sees it, too.
+    # The first block of a later stage has an activation before the branches, so it also affects the shortcut.
     shared = found["layer2_0_relu1"]
     projected = shared[:, ::2, ::2] @ model.layer2_0.shortcut.conv.kernel[0, 0]
     np.testing.assert_allclose(found["layer2_0/shortcut/conv"], projected, rtol=1e-4, atol=1e-5)

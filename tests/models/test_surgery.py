@@ -20,7 +20,7 @@ def image(height: int, width: int, channels: int) -> jax.Array:
 
 
 def vgg_like(*, pad: bool) -> nn.Sequence:
-    """Two stages of VGG for 12x12, with biases, so that padding shows."""
+    """Two stages of VGG for 12x12 inputs, with biases, so that padding has an effect."""
     rngs, padding = nnx.Rngs(0), "SAME" if pad else "VALID"
 
     def conv(inputs, outputs):
@@ -79,7 +79,7 @@ def test_networks_without_padding_slide(name: str, options: dict, step: int) -> 
 
 @pytest.mark.parametrize("pad", [True, False])
 def test_networks_with_padding_slide_with_the_image_around_windows(pad: bool) -> None:
-    """Inside a large image, the padding of a window is what the image has there: 12 + 2 + 2 * 2 pixels are seen."""
+    """Inside a large image the padding of a window is image content: the field is 12 + 2 + 2 * 2 pixels."""
     model, x = vgg_like(pad=pad), image(30, 26, 3)
     actual = np.asarray(compiled(models.convolutionalize(model))(x))
     if not pad:
@@ -127,7 +127,7 @@ def test_global_pools_get_their_window() -> None:
         models.convolutionalize(model)
     sliding = models.convolutionalize(model, (6, 6, 2))
     assert models.create("lenet_5_modern").input_shape == (32, 32, 1)
-    model.input_shape = (6, 6, 2)  # as `create` notes it
+    model.input_shape = (6, 6, 2)  # as set by `create`
     assert jax.eval_shape(models.convolutionalize(model), x).shape == jax.eval_shape(sliding, x).shape
     np.testing.assert_allclose(compiled(sliding)(x), slid(model, x, 6, 1), rtol=1e-4, atol=1e-5)
     adaptive = nn.Sequence({"conv": conv, "pool": nn.AdaptiveAvgPool((4, 4)), "flatten": nn.Flatten((4, 4, 3))})

@@ -13,7 +13,7 @@ from cnn_jax.models.keys import Keys
 
 @functools.cache
 def abstract(name: str, **options: Any) -> nnx.Module:
-    """The network with shapes for parameters, at its published size."""
+    """The abstract network at its published size."""
     chosen = models.variant(name)
     return nnx.eval_shape(
         lambda: chosen.builder(
@@ -29,17 +29,17 @@ def abstract(name: str, **options: Any) -> nnx.Module:
 
 @functools.cache
 def table(name: str, **options: Any) -> dict[str, geometry.Row]:
-    """Its rows by name, for the published input shape."""
+    """The rows of the network's table by name, for the published input shape."""
     return {row.name: row for row in geometry.trace(abstract(name, **options), models.variant(name).input_shape)}
 
 
 def total(name: str, **options: Any) -> geometry.Row:
-    """Their sums."""
+    """The totals of the network's table."""
     return geometry.total(list(table(name, **options).values()))
 
 
 def filled(abstract: nnx.Module) -> nnx.Module:
-    """The network with random parameters and statistics, drawn by NumPy: variances and scales positive."""
+    """The network with random parameters and statistics from NumPy; variances and scales are positive."""
     graph, state = nnx.split(abstract)
     generator = np.random.default_rng(0)
 

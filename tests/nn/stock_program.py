@@ -41,7 +41,7 @@ def evaluate(model, images):
 
 
 def main():
-    """Losses, outputs in evaluation, and all that the model holds in the end."""
+    """The losses, the outputs in evaluation mode, and the final state of the model."""
     images = jax.random.normal(jax.random.key(1), (16, 8, 8, 1)) + 1
     labels = jnp.arange(16) % 3
     model = Net(rngs=nnx.Rngs(params=0, dropout=1))

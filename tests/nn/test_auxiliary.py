@@ -28,7 +28,7 @@ def test_a_head_leaves_the_network_as_it_is() -> None:
 
 
 def test_a_head_needs_nothing_where_it_is_not_run() -> None:
-    """Its dropout would ask for randomness."""
+    """Its dropout would require random numbers."""
     model = network()
     assert list(model(X, train=False, return_activations=True)[1]) == ["below", "above"]
     model.eval()
@@ -51,7 +51,7 @@ def test_the_loss_of_a_head_reaches_what_is_below_and_nothing_above() -> None:
 
 
 def test_things_flow_as_arrays_do() -> None:
-    """A string of names takes every way that an array takes."""
+    """Strings of names pass through every branch that an array passes through."""
     model = nn.Sequence(
         {
             "a": abs,

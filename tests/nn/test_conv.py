@@ -191,7 +191,7 @@ def test_separable_and_local_layers_call_their_ops():
     assert layer.bias.shape == y.shape[1:]
     expected = ops.conv_local(x, layer.kernel[...], feature_group_count=2, **options)
     np.testing.assert_array_equal(y, expected)
-    assert np.std(layer.kernel[...]) == pytest.approx((3 * 2 * 2) ** -0.5, rel=0.1)  # by the inputs of one position
+    assert np.std(layer.kernel[...]) == pytest.approx((3 * 2 * 2) ** -0.5, rel=0.1)  # fan-in: inputs of one position
     (row,) = geometry.trace(nn.Sequence({"local": layer}), (7, 6, 4))
     assert row.multiply_adds == layer.kernel.size
     with pytest.raises(UsageError, match=r"conv_local: kernel of shape .* is for an output of \(4, 7\), but"):

@@ -1,7 +1,7 @@
 """The sums of all ops and layers in bfloat16 and float16, for values and gradients, against float32.
 
-The sizes are so large that a sum in half precision is wrong: adding ones to a bfloat16 stops at 256, and to a float16
-at 2,048. All numbers are positive, so that they do not cancel, and have few digits, so that both types represent them.
+The sizes are so large that a sum in half precision is wrong: a sum of ones stops at 256 in bfloat16, and at 2,048 in
+float16. All numbers are positive, so that they do not cancel, and have few digits, so that both types represent them.
 """
 
 import functools
@@ -41,7 +41,7 @@ def rounded(function, outputs, targets):
 
 
 def of_shares(function, logits, labels):
-    """Labels of 1/4 to 3/4."""
+    """Applies a loss to labels between 1/4 and 3/4."""
     return function(logits, labels / 2).sum(axis=-1, dtype=jnp.float32).astype(logits.dtype)
 
 
@@ -58,7 +58,7 @@ def unpool(overlap, y):
     return ops.max_unpool(y, jnp.zeros(y.shape, jnp.int32), (3, 3), overlap=overlap)
 
 
-# name of a public op, and perhaps of a variant: the op, and the shapes of its arrays
+# the name of a public op, possibly with a variant: the op, and the shapes of its arrays
 OPS = {
     "conv": (functools.partial(ops.conv, padding="SAME"), [IMAGES, (3, 3, 2, 4)]),
     "conv of one channel": (ops.conv, [(*IMAGES[:3], 1), (3, 3, 1, 2)]),
@@ -149,7 +149,7 @@ WITHOUT_PARAMETERS = {
 
 
 def numbers(shape, seed):
-    """Random numbers out of 0.5, 0.625, ..., 1.5."""
+    """Random numbers from 0.5, 0.625, ..., 1.5."""
     return (np.random.default_rng(seed).integers(4, 13, shape) / 8).astype(np.float32)
 
 

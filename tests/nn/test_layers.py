@@ -35,7 +35,7 @@ def test_batch_norm_types():
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
 @pytest.mark.parametrize("half", ["bfloat16", "float16"])
 def test_batch_norm_rounds_half_precision_once(half, dtype, train):
-    """Against NumPy in float64; parameters and statistics have more digits than the inputs."""
+    """Compares with NumPy in float64; parameters and statistics have more digits than the inputs."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(50, 3, (8, 5, 5, 4)), half)
     layer = nn.BatchNorm(4, dtype=dtype, rngs=nnx.Rngs(0))

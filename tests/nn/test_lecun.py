@@ -38,7 +38,7 @@ def test_partial_connections_are_the_loop_over_the_table() -> None:
 
 
 def test_partial_connections_are_a_masked_convolution() -> None:
-    """The same outputs and gradients of the inputs as a full kernel whose other weights a mask cuts."""
+    """Outputs and input gradients equal those of a full kernel with a mask."""
     conv = layer()
     mask = np.zeros((3, 3))
     full = np.random.default_rng(1).standard_normal((3, 2, 3, 3)).astype(np.float32)

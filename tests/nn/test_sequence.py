@@ -115,14 +115,14 @@ def test_a_training_step_through_split_and_merge():
     conv = nnx.merge(graph, params, rest).conv(X)
     np.testing.assert_allclose(new_rest["norm"]["mean"][...], 0.01 * conv.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(new_rest["norm"]["var"][...], 0.99 + 0.01 * conv.var((0, 1, 2)), rtol=1e-5)
-    # The state that went in is as it was; the same key gives the same numbers, another key others.
+    # The input state is unchanged; the same key gives the same numbers, another key gives others.
     np.testing.assert_array_equal(rest["norm"]["mean"][...], np.zeros(4))
     np.testing.assert_array_equal(step(params, rest, keys[0])[1][0], output)
     assert (step(params, rest, keys[1])[1][0] != output).any()
 
 
 def test_keys_belong_to_names():
-    # A layer's randomness is that of its name, wherever it stands.
+    # The random numbers of a layer depend on its name, not on its position.
     x = jnp.ones((4, 50))
     alone = nn.Sequence({"drop": nn.Dropout(0.5)})
     later = nn.Sequence({"first": nn.Dropout(0.3), "undo": lambda y: x, "drop": nn.Dropout(0.5)})

@@ -43,7 +43,7 @@ def test_constructors_and_attributes_are_those_of_flax(name):
     defaults = [
         {key: entry.default for key, entry in inspect.signature(kind).parameters.items()} for kind in (ours, theirs)
     ]
-    # That a default is the same function does not show in ==.
+    # Equal defaults that are functions do not compare equal with ==.
     assert list(map(repr, defaults[0].items())) == list(map(repr, defaults[1].items()))
     arguments = {"BatchNorm": (3,), "Dropout": (0.5,), "Linear": (3, 4)}[name]
     attributes = [set(vars(kind(*arguments, rngs=nnx.Rngs(0)))) for kind in (ours, theirs)]
@@ -76,12 +76,12 @@ def test_batch_norm_is_that_of_flax(name):
         layer.mean[...] += 0.5
         running = layer.mean
         layer.y = layer(x, **call)
-        assert layer.mean is running  # moved in place, as Flax does
+        assert layer.mean is running  # updated in place, as in Flax
     ours, theirs = layers
     assert ours.y.dtype == theirs.y.dtype
     tolerance = 2e-3 if ours.y.dtype == jnp.float16 else 2e-5
     np.testing.assert_allclose(ours.y, theirs.y, rtol=tolerance, atol=tolerance)
-    tolerance = 1e-4 if ours.y.dtype == jnp.float16 else 1e-5  # Flax rounds the input before it takes the statistics
+    tolerance = 1e-4 if ours.y.dtype == jnp.float16 else 1e-5  # Flax rounds the input before it computes the statistics
     np.testing.assert_allclose(ours.mean[...], theirs.mean[...], rtol=tolerance)
     np.testing.assert_allclose(ours.var[...], theirs.var[...], rtol=10 * tolerance)
     assert getattr(ours.scale, "a", None) == getattr(theirs.scale, "a", None)
@@ -123,7 +123,7 @@ def network():
 
 
 def in_training(model, **options):
-    """Whether statistics move."""
+    """Whether a call updates the statistics."""
     norms = [module for _, module in nnx.iter_modules(model) if isinstance(module, nnx.BatchNorm)]
     before = [np.asarray(norm.mean[...]) for norm in norms]
     model(X, **options)
@@ -135,7 +135,7 @@ def in_training(model, **options):
 
 def test_train_goes_before_the_call_and_that_before_the_attribute():
     model = network()
-    assert in_training(model)  # as Flax's layers are made
+    assert in_training(model)  # the initial mode of Flax's layers
     model.eval()
     assert not in_training(model)
     assert in_training(model, train=True)

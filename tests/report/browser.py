@@ -20,13 +20,13 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 
 
 def measure(folder: Path, page: str, script: str, *, widths: Sequence[int]) -> list[dict[str, Any]]:
-    """What a function says of a page at each width.
+    """The result of a JavaScript function for a page at each width.
 
     Args:
-      folder: for the browser's own files.
+      folder: A folder for the browser's own files.
       page: HTML.
       script: JavaScript with a function ``measure(frame)``.
-      widths: of the frames; a headless window has a least width, a frame has none.
+      widths: The widths of the frames. A headless window has a minimum width, a frame does not.
     """
     if BROWSER is None:
         message = "chromium is not on the PATH (Debian: apt-get install chromium)"

@@ -20,6 +20,6 @@ def texts(axes: Axes) -> list[str]:
 
 
 def picture(axes: Axes) -> np.ndarray:
-    """The array behind the one picture of an axes."""
+    """The array of the only image in an axes."""
     [image] = axes.images
     return np.asarray(image.get_array())

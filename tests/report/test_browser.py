@@ -75,7 +75,7 @@ def test_the_page_is_as_wide_as_its_window(measured: list[dict[str, Any]], index
     assert page["scrolls"] <= WIDTHS[index]
     assert page["beyond"] == []
     *others, network = page["boxes"]
-    assert all(box < content for box, content in others)  # what is wider scrolls in its own box
+    assert all(box < content for box, content in others)  # wider content scrolls in its own box
     assert len(others) == 2
     assert (network[0] < network[1]) == (WIDTHS[index] < 700)
 
@@ -95,4 +95,4 @@ def test_pictures_and_styles_are_not_blocked_and_large_enough(measured: list[dic
     assert all(shown for shown, _ in page["pictures"])
     assert all(width >= min(500, 0.88 * WIDTHS[index]) for _, width in page["pictures"])
     assert page["text"] >= 16
-    assert page["radius"] == "10px"  # the page's own style is in force
+    assert page["radius"] == "10px"  # the page's own style is applied

@@ -9,7 +9,7 @@ from cnn_jax.report.formatting import shortened
 
 @pytest.mark.parametrize("seed", range(20))
 def test_different_names_remain_different_and_fit(seed: int) -> None:
-    """Names of two letters, so that many begin alike, differ in several places, or continue others."""
+    """Names of two letters, so that many have equal beginnings, differ in several places, or are prefixes of others."""
     generator = random.Random(seed)
     names = ["".join(generator.choices("ab ", k=generator.randint(1, 40))).strip() or "x" for _ in range(40)]
     short = shortened(names, lambda text: len(text) <= 10)

@@ -101,7 +101,7 @@ def test_pictures_have_words_and_their_size(reader: Reader) -> None:
         with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
             picture.load()
             shown = int(image["width"] or 0), int(image["height"] or 0)
-            assert picture.width > 1.8 * shown[0]  # sharp on screens of double density
+            assert picture.width > 1.8 * shown[0]  # sharp on high-density screens
             np.testing.assert_allclose(picture.width / picture.height, shown[0] / shown[1], rtol=0.02)
 
 
@@ -153,7 +153,7 @@ def test_the_same_page_has_the_same_bytes(written: Path, tmp_path: Path) -> None
 
 def test_text_is_text_whatever_it_holds(tmp_path: Path) -> None:
     figure = filters(np.ones((2, 2, 1, 1)))
-    figure.text(0, 0, "猫")  # is not in the font
+    figure.text(0, 0, "猫")  # not in the font
     section = Section(HOSTILE, HOSTILE, figure, HOSTILE, HOSTILE, Table([HOSTILE], [[HOSTILE]]), HOSTILE)
     page = Page(HOSTILE, HOSTILE, [Headline(*[HOSTILE] * 5)], [section, section], HOSTILE)
     reader = Reader(page.write(tmp_path).read_text(encoding="utf-8"))

@@ -173,7 +173,7 @@ def test_the_truth_is_blue_and_the_prediction_vermillion() -> None:
     )
     bars = figure.axes[1]
     assert texts(bars) == ["a", "50%", "b", "30%", "c", "20%"]
-    widths = [bar.get_width() for bar in bars.patches[1::2]]  # every other one is the ground of its bar
+    widths = [bar.get_width() for bar in bars.patches[1::2]]  # every other patch is the background of its bar
     np.testing.assert_allclose(widths, [0.5, 0.3, 0.2])
     from matplotlib.colors import to_rgba
 

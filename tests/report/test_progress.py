@@ -36,7 +36,7 @@ CONTROL = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07)")
 
 @pytest.fixture(scope="module")
 def on_terminal() -> str:
-    """All that the program sends to a terminal of 100 columns."""
+    """Everything that the program sends to a terminal of 100 columns."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     environment = {name: value for name, value in ENVIRONMENT.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
@@ -46,7 +46,7 @@ def on_terminal() -> str:
     while True:
         try:
             piece = os.read(ours, 65536)
-        except OSError:  # what Linux says when the other end is closed
+        except OSError:  # raised on Linux when the other end is closed
             break
         if not piece:
             break
@@ -57,7 +57,7 @@ def on_terminal() -> str:
 
 
 def screen(sent: str) -> list[str]:
-    """The lines that a terminal shows in the end; a line is erased before it is redrawn, so returns need no care."""
+    """The lines that a terminal shows in the end. Lines are erased before redrawing, so returns do not matter."""
     lines, row = [""], 0
     for token in re.split(r"(\x1b\[[0-9;?]*[A-Za-z]|\r|\n)", sent):
         if token == "\n":
@@ -86,7 +86,7 @@ def test_a_terminal_shows_what_comes(on_terminal: str) -> None:
     assert "epoch 1/4" in text
     assert "epoch 2.5/4" in text
     assert re.search(r"12,346 images/s  0:0[01] left", text)
-    assert on_terminal.count("\x1b[?25l") == on_terminal.count("\x1b[?25h") == 1  # the cursor comes back
+    assert on_terminal.count("\x1b[?25l") == on_terminal.count("\x1b[?25h") == 1  # the cursor is shown again
 
 
 @pytest.mark.parametrize("force", [{}, {"FORCE_COLOR": "1"}], ids=["plain", "FORCE_COLOR"])
@@ -123,7 +123,7 @@ def test_a_line_is_in_the_pipe_before_the_next_step_begins(monkeypatch: pytest.M
 def test_the_time_left_is_told_from_the_steps_after_the_first_call(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock = iter([1000.0, 1030.0])  # the first call, whatever it took to compile, ends at 1000
+    clock = iter([1000.0, 1030.0])  # the first call, including compilation, ends at 1000
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     with Progress(100, steps_per_epoch=10, start_step=20) as progress:
         progress.update(step=30, scores={}, examples_per_second=1000.0)

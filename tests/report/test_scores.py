@@ -25,7 +25,7 @@ METRICS = [Metric("loss", "lower"), Metric("accuracy", "higher", "%"), Metric("t
 
 
 def lines(axes: Axes) -> dict[str, list[list[float]]]:
-    """split -> [epochs, values] of every line."""
+    """Split -> [epochs, values] of each line."""
     return {str(line.get_label()).split()[0]: np.transpose(line.get_xydata()).tolist() for line in axes.lines}
 
 
@@ -99,7 +99,7 @@ def test_curves_reject_what_they_cannot_draw() -> None:
 
 
 def test_optimisation_draws_each_value_from_where_it_is_recorded() -> None:
-    """Runs of earlier versions begin without these values."""
+    """The first rows of runs of earlier versions do not have these values."""
     late = {"learning_rate": 0.5, "gradient_norm": 100.0, "parameter_norm": 3.0}
     rows = [*ROWS[:5], {**ROWS[5], **late}, {**ROWS[6], **late, "gradient_norm": 2.0, "epoch": 3.0}]
     rate, gradient, parameters = optimisation(rows).axes
@@ -144,7 +144,7 @@ def test_hits_are_blue_mistakes_red_and_nothing_is_white() -> None:
     assert shades[0, 0, 2] > shades[0, 0, 0]
     assert shades[0, 1, 0] > shades[0, 1, 2]
     np.testing.assert_array_equal(shades[1, 0], [1, 1, 1])
-    assert texts(axes)[-1] == "none"  # no example of c: it has no recall
+    assert texts(axes)[-1] == "none"  # no examples of class c, so no recall
 
 
 def test_a_hundred_classes_list_the_most_frequent_mistakes() -> None:
@@ -207,7 +207,7 @@ def test_the_ticks_of_a_heat_map_do_not_touch() -> None:
         assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
         assert all(figure.bbox.x0 <= box.x0 and figure.bbox.y0 <= box.y0 for box in boxes)
     (frame,) = axes.patches
-    assert frame.get_xy() == (-0.5, -0.5)  # the lowest loss, which is bracketed for the other kind
+    assert frame.get_xy() == (-0.5, -0.5)  # the lowest loss that is not in brackets
     assert [text.get_text() for text in axes.texts].count("(0.0001)") == 1
 
 
@@ -234,7 +234,7 @@ def test_confusion_rejects_what_is_no_count(counts: np.ndarray, names: list[str]
 
 
 def test_a_reliability_diagram_shows_accuracy_and_probability_of_each_bin() -> None:
-    """Empty bins are left out above, and have a share of 0 below."""
+    """Empty bins have no bar in the upper axes, and a share of 0 in the lower axes."""
     count, confidence, correct = np.array([0, 4, 0, 16]), np.array([0, 1.6, 0, 15.2]), np.array([0, 3, 0, 12])
     figure = reliability(count, confidence, correct)
     accuracy, share = figure.axes

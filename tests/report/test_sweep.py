@@ -125,7 +125,7 @@ def test_the_page_fits_and_shows_every_trial(measured: list[dict[str, Any]], ind
     assert set(page["best"]) == {order[0]}
     assert page["links"] == [f"trials/{order[0]:04d}/report.html"]
     assert {"0.001", "0.01", "16", "128", "80%", "none"} <= set(page["texts"])
-    assert 0 <= page["axis"][0] < page["axis"][1] <= WIDTHS[index]  # that of the score
+    assert 0 <= page["axis"][0] < page["axis"][1] <= WIDTHS[index]  # the axis of the score
 
 
 @pytest.mark.parametrize("index", range(len(WIDTHS)), ids=[f"{width}px" for width in WIDTHS])
@@ -179,7 +179,7 @@ const measure = (frame) => {
 
 
 def test_labels_are_apart_and_scores_out_of_range_are_marked(tmp_path: Path) -> None:
-    """At every width, with ticks at uneven places, long names that begin alike, and one score far below the others."""
+    """At every width, with uneven ticks, long names with equal beginnings, and one score far below the others."""
     rows = []
     for number in range(24):
         score = 0.44 if number == 7 else 0.95 + 0.002 * (number % 12)
@@ -199,7 +199,7 @@ def test_labels_are_apart_and_scores_out_of_range_are_marked(tmp_path: Path) -> 
         assert len(set(names)) == len(names) == 3
         assert set(found["hollow"]["parallel"]) == set(found["hollow"]["curves"]) == {7}
         assert set(found["hollow"]["scatter"]) == {7}
-        assert "95.90% ± 0.14" in found["columns"]  # of a point whose two runs are pruned: 95.8 % and 96.0 %
+        assert "95.90% ± 0.14" in found["columns"]  # a point whose two runs were pruned: 95.8 % and 96.0 %
     assert "2 pruned" in found["columns"]
 
 
@@ -219,7 +219,7 @@ def test_a_thousand_trials_and_none(tmp_path: Path) -> None:
 
 def test_importance_is_the_share_of_the_variance() -> None:
     random = np.random.default_rng(0)
-    points = random.uniform(size=(150, 2))  # of 3 a + b the variances are as 9 to 1
+    points = random.uniform(size=(150, 2))  # the variances of 3 a + b are as 9 to 1
     rows = [
         TrialRow(n, n, "complete", 3 * a + b, overrides={"a": a, "b": b}) for n, (a, b) in enumerate(points.tolist())
     ]

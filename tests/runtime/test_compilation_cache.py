@@ -33,7 +33,7 @@ def test_incomplete_entries_are_removed(tmp_path: Path) -> None:
     shutil.copy2(entry, tmp_path / "whole-cache")
     for part in (0, 1, len(content) // 2, len(content) - 1):
         (tmp_path / f"{part}-cache").write_bytes(content[:part])
-    (tmp_path / "sunk-cache").write_bytes(bytes(len(content)))  # a file system may keep the length alone
+    (tmp_path / "sunk-cache").write_bytes(bytes(len(content)))  # after a crash a file system may have only the length
     (tmp_path / "another file").touch()
     assert start() == ["another file", "whole-cache"]
     (tmp_path / "later-cache").write_bytes(content[:-9])
@@ -51,7 +51,7 @@ def test_the_environment_has_the_last_word(tmp_path: Path) -> None:
 def test_no_cache_where_none_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder that cannot be made (below a file), one without the right to write, and a user without a home."""
+    """A folder that cannot be created (inside a file), one without write permission, and a user without a home."""
     (tmp_path / "file").touch()
     environ = {"XDG_CACHE_HOME": str(tmp_path / "file")}
     before = dict(environ)
@@ -60,7 +60,7 @@ def test_no_cache_where_none_can_be_written(
     assert environ == before, "JAX is given no folder"
     assert capsys.readouterr().err.count(f"no cache: {tmp_path / 'file'}") == 1, "said once"
 
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root has write permission everywhere
     environ = {"XDG_CACHE_HOME": str(tmp_path)}
     enable_compilation_cache(environ)
     assert "JAX_COMPILATION_CACHE_DIR" not in environ
@@ -69,7 +69,7 @@ def test_no_cache_where_none_can_be_written(
     assert float(environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]) > 1e6, "it is read, and nothing is written"
 
     monkeypatch.delenv("HOME", raising=False)
-    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # as for the numbers that containers run as
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # as for the user ids in containers
     environ = {}
     enable_compilation_cache(environ)
     assert environ == {}

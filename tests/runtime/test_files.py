@@ -1,4 +1,4 @@
-"""The ``~`` of a path that a user names is the home folder wherever a path can be given."""
+"""``~`` in a path of the user is the home folder, wherever a path can be given."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What comes from outside is printed as it is, on every way to the terminal."""
+"""Text of any origin is printed unchanged by every function that writes to the terminal."""
 
 import ast
 import io
@@ -18,7 +18,7 @@ from cnn_jax.runtime.terminal import Console, printable, progress_bar, say
 SOURCES = sorted((Path(__file__).parents[2] / "cnn_jax").rglob("*.py"))
 
 AS_IT_IS = ("scan[final].png", "[/b]", "a:smile:b", "[link=x]y", "\\[b]", "{task}", "%s", "né 数字 🙂")
-# Each text, and what a terminal must show.
+# Text -> what a terminal must show.
 SHOWN = {
     **{text: text for text in AS_IT_IS},
     "line\nbreak": "line\nbreak",
@@ -29,7 +29,7 @@ SHOWN = {
 
 
 def on_a_console(draw) -> str:
-    """What ``draw(console)`` writes to a wide terminal."""
+    """The output of ``draw(console)`` on a wide terminal."""
     out = io.StringIO()
     draw(Console(file=out, width=200, color_system=None, force_terminal=True))
     return out.getvalue()
@@ -72,7 +72,7 @@ def test_progress_bars_show_it_as_it_is(text: str) -> None:
 
 
 def test_no_other_module_prints() -> None:
-    """``print``, and the consoles and bars of rich, would bring back what the functions of this module escape."""
+    """``print``, and rich's own consoles and bars, do not escape text as the functions of this module do."""
     found = []
     for path in SOURCES:
         if path == Path(terminal.__file__):

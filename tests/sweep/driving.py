@@ -19,7 +19,7 @@ from tests.sweep import trivial
 
 
 def begin(directory: Path, *, storage: str = "", **options: Any) -> Store:
-    """A sweep of the trivial training, without workers yet."""
+    """Starts a sweep of the trivial training, without workers."""
     config = trivial.default_config()
     config.update(options.pop("config", {}))
     part = options.pop("space", space.uniform("rate", 0.0, 1.0))
@@ -30,14 +30,14 @@ def begin(directory: Path, *, storage: str = "", **options: Any) -> Store:
 
 
 def driver(directory: Path, workers: int = 2, *runner: str) -> subprocess.Popen[str]:
-    """Starts a driver, whose workers have a session of their own each."""
+    """Starts a driver; each of its workers has its own session."""
     command = [sys.executable, "-m", "tests.sweep.driving", str(directory), str(workers), *runner]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=pipe, stderr=subprocess.STDOUT, text=True)
 
 
 def until(condition: Callable[[], Any], *, seconds: float = 120.0) -> Any:
-    """What a condition gives, as soon as it is true."""
+    """Waits until a condition is true and returns its value."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = condition()
@@ -48,7 +48,7 @@ def until(condition: Callable[[], Any], *, seconds: float = 120.0) -> Any:
 
 
 def starts(directory: Path, number: int) -> list[int]:
-    """The processes that began, or went on with, a trial."""
+    """The processes that started or continued a trial."""
     path = directory / "trials" / f"{number:04d}" / "starts.txt"
     return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -60,7 +60,7 @@ def evaluations(directory: Path, number: int) -> list[str]:
 
 
 def workers(place: SweepPlace, count: int, kind: str = "local", address: str = "") -> Workers:
-    """Those of a runner."""
+    """The workers of a runner."""
     match kind:
         case "ray":
             return RayWorkers(place, count, address=address)

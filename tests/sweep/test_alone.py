@@ -45,9 +45,9 @@ def test_its_own_keyboard_interrupt_is_an_outcome_and_the_users_is_not(tmp_path:
     def train(config: ConfigDict, directory: Path, **_: Any) -> None:
         raise KeyboardInterrupt
 
-    with StopRequest():  # as a worker has it, for which the user's Ctrl-C is a request
+    with StopRequest():  # as in a worker, where the user's Ctrl-C is a request
         assert run(tmp_path, train).reason == "KeyboardInterrupt"
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as of a Python that was just started
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a new Python process
     try:
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, train)

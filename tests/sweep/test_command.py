@@ -41,7 +41,7 @@ def parsed_flags() -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sweeps are begun or continued; their trials are not run."""
+    """Sweeps are started or continued, but their trials do not run."""
     monkeypatch.setitem(sys.modules, EXPERIMENT.__name__, EXPERIMENT)
     monkeypatch.setattr(command, "drive", lambda store, workers: store.rows())
     monkeypatch.setattr(command, "show", lambda *_: None)

@@ -13,7 +13,7 @@ from tests.sweep.driving import begin, driver, evaluations, starts, until
 
 
 def assert_complete(directory: Path, store: Store, *, count: int) -> None:
-    """Every trial is in the table once, with its own score, and made each of its evaluations once."""
+    """Every trial is in the table once, with its own score, and each of its evaluations was done once."""
     rows = read_table(directory)
     assert [row.number for row in rows] == list(range(count))
     assert [row.state for row in rows] == ["complete"] * count
@@ -26,7 +26,7 @@ def assert_complete(directory: Path, store: Store, *, count: int) -> None:
 
 
 def begun(directory: Path) -> int | None:
-    """A trial that has made some of its evaluations; not the first, so that 0 cannot be mistaken for None."""
+    """A trial that has done some of its evaluations; not the first trial, so that 0 is not confused with None."""
     return next((trial for trial in range(1, 9) if 0 < len(evaluations(directory, trial)) < 5), None)
 
 
@@ -36,7 +36,7 @@ def test_kill_a_worker_and_then_the_driver(tmp_path: Path) -> None:
         number = until(lambda: begun(tmp_path))
         (victim,) = starts(tmp_path, number)
         os.kill(victim, signal.SIGKILL)
-        until(lambda: len(starts(tmp_path, number)) == 2)  # the other worker, or the one in its place, goes on
+        until(lambda: len(starts(tmp_path, number)) == 2)  # the other worker, or its replacement, continues
         until(lambda: begun(tmp_path))
         workers = {pid for trial in range(9) for pid in starts(tmp_path, trial)} - {victim}
         first.kill()
@@ -57,7 +57,7 @@ def test_two_drivers_share_the_work(tmp_path: Path) -> None:
     begun = [starts(tmp_path, number) for number in range(8)]
     assert all(len(pids) == 1 for pids in begun)
     assert len({pids[0] for pids in begun}) == 2, "one of them did everything"
-    assert outputs[0].count("trial ") == outputs[1].count("trial ") == 8  # both show all
+    assert outputs[0].count("trial ") == outputs[1].count("trial ") == 8  # both show all trials
 
 
 def test_ctrl_c_stops_in_order_and_the_sweep_continues(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_ctrl_c_stops_in_order_and_the_sweep_continues(tmp_path: Path) -> None:
 
 
 def test_trials_that_end_their_processes_fail_and_leave_the_others_alone(tmp_path: Path) -> None:
-    """Though they are the first ones, and every worker dies of them again and again."""
+    """They are the first trials, and each attempt ends a worker."""
     kinds = ["exits", "crashes", "a", "b"]
     store = begin(tmp_path, space=space.sweep("kind", kinds), sampler="grid", points=4)
     with driver(tmp_path) as process:

@@ -56,7 +56,7 @@ def shown(view: live.View, terminal: Terminal, rows: list[TrialRow], now: list[R
 
 
 def left(lines: list[str]) -> str | None:
-    """The time left, at the end of the bar."""
+    """The remaining time at the end of the bar."""
     found = re.search(r"(\S+) left$", lines[-1])
     return found and found[1]
 
@@ -93,8 +93,8 @@ def test_time_left_before_the_first_outcome(tmp_path: Path, monkeypatch: pytest.
         (folder / "metrics.jsonl").write_text(json.dumps({"epoch": epoch, "split": "train"}) + "\n")
         return left(shown(view, terminal, [], now))
 
-    assert left_at(100.0, 1) is None  # as an earlier session has left it
-    assert left_at(110.0, 2) == "3:00"  # two quarters of a trial in 10 s; of ten trials two are half done
+    assert left_at(100.0, 1) is None  # the state of an earlier session
+    assert left_at(110.0, 2) == "3:00"  # two quarters of a trial in 10 s; two of ten trials are half done
     assert [line.split()[2] for line in shown(view, terminal, [], now)[1:3]] == ["-", "starting"]
     (folder / "metrics.jsonl").write_text('{"epoch": 3, "spl')
     assert left(shown(view, terminal, [], now)) is None
@@ -109,5 +109,5 @@ def test_time_left_once_trials_have_ended(tmp_path: Path, monkeypatch: pytest.Mo
         clock[0] = seconds
         view.update(rows[:number], [])
     assert left(shown(view, terminal, rows, [running(3), running(4)])) == "4:03"  # three in 104 s, seven to go
-    # These are all at their ends.
+    # These trials are all at their ends.
     assert left(shown(view, terminal, rows, [running(number) for number in range(3, 10)])) == "0:14"

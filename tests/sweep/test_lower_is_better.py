@@ -1,4 +1,4 @@
-"""A metric where lower is better, with any name: the best checkpoint, early stopping, a sweep and its page."""
+"""A metric for which lower is better, with any name: the best checkpoint, early stopping, a sweep and its page."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ RMSE = Metric("rmse", better="lower", unit="px")
 
 
 def program(evaluate: Any, *, rate: float = 0.05, **ends: Any) -> training.Program:
-    """Linear regression, five steps an epoch."""
+    """Linear regression with five steps per epoch."""
     optimizer = optax.sgd(rate)
     task = training.Problem(
         init=lambda key: training.create_state(key, {"w": jnp.zeros(3)}, {"seen": jnp.int32(0)}, optimizer),
@@ -41,12 +41,12 @@ def program(evaluate: Any, *, rate: float = 0.05, **ends: Any) -> training.Progr
 
 
 def valley(state: training.TrainState, batch: training.Batch) -> training.Metrics:
-    """11 px at the start, less and less until step 10, and then more and more."""
+    """11 px at the start, decreasing until step 10, and then increasing."""
     return {"rmse": (jnp.abs(state.step.astype(jnp.float32) - 10) + 1, jnp.ones(()))}
 
 
 def distance(state: training.TrainState, batch: training.Batch) -> training.Metrics:
-    """How far the weights are from those that made the examples."""
+    """The distance of the weights from those that generated the examples."""
     return {"rmse": (jnp.linalg.norm(state.params["w"] - jnp.array([1.0, -2.0, 0.5])), jnp.ones(()))}
 
 
@@ -92,7 +92,7 @@ def test_sweep_prunes_high_values_and_finds_the_lowest(tmp_path: Path) -> None:
     for row in rows:
         curve = training.read_records(tmp_path / "trials" / f"{row.number:04d}")
         first.append(next(line["rmse"] for line in curve if line["split"] == "test"))
-    # Of fewer than eight trials, successive halving lets one go on that is the best of those before it.
+    # With fewer than eight trials, successive halving continues a trial that is better than all before it.
     expected = ["complete" if value <= min(first[: k + 1]) else "pruned" for k, value in enumerate(first)]
     assert [row.state for row in rows] == expected
     assert len(set(expected)) == 2

@@ -27,8 +27,8 @@ def test_a_page_shows_the_curves_that_trials_have_written(tmp_path: Path) -> Non
     ]
     text = write_page(sweep, tmp_path, with_spreads(rows)).read_text()
     assert "Sweep: lenet_5 on digits" in text
-    assert '"best":1' in text  # a loss is better lower
+    assert '"best":1' in text  # lower is better
     assert '"curve":[[1,1.0],[2,0.5]]' in text
     with (folder / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 3, "ep')  # a trial that is writing
+        file.write('{"step": 3, "ep')  # a trial that is still writing the line
     assert curve_of(folder, "test/loss") == []

@@ -43,7 +43,7 @@ def running(proposal: Proposal) -> optuna.trial.FrozenTrial:
 
 
 def points(described: Sweep, count: int, *, order: random.Random | None = None) -> list[dict[str, Any]]:
-    """The first points of a sweep. With an ``order``, results come in late and at random, as from several workers."""
+    """The first points of a sweep. With ``order``, results arrive late and in random order, as from several workers."""
     sampler, proposals, known = Sampler(described), [], []
     while len(proposals) < count:
         proposal = sampler.propose(len(proposals), known)
@@ -54,7 +54,7 @@ def points(described: Sweep, count: int, *, order: random.Random | None = None) 
         assert order is not None
         number = order.choice([k for k, trial in enumerate(known) if not trial.state.is_finished()])
         known[number] = finished(proposals[number])
-        sampler = Sampler(described)  # another process asks next
+        sampler = Sampler(described)  # as in another process
     return [proposal.overrides for proposal in proposals]
 
 
@@ -82,7 +82,7 @@ def test_results_change_what_comes_next(sampler: str) -> None:
 
 @pytest.mark.parametrize("sampler", ["sobol", "halton", "random"])
 def test_sequences_are_more_even_than_independent_draws(sampler: str) -> None:
-    """The discrepancy of SciPy, of a sequence and of draws."""
+    """Compares SciPy's discrepancy of a sequence and of independent draws."""
     from scipy.stats import qmc
 
     part = space.product(space.uniform("x", 0.0, 1.0), space.uniform("y", 0.0, 1.0))
@@ -94,7 +94,7 @@ def test_sequences_are_more_even_than_independent_draws(sampler: str) -> None:
 def test_sequence_fills_what_is_behind_a_condition_evenly() -> None:
     found = [point["y"] for point in points(sweep("sobol"), 65)[1:] if point["kind"] == "b"]
     assert len(found) == pytest.approx(32, abs=2)
-    halves = np.mean(np.array(found) < 0.1)  # the middle of 0.01 to 1, logarithmically
+    halves = np.mean(np.array(found) < 0.1)  # the logarithmic middle of 0.01 to 1
     assert halves == pytest.approx(0.5, abs=0.1)
 
 

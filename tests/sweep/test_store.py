@@ -47,7 +47,7 @@ ELSEWHERE = "elsewhere/1:1"
 
 
 def gone(number: int) -> str:
-    """The name of a process of this machine that has ended; each number is another one."""
+    """The name of a process of this machine that has ended; each number gives another process."""
     return f"{this_process().rpartition(':')[0]}:-{number}"
 
 
@@ -146,7 +146,7 @@ def test_owner_elsewhere_is_dead_when_its_heart_has_not_been_heard(
 
 
 def test_deaths_under_an_earlier_driver_are_not_held_against_a_trial(place: SweepPlace) -> None:
-    """A whole sweep can be killed and continued any number of times."""
+    """A whole sweep can be killed and continued any number of times without failing a trial."""
     for number in range(5):
         driver = Store(place, described(points=1), owner=gone(number))
         driver.note_driver()

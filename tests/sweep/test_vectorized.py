@@ -96,14 +96,14 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Trial], dict[i
 
 @pytest.fixture(scope="module")
 def trained_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Trial], list[int]]:
-    """The first trials, each trained on its own; and how many programs were compiled for each."""
+    """The first trials, each trained alone, and the number of programs compiled for each."""
     trials = make_trials(tmp_path_factory.mktemp("alone"), VALUES[:3])
     events: list[str] = []
 
     def listen(event: str, seconds: float, **_: Any) -> None:
         events.append(event)
 
-    jax.clear_caches()  # of what other tests of this process have trained
+    jax.clear_caches()  # programs of other tests in this process
     jax.monitoring.register_event_duration_secs_listener(listen)
     counts = []
     for trial in trials:
@@ -186,7 +186,7 @@ def test_an_interrupted_group_goes_on_where_it_was(tmp_path: Path, alone: list[T
     with pytest.raises(Interrupted, match="at step 30, saved"):
         next(while_they_end)
     outcomes = run(trials, interrupt)
-    assert seen == [(0, 3), (1, 3), (2, 3)]  # of the second time, the third evaluation alone
+    assert seen == [(0, 3), (1, 3), (2, 3)]  # after the first interruption only the third evaluation is left
     assert {outcome.state for outcome in outcomes.values()} == {"complete"}
     for trial, wanted in zip(trials, alone, strict=True):
         assert_same_run(trial.workdir, wanted.workdir)

@@ -1,4 +1,4 @@
-"""Training that does nothing, for tests of sweeps that do not depend on training."""
+"""A trivial training function, for tests of sweeps."""
 
 import ctypes
 import json
@@ -31,12 +31,12 @@ def default_config() -> ConfigDict:
 
 
 def score(config: ConfigDict) -> float:
-    """Best at rate 0.3, other 0.7."""
+    """The score; it is best at rate 0.3, other 0.7."""
     return 1.0 - (config.rate - 0.3) ** 2 - (config.other - 0.7) ** 2 + 0.001 * config.seed
 
 
 def train(config: ConfigDict, directory: Path, *, report: bool = True, on_evaluation: Any) -> None:
-    """Goes on from the evaluation after the last that ``metrics.jsonl`` has."""
+    """Continues after the last evaluation in ``metrics.jsonl``."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config.to_dict()))
     with open(directory / "starts.txt", "a") as starts:

@@ -21,7 +21,7 @@ def examples() -> train.Batch:
 def task(parallel: train.DataParallel, *, batch_norm: bool = True) -> train.Problem:
     def create(key: jax.Array) -> nn.Sequence:
         rngs = nnx.Rngs(key)
-        # No bias before a batch normalisation, which takes it away: Adam would follow the rounding of its gradient.
+        # No bias before a batch normalisation, which cancels it: Adam would follow the rounding errors of its gradient.
         conv = nn.Conv(2, 8, (3, 3), padding="VALID", use_bias=not batch_norm, rngs=rngs)
         norm = {"norm": nn.BatchNorm(8, rngs=rngs)} if batch_norm else {}
         output = nn.Linear(128, 1, rngs=rngs)
@@ -69,7 +69,7 @@ def run(directory: Path, parallel: train.DataParallel, *, steps: int = STEPS, **
 
 
 def numbers(trained: train.Trained) -> dict[str, np.ndarray]:
-    """Everything that was learned, by name."""
+    """All trained arrays, by name."""
     state = trained.state
     learned = {"params": state.params, "model_state": state.model_state, "opt_state": state.opt_state, "ema": state.ema}
     leaves = jax.tree_util.tree_leaves_with_path(learned)

@@ -134,7 +134,7 @@ def network_of(state: TrainState) -> tuple[dict, dict]:
 
 
 def frozen_like(state: TrainState) -> TrainState:
-    """The same with its second parameter frozen: among what the network keeps besides its parameters."""
+    """The same state with its second parameter frozen: it is in the model state."""
     params, optimizer = dict(state.params), optax.trace(0.9)
     model_state = {"b": params.pop("b")}
     new = create_state(state.key, params, model_state, optimizer, ema=state.ema is not None)
@@ -168,7 +168,7 @@ def test_what_is_evaluated_is_read_without_an_optimiser(averaged: bool, tmp_path
 
 
 def test_a_parameter_is_found_in_whichever_part_it_was_saved(tmp_path: Path) -> None:
-    """Frozen parameters were among the others in earlier versions, which also noted one SHA-256 less."""
+    """Earlier versions saved frozen parameters with the others, and one SHA-256 less."""
     state = state_of(3)
     template = frozen_like(state_of(0))
     with Checkpoints(saved_alone(tmp_path / "old", state, without="weights_digest"), read_only=True) as checkpoints:

@@ -18,7 +18,7 @@ def init(key: jax.Array) -> train.TrainState:
     return train.create_state(key, params, {"seen": jax.numpy.int32(0)}, OPTIMIZER, ema=True)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])  # one member after the other, and all at once
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])  # one member after the other, and all with vmap
 def test_each_member_is_trained_as_if_it_were_alone(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     root, data = jax.random.key(4), problem()
@@ -26,7 +26,7 @@ def test_each_member_is_trained_as_if_it_were_alone(backend: str, monkeypatch: p
     together = train.make_scanned_steps(train.ensemble_step(step), batch_size=BATCH, num_examples=N, longest=2)
     state, metrics = together(train.ensemble_init(init, 3)(root), data, 2)
     assert int(state.step) == 2
-    root = jax.random.key(4)  # the first one went with the donated state
+    root = jax.random.key(4)  # the first key was donated with the state
     rows = np.asarray(batch_indices(train.stream_key(root, "order"), 0, 2, num_examples=N, batch_size=BATCH))
     total = np.zeros(2)
     for number in range(3):

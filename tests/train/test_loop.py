@@ -157,7 +157,7 @@ def test_run_ends_when_more_steps_are_skipped_than_may_be(tmp_path: Path) -> Non
 
 
 def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(tmp_path: Path) -> None:
-    """The loss of each step is finite: it is that of the weights before the step."""
+    """The loss of each step is finite: it is computed with the weights before the step."""
     optimizer = optax.sgd(lambda step: jnp.where(step == 9, jnp.inf, 0.05))
     with pytest.raises(
         UsageError, match=r"^the test/loss is (nan|inf) after step 10; the checkpoint of step 5 is kept"
@@ -183,7 +183,7 @@ def test_profile_leaves_a_trace_and_the_run_alone(tmp_path: Path, capsys: pytest
 
 @pytest.fixture(scope="module")
 def program() -> train.Program:
-    """With two records an epoch of five steps, and an evaluation in six batches."""
+    """A program with two records per epoch of five steps, and evaluations of six batches."""
     plan = train.Plan(batch_size=4, num_examples=23, total_steps=10, evaluate_every=5, steps_per_call=3)
     return train.Program(task(), plan)
 
@@ -198,7 +198,7 @@ def metrics_of(directory: Path) -> bytes:
     return (directory / "metrics.jsonl").read_bytes()
 
 
-# The calls of a run that makes one step, or evaluates one batch, in each: 5 steps, 6 batches, 5 steps, 6 batches.
+# Compiled calls of one step or one batch each: 5 steps, 6 batches, 5 steps, 6 batches.
 @pytest.mark.parametrize("call", [2, 5, 6, 9, 11, 21])
 def test_a_run_stopped_before_any_call_continues_to_the_same_bits(
     call: int,

@@ -30,7 +30,7 @@ def newton_schulz(matrix: np.ndarray) -> np.ndarray:
 
 
 class Textbook:
-    """One parameter under one rule, in float64."""
+    """One parameter with one update rule, in float64."""
 
     def __init__(self, name: str, weight_decay: float) -> None:
         self.name, self.decay, self.t, self.m, self.v = name, weight_decay, 0, 0.0, 0.0
@@ -82,7 +82,7 @@ def walk(optimizer: optax.GradientTransformation, steps: int = STEPS) -> list[di
 
 
 def walk_with(numbers: dict[str, float], make, steps: int = STEPS) -> list[dict[str, np.ndarray]]:
-    """The parameters after each step, of an optimiser whose numbers are arguments of the compiled step."""
+    """The parameters after each step of an optimiser whose options are arguments of the compiled step."""
 
     @jax.jit
     def step(params, state, gradient, numbers):
@@ -129,7 +129,7 @@ def test_lookahead_goes_half_the_way_back_every_third_step() -> None:
 
 def test_rate_factors_are_learning_rates_of_their_own() -> None:
     shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, draw(100)))
-    factors = [("bias", 3.0), ("*", 0.5)]  # of several that match, the first counts
+    factors = [("bias", 3.0), ("*", 0.5)]  # the first match counts
     own = walk(create_optimizer("nesterov", RATE, weight_decay=DECAY, rate_factors=factors, params=shapes))[-1]
     for name, factor in (("bias", 3.0), ("kernel", 0.5)):
         alone = walk(create_optimizer("nesterov", factor * RATE, weight_decay=DECAY))[-1]
@@ -202,7 +202,7 @@ def test_mistakes_are_named(call, parts: list[str]) -> None:
 
 @pytest.mark.parametrize("name", [*NAMES, "lookahead"])
 def test_strict_promotion(name: str) -> None:
-    """Traced under JAX's strict rules, which optax itself does not keep; the updates are of the parameters' types."""
+    """Works with JAX's strict type promotion, with which optax itself fails; updates have the parameters' dtypes."""
     params = {key: jnp.zeros(shape) for key, shape in SHAPES.items()}
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         rate = learning_rate_schedule("cosine", RATE, total_steps=9, warmup_steps=2)

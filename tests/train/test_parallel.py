@@ -42,7 +42,7 @@ def half_way_on_eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_eight_devices_learn_what_one_learns(half_way_on_eight: Path, alone: train.Trained, tmp_path: Path) -> None:
-    """The batch statistics, too, are those of the whole batch."""
+    """Batch statistics are also those of the whole batch."""
     shutil.copytree(half_way_on_eight, tmp_path / "run")
     together = small_network.run(tmp_path / "run", EIGHT)
     assert_same(together, alone)
@@ -90,7 +90,7 @@ def test_two_processes_learn_what_one_learns(half_way_on_eight: Path, alone: tra
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}  # the second run is the first one's programs
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}  # the second run uses the programs of the first
     command = [sys.executable, "-m", "tests.train.one_of_several_processes", str(port), str(PROCESSES)]
     running = [
         subprocess.Popen(

@@ -69,7 +69,7 @@ def test_a_signal_that_is_not_heeded_is_handed_on() -> None:
     with StopRequest() as around:
         with contextlib.suppress(KeyError), StopRequest():
             signal.raise_signal(signal.SIGTERM)
-            raise KeyError  # by which it is heeded
+            raise KeyError  # ends the loop
         assert around.signal is None
 
 
@@ -78,7 +78,7 @@ def test_a_signal_is_told_of_while_the_main_thread_is_in_a_long_call() -> None:
     with StopRequest(lambda _: told.append(time.monotonic())) as stop:
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
         sent = time.monotonic() + 0.1
-        hashlib.pbkdf2_hmac("sha256", b"", b"", 4_000_000)  # C code, during which no handler of Python runs
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 4_000_000)  # C code; Python runs no signal handlers during it
         ended = time.monotonic()
         assert stop.signal is signal.SIGTERM
     assert told[0] < (sent + ended) / 2
@@ -93,7 +93,7 @@ def test_only_the_first_signal_is_taken() -> None:
 
     with EndOnSignal(), Watch(record), StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)  # a program around this one sends on what both of them got
+        signal.raise_signal(signal.SIGINT)  # as from a launcher that also received the signal and sends it again
         time.sleep(0.3)
         assert stop.signal is signal.SIGINT
         assert around == []

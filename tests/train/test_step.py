@@ -65,7 +65,7 @@ def test_steps_and_their_sums_do_not_depend_on_how_calls_cut_them() -> None:
             totals = train.added(totals, metrics, count)
         return train.digest(state), totals
 
-    assert end([6]) == end([3, 3])  # from the first state, which has no device yet, and from one on a device
+    assert end([6]) == end([3, 3])  # from a state that is not yet committed to a device, and from one that is
     programs = steps._cache_size()
     assert end([1, 4, 1]) == end([6])
     assert steps._cache_size() == programs, "one program for calls of any length"

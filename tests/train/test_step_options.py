@@ -17,7 +17,7 @@ STEPS = 6
 
 
 def walk(w: np.ndarray, data: dict[str, jax.Array], *, skip: tuple[int, ...] = ()) -> list[np.ndarray]:
-    """Gradient descent on the announced batches, leaving out some steps."""
+    """Gradient descent on the batches of the run, without the skipped steps."""
     key = train.stream_key(jax.random.key(1), "order")
     path = [w]
     for step, rows in enumerate(np.asarray(batch_indices(key, 0, STEPS, num_examples=N, batch_size=BATCH))):
@@ -59,7 +59,7 @@ def test_moving_average() -> None:
 
 
 def broken_when_told(params, model_state, batch, key):
-    """The loss of test_step, but not a number for batches that hold example 3."""
+    """The loss of test_step, but NaN for batches that contain example 3."""
     value, (metrics, model_state) = loss(params, model_state, batch, key)
     value = jnp.where((batch["number"] == 3).any(), jnp.nan, 1.0) * value
     return value, ({**metrics, "loss": (value * BATCH, metrics["loss"][1])}, model_state)
@@ -95,7 +95,7 @@ def test_each_step_measures_the_gradient_and_the_new_parameters(options: dict) -
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lars", "muon", "lookahead"])
 def test_the_recorded_learning_rate_is_that_of_the_update_and_skipped_steps_do_not_count(name: str) -> None:
-    """The schedule of an optimiser counts the updates, of which there is none in a skipped step."""
+    """The schedule of an optimiser counts updates; a skipped step has none."""
     schedule = train.learning_rate_schedule("linear", 1.0, total_steps=10)
     optimizer = train.create_optimizer(name, schedule, clip_norm=1.0)
     params = {"w": jnp.ones((2, 2))}

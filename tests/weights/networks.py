@@ -17,7 +17,7 @@ def abstract(name, **options):
 
 
 def drawn(model):
-    """An abstract model with random numbers."""
+    """Fills an abstract model with random numbers."""
     rng = np.random.default_rng(0)
     leaves = paths(nnx.state(model)).items()
     return weights.load(model, {path: rng.normal(size=leaf.shape).astype(np.float32) for path, leaf in leaves}).model

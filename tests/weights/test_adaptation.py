@@ -23,7 +23,7 @@ def theirs():
 
 
 def convolution(kernel, image):
-    """A convolution of one position, by its definition."""
+    """A convolution at one position, by its definition."""
     return np.einsum("hwio,hwi->o", kernel, image)
 
 
@@ -68,7 +68,7 @@ def test_another_head_stays_as_it_is(theirs, tmp_path):
 
 
 def test_a_file_without_a_head(theirs, tmp_path):
-    """As backbones of self-supervised training are published."""
+    """Backbones of self-supervised training are published in this form."""
     state_dict = {f"backbone.{entry.name}": np.zeros(entry.shape, np.float32) for entry in entries(theirs, "timm")}
     backbone = {name: array for name, array in state_dict.items() if "head." not in name}
     with pytest.raises(UsageError, match=r"2 missing of 22 tensors; keep the model's own head with adapt=True"):
@@ -88,7 +88,7 @@ def test_all_fits_and_nothing_is_adapted(theirs, tmp_path):
 @pytest.mark.parametrize(
     ("file", "model"),
     [
-        ({"input_shape": (SIDE, SIDE, 1)}, {"input_shape": (SIDE, SIDE, 3)}),  # timm has no rule for it
+        ({"input_shape": (SIDE, SIDE, 1)}, {"input_shape": (SIDE, SIDE, 3)}),  # timm has no rule for this
         ({"input_shape": (SIDE, SIDE, 4)}, {"input_shape": (SIDE, SIDE, 6)}),
         ({"width": 1 / 32}, {}),  # another network
     ],

@@ -1,4 +1,4 @@
-"""The format of files is determined by content; types of numbers; arrays that safetensors would write wrongly."""
+"""Files: their format, which is determined by content, dtypes, and arrays that safetensors would write wrongly."""
 
 import io
 import json
@@ -105,20 +105,20 @@ def test_real_numbers_of_any_type_are_converted_and_it_is_said(tmp_path, dtype):
         loaded = load(source)
         assert loaded.notes == (f"{dtype} converted to float32",)
         assert loaded.model.output.kernel.dtype == jnp.float32
-        # Every number of these types is one of float64, through which the reference goes.
+        # float64 represents every number of these types, so the reference uses it.
         expected = tensors["classifier.2.weight"].astype(np.float64).astype(np.float32)
         np.testing.assert_array_equal(np.asarray(loaded.model.output.kernel[...]).T, expected)
 
 
 def test_float8_from_its_bits(tmp_path):
-    """By the format's definition: a sign, four bits of exponent with bias 7, three of fraction; no infinity."""
+    """The format has a sign, four bits of exponent with bias 7 and three bits of fraction; it has no infinity."""
 
     def value(bits):
         exponent, fraction = bits >> 3 & 15, bits & 7
         size = (1 + fraction / 8) * 2.0 ** (exponent - 7) if exponent else fraction / 8 * 2.0**-6
         return -size if bits & 128 else size
 
-    bits = np.array([0, 1, 8, 56, 57, 126, 129, 184, 254, 200], np.uint8)  # for the ten biases of the output
+    bits = np.array([0, 1, 8, 56, 57, 126, 129, 184, 254, 200], np.uint8)  # for ten output biases
     tensors = {name: array for name, array in network().items() if name != "classifier.2.bias"}
     header = json.loads(WHOLE[8 : 8 + int.from_bytes(WHOLE[:8], "little")])
     assert "F8_E4M3" not in json.dumps(header)
@@ -172,7 +172,7 @@ def test_a_type_that_numpy_does_not_have(tmp_path):
     ],
 )
 def test_views_are_written_as_they_look(tmp_path, view):
-    """safetensors 0.8 writes what lies in memory, whatever the strides."""
+    """safetensors 0.8 ignores strides and writes the order of memory."""
     array = view(np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32))
     files.write_safetensors(tmp_path / "x.safetensors", {"a": array}, {})
     tensors = files.open_tensors(tmp_path / "x.safetensors")

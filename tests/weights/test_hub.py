@@ -51,7 +51,7 @@ def test_offline(monkeypatch):
 
 
 def test_no_network_is_one_line_at_once(monkeypatch, capfd):
-    """A closed port refuses; asking it again and again would take half a minute, and a line for each time."""
+    """A closed port refuses connections. Retries would take half a minute and print a line each."""
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     template = "http://127.0.0.1:9" + constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix("https://huggingface.co")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -63,7 +63,7 @@ def test_no_network_is_one_line_at_once(monkeypatch, capfd):
 
 @pytest.fixture
 def server(monkeypatch):
-    """Serves the files of one repository as the hub does, and says so where there are none."""
+    """Serves the files of one repository like the hub, and reports missing files like the hub."""
     rng = np.random.default_rng(0)
     shapes = {"classifier.0.weight": (2, 784), "classifier.0.bias": (2,), "classifier.2.weight": (10, 2)}
     tensors = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}

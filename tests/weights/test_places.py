@@ -59,7 +59,7 @@ def renamed(old, new):
             {"state_dict": network(prefix="model._orig_mod."), **STEP},
             ("found under 'state_dict'", "stripped from the names: 'model._orig_mod.'"),
         ),
-        # Only the convolutions of VGG and AlexNet run in parallel, in the example that PyTorch gives.
+        # In PyTorch's example only the convolutions of VGG and AlexNet run in parallel.
         (renamed("classifier.0", "classifier.module.0"), ("stripped from the names: 'module.'",)),
         (
             {
@@ -71,7 +71,7 @@ def renamed(old, new):
             ("found under 'net'", "stripped from the names: 'module.'"),
         ),
         (renamed("classifier.2", "classifier._orig_mod.2"), ("stripped from the names: '_orig_mod.'",)),
-        # torch.optim.swa_utils.AveragedModel counts, losses have class weights, metrics have states.
+        # torch.optim.swa_utils.AveragedModel has a counter, losses have class weights, metrics have states.
         (
             {**network(prefix="module."), "n_averaged": np.array(7)},
             ("stripped from the names: 'module.'", "other tensors ignored: 'n_averaged'"),
@@ -92,7 +92,7 @@ def renamed(old, new):
             ),
         ),
         ({"ema": {"module": network()}, "epoch": 1}, ("found under 'ema/module'",)),
-        # Scalars among the tensors are of the checkpoint and not of the network.
+        # Scalars among the tensors belong to the checkpoint, not to the network.
         ({**network(), "epoch": 3, "arch": "mlp"}, ()),
     ],
 )
@@ -139,7 +139,7 @@ def test_finds_the_network(content, notes):
         ),
         ({"student": network(1), "teacher": network(2)}, "teacher", 2, "found under 'teacher'"),
         (network(1) | network(2, "ema."), None, 2, "found under 'ema' (also there: the top level; choose with key=)"),
-        # Without the statistics of its normalisation an average is no whole network.
+        # An average without the statistics of batch normalisation is not a complete network.
         (
             {"model": network(1), "ema": {"classifier.0.bias": np.ones(2)}},
             None,
@@ -212,7 +212,7 @@ def test_names_that_would_be_the_same_are_left_as_they_are():
 
 
 def test_networks_of_ours_are_found_too():
-    """Nested dictionaries of Flax are the same names."""
+    """Nested dictionaries of Flax give the same names."""
     params = {"fc1": {"kernel": np.ones((784, 2)), "bias": np.ones(2)}}
     params["output"] = {"kernel": np.full((2, 10), 2.0), "bias": np.ones(10)}
     loaded = load({"params": params})

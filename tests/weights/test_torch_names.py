@@ -87,7 +87,7 @@ def test_resnet(name, options):
     assert ("layer1.0.downsample.0" in found.values()) == (name == "resnet_50")
 
 
-# The number of tensors and of numbers in them in torchvision's published files; without num_batches_tracked.
+# The number of tensors, and of their entries, in torchvision's published files; without num_batches_tracked.
 @pytest.mark.parametrize(
     ("name", "options", "count", "parameters"),
     [

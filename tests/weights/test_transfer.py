@@ -49,7 +49,7 @@ def test_round_trip(tmp_path, layout):
 
 @pytest.mark.parametrize("name", ["lenet_5", "lenet_1989", "airbench"])
 def test_any_network_of_ours(tmp_path, name):
-    """Fixed codes, tables of connections and scales too."""
+    """Also networks with fixed codes, connection tables and scales."""
     model = drawn(abstract(name, width=0.25))
     weights.save(model, tmp_path / "x.safetensors", about=weights.About(name, {"width": 0.25}))
     assert_same(weights.create(tmp_path / "x.safetensors").model, model)
@@ -118,10 +118,10 @@ def test_config_of_timm_beside_the_weights(tmp_path):
     weights.save(drawn(model), tmp_path / "model.safetensors", layout="timm")
     config = {"architecture": "vgg11", "pretrained_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1]}}
     (tmp_path / "config.json").write_text(json.dumps({**config, "label_names": {"0": "cat", "2": "owl"}}))
-    about = weights.load(model, tmp_path).about  # a folder, as the hub has it
+    about = weights.load(model, tmp_path).about  # a folder with the files of a repository on the hub
     assert (about.mean, about.std, about.class_names) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1), ("cat", "", "owl"))
     assert about.architecture == "vgg_a"
-    # Its blurred ResNet has the tensors of the plain one, and would load without a complaint.
+    # Its blurred ResNet has the same tensors as the plain one, and would load without an error.
     (tmp_path / "config.json").write_text(json.dumps({**config, "architecture": "resnetblur50"}))
     with pytest.raises(
         UsageError, match=r"config\.json beside the weights: timm's 'resnetblur50' is not one of the supported networks"

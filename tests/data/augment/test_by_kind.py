@@ -46,7 +46,7 @@ SMOOTH = (*LINEAR, "affine(rotation=50, translation=0.4, mode='mirror')", "elast
 
 
 def made() -> dict[str, np.ndarray]:
-    """A batch: blobs of classes, their one-hot image with a chart of places, and boxes."""
+    """A batch of masks with blobs of classes, images of their one-hot encoding and coordinates, and boxes."""
     coarse = RANDOM.integers(0, CLASSES, (COUNT, 5, 6))
     mask = np.kron(coarse, np.ones((1, 3, 3), int))[:, :HEIGHT, :WIDTH].astype(np.uint8)
     rows, columns = np.broadcast_to(np.mgrid[:HEIGHT, :WIDTH][:, None], (2, COUNT, HEIGHT, WIDTH))
@@ -79,7 +79,7 @@ def augmented(call: str) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("call", SMOOTH)
 def test_a_mask_is_where_its_image_is(call):
-    """Linear interpolation gives the nearest pixel a weight of at least 1/4, so it is of a class with more than 3/4."""
+    """With linear interpolation the nearest pixel has a weight of at least 1/4, so a share above 3/4 is its class."""
     result = augmented(call)
     shares, mask = result["image"][..., :CLASSES], result["mask_"]
     assert mask.dtype == np.uint8
@@ -95,9 +95,9 @@ def test_a_mask_is_where_its_image_is(call):
 
 
 def sources(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where pixels of a result are, where they came from, both as (row, column) of their centres; and which are known.
+    """The positions of a result's pixels, their origins, both as (row, column) of centres, and which are known.
 
-    Known is what came from the inside of the image alone, and not from the reflection of a mirror.
+    A pixel is known if it came only from inside the image, and not from a mirror reflection.
     """
     known = image[..., -1] > 1 - 1e-5
     at = np.stack(np.mgrid[: image.shape[0], : image.shape[1]], axis=-1) + 0.5
@@ -142,7 +142,7 @@ def test_boxes_of_an_elastic_image_are_those_of_the_pixels_that_come_from_inside
             inside = known & (source >= box[:2]).all(axis=-1) & (source < box[2:]).all(axis=-1)
             if label and inside.any():
                 boxes.append([*(at[inside].min(axis=0) - 0.5), *(at[inside].max(axis=0) + 0.5)])
-        # Pixels on the image's border are half from outside, and so not known here: compare boxes away from it.
+        # Pixels on the border come half from outside, so they are not known here: compare boxes away from it.
         found = result["boxes"][example][: result["objects"][example]]
         away = [box for box in boxes if min(box[:2]) > 1 and box[2] < HEIGHT - 1 and box[3] < WIDTH - 1]
         assert all((np.abs(found - box).max(axis=-1) < 1e-4).any() for box in away)
@@ -176,7 +176,7 @@ def test_photometric_augmentations_leave_all_but_pixels():
 
 
 class TestSolidsAndSignals:
-    """Volumes, video and signals: what moves the plane moves all slices alike; other axes have numbers of their own."""
+    """Volumes, video and signals: all slices are moved in the same way; other axes have their own random numbers."""
 
     DEPTH, LENGTH = 6, 30
     spec: ClassVar = {
@@ -189,7 +189,7 @@ class TestSolidsAndSignals:
     }
 
     def batch(self) -> dict[str, np.ndarray]:
-        """Charts: the channels are noise, the place along depth or length, and one."""
+        """Arrays whose channels are noise, the position along depth or length, and one."""
         slices = np.broadcast_to(np.arange(self.DEPTH)[:, None, None], (20, self.DEPTH, 8, 9))
         noise = np.random.default_rng(3).random((20, self.DEPTH, 8, 9))
         scan = np.stack([noise, slices, np.ones_like(noise)], axis=-1).astype(np.float32)
@@ -242,7 +242,7 @@ class TestSolidsAndSignals:
         result = self.run("affine(scale=(0.5, 0.9), translation=0.1)")
         for name, mask, size in (("scan", "organ", self.DEPTH), ("sound", "phone", self.LENGTH)):
             chart, one = result[name][..., -2], result[name][..., -1]
-            if name == "scan":  # the middle of the plane, which stays inside
+            if name == "scan":  # the middle of the plane stays inside
                 chart, one = chart[:, :, 4, 4], one[:, :, 4, 4]
             for line, known, classes in zip(chart, one > 1 - 1e-5, result[mask], strict=True):
                 at = np.flatnonzero(known)
@@ -250,7 +250,7 @@ class TestSolidsAndSignals:
                 np.testing.assert_allclose(line[at], slope * at + offset, atol=1e-3)
                 assert 1 / 0.9 - 1e-3 <= slope <= 1 / 0.5 + 1e-3
                 centre = (size - 1) / 2
-                if len(at) > 1:  # the middle comes from where the shift was, in parts of the side
+                if len(at) > 1:  # the middle comes from the shifted position, in fractions of the side
                     assert abs(slope * centre + offset - centre) <= slope * 0.1 * size + 1e-3
                 classes = classes[:, 4, 4] if name == "scan" else classes
                 np.testing.assert_allclose(classes[at], line[at], atol=0.5 + 1e-3)

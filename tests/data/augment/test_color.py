@@ -14,7 +14,7 @@ from cnn_jax.errors import UsageError
 
 KEY = jax.random.key(5)
 RANDOM = np.random.default_rng(0)
-# Middling colours, so that nothing is clipped, of correlated channels, as in photographs.
+# Medium colours, so that nothing is clipped, with correlated channels, as in photographs.
 PICTURES = (0.45 + 0.05 * RANDOM.random((300, 6, 5, 1)) + 0.1 * RANDOM.random((300, 6, 5, 3))).astype(np.float32)
 
 
@@ -54,7 +54,7 @@ def test_factors_are_uniform_and_pictures_are_pillows(augmentation, enhancer, fa
     for picture, after, factor in zip(PICTURES[:20], changed, factors, strict=False):
         image = Image.fromarray(np.rint(picture * 255).astype(np.uint8))
         expected = np.asarray(enhancer(image).enhance(factor)) / 255
-        np.testing.assert_allclose(after, expected, atol=2.5 / 255)  # Pillow rounds the picture, its grey and itself
+        np.testing.assert_allclose(after, expected, atol=2.5 / 255)  # Pillow rounds three times
 
 
 @pytest.mark.parametrize("augmentation", [augment.brightness, augment.contrast, augment.saturation])

@@ -20,7 +20,7 @@ NOISE = np.random.default_rng(0).random((400, 12, 12)).astype(np.float32)
 
 
 def charted(height: int = 12, width: int = 12, count: int = 400) -> np.ndarray:
-    """Pictures with four channels: row, column, one, noise."""
+    """Images with four channels: row, column, one, noise."""
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     chart = np.broadcast_to(np.stack([rows, columns, np.ones_like(rows)], axis=-1), (count, height, width, 3))
     noise = np.random.default_rng(0).random((count, height, width, 1)).astype(np.float32)
@@ -89,7 +89,7 @@ class TestRandomCrop:
         images = charted(40, 60, count=200)
         crop = jax.jit(partial(augment.random_crop, size=(32, 48), sides=(48, 80)))
         crops = np.asarray(crop(KEY, images))
-        steps = (crops[:, 24, 24, 0] - crops[:, 8, 24, 0]) / 16  # pixels of the picture for one of the window
+        steps = (crops[:, 24, 24, 0] - crops[:, 8, 24, 0]) / 16  # pixels of the image per pixel of the window
         np.testing.assert_allclose((crops[:, 16, 32, 1] - crops[:, 16, 16, 1]) / 16, steps, atol=1e-4)
         assert stats.kstest(40 / steps, stats.uniform(48, 32).cdf).pvalue > 1e-3
         tops = crops[:, 8, 24, 0] + 0.5 - 8.5 * steps
@@ -104,7 +104,7 @@ class TestRandomCrop:
 
 class TestRandomResizedCrop:
     def test_windows_have_the_areas_and_aspects_and_pixels_that_pillow_has(self):
-        scale, ratio, size = (0.25, 0.5), (0.8, 1.25), (64, 48)  # always an enlargement, so that ramps stay ramps
+        scale, ratio, size = (0.25, 0.5), (0.8, 1.25), (64, 48)  # always an enlargement, so that ramps stay linear
         images = charted(40, 60, count=200)
         crop = jax.jit(partial(augment.random_resized_crop, size=size, scale=scale, ratio=ratio))
         crops = np.asarray(crop(KEY, images))
@@ -144,7 +144,7 @@ class TestAffine:
     def test_each_kind_is_the_map_it_is_named_after(self, options):
         images = charted(13, 13, count=300)
         result = np.asarray(jax.jit(partial(augment.affine, **options))(KEY, images))
-        # The linear map, from the middle's pixels to where they came from, relative to the centre (6, 6).
+        # The linear map from the middle pixels to their origins, relative to the centre (6, 6).
         origin = result[:, 6, 6, :2]
         down, right = result[:, 7, 6, :2] - origin, result[:, 6, 7, :2] - origin
         maps = np.linalg.inv(np.stack([down, right], axis=-1))  # from source to result, (row, column) each
@@ -179,12 +179,12 @@ class TestAffine:
             augment.affine, rotation=40, scale=(0.7, 1.2), squeeze=0.2, shear=0.2, translation=0.2, mode=mode
         )
         result = np.asarray(jax.jit(wild)(KEY, images))
-        inner = result[:, 5:7, 5:7, :2]  # no example's border is so near the middle
+        inner = result[:, 5:7, 5:7, :2]  # no border is as near to the middle as this
         for image, corner, output in zip(images, inner, result, strict=True):
             down, right = corner[1, 0] - corner[0, 0], corner[0, 1] - corner[0, 0]
             rows, columns = np.mgrid[:12, :12] - 5
             sources = corner[0, 0][:, None, None] + down[:, None, None] * rows + right[:, None, None] * columns
-            if mode == "zero":  # SciPy's "constant" does not fade out towards the ground beyond the border
+            if mode == "zero":  # SciPy's "constant" does not interpolate towards the background beyond the border
                 padded, sources = np.pad(image[..., 3], 1), np.clip(sources + 1, 0, 13)
                 expected = interpolated(padded, sources, scipy_mode)
             else:

@@ -13,7 +13,7 @@ from cnn_jax.errors import UsageError
 
 KEY = jax.random.key(7)
 COUNT = 500
-LABELS = np.eye(COUNT, dtype=np.float32)  # a class of its own for every example
+LABELS = np.eye(COUNT, dtype=np.float32)  # every example has its own class
 
 
 def rectangle(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -75,13 +75,13 @@ def test_cutmix_pastes_a_box_of_the_next_and_counts_its_pixels():
     inner = []
     for mask in pasted[pasted.any(axis=(1, 2))]:
         top, bottom, left, right = rectangle(mask)
-        if top > 0 and left > 0 and bottom < 16 and right < 12:  # whole boxes keep the picture's aspect
+        if top > 0 and left > 0 and bottom < 16 and right < 12:  # not clipped: the image's aspect ratio
             inner.append((bottom - top) / (right - left) * 12 / 16)
     assert np.median(inner) == pytest.approx(1, abs=0.1)
 
 
 def test_cutmix_boxes_have_the_expected_area():
-    """Before clipping a box's area is 1 - weight, uniform for alpha=1; the clipped share is integrated by NumPy."""
+    """Before clipping the area of a box is 1 - weight, uniform for alpha=1; NumPy integrates the clipped area."""
     images = np.zeros((2000, 32, 32, 1), np.float32)
     _, labels = jax.jit(augment.cutmix)(KEY, images, jnp.tile(jnp.eye(2), (1000, 1)))
     own = np.where(np.arange(2000) % 2 == 0, labels[:, 0], labels[:, 1])

@@ -1,4 +1,4 @@
-"""Lists of augmentations in configs, and the independence of a result from everything but an example's key."""
+"""Lists of augmentations in configs; a result depends only on the key of its example."""
 
 import inspect
 
