@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# XLA's CPU backend is about 50 times slower where a kernel is larger than its input was before padding.
+# XLA's CPU backend is about 50 times slower if a kernel is larger than its input before padding.
 #
-# What: a convolution of 8x8 images, padded by 7, with 8x8 kernels takes 2 ms; of 7x7 images, which is less work, 90 to
-#   120. Padding with jnp.pad first changes nothing, as XLA moves the padding into the convolution. Behind
-#   jax.lax.optimization_barrier it stays where it is; then 7x7 takes no longer than 8x8 does so.
+# What: a convolution of 8x8 images, padded by 7, with 8x8 kernels takes 2 ms. With 7x7 images, which is less work, it
+#   takes 90 to 120 ms. Padding with jnp.pad first does not help, because XLA moves the padding into the convolution.
+#   With jax.lax.optimization_barrier after the padding it is not moved, and 7x7 is as fast as 8x8 with a barrier.
 # Versions: jax and jaxlib 0.10.2, on a CPU.
-# Why it hurts: the input gradient of every convolution with fewer outputs than entries of its window is of that kind: the
-#   last layers of convolutionalized classifiers (7x7 kernels on 9x9 maps), kernels as large as the map, patch embeddings.
-# What we do: cnn_jax/ops/formulations.py (_on_cpu) pads such inputs behind a barrier.
+# Why it hurts: the input gradient of every convolution with fewer outputs than window entries is such a convolution:
+#   the last layers of convolutionalized classifiers (7x7 kernels on 9x9 maps), kernels as large as the map, patch
+#   embeddings.
+# What we do: cnn_jax/ops/formulations.py (_on_cpu) pads such inputs before a barrier.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

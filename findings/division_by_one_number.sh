@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# XLA divides an array by one number by multiplying by its rounded reciprocal: floor(41 / 41) is 0.
+# XLA divides an array by a scalar by multiplying with the rounded reciprocal: floor(41 / 41) is 0.
 #
-# What: in float32, x / d for a constant d, or for a scalar d that is broadcast to x, inside jax.jit or outside, is
-#   x * (1 / d) with two roundings, where IEEE 754 and NumPy round once. Of the 256 values of a pixel, 126 are not
-#   NumPy's after / 255; for d = 41, 47, 55, 61, ... d / d is below 1 and its floor is 0. Only a divisor that is an
-#   argument of the shape of x is divided by.
+# What: in float32, x / d for a constant d, or for a scalar d that is broadcast to x, inside or outside jax.jit, is
+#   computed as x * (1 / d), which rounds twice. IEEE 754 and NumPy round once. Of the 256 values of a pixel, 126 differ
+#   from NumPy's after / 255. For d = 41, 47, 55, 61, ... d / d is below 1 and its floor is 0. Only a divisor that is an
+#   argument with the shape of x is really divided by.
 # Versions: jax and jaxlib 0.10.2, on a CPU.
-# Why it hurts: positions and bins from float divisions (jnp.floor(x / size)) are one too low; images that are scaled in
-#   JAX and in NumPy differ, so results do not repeat bit by bit when preprocessing moves from one to the other; average
-#   pools are one unit in the last place off.
-# What we do: positions are computed in whole numbers by NumPy, before anything is compiled; the test of averages by
-#   hand allows for one unit in the last place.
+# Why it hurts: positions and bins from float divisions (jnp.floor(x / size)) are one too low. Images that are scaled in
+#   JAX and in NumPy differ, so results are not bit-identical when preprocessing moves from one to the other. Average
+#   pools differ by one unit in the last place.
+# What we do: NumPy computes positions in integers, before anything is compiled; the test of averages by hand allows one
+#   unit in the last place.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

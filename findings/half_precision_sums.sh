@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# XLA's CPU backend forms the sums behind broadcasts and gathers in bfloat16 and float16 itself.
+# XLA's CPU backend accumulates the gradients of broadcasts and gathers in bfloat16 and float16.
 #
 # What: the gradient of a bias is the sum of the output's gradient over all examples and positions. For bfloat16 on a
-#   CPU it is formed in bfloat16, where 256 + 1 is 256: of 16,384 ones it makes 1,024 (right: 16,384), over one axis of
-#   16,384 still 8,192; nnx.Conv has it in its bias, 1,024 in bfloat16 and 8,192 in float16. The gradient of a gather
-#   (jnp.take) stays at 256 and 2,048. jnp.sum of the same array is right.
+#   CPU it is accumulated in bfloat16, where 256 + 1 is 256: the sum of 16,384 ones is 1,024 instead of 16,384, and over
+#   a single axis of 16,384 it is 8,192. The bias of nnx.Conv has this error: 1,024 in bfloat16 and 8,192 in float16.
+#   The gradient of a gather (jnp.take) stops at 256 and 2,048. jnp.sum of the same array is right.
 # Versions: jax and jaxlib 0.10.2, flax 0.12.8, on a CPU.
-# Why it hurts: networks in half precision train with bias gradients that are too small by a factor which grows with the
-#   batch and the image, and say nothing; a test on a small image does not show it.
-# What we do: cnn_jax/ops/wide.py adds biases, scales and repeated entries in float32 and rounds once; then the
-#   transposes are sums in float32.
+# Why it hurts: networks in half precision silently train with bias gradients that are too small, by a factor that grows
+#   with the batch and the image. A test on a small image does not show it.
+# What we do: cnn_jax/ops/wide.py adds biases, scales and repeated entries in float32 and rounds once, so that their
+#   gradients are sums in float32.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

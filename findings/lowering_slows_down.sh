@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# JAX becomes slower at compiling the more programs it has compiled: it keeps the MLIR module of each compiled program as
-# long as its function is alive, for all operations outside jit, too, and MLIR goes through the modules that are alive
-# when a new one is made. After 1,000 programs a single operation of a new shape takes about twice the CPU time.
-# jax.clear_caches() makes it as fast as at the start.
+# JAX compiles more slowly the more programs it has compiled. It keeps the MLIR module of each compiled program as long
+# as its function is alive, also of each operation outside jit, and MLIR visits all live modules when it creates a new
+# one. After 1,000 programs a single operation with a new shape takes about twice the CPU time. jax.clear_caches()
+# restores the initial speed.
 #
 # Versions: jax 0.10.2, jaxlib 0.10.2 (CPU).
-# Why it hurts: convolutional networks are tried out outside jit on images of many sizes, in notebooks and test suites.
-# These become slower without any message, and it looks like the code under test.
+# Why it hurts: notebooks and test suites run convolutional networks outside jit on images of many sizes. They become
+# slower without any message, and the code under test seems to be the cause.
 # What we do: the test suite calls jax.clear_caches() after each module (tests/conftest.py).
 set -euo pipefail
 folder=$(mktemp -d)

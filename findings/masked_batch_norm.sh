@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# nnx.BatchNorm with a mask over several devices averages the devices' means, however many entries each of them has.
+# nnx.BatchNorm with a mask over several devices averages the devices' means without weighting by their entries.
 #
 # What: with axis_name, the mean of a masked batch is the mean of the devices' masked means. Devices with few entries
-#   count as much as those with many, and one whose entries are all masked makes the statistics of all NaN.
+#   count as much as those with many, and a device whose entries are all masked makes the statistics of all devices NaN.
 # Versions: jax and jaxlib 0.10.2, flax 0.12.8.
-# Why it hurts: the last batch of a data set is padded with masked examples, which are all on the last devices: the
-#   running statistics are NaN from then on, on every device.
+# Why it hurts: the last batch of a data set is padded with masked examples, which are all on the last devices. After it
+#   the running statistics are NaN on every device.
 # What we do: nn.BatchNorm and ops.batch_statistics add up the sums and the numbers of entries over the mapped axes.
 set -euo pipefail
 folder=$(mktemp -d)

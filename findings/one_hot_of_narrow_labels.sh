@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# jax.nn.one_hot of uint8 or int8 labels and more classes than the type has values gives rows with several ones.
+# jax.nn.one_hot of uint8 or int8 labels returns rows with several ones if there are more classes than the dtype has
+# values.
 #
 # Versions: jax 0.10.2, numpy 2.4; CPU.
-# What happens: the classes 0, 1, ... are counted in the type of the labels and start again after its last value, so that
-#   class 256 looks like class 0. Of 600 classes, label 3 in uint8 is that of classes 3, 259 and 515. There is no warning.
-# Why it hurts users of convolutional networks: label maps of segmentations and small sets are stored as uint8. A head of
-#   600 classes of which a part of the data uses the first ones then trains on targets that sum to 3: the loss is wrong
-#   by a factor, and classes learn from each other's examples.
-# What we do about it: cnn_jax.ops compares labels in 32 bits at least (cnn_jax/ops/labels.py).
+# What happens: the classes 0, 1, ... are counted in the dtype of the labels and wrap around after its last value, so
+#   that class 256 equals class 0. With 600 classes, label 3 in uint8 matches classes 3, 259 and 515, without a
+#   warning.
+# Why it hurts users of convolutional networks: label maps of segmentations and small data sets are stored as uint8. A
+#   head of 600 classes then trains on targets that sum to 3 if a part of the data uses only the first classes: the loss
+#   is wrong by a factor, and classes learn from each other's examples.
+# What we do about it: cnn_jax.ops compares labels in at least 32 bits (cnn_jax/ops/labels.py).
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

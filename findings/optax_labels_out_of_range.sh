@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# optax.softmax_cross_entropy_with_integer_labels takes the label -1 as the last class, and returns NaN for label K of K.
+# optax.softmax_cross_entropy_with_integer_labels treats label -1 as the last class; for K classes label K gives NaN.
 #
 # Versions: jax 0.10.2, optax 0.2.8; CPU. PyTorch 2.13 raises an error for both, and ignores -100.
-# What happens: the label is an index as in NumPy, so that -1 is class K - 1, -2 the one before, and so on to -K; beyond
-#   them an index reads NaN. There is neither an error nor a warning, outside jit either.
-# Why it hurts users of convolutional networks: -1 marks unlabelled examples and pixels in many sets (and in
-#   scikit-learn). All of them are learned as the last class. A label map that counts from 1 makes the loss NaN, in which
-#   nothing points to the labels.
-# What we do about it: cnn_jax.ops.softmax_cross_entropy ignores -1 (or ignore_label), names any other label out of range
-#   where it can see it, and inside jit gives it an infinite loss and no gradient.
+# What happens: the label is an index as in NumPy: -1 is class K - 1, -2 is the one before, and so on to -K. Other
+#   indices out of range read NaN. There is neither an error nor a warning, inside or outside jit.
+# Why it hurts users of convolutional networks: -1 marks unlabelled examples and pixels in many data sets (and in
+#   scikit-learn). All of them are learned as the last class. A label map that counts from 1 makes the loss NaN, without
+#   any hint at the labels.
+# What we do about it: cnn_jax.ops.softmax_cross_entropy ignores -1 (or ignore_label). For any other label out of range
+#   it raises an error if the values are known, and inside jit returns an infinite loss and no gradient.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

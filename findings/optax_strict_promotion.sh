@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Optax does not keep JAX's strict rules of type promotion: under jax_numpy_dtype_promotion='strict' the update of
-# optax.adam raises TypePromotionError, and so does optax.cosine_decay_schedule of an integer step.
+# Optax does not work with JAX's strict type promotion: with jax_numpy_dtype_promotion='strict' the update of optax.adam
+# raises TypePromotionError, and so does optax.cosine_decay_schedule of an integer step.
 #
 # Versions: jax 0.10.2, optax 0.2.8; CPU.
-# Why it hurts users of convolutional networks: the flag is there to find mixed types in a model before they cost
-#   accuracy in half precision. Whoever sets it for a network that is clean cannot train it with the usual optimiser.
-# What we do about it: cnn_jax.train calls optimisers and schedules of optax under the standard rules, and everything
-#   else under the rules that are set.
+# Why it hurts users of convolutional networks: the flag finds mixed dtypes in a model before they reduce accuracy in
+#   half precision. With the flag set, a network without mixed dtypes cannot be trained with the usual optimiser.
+# What we do about it: cnn_jax.train calls optimisers and schedules of optax with standard promotion, and everything
+#   else with the promotion that is set.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

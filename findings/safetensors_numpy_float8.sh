@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# safetensors' NumPy face writes float8 arrays that it cannot read.
+# The NumPy interface of safetensors writes float8 arrays that it cannot read.
 #
-# What: safetensors.numpy.save takes the five float8 types of ml_dtypes and writes a valid file. load of the same bytes
-#   raises a bare KeyError (for bfloat16, too), load_file and safe_open("numpy") "module 'numpy' has no attribute 'float8_e4m3fn'"; the
-#   module of the types is imported all the while, and load_file gives bfloat16 back, which NumPy lacks as well.
+# What: safetensors.numpy.save accepts the five float8 types of ml_dtypes and writes a valid file. load of the same
+#   bytes raises a bare KeyError (also for bfloat16). load_file and safe_open("numpy") raise "module 'numpy' has no
+#   attribute 'float8_e4m3fn'", although ml_dtypes is imported, and although load_file reads bfloat16, which NumPy also
+#   lacks.
 # Versions: safetensors 0.8.0, numpy 2.4.6, ml_dtypes 0.6.0, Python 3.11.
-# Why it hurts: JAX's float8 arrays are these types, so a network saved small for inference cannot be opened again
-#   without PyTorch; files of float8 by PyTorch cannot be opened by NumPy or JAX users either.
-# What we do: weights.load reads the bytes of float8 tensors where the header says they are, and converts them.
+# Why it hurts: JAX's float8 arrays have these types, so a network that was saved in float8 for inference cannot be
+#   opened again without PyTorch. NumPy and JAX users also cannot open float8 files written by PyTorch.
+# What we do: weights.load reads the bytes of float8 tensors at their offsets in the header, and converts them.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

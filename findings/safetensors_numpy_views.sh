@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# safetensors 0.8.0's NumPy face writes views wrongly: right shape, numbers in the order of memory.
+# The NumPy interface of safetensors 0.8.0 writes views wrongly: the right shape, with the numbers in memory order.
 #
-# What: safetensors.numpy.save and save_file take the address and the size of an array and no notice of its strides. A
-#   transposed, sliced or Fortran-ordered array is written as the first bytes of its memory, without an error; what is
-#   read back has the right shape and type and other numbers. 0.7.0 and earlier wrote what the array looks like.
-#   safetensors.torch refuses such tensors with a line ("non contiguous").
+# What: safetensors.numpy.save and save_file use the address and the size of an array and ignore its strides. A
+#   transposed, sliced or Fortran-ordered array is written as the first bytes of its memory, without an error. The
+#   loaded array has the right shape and dtype and wrong numbers. 0.7.0 and earlier wrote the right numbers.
+#   safetensors.torch rejects such tensors with an error ("non contiguous").
 # Versions: safetensors 0.8.0 (wrong), 0.7.0 (right), numpy 2.4.6, Python 3.11.
-# Why it hurts: kernels of convolutions are transposed views wherever frameworks meet. HWIO to OIHW is
+# Why it hurts: conversions between frameworks make transposed views of convolution kernels. HWIO to OIHW is
 #   kernel.transpose(3, 2, 0, 1), and the .numpy() of a PyTorch model in channels_last, the format recommended for
-#   convolutions, is a view. The file loads everywhere, and the network is scrambled.
-# What we do: weights.save lays arrays out in C order first (write_safetensors), and a test holds views of every kind.
+#   convolutions, is a view. The file loads everywhere, and the weights are scrambled.
+# What we do: weights.save copies arrays to C order first (write_safetensors), and a test covers views of every kind.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# XLA's partitioner makes the kernel gradient of a convolution too large where images are split along a spatial axis.
+# XLA's partitioner computes a too large kernel gradient of a convolution if images are sharded along a spatial axis.
 #
-# What: on a mesh of two axes, split the images along a spatial axis over one of them and leave the other unused. The
+# What: on a mesh of two axes, shard the images along a spatial axis over one mesh axis and leave the other unused. The
 #   gradient of the kernel is multiplied by the size of the unused axis: by 4 on a (4, 2) mesh, by 2 on a (2, 4) mesh.
-#   The output and the gradient of the images are right, and so is everything where the batch is split over the other
+#   The output and the gradient of the images are right, and so is everything if the batch is sharded over the other
 #   axis.
 # Versions: jax and jaxlib 0.10.2, automatic meshes, eight simulated CPU devices.
-# Why it hurts: splitting large images or volumes over devices is what people do when one image does not fit. Training
-#   goes on with kernels that learn at 2 to 8 times their learning rate, and nothing says so.
-# What we do: cnn_jax/ops/sharding.py keeps images whole where a kernel gradient is spread over devices; the batch and
-#   the channels stay split.
+# Why it hurts: large images or volumes are sharded over devices if one image does not fit on a device. Training then
+#   silently uses 2 to 8 times the learning rate for kernels.
+# What we do: cnn_jax/ops/sharding.py does not shard images along spatial axes where a kernel gradient is computed over
+#   several devices; the batch and the channels stay sharded.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# TensorFlow Datasets gives both bounds of a slice one unit: "train[10:50%]" begins at 10 % and not at example 10.
+# TensorFlow Datasets uses one unit for both bounds of a slice: "train[10:50%]" starts at 10 % and not at example 10.
 #
-# Version: tensorflow-datasets 4.9.10, the newest when this was written. No TensorFlow is needed to see it.
-# The unit of the first bound that has one is taken for both, so "train[1000:50%]" is refused as 1000 %, "train[10:50%]"
-# of 1,000 examples is [100:500], "train[10%:2shard]" ends at 2 %, and "train[-1:100%]" is the last 1 %. Besides, "[:0shard]", no
-# shard at all, is every example, while "[:0]" and "[:0%]" are none.
-# Why it hurts: nothing says so. "test on the first 100, train on the rest of the first half" as train[:100] and
-# train[100:50%] fails or, with smaller numbers, trains on others than meant; a slice computed by a script as "0shard"
-# trains on the whole set.
-# What we do about it: cnn_jax.data refuses bounds with different units, and bounds of no shards.
+# Version: tensorflow-datasets 4.9.10, the newest when this was written. TensorFlow is not needed to reproduce it.
+# The unit of the first bound that has one is used for both: "train[1000:50%]" is rejected as 1000 %, "train[10:50%]" of
+# 1,000 examples is [100:500], "train[10%:2shard]" ends at 2 %, and "train[-1:100%]" is the last 1 %. Also, "[:0shard]",
+# which is no shard, selects every example, while "[:0]" and "[:0%]" select none.
+# Why it hurts: there is no warning. "Test on the first 100, train on the rest of the first half" as train[:100] and
+# train[100:50%] fails or, with smaller numbers, trains on the wrong examples. A slice computed by a script as "0shard"
+# trains on the whole data set.
+# What we do about it: cnn_jax.data rejects bounds with different units, and bounds of zero shards.
 set -euo pipefail
 
 folder=$(mktemp -d)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # TensorFlow Datasets reads the split "train[-1%:]" of 30 examples as all 30 of them, and "train[:-1%]" as none.
 #
-# Version: tensorflow-datasets 4.9.10, the newest when this was written. No TensorFlow is needed to see it.
-# A percentage becomes a number of examples by rounding: -1% of 30 is round(-0.3) = 0, and the slice [0:] is everything.
-# From 50 examples downwards this holds for 1 %, from 5 downwards for 10 %. Positive percentages are consistent.
-# Why it hurts: "train on train[:-1%], validate on train[-1%:]" is a usual way to hold examples out. On a small set the
-# validation set silently becomes the whole training set, and its score that of examples that were trained on.
-# What we do about it: cnn_jax.data refuses a negative percentage that rounds to no example, and names train[-1:] instead.
+# Version: tensorflow-datasets 4.9.10, the newest when this was written. TensorFlow is not needed to reproduce it.
+# A percentage is rounded to a number of examples: -1% of 30 is round(-0.3) = 0, and the slice [0:] is everything. This
+# happens for 1 % with up to 50 examples, and for 10 % with up to 5. Positive percentages are consistent.
+# Why it hurts: "train on train[:-1%], validate on train[-1%:]" is a common way to hold out examples. On a small data
+# set the validation set silently becomes the whole training set, and its score that of the training examples.
+# What we do about it: cnn_jax.data rejects a negative percentage that rounds to 0 examples, and suggests train[-1:].
 set -euo pipefail
 
 folder=$(mktemp -d)
