@@ -133,7 +133,9 @@ def jax_products(layer: Layer, who: str, method: str = "auto") -> dict[str, tupl
     import jax.numpy as jnp
     from jax import lax
 
-    from cnn_jax import ops
+    from cnn_jax import enable_native, ops
+
+    enable_native()
 
     window, strides = (layer.window,) * layer.rank, (layer.stride,) * layer.rank
     padding = ((layer.padding, layer.padding),) * layer.rank

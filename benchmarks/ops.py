@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import record
 from op_contenders import CONTENDERS, LAYERS
 
+from cnn_jax import native
 from cnn_jax.runtime.xla import apply_recommended_flags, recommended_xla_flags
 
 QUICK = ("lenet_c1", "resnet20_32", "depthwise_3x3", "max_3_s2")
@@ -211,6 +212,7 @@ def main() -> None:
         backends[backend] = run(backend, layers, arguments.seconds)
         show(backends[backend])
     if not arguments.quick:
+        native.enable()
         write(backends, load)
 
 
@@ -220,6 +222,7 @@ def write(backends: dict[str, Measured], load: float) -> None:
         **record.circumstances(("jax", "jaxlib", "torch", "numpy")),
         "XLA_FLAGS": f"`{recommended_xla_flags()}`, except in columns with default flags",
         "load average before the run (the run itself adds to it)": f"{load:.2f}",
+        "native CPU kernels of ours": native.describe(),
         "dtype": "float32",
     }
     record.renew("ops", circumstances, backends, LAYERS, markdown)

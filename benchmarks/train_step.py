@@ -7,7 +7,9 @@ in turn, network by network, so that changes of the machine's load affect all of
 backward pass of a batch that is already on the device, and an update by SGD with momentum, including auxiliary heads
 and dropout. Columns:
 
-* ours: ``train.make_step``, one compiled step per call, with the XLA flags and huge pages that ``launch.py`` sets;
+* ours: ``train.make_step``, one compiled step per call, with the XLA flags, huge pages and native CPU kernels of
+  ``launch.py``;
+* ours, XLA alone: the same without the native CPU kernels;
 * ours in a loop: the same steps inside a compiled loop, as in ``launch.py``;
 * stock Flax, per call and in a loop: the same network of ``nnx.Conv``, ``nnx.BatchNorm``, ``nnx.max_pool``, with JAX's
   default flags. Its loops can take minutes per step. Those that take more than ``--limit`` seconds with compilation
@@ -41,6 +43,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from train_step_contenders import NETWORKS
 
+from cnn_jax import native
 from cnn_jax.runtime.huge_pages import apply_recommended_tunables, recommended_glibc_tunables
 from cnn_jax.runtime.xla import apply_recommended_flags, recommended_xla_flags
 
@@ -49,17 +52,20 @@ STOCK_LOOPS = "lenet_5,resnet_20,alexnet"
 COLUMNS = {  # title: contender, measurement
     "ours": ("ours", "step"),
     "ours in a loop": ("ours", "loop"),
+    "ours, XLA alone": ("ours, XLA alone", "step"),
     "stock Flax": ("stock", "step"),
     "stock Flax in a loop": ("stock", "loop"),
     "PyTorch eager": ("PyTorch", "eager"),
     "torch.compile": ("PyTorch", "compiled"),
     "PyTorch eager, huge pages": ("PyTorch, huge pages", "eager"),
 }
+COMPILED = ("ours", "ours in a loop", "ours, XLA alone", "stock Flax", "torch.compile")
 RATIOS = {  # title: columns of the numerator and of the denominator; the minimum of several columns is used
     "best PyTorch / ours": (
         ("PyTorch eager", "torch.compile", "PyTorch eager, huge pages"),
         ("ours", "ours in a loop"),
     ),
+    "ours, XLA alone / ours": (("ours, XLA alone",), ("ours",)),
     "torch.compile / ours": (("torch.compile",), ("ours", "ours in a loop")),
     "stock Flax / ours": (("stock Flax",), ("ours", "ours in a loop")),
     "stock Flax / ours, both in a loop": (("stock Flax in a loop",), ("ours in a loop",)),
@@ -78,9 +84,10 @@ class Contender:
         self._environment["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
         self._environment["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()
         self._environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-        if name == "ours":
+        self._environment["CNN_JAX_NATIVE"] = "1" if name == "ours" else "0"
+        if name.startswith("ours"):
             apply_recommended_flags(self._environment)
-        if name in ("ours", "PyTorch, huge pages"):
+        if name in ("ours", "ours, XLA alone", "PyTorch, huge pages"):
             apply_recommended_tunables(self._environment)
         script = str(Path(__file__).with_name("train_step_contenders.py"))
         self._command = [sys.executable, script, name.split(",")[0], str(seconds)]
@@ -188,7 +195,7 @@ def tables(measured: Measured) -> list[tuple[str, list[str], list[list[str]]]]:
         times.append([label, *shown_cells, cells["PyTorch eager"].get("layout", "")])
         values = [ratio(cells, above, below) for above, below in RATIOS.values()]
         ratios.append([label, *("" if value is None else f"{value:.2f}" for value in values)])
-        compiled = [cells[title].get("compile") for title in ("ours", "ours in a loop", "stock Flax", "torch.compile")]
+        compiled = [cells.get(title, {}).get("compile") for title in COMPILED]
         compiling.append([label, *("" if seconds is None else f"{seconds:.1f}" for seconds in compiled)])
     overall = [
         [title, *(f"{numbers[key]:.2f}" for key in ("geometric mean", "least", "most")), f"{numbers['networks']:.0f}"]
@@ -200,7 +207,7 @@ def tables(measured: Measured) -> list[tuple[str, list[str], list[list[str]]]]:
         ("A step", ["network", *COLUMNS, "PyTorch's layout"], times),
         (
             "Compiling, seconds",
-            ["network", "ours", "ours in a loop", "stock Flax", "torch.compile, both passes"],
+            ["network", *COMPILED[:-1], "torch.compile, both passes"],
             compiling,
         ),
     ]
@@ -240,6 +247,7 @@ def write(backends: dict[str, Measured], load: float, note: str) -> None:
         "XLA_FLAGS of ours": f"`{recommended_xla_flags()}`",
         "GLIBC_TUNABLES of ours and of PyTorch with huge pages": f"`{recommended_glibc_tunables()}`",
         "load average before the run (the run itself adds to it)": f"{load:.2f}",
+        "native CPU kernels of ours": native.describe(),
         "dtype": "float32 on the CPU, bfloat16 on a GPU",
     } | ({"note": note} if note else {})
     record.renew("train_step", circumstances, backends, NETWORKS, markdown)
@@ -260,6 +268,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown networks {', '.join(sorted(unknown))}; known: {', '.join(NETWORKS)}")
     load = os.getloadavg()[0]
+    native.enable()
     backends: dict[str, Measured] = {}
     seconds = min(arguments.seconds, 0.5) if arguments.quick else arguments.seconds
     for backend in ["cpu", *["gpu"] * has_gpu()]:

@@ -80,8 +80,10 @@ def measure_jax(network: Network, what: str, *, who: str, seconds: float) -> dic
     import jax
     from flax import nnx
 
-    from cnn_jax import models, ops, train
+    from cnn_jax import enable_native, models, ops, train
 
+    if who == "ours":
+        enable_native()
     if who == "stock":
         from stock_networks import exchanged
 

@@ -9,17 +9,18 @@ Subpackages are imported on first use. ``import cnn_jax`` is therefore fast and 
 """
 
 import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnn_jax.runtime.xla import recommended_xla_flags
 
 if TYPE_CHECKING:
     from cnn_jax import data, filters, geometry, models, nn, ops, report, tasks, train, weights
+    from cnn_jax.native import enable as enable_native
 
 __version__ = "0.1.0"
 __all__ = [
     "data",
+    "enable_native",
     "filters",
     "geometry",
     "models",
@@ -33,7 +34,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name == "enable_native":
+        return importlib.import_module("cnn_jax.native").enable
     if name in __all__:
         return importlib.import_module(f"cnn_jax.{name}")
     raise AttributeError(f"module 'cnn_jax' has no attribute {name!r}")

@@ -13,7 +13,7 @@ LAYERS = [
     {"cnn_jax.errors"},
     {"cnn_jax.metrics", "cnn_jax.runtime"},
     {"cnn_jax.schema"},
-    {"cnn_jax.config", "cnn_jax.jaxprs"},
+    {"cnn_jax.config", "cnn_jax.jaxprs", "cnn_jax.native"},
     {"cnn_jax.ops"},
     {"cnn_jax.geometry", "cnn_jax.filters"},
     {"cnn_jax.nn"},

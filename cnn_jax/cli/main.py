@@ -11,6 +11,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from cnn_jax import native
 from cnn_jax.cli import command_line
 from cnn_jax.cli.config_flag import ConfigParser
 from cnn_jax.runtime import command, huge_pages, signals, xla
@@ -82,6 +83,7 @@ def main() -> int:
 
 def _run(added_xla_flags: list[str], others: list[str]) -> None:
     """Runs the mode with the experiment of the config, or a sweep."""
+    native.enable()
     if _MODE.value.startswith("sweep"):
         command_line.sweep(_CONFIG.value, _WORKDIR.value, worker=_MODE.value == "sweep-worker")
         return

@@ -1,7 +1,7 @@
 """The rule that selects, by shapes alone, the formulation for each product of a convolution on a CPU.
 
-The first row that applies is used. No row depends on the batch size. Measurements: ``docs/decisions.md`` and
-``benchmarks/auto_rule.py``.
+The first row that applies is used, except where NATIVE is. No row depends on the batch size. Measurements:
+``docs/decisions.md`` and ``benchmarks/auto_rule.py``.
 
 ==========  ====================  =====================================================================================
 chosen      for                   where
@@ -16,17 +16,32 @@ PHASES      input gradient        few channels, a stride that is at most the win
 CANONICAL   all three products    everything else
 ==========  ====================  =====================================================================================
 
+After ``cnn_jax.enable_native()``, NATIVE is used for float32 arrays with up to three spatial axes and no input
+dilation, in programs for one device, except where XLA is faster:
+
+================  ======================  ============================================================================
+faster            for                     where
+================  ======================  ============================================================================
+SHIFTS            all three products      everywhere
+TILES             input gradient          everywhere
+TILES             output                  fewer than 6 features, which fill no vector
+PHASES            input gradient          everywhere
+CANONICAL         output, input gradient  a window, stride and group of 1, which is one matrix product
+================  ======================  ============================================================================
+
 Some formulations emit one operation per entry of the window (a tap). They are used only for few taps, because XLA's
 compile time grows faster than the number of taps. No product has more than :data:`LARGEST_PROGRAM` equations.
 """
 
 import math
+from collections.abc import Sequence
 
 from cnn_jax.ops.formulations import (
     BLOCK,
     BLOCKS,
     CANONICAL,
     MATMUL,
+    NATIVE,
     PHASES,
     SHIFTS,
     SLABS,
@@ -38,13 +53,28 @@ from cnn_jax.ops.formulations import (
 
 LARGEST_PROGRAM = 800
 """The largest number of equations in the jaxpr of one product."""
+LEAST_FEATURES = 6
+"""The least number of features for which the output by NATIVE is faster than by TILES."""
 _SHIFTS = {"output": 128, "input_gradient": 128, "kernel_gradient": 49}  # taps
 _PIECES = 32  # slices that TILES concatenates
 _LONGEST_ROW = 32  # entries of a row of the kernel: the constants of TILES grow with its square
 
 
-def formulation(product: str, plan: ConvPlan) -> Formulation:
-    """The formulation for ``'output'``, ``'input_gradient'`` or ``'kernel_gradient'``."""
+def formulation(product: str, plan: ConvPlan, *, native: bool = False) -> Formulation:
+    """The formulation for ``'output'``, ``'input_gradient'`` or ``'kernel_gradient'``.
+
+    Args:
+      product: The product.
+      plan: The shapes and options.
+      native: Whether the kernels of ``cnn_jax.native`` can be called.
+    """
+    of_xla = _formulation_of_xla(product, plan)
+    if not native or not native_is_possible(len(plan.axes), plan.each("input_dilation")):
+        return of_xla
+    return NATIVE if plan.native or _native_is_faster(product, plan, of_xla) else of_xla
+
+
+def _formulation_of_xla(product: str, plan: ConvPlan) -> Formulation:
     # One channel and several features are a matrix product, but one channel and one feature are not.
     depthwise = plan.groups == plan.channels and (plan.channels > 1 or plan.features == 1)
     if depthwise and _shifts_are_few(product, plan):
@@ -85,3 +115,17 @@ def _phases_are_faster(plan: ConvPlan) -> bool:
     strides, dilations = plan.each("stride"), (*plan.each("input_dilation"), *plan.each("kernel_dilation"))
     within = all(axis.stride <= axis.window for axis in plan.axes)
     return max(strides) > 1 and within and set(dilations) == {1} and 16 >= plan.channels >= 8 / math.prod(strides)
+
+
+def native_is_possible(rank: int, input_dilation: Sequence[int]) -> bool:
+    """Whether NATIVE can compute convolutions of this rank and input dilation."""
+    return rank <= 3 and set(input_dilation) == {1}
+
+
+def _native_is_faster(product: str, plan: ConvPlan, of_xla: Formulation) -> bool:
+    """Whether NATIVE is faster than the formulation that XLA would compute."""
+    if product == "kernel_gradient":
+        return of_xla is not SHIFTS
+    pointwise = {*plan.each("window"), *plan.each("stride"), plan.groups} == {1}
+    narrow = of_xla is TILES and (product == "input_gradient" or plan.features < LEAST_FEATURES)
+    return not (pointwise or narrow or of_xla in (SHIFTS, PHASES))

@@ -20,11 +20,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Shaped
 
+from cnn_jax.native import is_enabled
 from cnn_jax.ops.arguments import Shape, accumulator
 from cnn_jax.ops.choice import formulation
 from cnn_jax.ops.formulations import COLUMNS, TRANSPOSED, ConvAxis, ConvPlan
 from cnn_jax.ops.padding import Pairs
-from cnn_jax.ops.primitives import bilinear, merged_into_first, stacked
+from cnn_jax.ops.primitives import Program, bilinear, merged_into_first, stacked
 from cnn_jax.ops.sharding import whole_in_space, zeros
 
 
@@ -38,6 +39,7 @@ def conv(
     kernel_dilation: tuple[int, ...],
     feature_group_count: int,
     precision: lax.PrecisionLike = None,
+    native: bool = False,
 ) -> Shaped[Array, "batch *output features"]:
     """Cross-correlation of checked arguments.
 
@@ -50,6 +52,8 @@ def conv(
       kernel_dilation: The distance between the inputs that neighbouring kernel entries read.
       feature_group_count: The number of groups; each output channel depends only on the inputs of its group.
       precision: The same as in ``jax.lax.conv_general_dilated``.
+      native: Whether to use the kernels of ``cnn_jax.native`` wherever they can be called, instead of where they are
+        faster.
 
     >>> x, kernel = jnp.ones((1, 5, 2)), jnp.ones((3, 2, 1))
     >>> plain = dict(input_dilation=(1,), kernel_dilation=(1,), feature_group_count=1)
@@ -57,7 +61,8 @@ def conv(
     Array([4., 6., 4.], dtype=float32)
     """
     options = (strides, padding, input_dilation, kernel_dilation, feature_group_count, precision)
-    return _bind("output", plan_of(x.shape, kernel.shape, *options), x, kernel)
+    plan = plan_of(x.shape, kernel.shape, *options)._replace(native=native)
+    return _bind("output", plan, x, kernel)
 
 
 def plan_of(
@@ -102,34 +107,35 @@ def _transpose(number: int, cotangent: Array, other: Array, *, product: str, pla
 
 
 def _product(
-    compute: Callable[[str, ConvPlan, bool, Array, Array], Array],
+    compute: Callable[[str, ConvPlan, bool, Program, Array, Array], Array],
     a: Array,
     b: Array,
     *,
     product: str,
     plan: ConvPlan,
     models: bool,
-    devices: int,
+    program: Program,
 ) -> Array:
-    """A product that is computed by ``compute(product, plan, models, a, b)``, and what all platforms have in common."""
+    """What all platforms have in common, for ``compute(product, plan, models, program, a, b)``."""
     if _is_empty(plan):
         return zeros(_shape(a.shape, b.shape, product=product, plan=plan, models=models), a)
     if product == "kernel_gradient":
-        a, b = (whole_in_space(array, devices, rank=len(plan.axes)) for array in (a, b))
-    return compute(product, plan, models, a, b)
+        a, b = (whole_in_space(array, program.devices, rank=len(plan.axes)) for array in (a, b))
+    return compute(product, plan, models, program, a, b)
 
 
-def _by_default(product: str, plan: ConvPlan, models: bool, a: Array, b: Array) -> Array:
+def _by_default(product: str, plan: ConvPlan, models: bool, program: Program, a: Array, b: Array) -> Array:
     """As accelerators compute it."""
     compute = partial(getattr(TRANSPOSED, product), plan)
     return (jax.vmap(compute) if models else compute)(a, b)
 
 
-def _on_cpu(product: str, plan: ConvPlan, models: bool, a: Array, b: Array) -> Array:
+def _on_cpu(product: str, plan: ConvPlan, models: bool, program: Program, a: Array, b: Array) -> Array:
     """In the formulation that is selected for a CPU, with sums in at least float32."""
     dtype, wide = a.dtype, accumulator(a.dtype)
     a, b = a.astype(wide), b.astype(wide)
-    compute = partial(getattr(formulation(product, plan), product), plan)
+    native = program.may_call and wide == jnp.float32 and is_enabled()
+    compute = partial(getattr(formulation(product, plan, native=native), product), plan)
     if not models:
         return compute(a, b).astype(dtype)
     # JAX would make one grouped convolution of independent models, which is slow on a CPU. For a window of 1, which

@@ -14,6 +14,7 @@ formulation.
 ``PHASES``      a strided convolution as one of stride 1 over ``stride**rank`` times the channels
 ``SLABS``       an N-D convolution as a sum of 2-D ones, since XLA's CPU backend is fast only at those
 ``MATMUL``      the kernel gradient of a window of 1 as one matrix product
+``NATIVE``      one of the kernels of ``cnn_jax.native``
 ``COLUMNS``     one matrix product with the windows written out (im2col), for many small models at once
 ==============  =======================================================================================================
 
@@ -32,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from cnn_jax.native import calls
 from cnn_jax.ops import taps
 from cnn_jax.ops.arguments import Shape
 from cnn_jax.ops.canonical import inverted, place
@@ -82,6 +84,8 @@ class ConvPlan(NamedTuple):
     features: int
     groups: int
     precision: Any
+    native: bool = False
+    """Whether to use NATIVE wherever it can be called, instead of where it is faster."""
 
     def each(self, field: str) -> tuple[int, ...]:
         """The value of one field for each axis."""
@@ -471,3 +475,26 @@ def _slabs_kernel_gradient(plan: ConvPlan, x: jax.Array, dy: jax.Array) -> jax.A
 
 
 SLABS = Formulation(_slabs_output, _slabs_input_gradient, _slabs_kernel_gradient)
+
+
+# --- C++ --------------------------------------------------------------------------------------------------------------
+
+
+def _native(product: str, result: str) -> ConvProduct:
+    def compute(plan: ConvPlan, a: jax.Array, b: jax.Array) -> jax.Array:
+        return calls.convolution(
+            product,
+            a,
+            b,
+            plan.shapes[result],
+            groups=plan.groups,
+            strides=plan.each("stride"),
+            low=plan.each("low"),
+            kernel_dilation=plan.each("kernel_dilation"),
+        )
+
+    return compute
+
+
+NATIVE = Formulation(_native("output", "dy"), _native("input_gradient", "x"), _native("kernel_gradient", "kernel"))
+"""For float32, up to three axes and no input dilation, in programs that may call functions of this process."""

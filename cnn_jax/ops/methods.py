@@ -8,6 +8,7 @@ padded image. The error of an output before it is rounded to its own dtype is at
 method             bound on the absolute error of an output
 =================  ===================================================================================================
 ``direct``         ``(K + 4) u sum |x| |kernel|``, over its own window: XLA's convolution, or sums of matrix products
+``native``         the same: kernels of our own for CPUs, see ``cnn_jax.enable_native``
 ``im2col``         the same: one matrix product over all windows
 ``toeplitz``       the same: banded matrices along the last axis, im2col along the others
 ``fft``            ``10 u log2(L + 2) |x|_2 |kernel|_2``, over a whole image with its channels: small outputs of a large
@@ -34,8 +35,9 @@ from typing import NamedTuple
 
 import jax
 
+from cnn_jax import native
 from cnn_jax.errors import UsageError
-from cnn_jax.ops import direct
+from cnn_jax.ops import choice, direct
 from cnn_jax.ops.arguments import Shape, by, check_option
 from cnn_jax.ops.canonical import Windows
 from cnn_jax.ops.fft import conv_fft, operations
@@ -84,8 +86,25 @@ def _unless_window_of_three(x: Shape, kernel: Shape, geometry: Windows, groups: 
     )
 
 
+def _unless_native(x: Shape, kernel: Shape, geometry: Windows, groups: int) -> str | None:
+    if not choice.native_is_possible(len(geometry.window), geometry.input_dilation):
+        return (
+            f"is for up to three axes without input dilation, not {by(geometry.window)} with input_dilation "
+            f"{geometry.input_dilation}"
+        )
+    if jax.default_backend() != "cpu":
+        return f"is for CPUs, not for {jax.default_backend()}"
+    return None if native.is_enabled() else f"needs the native CPU kernels, which are {native.describe()}"
+
+
 METHODS: dict[str, Method] = {
     "direct": Method(direct.conv, "everything", "(K + 4) u sum |x| |kernel|", _no_obstacle),
+    "native": Method(
+        partial(direct.conv, native=True),
+        "up to three axes, no input dilation, on one CPU device; computes in float32, wider floats as direct",
+        "(K + 4) u sum |x| |kernel|",
+        _unless_native,
+    ),
     "im2col": Method(
         conv_im2col, "everything; copies the input prod(window) times", "(K + 4) u sum |x| |kernel|", _no_obstacle
     ),

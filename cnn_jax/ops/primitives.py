@@ -19,7 +19,7 @@ batch axis.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,16 @@ def one_program(*static: str) -> Callable[[Callable[..., Any]], Callable[..., An
       *static: The names of the arguments that are static options.
     """
     return partial(jax.jit, static_argnames=static, inline=True)
+
+
+class Program(NamedTuple):
+    """What a lowering rule knows about the program that its operation becomes a part of."""
+
+    devices: int = 1
+    """The number of devices that the compiler partitions the program over."""
+    may_call: bool = False
+    """Whether it may call functions of this process. An exported program runs elsewhere, and a partitioned one would
+    gather the operands of a call from all devices."""
 
 
 Compute = Callable[..., Array]
@@ -86,8 +96,7 @@ def bilinear(
 
     Args:
       name: The name in jaxprs.
-      compute: The function it computes: ``compute(a, b, devices=..., **static)``. ``devices`` is the number of devices
-        that the compiler partitions the program over.
+      compute: The function it computes: ``compute(a, b, program=..., **static)`` with a :class:`Program`.
       shape: The shape of the result.
       on_cpu: The function it computes on a CPU instead.
       by_first: The transpose in the first operand: ``by_first(cotangent, b, **static)``.
@@ -96,7 +105,7 @@ def bilinear(
       static: The names of the options.
     """
     primitive = _primitive(name, shape, static)
-    _COMPUTE[primitive] = partial(compute, devices=1)
+    _COMPUTE[primitive] = partial(compute, program=Program())
     mlir.register_lowering(primitive, _lowered(compute))
     mlir.register_lowering(primitive, _lowered(on_cpu), platform="cpu")
     ad.defbilinear(
@@ -155,14 +164,22 @@ def gradient_rule(name: str, backward: Compute, refuse: Compute, *, static: Sequ
 
 
 def _lowered(compute: Compute) -> Callable[..., Any]:
-    """The lowering rule of a primitive. It passes the number of devices of the program to ``compute``."""
+    """The lowering rule of a primitive. It passes the :class:`Program` to ``compute``."""
 
     def rule(context: Any, *operands: Any, **static: Any) -> Any:
-        shared = context.module_context.axis_context
-        devices = shared.num_devices if isinstance(shared, mlir.ShardingContext) else 1
-        return mlir.lower_fun(partial(compute, devices=devices), multiple_results=False)(context, *operands, **static)
+        rule = mlir.lower_fun(partial(compute, program=_program(context.module_context)), multiple_results=False)
+        return rule(context, *operands, **static)
 
     return rule
+
+
+def _program(module: Any) -> Program:
+    axes = module.axis_context
+    devices = axes.num_devices if isinstance(axes, mlir.ShardingContext) else 1
+    partitioned = devices > 1
+    if isinstance(axes, mlir.SPMDAxisContext):  # in shard_map, the compiler partitions along the axes that are left
+        partitioned = axes.manual_axes != frozenset(axes.mesh.axis_names)
+    return Program(devices, may_call=not partitioned and not module.lowering_parameters.for_export)
 
 
 def _primitive(name: str, shape: ShapeOf, static: Sequence[str]) -> Primitive:

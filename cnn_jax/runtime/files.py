@@ -1,6 +1,7 @@
 """Paths that a user names, atomic file writes, and the cache folder for files that can be recreated."""
 
 import contextlib
+import errno
 import functools
 import json
 import logging
@@ -32,23 +33,44 @@ def user_path(path: str | os.PathLike[str]) -> Path:
 
 
 def cache_folder(name: str, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Returns a folder in the user's cache, ``$XDG_CACHE_HOME/cnn_jax/<name>``, and creates it if necessary.
+    """Returns a folder in the user's cache, and creates it if necessary; see :func:`make_cache_folder`.
 
-    ``XDG_CACHE_HOME`` is ``~/.cache`` by default. In containers some users have no home folder, or cannot write to it.
-    Caches are optional: such users get no folder, and one line on stderr says so.
+    In containers some users have no home folder, or cannot write to it. Caches are optional: such users get no folder,
+    and one line on stderr says so.
 
     Returns:
       The folder. None if it cannot be written.
     """
     try:
+        return make_cache_folder(name, environ)
+    except OSError as error:
+        return _no_cache(str(error.strerror))
+
+
+def make_cache_folder(name: str, environ: Mapping[str, str] = os.environ, *, mode: int = 0o777) -> Path:
+    """Returns the folder ``$XDG_CACHE_HOME/cnn_jax/<name>``, and makes it if necessary.
+
+    ``XDG_CACHE_HOME`` is ``~/.cache`` by default.
+
+    Args:
+      name: The name of the folder.
+      environ: The environment.
+      mode: The permissions of a new folder.
+
+    Raises:
+      OSError: It cannot be made or written. Its ``strerror`` says which folder.
+    """
+    try:
         folder = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnn_jax" / name
     except RuntimeError:  # no HOME, and no entry for the user's id in the system's list of users
-        return _no_cache("there is no home folder")
+        raise FileNotFoundError(errno.ENOENT, "there is no home folder") from None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
     except OSError as error:
-        return _no_cache(f"{folder} cannot be made ({error.strerror})")
-    return folder if is_writable(folder) else _no_cache(f"{folder} cannot be written")
+        raise OSError(error.errno, f"{folder} cannot be made ({error.strerror})") from error
+    if not is_writable(folder):
+        raise PermissionError(errno.EACCES, f"{folder} cannot be written")
+    return folder
 
 
 def is_writable(folder: Path) -> bool:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from cnn_jax import native
 from cnn_jax.errors import EXIT_CODE, Interrupted, UsageError
 from cnn_jax.runtime.terminal import say_error
 from cnn_jax.sweep.alone import run_alone
@@ -44,6 +45,7 @@ def work(store: Store, *, kind: str = "alone", batch: int = 1, most: int | None 
       UsageError: The storage is not for this machine, or does not answer.
       OSError: The disk is full.
     """
+    native.enable()
     store.check_machine()
     run, train, finished = _runner(kind), store.sweep.load_train(), 0
     metric, reports = store.sweep.metric.name, store.sweep.reports

@@ -16,8 +16,10 @@ import jax
 from ml_collections import ConfigDict
 
 from cnn_jax import config as configs
+from cnn_jax import native
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.files import write_atomically, write_json
+from cnn_jax.runtime.terminal import say
 from cnn_jax.train.parallel import agreed, is_primary
 
 _PACKAGES = ("cnn_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
@@ -69,6 +71,8 @@ class Workdir:
             write_json(path / "environment.json", {**noted, "changed": [*noted.get("changed", []), change]})
         elif not saved.exists():
             write_json(path / "environment.json", environment())
+        if saved.exists():
+            _note_other_kernels(path)
         if self.changes or not saved.exists():
             write_atomically(saved, configs.to_json(config) + "\n")
 
@@ -77,6 +81,15 @@ class Workdir:
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
+
+
+def _note_other_kernels(path: Path) -> None:
+    """Says and notes it if the run so far was computed with other kernels than those of this process."""
+    noted, now = configs.read_json_object(path / "environment.json"), _native_kernels()
+    before = noted.get("native_kernels", now)
+    if before != now:
+        say(f"native CPU kernels: {now}; until now: {before}; the results agree to rounding, not bit for bit")
+        write_json(path / "environment.json", {**noted, "native_kernels": now, "native_kernels_before": before})
 
 
 def check_workdir(
@@ -162,11 +175,16 @@ def environment() -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "packages": {name: metadata.version(name) for name in _PACKAGES if _installed(name)},
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
+        "native_kernels": _native_kernels(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
         "commit": _commit(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
+
+
+def _native_kernels() -> str:
+    return native.describe() if jax.default_backend() == "cpu" else "off; they are for CPUs"
 
 
 def _installed(name: str) -> bool:

@@ -209,7 +209,7 @@ def test_the_loop_of_a_scan_holds_no_permuted_convolution():
     def layouts(text):
         return {line.split("dim_numbers = ")[1].split(",")[0] for line in text.splitlines() if "dim_numbers = " in line}
 
-    assert layouts(train(direct.conv)) == {"[b"}
+    assert layouts(train(direct.conv)) <= {"[b"}  # native kernels are no convolutions for XLA
     assert layouts(train(laxs_conv)) > {"[b"}
 
 

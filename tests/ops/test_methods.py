@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import ops
+from cnn_jax import native, ops
 from cnn_jax.errors import UsageError
 from cnn_jax.ops import methods
 from cnn_jax.ops.canonical import operands, windows
@@ -44,7 +44,7 @@ def test_auto_is_a_rule_and_not_a_race():
 
 
 def test_every_method_says_what_it_supports():
-    assert list(ops.METHODS) == ["direct", "im2col", "toeplitz", "fft", "winograd", "winograd_f43"]
+    assert list(ops.METHODS) == ["direct", "native", "im2col", "toeplitz", "fft", "winograd", "winograd_f43"]
     for name, method in ops.METHODS.items():
         assert method.supports
         assert f"``{name}``" in methods.__doc__
@@ -54,7 +54,7 @@ def test_every_method_says_what_it_supports():
 def test_tune_prints_a_line_per_method_and_why_one_cannot(capsys):
     timings = ops.tune((2, 9, 9, 2), (3, 3, 2, 4), strides=2, repeats=2)
     printed = capsys.readouterr().out
-    assert set(timings) == {"direct", "im2col", "toeplitz", "fft"}
+    assert set(timings) == {"direct", "im2col", "toeplitz", "fft", *["native"] * native.is_enabled()}
     assert "2x9x9x2 * 3x3x2x4, float32, cpu" in printed
     assert "winograd is for windows of 3 at stride 1 without dilation, not 3x3 with strides (2, 2)" in printed
     assert printed.count("(auto)") == 1

@@ -1,0 +1,651 @@
+// The three products of a convolution, in float32 with channels last: the output, the input gradient, and the kernel
+// gradient. Any window, stride, padding and dilation of the kernel, in one to three dimensions, with groups.
+//
+// Output and input gradient are the same loop, `slide`: an input gradient is a sum over the outputs that an input
+// contributes to, once for each position within a stride. Its innermost function, `output_tile`, keeps the sums of up to
+// 14 neighbouring positions times two vectors of features in registers until they are complete. It reads one vector of
+// the kernel and one number per position for each product, so that multiplications and not loads limit its speed.
+// The kernel is copied to `panels` first: all its entries for one tile's features, one after the other.
+//
+// The kernel gradient, a sum over all positions, keeps the sums of a block of channels times features in registers
+// (`gradient_block`). There are two ways to share this work among threads, see `kernel_gradient`.
+//
+// An input that needs padding is copied, with its zeros, in slabs of rows that fit into the processor's cache.
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "parallel.h"
+#include "vectors.h"
+
+namespace ffi = xla::ffi;
+
+namespace cnn_jax {
+namespace {
+
+constexpr int64_t kSlab = int64_t{1} << 18;         // floats of input that are handled at a time: half an L2 cache
+constexpr int64_t kRows = 4096;                     // floats of input or gradient rows that stay in the L1 cache
+constexpr int64_t kSmallGradient = int64_t{3} << 15;  // floats of a kernel gradient of which each piece has a copy
+constexpr int64_t kShared = int64_t{1} << 21;       // floats of inputs and of gradients that all threads work on
+constexpr int64_t kWorthSharing = 1 << 15;          // floats from which copies are shared among threads
+constexpr int kBlock = kRegisters == 32 ? 8 : 4;    // channels of a block of a large kernel gradient
+
+using Three = std::array<int64_t, 3>;
+
+// --- the innermost loops ---------------------------------------------------------------------------------------------
+
+// y[m, :] = the sum over all segments and their entries c of x[m * pixel + segment + c] * kernel[next row, :].
+//
+// A segment is a run of inputs that are neighbours in memory: the channels of one tap, or of a row of taps.
+template <int PIXELS, int VECTORS>
+void output_tile(const float* x, int64_t pixel, const int64_t* segments, int64_t count, int64_t run,
+                 const float* kernel, float* y, int64_t y_pixel, int columns) {
+  Vector sums[PIXELS][VECTORS] = {};
+  for (int64_t segment = 0; segment < count; ++segment) {
+    const float* from = x + segments[segment];
+    for (int64_t c = 0; c < run; ++c, kernel += VECTORS * kLanes) {
+      Vector weights[VECTORS];
+#pragma GCC unroll 2
+      for (int v = 0; v < VECTORS; ++v) weights[v] = load(kernel + v * kLanes);
+#pragma GCC unroll 16
+      for (int m = 0; m < PIXELS; ++m)
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; ++v) sums[m][v] += from[m * pixel + c] * weights[v];
+    }
+  }
+  if (columns == VECTORS * kLanes) {
+#pragma GCC unroll 16
+    for (int m = 0; m < PIXELS; ++m)
+#pragma GCC unroll 2
+      for (int v = 0; v < VECTORS; ++v) store(y + m * y_pixel + v * kLanes, sums[m][v]);
+    return;
+  }
+  float all[PIXELS][VECTORS * kLanes];
+  for (int m = 0; m < PIXELS; ++m) {
+    for (int v = 0; v < VECTORS; ++v) store(&all[m][v * kLanes], sums[m][v]);
+    std::memcpy(y + m * y_pixel, all[m], sizeof(float) * columns);
+  }
+}
+
+// out[c, :] += the sum over rows and pixels of x[row, pixel, c] * dy[row, pixel, :].
+template <int CHANNELS, int VECTORS>
+void gradient_block(const float* x, int64_t x_row, int64_t x_pixel, const float* dy, int64_t dy_row, int64_t dy_pixel,
+                    int64_t rows, int64_t pixels, float* out, int64_t out_row) {
+  Vector sums[CHANNELS][VECTORS];
+#pragma GCC unroll 16
+  for (int c = 0; c < CHANNELS; ++c)
+#pragma GCC unroll 2
+    for (int v = 0; v < VECTORS; ++v) sums[c][v] = load(out + c * out_row + v * kLanes);
+  for (int64_t row = 0; row < rows; ++row) {
+    const float *from = x + row * x_row, *other = dy + row * dy_row;
+    for (int64_t pixel = 0; pixel < pixels; ++pixel, from += x_pixel, other += dy_pixel) {
+      Vector gradient[VECTORS];
+#pragma GCC unroll 2
+      for (int v = 0; v < VECTORS; ++v) gradient[v] = load(other + v * kLanes);
+#pragma GCC unroll 16
+      for (int c = 0; c < CHANNELS; ++c)
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; ++v) sums[c][v] += from[c] * gradient[v];
+    }
+  }
+#pragma GCC unroll 16
+  for (int c = 0; c < CHANNELS; ++c)
+#pragma GCC unroll 2
+    for (int v = 0; v < VECTORS; ++v) store(out + c * out_row + v * kLanes, sums[c][v]);
+}
+
+// The most pixels, or channels, whose sums fit into the registers beside the vectors that they are multiplied by.
+constexpr int most(int vectors) { return kRegisters == 32 ? (vectors == 2 ? 14 : 16) : (vectors == 2 ? 6 : 12); }
+
+using Tile = decltype(&output_tile<1, 1>);
+using Block = decltype(&gradient_block<1, 1>);
+
+template <int VECTORS, int... N>
+constexpr std::array<Tile, sizeof...(N)> tiles(std::integer_sequence<int, N...>) {
+  return {output_tile<N + 1, VECTORS>...};
+}
+template <int VECTORS, int... N>
+constexpr std::array<Block, sizeof...(N)> blocks(std::integer_sequence<int, N...>) {
+  return {gradient_block<N + 1, VECTORS>...};
+}
+
+Tile tile_of(int vectors, int64_t pixels) {
+  static constexpr auto one = tiles<1>(std::make_integer_sequence<int, most(1)>());
+  static constexpr auto two = tiles<2>(std::make_integer_sequence<int, most(2)>());
+  return vectors == 2 ? two[pixels - 1] : one[pixels - 1];
+}
+
+Block block_of(int vectors, int64_t channels) {
+  static constexpr auto one = blocks<1>(std::make_integer_sequence<int, most(1)>());
+  static constexpr auto two = blocks<2>(std::make_integer_sequence<int, most(2)>());
+  return vectors == 2 ? two[channels - 1] : one[channels - 1];
+}
+
+// --- what slides over what -------------------------------------------------------------------------------------------
+
+// out[n, p, o] = sum over taps t and channels c of the group of in[n, p * step - low + at[t], c] * kernel[t, c, o]
+struct Sliding {
+  int64_t batch, groups, channels, features;    // of all groups
+  Three size, step, low, out;                   // the numbers of inputs and outputs along each axis
+  std::array<std::vector<int64_t>, 3> at;       // the offsets of the taps along each axis: ascending, the first is 0
+  std::vector<int64_t> tap;                     // where the entries of each tap begin in the kernel
+  int64_t next_channel, next_feature, next_group;  // distances in the kernel
+  int64_t next_image;                           // distances in the result
+  Three next;
+
+  int64_t taps() const { return static_cast<int64_t>(tap.size()); }
+  int64_t per_group() const { return channels / groups; }
+  int64_t span(int axis, int64_t outputs) const { return (outputs - 1) * step[axis] + at[axis].back() + 1; }
+  // Whether no tap is outside of the input, so that it needs no padding.
+  bool is_inside() const {
+    for (int axis = 0; axis < 3; ++axis)
+      if (low[axis] > 0 || span(axis, out[axis]) - low[axis] > size[axis]) return false;
+    return true;
+  }
+};
+
+// The inputs that some rows of outputs of an image read.
+struct Slab {
+  const float* data;
+  int64_t row, line;  // distances of neighbours along the first two axes; the third has that of the channels
+};
+
+int64_t floats_of_slab(const Sliding& s, int64_t rows) {
+  return s.span(0, rows) * s.span(1, s.out[1]) * s.span(2, s.out[2]) * s.channels;
+}
+
+// Copies `count` pixels from the (possibly negative) position `first` on of a line of `size` pixels; zeros outside.
+void copy_line(const float* line, int64_t size, int64_t first, int64_t count, int64_t channels, float* to) {
+  const int64_t begin = std::clamp<int64_t>(-first, 0, count), end = std::clamp<int64_t>(size - first, begin, count);
+  std::memset(to, 0, sizeof(float) * begin * channels);
+  if (end > begin)
+    std::memcpy(to + begin * channels, line + (first + begin) * channels, sizeof(float) * (end - begin) * channels);
+  std::memset(to + end * channels, 0, sizeof(float) * (count - end) * channels);
+}
+
+// The slab of rows [first, end) of outputs of one image: in place if it needs no padding, otherwise a copy.
+Slab slab_of(const Sliding& s, const float* image, int64_t first, int64_t end, bool inside, float* copy) {
+  const Three start = {first * s.step[0] - s.low[0], -s.low[1], -s.low[2]};
+  if (inside) {
+    const int64_t line = s.size[2] * s.channels, row = s.size[1] * line;
+    return {image + start[0] * row + start[1] * line + start[2] * s.channels, row, line};
+  }
+  const int64_t lines = s.span(1, s.out[1]), pixels = s.span(2, s.out[2]), line = pixels * s.channels;
+  float* to = copy;
+  for (int64_t i = start[0]; i < start[0] + s.span(0, end - first); ++i)
+    for (int64_t j = start[1]; j < start[1] + lines; ++j, to += line) {
+      if (i >= 0 && i < s.size[0] && j >= 0 && j < s.size[1])
+        copy_line(image + (i * s.size[1] + j) * s.size[2] * s.channels, s.size[2], start[2], pixels, s.channels, to);
+      else
+        std::memset(to, 0, sizeof(float) * line);
+    }
+  return {copy, lines * line, line};
+}
+
+// The runs of inputs that are neighbours in memory, for one group.
+struct Segments {
+  std::vector<int64_t> at;
+  int64_t run;
+};
+
+Segments segments_of(const Sliding& s, int64_t row, int64_t line) {
+  const bool joined = s.groups == 1 && s.at[2].back() + 1 == static_cast<int64_t>(s.at[2].size());
+  Segments segments{{}, joined ? static_cast<int64_t>(s.at[2].size()) * s.channels : s.per_group()};
+  for (int64_t i : s.at[0])
+    for (int64_t j : s.at[1])
+      for (int64_t k : s.at[2])
+        if (k == 0 || !joined) segments.at.push_back(i * row + j * line + k * s.channels);
+  return segments;
+}
+
+// A block of features of one group, of one or two vectors.
+struct Panel {
+  int64_t group, first, columns;  // columns may be fewer than the lanes
+  int vectors;
+  int64_t at;  // the lanes of all panels before it
+  int64_t width() const { return vectors * kLanes; }
+};
+
+struct Panels {
+  std::vector<Panel> all;
+  int64_t width = 0;
+
+  Panels(int64_t groups, int64_t features) {
+    for (int64_t group = 0; group < groups; ++group)
+      for (int64_t first = 0; first < features; first += all.back().width()) {
+        const int vectors = features - first > kLanes ? 2 : 1;
+        all.push_back({group, first, std::min<int64_t>(vectors * kLanes, features - first), vectors, width});
+        width += vectors * kLanes;
+      }
+  }
+  int64_t count() const { return static_cast<int64_t>(all.size()); }
+};
+
+// --- output and input gradient ---------------------------------------------------------------------------------------
+
+// The entries of the kernel for one panel: [tap, channel, lane], with zeros in lanes without a feature.
+void pack(const Sliding& s, const Panel& panel, const float* kernel, float* to) {
+  const int64_t width = panel.width(), channels = s.per_group();
+  if (panel.columns < width) std::memset(to, 0, sizeof(float) * s.taps() * channels * width);
+  for (int64_t tap : s.tap) {
+    const float* from = kernel + tap + panel.group * s.next_group + panel.first * s.next_feature;
+    if (s.next_feature == 1) {
+      for (int64_t c = 0; c < channels; ++c, to += width)
+        std::memcpy(to, from + c * s.next_channel, sizeof(float) * panel.columns);
+      continue;
+    }
+    for (int64_t some = 0; some < channels; some += 16, to += 16 * width)  // a transpose, within a few cache lines
+      for (int64_t o = 0; o < panel.columns; ++o)
+        for (int64_t c = some; c < std::min(channels, some + 16); ++c)
+          to[(c - some) * width + o] = from[c * s.next_channel + o * s.next_feature];
+    to += (channels - ceil_div(channels, 16) * 16) * width;
+  }
+}
+
+// A row of outputs of one panel, in tiles of nearly equal size.
+void output_row(const float* x, int64_t pixel, const Segments& segments, const float* kernel, const Panel& panel,
+                float* y, int64_t y_pixel, int64_t pixels) {
+  const int64_t pieces = ceil_div(pixels, most(panel.vectors)), small = pixels / pieces, larger = pixels % pieces;
+  const Tile tile = tile_of(panel.vectors, small), large = larger ? tile_of(panel.vectors, small + 1) : nullptr;
+  for (int64_t piece = 0, at = 0; piece < pieces; ++piece) {
+    const bool is_large = piece < larger;
+    (is_large ? large : tile)(x + at * pixel, pixel, segments.at.data(), segments.at.size(), segments.run, kernel,
+                              y + at * y_pixel, y_pixel, panel.columns);
+    at += small + is_large;
+  }
+}
+
+void slide(Pool& pool, const Sliding& s, const float* x, const float* kernel, float* y) {
+  const Panels panels(s.groups, s.features / s.groups);
+  const int64_t depth = s.taps() * s.per_group();
+  bool as_it_is = panels.count() == 1 && panels.width == s.features && s.next_feature == 1;
+  for (int64_t tap = 0; tap < s.taps(); ++tap)
+    as_it_is &= s.next_channel == s.features && s.tap[tap] == tap * s.per_group() * s.features;
+  Scratch packed(kKernel, as_it_is ? 0 : depth * panels.width);
+  if (!as_it_is) {
+    auto one = [&](int64_t i) { pack(s, panels.all[i], kernel, packed.data() + depth * panels.all[i].at); };
+    if (depth * panels.width < kWorthSharing)
+      for (int64_t i = 0; i < panels.count(); ++i) one(i);
+    else
+      parallel(pool, panels.count(), one);
+    kernel = packed.data();
+  }
+  const bool inside = s.is_inside();
+  // All outputs are neighbours in memory, like their inputs: one long row.
+  const bool flat = inside && s.taps() == 1 && s.groups == 1 && s.step == Three{1, 1, 1} && s.out == s.size &&
+                    s.next[2] == s.features && s.next[1] == s.out[2] * s.next[2] &&
+                    s.next[0] == s.out[1] * s.next[1] && s.next_image == s.out[0] * s.next[0];
+
+  // A part is some images, or some rows of one image: few enough to stay in the cache while all panels pass over them,
+  // and at least as many parts as threads.
+  const int64_t outputs = s.batch * s.out[0] * s.out[1] * s.out[2], image = floats_of_slab(s, s.out[0]);
+  const int64_t threads = outputs * depth * s.features < (1 << 18) ? 1 : std::max<int64_t>(1, pool.num_threads());
+  int64_t rows = s.out[0], images = std::clamp<int64_t>(kSlab / image, 1, s.batch);
+  if (image > kSlab) rows = std::max<int64_t>(1, rows * kSlab / image);
+  if (s.batch * ceil_div(s.out[0], rows) < threads) rows = ceil_div(s.out[0], ceil_div(threads, s.batch));
+  if (rows < s.out[0])
+    images = 1;
+  else
+    images = ceil_div(s.batch, ceil_div(ceil_div(s.batch, images), threads) * threads);
+  const int64_t pieces = ceil_div(s.out[0], rows), parts = ceil_div(s.batch, images) * pieces;
+  const int64_t slab = inside ? 0 : floats_of_slab(s, rows);
+
+  auto part = [&](int64_t i) {
+    const int64_t n0 = i / pieces * images, n1 = std::min(s.batch, n0 + images);
+    const int64_t r0 = i % pieces * rows, r1 = std::min(s.out[0], r0 + rows);
+    Scratch copy(kInput, slab * (n1 - n0));
+    std::vector<Slab> slabs;
+    for (int64_t n = n0; n < n1; ++n)
+      slabs.push_back(slab_of(s, x + n * s.size[0] * s.size[1] * s.size[2] * s.channels, r0, r1, inside,
+                              copy.data() + (n - n0) * slab));
+    const Segments segments = segments_of(s, slabs[0].row, slabs[0].line);
+    const int64_t pixel = s.step[2] * s.channels;
+    for (const Panel& panel : panels.all) {
+      const float* weights = kernel + depth * panel.at;
+      const int64_t group = panel.group * s.per_group();
+      float* to = y + panel.group * (s.features / s.groups) + panel.first;
+      if (flat) {
+        output_row(slabs[0].data, pixel, segments, weights, panel, to + n0 * s.next_image + r0 * s.next[0], s.next[2],
+                   (n1 - n0) * (r1 - r0) * s.out[1] * s.out[2]);
+        continue;
+      }
+      for (int64_t n = n0; n < n1; ++n)
+        for (int64_t r = r0; r < r1; ++r)
+          for (int64_t l = 0; l < s.out[1]; ++l) {
+            const Slab& from = slabs[n - n0];
+            output_row(from.data + (r - r0) * s.step[0] * from.row + l * s.step[1] * from.line + group, pixel, segments,
+                       weights, panel, to + n * s.next_image + r * s.next[0] + l * s.next[1], s.next[2], s.out[2]);
+          }
+    }
+  };
+  if (threads == 1)
+    for (int64_t i = 0; i < parts; ++i) part(i);
+  else
+    parallel(pool, parts, part);
+}
+
+// The arguments of a convolution. Axes that it does not have are of size 1.
+struct Problem {
+  int64_t batch, channels, features, groups;
+  Three size, window, out, stride, low, dilation;
+};
+
+int64_t product(const Three& three) { return three[0] * three[1] * three[2]; }
+
+Sliding output_of(const Problem& p) {
+  Sliding s{p.batch, p.groups, p.channels, p.features, p.size, p.stride, p.low, p.out, {}, {}, 0, 0, 0, 0, {}};
+  for (int axis = 0; axis < 3; ++axis)
+    for (int64_t t = 0; t < p.window[axis]; ++t) s.at[axis].push_back(t * p.dilation[axis]);
+  for (int64_t t = 0; t < product(p.window); ++t) s.tap.push_back(t * s.per_group() * p.features);
+  s.next_channel = p.features;
+  s.next_feature = 1;
+  s.next_group = p.features / p.groups;
+  s.next = {p.out[1] * p.out[2] * p.features, p.out[2] * p.features, p.features};
+  s.next_image = p.out[0] * s.next[0];
+  return s;
+}
+
+void input_gradient(Pool& pool, const Problem& p, const float* dy, const float* kernel, float* dx) {
+  // Input i, at the position `phase` within a stride, contributes to output i / stride + offset by tap t if
+  // offset = (phase + low - t * dilation) / stride is an integer.
+  struct Phase {
+    int64_t first;
+    std::vector<int64_t> taps, offsets;
+  };
+  std::array<std::vector<Phase>, 3> phases;
+  bool complete = true;
+  for (int axis = 0; axis < 3; ++axis)
+    for (int64_t first = 0; first < std::min(p.stride[axis], p.size[axis]); ++first) {
+      Phase phase{first, {}, {}};
+      for (int64_t t = p.window[axis] - 1; t >= 0; --t) {
+        const int64_t distance = first + p.low[axis] - t * p.dilation[axis];
+        if (distance % p.stride[axis]) continue;
+        phase.taps.push_back(t);
+        phase.offsets.push_back(distance / p.stride[axis]);
+      }
+      if (phase.taps.empty())
+        complete = false;
+      else
+        phases[axis].push_back(phase);
+    }
+  const int64_t image = product(p.size) * p.channels, per_group = p.channels / p.groups;
+  if (!complete) parallel(pool, p.batch, [&](int64_t n) { std::memset(dx + n * image, 0, sizeof(float) * image); });
+
+  Sliding s{p.batch, p.groups, p.features, p.channels, p.out, {1, 1, 1}, {}, {}, {}, {}, 0, 0, 0, image, {}};
+  s.next_channel = 1;
+  s.next_feature = p.features;
+  s.next_group = p.features / p.groups;
+  const Three next = {p.size[1] * p.size[2] * p.channels, p.size[2] * p.channels, p.channels};
+  for (int axis = 0; axis < 3; ++axis) s.next[axis] = next[axis] * p.stride[axis];
+  for (const Phase& a : phases[0])
+    for (const Phase& b : phases[1])
+      for (const Phase& c : phases[2]) {
+        const Phase* phase[3] = {&a, &b, &c};
+        int64_t start = 0;
+        for (int axis = 0; axis < 3; ++axis) {
+          const Phase& along = *phase[axis];
+          s.low[axis] = -along.offsets[0];
+          s.out[axis] = ceil_div(p.size[axis] - along.first, p.stride[axis]);
+          s.at[axis].clear();
+          for (int64_t offset : along.offsets) s.at[axis].push_back(offset - along.offsets[0]);
+          start += along.first * next[axis];
+        }
+        s.tap.clear();
+        for (int64_t i : a.taps)
+          for (int64_t j : b.taps)
+            for (int64_t k : c.taps)
+              s.tap.push_back(((i * p.window[1] + j) * p.window[2] + k) * per_group * p.features);
+        slide(pool, s, dy, kernel, dx + start);
+      }
+}
+
+// --- kernel gradient -------------------------------------------------------------------------------------------------
+
+// Rows [first, end) of the outputs of an image.
+struct Part {
+  int64_t image, first, end;
+};
+
+// The rows [first, end) of all images, cut so that neither inputs nor gradients of a part have more than `most` floats.
+std::vector<Part> parts_of(const Sliding& s, int64_t first, int64_t end, int64_t most) {
+  const int64_t larger = std::max(floats_of_slab(s, s.out[0]), product(s.out) * s.features);
+  const int64_t rows = larger <= most ? s.out[0] : std::max<int64_t>(1, s.out[0] * most / larger);
+  std::vector<Part> parts;
+  for (int64_t row = first; row < end;) {
+    const int64_t image = row / s.out[0], inside = row % s.out[0];
+    const int64_t count = std::min({end - row, s.out[0] - inside, rows - inside % rows});
+    parts.push_back({image, inside, inside + count});
+    row += count;
+  }
+  return parts;
+}
+
+// A small gradient: the rows of all images are summed in pieces, which are added up in order at the end. The number of
+// pieces depends on the shapes alone, so that the result has the same bits for any number of threads.
+void small_kernel_gradient(Pool& pool, const Sliding& s, const float* x, const float* dy, float* dk) {
+  const Panels panels(s.groups, s.features / s.groups);
+  const int64_t depth = s.taps() * s.per_group(), width = panels.width, floats = depth * width;
+  const int64_t all_rows = s.batch * s.out[0], line = s.out[2], row = s.out[1] * line;
+  const int64_t pieces = std::clamp<int64_t>(std::min(all_rows * row / 512, kShared / floats), 1, std::min<int64_t>(all_rows, 32));
+  const bool inside = s.is_inside(), widened = width != s.features;
+  Scratch sums(kKernel, pieces * floats);
+  parallel(pool, pieces, [&](int64_t piece) {
+    float* sum = sums.data() + piece * floats;
+    std::memset(sum, 0, sizeof(float) * floats);
+    const auto parts = parts_of(s, first_of(all_rows, piece, pieces), first_of(all_rows, piece + 1, pieces), kSlab);
+    int64_t most_rows = 0;
+    for (const Part& part : parts) most_rows = std::max(most_rows, part.end - part.first);
+    Scratch copy(kInput, inside ? 0 : floats_of_slab(s, most_rows)), wide(kOther, widened ? most_rows * row * width : 0);
+    for (const Part& part : parts) {
+      const float* gradient = dy + (part.image * s.out[0] + part.first) * row * s.features;
+      const Slab slab = slab_of(s, x + part.image * product(s.size) * s.channels, part.first, part.end, inside, copy.data());
+      if (widened) {  // so that each panel can be read in whole vectors
+        for (int64_t pixel = 0; pixel < (part.end - part.first) * row; ++pixel)
+          for (const Panel& panel : panels.all) {
+            float* to = wide.data() + pixel * width + panel.at;
+            std::memcpy(to, gradient + pixel * s.features + panel.group * (s.features / s.groups) + panel.first,
+                        sizeof(float) * panel.columns);
+            std::memset(to + panel.columns, 0, sizeof(float) * (panel.width() - panel.columns));
+          }
+        gradient = wide.data();
+      }
+      const Segments segments = segments_of(s, slab.row, slab.line);
+      const int64_t some = std::max<int64_t>(1, kRows / (line * std::max(s.channels * s.step[2], width)));
+      for (int64_t first = part.first; first < part.end; first += some) {
+        const int64_t rows = std::min(some, part.end - first), r = first - part.first;
+        for (int64_t l = 0; l < s.out[1]; ++l)
+          for (const Panel& panel : panels.all) {
+            const int64_t largest = most(panel.vectors), count = ceil_div(segments.run, largest);
+            for (size_t segment = 0; segment < segments.at.size(); ++segment) {
+              const float* from = slab.data + r * s.step[0] * slab.row + l * s.step[1] * slab.line +
+                                  segments.at[segment] + panel.group * s.per_group();
+              float* to = sum + depth * panel.at + segment * segments.run * panel.width();
+              for (int64_t block = 0; block < count; ++block) {
+                const int64_t c = first_of(segments.run, block, count), end = first_of(segments.run, block + 1, count);
+                block_of(panel.vectors, end - c)(from + c, s.step[0] * slab.row, s.step[2] * s.channels,
+                                                 gradient + (r * row + l * line) * width + panel.at, row * width, width,
+                                                 rows, line, to + c * panel.width(), panel.width());
+              }
+            }
+          }
+      }
+    }
+  });
+  auto add_up = [&](int64_t i) {
+    const Panel& panel = panels.all[i];
+    for (int64_t r = 0; r < depth; ++r) {
+      float total[2 * kLanes] = {};
+      for (int64_t piece = 0; piece < pieces; ++piece) {
+        const float* sum = sums.data() + piece * floats + depth * panel.at + r * panel.width();
+        for (int64_t o = 0; o < panel.width(); ++o) total[o] += sum[o];
+      }
+      float* to = dk + r * s.features + panel.group * (s.features / s.groups) + panel.first;
+      std::memcpy(to, total, sizeof(float) * panel.columns);
+    }
+  };
+  if (pieces * floats < kWorthSharing)
+    for (int64_t i = 0; i < panels.count(); ++i) add_up(i);
+  else
+    parallel(pool, panels.count(), add_up);
+}
+
+// A large gradient: threads share its channels and features, and each sum goes over all images in order. The inputs are
+// copied in blocks of kBlock channels, the gradients in panels, some images at a time.
+void large_kernel_gradient(Pool& pool, const Sliding& s, const float* x, const float* dy, float* dk) {
+  const Panels panels(s.groups, s.features / s.groups);
+  const int64_t all_rows = s.batch * s.out[0], line = s.out[2], row = s.out[1] * line, per_group = s.per_group();
+  const int64_t blocks = per_group / kBlock;  // of each group
+  const auto parts = parts_of(s, 0, all_rows, kShared);
+  const int64_t lines = s.span(1, s.out[1]), pixels = s.span(2, s.out[2]);
+  const int64_t shares = std::clamp<int64_t>(ceil_div(4 * pool.num_threads(), panels.count()), 1, blocks);
+  const std::vector<int64_t> taps = [&] {
+    std::vector<int64_t> at;
+    for (int64_t i : s.at[0])
+      for (int64_t j : s.at[1])
+        for (int64_t k : s.at[2]) at.push_back(((i * lines + j) * pixels + k) * kBlock);
+    return at;
+  }();
+  for (size_t first = 0; first < parts.size();) {
+    std::vector<int64_t> x_at, dy_at;  // where the copies of each part begin
+    int64_t x_floats = 0, dy_floats = 0;
+    size_t end = first;
+    while (end < parts.size()) {
+      const int64_t rows = parts[end].end - parts[end].first, slab = floats_of_slab(s, rows);
+      if (end > first && std::max(x_floats + slab, dy_floats + rows * row * s.features) > kShared) break;
+      x_at.push_back(x_floats);
+      dy_at.push_back(dy_floats);
+      x_floats += slab;
+      dy_floats += rows * row * s.features;
+      ++end;
+    }
+    Scratch inputs(kInput, x_floats), gradients(kOther, dy_floats);
+    parallel(pool, end - first, [&](int64_t i) {
+      const Part& part = parts[first + i];
+      const int64_t rows = part.end - part.first, depth = s.span(0, rows), plane = depth * lines * pixels;
+      const float* image = x + part.image * product(s.size) * s.channels;
+      float* to = inputs.data() + x_at[i];  // [channels / kBlock, depth, lines, pixels, kBlock]
+      for (int64_t d = 0; d < depth; ++d)
+        for (int64_t l = 0; l < lines; ++l)
+          for (int64_t p = 0; p < pixels; ++p, to += kBlock) {
+            const int64_t at[3] = {part.first * s.step[0] - s.low[0] + d, l - s.low[1], p - s.low[2]};
+            const bool in = at[0] >= 0 && at[0] < s.size[0] && at[1] >= 0 && at[1] < s.size[1] && at[2] >= 0 && at[2] < s.size[2];
+            const float* from = image + ((at[0] * s.size[1] + at[1]) * s.size[2] + at[2]) * s.channels;
+            for (int64_t c = 0; c < s.channels; c += kBlock)
+              if (in)
+                std::memcpy(to + c * plane, from + c, sizeof(float) * kBlock);
+              else
+                std::memset(to + c * plane, 0, sizeof(float) * kBlock);
+          }
+      const float* gradient = dy + (part.image * s.out[0] + part.first) * row * s.features;
+      for (const Panel& panel : panels.all) {  // [panels, pixels, lanes]
+        float* copy = gradients.data() + dy_at[i] + rows * row * panel.at;
+        const float* of = gradient + panel.group * (s.features / s.groups) + panel.first;
+        for (int64_t p = 0; p < rows * row; ++p)
+          std::memcpy(copy + p * panel.width(), of + p * s.features, sizeof(float) * panel.width());
+      }
+    });
+    parallel(pool, panels.count() * shares, [&](int64_t item) {
+      const Panel& panel = panels.all[item / shares];
+      const int64_t share = item % shares, width = panel.width();
+      const Block add = block_of(panel.vectors, kBlock);
+      for (int64_t block = first_of(blocks, share, shares); block < first_of(blocks, share + 1, shares); ++block) {
+        float* to = dk + block * kBlock * s.features + panel.group * (s.features / s.groups) + panel.first;
+        if (first == 0)
+          for (int64_t r = 0; r < s.taps(); ++r)
+            for (int64_t c = 0; c < kBlock; ++c)
+              std::memset(to + (r * per_group + c) * s.features, 0, sizeof(float) * width);
+        for (size_t i = 0; i < end - first; ++i) {
+          const int64_t rows = parts[first + i].end - parts[first + i].first, plane = s.span(0, rows) * lines * pixels;
+          const float* from = inputs.data() + x_at[i] + (panel.group * blocks + block) * kBlock * plane;
+          const float* gradient = gradients.data() + dy_at[i] + rows * row * panel.at;
+          for (size_t t = 0; t < taps.size(); ++t)
+            for (int64_t l = 0; l < s.out[1]; ++l)
+              add(from + taps[t] + l * s.step[1] * pixels * kBlock, s.step[0] * lines * pixels * kBlock,
+                  s.step[2] * kBlock, gradient + l * line * width, row * width, width, rows, line,
+                  to + static_cast<int64_t>(t) * per_group * s.features, s.features);
+        }
+      }
+    });
+    first = end;
+  }
+}
+
+void kernel_gradient(Pool& pool, const Problem& p, const float* x, const float* dy, float* dk) {
+  const Sliding s = output_of(p);
+  const int64_t floats = s.taps() * s.per_group() * s.features;
+  if (floats > kSmallGradient && s.per_group() % kBlock == 0 && (s.features / s.groups) % kLanes == 0)
+    large_kernel_gradient(pool, s, x, dy, dk);
+  else
+    small_kernel_gradient(pool, s, x, dy, dk);
+}
+
+// --- the handler -----------------------------------------------------------------------------------------------------
+
+using Array = ffi::Buffer<ffi::F32>;
+
+// Spatial axes as three; images have no second axis, signals only the last.
+Three spatial(const int64_t* values, size_t rank) {
+  switch (rank) {
+    case 1: return {1, 1, values[0]};
+    case 2: return {values[0], 1, values[1]};
+    default: return {values[0], values[1], values[2]};
+  }
+}
+
+ffi::Error convolution(Pool pool, Array a, Array b, ffi::Result<Array> result, int64_t which, int64_t groups,
+                       ffi::Span<const int64_t> strides, ffi::Span<const int64_t> low,
+                       ffi::Span<const int64_t> dilation) {
+  enum { kOutput, kInputGradient, kKernelGradient };
+  const auto x = which == kInputGradient ? result->dimensions() : a.dimensions();
+  const auto kernel = which == kKernelGradient ? result->dimensions() : b.dimensions();
+  const auto y = which == kOutput ? result->dimensions() : which == kInputGradient ? a.dimensions() : b.dimensions();
+  const size_t rank = strides.size();
+  if (rank < 1 || rank > 3 || x.size() != rank + 2 || low.size() != rank || dilation.size() != rank)
+    return ffi::Error::InvalidArgument("a convolution of this rank is not supported");
+  Problem p{x[0], x[rank + 1], y[rank + 1], groups, {}, {}, {}, {}, {}, {}};
+  p.size = spatial(x.begin() + 1, rank);
+  p.window = spatial(kernel.begin(), rank);
+  p.out = spatial(y.begin() + 1, rank);
+  p.stride = spatial(strides.begin(), rank);
+  p.low = {0, 0, 0};
+  const Three given = spatial(low.begin(), rank);
+  for (int axis : {0, 1, 2})
+    if (axis == 2 || rank == 3 || (rank == 2 && axis == 0)) p.low[axis] = given[axis];
+  p.dilation = spatial(dilation.begin(), rank);
+  try {
+    if (which == kOutput)
+      slide(pool, output_of(p), a.typed_data(), b.typed_data(), result->typed_data());
+    else if (which == kInputGradient)
+      input_gradient(pool, p, a.typed_data(), b.typed_data(), result->typed_data());
+    else
+      kernel_gradient(pool, p, a.typed_data(), b.typed_data(), result->typed_data());
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "convolution: out of memory");
+  }
+  return ffi::Error::Success();
+}
+
+}  // namespace
+}  // namespace cnn_jax
+
+#pragma GCC visibility push(default)
+
+// The lanes of a vector, which say for which instructions the library was compiled.
+extern "C" int cnn_jax_lanes() { return cnn_jax::kLanes; }
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_convolution, cnn_jax::convolution,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<cnn_jax::Array>()
+                                  .Arg<cnn_jax::Array>()
+                                  .Ret<cnn_jax::Array>()
+                                  .Attr<int64_t>("product")
+                                  .Attr<int64_t>("groups")
+                                  .Attr<ffi::Span<const int64_t>>("strides")
+                                  .Attr<ffi::Span<const int64_t>>("low")
+                                  .Attr<ffi::Span<const int64_t>>("dilation"));
+
+#pragma GCC visibility pop
