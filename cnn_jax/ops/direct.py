@@ -25,7 +25,7 @@ from cnn_jax.ops.arguments import Shape, accumulator
 from cnn_jax.ops.choice import formulation
 from cnn_jax.ops.formulations import COLUMNS, TRANSPOSED, ConvAxis, ConvPlan
 from cnn_jax.ops.padding import Pairs
-from cnn_jax.ops.primitives import Program, bilinear, merged_into_first, stacked
+from cnn_jax.ops.primitives import LoweringContext, bilinear, merged_into_first, stacked
 from cnn_jax.ops.sharding import whole_in_space, zeros
 
 
@@ -107,14 +107,14 @@ def _transpose(number: int, cotangent: Array, other: Array, *, product: str, pla
 
 
 def _product(
-    compute: Callable[[str, ConvPlan, bool, Program, Array, Array], Array],
+    compute: Callable[[str, ConvPlan, bool, LoweringContext, Array, Array], Array],
     a: Array,
     b: Array,
     *,
     product: str,
     plan: ConvPlan,
     models: bool,
-    program: Program,
+    program: LoweringContext,
 ) -> Array:
     """What all platforms have in common, for ``compute(product, plan, models, program, a, b)``."""
     if _is_empty(plan):
@@ -124,13 +124,13 @@ def _product(
     return compute(product, plan, models, program, a, b)
 
 
-def _by_default(product: str, plan: ConvPlan, models: bool, program: Program, a: Array, b: Array) -> Array:
+def _by_default(product: str, plan: ConvPlan, models: bool, program: LoweringContext, a: Array, b: Array) -> Array:
     """As accelerators compute it."""
     compute = partial(getattr(TRANSPOSED, product), plan)
     return (jax.vmap(compute) if models else compute)(a, b)
 
 
-def _on_cpu(product: str, plan: ConvPlan, models: bool, program: Program, a: Array, b: Array) -> Array:
+def _on_cpu(product: str, plan: ConvPlan, models: bool, program: LoweringContext, a: Array, b: Array) -> Array:
     """In the formulation that is selected for a CPU, with sums in at least float32."""
     dtype, wide = a.dtype, accumulator(a.dtype)
     a, b = a.astype(wide), b.astype(wide)

@@ -42,7 +42,7 @@ def one_program(*static: str) -> Callable[[Callable[..., Any]], Callable[..., An
     return partial(jax.jit, static_argnames=static, inline=True)
 
 
-class Program(NamedTuple):
+class LoweringContext(NamedTuple):
     """What a lowering rule knows about the program that its operation becomes a part of."""
 
     devices: int = 1
@@ -96,7 +96,7 @@ def bilinear(
 
     Args:
       name: The name in jaxprs.
-      compute: The function it computes: ``compute(a, b, program=..., **static)`` with a :class:`Program`.
+      compute: The function it computes: ``compute(a, b, program=..., **static)`` with a :class:`LoweringContext`.
       shape: The shape of the result.
       on_cpu: The function it computes on a CPU instead.
       by_first: The transpose in the first operand: ``by_first(cotangent, b, **static)``.
@@ -105,7 +105,7 @@ def bilinear(
       static: The names of the options.
     """
     primitive = _primitive(name, shape, static)
-    _COMPUTE[primitive] = partial(compute, program=Program())
+    _COMPUTE[primitive] = partial(compute, program=LoweringContext())
     mlir.register_lowering(primitive, _lowered(compute))
     mlir.register_lowering(primitive, _lowered(on_cpu), platform="cpu")
     ad.defbilinear(
@@ -164,7 +164,7 @@ def gradient_rule(name: str, backward: Compute, refuse: Compute, *, static: Sequ
 
 
 def _lowered(compute: Compute) -> Callable[..., Any]:
-    """The lowering rule of a primitive. It passes the :class:`Program` to ``compute``."""
+    """The lowering rule of a primitive. It passes the :class:`LoweringContext` to ``compute``."""
 
     def rule(context: Any, *operands: Any, **static: Any) -> Any:
         rule = mlir.lower_fun(partial(compute, program=_program(context.module_context)), multiple_results=False)
@@ -173,13 +173,13 @@ def _lowered(compute: Compute) -> Callable[..., Any]:
     return rule
 
 
-def _program(module: Any) -> Program:
+def _program(module: Any) -> LoweringContext:
     axes = module.axis_context
     devices = axes.num_devices if isinstance(axes, mlir.ShardingContext) else 1
     partitioned = devices > 1
     if isinstance(axes, mlir.SPMDAxisContext):  # in shard_map, the compiler partitions along the axes that are left
         partitioned = axes.manual_axes != frozenset(axes.mesh.axis_names)
-    return Program(devices, may_call=not partitioned and not module.lowering_parameters.for_export)
+    return LoweringContext(devices, may_call=not partitioned and not module.lowering_parameters.for_export)
 
 
 def _primitive(name: str, shape: ShapeOf, static: Sequence[str]) -> Primitive:
