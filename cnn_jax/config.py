@@ -20,17 +20,17 @@ from cnn_jax.runtime.objects import import_file
 
 _ROOT = Path(__file__).parent
 FOLDER = next((folder for folder in (_ROOT / "configs", _ROOT.parent / "configs") if folder.is_dir()), _ROOT)
-"""The configs that come with cnn_jax: in the installed package, or beside it in a checkout."""
+"""The folder of the included configs: in the installed package, or beside it in a checkout."""
 
 
 def find_config(name: str) -> str:
-    """The file of ``--config``, which may also be the name of a config that comes with cnn_jax.
+    """The file of ``--config``, which may also be the name of a config that is included in cnn_jax.
 
     Args:
       name: A path, or a name such as ``'lenet5_digits'``; either may end in ``':variant'``.
 
     Returns:
-      The path, with the variant; the name as it is where there is no such file.
+      The path, with the variant; the unchanged name if there is no such file.
 
     >>> find_config("lenet5_digits:smoke") == f"{FOLDER / 'lenet5_digits.py'}:smoke"
     True
@@ -43,14 +43,14 @@ def find_config(name: str) -> str:
 
 
 def load_config(name: str) -> ConfigDict:
-    """Reads a config: of a file, or of an earlier run.
+    """Reads the config of a file or of an earlier run.
 
     Args:
-      name: As for :func:`find_config`, or the folder of a run.
+      name: A name as for :func:`find_config`, or the folder of a run.
 
     Raises:
       UsageError: There is no such file, it raises an error, or its function ``get_config`` is missing or returns no
-        config; or the folder holds no run.
+        config; or the folder contains no run.
 
     >>> load_config("lenet5_digits:smoke").epochs
     2
@@ -75,7 +75,7 @@ def config_module(name: str) -> ModuleType:
     """The Python module of a config file, for configs that share more than keys.
 
     Args:
-      name: As for :func:`find_config`.
+      name: A name as for :func:`find_config`.
 
     Raises:
       UsageError: There is no such file, or it raises an error.
@@ -150,7 +150,7 @@ def check_variant(variant: str, known: Sequence[str]) -> None:
 
 
 def to_json(config: ConfigDict) -> str:
-    """A config as JSON, keys sorted.
+    """A config as JSON with sorted keys.
 
     >>> print(to_json(ConfigDict({"b": 1, "a": (2, 3)})))
     {
@@ -165,7 +165,7 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """Reads a config that :func:`to_json` wrote. Sequences become tuples.
+    """The inverse of :func:`to_json`. Sequences become tuples.
 
     >>> from_json('{"a": [2, 3]}').a
     (2, 3)
@@ -174,7 +174,7 @@ def from_json(text: str) -> ConfigDict:
 
 
 def with_tuples(value: Any) -> Any:
-    """JSON values with tuples in place of lists.
+    """JSON values with tuples instead of lists.
 
     >>> with_tuples({"shape": [3, [4]]})
     {'shape': (3, (4,))}
@@ -188,7 +188,7 @@ def read_run_config(workdir: Path) -> ConfigDict:
     """The config of an earlier run.
 
     Raises:
-      UsageError: The folder holds no run, or its config cannot be read.
+      UsageError: The folder contains no run, or its config cannot be read.
 
     >>> read_run_config(Path("nowhere"))
     Traceback (most recent call last):
@@ -201,7 +201,7 @@ def read_run_config(workdir: Path) -> ConfigDict:
 
 
 def upgraded(config: ConfigDict) -> ConfigDict:
-    """A config that an earlier version wrote, with the keys of this one.
+    """A config of an earlier version, with the keys of this version.
 
     >>> upgraded(ConfigDict({"model": {"name": "mlp", "features_from": "runs/a", "whiten": 0}})).model.to_dict()
     {'name': 'mlp', 'weights': 'runs/a'}
@@ -210,15 +210,15 @@ def upgraded(config: ConfigDict) -> ConfigDict:
     model = fields.get("model")
     if isinstance(model, dict) and "features_from" in model:
         model["weights"] = model.pop("features_from")
-        model.pop("whiten", None)  # the network says by itself what its initialisation needs
+        model.pop("whiten", None)  # the network itself declares what its initialisation needs
     return ConfigDict(fields)
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
-    """What a run has noted in a file.
+    """Reads a file of a run.
 
     Raises:
-      UsageError: It is no JSON object: it was edited, or the disk is damaged.
+      UsageError: The file is not a JSON object: it was edited, or the disk is damaged.
     """
     try:
         value = json.loads(file.read_text())
@@ -230,7 +230,7 @@ def read_json_object(file: Path) -> dict[str, Any]:
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
-    """What differs between two configs, one phrase a key.
+    """The differences between two configs, one phrase per key.
 
     >>> differences(ConfigDict({"seed": 0, "epochs": 3}), ConfigDict({"seed": 1, "epochs": 3}))
     ['seed: 0 -> 1']

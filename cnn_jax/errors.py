@@ -1,8 +1,8 @@
-"""The one exception for a mistake that the user can fix, and the phrase that suggests the nearest real name.
+"""The exception for errors that the user can fix, and the phrase that suggests similar names.
 
 Everything in cnn_jax that rejects an argument, a config, a file or an image raises :class:`UsageError` with one line:
-what is wrong, where, with which numbers, and how to fix it. ``launch.py`` prints that line and exits with code 2;
-library users catch it as the ``ValueError`` that it is.
+what is wrong, where, with which numbers, and how to fix it. ``launch.py`` prints that line and exits with code 2.
+Library users can catch it as a ``ValueError``.
 """
 
 import difflib
@@ -11,12 +11,12 @@ from collections.abc import Iterable
 
 EXIT_CODE = 2
 
-# A full disk or missing permissions. These are not faults of the program.
+# A full disk or missing permissions. These are not errors of the program.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class UsageError(ValueError):
-    """A mistake of the user, described in one line: what, where, the numbers, and the fix."""
+    """An error of the user, described in one line: what, where, the numbers, and the fix."""
 
 
 def nearest(name: str, options: Iterable[str], *, most: int = 3) -> str:
@@ -41,7 +41,7 @@ def nearest(name: str, options: Iterable[str], *, most: int = 3) -> str:
 
 
 class PartlyFailedError(Exception):
-    """Work was done, except for some inputs, which were listed with their reasons; the exit code is 1."""
+    """Some inputs could not be processed and were listed with their reasons; the exit code is 1."""
 
 
 class Interrupted(Exception):

@@ -1,9 +1,9 @@
 """Interpreters of jaxprs, with nested programs, loops and branches, for JAX 0.10 to 0.12.
 
-:class:`Interpreter` walks through a program and passes values from equation to equation. :class:`Dataflow` is an
-interpreter whose values are statements about arrays, such as receptive fields. It follows loops and branches without
-running them. ``cnn_jax.geometry`` follows receptive fields with it. ``cnn_jax.attribution`` finds rectifiers with it,
-and runs the program with other rectifiers by another :class:`Interpreter`, whose values are arrays.
+:class:`Interpreter` visits the equations of a jaxpr in order and passes values between them. :class:`Dataflow` is an
+interpreter whose values are properties of arrays, such as receptive fields. It analyses loops and branches without
+running them. ``cnn_jax.geometry`` uses it for receptive fields. ``cnn_jax.attribution`` uses it to find rectifiers, and
+evaluates the jaxpr with replaced rectifiers by another :class:`Interpreter`, whose values are arrays.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -63,14 +63,14 @@ def traced(function: Callable[..., Any], *operands: Any) -> ClosedJaxpr:
 
 
 class Interpreter(Generic[Value]):
-    """Passes values through a program; None stands for a value that is not followed.
+    """Passes values through a jaxpr; None stands for an unknown value.
 
     A subclass defines :meth:`equation`, and how it handles calls, loops and branches.
 
     Attributes:
       enclosing: The equations that the current one is nested in, and the current one, from the outermost to the
         innermost.
-      path: Where the current equation is: for each of ``enclosing`` its index in its program, and for a branch the
+      path: The position of the current equation: for each of ``enclosing`` its index in its jaxpr, and for a branch the
         index of the branch.
     """
 
@@ -142,7 +142,7 @@ class Interpreter(Generic[Value]):
 
 
 class Dataflow(Interpreter[Value]):
-    """Follows statements about arrays through a program, which does not run.
+    """Passes properties of arrays through a jaxpr, which does not run.
 
     Attributes:
       notes: The records that a subclass makes. For a loop only the notes of the last step remain.
@@ -155,7 +155,7 @@ class Dataflow(Interpreter[Value]):
     # --- Methods of subclasses ---
 
     def union(self, values: Values) -> Value | None:
-        """The value of an output that is one of several values, when it is unknown which."""
+        """The value of an output that is one of several values, if it is unknown which one."""
         raise NotImplementedError
 
     def element(self, value: Value) -> Value | None:
@@ -188,7 +188,7 @@ class Dataflow(Interpreter[Value]):
         return outputs, notes
 
     def scan(self, equation: JaxprEqn, inputs: Values) -> Values:
-        """A loop of known length, followed step by step until the values no longer change."""
+        """A loop of known length, analysed step by step until the values no longer change."""
         (consts, carried), length = constants_and_carried(equation), equation.params["length"]
         fixed, carry = inputs[:consts], inputs[consts : consts + carried]
         elements = [value and self.element(value) for value in inputs[consts + carried :]]

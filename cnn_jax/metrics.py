@@ -1,7 +1,7 @@
-"""Metrics: which way is better, and in what unit values are written. Whatever compares scores asks here.
+"""Metrics: whether higher or lower is better, and the unit of their values. All code that compares scores uses them.
 
-A task declares its metrics once. Best checkpoints, early stopping, targets, sweeps, pruning and the wording of reports
-all follow from the declaration; no name is ever interpreted.
+A task declares its metrics once. Best checkpoints, early stopping, targets, sweeps, pruning and reports depend only on
+this declaration; names are never interpreted.
 """
 
 import dataclasses
@@ -18,10 +18,10 @@ class Metric:
     """A quantity that a task reports.
 
     Attributes:
-      name: Such as ``'accuracy'``; of one split, ``'validation/accuracy'``, see :meth:`of`.
+      name: The name, such as ``'accuracy'``; for one split ``'validation/accuracy'``, see :meth:`of`.
       better: ``'higher'`` or ``'lower'``.
-      unit: ``'%'`` for a fraction of 1, which is written as a percentage; otherwise what is written behind the
-        number, such as ``'px'``; empty for none.
+      unit: ``'%'`` for a fraction of 1, which is written as a percentage; otherwise the text after the number, such as
+        ``'px'``; empty for none.
 
     Raises:
       UsageError: ``better`` is neither ``'higher'`` nor ``'lower'``.
@@ -64,7 +64,7 @@ class Metric:
         return -value if self.minimize else value
 
     def is_better(self, value: float, *, than: float | None) -> bool:
-        """Whether a value is strictly better than another; NaN is never better, and any number is better than none."""
+        """Whether a value is strictly better than another. NaN is never better; any number is better than None."""
         if value != value or than is None or than != than:
             return value == value
         return self.utility(value) > self.utility(than)
@@ -92,24 +92,24 @@ class Metric:
         return f"{self.format(mean)} {self.format_deviation(deviation)}"
 
     def format_deviation(self, deviation: float) -> str:
-        """A standard deviation, to be written behind the mean."""
+        """A standard deviation, to be written after the mean."""
         return f"± {100 * deviation:.2f}" if self.is_fraction else f"± {deviation:.2g}"
 
 
 def metric_of(score: str, metrics: Sequence[Metric], *, splits: Iterable[str] | None = None, what: str = "") -> Metric:
-    """The metric of a score's name.
+    """The metric of a score, given the name of the score.
 
     Args:
-      score: ``'split/metric'``, such as ``'validation/loss'``.
-      metrics: Those that the task declares.
-      splits: Those that are evaluated; by default any.
+      score: The name, ``'split/metric'``, such as ``'validation/loss'``.
+      metrics: The metrics that the task declares.
+      splits: The splits that are evaluated; by default any.
       what: Where the name was given, for the error message; by default ``"score='<name>'"``.
 
     Returns:
       The declared metric, with the score's full name.
 
     Raises:
-      UsageError: Not of this form, or a split or a metric that does not exist.
+      UsageError: The name has another form, or the split or the metric does not exist.
 
     >>> metric_of("test/rmse", [Metric("rmse", "lower", "px")])
     Metric(name='test/rmse', better='lower', unit='px')

@@ -1,4 +1,4 @@
-"""What a config may contain: the keys of its experiment's defaults, with values of the same types.
+"""The valid keys and values of a config: the keys of its experiment's defaults, with values of the same types.
 
 ``ml_collections`` checks less. It accepts None in place of any value and tuples with elements of any type, and an
 unlocked config accepts new keys. Must not import jax: flags are read before it starts.
@@ -96,7 +96,7 @@ class Schema:
 
 
 def fits(value: Any, default: Any) -> bool:
-    """Whether a value has the type of a default value, and the elements of a tuple that of the default's elements.
+    """Whether a value has the type of a default value; elements of tuples must have the type of the default's elements.
 
     >>> fits(3, 0.5), fits(True, 1), fits((3, 4), (32, 32, 1)), fits(("a", 4), (32, 32, 1)), fits((3, "a"), ())
     (True, False, True, False, True)
@@ -191,15 +191,15 @@ def with_keys(config: ConfigDict, keys: Mapping[str, Any]) -> ConfigDict:
 
 
 def override(config: ConfigDict, changes: Mapping[str, Any], *, where: str = "") -> ConfigDict:
-    """A copy of a config in which some keys have other values, of the types that the config has.
+    """A copy of a config in which some keys have other values of the same types.
 
     Args:
-      config: Stays as it is.
+      config: The config, which is not changed.
       changes: Dotted key -> value.
-      where: What the line of an error begins with.
+      where: The beginning of error messages.
 
     Raises:
-      UsageError: An unknown key, a group, or a value of another type.
+      UsageError: A key is unknown or is a group, or a value has another type.
 
     >>> config = ConfigDict({"seed": 0, "optimizer": {"learning_rate": 0.1}})
     >>> override(config, {"optimizer.learning_rate": 1}).optimizer.learning_rate
@@ -233,7 +233,7 @@ def unknown_key(key: str, keys: Iterable[str], value: str | None = None) -> str:
     Args:
       key: The dotted key.
       keys: The config's dotted keys.
-      value: The value that was given, if it is to be shown.
+      value: The given value, if the message should show it.
 
     >>> unknown_key("optimizer.lr", ["epochs", "optimizer.learning_rate"])
     "optimizer.lr: the config has no such key; did you mean 'optimizer.learning_rate'?"

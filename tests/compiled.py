@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import jax
 
-# XLA's own passes are the same at level 0; only the machine code runs slower, which suits tiny arrays.
+# XLA's own passes are the same at level 0. Only the machine code is slower, which does not matter for tiny arrays.
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def with_gradients(function: Callable) -> Callable:
-    """A function from a cotangent and arguments to the function's value and its gradients."""
+    """A function of a cotangent and arguments that returns the function's value and its gradients."""
 
     @compiled
     def run(dy, *arguments):

@@ -1,4 +1,4 @@
-"""Common settings of all tests: eight simulated devices, optional float64, quick compilation, and a cache of it."""
+"""Common settings of all tests: eight simulated devices, optional float64, fast compilation and a compilation cache."""
 
 import gc
 import os
@@ -10,16 +10,16 @@ import pytest
 from tests import quick
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Of a flag that is given twice the last counts: the user's may be others.
+# If a flag is given twice, the last one counts, so the user's flags override these.
 _FLAGS = [quick.XLA_FLAGS, os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
 os.environ["XLA_FLAGS"] = " ".join(filter(None, _FLAGS))
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("CNN_JAX_NATIVE", "0")  # tests/native turns the kernels on for itself; with 1 all tests use them
-gc.set_threshold(100_000, 20, 50)  # tracing creates many objects: looking for garbage was a quarter of its time
+gc.set_threshold(100_000, 20, 50)  # garbage collection took a quarter of the time of tracing
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Processes of one run of pytest share what they compile: its workers, and every ``launch.py`` that they start.
+    """All processes of a run of pytest, workers and every ``launch.py`` that they start, share a compilation cache.
 
     With ``JAX_COMPILATION_CACHE_DIR`` several runs share it.
     """
@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def no_programs_of_other_modules() -> Iterator[None]:
-    """Forgets what a module has compiled: each program that JAX 0.10 keeps makes lowering of all later ones slower."""
+    """Clears JAX's caches after a module: each program that JAX 0.10 keeps makes lowering of later programs slower."""
     yield
     import jax
 

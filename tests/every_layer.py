@@ -19,7 +19,7 @@ WIDE = (6, 5, 20)
 
 
 class Program(NamedTuple):
-    """A function of a batch and weights; it is differentiable by the floating-point arrays of both."""
+    """A function of a batch and weights, differentiable with respect to their floating-point arrays."""
 
     function: Callable[..., Any]
     inputs: tuple[tuple[int, ...], ...]
@@ -34,7 +34,7 @@ class Program(NamedTuple):
 
 
 def of_op(function: Callable[..., Any], *shapes: tuple[int, ...], image: tuple[int, ...] = IMAGE) -> Program:
-    """``function(x, *weights)``; the weights are positive, as a variance has to be."""
+    """``function(x, *weights)``; the weights are positive, since a variance must be."""
     rng = np.random.default_rng(1)
     weights = [jnp.asarray(0.1 + np.abs(rng.standard_normal(shape)), jnp.float32) for shape in shapes]
     return Program(lambda inputs, weights: function(*inputs, *weights), (image,), weights)
@@ -46,9 +46,9 @@ def of_pair(function: Callable[..., Any], first: tuple[int, ...], second: tuple[
 
 
 def of_layer(make: Callable[[nnx.Rngs], nnx.Module], *, image: tuple[int, ...] = IMAGE, **options: Any) -> Program:
-    """A layer called with options; what it keeps, such as running statistics, is among the outputs.
+    """A layer called with options. Its other variables, such as running statistics, are among the outputs.
 
-    It is made as shapes and filled by NumPy, which compiles nothing.
+    It is created with abstract arrays and filled by NumPy, without compilation.
     """
     graph, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
     rng = np.random.default_rng(2)
@@ -207,7 +207,7 @@ OPS: dict[str, Callable[[], Program]] = {
     "filters.canny": lambda: of_op(lambda x: (x, filters.canny(x))),
     "filters.hog": lambda: of_op(lambda x: filters.hog(x, pixels_per_cell=2, convention="paper"), image=(6, 5, 1)),
 }
-# Other kernels of image processing, as functions of nothing.
+# Other kernels of image processing, which have no input arrays.
 FILTERS: dict[str, Callable[[], jax.Array]] = {
     **filters.KERNELS,
     "laplacian_of_gaussian_section": lambda: filters.laplacian_of_gaussian_section(1.0),
@@ -272,7 +272,7 @@ class _PoolAndBack(nnx.Module):
 
 
 def outputs_and_gradients(program: Program) -> Callable[..., Any]:
-    """A function of inputs and weights: what the program makes, and the gradients of the sum of its squares."""
+    """A function of inputs and weights that returns the outputs and the gradients of the sum of their squares."""
 
     def loss(inputs: list[jax.Array], weights: Any) -> tuple[jax.Array, Any]:
         outputs = program.function(inputs, weights)

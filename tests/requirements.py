@@ -10,7 +10,7 @@ PREPARED_SETS_ARE_REQUIRED = os.environ.get("CNN_JAX_REQUIRE_DATA") == "1"
 
 
 def require_data(name: str) -> None:
-    """Skips the test where TFDS has not prepared the set; with CNN_JAX_REQUIRE_DATA=1 it fails instead."""
+    """Skips the test if TFDS has not prepared the data set; with CNN_JAX_REQUIRE_DATA=1 the test fails instead."""
     if tfds_builder(name).info.splits:
         return
     reason = f"{name} is not prepared: python -m cnn_jax.data.prepare {name}"

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Lowest first. Those on one line do not import each other, but for the files within one of them.
+# Lowest first. Packages in one line do not import each other.
 LAYERS = [
     {"cnn_jax.errors"},
     {"cnn_jax.metrics", "cnn_jax.runtime"},
@@ -38,7 +38,7 @@ def layer_of(module: str) -> str | None:
 
 
 def imported(module: str) -> set[str]:
-    """The files of this project that a file imports, at its top or inside a function, other than for type checkers."""
+    """The files of this project that a file imports, at its top or in a function, except for type checking."""
     tree, found = ast.parse(SOURCES[module].read_text()), set()
     skipped = {
         id(child)
@@ -80,7 +80,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def test_no_file_is_part_of_a_circle() -> None:
-    """Nor by an import within a function, which would only hide it. A package is what its ``__init__`` imports."""
+    """Imports in functions count, since they would only hide a circle. A package has the imports of ``__init__``."""
     graph = {module: imported(module) - {module} for module in SOURCES}
     assert circles(graph) == []
 
@@ -98,7 +98,7 @@ def test_the_wheel_has_every_package() -> None:
 
 
 def public_names(tree: ast.Module) -> dict[str, type[ast.stmt]]:
-    """The public classes of a file and its names for types, with the kind of statement that defines each."""
+    """The public classes and type aliases of a file, with the kind of statement that defines each."""
     found: dict[str, type[ast.stmt]] = {node.name: ast.ClassDef for node in tree.body if isinstance(node, ast.ClassDef)}
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):

@@ -13,11 +13,11 @@ from cnn_jax.errors import UsageError
 from tests.compiled import compiled
 from tests.every_layer import OPS, PROGRAMS, outputs_and_gradients
 
-# These only have a gradient; forward mode raises an error.
+# These have only a gradient; forward mode raises an error.
 GRADIENTS_ALONE = {"relu, deconvnet", "relu, guided"}
 COMPILED: list[str] = []
 SLOW = pytest.mark.slow
-# One of each mechanism: outside jit a gradient is compiled operation by operation, which takes its time.
+# One of each mechanism: outside jit a gradient is compiled operation by operation, which is slow.
 OF_EACH_KIND = {
     "conv, strided",
     "conv by fft",
@@ -31,7 +31,7 @@ OF_EACH_KIND = {
 
 @pytest.fixture(scope="module", autouse=True)
 def counted():
-    """Counts what XLA compiles in this process."""
+    """Counts the programs that XLA compiles in this process."""
 
     def listen(event, duration, **_):
         if event == "/jax/core/compile/backend_compile_duration":
@@ -71,7 +71,7 @@ def test_nothing_is_compiled_again_for_a_gradient_outside_jit(name):
 
 @pytest.mark.parametrize(("ours", "stock"), [(nn.Conv, nnx.Conv), (nn.ConvTranspose, nnx.ConvTranspose)])
 def test_a_gradient_outside_jit_differentiates_no_more_conversions_than_stock_layers(ours, stock, monkeypatch):
-    """Outside jit a conversion to the same dtype is differentiated too, and takes as long as any other operation."""
+    """Outside jit a conversion to the same dtype is also differentiated, and takes as long as any other operation."""
     rule, seen = ad.primitive_jvps[convert_element_type_p], []
 
     def counting(*arguments, **options):
@@ -97,7 +97,7 @@ def test_a_network_compiles_nothing_again_outside_jit():
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_forward_mode_can_be_traced(name):
-    """Tangents, Hessian-vector products and linearisation, in inputs and weights; traced only."""
+    """Tangents, Hessian-vector products and linearisation with respect to inputs and weights are only traced."""
     program = PROGRAMS[name]()
     inputs = program.batch(2)
 
@@ -130,7 +130,7 @@ def test_forward_mode_through_a_network(name):
 
 
 def test_tangents_are_the_transposes_of_gradients():
-    """<J d, w> = <d, J' w> for ops with derivative rules of their own, some of which are nonlinear."""
+    """<J d, w> = <d, J' w> for ops with custom derivative rules, some of which are nonlinear."""
     names = ["conv, strided", "max_pool", "max_pool, split ties", "lp_pool", "local_response_norm", "conv_transpose"]
 
     def both():

@@ -46,7 +46,7 @@ def strict():
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_strict_promotion(name, strict):
-    """Made and traced only: that is where JAX refuses. Half precision is where types meet that differ."""
+    """Layers are only created and traced, since tracing raises the errors; half precision gives different dtypes."""
     one = program(name)
     weights = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), one.weights)
     _, gradients = jax.eval_shape(outputs_and_gradients(one), one.batch(2, jnp.bfloat16), weights)
@@ -59,7 +59,7 @@ def test_filters_under_strict_promotion(name, strict):
 
 
 def together(make, size):
-    """What ``make(program)`` gives for a batch, for all programs at once: that takes one compilation."""
+    """The results of ``make(program)`` for a batch, for all programs in one compilation."""
     batches = {name: program(name).batch(size) for name in PROGRAMS}
     weights = {name: program(name).weights for name in PROGRAMS}
 
@@ -76,7 +76,7 @@ def of_no_image():
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_empty_batch(name, of_no_image):
-    """Shapes equal those of another batch, except for its size; gradients of weights are 0, and nothing is NaN."""
+    """Except for the batch size, shapes equal those of another batch; gradients of weights are 0, nothing is NaN."""
     outputs, (gradients, of_weights) = of_no_image[name]
     some = jax.eval_shape(program(name).function, program(name).batch(MANY), program(name).weights)
     for none, many in zip(jax.tree.leaves(outputs), jax.tree.leaves(some), strict=True):
@@ -89,7 +89,7 @@ def test_empty_batch(name, of_no_image):
 
 @pytest.fixture(scope="module")
 def exported():
-    """Every program, exported with a batch size that is left open."""
+    """Every program, exported with a symbolic batch size."""
     (size,) = export.symbolic_shape("size")
 
     def one(name):
@@ -107,7 +107,7 @@ def as_they_are_and_exported(request, exported):
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_export_with_an_open_batch_size(name, as_they_are_and_exported):
-    """The exported program of a batch is the program itself, whatever the size."""
+    """The exported program gives the same results as the program itself, for any batch size."""
     expected, actual = (jax.tree.leaves(results[name]) for results in as_they_are_and_exported)
     for left, right in zip(actual, expected, strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)

@@ -41,7 +41,7 @@ def test_reading_a_prepared_set_needs_no_tensorflow() -> None:
 
 
 def test_recommended_flags_are_known_to_the_installed_jaxlib() -> None:
-    """XLA ends the process at a flag that it does not know."""
+    """XLA aborts the process on an unknown flag."""
     program = (
         "import os, json, cnn_jax; os.environ['XLA_FLAGS'] = cnn_jax.recommended_xla_flags();"
         "import jax; print(json.dumps(float(jax.numpy.ones(3).sum())))"
@@ -51,7 +51,7 @@ def test_recommended_flags_are_known_to_the_installed_jaxlib() -> None:
 
 
 def test_starting_again_brings_large_arrays_in_huge_pages() -> None:
-    """As the system counts them, of 64 MiB from the C library's allocator."""
+    """Counted by the system for 64 MiB from the C library's allocator."""
     program = (
         "import json, os, re; from cnn_jax.runtime import huge_pages; huge_pages.restart_with_huge_pages();"
         "block = bytearray(b'1') * (1 << 26); maps = open('/proc/self/smaps').read();"

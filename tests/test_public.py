@@ -27,7 +27,7 @@ PUBLIC = FUNCTIONS + [
     and member.__module__.startswith("cnn_jax")
     and member not in FUNCTIONS
 ]
-# Each op may take these by position; everything else is an option, to be given by name.
+# Ops may take these arguments by position; all others are options, which are keyword-only.
 POSITIONAL = {
     *("x", "y", "kernel", "depthwise_kernel", "pointwise_kernel", "columns", "indices", "logits", "outputs", "labels"),
     *("targets", "centers", "bins", "confusion", "predicted", "probabilities", "window", "sizes", "widths"),

@@ -1,4 +1,4 @@
-"""Configs are compared with the defaults of their experiment: every key, every type, from files, flags and sweeps."""
+"""Configs are checked against the defaults of their experiment: every key and type, from files, flags and sweeps."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ DEFAULTS = {
 WRONG = {
     bool: (None, "true", 1, 0.0, (True,)),
     int: (None, "3", 1.5, True, (3,)),
-    float: (None, "0.1", (0.1,)),  # ConfigDict itself makes 0.0 of False
+    float: (None, "0.1", (0.1,)),  # ConfigDict itself converts False to 0.0
     str: (None, 3, ("a",), True),
     tuple: (None, "a", 3, (None,), (object(),), ([],)),
 }
@@ -41,7 +41,7 @@ TUPLES = {  # key -> values of the right type, values of a wrong one
 
 
 def refuses(schema: Schema, config: ConfigDict, key: str, value: object) -> str:
-    """The message about another value of a key, or nothing."""
+    """The error message for another value of a key; empty if there is none."""
     *groups, name = key.split(".")
     changed = group = config.copy_and_resolve_references()
     for part in groups:

@@ -70,7 +70,7 @@ class Residual(nnx.Module):
         return (total, activations) if return_activations else total
 
     def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
-        """Passes any value along the path of an array; see :meth:`Sequence.flow`."""
+        """Passes any value through the layers; see :meth:`Sequence.flow`."""
         branch = visit("branch", self.branch, x)
         return join("add", [branch, x if self.shortcut is None else visit("shortcut", self.shortcut, x)])
 
@@ -129,7 +129,7 @@ class Parallel(Sequence):
         return (joint, activations) if return_activations else joint
 
     def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
-        """Passes any value along the path of an array; see :meth:`Sequence.flow`."""
+        """Passes any value through the layers; see :meth:`Sequence.flow`."""
         return join("concatenate", [visit(name, getattr(self, name), x) for name in self.names])
 
     def layer(self, name: str) -> Callable[..., Any]:
@@ -185,6 +185,6 @@ class Auxiliary(Sequence):
         return (x, activations) if return_activations else x
 
     def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
-        """Passes any value along the path of an array; see :meth:`Sequence.flow`."""
+        """Passes any value through the layers; see :meth:`Sequence.flow`."""
         super().flow(x, visit=visit, join=join)
         return x

@@ -26,9 +26,9 @@ class Sequence(nnx.Module):
 
     A layer is any function or module of one array. A layer whose signature has a keyword ``train``, ``rngs`` or
     ``return_activations`` gets that argument. Flax's own layers get ``deterministic`` and ``use_running_average``,
-    which are the opposite of ``train``. A layer's parameters are found under its name, ``model.c1.kernel``, and so is
-    its output in the dictionary of activations. Sequences can be nested; the names of inner layers then have the form
-    ``'block/c1'``.
+    which are the opposite of ``train``. A layer's name leads to its parameters, as in ``model.c1.kernel``, and is the
+    key of its output in the dictionary of activations. Sequences can be nested; the names of inner layers then have the
+    form ``'block/c1'``.
 
     Args:
       layers: A mapping from names to layers, in order.
@@ -87,9 +87,9 @@ class Sequence(nnx.Module):
           rngs: The random numbers of dropout: a JAX key, or an ``nnx.Rngs``, from which one key is drawn. The key of
             each layer is this key, folded with the layer's name, so that adding a layer does not change the others. By
             default each layer draws from the ``nnx.Rngs`` that it was created with.
-          return_activations: Whether to return the outputs of all layers as well.
-          intercept: Functions that get activations, by the names that ``return_activations`` gives them. What a
-            function returns replaces the activation; None leaves it as it is, so that the function only observes it.
+          return_activations: Whether to also return the outputs of all layers.
+          intercept: Functions of activations, by the names in ``return_activations``. The result of a function
+            replaces the activation; if it is None, the activation is not changed, so a function can only observe it.
 
         Returns:
           The output of the last layer; with ``return_activations`` a pair of this output and a dictionary from the name
@@ -112,12 +112,12 @@ class Sequence(nnx.Module):
         return (x, activations) if return_activations else x
 
     def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
-        """Passes any value along the path of an array; ``cnn_jax.geometry`` uses this to follow receptive fields.
+        """Passes any value through the layers; ``cnn_jax.geometry`` uses this to compute receptive fields.
 
         Args:
           x: The input value.
           visit: Returns the value after a layer: ``visit(name, layer, x)``.
-          join: Returns the value where several paths meet: ``join(name, values)``.
+          join: Returns the value where several branches meet: ``join(name, values)``.
 
         Returns:
           The output value.
@@ -150,7 +150,7 @@ def call_options(
     return_activations: bool,
     intercept: Intercept | None,
 ) -> dict[str, Any]:
-    """The options of :func:`apply_layer`, from those of a call; raises a ``UsageError`` for unknown names."""
+    """The options of :func:`apply_layer`, from the options of a call; raises a ``UsageError`` for unknown names."""
     for path in intercept or {}:
         if path.partition("/")[0] not in names:
             raise UsageError(f"no activation is called {path!r}; {nearest(path.partition('/')[0], names)}")
@@ -189,7 +189,7 @@ def apply_layer(
     if name in intercept and "return_activations" in takes:
         raise UsageError(f"{name!r} is no activation but consists of layers; name one of them, '{name}/...'")
     try:
-        with jax.named_scope(name):  # for profiles, and to say where an operation comes from
+        with jax.named_scope(name):  # for profiles, and to show where an operation comes from
             result = layer(x, **options)
     except UsageError as error:
         raise UsageError(f"layer {name!r}: {error}") from error
@@ -201,7 +201,7 @@ def apply_layer(
 
 
 def intercepted(name: str, array: Any, intercept: Intercept | None) -> Any:
-    """An activation, or what replaces it."""
+    """An activation, or its replacement."""
     replaced = intercept[name](array) if intercept and name in intercept else None
     return array if replaced is None else replaced
 

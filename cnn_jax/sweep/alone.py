@@ -18,7 +18,7 @@ from cnn_jax.sweep.store import LeaseLost
 from cnn_jax.sweep.trial import OnEvaluation, Outcome, Report, Train, Trial
 from cnn_jax.train import InUseError, NoWholeCheckpointError
 
-_MOST_LETTERS = 500  # of a reason
+_MOST_LETTERS = 500  # the maximum length of a reason
 LOG = "log.txt"
 
 
@@ -31,12 +31,12 @@ def run_alone(
 ) -> Iterator[Outcome]:
     """A :class:`~cnn_jax.sweep.trial.Runner` that trains its trials one after the other.
 
-    What they print goes to ``log.txt`` in their folders. What they raise is their outcome.
+    Their output is written to ``log.txt`` in their folders. An exception becomes the outcome of its trial.
     """
     for trial in trials:
         outcome = _run(trial, train, report, metric, reports)
         if outcome.state == "failed" and not (trial.workdir / LOG).exists():  # the folder was removed
-            shutil.rmtree(trial.workdir, ignore_errors=True)  # and what was written into it since
+            shutil.rmtree(trial.workdir, ignore_errors=True)  # also files written since
             outcome = _run(trial, train, report, metric, reports)
         yield outcome
 
@@ -45,7 +45,7 @@ def ends_the_worker(error: BaseException) -> bool:
     """Whether an error is not caused by the running trial, so that another worker should take the trial over."""
     if isinstance(error, OSError):
         return error.errno in DISK_ERRORS
-    if isinstance(error, KeyboardInterrupt):  # the user's? a worker takes the first Ctrl-C for a request
+    if isinstance(error, KeyboardInterrupt):  # the user's? A worker treats the first as a request
         return signal.getsignal(signal.SIGINT) is signal.default_int_handler
     return isinstance(error, Interrupted | InUseError | LeaseLost | StorageError)
 

@@ -1,8 +1,8 @@
 """Workers on other machines: tasks of a Ray cluster, or Slurm jobs that are submitted through submitit.
 
-Both do what any worker does, claim trials from the storage and run them, so a task or a node that is lost loses
-nothing: another worker goes on with the trial. Machines need the same folder, and for more than one of them a database
-that is a server. Imported by tasks before jax is, so it must not import jax.
+Both claim trials from the storage and run them, like any worker. If a task or a node is lost, another worker continues
+its trial. The machines need a shared folder, and several machines need a database server. Tasks import this module
+before jax, so it must not import jax.
 """
 
 import contextlib
@@ -19,30 +19,30 @@ from cnn_jax.runtime.terminal import say
 from cnn_jax.sweep.local import MOST_DEATHS, Deaths
 from cnn_jax.sweep.settings import ONE_MACHINE, STORAGE_VARIABLE, SweepPlace
 
-_END_SECONDS = 5.0  # for workers to notice that all is done
-_STOP_SECONDS = 60.0  # for workers to save what they are doing
+_END_SECONDS = 5.0  # time for workers to notice that the sweep is finished
+_STOP_SECONDS = 60.0  # time for workers to save their trials
 _HANDED_ON = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 
 
 def require_runner(name: str) -> Any:
-    """Imports the library of a runner, if it has one; a sweep asks before it writes anything.
+    """Imports the library of a runner, if it has one; called before a sweep writes anything.
 
     Raises:
-      UsageError: It is not installed.
+      UsageError: The library is not installed.
     """
     libraries = {"ray": "ray", "slurm": "submitit"}
     return require(libraries[name], name, f"--runner={name}") if name in libraries else None
 
 
 class RayWorkers:
-    """Tasks on a Ray cluster, each of which runs one trial; Ray keeps their processes warm.
+    """Tasks on a Ray cluster, each of which runs one trial. Ray reuses their processes.
 
     Args:
-      place: Of the sweep.
-      count: How many tasks at a time.
-      address: Of the cluster: ``'auto'`` for one that runs on this machine, ``'local'`` to start one for the sweep.
-      cpus: Of each task.
-      gpus: Of each task.
+      place: The folder and database of the sweep.
+      count: The number of tasks at the same time.
+      address: The address of the cluster: ``'auto'`` for one on this machine, ``'local'`` to start one for the sweep.
+      cpus: The CPU cores of each task.
+      gpus: The GPUs of each task.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class RayWorkers:
 
     def __exit__(self, *_: object) -> None:
         for task in self._running:
-            with contextlib.suppress(Exception):  # it may have ended
+            with contextlib.suppress(Exception):  # the task may have ended
                 self._ray.cancel(task)
         with contextlib.suppress(KeyboardInterrupt):
             self._ray.wait(self._running, num_returns=len(self._running), timeout=_STOP_SECONDS)
-        self._ray.shutdown()  # leaves the cluster, which goes on
+        self._ray.shutdown()  # disconnects; the cluster continues to run
 
     def tend(self, begun: Callable[[], int]) -> None:
         """Replaces tasks that have ended, and tasks that were lost with their nodes."""
@@ -94,14 +94,14 @@ class RayWorkers:
 
 
 class SlurmWorkers:
-    """Jobs of an array, each a worker that runs trials until none is left.
+    """Jobs of a job array. Each is a worker that runs trials until none is left.
 
     Args:
-      place: Of the sweep.
-      count: How many jobs.
-      cpus: Of each job.
-      gpus: Of each job.
-      options: Of submitit: ``timeout_min=240``, ``partition=gpu``...; ``cluster=local`` runs them on this machine.
+      place: The folder and database of the sweep.
+      count: The number of jobs.
+      cpus: The CPU cores of each job.
+      gpus: The GPUs of each job.
+      options: Options of submitit: ``timeout_min=240``, ``partition=gpu``...; ``cluster=local`` runs jobs here.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class SlurmWorkers:
 
     def __exit__(self, *error: object) -> None:
         with contextlib.suppress(KeyboardInterrupt):
-            if not any(error):  # nothing is left to do, and they see that themselves
+            if not any(error):  # the sweep is finished, and the workers notice it
                 self._wait(_END_SECONDS)
             for job in self._jobs:
                 if not job.done():
@@ -182,7 +182,7 @@ def _run_all(directory: str) -> int:
 
 @contextlib.contextmanager
 def _environment(place: SweepPlace) -> Iterator[None]:
-    """The environment of jobs: the path of modules and the database, so that its password is written to no file."""
+    """The environment of jobs: the module path and the database URL, so that no password is written to a file."""
     changes = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), STORAGE_VARIABLE: place.storage}
     before = {key: os.environ.get(key) for key in changes}
     os.environ.update(changes)

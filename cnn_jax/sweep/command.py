@@ -1,4 +1,4 @@
-"""``launch.py --mode=sweep`` and ``--mode=sweep-worker``: from flags to a sweep."""
+"""The modes ``launch.py --mode=sweep`` and ``--mode=sweep-worker``: builds a sweep from flags and runs it."""
 
 import dataclasses
 import fcntl
@@ -26,7 +26,7 @@ from cnn_jax.sweep.settings import FILE, Sweep, SweepPlace, read_sweep_file, wit
 from cnn_jax.sweep.store import Store
 from cnn_jax.sweep.worker import work
 
-_TRIALS = 50  # of an infinite space, by default
+_TRIALS = 50  # the default number of trials in an infinite space
 
 
 def sweep(
@@ -35,14 +35,14 @@ def sweep(
     """Starts the sweep of a config, continues the one in a folder, or shows it if it is finished.
 
     Args:
-      config: What trials have in common; None to continue.
-      file: The config's, whose ``get_hyper`` says what to try unless ``--sweep`` does.
+      config: The config that all trials share; None to continue a sweep.
+      file: The config file. Its ``get_hyper`` gives the search space unless ``--sweep`` does.
       directory: The sweep's folder.
-      experiment: The module that a config is for.
+      experiment: Returns the module of a config's experiment.
 
     Raises:
-      UsageError: Flags, space and config do not go together; nothing has been started.
-      Interrupted: By a signal; everything is saved.
+      UsageError: Flags, space and config do not fit together; nothing has been started.
+      Interrupted: The process received a signal; everything is saved.
     """
     require_runner(flags.RUNNER.value)
     storage = flags.STORAGE.value or ""
@@ -69,10 +69,10 @@ def sweep_worker(directory: Path | None) -> None:
     """Runs trials of a sweep that was started elsewhere, until the sweep is finished.
 
     Args:
-      directory: The sweep's folder; not needed where ``--storage`` names a database with a single sweep.
+      directory: The sweep's folder; not needed if ``--storage`` names a database with a single sweep.
 
     Raises:
-      UsageError: No such sweep, or its folder is not seen from here.
+      UsageError: There is no such sweep, or this machine cannot access its folder.
     """
     storage = flags.STORAGE.value
     if storage:
@@ -102,7 +102,7 @@ def sweep_worker(directory: Path | None) -> None:
 def _begin(place: SweepPlace, described: Sweep) -> Store:
     """Creates a sweep. If two processes create one in the same folder, the second joins the sweep of the first."""
     if place.storage:
-        sweeps_in(place.storage)  # says what is wrong with it before anything is written
+        sweeps_in(place.storage)  # raises an error before anything is written
     try:
         place.directory.mkdir(parents=True, exist_ok=True)
         lock = open(place.directory / ".lock", "a")  # noqa: SIM115 - closed below
@@ -161,7 +161,7 @@ def _points(config: ConfigDict, part: space.Part, sampler: str) -> int:
 
 
 def _as_flagged(known: Sweep) -> Sweep:
-    """A sweep that is continued, with the settings that this command's flags change."""
+    """A sweep that is continued, with the settings in this command's flags."""
     named = {"sampler": flags.SAMPLER, "pruner": flags.PRUNER, "seeds": flags.SEEDS, "metric": flags.METRIC}
     given: dict[str, Any] = {name: flag.value for name, flag in named.items() if flag.present}
     if "metric" in given:

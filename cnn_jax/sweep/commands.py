@@ -1,4 +1,4 @@
-"""The commands that a sweep shows its user."""
+"""Commands that a sweep prints for the user."""
 
 from pathlib import Path
 

@@ -16,8 +16,8 @@ from cnn_jax.sweep.settings import SweepPlace, without_password
 if TYPE_CHECKING:
     import optuna
 
-_PATIENCE_SECONDS = 600.0  # with a database that does not answer
-_ATTEMPTS_UNSAID = 5  # in 3 seconds, before it is said that it does not
+_PATIENCE_SECONDS = 600.0  # how long to wait for a database that does not respond
+_ATTEMPTS_UNSAID = 5  # attempts, in 3 seconds, before a message says that it does not respond
 
 
 class StorageError(UsageError):
@@ -45,7 +45,7 @@ def patient(
     """A decorator that repeats a method while the database does not respond. The method must be safe to repeat.
 
     Raises:
-      StorageError: From the method: the database does not answer for ten minutes, or is damaged.
+      StorageError: The database does not respond for ten minutes, or is damaged.
     """
 
     @functools.wraps(method)
@@ -127,7 +127,7 @@ def open_storage(place: SweepPlace) -> "optuna.storages.RDBStorage":
     """Optuna's storage in the database of a sweep, with the tables that it and the leases need.
 
     Raises:
-      UsageError: It cannot be opened.
+      UsageError: The database cannot be opened.
     """
     import sqlalchemy
 
@@ -159,7 +159,7 @@ def open_storage(place: SweepPlace) -> "optuna.storages.RDBStorage":
         sqlalchemy.event.listen(storage.engine, "handle_error", _connection_lost)
     if storage.engine.name == "postgresql":
         sqlalchemy.event.listen(storage.engine, "connect", _end_idle_transactions)
-    storage.engine.dispose()  # of the connections from before
+    storage.engine.dispose()  # closes the connections opened so far
     return storage
 
 

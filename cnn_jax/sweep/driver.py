@@ -22,8 +22,8 @@ from cnn_jax.sweep.table import TrialRow, best_row, write_table
 from cnn_jax.train import StopRequest
 
 _LOOK_SECONDS = 0.25
-_WRITE_SECONDS = 10.0  # between two versions of the table of a sweep that runs
-_SHOWN = 10  # rows of the table in the terminal
+_WRITE_SECONDS = 10.0  # the time between updates of the table files
+_SHOWN = 10  # the number of rows of the table in the terminal
 FINISHED = ("complete", "pruned", "failed")
 
 
@@ -31,8 +31,8 @@ def drive(store: Store, workers: Workers) -> list[TrialRow]:
     """Starts workers that run a sweep to its end, shows progress, and writes the results.
 
     Raises:
-      Interrupted: SIGTERM or Ctrl-C; all that ran is saved, and the sweep can be continued.
-      UsageError: The first trials failed for one and the same reason, or the workers cannot work.
+      Interrupted: The process received SIGTERM or Ctrl-C; running trials are saved, and the sweep can be continued.
+      UsageError: The first trials failed for the same reason, or the workers cannot run.
     """
     directory = store.place.directory
     store.note_driver()
@@ -45,7 +45,7 @@ def drive(store: Store, workers: Workers) -> list[TrialRow]:
                 view.update(rows, store.running())
                 finished = sum(row.state in FINISHED for row in rows)
                 failure = store.failure()
-                if failure or finished >= store.sweep.trials:  # more, where another driver has extended it
+                if failure or finished >= store.sweep.trials:  # more if another driver has extended the sweep
                     break
                 if stop.signal:
                     view.print("stopping: running trials are saved")
@@ -67,7 +67,7 @@ def drive(store: Store, workers: Workers) -> list[TrialRow]:
 
 
 def write_results(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> None:
-    """Writes ``sweep.csv``, ``sweep.html`` and, when a trial is complete, ``best.py``."""
+    """Writes ``sweep.csv``, ``sweep.html`` and, if a trial is complete, ``best.py``."""
     from cnn_jax.sweep.page import write_page  # imports matplotlib, which is slow
 
     write_table(directory, rows)

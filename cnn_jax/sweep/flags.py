@@ -5,47 +5,47 @@ from absl import flags
 SWEEP = flags.DEFINE_string(
     "sweep",
     None,
-    "For sweep: what to try, instead of the config file's get_hyper(hyper): 'optimizer.learning_rate=log(1e-3,1); "
-    "optimizer.name=sgd,adam; seed=0..4'. A key takes the values listed, whole numbers a..b, or a range: uniform(a,b), "
-    "log(a,b), int(a,b), logint(a,b).",
+    "For sweep: the search space, instead of the config file's get_hyper(hyper): "
+    "'optimizer.learning_rate=log(1e-3,1); optimizer.name=sgd,adam; seed=0..4'. A key has a list of values, integers "
+    "a..b, or a range: uniform(a,b), log(a,b), int(a,b), logint(a,b).",
 )
 TRIALS = flags.DEFINE_integer(
     "trials",
     None,
-    "For sweep: how many points to try. Of lists by default all combinations, else 50. A sweep that is "
-    "continued with a larger number gets more.",
+    "For sweep: the number of points. By default all combinations of lists, else 50. To extend a sweep, continue it "
+    "with a larger number.",
     lower_bound=1,
 )
 SAMPLER = flags.DEFINE_string(
     "sampler",
     None,
-    "For sweep: where points come from. grid (the default for lists); random or sobol (the default else), halton: "
-    "evenly spread; tpe, cmaes, gp: learn from the results.",
+    "For sweep: how points are chosen. grid (the default for lists); random; sobol (the default else) and halton: "
+    "evenly spread; tpe, cmaes and gp: learn from the results.",
 )
 flags.DEFINE_alias("engine", "sampler")  # its name in earlier versions
 PRUNER = flags.DEFINE_string(
-    "pruner", "none", "For sweep: ends bad trials early. none, halving (successive halving), hyperband."
+    "pruner", "none", "For sweep: ends bad trials early: none, halving (successive halving) or hyperband."
 )
 SEEDS = flags.DEFINE_integer(
-    "seeds", 1, "For sweep: runs of each point, with seeds from config.seed on.", lower_bound=1
+    "seeds", 1, "For sweep: the number of runs of each point, with seeds from config.seed on.", lower_bound=1
 )
 METRIC = flags.DEFINE_string(
     "metric",
     None,
-    "For sweep: 'split/metric' to compare by; losses and errors are minimised. By default what chooses "
-    "the best checkpoint.",
+    "For sweep: the 'split/metric' to compare trials by; losses and errors are minimised. By default the metric that "
+    "chooses the best checkpoint.",
 )
 RUNNER = flags.DEFINE_enum(
     "runner",
     "local",
     ["local", "vectorized", "ray", "slurm"],
-    "For sweep: local: processes on this machine. vectorized: trials that differ in numbers only, in one program. ray: "
-    "tasks on a Ray cluster. slurm: jobs through submitit.",
+    "For sweep: local: processes on this machine. vectorized: trials that differ only in numbers, in one program. ray: "
+    "tasks on a Ray cluster. slurm: jobs with submitit.",
 )
 WORKERS = flags.DEFINE_integer(
     "workers",
     None,
-    "For sweep: how many trials run at a time. By default one a GPU, else one a core, 8 at most.",
+    "For sweep: how many trials run at the same time. By default one per GPU, else one per core, at most 8.",
     lower_bound=1,
 )
 BATCH = flags.DEFINE_integer(
@@ -54,8 +54,8 @@ BATCH = flags.DEFINE_integer(
 AHEAD = flags.DEFINE_integer(
     "ahead",
     None,
-    "For sweep with a sampler that learns: how many points may be begun before the result of the first "
-    "is known. By default 1 with one worker, else twice as many as there are workers.",
+    "For sweep with a sampler that learns: how many points may be started before the result of the first is known. By "
+    "default 1 with one worker, else twice the number of workers.",
     lower_bound=1,
 )
 STORAGE = flags.DEFINE_string(

@@ -1,9 +1,9 @@
 """Leases in the sweep's database: which process owns which trial. A lease ends when its owner does.
 
-Taking one is a single conditional update, so of two processes that try at once one has it, on any database. A lease
-that is not given back ends with its owner: on the same machine as soon as the process is gone; on another when its
-heartbeat has not been received for a while, by the receiver's own clock, so that clocks need not agree. A process that
-was only stopped for that long finds out before it writes anything: see :meth:`Leases.holds`.
+A lease is taken by a single conditional update, so that only one of several processes gets it, on any database. A lease
+that is not released ends with its owner: on the same machine as soon as the process has ended; on another machine when
+no heartbeat was received for a while, by the receiver's own clock, so that clocks need not agree. A process that was
+paused for that long finds out before it writes anything: see :meth:`Leases.holds`.
 """
 
 import math
@@ -19,7 +19,7 @@ import sqlalchemy as sql
 from sqlalchemy.orm import Session
 
 BEAT_SECONDS = 5.0
-GRACE_SECONDS = 40.0  # without a heartbeat, until an owner elsewhere is taken for dead
+GRACE_SECONDS = 40.0  # without a heartbeat for this long, an owner on another machine counts as dead
 
 METADATA = sql.MetaData()
 _TABLE = sql.Table(
@@ -27,7 +27,7 @@ _TABLE = sql.Table(
     METADATA,
     sql.Column("study", sql.String(512), primary_key=True),
     sql.Column("name", sql.String(64), primary_key=True),
-    sql.Column("owner", sql.String(256), nullable=False),  # empty: given back
+    sql.Column("owner", sql.String(256), nullable=False),  # empty: released
     sql.Column("beat", sql.Integer, nullable=False),
 )
 
@@ -45,15 +45,15 @@ class Leases:
     """The leases of one study, for one process.
 
     Args:
-      engine: Of the database, which has the table of :data:`METADATA`.
-      study: Whose.
-      owner: This process, as :func:`this_process` names it.
+      engine: The SQLAlchemy engine of the database, which has the table of :data:`METADATA`.
+      study: The name of the study.
+      owner: The name of this process, from :func:`this_process`.
     """
 
     def __init__(self, engine: sql.Engine, study: str, *, owner: str = "") -> None:
         self.owner = owner or this_process()
         self._engine, self._study = engine, study
-        self._received: dict[str, tuple[_Lease, float]] = {}  # the last of each, and since when it is so
+        self._received: dict[str, tuple[_Lease, float]] = {}  # last state, and since when
         self._looked = -math.inf
 
     def free(self, names: Iterable[str]) -> list[str]:
@@ -147,7 +147,7 @@ def _machine() -> str:
     """The machine since its last start and the container, within which process numbers are unique."""
     try:
         return f"{platform.node()}:{machine()}:{os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return f"{platform.node()}:{machine()}"
 
 
@@ -155,7 +155,7 @@ def machine() -> str:
     """The machine since its last start."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return f"{uuid.getnode():x}"
 
 

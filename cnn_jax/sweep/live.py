@@ -30,14 +30,14 @@ class View:
     """A sweep's progress; a context manager. On a terminal it is redrawn in place, elsewhere each outcome is a line.
 
     Args:
-      sweep: Whose.
+      sweep: The sweep.
       directory: The sweep's folder.
-      rows: Those of earlier sessions; trials that are finished among them are not printed.
+      rows: The trials of earlier sessions. Finished trials among them are not printed.
     """
 
     def __init__(self, sweep: Sweep, directory: Path, rows: Sequence[TrialRow] = ()) -> None:
         self._sweep, self._directory, self._file = sweep, directory, sys.stdout
-        self._watched = (-1, 0.0, 0.0)  # a trial, how much of it was done when it was first seen, and when that was
+        self._watched = (-1, 0.0, 0.0)  # a trial, its finished share when first seen, and the time of that
         self._printed = {row.number for row in rows if _is_finished(row)}
         self._before, self._started, self._first_outcome = len(self._printed), time.monotonic(), 0.0
         terminal = self._file.isatty() and os.environ.get("TERM") != "dumb"
@@ -61,7 +61,7 @@ class View:
                 self.print(self._outcome(row))
         if self._live is not None:
             group = Group(self._running(running), self._bar(rows, running))
-            # Room for the ^C that a terminal writes: on a line of its own it would shift what is redrawn.
+            # Leave room for the ^C that a terminal prints: in a line of its own it would shift the redrawn lines.
             self._live.update(Constrain(group, self._live.console.width - 2))
 
     def print(self, line: str) -> None:
@@ -83,7 +83,7 @@ class View:
         table = Table(box=None, pad_edge=False)
         for column in ("trial", "time", "evaluations", self._sweep.metric.name):
             table.add_column(column, no_wrap=True)
-        table.add_column("values")  # cut off where the terminal is narrow
+        table.add_column("values")  # cut off in narrow terminals
         for row, seconds, evaluation, score in running[:_SHOWN]:
             # Until its first record a trial reads its data and compiles.
             reached = str(evaluation) if evaluation else "-" if self._share(row) else "starting"
@@ -121,7 +121,7 @@ class View:
         now, done, left = time.monotonic(), len(self._printed) - self._before, self._sweep.trials - len(self._printed)
         if done and not left:
             return None
-        if done > 1 and left <= len(running):  # what was trained together ends one after the other
+        if done > 1 and left <= len(running):  # trials that were trained together end one after the other
             return format_duration((now - self._first_outcome) / (done - 1) * left)
         if done:
             return format_duration((now - self._started) / done * left)

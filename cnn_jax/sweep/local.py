@@ -1,4 +1,4 @@
-"""Workers on this machine: processes that share its cores or its GPUs, stay warm, and are replaced when they die."""
+"""Workers on this machine: processes that share its cores or GPUs, run many trials, and are replaced when they die."""
 
 import contextlib
 import itertools
@@ -14,14 +14,14 @@ from typing import Protocol, runtime_checkable
 from cnn_jax.errors import UsageError
 from cnn_jax.sweep.settings import STORAGE_VARIABLE, SweepPlace
 
-MOST_DEATHS = 3  # of each worker, while no trial is begun
-_STOP_SECONDS = 60.0  # for workers to save what they are doing
-_MOST_WORKERS = 8  # on cores, by default
+MOST_DEATHS = 3  # allowed deaths of each worker while no trial is started
+_STOP_SECONDS = 60.0  # time for workers to save their trials
+_MOST_WORKERS = 8  # the largest default number of workers without GPUs
 
 
 @runtime_checkable
 class Workers(Protocol):
-    """The processes that run the trials of a sweep, a context manager; leaving it ends them, with all saved."""
+    """The processes that run the trials of a sweep; a context manager that saves and ends them."""
 
     def __enter__(self) -> "Workers":
         """Starts them."""
@@ -35,7 +35,7 @@ class Workers(Protocol):
         """Replaces workers that ended before the sweep did; ``begun`` is the number of started trials.
 
         Raises:
-          UsageError: They die as fast as they are replaced.
+          UsageError: The workers end as fast as they are replaced.
         """
         ...
 
@@ -44,7 +44,7 @@ class Deaths:
     """Stops a sweep whose workers keep dying.
 
     Args:
-      most: How many are allowed while no trial is begun.
+      most: The allowed number of deaths while no trial is started.
     """
 
     def __init__(self, most: int) -> None:
@@ -54,7 +54,7 @@ class Deaths:
         """Counts a death, after this number of started trials.
 
         Raises:
-          UsageError: One too many; ``why`` ends the line.
+          UsageError: There were too many deaths; the message ends with ``why``.
         """
         if begun > self._begun:
             self._deaths, self._begun = 0, begun
@@ -107,17 +107,17 @@ class LocalWorkers:
     """Worker processes on this machine.
 
     Args:
-      place: Of the sweep.
-      count: How many.
-      kind: What they do with what they claim, see :func:`cnn_jax.sweep.worker.work`.
-      batch: How many trials each claims together.
+      place: The folder and database of the sweep.
+      count: The number of workers.
+      kind: How workers train the trials that they claim, see :func:`cnn_jax.sweep.worker.work`.
+      batch: The number of trials that a worker claims at the same time.
     """
 
     def __init__(self, place: SweepPlace, count: int, *, kind: str = "alone", batch: int = 1) -> None:
         self._place, self._options = place, [f"--kind={kind}", f"--batch={batch}"]
         self._cores, self._gpus = shares(cores(), count), gpus()
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
-        self._ended: set[int] = set()  # the workers that had ended in order when last looked at
+        self._ended: set[int] = set()  # workers whose normal end was already seen
         self._deaths = Deaths(MOST_DEATHS * count - 1)
 
     def __enter__(self) -> "LocalWorkers":
@@ -131,7 +131,7 @@ class LocalWorkers:
         for process in alive:
             process.terminate()
         end = time.monotonic() + _STOP_SECONDS
-        # Nothing is lost by not waiting: their trials go on from the last checkpoint.
+        # Killed workers lose little: their trials continue from the last checkpoint.
         with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             for process in alive:
                 process.wait(max(end - time.monotonic(), 0.1))
@@ -168,14 +168,14 @@ class LocalWorkers:
         own = cores()
         with open(self._log(number), "ab") as log:
             try:
-                _bind(self._cores[number])  # which the new process inherits before it counts them
+                _bind(self._cores[number])  # inherited by the new process
                 self._processes[number] = subprocess.Popen(
                     command,
                     env=environment,
-                    stdin=subprocess.PIPE,  # whose end tells it that this process is gone
+                    stdin=subprocess.PIPE,  # closed when this process ends, which ends the worker
                     stdout=log,
                     stderr=log,
-                    start_new_session=True,  # so that Ctrl-C is for this process alone, which then ends it in order
+                    start_new_session=True,  # so that only this process receives Ctrl-C; it then ends the worker
                 )
             finally:
                 _bind(own)

@@ -1,4 +1,4 @@
-"""Spaces in one line of text, for ``--sweep='optimizer.learning_rate=log(1e-3,1); seed=0..4'``."""
+"""Search spaces as one line of text, for ``--sweep='optimizer.learning_rate=log(1e-3,1); seed=0..4'``."""
 
 import ast
 import re
@@ -22,11 +22,11 @@ _RANGES: dict[str, Callable[..., space.Part]] = {
 
 
 def parse(text: str, config: Mapping[str, Any] | None = None) -> space.Part:
-    """The product of the keys of a text, which are separated by semicolons.
+    """Parses a text of keys, separated by semicolons, to the product of their values.
 
     Args:
-      text: As ``--sweep`` has it.
-      config: The config's values by dotted key. Values of the text are read as flags of these types are.
+      text: The value of ``--sweep``.
+      config: The config's values by dotted key. Values in the text are parsed like flags of these types.
 
     Raises:
       UsageError: The text cannot be read.
@@ -67,7 +67,7 @@ def _part(text: str, config: Mapping[str, Any]) -> space.Part:
 
 
 def _as_flag(value: Any, default: Any) -> Any:
-    """A value of the text as the flag ``--config.key=value`` has it."""
+    """A value of the text, parsed like the flag ``--config.key=value``."""
     if isinstance(default, tuple):
         return value if isinstance(value, tuple | list) else (value,)
     if isinstance(default, str):
@@ -81,7 +81,7 @@ def _as_flag(value: Any, default: Any) -> Any:
 
 
 def _values(text: str) -> list[Any]:
-    """Values separated by commas: Python's, or words, which need no quotes."""
+    """Values separated by commas: Python literals, or words without quotes."""
     try:
         found = ast.literal_eval(f"[{text}]")
     except (ValueError, SyntaxError):

@@ -13,15 +13,15 @@ from cnn_jax.train import read_records
 
 
 def write_page(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> Path:
-    """Writes ``sweep.html`` of a sweep, finished or not.
+    """Writes ``sweep.html`` of a finished or running sweep.
 
     Args:
-      sweep: What is tried.
+      sweep: The sweep.
       directory: The sweep's folder.
-      rows: Its trials.
+      rows: The trials of the sweep.
 
     Returns:
-      The page's path.
+      The path of the page.
     """
     best = best_row(rows, sweep.metric)
     data = sweep.config.get("data")
@@ -42,7 +42,7 @@ def write_page(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> Path:
 
 
 def _commands(directory: Path, number: int) -> str:
-    """How to train the best trial again, and to write its report."""
+    """The commands that train the best trial again and write its report."""
     folder = trial_directory(directory, number)
     remark = "" if (folder / "report.html").is_file() else "  # writes its report"
     again = [launch(f"--config={directory / 'best.py'}")] if (directory / "best.py").is_file() else []
@@ -50,7 +50,7 @@ def _commands(directory: Path, number: int) -> str:
 
 
 def curve_of(directory: Path, metric: str) -> Curve:
-    """The scores of a run over its epochs; empty if it has written none yet.
+    """The epochs and scores of a run; empty if it has written none yet.
 
     >>> curve_of(Path("/nowhere"), "validation/accuracy")
     []

@@ -1,8 +1,8 @@
 """Samplers choose the next values: grids, quasi-random sequences and Optuna's adaptive samplers. Pruners end trials.
 
-What is proposed as point ``n`` is a function of the sweep's seed, of ``n``, and of the results of the points before
-``n - ahead``. So the same sweep proposes the same points again, however many workers it has, whichever of them finishes
-first, and whatever was killed.
+Point ``n`` depends only on the sweep's seed, on ``n``, and on the results of the points before ``n - ahead``. The same
+sweep therefore proposes the same points, whatever the number of workers, the order in which trials finish, and the
+processes that are killed.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ LEARNING: dict[str, Callable[[Any, int], Any]] = {
     "cmaes": lambda samplers, seed: samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False),
     "gp": lambda samplers, seed: samplers.GPSampler(seed=seed, warn_independent_sampling=False),
 }
-"""The samplers that learn from results -> Optuna's sampler, made of ``optuna.samplers`` and a seed."""
+"""Name of a sampler that learns from results -> a function of ``optuna.samplers`` and a seed that creates it."""
 PRUNERS = {
     "none": "every trial runs to its end",
     "halving": "asynchronous successive halving (Li et al., 2018): of four, one goes on after 1, 4, 16... evaluations",
@@ -57,7 +57,7 @@ class Proposal:
 
 
 def load_optuna() -> Any:
-    """Imports Optuna and silences all but its warnings."""
+    """Imports Optuna and hides its messages, except warnings."""
     optuna = require("optuna", "sweep", "a sweep")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
@@ -82,7 +82,7 @@ def check(sampler: str, pruner: str) -> None:
 
 
 def make_pruner(name: str) -> "optuna.pruners.BasePruner":
-    """One of :data:`PRUNERS`, which counts evaluations."""
+    """Creates one of :data:`PRUNERS`; its steps are evaluations."""
     pruners = load_optuna().pruners
     match name:
         case "halving":
@@ -93,7 +93,7 @@ def make_pruner(name: str) -> "optuna.pruners.BasePruner":
 
 
 class Sampler:
-    """The points of a sweep, one after the other."""
+    """Proposes the points of a sweep in order."""
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
@@ -101,14 +101,14 @@ class Sampler:
         self._drawn: list[Proposal] = []
 
     def propose(self, number: int, before: Sequence["optuna.trial.FrozenTrial"]) -> Proposal | None:
-        """The point of a number.
+        """Proposes a point.
 
         Args:
-          number: From 0.
+          number: The number of the point, from 0.
           before: All points before it, in order.
 
         Returns:
-          None if a result that it depends on is not known yet.
+          The point; None if it depends on a result that is not known yet.
         """
         if self.sweep.sampler == "grid":
             return self._of_grid(number)
@@ -125,7 +125,7 @@ class Sampler:
 
     @functools.cached_property
     def _choices(self) -> dict[str, list[Any]]:
-        """The values of each key in the grid, as Optuna can keep them."""
+        """The values of each key in the grid, in a form that Optuna can store."""
         keys = dict.fromkeys(key for point in self._grid for key in point)
         return {key: list(dict.fromkeys(_single(p[key]) for p in self._grid if key in p)) for key in keys}
 
@@ -153,7 +153,7 @@ class Sampler:
             trial = self._sequence.ask()
             overrides = space.suggest(self.sweep.space, trial, self._base, everything=True)
             self._drawn.append(Proposal(overrides, trial.params, trial.distributions))
-            self._sequence.tell(trial, 0.0)  # it learns nothing from that
+            self._sequence.tell(trial, 0.0)  # has no effect on a sequence
         return self._drawn[number]
 
     def _learned(self, number: int, before: Sequence["optuna.trial.FrozenTrial"]) -> Proposal:

@@ -20,8 +20,8 @@ ONE_MACHINE = (
     "without --storage a sweep is in SQLite, which is for the processes of one machine; "
     "begin it in another --workdir with --storage=postgresql://user@host/database"
 )
-_FORMER_NAMES = {"experiments.classification:train": "cnn_jax.tasks.run:train"}  # of functions, in older sweeps
-STORAGE_VARIABLE = "CNN_JAX_SWEEP_STORAGE"  # the URL for a worker; on its command line everybody could read it
+_FORMER_NAMES = {"experiments.classification:train": "cnn_jax.tasks.run:train"}  # in the settings of older sweeps
+STORAGE_VARIABLE = "CNN_JAX_SWEEP_STORAGE"  # the URL for a worker; a command line would show its password
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Sweep:
     """The settings of a sweep.
 
     Attributes:
-      config: What all trials have in common.
-      space: What they differ in.
-      train: The function that trains one, as ``module:name``; see :class:`cnn_jax.sweep.trial.Train`.
-      metric: What trials are compared by, named ``'split/metric'``.
-      points: How many points are tried.
+      config: The config that all trials share.
+      space: The search space.
+      train: The function that trains a trial, as ``module:name``; see :class:`cnn_jax.sweep.trial.Train`.
+      metric: The metric by which trials are compared, named ``'split/metric'``.
+      points: The number of points.
       sampler: One of :data:`cnn_jax.sweep.samplers.SAMPLERS`.
       pruner: One of :data:`cnn_jax.sweep.samplers.PRUNERS`.
-      seeds: The runs of each point; their seeds are ``config.seed``, and those after it.
-      ahead: How many points may be begun before the result of the first of them is known to a sampler that learns.
+      seeds: The number of runs of each point. Their seeds are ``config.seed`` and the next ones.
+      ahead: For samplers that learn: how many points may be started before the result of the first of them is known.
       reports: Whether each trial has a ``report.html``.
     """
 
@@ -54,23 +54,23 @@ class Sweep:
 
     @property
     def seed(self) -> int:
-        """Of the sampler."""
+        """The seed of the sampler."""
         return self.config.get("seed", 0)
 
     @property
     def trials(self) -> int:
-        """How many runs there are."""
+        """The number of runs."""
         return self.points * self.seeds
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON values."""
+        """The settings as JSON values."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         config, part = json.loads(configs.to_json(self.config)), space.to_json(self.space)
         return {**fields, "config": config, "space": part, "metric": dataclasses.asdict(self.metric)}
 
     @staticmethod
     def from_json(fields: dict[str, Any]) -> "Sweep":
-        """The sweep that :meth:`to_json` wrote, also that of an earlier version."""
+        """The inverse of :meth:`to_json`, also for settings of earlier versions."""
         fields = {"sampler" if key == "engine" else key: value for key, value in fields.items()}
         config, metric = configs.upgraded(configs.from_json(json.dumps(fields["config"]))), fields["metric"]
         own = {
@@ -95,7 +95,7 @@ def _metric_by_name(name: str) -> Metric:
 
 @dataclasses.dataclass(frozen=True)
 class SweepPlace:
-    """Where a sweep is: its folder, and the database of its trials.
+    """The folder of a sweep, and the database of its trials.
 
     Attributes:
       directory: The folder.
@@ -107,7 +107,7 @@ class SweepPlace:
 
     @property
     def url(self) -> str:
-        """Of the database, with the driver that this project installs.
+        """The URL of the database, with the driver that this project installs.
 
         >>> SweepPlace(Path("runs/sweep"), "postgresql://me@host/sweeps").url
         'postgresql+psycopg://me@host/sweeps'
@@ -134,14 +134,14 @@ def write_sweep_file(place: SweepPlace, sweep: Sweep) -> None:
 
 
 def read_sweep_file(directory: Path, *, storage: str = "") -> tuple[SweepPlace, Sweep]:
-    """The sweep of a folder.
+    """Reads the sweep in a folder.
 
     Args:
       directory: The folder.
-      storage: The URL of its database, where it has one with a password.
+      storage: The URL of its database, if that has a password.
 
     Raises:
-      UsageError: The folder holds no sweep, a damaged one, or its database must be named.
+      UsageError: The folder contains no sweep or a damaged one, or the URL of its database must be given.
     """
     path = directory / FILE
     if not path.is_file():
@@ -159,7 +159,7 @@ def read_sweep_file(directory: Path, *, storage: str = "") -> tuple[SweepPlace, 
 
 
 def without_password(url: str) -> str:
-    """A URL to be shown and kept.
+    """A URL without its password, for display and files.
 
     >>> without_password("postgresql+psycopg://me:secret@host/sweeps")
     'postgresql+psycopg://me:***@host/sweeps'

@@ -1,4 +1,4 @@
-"""What a sweep tries: the ``hyper`` that a config file's ``get_hyper(hyper)`` is given.
+"""Search spaces. This module is the argument ``hyper`` of a config file's ``get_hyper(hyper)``.
 
 ::
 
@@ -9,8 +9,8 @@
             hyper.when("optimizer.name", "sgd", hyper.uniform("optimizer.momentum", 0.0, 0.99)),
         )
 
-The parts that these functions make are plain values. A part can list all its points, if they are finitely many
-(:func:`grid`), or be drawn from by one of Optuna's samplers (:func:`suggest`).
+These functions return parts, which are plain values. :func:`grid` lists all points of a part with finitely many points.
+:func:`suggest` draws a point from a part with one of Optuna's samplers.
 """
 
 import dataclasses
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     import optuna
 
 FUNCTIONS = ("sweep", "choice", "uniform", "log_uniform", "integers", "product", "zipit", "when")
-"""What ``hyper`` has to offer."""
+"""The functions of ``hyper``."""
 
-_MOST_POINTS = 100_000  # of a grid
+_MOST_POINTS = 100_000  # the maximum size of a grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """A number of an interval, its ends included; ``log``: uniform in its logarithm; ``whole``: whole numbers."""
+    """A number of a closed interval; ``log``: with a uniform logarithm; ``whole``: only integers."""
 
     name: str
     low: float | int
@@ -57,7 +57,7 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """One of several sets of values, each of several keys."""
+    """One of several sets of values for several keys."""
 
     rows: tuple[dict[str, Any], ...]
 
@@ -71,7 +71,7 @@ class Product:
 
 @dataclasses.dataclass(frozen=True)
 class When:
-    """A part that is there only when a key has one of some values."""
+    """A part that applies only if a key has one of some values."""
 
     name: str
     values: tuple[Any, ...]
@@ -82,7 +82,7 @@ Part = Choice | Range | Rows | Product | When
 
 
 def sweep(name: str | Sequence[Mapping[str, Any]], values: Iterable[Any] | None = None) -> Part:
-    """One key with each of some values, or several keys with each of some sets of values.
+    """One key with a list of values, or several keys with a list of sets of values.
 
     >>> grid(sweep("epochs", [1, 2]))
     [{'epochs': 1}, {'epochs': 2}]
@@ -110,7 +110,7 @@ def uniform(name: str, low: float | int, high: float | int) -> Part:
 
 
 def log_uniform(name: str, low: float | int, high: float | int) -> Part:
-    """A positive number whose logarithm is uniform between those of two others.
+    """A positive number between two others with a uniform logarithm.
 
     >>> log_uniform("optimizer.learning_rate", 0.0, 1.0)
     Traceback (most recent call last):
@@ -129,7 +129,7 @@ def integers(name: str, low: int, high: int, *, log: bool = False) -> Part:
 
 
 def product(*parts: Part | Sequence[Part]) -> Part:
-    """Every combination of some parts, given one by one or as a list; the last one varies fastest.
+    """Every combination of some parts, given separately or as a list; the last part varies fastest.
 
     >>> grid(product(sweep("epochs", [1, 2]), sweep("seed", [0, 1])))[:2]
     [{'epochs': 1, 'seed': 0}, {'epochs': 1, 'seed': 1}]
@@ -138,7 +138,7 @@ def product(*parts: Part | Sequence[Part]) -> Part:
 
 
 def zipit(*parts: Part | Sequence[Part]) -> Part:
-    """Parts of equally many points side by side: the first of each, the second of each, and so on.
+    """Combines parts with equal numbers of points: the first point of each, the second of each, and so on.
 
     >>> grid(zipit(sweep("batch_size", [32, 64]), sweep("optimizer.learning_rate", [0.1, 0.2])))
     [{'batch_size': 32, 'optimizer.learning_rate': 0.1}, {'batch_size': 64, 'optimizer.learning_rate': 0.2}]
@@ -151,7 +151,7 @@ def zipit(*parts: Part | Sequence[Part]) -> Part:
 
 
 def when(name: str, value: Any, *parts: Part | Sequence[Part]) -> Part:
-    """Parts that are there only when a key has a value, or one of a list of values: its own in the config, or swept.
+    """Parts that apply only if a key has a value, or one of a list of values, in the config or by the sweep.
 
     A key that is swept over must come before the parts that depend on it.
 
@@ -179,11 +179,11 @@ def grid(part: Part, base: Mapping[str, Any] | None = None) -> list[dict[str, An
     """Every point of a part, as overrides.
 
     Args:
-      part: With finitely many points.
+      part: A finite part.
       base: The config's own values, by dotted key, on which conditions may depend.
 
     Raises:
-      UsageError: It has infinitely many points, or more than 100,000.
+      UsageError: The part has infinitely many points, or more than 100,000.
     """
     if not is_finite(part):
         ranges = ", ".join(repr(leaf.name) for leaf, _ in leaves(part) if isinstance(leaf, Range) and not leaf.whole)
@@ -197,7 +197,7 @@ def grid(part: Part, base: Mapping[str, Any] | None = None) -> list[dict[str, An
 
 
 def _points(part: Part, base: Mapping[str, Any], chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The points of a part, where ``chosen`` has been chosen before."""
+    """The points of a part, given the values ``chosen`` by the parts before it."""
     match part:
         case Choice():
             yield from ({part.name: value} for value in part.values)
@@ -219,11 +219,11 @@ def suggest(part: Part, trial: "optuna.Trial", base: Mapping[str, Any], *, every
     """One point of a part, drawn by the sampler of an Optuna trial.
 
     Args:
-      part: What to draw from.
-      trial: Its parameters are named by keys, with the condition behind, if there is one.
+      part: The part to draw from.
+      trial: The Optuna trial. The names of its parameters are keys, followed by the condition if there is one.
       base: The config's own values, on which conditions may depend.
-      everything: Also draw, and drop, what is behind conditions that do not hold, for samplers that need every trial to
-        have the same parameters.
+      everything: Also draw, and discard, values of parts whose condition is false, for samplers that need the same
+        parameters in every trial.
     """
     chosen: dict[str, Any] = {}
 
@@ -257,13 +257,13 @@ def check(part: Part, config: ConfigDict, known_types: schema.Schema | None = No
     """Checks every name and value against a config, before anything starts.
 
     Args:
-      part: What is swept over.
-      config: What trials have in common.
-      known_types: What their configs may contain; by default values of the types that the config has.
+      part: The search space.
+      config: The config that trials share.
+      known_types: The keys and types of their configs; by default those of the config.
 
     Raises:
-      UsageError: A key that the config does not have, a value of another type, a key that is swept over twice, or a
-        condition that comes before the key on which it depends, or never holds.
+      UsageError: A key is not in the config or is swept over twice, a value has another type, or a condition comes
+        before the key on which it depends, or is never true.
     """
     known, seen = schema.flatten(config), list[tuple[str, str]]()
     for leaf, condition in leaves(part):
@@ -289,7 +289,7 @@ def check(part: Part, config: ConfigDict, known_types: schema.Schema | None = No
             continue
         for name in names(leaf):
             for other, its_condition in seen:
-                # Two branches may sweep over one key each in its own way.
+                # Two branches may sweep over the same key in different ways.
                 if name == other and (condition == its_condition or not condition or not its_condition):
                     raise UsageError(f"sweep: {name} is swept over twice")
             seen.append((name, condition))
@@ -298,7 +298,7 @@ def check(part: Part, config: ConfigDict, known_types: schema.Schema | None = No
 
 
 def leaves(part: Part, condition: str = "") -> Iterator[tuple[Choice | Range | Rows | When, str]]:
-    """The parts without products, each with the conditions that it is under; conditions before what they rule."""
+    """The parts without products, each with its conditions; conditions come before the parts that depend on them."""
     match part:
         case Product():
             for inner in part.parts:
@@ -311,7 +311,7 @@ def leaves(part: Part, condition: str = "") -> Iterator[tuple[Choice | Range | R
 
 
 def names(leaf: Choice | Range | Rows) -> list[str]:
-    """The keys of a part without parts."""
+    """The keys of a part that contains no other parts."""
     return list(dict.fromkeys(name for row in leaf.rows for name in row)) if isinstance(leaf, Rows) else [leaf.name]
 
 
@@ -332,7 +332,7 @@ def to_json(part: Part) -> Any:
 
 
 def from_json(value: Any) -> Part:
-    """The part that :func:`to_json` wrote."""
+    """The inverse of :func:`to_json`."""
     fields = {key: inner for key, inner in configs.with_tuples(value).items() if key != "kind"}
     match value["kind"]:
         case "Choice":
@@ -368,7 +368,7 @@ def _check_order(part: Part, swept: set[str], before: set[str]) -> None:
 
 
 def _check_conditions(part: Part, known: Mapping[str, Any]) -> None:
-    """Raises an error for a condition on a value that its key never has: not in the config, and not by the sweep."""
+    """Raises an error for a condition on a value that its key never has, in the config or by the sweep."""
     possible, ranges = {name: [value] for name, value in known.items()}, set()
     for leaf, _ in leaves(part):
         match leaf:
@@ -388,7 +388,7 @@ def _check_conditions(part: Part, known: Mapping[str, Any]) -> None:
 
 
 def _index(trial: "optuna.Trial", name: str, values: Sequence[Any]) -> int:
-    """Which of some values a sampler takes; it is shown them as they are, or as text if they are no single ones."""
+    """The index of the value that a sampler chooses. Values that are not scalars are given to it as text."""
     single = all(isinstance(value, bool | int | float | str) for value in values)
     labels = list(values) if single and len(set(values)) == len(values) else [repr(value) for value in values]
     return labels.index(trial.suggest_categorical(name, labels))
@@ -419,7 +419,7 @@ def _some(name: str, values: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def _parts(parts: Sequence[Any]) -> tuple[Part, ...]:
-    """Parts that may have been given as a list."""
+    """Parts that were given separately or as a list."""
     flat = [inner for part in parts for inner in (part if isinstance(part, list | tuple) else [part])]
     for part in flat:
         if not isinstance(part, Part):

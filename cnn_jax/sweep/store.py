@@ -1,8 +1,8 @@
-"""The trials of a sweep in Optuna's storage: which process runs which, how far they are, and their outcomes.
+"""The trials of a sweep in Optuna's storage: the process that runs each trial, its progress, and its outcome.
 
-The storage is all that workers have in common. A trial is a row of it with a number; it is claimed by a lease, runs in
-a folder of its own, and is finished by the first that says so. A trial whose worker died is claimed again, and its run
-goes on from its checkpoint.
+Workers share only the storage. A trial is a numbered row in it. A process claims a trial with a lease and runs it in
+the trial's own folder; the first process that reports an outcome finishes the trial. If a worker dies, its trial is
+claimed again and its run continues from its checkpoint.
 """
 
 import contextlib
@@ -27,17 +27,17 @@ from cnn_jax.sweep.trial import Outcome, State, Trial, trial_directory
 if TYPE_CHECKING:
     import optuna
 
-_MOST_DEATHS = 3  # of the workers of one trial, at one place of its run
-_ALIKE = 3  # first trials that fail for one reason, which ends a sweep
-_PROPOSALS = "proposals"  # the lease of the one process that adds points
+_MOST_DEATHS = 3  # after so many dead workers at the same point of its run, a trial has failed
+_ALIKE = 3  # if so many first trials fail for the same reason, the sweep ends
+_PROPOSALS = "proposals"  # the lease of the process that adds points
 
 
 class LeaseLost(Exception):
-    """Another worker has taken this one for dead and has taken over its trial."""
+    """Another worker has taken over the trial, because it considered this worker dead."""
 
 
 class Running(NamedTuple):
-    """How far a trial is: for how long it has run, its last evaluation and score (0 and None before the first)."""
+    """The progress of a trial: its duration so far, its last evaluation and score (0 and None before the first)."""
 
     row: TrialRow
     seconds: float
@@ -49,13 +49,13 @@ class Store:
     """The trials of one sweep.
 
     Args:
-      place: Where it is.
-      sweep: What it is, to begin it; by default what the storage says.
-      owner: The name under which trials are claimed; by default this process, as
-        :func:`cnn_jax.sweep.leases.this_process` names it.
+      place: The folder and database of the sweep.
+      sweep: The settings of a new sweep; by default those in the storage.
+      owner: The name under which trials are claimed; by default the name of this process from
+        :func:`cnn_jax.sweep.leases.this_process`.
 
     Raises:
-      UsageError: The database cannot be opened, or holds no such sweep.
+      UsageError: The database cannot be opened, or does not contain the sweep.
     """
 
     def __init__(self, place: SweepPlace, sweep: Sweep | None = None, *, owner: str = "") -> None:
@@ -92,27 +92,27 @@ class Store:
 
     @patient
     def note_driver(self) -> None:
-        """Says that this process drives the sweep, and where: see :meth:`check_machine`.
+        """Stores that this process drives the sweep, and on which machine: see :meth:`check_machine`.
 
-        Deaths of workers under an earlier driver are forgotten: a sweep as a whole can be killed and continued at any
-        time and any number of times.
+        Deaths of workers of an earlier driver do not count any more, so that a whole sweep can be killed and continued
+        any number of times.
         """
         self._study.set_user_attr("machine", {"name": platform.node(), "boot": machine()})
         self._study.set_user_attr("driver", self._leases.owner)
 
     @patient
     def check_machine(self) -> None:
-        """Refuses to work on a sweep in SQLite that is run from another machine: its file would be damaged.
+        """Checks that a sweep in SQLite is not run from another machine: its file would be damaged.
 
         Raises:
-          UsageError: It is.
+          UsageError: The sweep is run from another machine.
         """
         known = self._study.user_attrs.get("machine")
         if self.place.is_local and known is not None and known["boot"] != machine():
             raise UsageError(f"{platform.node()} cannot work on what is run from {known['name']}: {ONE_MACHINE}")
 
     def extend(self, points: int) -> None:
-        """Makes the sweep one of more points."""
+        """Increases the number of points of the sweep."""
         fields = self.sweep.to_json()
         self._study.set_user_attr("sweep", {**fields, "points": max(points, self.sweep.points)})
         self.sweep = Sweep.from_json(self._study.user_attrs["sweep"])
@@ -120,10 +120,10 @@ class Store:
 
     @patient
     def claim(self, most: int = 1) -> list[Trial] | None:
-        """Takes trials to run: those that another worker left, or new ones.
+        """Claims trials to run: those that another worker left, or new ones.
 
         Returns:
-          No more than ``most``; none if one has to wait for those that run now; None when there is nothing left to do.
+          At most ``most`` trials; an empty list if running trials must end first; None if the sweep is finished.
         """
         self._leave_unclaimed()
         claimed: list[Trial] = []
@@ -146,13 +146,13 @@ class Store:
 
     @patient
     def report(self, trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
-        """Notes an evaluation of a trial that this process runs; whether the trial is pruned.
+        """Stores an evaluation of a trial that this process runs; returns whether the trial is pruned.
 
-        The first run of a point decides for all of them, by the mean of those that are as far.
+        The first run of a point decides for all its runs, by the mean of the runs that have done this evaluation.
 
         Raises:
-          LeaseLost: The trial is another worker's now.
-          UsageError: The scores lack the sweep's metric.
+          LeaseLost: Another worker has taken over the trial.
+          UsageError: The sweep's metric is not among the scores.
         """
         value = self.score(scores)
         number = self._trial_id(trial.number)
@@ -172,9 +172,9 @@ class Store:
 
     @patient
     def finish(self, outcome: Outcome) -> bool:
-        """Notes what became of a trial that this process runs; False if it is another worker's now, or was finished."""
+        """Stores the outcome of a trial that this process runs; False if another worker has taken the trial over."""
         name, number = _lease(outcome.number), self._trial_id(outcome.number)
-        with contextlib.suppress(self.optuna.exceptions.UpdateFinishedTrialError):  # by an attempt of this very call
+        with contextlib.suppress(self.optuna.exceptions.UpdateFinishedTrialError):  # by an earlier attempt
             for key in ("reason", "seconds"):
                 if self._holds(name):
                     self._storage.set_trial_user_attr(number, key, getattr(outcome, key))
@@ -189,17 +189,17 @@ class Store:
 
     @patient
     def give_back(self, trial: Trial) -> None:
-        """Leaves a trial that this process has begun to any other."""
+        """Releases a trial that this process has started, so that any worker can continue it."""
         self._leave(trial.number)
 
     @contextlib.contextmanager
     def alive(self) -> Iterator[None]:
-        """Within it, this process is known to live, and its trials stay its own."""
+        """A context in which this process sends heartbeats, so that it keeps its trials."""
         over = threading.Event()
 
         def beat() -> None:
             while not over.wait(BEAT_SECONDS):
-                with contextlib.suppress(Exception):  # the database may be away, and will be asked again
+                with contextlib.suppress(Exception):  # the database may be unavailable; the next beat tries again
                     self._leases.beat()
 
         thread = threading.Thread(target=beat, daemon=True)
@@ -212,19 +212,19 @@ class Store:
 
     @patient
     def begun(self) -> int:
-        """How many trials have been begun, and how often again after a worker's death: whether workers can work."""
+        """The number of starts of trials, including those after a worker's death; shows whether workers can run."""
         trials, waiting = self._trials(), self.optuna.trial.TrialState.WAITING
         deaths = sum(trial.user_attrs.get("deaths", {"all": 0})["all"] for trial in trials)
         return deaths + sum(trial.state != waiting for trial in trials)
 
     @patient
     def rows(self) -> list[TrialRow]:
-        """The table of all trials that have been proposed."""
+        """The table of all proposed trials."""
         return with_spreads(self._rows(self._trials()))
 
     @patient
     def running(self) -> list[Running]:
-        """The trials that a worker runs now."""
+        """The running trials."""
         trials = [trial for trial in self._trials() if not trial.state.is_finished()]
         now = datetime.datetime.now()
         found = []
@@ -237,14 +237,14 @@ class Store:
 
     @patient
     def failure(self) -> str | None:
-        """The one reason for which all the first trials failed, which ends the sweep; None otherwise."""
+        """The reason why all of the first trials failed, if it is the same: it ends the sweep. None otherwise."""
         return self._failure(self._trials())
 
     def score(self, scores: Mapping[str, float]) -> float:
         """The sweep's metric among some scores.
 
         Raises:
-          UsageError: It is not among them.
+          UsageError: The metric is not among the scores.
         """
         metric = self.sweep.metric.name
         if metric not in scores:
@@ -260,17 +260,17 @@ class Store:
         self._claimed.discard(name)
 
     def _leave_unclaimed(self) -> None:
-        """Leaves what this process holds and does not run: a claim may have been cut short between the two."""
+        """Releases trials that this process holds but does not run, which happens if a claim was interrupted."""
         lost = self._leases.held() - self._claimed
         for trial in self._trials() if lost else ():
             if _lease(trial.number) in lost:
                 self._leave(trial.number)
 
     def _holds(self, name: str) -> bool:
-        """Whether this process has a lease, which is its own until Optuna's next call has committed.
+        """Whether this process holds a lease. If so, it keeps the lease until Optuna's next call has committed.
 
-        Optuna goes on with the transaction of its scoped session, so that no process that was stopped for a while, and
-        has lost the lease meanwhile, can write in between.
+        Optuna continues the transaction of its scoped session, so a process that was paused, and has lost the lease
+        meanwhile, cannot write.
         """
         return self._leases.holds(name, self._storage.scoped_session())
 
@@ -314,7 +314,7 @@ class Store:
         *,
         with_others: bool,
     ) -> Trial | None:
-        """Begins the first trial that no worker runs; with others, none on which workers have died."""
+        """Starts the first trial that no worker runs; with others, only one on which few workers have died."""
         free = set(self._leases.free([_lease(trial.number) for trial in unfinished])) if unfinished else set()
         for candidate in unfinished:
             name = _lease(candidate.number)
@@ -347,7 +347,7 @@ class Store:
         return Trial(frozen.number, overrides, config, workdir, point=frozen.user_attrs["point"])
 
     def _deaths(self, frozen: "optuna.trial.FrozenTrial", trial: Trial) -> int:
-        """How often workers have died on a trial since its run last came forward, under this driver."""
+        """How many workers of this driver have died on a trial since its run last made progress."""
         died = frozen.state == self.optuna.trial.TrialState.RUNNING
         known = frozen.user_attrs.get("deaths")
         if not died and known is None:
@@ -365,13 +365,13 @@ class Store:
         return count
 
     def _propose(self) -> bool:
-        """Adds a point; False if another process is about to, or has, or results have to come in first."""
+        """Adds a point; False if another process is adding one, or if the point depends on unknown results."""
         if not self._leases.take(_PROPOSALS):
             return False
         try:
             trials = self._trials()
             if len(trials) >= self.sweep.trials:
-                return True  # another process has
+                return True  # another process has added them
             point, begun = divmod(len(trials), self.sweep.seeds)
             proposal = self._proposal(point, trials[point * self.sweep.seeds :] if begun else (), trials)
             if proposal is None:
@@ -398,7 +398,7 @@ class Store:
         begun: Sequence["optuna.trial.FrozenTrial"],
         trials: Sequence["optuna.trial.FrozenTrial"],
     ) -> Proposal | None:
-        """A point, or one of which a process that died had added only some runs."""
+        """A new point, or one for which a process that died has added only some of its runs."""
         if begun:
             first = begun[0]
             return Proposal(first.user_attrs["overrides"], first.params, first.distributions, first.system_attrs)
@@ -406,7 +406,7 @@ class Store:
         return self._sampler.propose(point, known)
 
     def _point(self, trials: Sequence["optuna.trial.FrozenTrial"], number: int) -> "optuna.trial.FrozenTrial":
-        """All runs of a point as one trial, whose value is their mean."""
+        """All runs of a point as one Optuna trial, whose value is their mean."""
         states = self.optuna.trial.TrialState
         runs = trials[number * self.sweep.seeds : (number + 1) * self.sweep.seeds]
         found = {run.state for run in runs}
@@ -430,5 +430,5 @@ def _lease(number: int) -> str:
 
 
 def _is_suspect(deaths: int) -> bool:
-    """Whether a trial is to be run by itself, since the next death is held against it."""
+    """Whether a trial must run alone, since after one more death it has failed."""
     return deaths >= _MOST_DEATHS - 1

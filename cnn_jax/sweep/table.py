@@ -1,4 +1,4 @@
-"""The result of a sweep as a table: ``sweep.csv``, a line a trial."""
+"""The result of a sweep as a table, ``sweep.csv``, with one line per trial."""
 
 import ast
 import csv
@@ -23,16 +23,16 @@ class TrialRow:
     """One trial.
 
     Attributes:
-      number: The trial's.
-      point: Which values it has; the trials of one point differ in their seed alone.
-      state: Of the trial.
-      score: Its metric; None while there is none.
-      mean: Of the scores of the complete trials of its point or, if none is complete, of the last scores of the pruned
-        ones; None while there are none.
-      std: Their deviation (n - 1); 0 for one trial.
-      seconds: It took.
+      number: The number of the trial.
+      point: The number of its point. The trials of a point differ only in their seed.
+      state: The state of the trial.
+      score: The value of the metric; None if there is none yet.
+      mean: The mean score of the complete trials of its point or, if none is complete, of the last scores of the pruned
+        ones; None if there are none.
+      std: The standard deviation (n - 1) of these scores; 0 for one trial.
+      seconds: The duration of the trial.
       reason: Why it was pruned or failed.
-      overrides: Dotted key -> value.
+      overrides: Dotted key -> value, for the keys that differ from the sweep's config.
     """
 
     number: int
@@ -47,7 +47,7 @@ class TrialRow:
 
 
 def with_spreads(rows: Sequence[TrialRow]) -> list[TrialRow]:
-    """Fills in the mean and deviation of each point.
+    """Fills in the mean and standard deviation of each point.
 
     >>> trials = [TrialRow(0, 0, "complete", 0.5), TrialRow(1, 0, "complete", 0.7), TrialRow(2, 1, "running")]
     >>> rows = with_spreads(trials)
@@ -71,9 +71,9 @@ def with_spreads(rows: Sequence[TrialRow]) -> list[TrialRow]:
 
 
 def ranked(rows: Sequence[TrialRow], metric: Metric) -> list[TrialRow]:
-    """The complete trials by the mean of their point, and by their score within it, the best first.
+    """The complete trials, sorted by the mean of their point and then by their own score, the best first.
 
-    Points that a failure or pruning cut short come last: their mean is one of fewer runs.
+    Points with failed or pruned runs come last, because their mean is over fewer runs.
 
     >>> states = [("complete", 0, 0.8), ("complete", 1, 0.9), ("failed", 1, None), ("complete", 2, 0.7)]
     >>> rows = [TrialRow(number, point, state, score) for number, (state, point, score) in enumerate(states)]
@@ -110,7 +110,7 @@ def read_table(directory: Path) -> list[TrialRow]:
     """The rows of a sweep's ``sweep.csv``, by number.
 
     Raises:
-      UsageError: The folder holds no sweep.
+      UsageError: The folder contains no sweep.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -145,7 +145,7 @@ def _row(cells: Mapping[str, str]) -> TrialRow:
 
 
 def _cell(value: Any) -> str:
-    """A value as text that :func:`_value` reads back: as in Python, but words without quotes."""
+    """A value as text for :func:`_value`: a Python literal, but words without quotes."""
     return value if isinstance(value, str) and value and _value(value) == value else repr(value)
 
 

@@ -1,4 +1,4 @@
-"""What a sweep is made of: trials, which are ordinary runs with some keys of the config changed, and their outcomes."""
+"""Trials, which are runs with some changed keys of the sweep's config, their outcomes, and the types of runners."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +17,12 @@ class Trial:
     """One run of a sweep.
 
     Attributes:
-      number: From 0, in the order in which trials were proposed.
-      point: The values that are tried, from 0; the runs of one point differ in their seed alone.
-      overrides: Dotted key -> value, the seed included where a point has several runs.
-      config: The sweep's config with the overrides in it.
-      workdir: The run's folder, ``<sweep>/trials/<number>``; what it holds is an ordinary run.
-      deaths: How many workers have died on it where it is.
+      number: The number of the trial, from 0, in the order in which trials were proposed.
+      point: The number of its point, from 0. The runs of a point differ only in their seed.
+      overrides: Dotted key -> value; includes the seed if a point has several runs.
+      config: The sweep's config with the overrides.
+      workdir: The run's folder, ``<sweep>/trials/<number>``, with the files of an ordinary run.
+      deaths: How many workers have died on it since it last made progress.
     """
 
     number: int
@@ -35,14 +35,14 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a trial.
+    """The outcome of a trial.
 
     Attributes:
-      number: The trial's.
-      state: ``'failed'`` for one that raised, diverged, or ended its process time and again.
+      number: The number of the trial.
+      state: ``'failed'`` if it raised an error, diverged, or ended its process several times.
       score: The sweep's metric at the last evaluation; for a pruned trial at the one that ended it. None if it failed.
-      reason: One line on why it failed or was pruned; empty for a complete one.
-      seconds: How long the process that ended it spent on it.
+      reason: Why it failed or was pruned, in one line; empty for a complete trial.
+      seconds: The time that the last process spent on it.
     """
 
     number: int
@@ -57,7 +57,7 @@ class Report(Protocol):
     """Called by a runner after each evaluation of a trial; returns whether to stop the trial there."""
 
     def __call__(self, trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
-        """Takes the scores (``'split/metric' -> value``) of a trial's evaluation number 1, 2, 3..."""
+        """Reports the scores (``'split/metric' -> value``) of a trial's evaluation number 1, 2, 3..."""
         ...
 
 
@@ -72,11 +72,11 @@ class OnEvaluation(Protocol):
 
 @runtime_checkable
 class Train(Protocol):
-    """How an experiment trains one run: to the end, or on from its last checkpoint, with ``result.json`` at the end.
+    """Trains one run of an experiment to the end, from its last checkpoint if there is one; writes ``result.json``.
 
-    ``on_evaluation(evaluation, scores)`` is called when evaluation number 1, 2, 3... has been scored and saved. It may
-    raise, which ends the run there; it can be continued. ``result.json`` has ``"scores"``, ``'split/metric' -> value``.
-    ``report`` asks for ``report.html``.
+    ``on_evaluation(evaluation, scores)`` is called when evaluation number 1, 2, 3... is done and saved. An exception
+    from it ends the run, which can be continued. ``result.json`` has ``"scores"``, ``'split/metric' -> value``.
+    ``report`` says whether to write ``report.html``.
     """
 
     def __call__(self, config: ConfigDict, directory: Path, *, report: bool, on_evaluation: OnEvaluation) -> None:
@@ -86,40 +86,40 @@ class Train(Protocol):
 
 @runtime_checkable
 class Preparation(Protocol):
-    """What runs share whose configs differ in traced hyperparameters and seeds alone."""
+    """The parts that runs share if their configs differ only in traced hyperparameters and seeds."""
 
     def program(self, config: ConfigDict, parallel: training.DataParallel) -> training.Program:
-        """What the run of a config computes, bound to its values; all these configs share the compiled functions."""
+        """The program of a config's run, bound to its values; all these configs share the compiled functions."""
         ...
 
     def begin(self, config: ConfigDict, directory: Path) -> None:
-        """What is written into a run's folder, which is open, before it trains."""
+        """Writes the first files of a run into its open folder, before training."""
         ...
 
     def finish(self, config: ConfigDict, directory: Path, trained: training.Trained, *, report: bool) -> None:
-        """Writes ``result.json`` and, if asked, ``report.html``."""
+        """Writes ``result.json`` and, if requested, ``report.html``."""
         ...
 
 
 @runtime_checkable
 class Vectorizable(Protocol):
-    """The module of an experiment whose runs can be trained together: what it has beside ``train``."""
+    """The functions, besides ``train``, of an experiment's module whose runs can be trained together."""
 
     def traced(self, config: ConfigDict) -> Sequence[str]:
-        """The keys of a config whose values the compiled functions take as arguments: the traced hyperparameters."""
+        """The traced hyperparameters: keys of a config whose values are arguments of the compiled functions."""
         ...
 
     def prepare(self, config: ConfigDict, directory: Path) -> Preparation:
-        """What a run shares with those that differ from it in traced hyperparameters and seeds alone."""
+        """Prepares what a run shares with runs that differ only in traced hyperparameters and seeds."""
         ...
 
 
 @runtime_checkable
 class Runner(Protocol):
-    """What runs trials that were claimed for it, and yields the outcome of each as soon as it is known.
+    """Runs claimed trials, and yields the outcome of each as soon as it is known.
 
-    What ends the worker and not the trial it lets through: ``Interrupted``, ``KeyboardInterrupt``, a full disk,
-    ``LeaseLost`` from ``report``.
+    It does not catch exceptions that end the worker instead of the trial: ``Interrupted``, ``KeyboardInterrupt``, a
+    full disk, ``LeaseLost`` from ``report``.
     """
 
     def __call__(
@@ -128,11 +128,11 @@ class Runner(Protocol):
         """Runs trials.
 
         Args:
-          trials: To be run.
-          train: Trains one of them.
+          trials: The trials to run.
+          train: Trains one trial.
           report: Called after each evaluation; returns whether to stop the trial there, as pruned.
-          metric: ``'split/metric'``, the score of an outcome.
-          reports: Whether the runs are to have a ``report.html``.
+          metric: The metric whose value is the score of an outcome, ``'split/metric'``.
+          reports: Whether to write a ``report.html`` for each run.
         """
         ...
 

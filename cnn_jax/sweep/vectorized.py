@@ -1,9 +1,9 @@
-"""The vectorised runner: trials that differ only in numbers train together, in one compiled program.
+"""The vectorised runner: trains trials together, in one compiled program, if they differ only in numbers.
 
-Learning rate, momentum, weight decay, dropout, label smoothing: an experiment's traced hyperparameters
-(:class:`~cnn_jax.sweep.trial.Vectorizable`), and the seed. Trials with other differences (batch size, width, optimiser)
-form groups, and each group is compiled once. Trials without a group are trained alone, and their logs say why; where
-these are all, the driver uses the local runner's workers instead (:func:`reason_against`).
+These numbers are the seed and an experiment's traced hyperparameters (:class:`~cnn_jax.sweep.trial.Vectorizable`), such
+as learning rate, momentum, weight decay, dropout and label smoothing. Trials with other differences (batch size, width,
+optimiser) form groups, and each group is compiled once. Trials without a group are trained alone, and their logs say
+why. If no trials form a group, the driver uses the workers of the local runner (:func:`reason_against`).
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from cnn_jax.sweep.alone import LOG, ends_the_worker, one_line, run_alone
 from cnn_jax.sweep.settings import Sweep
 from cnn_jax.sweep.trial import Outcome, Preparation, Report, Train, Trial, Vectorizable
 
-_MOST_TOGETHER = 128  # each has files open
+_MOST_TOGETHER = 128  # each trial has open files
 _NO_OTHER = "no other trial differs from it in numbers alone"
 _NO_GROUPS = "no two of its trials differ in numbers alone"
 
@@ -32,9 +32,9 @@ _NO_GROUPS = "no two of its trials differ in numbers alone"
 def run_vectorized(
     trials: Sequence[Trial], *, train: Train, report: Report, metric: str, reports: bool = True
 ) -> Iterator[Outcome]:
-    """The :class:`~cnn_jax.sweep.trial.Runner` that trains trials together, and alone those without a group.
+    """The :class:`~cnn_jax.sweep.trial.Runner` that trains groups of trials together, and other trials alone.
 
-    Which it was, and why, is printed, and in the ``log.txt`` of each trial.
+    The choice and its reason are printed and written to the ``log.txt`` of each trial.
     """
 
     def alone(some: Sequence[Trial], reason: str) -> Iterator[Outcome]:
@@ -70,7 +70,7 @@ def _run_group(
     metric: str,
     reports: bool,
 ) -> Iterator[Outcome]:
-    """Trains trials that differ in traced hyperparameters alone."""
+    """Trains trials that differ only in traced hyperparameters."""
     reason = obstacle(group[0].config) or (_NO_OTHER if len(group) == 1 else "")
     if reason:
         yield from alone(group, reason)
@@ -103,7 +103,7 @@ def _run_group(
 
 
 def groups(trials: Sequence[Trial], numbers: Sequence[str]) -> list[list[Trial]]:
-    """Trials that differ in seeds and numbers alone; a number of 0 says 'none', which is another program.
+    """Groups of trials that differ only in seeds and numbers. A number of 0 means 'none', which is another program.
 
     >>> from pathlib import Path
     >>> def trial(number, **values):
@@ -119,7 +119,7 @@ def groups(trials: Sequence[Trial], numbers: Sequence[str]) -> list[list[Trial]]
 
 
 def reason_against(sweep: Sweep) -> str:
-    """Why no two trials of a sweep can be trained together, as far as is known beforehand; empty if they can."""
+    """Why no two trials of a sweep can be trained together, if known before it starts; empty if they can."""
     module = importlib.import_module(sweep.train.partition(":")[0])
     if not isinstance(module, Vectorizable):
         return _not_vectorizable(module)
@@ -145,7 +145,7 @@ def _not_vectorizable(module: ModuleType) -> str:
 
 
 def obstacle(config: ConfigDict) -> str:
-    """Why trials of a config cannot be trained together, as far as it says; empty if they can."""
+    """Why the settings of a config prevent training its trials together; empty if they do not."""
     for key, value in (("debug_nans", True), ("shard_parameters", True), ("parallel", "pmap")):
         if config.get(key) == value:
             return f"{key}={value!r} is for one run"
@@ -184,7 +184,7 @@ def _train_together(
         for trial, program in programs:
             try:
                 opened.enter_context(training.open_workdir(trial.workdir, trial.config))
-            except training.InUseError:  # another live worker has it
+            except training.InUseError:  # another live worker trains it
                 continue
             except UsageError as error:
                 yield Outcome(trial.number, "failed", reason=one_line(error))
@@ -201,7 +201,7 @@ def _train_together(
 
 
 def _log(trials: Sequence[Trial], line: str) -> None:
-    """Prints a line, and writes it into the log of each trial."""
+    """Prints a line, and writes it to the log of each trial."""
     numbers = ", ".join(str(trial.number) for trial in trials)
     say(f"trial{'s' * (len(trials) > 1)} {numbers}: {line}")
     for trial in trials:

@@ -1,7 +1,7 @@
-"""A worker: claims trials, runs them and reports their outcomes, until there is nothing left to do.
+"""A worker: claims trials, runs them and reports their outcomes, until the sweep is finished.
 
-``python -m cnn_jax.sweep.worker`` is the process that the runners start on this machine; ``launch.py
---mode=sweep-worker`` is the one that people start, on any machine that sees the storage and the folder.
+Runners start it on this machine as ``python -m cnn_jax.sweep.worker``. Users start it with ``launch.py
+--mode=sweep-worker``, on any machine that can access the storage and the folder.
 """
 
 import argparse
@@ -25,24 +25,24 @@ from cnn_jax.sweep.trial import Runner, Trial
 from cnn_jax.train import InUseError, StopRequest
 
 KINDS = ("alone", "vectorized")
-_WAIT_SECONDS = 0.2  # until it is asked again whether there is something to do
+_WAIT_SECONDS = 0.2  # the time between two attempts to claim a trial
 
 
 def work(store: Store, *, kind: str = "alone", batch: int = 1, most: int | None = None) -> int:
-    """Runs trials until there is nothing left to do.
+    """Runs trials until the sweep is finished.
 
     Args:
-      store: Whose trials.
-      kind: One of :data:`KINDS`: each trial on its own, or all that were claimed together in one program.
-      batch: How many trials are claimed together.
-      most: Return after so many, however many are left.
+      store: The trials of the sweep.
+      kind: One of :data:`KINDS`: train each trial alone, or all trials that were claimed together in one program.
+      batch: The number of trials that are claimed together.
+      most: Return after so many trials; by default run all.
 
     Returns:
-      How many trials it has finished.
+      The number of finished trials.
 
     Raises:
-      Interrupted: SIGTERM or Ctrl-C; the trial that was running is saved, and left to others.
-      UsageError: The storage is not for this machine, or does not answer.
+      Interrupted: The process received SIGTERM or Ctrl-C; the running trial is saved, and any worker can continue it.
+      UsageError: The storage is not for this machine, or does not respond.
       OSError: The disk is full.
     """
     native.enable()
@@ -52,7 +52,7 @@ def work(store: Store, *, kind: str = "alone", batch: int = 1, most: int | None 
 
     def report(trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
         pruned = store.report(trial, evaluation, scores)
-        if stop.signal:  # which came before the training itself was listening
+        if stop.signal:  # received before the training handled signals
             raise Interrupted(stop.signal, f"stopped by {stop.signal.name} at evaluation {evaluation}, saved")
         return pruned
 
@@ -74,7 +74,7 @@ def work(store: Store, *, kind: str = "alone", batch: int = 1, most: int | None 
                     finished += 1
                     if stop.signal:
                         break
-            except (InUseError, LeaseLost):  # another worker lives, and is at it
+            except (InUseError, LeaseLost):  # another live worker runs the trial
                 time.sleep(_WAIT_SECONDS)
             except StorageError:  # the trials cannot be given back
                 unfinished.clear()
@@ -92,7 +92,7 @@ def _runner(kind: str) -> Runner:
 
 
 def main() -> int:
-    """The process that a runner starts; it ends, saved, when its standard input does, which is when the runner has."""
+    """The process that a runner starts. It saves and ends when its standard input is closed: the runner has ended."""
     parser = argparse.ArgumentParser(
         prog="python -m cnn_jax.sweep.worker", description="A worker of a sweep, as the runners start it."
     )
@@ -113,7 +113,7 @@ def main() -> int:
 
 
 def _end_with_the_runner() -> None:
-    while os.read(0, 1):  # and not sys.stdin, whose lock this thread would hold when the interpreter ends
+    while os.read(0, 1):  # not sys.stdin: this thread would hold its lock when the interpreter ends
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""Deconvnet and guided backpropagation: against loops in NumPy, and wherever in a program the ReLUs are."""
+"""Deconvnet and guided backpropagation against loops in NumPy, with ReLUs anywhere in a jaxpr."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def backward_relu(rule, dy, x):
 
 
 def by_hand(rule, image, label):
-    """The gradient of one score for one image, backwards through every layer."""
+    """The gradient of one score for one image, computed backwards through every layer."""
     kernel = WEIGHTS["conv"]
     maps = np.zeros((4, 4, 3))
     for i, j, c in np.ndindex(maps.shape):
@@ -129,7 +129,7 @@ def test_a_network_written_four_ways_gives_what_loops_give(create):
             expected = [by_hand(rule, image, label) for image, label in zip(IMAGES, CLASSES, strict=True)]
             assert found.dtype == np.float64
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12, err_msg=rule)
-            # The last step back is a convolution, so that there are negative values, which are not cut off.
+            # The backward pass ends with a convolution, so there are negative values, which are kept.
             assert (np.asarray(found) < 0).any()
 
 

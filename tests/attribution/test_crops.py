@@ -16,7 +16,7 @@ IMAGES = load_digits("all").images[:60].astype(np.float32) / 255
 
 @pytest.fixture(scope="module")
 def network():
-    """Padding that differs between the sides, a pool that is rounded up, and dense layers."""
+    """A network with unequal padding, a pool that is rounded up, and dense layers."""
     rngs = nnx.Rngs(3)
     layers = {
         "c1": nn.Conv(1, 4, (3, 3), padding=((2, 0), (1, 1)), rngs=rngs),
@@ -32,7 +32,7 @@ def network():
 
 
 def moved(x):
-    """Rows in an order that depends on the image."""
+    """Permutes rows in an order that depends on the image."""
     return jnp.take(x, jnp.argsort(x.sum((0, 2, 3))), axis=1)
 
 
@@ -75,7 +75,7 @@ def test_the_response_depends_on_the_crop_alone(network, name):
         outside, within = activation(network, name, variants)[place].reshape(2, -1)
         np.testing.assert_allclose(outside, found.responses[row, column], rtol=1e-5, atol=1e-6)
         assert np.abs(within - found.responses[row, column]).max() > 1e-3
-        # The unit can see the first and the last row and column of the interval, though a pool only looks at maxima.
+        # The unit depends on the first and last row and column of the interval, although a pool uses only maxima.
         samples = jnp.asarray(rng.standard_normal((64, *image.shape)), jnp.float32)
         depends = (
             np.abs(gradient(network, samples, (name, tuple(found.positions[row, column].tolist()), row))).sum((0, -1))

@@ -1,4 +1,4 @@
-"""Fantasy images against closed forms, and each option against what it says."""
+"""Fantasy images against closed forms, and the effect of each option."""
 
 import functools
 
@@ -26,7 +26,7 @@ def linear(x):
 
 @pytest.fixture(scope="module")
 def network():
-    """Without kinks, at which an optimum would have a gradient."""
+    """A smooth network: at a kink an optimum could have a gradient."""
     rngs = nnx.Rngs(1)
     layers = {"c1": nn.Conv(3, 8, (3, 3), rngs=rngs), "tanh1": jnp.tanh, "c2": nn.Conv(8, 8, (3, 3), rngs=rngs)}
     layers |= {
@@ -40,7 +40,7 @@ def network():
 
 @pytest.mark.parametrize("value_range", [(0.0, 1.0), (0, 255), (-1.0, 1.0)])
 def test_linear_function(value_range):
-    """w / (2 lambda), with an objective of ||w||^2 / (4 lambda), both in units of the range."""
+    """The image is w / (2 lambda) and the objective ||w||^2 / (4 lambda), both in units of the range."""
     unit, decay = value_range[1] - value_range[0], 3.0
     of_z = functools.partial(lambda x: linear(x / unit))
     found = fantasy_image(of_z, unit * GREY, jnp.array([3, 1]), decay=decay, value_range=value_range, steps=600)
@@ -59,7 +59,7 @@ def test_one_step_of_half_the_inverse_decay_is_exact():
 
 
 def test_limits():
-    """Of a linear function the optimum within the limits is the clipped one, and its residual is still 0."""
+    """For a linear function the optimum within the limits is the clipped optimum, and its residual is still 0."""
     found = fantasy_image(linear, GREY, 0, decay=1.0, steps=600, clip=True)
     np.testing.assert_allclose(found.images[0], np.clip(WEIGHTS[..., 0] / 2, 0, 1), atol=2e-4)
     assert (found.residuals < 2e-3 * found.gradient_norms).all()
@@ -123,7 +123,7 @@ def test_principal_colours():
 
 
 def test_blur():
-    """After the first of two steps by half of the given width, as SciPy blurs; after the last by none."""
+    """After the first of two steps the blur has half of the given width, as in SciPy; after the last there is none."""
     start = np.random.default_rng(0).random((1, 16, 16, 3)).astype(np.float32)
     still = optax.sgd(0.0)
     found = fantasy_image(lambda x: x.sum((1, 2)), start, 0, decay=0.0, steps=2, blur=1.6, optimizer=still)
@@ -142,7 +142,7 @@ def test_transformations(network):
 
 
 def test_jitter_spreads_what_is_asked_of_one_pixel():
-    """The best image for one pixel, seen shifted by up to one pixel, lights its neighbours up too."""
+    """The best image for one pixel under shifts of up to one pixel also has bright neighbours of that pixel."""
     found = fantasy_image(
         lambda x: x[:, 3, 3], jnp.zeros((1, 7, 7, 1)), 0, decay=0.5, steps=300, jitter=1, key=jax.random.key(0)
     )

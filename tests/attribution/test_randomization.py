@@ -14,7 +14,7 @@ X = jax.random.normal(jax.random.key(0), (2, 2, 3, 2))
 
 
 class Stock(nnx.Module):
-    """Its attributes are not in the order in which its layers run."""
+    """A network whose attributes are not in the order in which its layers run."""
 
     def __init__(self):
         rngs = nnx.Rngs(0)
@@ -32,7 +32,7 @@ def ours():
 
 
 def weights(model, x, target):
-    """A method that shows the weights themselves."""
+    """A method that returns the weights themselves."""
     every = [jnp.ravel(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
     return jnp.tile(jnp.concatenate(every), (len(x), 1))
 

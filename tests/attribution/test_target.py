@@ -13,7 +13,7 @@ from cnn_jax.attribution import gradient, objective, saliency
 from cnn_jax.errors import UsageError
 from tests.compiled import compiled
 
-# Without convolutions, which take long to compile.
+# Without convolutions, which are slow to compile.
 MODEL = nn.Sequence({"tanh": jnp.tanh, "flatten": nn.flatten, "logits": nn.Linear(36, 5, rngs=nnx.Rngs(0))})
 X = jax.random.normal(jax.random.key(1), (3, 2, 3, 6))
 

@@ -24,7 +24,7 @@ from tests.sweep.test_kills import assert_complete, begun
 
 
 class Server:
-    """A server of its own on a loopback port, run as a user without rights, as PostgreSQL insists."""
+    """A separate server on a loopback port, run as an unprivileged user, which PostgreSQL requires."""
 
     def __init__(self, directory: Path) -> None:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -60,7 +60,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as directory:  # and not tmp_path, into which only its owner may look
+    with tempfile.TemporaryDirectory() as directory:  # not tmp_path, which only its owner can read
         server = Server(Path(directory))
         try:
             yield server
@@ -88,7 +88,7 @@ def test_connections_are_cut_and_the_server_restarts(server: Server, tmp_path: P
 
 
 def test_nobody_takes_a_trial_between_the_look_at_its_lease_and_the_write(server: Server, tmp_path: Path) -> None:
-    """So that a worker that is stopped there, for longer than its lease lasts, cannot write into another's trial."""
+    """A worker that is paused there for longer than its lease cannot write to a trial of another worker."""
     store = begin(tmp_path, storage=server.url, points=1)
     (trial,) = store.claim() or ()
     engine = sql.create_engine(store.place.url, connect_args={"options": "-c lock_timeout=300"})

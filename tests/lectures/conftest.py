@@ -1,4 +1,4 @@
-"""Runs the lectures' examples in float64, so that correct answers differ only by rounding."""
+"""Runs the lectures' examples in float64, so that correct results differ only by rounding."""
 
 import jax
 import pytest

@@ -27,12 +27,12 @@ def shape(function, *shapes, **options):
 
 
 def pullback(function, dy, *inputs):
-    """The gradients of the inputs for a gradient ``dy`` of the output; compiled, which is quicker here."""
+    """The gradients of the inputs for a gradient ``dy`` of the output; compiled, which is faster here."""
     return jax.jit(lambda dy, *inputs: jax.vjp(function, *inputs)[1](dy))(dy, *inputs)
 
 
 def field(layers, size=17):
-    """Height and width of the inputs that the centre of the output depends on, and how many of them it reads."""
+    """Height and width of the inputs that the centre of the output depends on, and the number of these inputs."""
     centre = jax.jit(jax.grad(lambda x: layers(x)[size // 2, size // 2, 0]))
     seen = np.argwhere(np.asarray(centre(jnp.ones((size, size, 1))))[..., 0] != 0)
     return (*(int(extent) + 1 for extent in np.ptp(seen, axis=0)), len(seen))

@@ -78,7 +78,7 @@ def test_001_strided_convolution_size_where_the_stride_divides():
 
 
 def test_001_strided_convolution_exact_divisibility_is_required():
-    # (7 - 3) / 3 + 1 = 2 1/3: strict refuses as the slide does, floor and ceil are the two mends.
+    # (7 - 3) / 3 + 1 = 2 1/3: strict raises an error as on the slide; floor and ceil are the two fixes.
     with pytest.raises(UsageError, match="stride 3 does not divide"):
         ops.conv(plane(SEVEN), jnp.ones((3, 3, 1, 1)), strides=3, rounding="strict")
     assert shape(ops.conv, (7, 7, 1), (3, 3, 1, 1), strides=3) == (2, 2, 1)
@@ -104,7 +104,7 @@ def test_001_backprop_relu_passes_only_where_the_input_was_positive():
 
 
 def test_001_backprop_max_pooling_flows_through_the_largest_cell():
-    # The four corners of the picture: 7 at (1, 1), 4 at (1, 6), 8 at (5, 0), 5 at (6, 6).
+    # The four corners of the image: 7 at (1, 1), 4 at (1, 6), 8 at (5, 0), 5 at (6, 6).
     def pool(x):
         return ops.max_pool(x, (2, 2), strides=5)
 

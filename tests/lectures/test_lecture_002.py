@@ -62,7 +62,7 @@ def test_002_alexnet_as_listed_ends_in_256_features():
 
 
 def test_002_poll_1_logistic_regression_has_10_times_784_weights_and_10_biases():
-    # The linear layer is a convolution whose window is the whole picture.
+    # The linear layer is a convolution whose window is the whole image.
     kernel, bias = jnp.zeros((28, 28, 1, 10)), jnp.zeros(10)
     assert shape(ops.conv, (28, 28, 1), kernel.shape) == (1, 1, 10)
     assert kernel.size + bias.size == 7_850
@@ -74,14 +74,14 @@ def test_002_square_image_under_the_prewitt_kernel():
 
 
 def test_002_signal_processing_definition_reflects_the_kernel():
-    # z[i, j] = sum of x[i - u, j - v] w[u, v]: a single one in the image brings out the kernel as it is.
+    # z[i, j] = sum of x[i - u, j - v] w[u, v]: for an image with a single one the result is the kernel.
     impulse = plane(np.eye(1, 9, 4).reshape(3, 3))
     kernel = [[1, 2], [3, 4]]
     assert_agree(ops.conv(impulse, window(kernel), padding="FULL", flip_kernel=True)[1:3, 1:3, 0], kernel)
 
 
 def test_002_relaxed_definition_does_not_flip():
-    # z[i, j] = sum of x[i + u, j + v] w[u, v]: now the kernel comes out turned round.
+    # z[i, j] = sum of x[i + u, j + v] w[u, v]: now the result is the rotated kernel.
     impulse = plane(np.eye(1, 9, 4).reshape(3, 3))
     assert_agree(ops.conv(impulse, window([[1, 2], [3, 4]]))[..., 0], [[4, 3], [2, 1]])
 

@@ -10,7 +10,7 @@ from cnn_jax import geometry, models, nn
 
 @functools.cache
 def network(name):
-    """A network of which nothing is allocated."""
+    """An abstract network."""
     return nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0)))
 
 
@@ -21,7 +21,7 @@ def table(name):
 
 
 def depth(name):
-    """Layers with kernels along the longest way through the network: of an Inception module, two."""
+    """The number of layers with kernels on the longest path through the network; an Inception module has two."""
     kernels = [path for path, part in nnx.iter_graph(network(name)) if isinstance(part, nn.Conv | nn.Linear)]
     modules, layers = {}, 0
     for module, *inside in kernels:
@@ -88,7 +88,7 @@ FC1000 FC1000 FC1000 FC1000 FC1000 FC1000
 
 
 def cell(layer):
-    """A layer as the slide writes it."""
+    """A layer in the notation of the slide."""
     match layer:
         case nn.Conv():
             return f"C{layer.kernel_size[0]}D{layer.out_features}"
@@ -165,7 +165,7 @@ def test_002_alexnet_as_listed_flattens_to_256():
 
 
 def test_002_network_changes_between_lenet_5_and_alexnet():
-    # tanh becomes ReLU, the average the maximum; batch normalisation and dropout are new.
+    # ReLU instead of tanh, the maximum instead of the average; batch normalisation and dropout are new.
     before, after = ({row.kind for row in table(name).values()} for name in ("lenet_5_modern", "alexnet_batch_norm"))
     assert before - after == {"tanh", "AvgPool"}
     assert after - before == {"relu", "MaxPool", "BatchNorm", "Dropout"}

@@ -21,7 +21,7 @@ def normal(*shape, seed=0):
 
 
 def close(actual, expected, tolerance=1e-5):
-    """To the fifth digit of the largest entry: both sides are in float32."""
+    """Compares to the fifth digit of the largest entry: both sides are in float32."""
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
@@ -34,7 +34,7 @@ def channels_last(x):
 
 
 def out_in_window(kernel):
-    """Ours, (*window, in, out), as PyTorch's (out, in, *window), for transposed convolution (in, out, *window)."""
+    """Converts (*window, in, out) to PyTorch's (out, in, *window); for transposed convolution (in, out, *window)."""
     return torch.tensor(np.moveaxis(kernel, (-1, -2), (0, 1)).copy(), requires_grad=True)
 
 

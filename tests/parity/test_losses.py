@@ -46,7 +46,7 @@ def test_softmax_cross_entropy(labels, weights, smoothing):
 
 
 def test_weighted_mean():
-    """The two means that the documentation of class weights names."""
+    """The two means in the documentation of class weights."""
     losses = ops.softmax_cross_entropy(LOGITS, WITH_IGNORED, class_weights=WEIGHTS)
     counted = WITH_IGNORED != -1
     weight = {"weight": torch.tensor(WEIGHTS), "ignore_index": -1}
@@ -82,7 +82,7 @@ def test_sigmoid_cross_entropy(labels, pos_weight):
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2), (0.9, 1.5), (None, 2)])
 def test_sigmoid_focal_loss(alpha, gamma):
     def theirs(z, labels):
-        """As torchvision.ops.sigmoid_focal_loss."""
+        """The same as torchvision.ops.sigmoid_focal_loss."""
         p = torch.sigmoid(z)
         losses = F.binary_cross_entropy_with_logits(z, labels, reduction="none")
         losses = losses * (1 - (p * labels + (1 - p) * (1 - labels))) ** gamma

@@ -1,4 +1,4 @@
-"""Optimisers and schedules against torch.optim, where it has the same."""
+"""Optimisers and schedules against those that torch.optim also has."""
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ SCHEDULERS = torch.optim.lr_scheduler
     [
         ({"name": "cosine"}, lambda optimizer: SCHEDULERS.CosineAnnealingLR(optimizer, 40)),
         ({"name": "step", "drops": (10, 25)}, lambda optimizer: SCHEDULERS.MultiStepLR(optimizer, [10, 25])),
-        # PyTorch's ends are a step early: its last of n + 1 steps is our end of n.
+        # PyTorch reaches the end one step earlier: its last of n + 1 steps is our end after n.
         (
             {"name": "one_cycle", "warmup_steps": 12, "end_factor": 1 / 25 / 1e4},
             lambda optimizer: SCHEDULERS.OneCycleLR(optimizer, 2.0, total_steps=41, pct_start=13 / 41),

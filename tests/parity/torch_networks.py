@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def randomize(network: nn.Module, seed: int) -> nn.Module:
-    """Statistics, scales and shifts as after training, and all parameters drawn from a seed; in evaluation mode."""
+    """Sets random parameters, and statistics, scales and shifts as after training; sets evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -49,7 +49,7 @@ class AlexNet(nn.Module):
 
 
 class GroupedAlexNet(nn.Module):
-    """The paper's, in two groups and with response normalisation, as two lists of layers."""
+    """The paper's network, in two groups and with response normalisation, as two lists of layers."""
 
     def __init__(self, width: float, num_classes: int, maps: tuple[int, int]) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ VGG_TABLE = {"vgg_a": (1, 1, 2, 2, 2), "vgg_d": (2, 2, 3, 3, 3)}
 
 
 def vgg_features(name: str, width: float, batch_norm: bool) -> tuple[nn.Sequential, int]:
-    """Simonyan and Zisserman, 2015, table 1; and the number of channels at the end."""
+    """The layers in Simonyan and Zisserman, 2015, table 1, and the number of channels at the end."""
     layers: list[nn.Module] = []
     channels = 3
     for count, published in zip(VGG_TABLE[name], (64, 128, 256, 512, 512), strict=True):
@@ -90,7 +90,7 @@ def vgg_features(name: str, width: float, batch_norm: bool) -> tuple[nn.Sequenti
 
 
 class VGG(nn.Module):
-    """torchvision's names. The last maps have a size of their own instead of 7x7."""
+    """VGG with torchvision's names. The last maps may have another size than 7x7."""
 
     def __init__(self, name: str, width: float, num_classes: int, maps: tuple[int, int], batch_norm: bool) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class VGG(nn.Module):
 
 
 class TimmVGG(nn.Module):
-    """timm's names: two convolutions and a linear layer."""
+    """VGG with timm's names: two convolutions and a linear layer."""
 
     def __init__(self, name: str, width: float, num_classes: int, maps: tuple[int, int], batch_norm: bool) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """With the stride in the 3x3 convolution."""
+    """A bottleneck block with the stride in the 3x3 convolution."""
 
     expansion = 4
 
@@ -170,7 +170,7 @@ def downsample(channels: int, out: int, stride: int) -> nn.Module | None:
 
 
 class ResNet(nn.Module):
-    """He et al., 2016, table 1; torchvision's and timm's names."""
+    """He et al., 2016, table 1, with torchvision's and timm's names."""
 
     def __init__(
         self, block: type[BasicBlock | Bottleneck], blocks: tuple[int, ...], width: float, num_classes: int
@@ -197,7 +197,7 @@ class ResNet(nn.Module):
 
 
 class Unit(nn.Module):
-    """A convolution with batch normalisation and rectifier, as in torchvision's GoogLeNet."""
+    """A convolution with batch normalisation and ReLU, as in torchvision's GoogLeNet."""
 
     def __init__(self, channels: int, out: int, window: int, stride: int = 1) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ class Unit(nn.Module):
 
 
 class Inception(nn.Module):
-    """An inception block whose second 3x3 stands for the paper's 5x5, as in torchvision."""
+    """An inception block with a second 3x3 instead of the paper's 5x5, as in torchvision."""
 
     def __init__(self, channels: int, row: tuple[int, ...]) -> None:
         super().__init__()
@@ -251,7 +251,7 @@ GOOGLENET_TABLE = {
 
 
 class GoogLeNet(nn.Module):
-    """Szegedy et al., 2015, table 1, with torchvision's names and its departures from the paper."""
+    """Szegedy et al., 2015, table 1, with torchvision's names and its differences from the paper."""
 
     def __init__(self, width: float, num_classes: int, auxiliary_heads: bool = True) -> None:
         super().__init__()
