@@ -78,7 +78,7 @@ def test_avg_pool(case, rounding, include):
 def test_lp_pool(space, p):
     window, strides = (3, 2)[: len(space)], (2, 1)[: len(space)]
     pool = getattr(F, f"lp_pool{len(space)}d")
-    x = np.abs(draw((2, *space, 3))) + 0.1  # PyTorch takes the powers without the absolute value
+    x = np.abs(draw((2, *space, 3))) + 0.1  # PyTorch computes powers without the absolute value
     kernel, stride = (window, strides) if len(space) > 1 else (window[0], strides[0])
     assert_same(
         lambda x: ops.lp_pool(x, window, p=p, strides=strides), lambda t: pool(t, p, kernel, stride), x, tolerance=1e-5
@@ -111,7 +111,7 @@ def test_max_unpool(window, strides):
 
     if window == strides:
         assert_same(ours, theirs, np.asarray(y))
-    else:  # overlapping windows write the same value twice; whose gradient that is, is not defined
+    else:  # overlapping windows write the same value twice; their gradient is undefined
         np.testing.assert_array_equal(ours(y), channels_last(theirs(channels_first(y))))
 
 

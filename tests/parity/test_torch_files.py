@@ -40,7 +40,7 @@ class Net(torch.nn.Module):
 
 
 class Lightning(torch.nn.Module):
-    """Its names are those of a LightningModule that holds a network and a loss with class weights."""
+    """A module with the names of a LightningModule that contains a network and a loss with class weights."""
 
     def __init__(self):
         super().__init__()
@@ -49,7 +49,7 @@ class Lightning(torch.nn.Module):
 
 
 class AttributeDict(dict):
-    """As libraries of settings have them."""
+    """A dict like those of settings libraries."""
 
 
 class Mode(enum.Enum):
@@ -71,7 +71,7 @@ def run(*arguments):
 
 
 class Calls:
-    """Its pickle calls a function."""
+    """An object whose pickle calls a function."""
 
     def __init__(self, function, *arguments):
         self.call = (function, arguments)
@@ -249,7 +249,7 @@ def test_types_of_numbers(tmp_path, dtype):
 
 
 def quantised(tensor):
-    # Quantised types are deprecated in PyTorch, which warns; files of them stay.
+    # PyTorch warns that quantised types are deprecated, but files with them still exist.
     with pytest.warns(UserWarning, match="deprecated"):
         return torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)
 
@@ -290,7 +290,7 @@ def test_tensors_without_real_numbers(tmp_path, change, message):
     ],
 )
 def test_nothing_that_a_file_names_is_run(tmp_path, monkeypatch, function, arguments, message, legacy):
-    """Neither Python's own functions, for which a file is refused, nor others, for which an empty object stands."""
+    """Files that name Python's own functions are rejected; other functions are replaced by an empty object."""
     monkeypatch.chdir(tmp_path)
     RAN.clear()
     torch.save(
@@ -364,7 +364,7 @@ def test_a_folder_of_the_hub_without_safetensors(tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 6])
 def test_first_kernels_as_timm_adapts_them(channels):
-    """By PyTorch's operations: a sum, or the three channels repeated and cut, and scaled by 3 / channels."""
+    """Against PyTorch's operations: a sum, or three channels that are repeated, cut and scaled by 3 / channels."""
     options = {"width": 1 / 64, "num_classes": 3}
     file = abstract("vgg_a", input_shape=(32, 32, 3), **options)
     tensors = {entry.name: torch.randn(entry.shape) for entry in entries(file, "torchvision")}

@@ -17,7 +17,7 @@ from tests.parity import torch_networks as theirs
 CLASSES = 7
 SMALL = {"num_classes": CLASSES, "width": 1 / 16}
 
-# Maps that are not square would show a mix-up of height and width. Name, options, and the network in PyTorch.
+# Name, options, and the network in PyTorch. Maps are not square, so that swapped height and width are detected.
 NETWORKS = {
     "alexnet_torchvision": (
         {**SMALL, "input_shape": (127, 159, 3)},
@@ -61,7 +61,7 @@ def images(name):
 
 @functools.cache
 def compiled(name):
-    """The network as a function of its state and images; compiled in a hurry, as it runs a few times only."""
+    """The network as a function of its state and images, compiled with few optimisations, since it runs rarely."""
     graph, state = nnx.split(abstract(name))
     run = jax.jit(lambda state, x: nnx.merge(graph, state)(x, return_activations=True))
     return run.lower(state, images(name)).compile(compiler_options={"xla_backend_optimization_level": 0})
@@ -72,7 +72,7 @@ def run_ours(name, model):
 
 
 def run_theirs(network, x):
-    """The output of every module by its name, channels last, and that of the network."""
+    """The output of every module by its name, with channels last, and the output of the network."""
     outputs = {}
     for name, module in network.named_modules():
         module.register_forward_hook(lambda _, __, y, name=name: outputs.__setitem__(name, channels_last(y)))
@@ -86,9 +86,9 @@ def channels_last(tensor):
 
 
 def stages(model):
-    """Activations here and modules there that must agree: layers with parameters, and what a block makes.
+    """Pairs of an activation and a PyTorch module that must agree: layers with parameters, and outputs of blocks.
 
-    Auxiliary heads have a test of their own.
+    Auxiliary heads have their own test.
     """
     pairs = {layer.path: layer.name for layer in torch_layers(model)}
     for index, name in enumerate(model.names):
@@ -109,7 +109,7 @@ def assert_same(actual, expected, message=""):
 
 
 def drawn(model):
-    """An abstract model with numbers: positive scales and variances, kernels that keep the size of signals."""
+    """Fills an abstract model: positive scales and variances, kernels that preserve the scale of signals."""
     rng = np.random.default_rng(1)
 
     def draw(path, leaf):
