@@ -151,7 +151,7 @@ def _config_file(sweep: Sweep, directory: Path, best: TrialRow, rows: Sequence[T
     body = pprint.pformat(config.to_dict(), width=112, sort_dicts=False)
     return f'''"""Trial {best.number} of {len(rows)}, the best of the {complete} complete ones: {score}.
 
-What it has of its own:
+The keys that differ from the sweep's config:
 {changed}
 
 Command:  {launch(f"--config={directory / 'best.py'}")}

@@ -19,8 +19,8 @@ TRIALS = flags.DEFINE_integer(
 SAMPLER = flags.DEFINE_string(
     "sampler",
     None,
-    "For sweep: how points are chosen. grid (the default for lists); random; sobol (the default else) and halton: "
-    "evenly spread; tpe, cmaes and gp: learn from the results.",
+    "For sweep: how points are chosen. grid (the default for lists); sobol (the default else, also named random) and "
+    "halton: evenly spread; tpe, cmaes and gp: learn from the results.",
 )
 flags.DEFINE_alias("engine", "sampler")  # its name in earlier versions
 PRUNER = flags.DEFINE_string(

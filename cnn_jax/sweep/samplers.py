@@ -40,8 +40,8 @@ LEARNING: dict[str, Callable[[Any, int], Any]] = {
 """Name of a sampler that learns from results -> a function of ``optuna.samplers`` and a seed that creates it."""
 PRUNERS = {
     "none": "every trial runs to its end",
-    "halving": "asynchronous successive halving (Li et al., 2018): of four, one goes on after 1, 4, 16... evaluations",
-    "hyperband": "several such rules side by side (Li et al., 2017), by thirds, as soon as a first trial is complete",
+    "halving": "asynchronous successive halving (Li et al., 2018): one of four continues after 1, 4, 16... evaluations",
+    "hyperband": "several such rules together (Li et al., 2017), by thirds, as soon as the first trial is complete",
 }
 _SEQUENCES = {"sobol": "sobol", "random": "sobol", "halton": "halton"}
 

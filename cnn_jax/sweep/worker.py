@@ -59,7 +59,7 @@ def work(store: Store, *, kind: str = "alone", batch: int = 1, most: int | None 
     with store.alive(), StopRequest() as stop:
         while most is None or finished < most:
             if stop.signal:
-                raise Interrupted(stop.signal, f"stopped by {stop.signal.name}; another worker can go on")
+                raise Interrupted(stop.signal, f"stopped by {stop.signal.name}; another worker can continue")
             trials = store.claim(batch if most is None else min(batch, most - finished))
             if trials is None:
                 break
