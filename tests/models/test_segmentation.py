@@ -1,5 +1,7 @@
 """Networks that map images to maps: published sizes, SegNet against a NumPy loop, stitched tiles against one pass."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,14 +93,22 @@ def test_fully_convolutional_networks_have_the_published_sizes() -> None:
     assert {name: found[name].output_shape[0] for name in published} == published
     assert found["score"].receptive_field.size == (404, 404)
     assert found["score"].receptive_field.jump == (32, 32)
-    for name in ("fcn_32s", "fcn_16s"):
-        for shape in ((500, 333, 3), (65, 64, 1)):
-            assert list(rows(name, shape, width=1 / 32)[1].values())[-1].output_shape == (*shape[:2], 21)
+    for name, shape in (("fcn_32s", (500, 333, 3)), ("fcn_16s", (65, 64, 1))):
+        model = nnx.eval_shape(lambda name=name, shape=shape: models.create(name, input_shape=shape, width=1 / 32))
+        assert geometry.output_shape(model, shape) == (*shape[:2], 21)
+
+
+def activations(graph, state, x):
+    return nnx.merge(graph, state)(x, return_activations=True)[1]
 
 
 def test_segnet_mirrors_its_encoder() -> None:
-    model, found = rows("segnet", (360, 480, 3))
-    shapes = {name: row.output_shape for name, row in found.items()}
+    model = nnx.eval_shape(lambda: models.create("segnet"))
+    x = jax.ShapeDtypeStruct((1, 360, 480, 3), jnp.float32)
+    shapes = {
+        name: a.shape[1:]
+        for name, a in jax.eval_shape(functools.partial(activations, nnx.graphdef(model)), nnx.state(model), x).items()
+    }
     for stage, sizes in enumerate([(360, 480), (180, 240), (90, 120), (45, 60), (22, 30)], start=1):
         channels = min(512, 64 * 2 ** (stage - 1))
         assert shapes[f"conv{stage}_1"] == (*sizes, channels)

@@ -17,6 +17,8 @@ from cnn_jax.errors import PartlyFailedError, UsageError
 from cnn_jax.experiments import find
 from cnn_jax.tasks import Segmentation, default_config
 from cnn_jax.tasks import run as runs
+from cnn_jax.tasks.responses import Explained
+from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import known_examples
 from cnn_jax.tasks.task import Results
 
@@ -68,7 +70,7 @@ def test_scores_follow_the_convention_that_is_named(over: str, empty: str) -> No
     chosen = () if over == "set" else (1, 2)
     own = task(score_over=over, empty_class=empty, scored_classes=chosen)
     parts = [
-        own.measure(SCORES[part], {name: a[part] for name, a in batch(mask=MASK).items()})
+        jax.jit(own.measure)(SCORES[part], {name: a[part] for name, a in batch(mask=MASK).items()})
         for part in (np.s_[:2], np.s_[2:])
     ]
     totals: dict = {}
@@ -121,7 +123,7 @@ def test_a_smaller_output_is_that_of_the_middle() -> None:
 
 def test_the_report_has_pictures_a_table_of_classes_and_the_confusion_of_pixels() -> None:
     own, predictions = task(), OUTPUTS.argmax(axis=-1).astype(np.uint8)
-    scores = own.scores(train.averages(train.added({}, own.measure(SCORES, batch()))))
+    scores = own.scores(train.averages(train.added({}, jax.jit(own.measure)(SCORES, batch()))))
     results = Results(own.config, SET, 5, predictions, {f"test/{name}": value for name, value in scores.items()})
     examples, classes, confusion = own.sections(results)
     assert len(examples.figure.axes) == 4 * 4, "the last image has nothing to compare"
@@ -157,8 +159,15 @@ def test_a_wrong_config_is_named(overrides: dict, part: str) -> None:
 
 
 SQUARES = """
+import jax
 import numpy as np
-from cnn_jax import data
+from cnn_jax import data, models, nn
+
+def tiny(*, num_classes, input_shape, width, dtype, rngs):
+    first = nn.Conv(1, 8, (5, 5), padding="VALID", rngs=rngs)
+    return nn.Sequence({"conv": first, "relu": jax.nn.relu, "output": nn.Conv(8, num_classes, (1, 1), rngs=rngs)})
+
+TINY = models.Variant(tiny, (32, 32, 1), 2)
 
 def squares(split, **_):
     generator = np.random.default_rng(len(split))
@@ -174,13 +183,13 @@ def squares(split, **_):
 
 
 def config(folder: Path) -> ConfigDict:
-    """A U-Net without padding on tiles of 32x32, of which it predicts the 16x16 pixels in the middle."""
+    """A network without padding on tiles of 32x32, of which it predicts the 28x28 pixels in the middle."""
     settings = default_config("segmentation")
     settings.data.name, settings.input_shape = f"{folder / 'squares.py'}:squares", (32, 32, 1)
-    settings.data.augment = ("random_crop(size=(32, 32))", "flip")
+    settings.data.augment = ("random_crop(size=(32, 32))",)
     settings.data.validation, settings.border_weight = "", 2.0
-    settings.model.name, settings.model.width, settings.model.options = "u_net", 1 / 16, {"depth": 1}
-    settings.batch_size, settings.duration, settings.evaluate_every = 6, "120 steps", "120 steps"
+    settings.model.name = f"{folder / 'squares.py'}:TINY"
+    settings.batch_size, settings.duration, settings.evaluate_every = 8, "60 steps", "60 steps"
     settings.optimizer.name, settings.optimizer.learning_rate = "adam", 0.01
     return settings
 
@@ -189,14 +198,19 @@ def config(folder: Path) -> ConfigDict:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("segmentation")
     (folder / "squares.py").write_text(SQUARES)
-    find(config(folder)).train(config(folder), folder / "run")
+    runs.train(config(folder), folder / "run", report=False)
     return folder
 
 
 def test_a_valid_network_is_trained_on_crops_and_scored_on_whole_images(run: Path) -> None:
     scores = json.loads((run / "run/result.json").read_text())["scores"]
     assert scores["test/iou"] > 0.8
-    page = (run / "run/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_committed_config_is_trained_to_its_report(tmp_path: Path) -> None:
+    runs.train(load_config("segment_digits:smoke"), tmp_path / "run")
+    page = (tmp_path / "run/report.html").read_text()
     for text in ("Predictions", "Confusion of pixels", "Through the network", "a class neither there nor predicted"):
         assert text in page
 
@@ -243,12 +257,14 @@ def test_own_images_of_any_size_become_masks_and_overlays(run: Path) -> None:
     assert "cannot be read" in rows["broken.png"]["note"]
 
 
-def test_what_a_network_for_maps_responds_to_is_explained(run: Path) -> None:
-    from cnn_jax.tasks import explain
-
-    explain.write(config(run), run / "run", target="square", methods=["saliency"], output=str(run / "explained"))
-    found = np.load(run / "explained/explain.npz")
-    assert found["saliency"].shape[:3] == (8, 32, 32)
+def test_what_is_explained_is_the_mean_score_of_each_class(run: Path) -> None:
+    network, state = load_run(config(run), run / "run")
+    images = np.stack([np.full((40, 36, 1), 30, np.uint8)] * 2)
+    explained = Explained.of(network, state)
+    inputs = explained.inputs(network.framed(images))
+    assert inputs.shape == (2, 32, 32, 1)
+    outputs = network.model(state.params, state.model_state)(inputs)
+    np.testing.assert_allclose(explained.model(inputs), outputs.mean(axis=(1, 2)), rtol=1e-5)
 
 
 def test_training_images_of_another_size_are_refused(run: Path, tmp_path: Path) -> None:
