@@ -392,7 +392,7 @@ def _table_of_values(name: str, pairs: Sequence[Pair], values: Sequence[Sequence
             f"data set {name!r}: the values of its masks ({listed}; {wrong} in {file}) are no class numbers from 0; "
             f"state what they mean in {TABLE}, with a line such as liver,{wrong} for each class"
         )
-    numbers = {value: value for value in range(max(high, 1) + 1)}
+    numbers: dict[Value, int] = {value: value for value in range(max(high, 1) + 1)}
     return ClassTable(tuple(map(str, numbers)), {**numbers, IGNORED: IGNORED}, "")
 
 

@@ -112,7 +112,7 @@ class AddScores(Meeting):
 
     def __call__(self, inputs: Shaped[AnyArray, "..."], skip: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
         """Adds the scores of the part of an earlier map to ``(batch, *space, classes)``."""
-        return inputs + self.score(cut(skip, inputs.shape[1:-1], self.offset))
+        return jnp.asarray(inputs) + self.score(cut(skip, inputs.shape[1:-1], self.offset))
 
 
 def bilinear(key: Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:

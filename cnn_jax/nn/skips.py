@@ -97,7 +97,8 @@ class _Connected:
     """A layer with its further arguments, which keeps what it returns beside its output."""
 
     def __init__(self, layer: Any, others: tuple[Any, ...]) -> None:
-        self._layer, self._others, self.further = layer, others, ()
+        self._layer, self._others = layer, others
+        self.further: list[Any] = []
 
     def __call__(self, x: AnyArray) -> Any:
         result = self._layer(x, *self._others)
@@ -155,7 +156,7 @@ class Add(Meeting):
         self, inputs: Shaped[AnyArray, "*batch_and_space channels"], skip: Shaped[AnyArray, "..."]
     ) -> Shaped[Array, "*batch_and_space channels"]:
         """Adds an earlier map of at least this size to ``(*batch, *space, C)``."""
-        return inputs + cut(skip, inputs.shape[1:-1], self.offset)
+        return jnp.asarray(inputs) + cut(skip, inputs.shape[1:-1], self.offset)
 
 
 class CutTo(nnx.Module):

@@ -343,8 +343,8 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         for path, name in _names(predictions).items():
-            image = read[path].pixels
-            network.task.write_prediction(folder, name, source=Path(path), image=image, prediction=predictions[path])
+            pixels, prediction = read[path].pixels, predictions[path]
+            network.task.write_prediction(folder, name, source=Path(path), image=pixels, prediction=prediction)
     if table is not None:
         write_csv(table, rows(full, assumed=assumed, note=notes))
     if reasons:

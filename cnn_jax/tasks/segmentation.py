@@ -180,8 +180,8 @@ class Segmentation(Labelled):
         size = float(np.prod(labels.shape[1:]))
         metrics: training.Metrics = {"loss": mean_over(loss, counted)}
         if self.config.score_over == "set":
-            for name, part in zip(counts._fields, counts, strict=True):
-                metrics[name] = mean_over(part / size, counted)
+            for name, part in counts._asdict().items():
+                metrics[name] = mean_over(jnp.asarray(part) / size, counted)
             whole = (right / size, numbers.astype(jnp.float32) / size)
             metrics["pixel_accuracy"] = tuple((part * counted["mask"]).sum() for part in whole)  # type: ignore[assignment]
             return metrics

@@ -75,8 +75,8 @@ def _examples(
             planes.append((images[number][part], truth[number][part], predictions[number][part]))
             where = "" if slice_number is None else f", slice {slice_number} of {len(truth[number])}"
             titles.append(f"test {kind} {number}{where}: IoU {scores[number]:.1%}")
-        shown = [list(column) for column in zip(*planes, strict=True)]
-        figure = figures.segmentations(*shown, task.outputs, titles=titles, ignored=task.ignored)
+        shown, true, predicted = (list(column) for column in zip(*planes, strict=True))
+        figure = figures.segmentations(shown, true, predicted, task.outputs, titles=titles, ignored=task.ignored)
         caption = (
             f"{what}{about if solid else ''} {task.outputs[0]} has no colour. IoU is that of the whole {kind}, the "
         )
