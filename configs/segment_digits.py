@@ -1,6 +1,6 @@
 """Where are handwritten digits on photographs, and which are they? A small U-Net on embedded data.
 
-Each image of 64x64 has up to four digits of scikit-learn's 8x8 ones, enlarged to 14 to 22 pixels, in a random grey on a
+Each image of 48x48 has up to three digits of scikit-learn's 8x8 ones, enlarged to 16 to 24 pixels, in a random grey on a
 random piece of one of its two photographs. The mask has the digit of each pixel of ink. Training, validation and test
 images have other digits; those of the test set are on the other photograph. Nothing to download.
 
@@ -17,7 +17,7 @@ from cnn_jax import data
 from cnn_jax.config import check_variant
 from cnn_jax.tasks import default_config
 
-SIDE = 64
+SIDE = 48
 CLASSES = ("background", *map(str, range(10)))
 COUNTS = {"train": 800, "validation": 100, "test": 200}
 
@@ -34,8 +34,8 @@ def digits_on_photographs(split: str, **_: Any) -> data.Dataset:
         top, left = (generator.integers(0, size - SIDE) for size in photograph.shape)
         image = photograph[top : top + SIDE, left : left + SIDE].copy()
         mask = np.zeros((SIDE, SIDE), np.uint8)
-        for _digit in range(generator.integers(1, 5)):
-            chosen, side = generator.integers(len(digits)), int(generator.integers(14, 23))
+        for _digit in range(generator.integers(1, 4)):
+            chosen, side = generator.integers(len(digits)), int(generator.integers(16, 25))
             small = Image.fromarray(digits.images[chosen, ..., 0])
             ink = np.asarray(small.resize((side, side), Image.Resampling.BICUBIC), np.float32) / 255
             row, column = generator.integers(0, SIDE - side, 2)
@@ -60,8 +60,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.name, config.input_shape = f"{__file__}:digits_on_photographs", (SIDE, SIDE, 1)
     config.model.name, config.model.width = "u_net_padded", 0.125
     config.model.options = {"depth": 3, "batch_norm": True}
-    config.balanced = True  # 95 % of the pixels are background
-    config.batch_size, config.epochs = 16, 12
+    config.class_weights = (0.2,) + (1.0,) * 10  # most pixels are background
+    config.batch_size, config.epochs = 8, 10
     config.optimizer.name, config.optimizer.learning_rate = "adam", 0.01
     if variant == "smoke":
         config.epochs, config.model.width = 1, 0.0625

@@ -30,7 +30,7 @@ PUBLIC = FUNCTIONS + [
 # Each op may take these by position; everything else is an option, to be given by name.
 POSITIONAL = {
     *("x", "y", "kernel", "depthwise_kernel", "pointwise_kernel", "columns", "indices", "logits", "outputs", "labels"),
-    *("targets", "centers", "bins", "confusion", "predicted", "probabilities", "window", "sizes", "widths"),
+    *("targets", "centers", "bins", "confusion", "counts", "predicted", "probabilities", "window", "sizes", "widths"),
     *("output_size", "output_shape", "scale", "rate", "x_shape", "kernel_shape"),
 }
 UNDOCUMENTED = {"self", "args"}

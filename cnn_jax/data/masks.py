@@ -40,7 +40,7 @@ MASK_FIELD = "segmentation"
 MOST_WITH_GAPS = 32  # classes without a table, if some of them do not occur
 NORMALIZE = ("none", "each")
 
-Value = int | tuple[int, int, int]
+MaskValue = int | tuple[int, int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ClassTable:
     """
 
     names: tuple[str, ...]
-    values: Mapping[Value, int]
+    values: Mapping[MaskValue, int]
     stated: str
 
     @property
@@ -85,7 +85,7 @@ class ClassTable:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class MaskedFile:
     """An image and its mask.
 
     Attributes:
@@ -162,7 +162,7 @@ def open_masks(
 class MaskReader:
     """Reads images or volumes with their masks; see :data:`~cnn_jax.data.records.Reader`."""
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[MaskedFile, ...]
     table: ClassTable
     image_shape: tuple[int, ...]
     framing: str
@@ -173,7 +173,7 @@ class MaskReader:
         read = self._volume if len(self.image_shape) == 4 else self._image
         return [read(self.pairs[number]) for number in indices]
 
-    def _image(self, pair: Pair) -> dict[str, Any]:
+    def _image(self, pair: MaskedFile) -> dict[str, Any]:
         height, width, channels = self.image_shape
         image = decode_image(_content(pair.image), pair.image, channels=channels)
         classes = self.table.classes(mask_values(pair.mask, colours=self.table.has_colours), pair.mask)
@@ -183,7 +183,7 @@ class MaskReader:
         mask = resize_mask(Image.fromarray(classes), (width, height), self.framing, fill=IGNORED)
         return {"image": framed, MASK_FIELD: np.asarray(mask)}
 
-    def _volume(self, pair: Pair) -> dict[str, Any]:
+    def _volume(self, pair: MaskedFile) -> dict[str, Any]:
         volume = read_volume(pair.image, normalize=self.normalize == "each")
         classes = self.table.classes(read_label_volume(pair.mask), pair.mask)
         if volume.shape[:-1] != classes.shape:
@@ -224,7 +224,7 @@ def mask_values(path: str | PathLike[str], *, colours: bool) -> Int32[np.ndarray
 
 
 @functools.lru_cache(maxsize=8)
-def _scan(name: str, root: Path, stamp: tuple[Any, ...]) -> tuple[tuple[Pair, ...], ClassTable, tuple[str, ...]]:
+def _scan(name: str, root: Path, stamp: tuple[Any, ...]) -> tuple[tuple[MaskedFile, ...], ClassTable, tuple[str, ...]]:
     """The pairs of a folder, the table of its classes, and a hash of each pair; every mask is read once."""
     pairs = _pairs(name, root)
     stated = _stated_table(name, root)
@@ -256,14 +256,14 @@ def _scan(name: str, root: Path, stamp: tuple[Any, ...]) -> tuple[tuple[Pair, ..
     return tuple(pairs), table, tuple(found[number][0] for number in range(len(pairs)))
 
 
-def _scanned(name: str, root: Path) -> tuple[tuple[Pair, ...], ClassTable, tuple[str, ...]]:
+def _scanned(name: str, root: Path) -> tuple[tuple[MaskedFile, ...], ClassTable, tuple[str, ...]]:
     """What :func:`_scan` finds, again only if a file has changed."""
     files = [file for pair in _pairs(name, root) for file in (pair.image, pair.mask)]
     files += [file for file in (root / TABLE, root / "dataset.json") if file.is_file()]
     return _scan(name, root, tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files))
 
 
-def _pairs(name: str, root: Path) -> list[Pair]:
+def _pairs(name: str, root: Path) -> list[MaskedFile]:
     """The images of a folder with their masks."""
     folders = {folder: part_of(folder.name) for folder in listed(root) if folder.is_dir()}
     parts = {folder: part for folder, part in folders.items() if part}
@@ -278,7 +278,7 @@ def _pairs(name: str, root: Path) -> list[Pair]:
     return found
 
 
-def _pairs_in(name: str, folder: Path, part: str) -> list[Pair]:
+def _pairs_in(name: str, folder: Path, part: str) -> list[MaskedFile]:
     where = f"data set {name!r}"
     images, masks = _folder_of(folder, IMAGE_FOLDERS), _folder_of(folder, MASK_FOLDERS)
     if images and masks:
@@ -301,7 +301,7 @@ def _pairs_in(name: str, folder: Path, part: str) -> list[Pair]:
                 f"{where}: {first[stem]} has no mask; name the mask like the image, or with _mask behind it"
             )
         raise UsageError(f"{where}: {second[stem]} is the mask of no image; name it like its image")
-    return [Pair(part, first[stem], second[stem]) for stem in sorted(first)]
+    return [MaskedFile(part, first[stem], second[stem]) for stem in sorted(first)]
 
 
 def _folder_of(folder: Path, names: Iterable[str]) -> Path | None:
@@ -326,7 +326,7 @@ def _by_stem(where: str, files: Iterable[Path], *, without_ending: set[str] | No
     return found
 
 
-def _members(pairs: Sequence[Pair], root: Path, split: str) -> dict[str, np.ndarray]:
+def _members(pairs: Sequence[MaskedFile], root: Path, split: str) -> dict[str, np.ndarray]:
     names = [pair.image.relative_to(root).as_posix() for pair in pairs]
     if re.search(r"\bsorted\b", split):
         numbers = [[int(word) if word.isdigit() else word for word in re.split(r"(\d+)", name)] for name in names]
@@ -365,7 +365,7 @@ def _stated_table(name: str, root: Path) -> ClassTable | None:
     return ClassTable(tuple(names), values, file.name)
 
 
-def _value(where: str, cells: Sequence[str]) -> Value:
+def _value(where: str, cells: Sequence[str]) -> MaskValue:
     """A number or a colour: ``7``, ``#ff0000``, ``255 0 0`` or ``255,0,0``."""
     text = " ".join(cells).strip()
     if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
@@ -377,7 +377,7 @@ def _value(where: str, cells: Sequence[str]) -> Value:
     return (first, *others) if others else first  # type: ignore[return-value]
 
 
-def _table_of_values(name: str, pairs: Sequence[Pair], values: Sequence[Sequence[int]]) -> ClassTable:
+def _table_of_values(name: str, pairs: Sequence[MaskedFile], values: Sequence[Sequence[int]]) -> ClassTable:
     """The classes of masks that nothing is said about: 0 and 255, or numbers from 0."""
     found = sorted({value for each in values for value in each})
     if found in ([0, 255], [255]):
@@ -392,7 +392,7 @@ def _table_of_values(name: str, pairs: Sequence[Pair], values: Sequence[Sequence
             f"data set {name!r}: the values of its masks ({listed}; {wrong} in {file}) are no class numbers from 0; "
             f"state what they mean in {TABLE}, with a line such as liver,{wrong} for each class"
         )
-    numbers: dict[Value, int] = {value: value for value in range(max(high, 1) + 1)}
+    numbers: dict[MaskValue, int] = {value: value for value in range(max(high, 1) + 1)}
     return ClassTable(tuple(map(str, numbers)), {**numbers, IGNORED: IGNORED}, "")
 
 
@@ -400,7 +400,7 @@ def _packed(values: Shaped[np.ndarray, "... 3"]) -> Shaped[np.ndarray, "..."]:
     return values.astype(np.int64) @ np.array([65536, 256, 1])
 
 
-def _packed_colour(value: Value) -> int:
+def _packed_colour(value: MaskValue) -> int:
     return value if isinstance(value, int) else value[0] * 65536 + value[1] * 256 + value[2]
 
 
@@ -411,5 +411,5 @@ def _content(path: Path) -> bytes:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _other_size(pair: Pair, image: Sequence[int], mask: Sequence[int]) -> str:
+def _other_size(pair: MaskedFile, image: Sequence[int], mask: Sequence[int]) -> str:
     return f"{pair.mask}: has {'x'.join(map(str, mask))} pixels, but {pair.image} has {'x'.join(map(str, image))}"

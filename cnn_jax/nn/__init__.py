@@ -12,7 +12,7 @@ from cnn_jax.nn.linear import Flatten, Linear, RBFOutput, Scale, flatten
 from cnn_jax.nn.normalization import BatchNorm, Dropout, LocalResponseNorm
 from cnn_jax.nn.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, LpPool, MaxPool, MaxUnpool, Upsample
 from cnn_jax.nn.sequence import Sequence
-from cnn_jax.nn.skips import Add, Concatenate, CutTo, SkipSequence, cut
+from cnn_jax.nn.skips import Add, Concatenate, CutTo, SkipSequence
 
 __all__ = [
     "AdaptiveAvgPool",
@@ -43,6 +43,5 @@ __all__ = [
     "Subsampling",
     "TableConv",
     "Upsample",
-    "cut",
     "flatten",
 ]

@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Array, Float, Integer, Shaped
 from ml_collections import ConfigDict
 
-from cnn_jax import data, nn, ops
+from cnn_jax import data, ops
 from cnn_jax import train as training
 from cnn_jax.data import augment
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.metrics import Metric
+from cnn_jax.nn.skips import cut
 from cnn_jax.tasks.labelled import Labelled
 from cnn_jax.tasks.task import Examples, Results, mean_over
 
@@ -152,7 +153,7 @@ class Segmentation(Labelled):
             smoothing = self.config.label_smoothing
             pixels = self._pixel_losses(outputs, labels, label_smoothing=smoothing, class_weights=weights)
             if BORDER_WEIGHTS in batch:
-                pixels = pixels * (1 + nn.cut(batch[BORDER_WEIGHTS][..., None], labels.shape[1:])[..., 0])
+                pixels = pixels * (1 + cut(batch[BORDER_WEIGHTS][..., None], labels.shape[1:])[..., 0])
             total = pixels.sum() / jnp.maximum(known.sum(), 1).astype(pixels.dtype)
         if "dice" in kind:
             total = total + self._dice_losses(outputs, labels, class_weights=weights).mean()
@@ -335,7 +336,7 @@ class Segmentation(Labelled):
 
     def _labels(self, outputs: Array, batch: training.Batch) -> tuple[Array, Array]:
         """The true classes of the outputs' pixels, which may be the middle of the image, and which are known."""
-        labels = nn.cut(batch[self._label][..., None], outputs.shape[1:-1])[..., 0].astype(jnp.int32)
+        labels = cut(batch[self._label][..., None], outputs.shape[1:-1])[..., 0].astype(jnp.int32)
         known = jnp.ones(labels.shape, bool) if self._ignored is None else labels != self._ignored
         return labels, known
 
