@@ -114,6 +114,19 @@ them with He's rule for the fan-out, and linear layers with a Gaussian of standa
         tuple(f"vgg_{letter}{bn}" for letter in ("a", "a_lrn", "b", "c", "d", "e") for bn in ("", "_bn")),
     ),
     (
+        "Segmentation",
+        """\
+Scores of every pixel, `(batch, *space, classes)`, for inputs with any number of spatial axes; see
+[segmentation](segmentation.md).
+
+- `u_net` is the paper's network, without padding: an input has 16 b + 124 pixels along each axis, the output 16 b - 60.
+  `u_net_padded` keeps the size. Kernels are drawn by He's normal rule, as in the paper.
+- `segnet` unpools with the positions of the maxima that the encoder found.
+- `fcn_32s`, `fcn_16s` and `fcn_8s` are VGG's net D with convolutions for its linear layers. Maps are cut where the
+  published networks cut them. Transposed convolutions start as bilinear interpolation, and scores at zero.""",
+        ("u_net", "u_net_padded", "segnet", "fcn_32s", "fcn_16s", "fcn_8s"),
+    ),
+    (
         "GoogLeNet",
         """\
 - `googlenet` is the paper's network: a 5x5 window in the branch of that name, local response normalisation, biases, and

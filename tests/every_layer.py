@@ -71,6 +71,10 @@ def _confusion(x: jax.Array) -> jax.Array:
     return ops.confusion_matrix(_labels(x), x.argmax(axis=-1), num_classes=4)
 
 
+def _counts(x: jax.Array) -> ops.ClassCounts:
+    return ops.class_counts(jnp.ones(x.shape[:-1], jnp.int32), x.argmax(axis=-1), num_classes=4)
+
+
 def _unpooled(x: jax.Array) -> jax.Array:
     return ops.max_unpool(*ops.max_pool(x, (2, 2), return_indices=True), (6, 5), overlap="add")
 
@@ -93,6 +97,7 @@ OPS: dict[str, Callable[[], Program]] = {
     ),
     "batch_statistics": lambda: of_op(ops.batch_statistics),
     "calibration_bins": lambda: of_op(lambda x: ops.calibration_bins(jax.nn.softmax(x), _labels(x)), image=FEATURES),
+    "class_counts": lambda: of_op(lambda x: (x, _counts(x))),
     "col2im": lambda: of_op(lambda x: ops.col2im(ops.im2col(x, (2, 3), padding=1), (6, 5), (2, 3), padding=1)),
     "confusion_matrix": lambda: of_op(lambda x: (x, _confusion(x)), image=FEATURES),
     "conv": lambda: of_op(lambda x, k: ops.conv(x, k, padding="SAME"), (3, 3, 4, 6)),
@@ -160,6 +165,7 @@ OPS: dict[str, Callable[[], Program]] = {
     "normalize_by_batch": lambda: of_op(
         lambda x, scale, bias: ops.normalize_by_batch(x, scale=scale, bias=bias), (4,), (4,)
     ),
+    "overlaps": lambda: of_op(lambda x: (x, ops.overlaps(_counts(x), empty=1.0))),
     **{
         f"pad, {boundary}": lambda boundary=boundary: of_op(
             lambda x: ops.pad(x, [(2, 1), -1], boundary=boundary, boundary_value=2.0 if boundary == "constant" else 0.0)
@@ -181,6 +187,9 @@ OPS: dict[str, Callable[[], Program]] = {
     ),
     "sigmoid_focal_loss": lambda: of_pair(
         lambda x, labels: ops.sigmoid_focal_loss(x, jax.nn.sigmoid(labels)), FEATURES, FEATURES
+    ),
+    "soft_dice_loss": lambda: of_op(
+        lambda x: ops.soft_dice_loss(x, jnp.ones(x.shape[:-1], jnp.int32), class_weights=(1, 2, 3, 4))
     ),
     "softmax_cross_entropy": lambda: of_op(
         lambda x: ops.softmax_cross_entropy(x, _labels(x), label_smoothing=0.1, class_weights=(1, 2, 3, 4)),
@@ -216,6 +225,7 @@ MASK = np.arange(24).reshape(4, 6) % 3 > 0
 LAYERS: dict[str, Callable[[], Program]] = {
     "AdaptiveAvgPool": lambda: of_layer(lambda rngs: nn.AdaptiveAvgPool(3)),
     "AdaptiveMaxPool": lambda: of_layer(lambda rngs: nn.AdaptiveMaxPool((3, 2))),
+    "Add": lambda: of_layer(lambda rngs: nn.SkipSequence({"half": _half, "add": nn.Add()}, {"add": "input"})),
     "Auxiliary": lambda: of_layer(
         lambda rngs: nn.Auxiliary({"pool": ops.global_avg_pool, "logits": nn.Linear(4, 3, rngs=rngs)}),
         train=True,
@@ -224,6 +234,11 @@ LAYERS: dict[str, Callable[[], Program]] = {
     "AvgPool": lambda: of_layer(lambda rngs: nn.AvgPool(2, padding=1)),
     "BatchNorm": lambda: of_layer(lambda rngs: nn.BatchNorm(4, rngs=rngs)),
     "BatchNorm in training": lambda: of_layer(lambda rngs: nn.BatchNorm(4, rngs=rngs), train=True),
+    "Concatenate": lambda: of_layer(
+        lambda rngs: nn.SkipSequence(
+            {"conv": nn.Conv(4, 2, (3, 3), padding="VALID", rngs=rngs), "both": nn.Concatenate()}, {"both": "input"}
+        )
+    ),
     "Conv": lambda: of_layer(lambda rngs: nn.Conv(4, 6, (3, 3), mask=MASK, rngs=rngs)),
     "Conv, numeric mask": lambda: of_layer(lambda rngs: nn.Conv(4, 6, (3, 3), mask=MASK.astype(np.int32), rngs=rngs)),
     "Conv, circular": lambda: of_layer(lambda rngs: nn.Conv(4, 6, 3, padding="CIRCULAR", rngs=rngs), image=LINE),
@@ -234,6 +249,9 @@ LAYERS: dict[str, Callable[[], Program]] = {
     "ConvTranspose": lambda: of_layer(lambda rngs: nn.ConvTranspose(4, 6, (3, 3), strides=2, rngs=rngs)),
     "ConvTranspose, circular": lambda: of_layer(
         lambda rngs: nn.ConvTranspose(4, 6, (3, 3), strides=2, padding="CIRCULAR", mask=MASK, rngs=rngs)
+    ),
+    "CutTo": lambda: of_layer(
+        lambda rngs: nn.SkipSequence({"pad": nn.Upsample(2), "cut": nn.CutTo(1)}, {"cut": "input"})
     ),
     "Dropout": lambda: of_layer(lambda rngs: nn.Dropout(0.5), train=True, rngs=KEY),
     "Flatten": lambda: of_layer(lambda rngs: nn.Flatten(IMAGE)),
@@ -253,6 +271,12 @@ LAYERS: dict[str, Callable[[], Program]] = {
         lambda rngs: nn.Sequence({"conv": nn.Conv(4, 6, (3, 3), rngs=rngs), "flatten": nn.flatten}),
         return_activations=True,
     ),
+    "SkipSequence": lambda: of_layer(
+        lambda rngs: nn.SkipSequence(
+            {"pool": nn.MaxPool((2, 2), return_indices=True), "unpool": nn.MaxUnpool(strides=2)}, {"unpool": "pool"}
+        ),
+        return_activations=True,
+    ),
     "Subsampling": lambda: of_layer(lambda rngs: nn.Subsampling(4, (2, 2), rngs=rngs)),
     "TableConv": lambda: of_layer(
         lambda rngs: nn.TableConv(4, [(0, 1), (1, 2, 3)], (3, 3), padding="VALID", bias_space=(4, 3), rngs=rngs)
@@ -261,6 +285,10 @@ LAYERS: dict[str, Callable[[], Program]] = {
     "flatten": lambda: of_op(nn.flatten),
 }
 PROGRAMS = {**OPS, **LAYERS}
+
+
+def _half(x: jax.Array) -> jax.Array:
+    return x / 2
 
 
 class _PoolAndBack(nnx.Module):

@@ -30,7 +30,7 @@ PUBLIC = FUNCTIONS + [
 # Ops may take these arguments by position; all others are options, which are keyword-only.
 POSITIONAL = {
     *("x", "y", "kernel", "depthwise_kernel", "pointwise_kernel", "columns", "indices", "logits", "outputs", "labels"),
-    *("targets", "centers", "bins", "confusion", "predicted", "probabilities", "window", "sizes", "widths"),
+    *("targets", "centers", "bins", "confusion", "counts", "predicted", "probabilities", "window", "sizes", "widths"),
     *("output_size", "output_shape", "scale", "rate", "x_shape", "kernel_shape"),
 }
 UNDOCUMENTED = {"self", "args"}

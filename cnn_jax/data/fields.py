@@ -32,6 +32,7 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "image": Kind(("height", "width", "channels"), ("uint8", "float32")),
     "mask": Kind(("height", "width"), ("uint8", "int32")),
+    "weights": Kind(("height", "width"), ("float32",)),
     "label": Kind((), ("int32",)),
     "labels": Kind(("classes",), ("uint8", "float32")),
     "target": Kind(None, ("float32",)),
@@ -45,7 +46,8 @@ KINDS: dict[str, Kind] = {
 """Name of a kind -> its axes and dtypes.
 
 - ``image``: pixels, uint8 from 0 to 255 or float32 from 0 to 1; channels last, as in all that have them.
-- ``mask``: one class number per pixel of the image.
+- ``mask``: one class number per pixel of the image, or of the volume, video or signal, whose axes it has.
+- ``weights``: one number per pixel, such as the weight of its loss, which is moved with the image; 0 from beyond it.
 - ``label``: one class number per example, or per entry (see :class:`Field`).
 - ``labels``: several classes at once: 1 for each class that applies, 0 for the others, or probabilities.
 - ``target``: real numbers of any shape, to be predicted as they are.
@@ -61,6 +63,7 @@ KINDS: dict[str, Kind] = {
 INPUT_KINDS = ("image", "volume", "video", "signal")  # with channels last: what preprocessing normalises
 PIXEL_KINDS = ("image", "volume", "video")
 CLASS_KINDS = ("label", "labels", "mask")
+MAP_KINDS = ("mask", "weights")  # with the axes of the input, but for its channels
 PADDED_KINDS = ("boxes", "text")
 
 
@@ -110,7 +113,8 @@ class Field:
             dtypes = " or ".join(KINDS[self.kind].dtypes)
             raise UsageError(f"Field: a field of kind {self.kind!r} is {dtypes}, not {self.dtype}")
         if self.shape is not None and (
-            (self.axes is not None and len(self.shape) != len(self.axes))
+            (self.axes is not None and self.kind not in MAP_KINDS and len(self.shape) != len(self.axes))
+            or (self.kind in MAP_KINDS and not 1 <= len(self.shape) <= 3)
             or (self.count and not self.shape)
             or (self.kind == "boxes" and self.shape[1:] != (4,))
         ):
@@ -166,6 +170,8 @@ class Field:
 def _in_words(field: Field) -> str:
     if field.axes is None:
         return "(entries, ...)"
+    if field.kind in MAP_KINDS:
+        return "(height, width), or that of another input without its channels,"
     return f"({', '.join('4' if axis == 'corners' else axis for axis in field.axes)})"
 
 
@@ -304,7 +310,7 @@ def _check_values(where: str, fields: Mapping[str, np.ndarray], spec: Spec, name
     elif field.kind == "labels":
         if not (values.min() >= 0 and values.max() <= 1):
             raise UsageError(f"{where}: values from {values.min():g} to {values.max():g}; give 0 or 1 for each class")
-    elif field.kind in ("target", "boxes", "signal"):
+    elif field.kind in ("target", "boxes", "signal", "weights"):
         if not np.isfinite(values).all():
             raise UsageError(f"{where}: holds values that are not finite; remove these examples")
         if field.kind == "boxes" and not (values[..., :2] <= values[..., 2:]).all():

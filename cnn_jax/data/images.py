@@ -8,13 +8,13 @@ import contextlib
 import io
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from cnn_jax.data.ink import as_ink, border, count_pieces, find_ink, frame_ink
@@ -39,23 +39,30 @@ class ReadImage(NamedTuple):
     """An image in the network's form.
 
     Attributes:
-      pixels: uint8, shape ``(height, width, channels)``, as in a :class:`~cnn_jax.data.Dataset`.
+      pixels: uint8, shape ``(height, width, channels)``, as in a :class:`~cnn_jax.data.Dataset`; or a volume.
       assumed: What was done to it and why, in a few words, in parts separated by semicolons; empty when it was taken as
         it is.
       hint: Why what a network says about it may be wrong; empty when nothing was found.
     """
 
-    pixels: UInt8[np.ndarray, "height width channels"]
+    pixels: Shaped[np.ndarray, "*space channels"]
     assumed: str
     hint: str
 
 
-def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
+def find_images(
+    paths: Iterable[str | PathLike[str]],
+    *,
+    kind: str = "image",
+    suffixes: Sequence[str] = IMAGE_SUFFIXES,
+) -> list[Path]:
     """The image files that the user names: files as they are, folders searched to any depth.
 
     Args:
       paths: Files and folders; ``~`` is the home folder. In folders only the usual suffixes count, symbolic links are
         followed, and hidden files and folders are passed over; a file named itself is taken whatever its name.
+      kind: What the files are called in messages.
+      suffixes: The usual ones, in lower case.
 
     Returns:
       Each file once: in the order of ``paths``, and sorted inside a folder.
@@ -71,9 +78,9 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in map(user_path, paths):
         if os.path.isdir(path):  # Path.is_dir raises an error for a name that is too long
-            images = sorted(file for file in files_in(path) if is_image(file))
+            images = sorted(file for file in files_in(path) if file.name.lower().endswith(tuple(suffixes)))
             if not images:
-                raise UsageError(f"{path}: no images in this folder (looked for {' '.join(IMAGE_SUFFIXES)})")
+                raise UsageError(f"{path}: no {kind}s in this folder (looked for {' '.join(suffixes)})")
             found.update(dict.fromkeys(images))
         elif os.path.exists(path):
             found[path] = None
@@ -81,7 +88,7 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
             pattern = "; write patterns as --images *.png, without =, for the shell" if "*" in path.name else ""
             raise UsageError(f"{path}: there is no such file or folder{pattern}")
     if not found:
-        raise UsageError("no images given; name files or folders, separated by commas")
+        raise UsageError(f"no {kind}s given; name files or folders, separated by commas")
     return list(found)
 
 
@@ -203,6 +210,49 @@ def has_sixteen_bits(path: Path) -> bool:
 def resize_image(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:
     """Brings an image to ``(width, height)``; ``resize`` as in :func:`read_image`."""
     return _resized(image, size, resize, [])
+
+
+def resize_mask(image: Image.Image, size: tuple[int, int], resize: str, *, fill: int) -> Image.Image:
+    """Brings class numbers to ``(width, height)`` as :func:`resize_image` an image, by those of the nearest pixels.
+
+    Args:
+      image: Of mode ``L``.
+      size: The new width and height.
+      resize: As in :func:`read_image`.
+      fill: The class number of what is added at the borders.
+    """
+    return _resized(image, size, resize, [], resample=Image.Resampling.NEAREST, fill=fill)
+
+
+def open_image(path: str | PathLike[str]) -> Image.Image:
+    """An image with the values of its file, turned as the camera says.
+
+    Args:
+      path: The file.
+
+    Raises:
+      UsageError: It is not an image or is cut short.
+    """
+    return _open(path, [])
+
+
+def read_whole(path: str | PathLike[str], *, channels: int, white: int | None = None) -> ReadImage:
+    """Reads an image in its own size, neither inverted nor framed, for networks that take images of any size.
+
+    Args:
+      path: The file.
+      channels: 1 for a network of grey images, 3 for one of colour images.
+      white: As in :func:`read_image`.
+
+    Raises:
+      UsageError: The file is not an image or is cut short.
+    """
+    assumed: list[str] = []
+    image = _without_transparency(_eight_bits(_open(path, assumed), path, white, assumed), assumed)
+    if channels == 1 and image.mode == "RGB" and not _is_grey(image):
+        assumed.append("colour taken as grey")
+    pixels = np.asarray(_in_mode(image, "L" if channels == 1 else "RGB"))
+    return ReadImage(pixels.reshape(*pixels.shape[:2], channels), "; ".join(assumed), "")
 
 
 def files_in(folder: Path) -> Iterator[Path]:
@@ -328,18 +378,31 @@ def _border_is_lighter(pixels: UInt8[np.ndarray, "height width"]) -> bool:
     return bool(np.median(border(pixels)) > pixels.mean())
 
 
-def _resized(image: Image.Image, size: tuple[int, int], resize: str, assumed: list[str]) -> Image.Image:
+def _resized(
+    image: Image.Image,
+    size: tuple[int, int],
+    resize: str,
+    assumed: list[str],
+    *,
+    resample: Image.Resampling = Image.Resampling.BILINEAR,
+    fill: int | None = None,
+) -> Image.Image:
+    """An image of another size; ``fill`` replaces the border's median where the aspect is kept by filling up."""
     if image.size == size:
         return image
     (width, height), (wanted_width, wanted_height) = image.size, size
     assumed.append(f"{width}x{height} resized to {wanted_width}x{wanted_height} ({resize})")
     if resize == "stretch" or width * wanted_height == height * wanted_width:
-        return image.resize(size, Image.Resampling.BILINEAR)
+        return image.resize(size, resample)
     if resize == "crop":
-        return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+        return ImageOps.fit(image, size, resample)
     scale = min(wanted_width / width, wanted_height / height)
-    inner = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BILINEAR)
-    background = np.median(border(np.asarray(image)), axis=0).astype(int)
-    framed = Image.new(image.mode, size, tuple(np.atleast_1d(background).tolist()))
+    inner = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), resample)
+    if fill is None:
+        background = np.median(border(np.asarray(image)), axis=0).astype(int)
+        colour = tuple(np.atleast_1d(background).tolist())
+    else:
+        colour = (fill,)
+    framed = Image.new(image.mode, size, colour)
     framed.paste(inner, ((wanted_width - inner.width) // 2, (wanted_height - inner.height) // 2))
     return framed

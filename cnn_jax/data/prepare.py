@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnn_jax.data.by_hand import BY_HAND
 from cnn_jax.data.tfds import tfds_builder
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.command import exit_code
@@ -35,11 +36,12 @@ def prepare(name: str, *, data_dir: str | None = None) -> str:
     """Downloads and prepares one data set where :func:`cnn_jax.data.load` looks for it.
 
     Args:
-      name: Of a TFDS set, with its configuration where wanted.
+      name: Of a TFDS set, with its configuration where wanted; or of one that is fetched by hand, see
+        :data:`~cnn_jax.data.by_hand.BY_HAND`.
       data_dir: Where TFDS keeps its sets; by default ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
 
     Returns:
-      One line: what there is now, and where.
+      One line: what there is now, and where; or some lines about what to fetch.
 
     Raises:
       UsageError: The set is unknown, an extra is not installed, the network cannot be reached, or TFDS fails.
@@ -50,6 +52,8 @@ def prepare(name: str, *, data_dir: str | None = None) -> str:
     """
     if name == "digits":
         return "digits: comes with scikit-learn; nothing to prepare"
+    if name in BY_HAND:
+        return BY_HAND[name]
     builder = tfds_builder(name, data_dir=data_dir)
     if builder.info.splits:
         return _summary(name, builder, "already prepared")
@@ -136,7 +140,12 @@ def _summary(name: str, builder: Any, state: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0, or 2 with one line on stderr for a mistake that the user can fix."""
     parser = argparse.ArgumentParser(prog="python -m cnn_jax.data.prepare", description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="+", metavar="name", help="TFDS data set, e.g. mnist, cifar10_corrupted/fog_1")
+    parser.add_argument(
+        "names",
+        nargs="+",
+        metavar="name",
+        help=f"TFDS data set, e.g. mnist, cifar10_corrupted/fog_1; or {', '.join(BY_HAND)}, for how to fetch it",
+    )
     parser.add_argument(
         "--data_dir", help="where TFDS keeps its sets; default: $TFDS_DATA_DIR or ~/tensorflow_datasets"
     )

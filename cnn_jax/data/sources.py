@@ -1,7 +1,7 @@
 """Where images come from: ``load(name, split)`` reads a data set into memory, ``open_set`` leaves it on disk.
 
-``digits`` comes with scikit-learn: nothing to download. ``folder:path`` and ``npz:path`` are the user's own. Every
-other name is one of TensorFlow Datasets (TFDS), prepared by ``python -m cnn_jax.data.prepare <name>``. Split
+``digits`` comes with scikit-learn: nothing to download. ``folder:path``, ``masks:path`` and ``npz:path`` are the user's
+own. Every other name is one of TensorFlow Datasets (TFDS), prepared by ``python -m cnn_jax.data.prepare <name>``. Split
 expressions are TFDS's for all of them: ``"train"``, ``"train[:90%]"``, ``"train+validation"``, ``"all"``.
 """
 
@@ -15,6 +15,7 @@ from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.fields import IGNORED, Field, Spec, with_ignored
 from cnn_jax.data.folder import open_folder
 from cnn_jax.data.images import RESIZES
+from cnn_jax.data.masks import open_masks
 from cnn_jax.data.photographs import open_photographs
 from cnn_jax.data.records import Records
 from cnn_jax.data.tfds import open_tfds, tfds_class_names
@@ -32,6 +33,9 @@ SOURCES: dict[str, Source] = {
     "folder": lambda path, split, *, image_shape, framing, **_: open_folder(
         path, split, image_shape=image_shape, framing=framing
     ),
+    "masks": lambda path, split, *, image_shape, framing, normalize="none", **_: open_masks(
+        path, split, image_shape=image_shape, framing=framing, normalize=normalize
+    ),
 }
 """The part of a name before the colon -> ``source(path, split, *, data_dir, image_shape, framing, ignore_label)``.
 
@@ -47,14 +51,15 @@ def open_set(
     image_shape: tuple[int, ...] | None = None,
     framing: str = "crop",
     ignore_label: int = IGNORED,
+    normalize: str = "none",
 ) -> Dataset | Records:
     """One split of a data set, left on disk where it is there as files.
 
     Args:
       name: ``"digits"``; ``"photographs"``, two of them in pieces; ``"folder:path"``: images in one subfolder per
-        class, or such folders in ``train``, ``val`` and ``test``; ``"npz:path"``: NumPy arrays; or the name of a
-        TFDS set of labelled images, with its configuration and version where wanted: ``"mnist"``,
-        ``"cifar10:3.0.2"``, ``"cifar10_corrupted/fog_1"``.
+        class, or such folders in ``train``, ``val`` and ``test``; ``"masks:path"``: images or volumes with masks;
+        ``"npz:path"``: NumPy arrays; or the name of a TFDS set of labelled images, with its configuration and version
+        where wanted: ``"mnist"``, ``"cifar10:3.0.2"``, ``"cifar10_corrupted/fog_1"``.
       split: A TFDS split expression. ``digits`` has ``train`` (1,297), ``validation`` (200) and ``test`` (300); where
         a source has no parts, ``train``, ``validation`` and ``test`` are 80, 10 and 10 % of each class.
       data_dir: Where TFDS keeps its sets; by default ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
@@ -63,6 +68,7 @@ def open_set(
       framing: How: ``"crop"`` cuts the middle out, ``"fit"`` fills up, ``"stretch"`` changes the aspect.
       ignore_label: A class number that means "not labelled", see :class:`~cnn_jax.data.Field`. -1 for what the set
         itself declares; in a ``.npz`` file of images and labels it is -1.
+      normalize: ``"each"`` brings every NIfTI volume of ``masks:path`` to mean 0 and standard deviation 1.
 
     Returns:
       The split, in the order in which it is stored; a folder's is mixed.
@@ -78,11 +84,14 @@ def open_set(
     if framing not in RESIZES:
         raise UsageError(f"data set {name!r}: unknown framing={framing!r}; {nearest(framing, RESIZES)}")
     prefix, _, path = name.partition(":")
+    if normalize != "none" and prefix != "masks":
+        raise UsageError(f"data.normalize={normalize!r} is for volumes of masks:path and not for {name!r}; use 'none'")
     options: dict[str, Any] = {"data_dir": data_dir, "image_shape": image_shape, "framing": framing}
     if prefix.endswith(".py"):
         found = load_object(name, what=f"data.name={name!r}")(split, **options)
     elif prefix in SOURCES:
-        found = SOURCES[prefix](path, split, ignore_label=ignore_label, **options)
+        further = {"normalize": normalize} if prefix == "masks" else {}
+        found = SOURCES[prefix](path, split, ignore_label=ignore_label, **further, **options)
     else:
         found = open_tfds(name, split, **options)
     if ignore_label == IGNORED:

@@ -233,6 +233,16 @@ def _row(
     )
 
 
+def _cut(place: Place, shape: Shape, offset: int | None) -> Place:
+    """The place of a part of a map, which has the spatial sizes of ``shape`` and is its middle by default."""
+    for axis, size in enumerate(shape[:-1], start=1):
+        before = place.shape[axis]
+        if before != size:
+            low = (before - size) // 2 if offset is None else offset
+            place = place.after_window(axis, size, low=-low)
+    return place
+
+
 def _followed(
     model: Any, input_shape: Shape, shapes: Mapping[str, Shape]
 ) -> dict[str, tuple[Shape, ReceptiveField | None, int]]:
@@ -259,6 +269,7 @@ def _followed(
             places, shape = [place for place in paths if place is not None], shapes.get(prefix + name)
             if len(places) < len(paths) or shape is None:
                 return None
+            places = [_cut(place, shape, getattr(model.layer(prefix + name), "offset", None)) for place in places]
             channels = [place.shape[-1] for place in places]
             add = channels[0] == shape[-1]
             place = joined(places) if add else concatenated(places, channels, len(places[0].layout) - 1)

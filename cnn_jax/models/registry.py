@@ -16,13 +16,16 @@ from cnn_jax.models import (
     airbench,
     alexnet,
     baselines,
+    fcn,
     googlenet,
     inception_resnet,
     lenet,
     neocognitron,
     resnet,
+    segnet,
     small_cnn,
     stack,
+    u_net,
     vgg,
     zfnet,
 )
@@ -50,6 +53,9 @@ _FAMILIES = (
     resnet,
     small_cnn,
     airbench,
+    fcn,
+    segnet,
+    u_net,
 )
 _VARIANTS: dict[str, Variant] = {name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()}
 
@@ -113,7 +119,8 @@ def create(
 
     Returns:
       A module that is called as ``model(x, train=None, rngs=None, return_activations=False)``, with x of shape
-      (batch, *input_shape). It returns logits of shape (batch, num_classes); the largest is the predicted class. The
+      (batch, *input_shape). It returns logits of shape (batch, num_classes), and networks for segmentation one set of
+      logits for each pixel, (batch, *space, num_classes); the largest is the predicted class. The
       attribute ``input_shape`` holds the input shape. The module is in evaluation mode, as after ``model.eval()``,
       unless it is called with ``train=True`` or after ``model.train()``.
 
@@ -134,7 +141,8 @@ def create(
     num_classes = checked_classes(chosen.num_classes if num_classes is None else num_classes)
     if not (isinstance(width, Real) and 0 < width < math.inf):
         raise UsageError(f"width={width} must be a positive number")
-    shape = chosen.input_shape if input_shape is None else _checked_shape(input_shape, len(chosen.input_shape))
+    axes = len(input_shape) if input_shape is not None and chosen.any_rank else len(chosen.input_shape)
+    shape = chosen.input_shape if input_shape is None else _checked_shape(input_shape, axes)
     _check_dtype(dtype)
     if rngs is not None and not isinstance(rngs, nnx.Rngs):
         raise UsageError(f"rngs={rngs!r} must be an nnx.Rngs, created from a seed or a key: rngs=nnx.Rngs(0)")
@@ -172,8 +180,9 @@ def _checked_shape(input_shape: Sequence[int], axes: int) -> tuple[int, ...]:
         shape = tuple(operator.index(size) for size in input_shape)
     except TypeError:
         shape = ()
-    if len(shape) != axes or min(shape) < 1:
-        raise UsageError(f"input_shape={input_shape} must be ({_AXES[axes]}, channels), each at least 1")
+    if len(shape) != axes or axes not in _AXES or min(shape) < 1:
+        expected = f"({_AXES[axes]}, channels)" if axes in _AXES else "such as (height, width, channels)"
+        raise UsageError(f"input_shape={input_shape} must be {expected}, each at least 1")
     first, *rest = shape
     if axes == 3 and first in (1, 3) and min(rest) > 4:
         raise UsageError(

@@ -26,12 +26,14 @@ class Variant:
       data_init: Computes initial values from data, for a network that needs it. It gets training images of shape
         (images, height, width, channels), preprocessed as for the network, and returns arrays by path, such as
         ``{'whiten/kernel': array}``. By default all parameters are drawn at random.
+      any_rank: Whether inputs may have another number of axes than the published ones, such as those of a volume.
     """
 
     builder: Callable[..., nn.Sequence]
     input_shape: tuple[int, ...]
     num_classes: int
     data_init: Callable[[Any], dict[str, Any]] | None = None
+    any_rank: bool = False
 
     def options(self) -> tuple[str, ...]:
         """The names of the options: the builder's keywords that are not common to all networks.

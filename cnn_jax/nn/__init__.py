@@ -12,16 +12,20 @@ from cnn_jax.nn.linear import Flatten, Linear, RBFOutput, Scale, flatten
 from cnn_jax.nn.normalization import BatchNorm, Dropout, LocalResponseNorm
 from cnn_jax.nn.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, LpPool, MaxPool, MaxUnpool, Upsample
 from cnn_jax.nn.sequence import Sequence
+from cnn_jax.nn.skips import Add, Concatenate, CutTo, SkipSequence
 
 __all__ = [
     "AdaptiveAvgPool",
     "AdaptiveMaxPool",
+    "Add",
     "Auxiliary",
     "AvgPool",
     "BatchNorm",
+    "Concatenate",
     "Conv",
     "ConvLocal",
     "ConvTranspose",
+    "CutTo",
     "Dropout",
     "Flatten",
     "Linear",
@@ -35,6 +39,7 @@ __all__ = [
     "Scale",
     "SeparableConv",
     "Sequence",
+    "SkipSequence",
     "Subsampling",
     "TableConv",
     "Upsample",

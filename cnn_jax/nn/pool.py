@@ -7,6 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Shaped
 
 from cnn_jax import ops
+from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
 from cnn_jax.nn.options import static_padding
 from cnn_jax.ops.arguments import AnyArray, one_or_several, per_axis
@@ -231,8 +232,10 @@ class MaxUnpool(nnx.Module):
 
     Args:
       output_shape: The spatial sizes of the array that was pooled; one int applies to every axis except the first and
-        the last.
+        the last. By default a call gives them.
       overlap: What to do if windows share a maximum: ``'set'`` or ``'add'``.
+      strides: Those of the pool, one int per spatial axis or one for all; only :mod:`cnn_jax.geometry` uses them, to
+        compute receptive fields.
 
     >>> import jax.numpy as jnp
     >>> pooled, indices = ops.max_pool(jnp.ones((8, 28, 28, 6)), (2, 2), return_indices=True)
@@ -240,15 +243,38 @@ class MaxUnpool(nnx.Module):
     (8, 28, 28, 6)
     """
 
-    def __init__(self, output_shape: int | Sequence[int], *, overlap: str = "set") -> None:
-        self.output_shape = one_or_several("MaxUnpool", "output_shape", output_shape)
+    def __init__(
+        self,
+        output_shape: int | Sequence[int] | None = None,
+        *,
+        overlap: str = "set",
+        strides: int | Sequence[int] | None = None,
+    ) -> None:
+        name = "MaxUnpool"
+        self.output_shape = None if output_shape is None else one_or_several(name, "output_shape", output_shape)
         self.overlap = overlap
+        self.scale = None if strides is None else one_or_several(name, "strides", strides)
+
+    @property
+    def window(self) -> Window | None:
+        """The entries that may be written to a place; None if the strides of the pool are not known."""
+        if self.scale is None:
+            return None
+        scales = (self.scale,) if isinstance(self.scale, int) else self.scale
+        padding = tuple((scale - 1, scale - 1) for scale in scales)
+        return Window(scales, padding=padding, input_dilation=scales)
 
     def __call__(
-        self, inputs: Shaped[AnyArray, "*batch_and_output channels"], indices: Shaped[AnyArray, "..."]
+        self,
+        inputs: Shaped[AnyArray, "*batch_and_output channels"],
+        indices: Shaped[AnyArray, "..."],
+        output_shape: int | Sequence[int] | None = None,
     ) -> Shaped[Array, "*batch_and_space channels"]:
         """Unpools ``(*batch, *output, C)`` to ``(*batch, *output_shape, C)``."""
-        return ops.max_unpool(inputs, indices, self.output_shape, overlap=self.overlap)
+        sizes = self.output_shape if output_shape is None else output_shape
+        if sizes is None:
+            raise UsageError("MaxUnpool: output_shape, the spatial sizes of the array that was pooled, must be given")
+        return ops.max_unpool(inputs, indices, sizes, overlap=self.overlap)
 
 
 class Upsample(nnx.Module):

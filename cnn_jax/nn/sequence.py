@@ -56,17 +56,28 @@ class Sequence(nnx.Module):
     def __init__(self, layers: Mapping[str, Any]) -> None:
         if not layers:
             raise UsageError("Sequence: layers is empty; give at least one named layer")
+        self.names: tuple[str, ...] = ()
         for name, layer in layers.items():
-            if not isinstance(name, str) or not name or "/" in name:
-                raise UsageError(
-                    f"Sequence: layer name {name!r} must be a string without '/', which joins nested names"
-                )
-            if hasattr(type(self), name) or name == "names":
-                raise UsageError(f"Sequence: layer name {name!r} is an attribute of Sequence; choose another name")
-            if not callable(layer):
-                raise UsageError(f"Sequence: layer {name!r} is {layer!r}, which is not callable")
-            setattr(self, name, layer)
-        self.names = tuple(layers)
+            self.append(name, layer)
+
+    def append(self, name: str, layer: Any) -> None:
+        """Adds a layer at the end.
+
+        Args:
+          name: Its name, a new one.
+          layer: Any function or module of one array.
+
+        Raises:
+          UsageError: It is not callable, or its name is reserved or contains a slash.
+        """
+        if not isinstance(name, str) or not name or "/" in name:
+            raise UsageError(f"Sequence: layer name {name!r} must be a string without '/', which joins nested names")
+        if hasattr(type(self), name) or name in ("names", *self.names):
+            raise UsageError(f"Sequence: layer name {name!r} is an attribute of Sequence; choose another name")
+        if not callable(layer):
+            raise UsageError(f"Sequence: layer {name!r} is {layer!r}, which is not callable")
+        setattr(self, name, layer)
+        self.names = (*self.names, name)
 
     def __call__(
         self,

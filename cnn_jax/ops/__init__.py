@@ -37,6 +37,7 @@ from cnn_jax.ops.padding import pad
 from cnn_jax.ops.pool import avg_pool, lp_pool, max_pool
 from cnn_jax.ops.rbf import rbf_output
 from cnn_jax.ops.regression import huber_loss, mean_absolute_error, mean_squared_error
+from cnn_jax.ops.segmentation import Overlaps, class_counts, overlaps, soft_dice_loss
 from cnn_jax.ops.toeplitz import toeplitz_matrix
 from cnn_jax.ops.tune import Timing, tune
 from cnn_jax.ops.unpool import max_unpool, upsample
@@ -45,6 +46,7 @@ __all__ = [
     "IGNORED",
     "METHODS",
     "ClassCounts",
+    "Overlaps",
     "Timing",
     "adaptive_avg_pool",
     "adaptive_max_pool",
@@ -53,6 +55,7 @@ __all__ = [
     "batch_norm",
     "batch_statistics",
     "calibration_bins",
+    "class_counts",
     "col2im",
     "confusion_matrix",
     "conv",
@@ -74,6 +77,7 @@ __all__ = [
     "mean_absolute_error",
     "mean_squared_error",
     "normalize_by_batch",
+    "overlaps",
     "pad",
     "precision_recall_f1",
     "rbf_output",
@@ -82,6 +86,7 @@ __all__ = [
     "separable_conv",
     "sigmoid_cross_entropy",
     "sigmoid_focal_loss",
+    "soft_dice_loss",
     "softmax_cross_entropy",
     "softmax_focal_loss",
     "spatial_dropout",

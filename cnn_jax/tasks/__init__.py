@@ -4,6 +4,7 @@ from cnn_jax.metrics import Metric
 from cnn_jax.tasks.classification import Classification
 from cnn_jax.tasks.multi_label import MultiLabel
 from cnn_jax.tasks.regression import Regression
+from cnn_jax.tasks.segmentation import Segmentation
 from cnn_jax.tasks.table import TASKS, default_config, schema, task_class
 from cnn_jax.tasks.task import Examples, Results, Task, mean_over
 
@@ -15,6 +16,7 @@ __all__ = [
     "MultiLabel",
     "Regression",
     "Results",
+    "Segmentation",
     "Task",
     "default_config",
     "mean_over",

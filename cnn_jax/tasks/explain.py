@@ -18,6 +18,7 @@ from cnn_jax.runtime.files import write_atomically
 from cnn_jax.runtime.terminal import say
 from cnn_jax.tasks.labelled import Labelled
 from cnn_jax.tasks.network import TaskNetwork
+from cnn_jax.tasks.predictions import check_folder
 from cnn_jax.tasks.responses import (
     Explained,
     attribute,
@@ -30,7 +31,7 @@ from cnn_jax.tasks.responses import (
     methods_of,
 )
 from cnn_jax.tasks.saved import load_run, saved_steps
-from cnn_jax.tasks.sets import ExampleSet, examples_of, load_splits, read_description, read_images, take
+from cnn_jax.tasks.sets import ExampleSet, examples_of, load_splits, read_description, read_images, read_whole, take
 
 TEST_EXAMPLES = 8  # that are explained if the user names no images
 SEARCHED = 2_000  # test examples, for the strongest crops
@@ -63,16 +64,15 @@ def write(
         classes and no target.
     """
     folder = Path(output) if output is not None else directory / "explain"
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--output={folder} is a file; for --mode=explain name a folder")
+    check_folder(folder, "--mode=explain")
     network, state = load_run(config, directory, checkpoint=checkpoint)
     if (kind := examples_of(read_description(directory)).input_kind) != "image":
         raise UsageError(f"--mode=explain draws images, but {directory} was trained on {kind}s")
     explained = Explained.of(network, state)
     methods_of(explained, methods)  # refuses unknown ones before images are read
     test_set = None if images else load_splits(config, [config.data.test])[0]
-    raw, names = _own_images(directory, images) if test_set is None else _examples(test_set)
-    inputs = explained.inputs(raw)
+    raw, names = _own_images(network, directory, images) if test_set is None else _examples(test_set)
+    inputs = explained.inputs(network.framed(raw))
     chosen = _target(network, explained, inputs, target)
     chosen_methods = methods_of(explained, methods or default_methods(explained, chosen.activation))
     attributed = attribute(explained, inputs, chosen.value, chosen_methods)
@@ -82,7 +82,7 @@ def write(
         falsification(explained, inputs[:1], chosen.of_first_image, chosen_methods),
     ]
     if test_set is not None:
-        searched = _raw(test_set, min(SEARCHED, len(test_set)))
+        searched = network.framed(_raw(test_set, min(SEARCHED, len(test_set))))
         sections += hierarchy(explained, searched)
         steps = saved_steps(directory) if config.get("keep_history", 0) else []
         if len(steps) > 1 and isinstance(network.task, Labelled):
@@ -175,14 +175,16 @@ def _examples(test_set: ExampleSet) -> tuple[Shaped[np.ndarray, "..."], list[str
     return _raw(test_set, count), [f"test image {number}" for number in range(count)]
 
 
-def _own_images(directory: Path, paths: Sequence[str]) -> tuple[Shaped[np.ndarray, "..."], list[str]]:
-    """The user's raw images, and their names."""
-    read, reasons = read_images(list(map(str, data.find_images(paths))), read_description(directory))
+def _own_images(network: TaskNetwork, directory: Path, paths: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """The user's raw images, in what the network is given of them at once, and their names."""
+    read_all = read_whole if network.task.spatial else read_images
+    read, reasons = read_all(list(map(str, data.find_images(paths))), read_description(directory))
     for path, reason in reasons.items():
         say(f"{path} is left out: {reason}")
     if not read:
         raise UsageError("--images: none of them can be read")
-    return np.stack([image.pixels for image in read.values()]), [Path(path).name for path in read]
+    framed = [network.framed(image.pixels[None])[0] for image in read.values()]
+    return np.stack(framed), [Path(path).name for path in read]
 
 
 def _raw(found: ExampleSet, count: int) -> Shaped[np.ndarray, "..."]:

@@ -1,5 +1,6 @@
 """A task's network as pure functions of its parameters: one network, or several that are trained side by side."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -66,6 +67,7 @@ class TaskNetwork:
         self._trained = models.trainable(self.abstract_model, freeze=config.freeze)
         self._graph = nnx.split(self.abstract_model, self._trained, ...)[0]
         self.abstract_params = nnx.state(self.abstract_model, self._trained)
+        self.tiling = models.Tiling.of(self.abstract_model, config.input_shape) if task.spatial else None
 
     def create(self, key: Key[Array, ""]) -> nn.Sequence:
         """The network with freshly drawn parameters."""
@@ -79,8 +81,14 @@ class TaskNetwork:
         self, params: PyTree, model_state: PyTree, images: Array, *, train: bool = False, **options: Any
     ) -> tuple[Any, PyTree]:
         """Runs the network on raw images; returns its output and its new state."""
+        return self._run(params, model_state, self.preprocess(images), train=train, **options)
+
+    def _run(
+        self, params: PyTree, model_state: PyTree, inputs: Array, *, train: bool = False, **options: Any
+    ) -> tuple[Any, PyTree]:
+        """Runs the network on its inputs, which are preprocessed."""
         model = self.model(params, model_state)
-        output = model(self.preprocess(images), train=train, **options)
+        output = model(inputs, train=train, **options)
         return output, nnx.state(model, nnx.Not(self._trained))
 
     def init(
@@ -122,11 +130,23 @@ class TaskNetwork:
         self, params: PyTree, model_state: PyTree, batch: training.Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[training.Metrics, PyTree]]:
         """What training minimises: the task's loss, and that of each auxiliary head with the config's weight."""
+        if self.tiling is not None:
+            self._check_tile(batch[self.input_name])
         options: dict[str, Any] = {"train": True, "rngs": nnx.Rngs(key), "return_activations": True}
         (outputs, activations), model_state = self.apply(params, model_state, batch[self.input_name], **options)
         auxiliary = sum(self.task.loss(activations[head], batch) for head in self.auxiliary_heads)
         total = self.task.loss(outputs, batch) + self.config.auxiliary_weight * auxiliary
         return total, (self.task.measure(outputs, batch), model_state)
+
+    def _check_tile(self, images: Array) -> None:
+        """Rejects training images that are not of the size of the network's input, which is not resized."""
+        space, tile = images.shape[1:-1], tuple(self.config.input_shape[:-1])
+        if space == tile:
+            return
+        sizes, wanted = ("x".join(map(str, numbers)) for numbers in (space, tile))
+        crops = len(space) == len(tile) and all(size >= side for size, side in zip(space, tile, strict=True))
+        fix = f"add 'random_crop(size={tile})' to data.augment" if crops else "read larger ones, see data.size"
+        raise UsageError(f"training images of {sizes} are not those of input_shape, {wanted}; {fix}")
 
     @property
     def auxiliary_heads(self) -> list[str]:
@@ -135,7 +155,13 @@ class TaskNetwork:
         return [f"{name}/{layer.names[-1]}" for name, layer in layers if isinstance(layer, nn.Auxiliary)]
 
     def outputs(self, state: training.TrainState, images: Array) -> Array:
-        """The network's outputs for raw images: the average over the views that ``config.data.test_time`` names."""
+        """The network's outputs for raw images: the average over the views that ``config.data.test_time`` names.
+
+        Those of a spatial task may have any size, and the outputs have the same.
+        """
+        if self.tiling is not None:
+            preprocess = dataclasses.replace(self.preprocess, input_shape=images.shape[1:])
+            return self.tiling(lambda x: self._run(state.params, state.model_state, x)[0], preprocess(images))
         views = augment.test_time_views(self.config.data.test_time, images, size=tuple(self.config.input_shape[:2]))
         if views is None:
             return self.apply(state.params, state.model_state, images)[0]
@@ -154,11 +180,18 @@ class TaskNetwork:
     ) -> Shaped[np.ndarray, "..."]:
         """What the task says about raw images (n, height, width, channels) or other inputs, in batches: (n, ...)."""
         forward = jax.jit(lambda images: self.task.predict(self.outputs(state, images)))
-        indices, mask = data.padded_batches(len(images), min(len(images), _PREDICTED_AT_ONCE))
+        at_once = self.config.batch_size if self.task.spatial else _PREDICTED_AT_ONCE
+        indices, mask = data.padded_batches(len(images), min(len(images), at_once))
         with announce("predictions"):
             forward.lower(images[indices[0]]).compile()
         rows = np.concatenate([forward(images[batch]) for batch in np.asarray(indices)])
         return rows[np.asarray(mask).reshape(-1) > 0]
+
+    def framed(self, images: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n ..."]:
+        """What the network is given at once of raw images: of those of a spatial task the middle, otherwise all."""
+        if self.tiling is None:
+            return images
+        return np.stack([data.framed(image, self.tiling.tile, mode="reflect") for image in images])
 
     def activations(
         self, state: training.TrainState, images: Shaped[np.ndarray, "..."]

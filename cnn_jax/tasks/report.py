@@ -56,13 +56,18 @@ def write(directory: Path, network: TaskNetwork, trained: training.Trained, sets
     ]
     epochs = records[-1]["epoch"]  # not the config's, since a run may end early
     page = Page(
-        title=f"{config.model.name} on {config.data.name}",
+        title=f"{config.model.name} on {_name(config.data.name)}",
         subtitle=f"{len(test_set):,} test {test_set.input_kind}s, {epochs:.4g} epochs, seed {config.seed}",
         headlines=[*task.headlines(results), _parameters(network)],
         sections=sections,
         footer=f"Written by cnn_jax. Everything this page shows is in the folder {directory.name}.",
     )
     return page.write(directory)
+
+
+def _name(data: str) -> str:
+    """The name of a data set; of a function in a file, such as ``'path/to/file.py:name'``, its own."""
+    return data.rpartition(".py:")[2]
 
 
 def _parameters(network: TaskNetwork) -> Headline:
@@ -158,7 +163,7 @@ def _feature_maps(network: TaskNetwork, state: training.TrainState, results: Res
     if results.test_set.input_kind != "image":
         return []
     chosen, what = network.task.typical(results)
-    image = results.test_set.inputs[chosen]
+    image = network.framed(results.test_set.inputs[chosen][None])[0]
     activations = {name: array[0] for name, array in network.activations(state, image[None]).items()}
     network_input = np.asarray(network.preprocess(image[None]))[0]
     return [
@@ -182,7 +187,7 @@ def _responses(network: TaskNetwork, state: training.TrainState, results: Result
     if not config.get("report", {}).get("explain", False) or len(config.input_shape) != 3:
         return []
     explained = Explained.of(network, state)
-    sections = hierarchy(explained, results.test_set.inputs)
+    sections = hierarchy(explained, network.framed(results.test_set.inputs))
     if isinstance(task, Labelled):
         sections += fantasies(explained)
     if isinstance(task, Classification):

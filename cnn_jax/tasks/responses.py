@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Shaped
 
-from cnn_jax import attribution, data, geometry, nn
+from cnn_jax import attribution, data, geometry, nn, ops
 from cnn_jax import train as training
 from cnn_jax.attribution.backpropagation import rewritten
 from cnn_jax.errors import UsageError, nearest
@@ -59,9 +59,14 @@ class Explained:
 
     @classmethod
     def of(cls, network: TaskNetwork, state: training.TrainState) -> "Explained":
-        """The network of a run with the parameters that it is evaluated with."""
+        """The network of a run with the parameters that it is evaluated with.
+
+        The output of a spatial task is averaged over the positions, so that there is one score of each class.
+        """
         first = network.first(state)
         model = network.model(first.params, first.model_state)
+        if network.task.spatial:
+            model.append("mean", ops.global_avg_pool)
         model.eval()
         return cls(model, network.preprocess, network.task.outputs, network.config.ensemble)
 

@@ -6,8 +6,9 @@ them in one program.
 
 import dataclasses
 import functools
+import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from cnn_jax.runtime.files import write_json
 from cnn_jax.runtime.terminal import say
 from cnn_jax.schema import Schema
 from cnn_jax.tasks.network import TaskNetwork, declared_metrics, make_network
-from cnn_jax.tasks.predictions import check_csv, describe_assumptions, print_table, write_csv
+from cnn_jax.tasks.predictions import check_csv, check_folder, describe_assumptions, print_table, write_csv
 from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import (
     ExampleSet,
@@ -43,6 +44,7 @@ from cnn_jax.tasks.sets import (
     make_augmentation,
     read_description,
     read_images,
+    read_whole,
     take,
 )
 from cnn_jax.tasks.start import Start, find_start
@@ -85,6 +87,7 @@ def traced(config: ConfigDict) -> tuple[str, ...]:
 def prepare(config: ConfigDict, directory: Path) -> "PreparedRun":
     """What a run is made of besides its traced hyperparameters: its data sets and where its network starts."""
     sets = load_sets(config, directory)
+    sets["train"] = task_class(config.experiment).extended(config, sets["train"])
     return PreparedRun(sets, find_start(config, _task(config, sets["train"]), sets["train"]))
 
 
@@ -277,9 +280,10 @@ def _compared(network: TaskNetwork, state: training.TrainState, found: ExampleSe
     """What is right and what is predicted, for every example of a set."""
     for first in range(0, len(found), _TAKEN_AT_ONCE):
         batch = take(found, range(first, min(first + _TAKEN_AT_ONCE, len(found))))
-        predicted = network.task.rows(network.predict(state, batch[network.input_name]))
-        for index, target, row in zip(batch["index"], network.task.targets(batch), predicted, strict=True):
-            yield {"index": int(index), **target, **row}
+        task, predictions = network.task, network.predict(state, batch[network.input_name])
+        columns = batch["index"], task.targets(batch), task.rows(predictions), task.compared(predictions, batch)
+        for index, target, row, scores in zip(*columns, strict=True):
+            yield {"index": int(index), **target, **row, **scores}
 
 
 def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], output: str | None, checkpoint: str) -> None:
@@ -288,8 +292,9 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
     Args:
       config: Of the run.
       directory: The run's folder.
-      images: Files, and folders of files.
-      output: A ``.csv`` file to write it to as well.
+      images: Files, and folders of files; of a run on volumes NIfTI files.
+      output: A ``.csv`` file to write it to as well; of a spatial task a folder for files of each prediction, and for
+        ``predictions.csv``.
       checkpoint: ``'latest'`` or ``'best'``.
 
     Raises:
@@ -298,23 +303,32 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
     """
     if not images:
         raise UsageError("--mode=predict needs --images=<image or folder>, several separated by commas or blanks")
-    check_csv(output)
+    spatial = task_class(config.experiment).spatial
+    folder, table = (Path(output), str(Path(output) / "predictions.csv")) if spatial and output else (None, output)
+    check_folder(folder, "--mode=predict of this task")
+    if not spatial:
+        check_csv(output)
     description = read_description(directory)
-    if (kind := examples_of(description).input_kind) != "image":
+    kind = examples_of(description).input_kind
+    if kind != "image" and not (spatial and kind == "volume"):
         raise UsageError(
             f"--mode=predict reads images, but {directory} was trained on {kind}s; make your {kind}s the test set of "
             "the run's data and use --mode=eval --output=predictions.csv"
         )
-    paths = list(map(str, data.find_images(images)))
+    volumes: dict[str, Any] = {"kind": "NIfTI volume", "suffixes": data.NIFTI_SUFFIXES} if kind == "volume" else {}
+    paths = list(map(str, data.find_images(images, **volumes)))
     network, state = load_run(config, directory, checkpoint=checkpoint)
-    read, reasons = read_images(paths, description)
+    read, reasons = (read_whole if spatial else read_images)(paths, description)
     notes, brief, full = dict(reasons), [], []
+    predictions: dict[str, Any] = {}
     if read:
         with compiling() as announce:
-            predictions = network.predict(state, np.stack([image.pixels for image in read.values()]), announce)
-        brief, full = network.task.brief_rows(predictions), network.task.rows(predictions)
-        for (path, image), hint in zip(read.items(), network.task.hints(predictions), strict=True):
-            notes[path] = ", ".join(filter(None, [image.hint, hint]))
+            predictions = _predictions(network, state, read, announce)
+        for path, image in read.items():
+            one = predictions[path][None]
+            brief += network.task.brief_rows(one)
+            full += network.task.rows(one)
+            notes[path] = ", ".join(filter(None, [image.hint, *network.task.hints(one)]))
     assumed = {path: image.assumed for path, image in read.items()}
 
     def rows(cells: Sequence[Mapping[str, Any]], **columns: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -326,10 +340,40 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
     print_table(f"{directory}, {checkpoint} checkpoint", rows(brief, note=notes), path="image")
     if any(assumed.values()):
         say(describe_assumptions(assumed))
-    if output is not None:
-        write_csv(output, rows(full, assumed=assumed, note=notes))
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, name in _names(predictions).items():
+            pixels, prediction = read[path].pixels, predictions[path]
+            network.task.write_prediction(folder, name, source=Path(path), image=pixels, prediction=prediction)
+    if table is not None:
+        write_csv(table, rows(full, assumed=assumed, note=notes))
     if reasons:
         raise PartlyFailedError(f"{len(reasons)} of {len(paths)} images cannot be read; their notes say why")
+
+
+def _predictions(
+    network: TaskNetwork, state: training.TrainState, read: Mapping[str, data.ReadImage], announce: Any
+) -> dict[str, Any]:
+    """The prediction of each image by its path; images of one size are predicted together."""
+    paths: dict[tuple[int, ...], list[str]] = {}
+    for path, image in read.items():
+        paths.setdefault(image.pixels.shape, []).append(path)
+    found: dict[str, Any] = {}
+    for alike in paths.values():
+        found |= zip(
+            alike, network.predict(state, np.stack([read[path].pixels for path in alike]), announce), strict=True
+        )
+    return found
+
+
+def _names(paths: Iterable[str]) -> dict[str, str]:
+    """A name for the files of each path, without its suffix; names that several have are numbered."""
+    names: dict[str, str] = {}
+    for path in paths:
+        stem = data.stem_of(Path(path))
+        numbered = (f"{stem}-{number}" for number in itertools.count(2))
+        names[path] = next(name for name in itertools.chain([stem], numbered) if name not in names.values())
+    return names
 
 
 def explain(config: ConfigDict, directory: Path, **options: Any) -> None:

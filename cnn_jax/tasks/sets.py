@@ -17,6 +17,7 @@ from cnn_jax import train as training
 from cnn_jax.data import augment
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.terminal import say
+from cnn_jax.tasks.table import task_class
 from cnn_jax.tasks.task import Examples, TargetStatistics
 
 ExampleSet = data.Dataset | data.Records
@@ -48,17 +49,17 @@ def find_examples(config: ConfigDict) -> Examples:
 
 def _options(config: ConfigDict) -> dict[str, Any]:
     """Where and how the images of a config are read."""
-    size = tuple(config.data.size)
-    if size and (len(size) != 2 or min(size) < 1):
-        raise UsageError(f"data.size={size} must be (height, width), or () for that of input_shape")
-    shape = tuple(config.input_shape)
+    size, shape = tuple(config.data.size), tuple(config.input_shape)
+    if size and (len(size) != max(2, len(shape) - 1) or min(size) < 1):
+        raise UsageError(f"data.size={size} must be (height, width), or of volumes (depth, height, width), or ()")
     if not 2 <= len(shape) <= 4 or min(shape) < 1:
         raise UsageError(f"input_shape={shape} must be positive, such as (height, width, channels)")
     return {
         "data_dir": config.data.data_dir or None,
         "image_shape": (*(size or config.input_shape[:-1]), config.input_shape[-1]),
         "framing": config.data.framing,
-        "ignore_label": config.get("ignore_label", -1),  # which runs of earlier versions lack
+        "ignore_label": config.get("ignore_label", -1),  # which runs of earlier versions lack, like the next
+        **({"normalize": config.data.normalize} if config.data.get("normalize", "none") != "none" else {}),
     }
 
 
@@ -131,11 +132,11 @@ def known_examples(found: ExampleSet) -> Examples:
 
 
 def _class_counts(found: ExampleSet) -> tuple[int, ...]:
-    """How many examples have each class; empty without one label per example, or where they would have to be read."""
+    """How many examples, or pixels of masks, have each class; empty without, or where they would have to be read."""
     if isinstance(found, data.Records):
         return ()
     for name, field in found.spec.items():
-        if field.kind == "label" and not field.count:
+        if field.kind in ("label", "mask") and not field.count and field.class_names:
             labels = found.fields[name]
             return tuple(np.bincount(labels[labels != field.ignored], minlength=len(field.class_names)).tolist())
     return ()
@@ -168,6 +169,9 @@ def make_preprocess(config: ConfigDict, train_set: ExampleSet) -> data.Preproces
     """How images become the network's input: in the config's range of pixels, or normalised by the training set."""
     shape, resize, pixel_range = tuple(config.input_shape), config.data.resize, tuple(config.data.pixel_range)
     if not pixel_range:
+        if task_class(config.experiment).spatial:  # the network is given parts of images
+            whole = data.Preprocess.measure(train_set, train_set.image_shape, resize=resize)
+            return dataclasses.replace(whole, input_shape=shape)
         return data.Preprocess.measure(train_set, shape, resize=resize)
     if len(pixel_range) != 2:
         raise UsageError(f"data.pixel_range={pixel_range} must be (value of black, value of white), or () for none")
@@ -184,7 +188,9 @@ def make_augmentation(config: ConfigDict, train_set: ExampleSet, preprocess: dat
     batch = {name: jnp.zeros((1, *(field.shape or ())), field.dtype) for name, field in train_set.spec.items()}
     batch["index"] = jnp.zeros(1, jnp.int32)
     name = train_set.input_name
-    jax.eval_shape(lambda key: preprocess(augmentation(key, batch, step=0, epoch=0)[name]), jax.random.key(0))
+    augmented = jax.eval_shape(lambda key: augmentation(key, batch, step=0, epoch=0)[name], jax.random.key(0))
+    if not task_class(config.experiment).spatial:  # whose network compares the sizes
+        jax.eval_shape(preprocess, augmented)
     return augmentation
 
 
@@ -197,6 +203,7 @@ def describe_data(config: ConfigDict, sets: Mapping[str, ExampleSet], preprocess
         "class_names": list(train_set.class_names),
         "spec": {name: dataclasses.asdict(field) for name, field in train_set.spec.items()},
         "framing": config.data.framing if train_set.report else "fit",
+        "normalize": config.data.get("normalize", "none"),
         **_describe_ink(train_set),
         "white": data.folder_white(train_set.name),
         "loading": "stream" if isinstance(train_set, data.Records) else "memory",
@@ -282,6 +289,26 @@ def read_images(
     for path in paths:
         try:
             read[path] = data.read_image(path, **form)
+        except UsageError as error:
+            reasons[path] = str(error).removeprefix(f"{path}: ")
+    return read, reasons
+
+
+def read_whole(
+    paths: Sequence[str], description: Mapping[str, Any]
+) -> tuple[dict[str, data.ReadImage], dict[str, str]]:
+    """Reads the user's images or NIfTI volumes in their own sizes; arguments and result as of :func:`read_images`."""
+    *space, channels = description["image_shape"]
+    read, reasons = {}, {}
+    for path in paths:
+        try:
+            if len(space) == 2:
+                read[path] = data.read_whole(path, channels=channels, white=description.get("white"))
+                continue
+            volume = data.read_volume(path, normalize=description.get("normalize") == "each")
+            if volume.shape[-1] != channels:
+                raise UsageError(f"has {volume.shape[-1]} channels, but the network takes {channels}")
+            read[path] = data.ReadImage(volume, "", "")
         except UsageError as error:
             reasons[path] = str(error).removeprefix(f"{path}: ")
     return read, reasons

@@ -9,12 +9,14 @@ from cnn_jax.schema import Schema, locked
 from cnn_jax.tasks.classification import Classification
 from cnn_jax.tasks.multi_label import MultiLabel
 from cnn_jax.tasks.regression import Regression
+from cnn_jax.tasks.segmentation import Segmentation
 from cnn_jax.tasks.task import Task
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "multi_label": MultiLabel,
     "regression": Regression,
+    "segmentation": Segmentation,
 }
 """Name in ``config.experiment`` -> task."""
 
@@ -78,6 +80,7 @@ def default_config(name: str = "classification") -> ConfigDict:
                 "train_part": (),  # (start, stop) of the training examples of these classes; empty for all
                 "data_dir": "",  # where TFDS looks; empty for its own default
                 "size": (),  # (height, width) to which images of different sizes are read; empty for input_shape's
+                "normalize": "none",  # each: mean 0 and deviation 1 in every volume, whose scales may differ; none
                 "framing": "crop",  # how: crop, fit, stretch
                 "loading": "auto",  # memory; stream, from disk by worker processes; or auto, by the memory there is
                 "workers": -1,  # that read a stream; -1 for one for each core, 0 for threads instead

@@ -10,6 +10,7 @@ in :mod:`cnn_jax.tasks.run` and need nothing else. A new task is one class in on
 import abc
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from ml_collections import ConfigDict
 from cnn_jax import data
 from cnn_jax import train as training
 from cnn_jax.data.fields import Described
+from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
 
 
@@ -92,6 +94,12 @@ class Task(abc.ABC):
     tuple_examples: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """Values of keys whose default is an empty tuple; they determine the types of the elements."""
 
+    spatial: ClassVar[bool] = False
+    """Whether outputs have the spatial axes of the input, ``(batch, *space, outputs)``, as class maps have. Images are
+    then never resized for the network. In evaluation and prediction they may have any size, and the network is applied
+    to overlapping tiles of them, see :class:`cnn_jax.models.Tiling`; a network whose output is smaller than its input
+    is trained on the middle of its input."""
+
     config: ConfigDict
     """The run's config."""
 
@@ -110,6 +118,16 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def metrics(cls, config: ConfigDict) -> tuple[Metric, ...]:
         """The metrics among the scores. The first one chooses the best checkpoint and the best trial of a sweep."""
+
+    @classmethod
+    def extended(cls, config: ConfigDict, found: data.Dataset | data.Records) -> data.Dataset | data.Records:
+        """The training set with further fields that the loss needs, computed once; by default the set itself.
+
+        Args:
+          config: The run's config.
+          found: The training set, see :func:`cnn_jax.data.with_field`.
+        """
+        return found
 
     @abc.abstractmethod
     def loss(self, outputs: Array, batch: training.Batch) -> Array:
@@ -187,6 +205,34 @@ class Task(abc.ABC):
           batch: NumPy arrays of the examples, as in :meth:`loss`.
         """
         return [{} for _ in batch["index"]]
+
+    def compared(
+        self, predictions: Shaped[np.ndarray, "..."], batch: Mapping[str, Shaped[np.ndarray, "..."]]
+    ) -> list[dict[str, Any]]:
+        """How good each prediction is, for further cells of these lines; by default nothing.
+
+        Args:
+          predictions: Of :meth:`predict`, (n, ...).
+          batch: NumPy arrays of the examples, as in :meth:`loss`.
+        """
+        return [{} for _ in batch["index"]]
+
+    def write_prediction(
+        self, folder: Path, name: str, *, source: Path, image: Shaped[np.ndarray, "..."], prediction: Any
+    ) -> None:
+        """Writes files about one prediction, for ``--mode=predict --output=folder`` of a spatial task.
+
+        Args:
+          folder: An existing folder.
+          name: What the names of the files begin with.
+          source: The user's file.
+          image: What was read from it, as the network was given it before preprocessing.
+          prediction: Of :meth:`predict`.
+
+        Raises:
+          UsageError: The task has no such files.
+        """
+        raise UsageError(f"{type(self).__name__} writes no files about predictions; leave --output out")
 
     def describe(self, scores: Mapping[str, float]) -> dict[str, str]:
         """The scores of one split as they are printed, label -> text; by default every metric with its unit.

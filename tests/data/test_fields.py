@@ -16,6 +16,7 @@ COUNT = 20
 SPEC = {
     "photo": Field("image"),
     "organ": Field("mask", class_names=("none", "liver"), outside=0),
+    "seams": Field("weights"),
     "animal": Field("label", class_names=("ant", "bee")),
     "tags": Field("labels", class_names=("wet", "cold", "old")),
     "centre": Field("target"),
@@ -35,6 +36,7 @@ def arrays() -> dict[str, np.ndarray]:
     return {
         "photo": RANDOM.integers(0, 256, (COUNT, 6, 7, 3), np.uint8),
         "organ": RANDOM.choice([0, 1, 255], (COUNT, 6, 7)).astype(np.uint8),
+        "seams": RANDOM.random((COUNT, 6, 7)).astype(np.float32),
         "animal": (np.arange(COUNT) % 2).astype(np.int32),
         "tags": RANDOM.integers(0, 2, (COUNT, 3)).astype(np.uint8),
         "centre": RANDOM.normal(size=(COUNT, 2)).astype(np.float32),

@@ -26,6 +26,7 @@ SMALL = {
     "conv_stack": {},
     "alexnet": {"width": 1 / 16, "input_shape": (67, 67, 3), "kernel_init": he_normal},
     "alexnet_batch_norm": {"width": 1 / 16, "input_shape": (195, 195, 3)},
+    "fcn": {"width": 1 / 32, "input_shape": (32, 32, 3)},
     "googlenet": {"width": 1 / 16, "input_shape": (64, 64, 3), "auxiliary_heads": False},
     "inception_naive": {"width": 1 / 16, "input_shape": (64, 64, 3), "auxiliary_heads": False},
     "inception_resnet": {"width": 1 / 16, "input_shape": (96, 96, 3)},
@@ -34,7 +35,9 @@ SMALL = {
     "mlp": {"input_shape": (8, 8, 1)},
     "neocognitron": {"width": 1 / 3},
     "resnet": {"width": 1 / 4, "input_shape": (32, 32, 3)},
+    "segnet": {"width": 1 / 16, "input_shape": (32, 32, 3)},
     "small_cnn": {"width": 1 / 4},
+    "u_net": {"width": 1 / 16, "input_shape": (28, 28, 1), "depth": 1},
     "vgg": {"width": 1 / 16, "input_shape": (32, 32, 3), "kernel_init": he_normal},
     "zfnet": {"width": 1 / 16, "input_shape": (64, 64, 3), "kernel_init": he_normal},
 }
@@ -49,8 +52,10 @@ LEARNING = {
     "vgg_d": (0.001, 150),
     "vgg_e": (0.001, 150),
 }
+# Their outputs are scores of every pixel; here the mean over the pixels is that of the image.
+MAPS = ("fcn_8s", "fcn_16s", "fcn_32s", "segnet", "u_net", "u_net_padded")
 # Compiled as one program.
-COMPILED = ("alexnet", "lenet_1989", "lenet_5", "logistic_regression", "mlp_two_neurons", "vgg_a_bn")
+COMPILED = ("alexnet", "lenet_1989", "lenet_5", "logistic_regression", "mlp_two_neurons", "vgg_a_bn", *MAPS)
 # Their outputs are bounded and their gradients vanish; they have their own learning rule, with its own tests.
 NOT_BY_GRADIENTS = ("neocognitron",)
 
@@ -59,9 +64,10 @@ RELATIVES = (
     *("alexnet_ungrouped", "zfnet_wide", "googlenet_torchvision", "inception_naive", "inception_resnet_v1"),
     *("vgg_a", "vgg_a_lrn_bn", "vgg_b", "vgg_b_bn", "vgg_c_bn", "vgg_d", "vgg_d_bn", "vgg_e", "vgg_e_bn"),
     *("resnet_32", "resnet_34", "resnet_44", "resnet_50", "resnet_56", "resnet_101", "resnet_110", "resnet_152"),
+    *("fcn_16s", "fcn_32s"),
 )
 # Trained by default, which includes tracing.
-LEARNED = (*COMPILED, "resnet_20")
+LEARNED = (*(name for name in COMPILED if name not in MAPS), "resnet_20")
 
 
 def entry(table: dict, name: str):
@@ -82,6 +88,11 @@ def digits(name: str):
     return images[..., None].repeat(shape[2], axis=-1), labels[:32]
 
 
+def of_image(name: str, output):
+    """The logits of an image."""
+    return output.mean(axis=tuple(range(1, output.ndim - 1))) if name in MAPS else output
+
+
 def task(name: str):
     """A function that creates the small network, the abstract network, its loss, and the images."""
     x, y = digits(name)
@@ -94,7 +105,7 @@ def task(name: str):
 
     def loss(params, rest, key):
         model = nnx.merge(graph, params, rest)
-        logits = model(x, train=True, rngs=key)
+        logits = of_image(name, model(x, train=True, rngs=key))
         return ops.softmax_cross_entropy(logits, y).mean(), nnx.state(model, nnx.Not(nnx.Param))
 
     return create, abstract, loss, x
@@ -117,7 +128,7 @@ def program(name: str):
         carry = (params, rest, optimizer.init(params), jnp.zeros(()))
         params, rest, _, value = jax.lax.fori_loop(0, steps, step, carry)
         network = nnx.merge(graph, params, rest)
-        return value, network(x), network(x, rngs=jax.random.key(2)), params
+        return value, of_image(name, network(x)), of_image(name, network(x, rngs=jax.random.key(2))), params
 
     return compiled(run)
 
@@ -134,7 +145,7 @@ def test_forward_and_backward_can_be_traced(name: str) -> None:
     _, (graph, params, rest), loss, x = task(name)
     gradients, statistics = jax.eval_shape(jax.grad(loss, has_aux=True), params, rest, jax.random.key(0))
     assert jax.tree.map(jnp.shape, gradients) == jax.tree.map(jnp.shape, params)
-    output = jax.eval_shape(lambda params, rest: nnx.merge(graph, params, rest)(x), params, statistics)
+    output = jax.eval_shape(lambda params, rest: of_image(name, nnx.merge(graph, params, rest)(x)), params, statistics)
     assert output.shape == (32, 10)
     assert output.dtype == jnp.float32
 

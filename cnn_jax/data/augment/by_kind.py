@@ -10,10 +10,10 @@ from jaxtyping import Array, Bool, Shaped
 
 from cnn_jax.data.augment.arguments import check_images
 from cnn_jax.data.augment.movement import PLANE, Frame, Movement
-from cnn_jax.data.fields import INPUT_KINDS, KINDS, PIXEL_KINDS, Spec
+from cnn_jax.data.fields import INPUT_KINDS, KINDS, MAP_KINDS, PIXEL_KINDS, Spec
 from cnn_jax.errors import UsageError
 
-MOVED_KINDS = (*INPUT_KINDS, "mask", "boxes")  # by geometric augmentations
+MOVED_KINDS = (*INPUT_KINDS, *MAP_KINDS, "boxes")  # by geometric augmentations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Fields:
     def axes(self, name: str) -> tuple[str, ...]:
         """The names of the axes along which a field extends in space or time."""
         kind, rank = self.spec[name].kind, self.arrays[name].ndim - 1
-        if kind == "mask":
+        if kind in MAP_KINDS:
             solid = "frames" if self.of_kinds("video") and not self.of_kinds("volume") else "depth"
             return {1: ("length",), 2: PLANE, 3: (solid, *PLANE)}[rank]
         return (KINDS[kind].axes or ())[:-1] if kind in INPUT_KINDS else ()  # without the channels
@@ -72,7 +72,7 @@ class Fields:
           UsageError: They are not the same, or no field can be moved.
         """
         frame: Frame = {}
-        for name in self.of_kinds(*INPUT_KINDS, "mask"):
+        for name in self.of_kinds(*INPUT_KINDS, *MAP_KINDS):
             for axis, size in zip(self.axes(name), self.arrays[name].shape[1:], strict=False):
                 if frame.setdefault(axis, size) != size and axis != "frames":
                     raise UsageError(
@@ -88,9 +88,9 @@ class Fields:
     def moved(self, movement: Movement, frame: Frame) -> "Fields":
         """All fields after a geometric change.
 
-        Images, volumes, video and signals are interpolated. Masks take the nearest pixel, and ``field.outside`` from
-        beyond the border. Boxes move with their pixels and are clipped; those that are left without area are removed,
-        with the other entries of the same count. Other fields stay as they are.
+        Images, volumes, video, signals and weights are interpolated. Masks take the nearest pixel, and
+        ``field.outside`` from beyond the border. Boxes move with their pixels and are clipped; those that are left
+        without area are removed, with the other entries of the same count. Other fields stay as they are.
 
         Args:
           movement: The change.
@@ -106,6 +106,8 @@ class Fields:
             elif field.kind == "mask":
                 outside = dataclasses.replace(field, dtype=array.dtype.name).outside  # whose default is by the dtype
                 new[name] = movement.classes(array, self.axes(name), outside=0 if outside is None else outside)
+            elif field.kind == "weights":
+                new[name] = movement.pixels(array[..., None], self.axes(name))[..., 0]
             elif field.kind == "boxes":
                 limits = jnp.array([after["height"], after["width"]] * 2, array.dtype)
                 new[name] = movement.boxes(array, frame).clip(0, limits)

@@ -18,6 +18,7 @@ from cnn_jax.report.figures.scores import (
     predicted_values,
     reliability,
 )
+from cnn_jax.report.figures.segmentation import overlay, segmentations
 
 __all__ = [
     "OPTIMISATION",
@@ -32,10 +33,12 @@ __all__ = [
     "mistakes",
     "network",
     "optimisation",
+    "overlay",
     "precision_recall",
     "predicted_values",
     "reliability",
     "rows_of_images",
+    "segmentations",
     "spreads",
     "strongest_crops",
 ]

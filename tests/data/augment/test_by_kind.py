@@ -23,6 +23,7 @@ OUTSIDE = 77
 SPEC = {
     "image": Field("image"),
     "mask_": Field("mask", outside=OUTSIDE, ignored=255),
+    "rows": Field("weights"),
     "boxes": Field("boxes", count="objects"),
     "what": Field("label", count="objects", class_names=tuple("abcdefghij")),
     "objects": Field("count"),
@@ -57,6 +58,7 @@ def made() -> dict[str, np.ndarray]:
     return {
         "image": np.stack(chart, axis=-1).astype(np.float32),
         "mask_": mask,
+        "rows": rows.astype(np.float32),
         "boxes": np.where(real[..., None], corners, 0).astype(np.float32),
         "what": np.where(real, RANDOM.integers(1, 10, real.shape), 0).astype(np.int32),
         "objects": objects,
@@ -87,6 +89,9 @@ def test_a_mask_is_where_its_image_is(call):
     for number in range(CLASSES):
         assert (mask[shares[..., number] > 0.75 + 1e-4] == number).all()
         assert (shares[mask == number][:, number] >= 0.25 - 1e-4).all()
+    np.testing.assert_allclose(
+        result["rows"], result["image"][..., CLASSES], atol=1e-4
+    )  # weights, interpolated as pixels
     outside = mask == OUTSIDE
     assert (result["image"][outside][:, -1] <= 0.75 + 1e-4).all()
     assert outside.any() == ("mirror" not in call and ("pad" in call or "affine" in call or "elastic" in call))
