@@ -78,7 +78,8 @@ class Residual(nnx.Module):
         """``relu(self(x))``, as one operation with the normalisation that the branch ends in; see :meth:`__call__`."""
         paths = ("branch", "add") if self.shortcut is None else ("branch", "shortcut", "add")
         options = call_options(paths, train, rngs, return_activations, None)
-        around, inner = x, Activations()
+        around: Any = x
+        inner = Activations()
         if self.shortcut is not None:
             around, inner = apply_layer("shortcut", self.shortcut, x, **options)
         y, activations = apply_layer("branch", partial(self.branch.rectified, addend=around), x, **options)

@@ -62,7 +62,7 @@ ShapeOf = Callable[..., Shape]
 """``shape(*shapes_of_operands, **static)``: the shape of the result."""
 
 
-_COMPUTE: dict[Primitive, Compute] = {}
+_COMPUTE: dict[Primitive, Callable[..., Any]] = {}
 
 
 def program_of(equation: JaxprEqn) -> ClosedJaxpr | None:
