@@ -8,11 +8,12 @@ XLA's operations (``cnn_jax.ops.choice``). Everything works without them. ``docs
 ``library.py``          compiles the C++ into the user's cache and loads it
 ``calls.py``            one function per kernel, from arrays to arrays
 ``convolution.cc``      the three products of a convolution
+``batch_norm.cc``       batch normalisation in training with addend and ReLU, and its gradients
 ``vectors.h``           the vector type of the processor
 ``parallel.h``          work on XLA's threads, memory for intermediate results
 ======================  ============================================================
 """
 
-from cnn_jax.native.library import describe, enable, is_enabled
+from cnn_jax.native.library import describe, enable, is_enabled, is_wanted
 
-__all__ = ["describe", "enable", "is_enabled"]
+__all__ = ["describe", "enable", "is_enabled", "is_wanted"]

@@ -45,3 +45,52 @@ def convolution(
         groups=np.int64(groups),
         **{name: np.array(values, np.int64) for name, values in axes.items()},
     )
+
+
+def batch_norm(
+    x: Float32[Array, "*batch_and_space channels"],
+    scale: Float32[Array, " channels"],
+    bias: Float32[Array, " channels"],
+    addend: Float32[Array, "*batch_and_space channels"] | None = None,
+    *,
+    epsilon: float,
+    relu: bool,
+) -> list[Float32[Array, "..."]]:
+    """Batch normalisation in training: ``relu(normalised x * scale + bias + addend)``, the mean and the variance."""
+    like = jax.ShapeDtypeStruct(x.shape, jnp.float32), jax.ShapeDtypeStruct(scale.shape, jnp.float32)
+    call = jax.ffi.ffi_call(TARGETS["batch_norm"], (like[0], like[1], like[1]))
+    options = {"epsilon": np.float64(epsilon), "add": addend is not None, "relu": relu}
+    return list(call(x, scale, bias, scale if addend is None else addend, **options))
+
+
+def batch_norm_gradients(
+    dy: Float32[Array, "*batch_and_space channels"],
+    x: Float32[Array, "*batch_and_space channels"],
+    y: Float32[Array, "*batch_and_space channels"],
+    scale: Float32[Array, " channels"],
+    mean: Float32[Array, " channels"],
+    variance: Float32[Array, " channels"],
+    *,
+    epsilon: float,
+    relu: bool,
+    add: bool,
+) -> list[Float32[Array, "..."]]:
+    """The gradients of :func:`batch_norm`: of x, the scale, the bias and, with ``add``, the addend.
+
+    Args:
+      dy: The gradient of the result.
+      x: The input.
+      y: The result; only used with ``relu``.
+      scale: The scale.
+      mean: The mean.
+      variance: The variance.
+      epsilon: The same as in :func:`batch_norm`.
+      relu: The same.
+      add: Whether there was an addend.
+    """
+    like = jax.ShapeDtypeStruct(x.shape, jnp.float32), jax.ShapeDtypeStruct(scale.shape, jnp.float32)
+    separate = add and relu  # otherwise the gradient of the addend is dy
+    call = jax.ffi.ffi_call(TARGETS["batch_norm_gradients"], (like[0], like[1], like[1], like[0 if separate else 1]))
+    options = {"epsilon": np.float64(epsilon), "add": separate, "relu": relu}
+    *gradients, daddend = call(x, y, dy, scale, mean, variance, **options)
+    return [*gradients, *[daddend if separate else dy] * add]

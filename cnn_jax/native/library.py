@@ -26,7 +26,11 @@ from cnn_jax.errors import UsageError
 from cnn_jax.runtime.files import make_cache_folder
 from cnn_jax.runtime.terminal import say
 
-TARGETS = {"convolution": "cnn_jax_convolution"}
+TARGETS = {
+    "convolution": "cnn_jax_convolution",
+    "batch_norm": "cnn_jax_batch_norm",
+    "batch_norm_gradients": "cnn_jax_batch_norm_gradients",
+}
 """The names of the functions in the library, under which XLA knows them."""
 SOURCES = Path(__file__).parent
 SWITCH = "CNN_JAX_NATIVE"
@@ -77,6 +81,11 @@ def enable(on: bool = True, *, environ: Mapping[str, str] = os.environ) -> None:
         _State.wanted = on and switch == "1"
         if _State.instructions != "":
             _State.reason = f"{SWITCH}=0" if switch == "0" else "cnn_jax.enable_native() turns them on"
+
+
+def is_wanted() -> bool:
+    """Whether the kernels are to be used where they can be, which is not known before a program is compiled."""
+    return _State.wanted
 
 
 def is_enabled() -> bool:

@@ -1,6 +1,7 @@
 """Layers made of sequences of layers: residual blocks, parallel branches, and auxiliary heads."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from cnn_jax.nn.sequence import (
     Visit,
     apply_layer,
     call_options,
+    check_sum,
     intercepted,
 )
 from cnn_jax.ops.arguments import AnyArray
@@ -61,13 +63,35 @@ class Residual(nnx.Module):
         if self.shortcut is not None:
             x, inner = apply_layer("shortcut", self.shortcut, x, **options)
             activations |= inner
-        if x.shape != y.shape:
-            raise UsageError(
-                f"Residual: the branch gives {y.shape}, but the shortcut gives {x.shape}; "
-                f"give the shortcut a 1x1 convolution with the strides and features of the branch"
-            )
+        check_sum(y, x)
         activations["add"] = total = intercepted("add", x + y, intercept)
         return (total, activations) if return_activations else total
+
+    def rectified(
+        self,
+        x: Shaped[AnyArray, "..."],
+        *,
+        train: bool | None = None,
+        rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
+        return_activations: bool = False,
+    ) -> Any:
+        """``relu(self(x))``, as one operation with the normalisation that the branch ends in; see :meth:`__call__`."""
+        paths = ("branch", "add") if self.shortcut is None else ("branch", "shortcut", "add")
+        options = call_options(paths, train, rngs, return_activations, None)
+        around: Any = x
+        inner = Activations()
+        if self.shortcut is not None:
+            around, inner = apply_layer("shortcut", self.shortcut, x, **options)
+        y, activations = apply_layer("branch", partial(self.branch.rectified, addend=around), x, **options)
+        if return_activations:
+            last = activations[f"branch/{self.branch.names[-1]}"]
+            activations |= inner
+            activations["add"] = around + last
+        return (y, activations) if return_activations else y
+
+    def last_normalization(self) -> Any:
+        """The last layer of the branch, which may be a normalisation."""
+        return getattr(self.branch, self.branch.names[-1])
 
     def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
         """Passes any value through the layers; see :meth:`Sequence.flow`."""

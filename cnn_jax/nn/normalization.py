@@ -6,7 +6,7 @@ the call, or else by Flax's argument for it, or else by the attribute of that na
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import jax
@@ -119,6 +119,43 @@ class BatchNorm(nnx.BatchNorm):
         else:
             y = ops.batch_norm(x, mean=mean, variance=variance, **options)
         return jnp.moveaxis(as_dtype(y, dtype), -1, self.axis)
+
+    def rectified(
+        self,
+        x: Shaped[AnyArray, "..."],
+        *,
+        addend: Shaped[AnyArray, "..."] | None = None,
+        train: bool | None = None,
+    ) -> tuple[Shaped[Array, "..."], Callable[[], Shaped[Array, "..."]]]:
+        """``relu(self(x) + addend)``, as one operation where that is possible.
+
+        Args:
+          x: The input.
+          addend: An array with the shape of the output.
+          train: The same as in a call.
+
+        Returns:
+          The result, and a function that returns ``self(x)``.
+        """
+        arrays = [x, self.mean[...], self.var[...], *(v[...] for v in (self.scale, self.bias) if v is not None)]
+        arrays += [] if addend is None else [addend]
+        plain = self.promote_dtype is promote_dtype and self.dtype in (None, jnp.float32) and self.axis_name is None
+        plain &= self.axis in (-1, x.ndim - 1) and x.shape[-1] == self.num_features and 0 not in x.shape
+        if not (plain and trains(self, "use_running_average", None, train)) or {a.dtype.name for a in arrays} != {
+            "float32"
+        }:
+            y = self(x, train=train)
+            return jax.nn.relu(y if addend is None else y + addend), lambda: y
+        vectors: dict[str, Any] = {
+            "scale": None if self.scale is None else self.scale[...],
+            "bias": None if self.bias is None else self.bias[...],
+            "epsilon": self.epsilon,
+        }
+        x = jnp.asarray(x)
+        y, mean, variance = ops.normalize_by_batch(x, addend=addend, relu=True, **vectors)
+        self._move("mean", mean)
+        self._move("var", variance)
+        return y, lambda: ops.batch_norm(x, mean=mean, variance=variance, **vectors)
 
     def _move(self, name: str, new: Array) -> None:
         running = getattr(self, name)

@@ -4,14 +4,16 @@ import inspect
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 from flax import nnx
 from jaxtyping import Array, Shaped
 
+from cnn_jax import native, ops
 from cnn_jax.errors import UsageError, nearest
-from cnn_jax.nn.normalization import dropout_key
+from cnn_jax.nn.normalization import BatchNorm, dropout_key, trains
 from cnn_jax.ops.arguments import AnyArray
 
 Activations = OrderedDict[str, Array]  # JAX sorts the keys of a plain dict
@@ -116,11 +118,41 @@ class Sequence(nnx.Module):
         3.0
         """
         options = call_options(self.names, train, rngs, return_activations, intercept)
-        activations: Activations = OrderedDict()
-        for name in self.names:
-            x, inner = apply_layer(name, getattr(self, name), x, **options)
-            activations |= inner
+        x, activations = self._apply(self.names, x, **options)
         return (x, activations) if return_activations else x
+
+    def rectified(
+        self,
+        x: Shaped[AnyArray, "..."],
+        *,
+        addend: Shaped[AnyArray, "..."],
+        train: bool | None = None,
+        rngs: nnx.Rngs | Shaped[AnyArray, "..."] | None = None,
+        return_activations: bool = False,
+    ) -> Any:
+        """``relu(self(x) + addend)``, for a sequence that ends in a :class:`BatchNorm`; see :meth:`__call__`."""
+        options = call_options(self.names, train, rngs, return_activations, None)
+        *others, last = self.names
+        x, activations = self._apply(others, x, **options)
+        check_sum(x, addend)
+        x, inner = _apply_rectified(last, partial(getattr(self, last).rectified, addend=addend), x, **options)
+        return (x, activations | inner) if return_activations else x
+
+    def _apply(self, names: Collection[str], x: Any, **options: Any) -> tuple[Any, Activations]:
+        """Applies layers in order. Where a kernel computes a normalisation and the ReLU after it, it is called once."""
+        activations: Activations = OrderedDict()
+        following = iter([*names, None])
+        after = next(following)
+        while (name := after) is not None:
+            layer, after = getattr(self, name), next(following)
+            if after is not None and not options["intercept"] and _is_rectified(layer, getattr(self, after), options):
+                x, inner = _apply_rectified(name, layer.rectified, x, **options)
+                activations |= inner | ({after: x} if options["activations"] else {})
+                after = next(following)
+            else:
+                x, inner = apply_layer(name, layer, x, **options)
+                activations |= inner
+        return x, activations
 
     def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
         """Passes any value through the layers; ``cnn_jax.geometry`` uses this to compute receptive fields.
@@ -209,6 +241,33 @@ def apply_layer(
         return output, OrderedDict((f"{name}/{inside}", array) for inside, array in inner.items())
     result = intercepted(name, result, intercept)
     return result, OrderedDict({name: result} if activations else {})
+
+
+def check_sum(branch: AnyArray, shortcut: AnyArray) -> None:
+    """Raises a ``UsageError`` if the output of a branch and that of its shortcut have different shapes."""
+    if branch.shape != shortcut.shape:
+        raise UsageError(
+            f"Residual: the branch gives {branch.shape}, but the shortcut gives {shortcut.shape}; "
+            f"give the shortcut a 1x1 convolution with the strides and features of the branch"
+        )
+
+
+def _is_rectified(layer: Any, after: Any, options: Mapping[str, Any]) -> bool:
+    """Whether a kernel may compute a layer in training and the ReLU after it together."""
+    if not (native.is_wanted() and after in (ops.relu, jax.nn.relu) and hasattr(layer, "rectified")):
+        return False
+    last = layer.last_normalization() if hasattr(layer, "last_normalization") else layer
+    return isinstance(last, BatchNorm) and trains(last, "use_running_average", None, options["train"])
+
+
+def _apply_rectified(
+    name: str, layer: Callable[..., Any], x: Any, *, activations: bool, **options: Any
+) -> tuple[Any, Activations]:
+    """:func:`apply_layer` for a method ``rectified``, of a layer with or without activations inside."""
+    if "return_activations" in _keywords(layer):
+        return apply_layer(name, layer, x, activations=activations, **options)
+    (y, before), _ = apply_layer(name, layer, x, activations=False, **options)
+    return y, OrderedDict({name: before()} if activations else {})
 
 
 def intercepted(name: str, array: Any, intercept: Intercept | None) -> Any:

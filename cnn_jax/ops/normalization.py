@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Shaped
 
+from cnn_jax import native
 from cnn_jax.errors import UsageError
+from cnn_jax.ops import batch_normalization
 from cnn_jax.ops.arguments import (
     DERIVATIVES,
     AnyArray,
@@ -21,10 +23,11 @@ from cnn_jax.ops.arguments import (
     check_option,
     per_axis,
 )
+from cnn_jax.ops.batch_normalization import shifted_statistics
 from cnn_jax.ops.padding import Pairs
 from cnn_jax.ops.primitives import one_program
 from cnn_jax.ops.reductions import window_sums
-from cnn_jax.ops.sharding import first_entry
+from cnn_jax.ops.sharding import is_local
 from cnn_jax.ops.taps import Axes, Axis
 
 
@@ -57,7 +60,8 @@ def batch_statistics(
     """
     op = "batch_statistics"
     average = _average(op, axis_name, axis_index_groups, mask)
-    _, shift, rest, variance = _shifted(check_array(op, "x", x, empty=True), average, whole=mask is None)
+    x = check_array(op, "x", x, empty=True)
+    _, shift, rest, variance = shifted_statistics(as_dtype(x, accumulator(x.dtype)), average, whole=mask is None)
     return shift + rest, variance
 
 
@@ -70,6 +74,8 @@ def normalize_by_batch(
     axis_name: str | Sequence[str] | None = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
     mask: Shaped[AnyArray, "..."] | None = None,
+    addend: Shaped[AnyArray, "..."] | None = None,
+    relu: bool = False,
 ) -> tuple[Shaped[Array, "*batch_and_space channels"], Shaped[Array, " channels"], Shaped[Array, " channels"]]:
     """Batch normalisation in training: :func:`batch_norm` with the :func:`batch_statistics` of the batch.
 
@@ -84,6 +90,8 @@ def normalize_by_batch(
       axis_name: Mapped axes to average over as well.
       axis_index_groups: The same as in :func:`batch_statistics`.
       mask: The entries that the statistics are computed from. All entries are normalised.
+      addend: An array with the shape of ``x`` that is added to the output, such as the shortcut of a residual block.
+      relu: Whether to apply ReLU, after the addend. With ``cnn_jax.enable_native()`` all of this is one operation.
 
     Returns:
       The output, with shape and dtype of ``x``; mean and variance ``(C,)``, float32 or float64.
@@ -100,13 +108,33 @@ def normalize_by_batch(
     vectors = _vectors(op, x, scale=scale, bias=bias)
     check_at_least(op, "epsilon", epsilon, 0)
     average = _average(op, axis_name, axis_index_groups, mask)
-    distances, shift, rest, variance = _shifted(x, average, whole=mask is None)
+    if addend is not None:
+        addend = check_array(op, "addend", addend, empty=True)
+        if addend.shape != x.shape:
+            raise UsageError(f"{op}: addend has shape {addend.shape}, but x has {x.shape}; they must be equal")
+    if axis_name is None and mask is None and _suits_the_kernel(x, addend):
+        ones, zeros = (jnp.full(x.shape[-1:], value, x.dtype) for value in (1, 0))
+        scale, bias = vectors.get("scale", ones), vectors.get("bias", zeros)
+        return batch_normalization.normalize(x, scale, bias, addend, epsilon=float(epsilon), relu=relu)
+    distances, shift, rest, variance = shifted_statistics(
+        as_dtype(x, accumulator(x.dtype)), average, whole=mask is None
+    )
     factor = lax.rsqrt(variance + epsilon)
     if scale is not None:
         factor = factor * vectors["scale"]
     offset = -rest * factor if bias is None else vectors["bias"] - rest * factor
     factor, offset = (lax.broadcast_to_rank(vector, x.ndim) for vector in (factor, offset))
-    return as_dtype(distances * factor + offset, x.dtype), shift + rest, variance
+    y = as_dtype(distances * factor + offset, x.dtype)
+    if addend is not None:
+        y = y + addend
+    return jax.nn.relu(y) if relu else y, shift + rest, variance
+
+
+def _suits_the_kernel(x: Array, addend: Array | None) -> bool:
+    """Whether the kernel of ``cnn_jax.native`` may be used, if the program is for one CPU device."""
+    arrays = [x] if addend is None else [x, addend]
+    fits = all(array.dtype == jnp.float32 and array.ndim > 1 and 0 not in array.shape for array in arrays)
+    return native.is_wanted() and fits and is_local(*arrays)
 
 
 def _average(
@@ -131,18 +159,6 @@ def _average(
         return sums[0] / sums[1]
 
     return mean if mask is None else masked
-
-
-def _shifted(x: Array, average: Callable[[Array], Array], *, whole: bool) -> tuple[Array, Array, Array, Array]:
-    """The distances from a first estimate of the mean (in at least float32), the estimate, their mean and variance."""
-    x = as_dtype(x, accumulator(x.dtype))
-    # The estimate is the mean of the first example. It is one of n examples, so it differs from the overall mean by at
-    # most sqrt(n) standard deviations, and the variance loses at most a factor of n in precision. Except for rounding,
-    # any shift gives the same result, so it needs no gradient. In a masked batch the first example may be masked out.
-    shift = lax.stop_gradient(average(first_entry(x) if whole else x))
-    distances = x - lax.broadcast_to_rank(shift, x.ndim)
-    rest = average(distances)
-    return distances, shift, rest, jnp.maximum(average(jnp.square(distances)) - jnp.square(rest), 0)
 
 
 def _vectors(op: str, x: Array, **given: Shaped[AnyArray, "..."] | None) -> dict[str, Array]:

@@ -9,6 +9,7 @@ once per shape.
 ==================  ===================================================================================================
 :func:`bilinear`    ``f(a, b)``, linear in each operand, such as the products of a convolution
 :func:`transposes`  ``f(x, *constants)`` and its transpose, linear in their first operand, such as sums over windows
+:func:`substitutable`  any function that a CPU computes by a kernel instead
 ==================  ===================================================================================================
 
 :func:`gradient_rule` replaces the gradient of a function by something that is not its derivative.
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
@@ -54,11 +56,13 @@ class LoweringContext(NamedTuple):
 
 Compute = Callable[..., Array]
 """``compute(*operands, **static)``: a function of arrays and of hashable options."""
+Computes = Callable[..., list[Array]]
+"""The same with several results."""
 ShapeOf = Callable[..., Shape]
 """``shape(*shapes_of_operands, **static)``: the shape of the result."""
 
 
-_COMPUTE: dict[Primitive, Compute] = {}
+_COMPUTE: dict[Primitive, Callable[..., Any]] = {}
 
 
 def program_of(equation: JaxprEqn) -> ClosedJaxpr | None:
@@ -140,6 +144,41 @@ def transposes(
     return pair
 
 
+def substitutable(name: str, compute: Computes, *, on_cpu: Computes, static: Sequence[str]) -> Primitive:
+    """A primitive of several results that a CPU computes in another way; otherwise it behaves like ``compute``.
+
+    Its derivatives and its ``vmap`` rule are those of ``compute``.
+
+    Args:
+      name: The name in jaxprs.
+      compute: The function it computes: ``compute(*operands, **static) -> list of arrays``.
+      on_cpu: The function it computes on a CPU instead: ``on_cpu(*operands, program=..., **static)``.
+      static: The names of the options.
+    """
+    primitive = Primitive(name)
+    primitive.multiple_results = True
+
+    def abstract(*operands: Any, **static: Any) -> Any:
+        results = jax.eval_shape(partial(compute, **static), *operands)
+        return [ShapedArray(result.shape, result.dtype) for result in results]
+
+    def derivative(primals: Sequence[Any], tangents: Sequence[Any], **static: Any) -> Any:
+        return jax.jvp(partial(compute, **static), [*primals], [*map(ad.instantiate_zeros, tangents)])
+
+    def batch(operands: Sequence[Array], dims: Sequence[int | None], **static: Any) -> Any:
+        results = jax.vmap(partial(compute, **static), dims)(*operands)
+        return results, [0] * len(results)
+
+    _COMPUTE[primitive] = compute
+    primitive.def_impl(_compiled(primitive, static))
+    primitive.def_abstract_eval(abstract)
+    mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=True))
+    mlir.register_lowering(primitive, _lowered(on_cpu, multiple_results=True), platform="cpu")
+    ad.primitive_jvps[primitive] = derivative
+    batching.primitive_batchers[primitive] = batch
+    return primitive
+
+
 def gradient_rule(name: str, backward: Compute, refuse: Compute, *, static: Sequence[str]) -> Primitive:
     """A primitive that gives an elementwise function a gradient that differs from its derivative.
 
@@ -163,11 +202,12 @@ def gradient_rule(name: str, backward: Compute, refuse: Compute, *, static: Sequ
     return primitive
 
 
-def _lowered(compute: Compute) -> Callable[..., Any]:
+def _lowered(compute: Callable[..., Any], *, multiple_results: bool = False) -> Callable[..., Any]:
     """The lowering rule of a primitive. It passes the :class:`LoweringContext` to ``compute``."""
 
     def rule(context: Any, *operands: Any, **static: Any) -> Any:
-        rule = mlir.lower_fun(partial(compute, program=_program(context.module_context)), multiple_results=False)
+        of_program = partial(compute, program=_program(context.module_context))
+        rule = mlir.lower_fun(of_program, multiple_results=multiple_results)
         return rule(context, *operands, **static)
 
     return rule
@@ -190,18 +230,24 @@ def _primitive(name: str, shape: ShapeOf, static: Sequence[str]) -> Primitive:
         shapes = (operand.shape for operand in (first, *others))
         return first.update(shape=shape(*shapes, **static), weak_type=False)
 
-    def bind(*operands: Array, **static: Any) -> Array:
+    primitive.def_impl(_compiled(primitive, static))
+    primitive.def_abstract_eval(abstract)
+    return primitive
+
+
+def _compiled(primitive: Primitive, static: Sequence[str]) -> Callable[..., Any]:
+    """A primitive as a program, which runs outside of other programs."""
+
+    def bind(*operands: Array, **static: Any) -> Any:
         return primitive.bind(*operands, **static)
 
     compiled = jax.jit(bind, static_argnames=tuple(static))
 
-    def evaluate(*operands: Array, **static: Any) -> Array:
+    def evaluate(*operands: Array, **static: Any) -> Any:
         with jax.disable_jit(False):  # the primitive can only run in compiled programs
             return compiled(*operands, **static)
 
-    primitive.def_impl(evaluate)
-    primitive.def_abstract_eval(abstract)
-    return primitive
+    return evaluate
 
 
 def _linear_in_the_first(primitive: Primitive) -> Callable[..., Any]:

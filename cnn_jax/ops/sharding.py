@@ -91,6 +91,12 @@ def _explicit_mesh(*types: Any) -> Any:
     return next((kind.sharding.mesh for kind in types if kind.sharding.mesh.explicit_axes), None)
 
 
+def is_local(*arrays: Shaped[Array, "..."]) -> bool:
+    """Whether arrays are neither sharded over an explicit mesh nor vary over mapped axes (``jax.shard_map``)."""
+    types = [jax.typeof(array) for array in arrays]
+    return _explicit_mesh(*types) is None and not any(kind.manual_axis_type.varying for kind in types)
+
+
 def zeros(shape: Shape, array: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """Zeros with the dtype of an array, varying over the same mapped axes (``jax.shard_map``).
 

@@ -173,7 +173,7 @@ def feature_maps(
         limit = largest_magnitude(values)
         shown = f", first {max_maps} shown" if layer in grids and values.shape[-1] > max_maps else ""
         _title_layer(figure, top + 0.04, name, values.shape, f"{shown}, ±{limit:.2g}")
-        colours = {"cmap": SIGNED, "vmin": -limit, "vmax": limit}
+        colours: dict[str, Any] = {"cmap": SIGNED, "vmin": -limit, "vmax": limit}
         if layer in grids:
             channels = np.moveaxis(values[..., : grids[layer].cells], -1, 0)
             axes = grids[layer].draw(figure, channels, top=top + title, **colours)
