@@ -5,6 +5,7 @@ added up they are those of the set. What a class counts that is neither there no
 value, because all of 0, 1 and "not at all" are in use.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -62,7 +63,7 @@ def class_counts(
     if labels.shape != predicted.shape or not labels.ndim:
         raise UsageError(f"{op}: labels of shape {labels.shape} do not go with predicted of shape {predicted.shape}")
     classes, known, _ = read_labels(op, labels, num_classes, ignore_label)
-    flat = (len(labels), -1)
+    flat = (labels.shape[0], math.prod(labels.shape[1:]))
     classes = jnp.where(known, classes, -1).reshape(flat)
     given = jnp.where(known, jnp.asarray(predicted).astype(jnp.int32), -1).reshape(flat)
     there = [classes == number for number in range(num_classes)]
@@ -153,7 +154,9 @@ def soft_dice_loss(
     space = tuple(range(1, labels.ndim))
     both, total = (probabilities * truth).sum(axis=space), (probabilities + truth).sum(axis=space)
     losses = 1 - (2 * both + smooth) / (total + smooth)
-    weights = jnp.ones(logits.shape[-1]) if class_weights is None else jnp.asarray(class_weights)
-    weights = (weights / jnp.maximum(weights.sum(), 1e-12)).astype(losses.dtype)
+    weights = jnp.ones(logits.shape[-1], losses.dtype)
+    if class_weights is not None:
+        weights = jnp.asarray(class_weights).astype(losses.dtype)
+    weights = (weights / jnp.maximum(weights.sum(), 1e-12))[None]
     wrong = (~known & ~ignored).any(axis=space)
     return jnp.where(wrong, jnp.inf, (losses * weights).sum(axis=-1))
