@@ -6,9 +6,7 @@ dark theme, and its layout adapts to small screens.
 
 import base64
 import dataclasses
-import hashlib
 import io
-import json
 import os
 import re
 import unicodedata
@@ -23,6 +21,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cnn_jax.errors import UsageError
+from cnn_jax.report.embedding import script_hash, script_json
 from cnn_jax.report.figures.style import styled
 from cnn_jax.report.formatting import is_number
 from cnn_jax.runtime.files import write_atomically
@@ -212,20 +211,6 @@ def _breakable(text: str) -> Markup:
     return Markup("/<wbr>").join(text.split("/"))
 
 
-def _script_hash(script: str) -> str:
-    """The hash that identifies a script in a content security policy."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _json(values: Any) -> Markup:
-    """JSON that is safe inside a script element: it cannot contain a closing tag.
-
-    >>> _json({"name": "</script>"})
-    Markup('{"name":"\\\\u003c/script>"}')
-    """
-    return Markup(json.dumps(values, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
-
-
 def _template() -> jinja2.Template:
     files = resources.files("cnn_jax.report")
     environment = jinja2.Environment(
@@ -234,8 +219,8 @@ def _template() -> jinja2.Template:
     environment.globals["css"] = Markup(files.joinpath("page.css").read_text(encoding="utf-8"))
     environment.filters["breakable"] = _breakable
     environment.filters["cell"] = _cell
-    environment.filters["hash"] = _script_hash
-    environment.filters["json"] = _json
+    environment.filters["hash"] = script_hash
+    environment.filters["json"] = script_json
     environment.filters["paragraphs"] = lambda text: [part for part in re.split(r"\n\s*\n", text.strip()) if part]
     environment.tests["numeric"] = is_number
     return environment.from_string(files.joinpath("page.html").read_text(encoding="utf-8"))
