@@ -20,6 +20,7 @@ LAYERS = [
     {"cnn_jax.models"},
     {"cnn_jax.data", "cnn_jax.report"},
     {"cnn_jax.train", "cnn_jax.weights", "cnn_jax.attribution"},
+    {"cnn_jax.explorer"},
     {"cnn_jax.tasks"},
     {"cnn_jax.sweep", "cnn_jax.experiments"},
     {"cnn_jax.cli"},

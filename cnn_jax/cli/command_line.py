@@ -136,7 +136,7 @@ def config_and_workdir(config: ConfigDict | None, workdir: str | None, mode: str
             raise UsageError("which experiment? give --config=<name or file>, or --workdir=<folder of an earlier run>")
         config = configs.read_run_config(_folder(workdir))
     if workdir is None:
-        if mode in ("eval", "predict", "explain"):
+        if mode in ("eval", "predict", "explain", "explore"):
             raise UsageError(f"--mode={mode} needs --workdir=<folder of a trained run>")
         workdir = _new_workdir(path)
     return config, _folder(workdir)

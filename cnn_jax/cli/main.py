@@ -32,14 +32,15 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "eval", "predict", "explain", "summary", "sweep", "sweep-worker"],
+    ["train", "eval", "predict", "explain", "explore", "summary", "sweep", "sweep-worker"],
     "train: train, evaluate and write the report. eval: evaluate a checkpoint on the full test set. "
     "predict: predict your own images. explain: write a page about what the network responds to in images. "
+    "explore: write a page that computes the network in the browser while you draw. "
     "summary: print the network's layers. sweep: train with many values of the config; continues or shows the sweep in "
     "--workdir. sweep-worker: train trials of a sweep that runs in another process.",
 )
 _CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", "latest", ["latest", "best"], "For eval, predict and explain: the checkpoint to use."
+    "checkpoint", "latest", ["latest", "best"], "For eval, predict, explain and explore: the checkpoint to use."
 )
 _IMAGES = flags.DEFINE_multi_string(
     "images",
@@ -57,7 +58,7 @@ _OUTPUT = flags.DEFINE_string(
     "output",
     None,
     "Also write this file. For predict and eval: .csv. For summary: .csv, .md, .json, or .png for a figure. For "
-    "explain: a folder, by default 'explain' in the run's folder.",
+    "explain: a folder, by default 'explain' in the run's folder. For explore: .html.",
 )
 _PROFILE = flags.DEFINE_integer(
     "profile", 0, "For train: first profile so many steps, and print where the trace is.", lower_bound=0
@@ -117,5 +118,7 @@ def _run(added_xla_flags: list[str], others: list[str]) -> None:
                     output=output,
                     checkpoint=_CHECKPOINT.value,
                 )
+            case "explore":
+                experiment.explore(config, workdir, output=output, checkpoint=_CHECKPOINT.value)
             case "summary":
                 experiment.summary(config, output=output)

@@ -24,7 +24,7 @@ from cnn_jax import data, geometry
 from cnn_jax import train as training
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.experiments import series
-from cnn_jax.experiments.series import evaluate, explain, predict  # noqa: F401  part of an experiment
+from cnn_jax.experiments.series import evaluate, explain, explore, predict  # noqa: F401  part of an experiment
 from cnn_jax.report.figures import errors
 from cnn_jax.report.formatting import format_shares
 from cnn_jax.report.page import Headline, Page, Section, Table

@@ -17,7 +17,7 @@ from cnn_jax import models
 from cnn_jax import train as training
 from cnn_jax.errors import UsageError
 from cnn_jax.experiments import series
-from cnn_jax.experiments.series import evaluate, explain, predict  # noqa: F401  part of an experiment
+from cnn_jax.experiments.series import evaluate, explain, explore, predict  # noqa: F401  part of an experiment
 from cnn_jax.report.figures import spreads
 from cnn_jax.report.formatting import format_shares
 from cnn_jax.report.page import Headline, Page, Section, Table

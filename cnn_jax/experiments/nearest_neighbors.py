@@ -29,7 +29,7 @@ from cnn_jax import train as training
 from cnn_jax.attribution.target import objective
 from cnn_jax.errors import UsageError
 from cnn_jax.experiments import series
-from cnn_jax.experiments.series import evaluate, explain, predict  # noqa: F401  part of an experiment
+from cnn_jax.experiments.series import evaluate, explain, explore, predict  # noqa: F401  part of an experiment
 from cnn_jax.report import figures
 from cnn_jax.report.page import Headline, Page, Section, Table
 from cnn_jax.runtime.command import command_name

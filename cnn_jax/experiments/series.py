@@ -62,5 +62,10 @@ def explain(config: ConfigDict, directory: Path, **options: Any) -> None:
     raise _for_one_run("explain", directory)
 
 
+def explore(config: ConfigDict, directory: Path, **options: Any) -> None:
+    """Raises a UsageError: a series of runs is not one network."""
+    raise _for_one_run("explore", directory)
+
+
 def _for_one_run(mode: str, directory: Path) -> UsageError:
     return UsageError(f"--mode={mode} is for one run: give one of the folders in {directory} as --workdir")

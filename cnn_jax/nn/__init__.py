@@ -13,8 +13,6 @@ from cnn_jax.nn.normalization import BatchNorm, Dropout, LocalResponseNorm
 from cnn_jax.nn.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, LpPool, MaxPool, MaxUnpool, Upsample
 from cnn_jax.nn.sequence import Sequence
 from cnn_jax.nn.skips import Add, Concatenate, CutTo, SkipSequence
-from cnn_jax.nn.sound import Spectrogram
-from cnn_jax.nn.text import ConvMaxOverTime, Embed
 
 __all__ = [
     "AdaptiveAvgPool",
@@ -26,11 +24,9 @@ __all__ = [
     "Concatenate",
     "Conv",
     "ConvLocal",
-    "ConvMaxOverTime",
     "ConvTranspose",
     "CutTo",
     "Dropout",
-    "Embed",
     "Flatten",
     "Linear",
     "LocalResponseNorm",
@@ -44,7 +40,6 @@ __all__ = [
     "SeparableConv",
     "Sequence",
     "SkipSequence",
-    "Spectrogram",
     "Subsampling",
     "TableConv",
     "Upsample",

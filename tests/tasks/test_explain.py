@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import types
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,28 @@ def test_inputs_as_images_and_back(trained: Path) -> None:
     low, high = explained.value_range
     np.testing.assert_allclose(explained.shown(np.array([[low], [high]])), [[0], [1]], atol=1e-6)
     assert isinstance(explained.model, nnx.Module)
+
+
+def test_the_explorer_of_a_run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.explore(small_config(), trained, output=str(tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text()
+    assert len(page) < 300_000
+    assert "small_cnn, layer by layer" in page
+    assert re.search(r"latest checkpoint, step 60, [\d,]+ weights, float32 weights", page)
+    assert '<option value="0">0 (image' in page
+    for output, message in {
+        None: "give --output=explorer.html",
+        str(tmp_path / "page.png"): "page.png must end in .html",
+        str(tmp_path / "no/page.html"): "there is no folder",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            run.explore(small_config(), trained, output=output)
+    with pytest.raises(UsageError, match="holds no trained run"):
+        run.explore(small_config(), tmp_path, output=str(tmp_path / "page.html"))
+    with monkeypatch.context() as patched:
+        patched.setattr("cnn_jax.tasks.explore.examples_of", lambda _: types.SimpleNamespace(input_kind="signal"))
+        with pytest.raises(UsageError, match="was trained on signals"):
+            run.explore(small_config(), trained, output=str(tmp_path / "page.html"))
+    monkeypatch.setattr("cnn_jax.explorer.layers.FUNCTIONS", {})
+    with pytest.raises(UsageError, match=r"cannot compute layer 'relu1' \(relu\)"):
+        run.explore(small_config(), trained, output=str(tmp_path / "page.html"))
