@@ -58,6 +58,15 @@ perceptrons have a standard deviation of 1 / sqrt(fan-in) (LeCun et al. 1998); t
         ("conv_stack",),
     ),
     (
+        "Series, sound, text and volumes",
+        """\
+`fcn_series` and `resnet_series` are the networks of Wang, Yan & Oates 2017, `text_cnn` is CNN-rand of Kim 2014, and
+`sound_cnn` computes a mel spectrogram by convolutions and applies `small_cnn` to it. `small_cnn` and ResNet-18 also
+exist for signals and volumes. Inputs are (length, channels), (samples, channels), (number of words,) and (depth,
+height, width, channels); see [signals](signals.md). torchvision does not have them.""",
+        ("fcn_series", "resnet_series", "small_cnn_1d", "sound_cnn", "text_cnn", "small_cnn_3d", "resnet_18_3d"),
+    ),
+    (
         "Neocognitron",
         """\
 Fukushima 1980. It is trained by its own rule, `neocognitron.self_organize`, and not by gradients. torchvision does not

@@ -178,6 +178,8 @@ OPS: dict[str, Callable[[], Program]] = {
         f"relu, {rule}": lambda rule=rule: of_op(lambda x: ops.relu(x, rule=rule))
         for rule in ("standard", "deconvnet", "guided")
     },
+    "spectrogram": lambda: of_op(lambda x, w: ops.spectrogram(x, w, hop_length=2), (4,), image=LINE),
+    "stft": lambda: of_op(lambda x, w: ops.stft(x, w, hop_length=2), (5,), image=LINE),
     "scaled_tanh": lambda: of_op(ops.scaled_tanh),
     "separable_conv": lambda: of_op(ops.separable_conv, (3, 3, 4, 2), (8, 5)),
     "sigmoid_cross_entropy": lambda: of_pair(
@@ -246,6 +248,7 @@ LAYERS: dict[str, Callable[[], Program]] = {
         lambda rngs: nn.Conv(4, 6, (3, 3), preferred_element_type=jnp.float32, rngs=rngs)
     ),
     "ConvLocal": lambda: of_layer(lambda rngs: nn.ConvLocal(4, 6, (3, 3), input_size=(6, 5), rngs=rngs)),
+    "ConvMaxOverTime": lambda: of_layer(lambda rngs: nn.ConvMaxOverTime(4, 6, 3, rngs=rngs), image=LINE),
     "ConvTranspose": lambda: of_layer(lambda rngs: nn.ConvTranspose(4, 6, (3, 3), strides=2, rngs=rngs)),
     "ConvTranspose, circular": lambda: of_layer(
         lambda rngs: nn.ConvTranspose(4, 6, (3, 3), strides=2, padding="CIRCULAR", mask=MASK, rngs=rngs)
@@ -254,12 +257,14 @@ LAYERS: dict[str, Callable[[], Program]] = {
         lambda rngs: nn.SkipSequence({"pad": nn.Upsample(2), "cut": nn.CutTo(1)}, {"cut": "input"})
     ),
     "Dropout": lambda: of_layer(lambda rngs: nn.Dropout(0.5), train=True, rngs=KEY),
+    "Embed": lambda: of_layer(lambda rngs: nn.Embed(8, 3, rngs=rngs), image=(9,)),
     "Flatten": lambda: of_layer(lambda rngs: nn.Flatten(IMAGE)),
     "Linear": lambda: of_layer(lambda rngs: nn.Linear(4, 3, rngs=rngs)),
     "LocalResponseNorm": lambda: of_layer(lambda rngs: nn.LocalResponseNorm()),
     "LpPool": lambda: of_layer(lambda rngs: nn.LpPool(2, p=4)),
     "MaxPool": lambda: of_layer(lambda rngs: nn.MaxPool(2, strides=1, dilation=2)),
     "MaxUnpool": lambda: of_layer(lambda rngs: _PoolAndBack()),
+    "Spectrogram": lambda: of_layer(lambda rngs: nn.Spectrogram(4, 2, num_mels=2, sample_rate=8), image=LINE),
     "Parallel": lambda: of_layer(
         lambda rngs: nn.Parallel({"a": nn.Conv(4, 2, (1, 1), rngs=rngs), "b": nn.Conv(4, 3, (3, 3), rngs=rngs)})
     ),

@@ -34,6 +34,7 @@ TUPLES = {  # key -> values of the right type, values of a wrong one
     "data.pixel_range": ([(), (-1, 1), (-0.1, 1.175)], [("0", "1"), (None, 1.0)]),
     "data.augment": ([(), ("flip",), ("flip", "cutout(size=2)")], [(3,), (("flip",),), (b"flip",)]),
     "optimizer.drops": ([(), ("1 epoch",)], [(0.5,), (30, 60)]),
+    "optimizer.max_norms": ([(), (("output/kernel", 3.0),)], [("output/kernel", 3.0), (("output",),)]),
     "optimizer.rate_factors": ([(), (("*/bias", 2.0), ("c1/*", 1))], [("*/bias", 2.0), ((2.0, "*/bias"),), (("*",),)]),
     "freeze": ([(), ("c1/*",)], [(1,), (None,)]),
     "class_weights": ([(), (1, 0.5)], [("1",), (None, 1.0)]),

@@ -14,6 +14,7 @@ from cnn_jax.data.nifti import NIFTI_SUFFIXES, is_nifti, read_volume, stem_of, w
 from cnn_jax.data.overlap import count_shared
 from cnn_jax.data.preprocess import Preprocess
 from cnn_jax.data.records import Records, as_records, sample, with_field
+from cnn_jax.data.sounds import read_sound
 from cnn_jax.data.sources import SOURCES, known_spec, load, open_set
 from cnn_jax.data.stream import Stream, choose_loading
 
@@ -49,6 +50,7 @@ __all__ = [
     "open_set",
     "padded_batches",
     "read_image",
+    "read_sound",
     "read_volume",
     "read_whole",
     "sample",

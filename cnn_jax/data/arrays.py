@@ -97,7 +97,7 @@ def _chosen(whole: Dataset, split: str, members: Mapping[str, np.ndarray]) -> Da
     return dataclasses.replace(whole, split=split, fields=whole.take(chosen))
 
 
-def load_npz(path: str, split: str, *, ignore_label: int = IGNORED) -> Dataset:
+def load_npz(path: str, split: str, *, ignore_label: int = IGNORED, axes: int = 3) -> Dataset:
     """Examples from a NumPy file.
 
     Args:
@@ -108,6 +108,9 @@ def load_npz(path: str, split: str, *, ignore_label: int = IGNORED) -> Dataset:
         whole numbers or names. ``class_names``, if it is there, names the numbers. A file with an entry ``spec`` has
         other fields, see :func:`save_npz`.
       split: A split expression.
+      axes: Of one example, without a spec: 3 for images, (height, width, channels); 4 for volumes, (depth, height,
+        width, channels), as MedMNIST's 3-D sets have them; 2 for signals, (length, channels). The axis of a single
+        channel may be missing.
       ignore_label: The number that means "not labelled"; -1 has this meaning for the labels of images only.
 
     Raises:
@@ -123,7 +126,7 @@ def load_npz(path: str, split: str, *, ignore_label: int = IGNORED) -> Dataset:
         hint = "; save names as text, by names.astype(str)" if "Object arrays" in str(error) else ""
         raise UsageError(f"data set {name!r}: {file} is not a readable .npz file: {first_line(error)}{hint}") from error
     parts = _described_parts if SPEC_KEY in found else _labelled_parts
-    whole, members = parts(name, found, ignore_label)
+    whole, members = parts(name, found, ignore_label, axes)
     return _chosen(whole, split, _parts_of(whole) if members is None else members)
 
 
@@ -176,7 +179,7 @@ Parts = tuple[Dataset, dict[str, np.ndarray] | None]
 """All examples, and which of them are of which part; None where they are not divided."""
 
 
-def _described_parts(name: str, found: dict[str, np.ndarray], ignore_label: int) -> Parts:
+def _described_parts(name: str, found: dict[str, np.ndarray], ignore_label: int, _axes: int) -> Parts:
     """A file that says what its fields are."""
     try:
         said = json.loads(str(found[SPEC_KEY]))
@@ -244,8 +247,8 @@ def _members(sizes: dict[str, int]) -> dict[str, np.ndarray] | None:
     return {part: np.arange(end - size, end) for (part, size), end in zip(sizes.items(), ends, strict=True)}
 
 
-def _labelled_parts(name: str, found: dict[str, np.ndarray], ignore_label: int) -> Parts:
-    """A file of images and labels, known by their names."""
+def _labelled_parts(name: str, found: dict[str, np.ndarray], ignore_label: int, axes: int) -> Parts:
+    """A file of images, volumes or signals and labels, known by their names."""
     keys = _keys_of_parts(name, found, {"images": IMAGE_KEYS, "labels": LABEL_KEYS})
     pairs = {part: (found[keys_of["images"]], found[keys_of["labels"]]) for part, keys_of in keys.items()}
     if not pairs:
@@ -254,7 +257,8 @@ def _labelled_parts(name: str, found: dict[str, np.ndarray], ignore_label: int) 
             "or x_train, y_train, x_test, y_test, or train_images, train_labels, test_images, test_labels, or other "
             "fields with a spec as data.save_npz writes it"
         )
-    parts = {part: (_pixels(name, x), _one_each(name, x, y)) for part, (x, y) in pairs.items()}
+    kind = _KINDS.get(axes, "image")
+    parts = {part: (_values(name, x, kind), _one_each(name, x, y)) for part, (x, y) in pairs.items()}
     kinds = {part: (str(x.dtype), *x.shape[1:]) for part, (x, _) in parts.items()}
     if len(set(kinds.values())) > 1:
         listed = ", ".join(f"{part} {dtype} {shape}" for part, (dtype, *shape) in kinds.items())
@@ -263,23 +267,36 @@ def _labelled_parts(name: str, found: dict[str, np.ndarray], ignore_label: int) 
     labels = np.concatenate([y for _, y in parts.values()])
     labels, class_names = _labels(name, labels, found.get("class_names"), ignore_label)
     ignored = ignore_label if (labels == ignore_label).any() else None
-    spec = {"image": Field("image"), "label": Field("label", class_names=class_names, ignored=ignored)}
-    whole = Dataset(name, "all", {"image": images, "label": labels}, spec)
+    spec = {kind: Field(kind), "label": Field("label", class_names=class_names, ignored=ignored)}
+    whole = Dataset(name, "all", {kind: images, "label": labels}, spec)
     return whole, _members({part: len(x) for part, (x, _) in parts.items()})
 
 
-def _pixels(name: str, images: np.ndarray) -> np.ndarray:
-    """uint8 or float32 with channels last."""
-    if images.ndim == 3:
-        images = images[..., np.newaxis]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3):
-        hint = "; channels must be last" if images.ndim == 4 and images.shape[1] in (1, 3) else ""
-        if not hint and images.ndim in (4, 5):
-            hint = "; write volumes with a spec, see data.save_npz"
+_KINDS = {2: "signal", 3: "image", 4: "volume"}
+_SIDES = {"signal": "length", "image": "height, width", "volume": "depth, height, width"}
+
+
+def _values(name: str, values: np.ndarray, kind: str) -> np.ndarray:
+    """Arrays of a kind, with channels last."""
+    sides = _SIDES[kind]
+    rank = 1 + len(sides.split(","))
+    if values.ndim == rank:
+        values = values[..., np.newaxis]
+    if values.ndim != rank + 1 or (kind != "signal" and values.shape[-1] not in (1, 3)):
+        last = "channels" if kind == "signal" else "1 or 3"
+        hint = "; channels must be last" if values.ndim == rank + 1 and values.shape[1] in (1, 3) else ""
+        if not hint and kind == "image" and values.ndim in (4, 5):
+            hint = "; for volumes set input_shape=(depth, height, width, channels), or write a spec, see data.save_npz"
         raise UsageError(
-            f"data set {name!r}: images of shape {images.shape}; give (n, height, width) or "
-            f"(n, height, width, 1 or 3){hint}"
+            f"data set {name!r}: {kind}s of shape {values.shape}; give (n, {sides}) or (n, {sides}, {last}){hint}"
         )
+    if kind == "signal":
+        return values.astype(np.float32)
+    return _pixels(name, values)
+
+
+def _pixels(name: str, images: np.ndarray) -> np.ndarray:
+    """uint8 or float32."""
     if images.dtype == np.uint8 or not images.size:
         return images
     low, high = images.min(), images.max()

@@ -54,13 +54,14 @@ KINDS: dict[str, Kind] = {
 - ``boxes``: ``(top, left, bottom, right)`` of each box in pixels, measured from the image's top left corner; pixel
   ``i`` reaches from ``i`` to ``i + 1``, so the whole image is ``(0, 0, height, width)``.
 - ``signal``: samples along time.
-- ``text``: token numbers.
+- ``text``: token numbers; 0 is padding.
 - ``volume``: pixels in space, as ``image``.
 - ``video``: pixels of successive frames, as ``image``.
 - ``count``: how many entries of a padded field are real.
 """
 
 INPUT_KINDS = ("image", "volume", "video", "signal")  # with channels last: what preprocessing normalises
+NETWORK_INPUTS = (*INPUT_KINDS, "text")
 PIXEL_KINDS = ("image", "volume", "video")
 CLASS_KINDS = ("label", "labels", "mask")
 MAP_KINDS = ("mask", "weights")  # with the axes of the input, but for its channels
@@ -86,6 +87,7 @@ class Field:
         for none. The default of masks is 255 in uint8 and -1 in int32.
       outside: Of a ``mask``: the class number of pixels that augmentation or padding brings in from beyond the border.
         The default is ``ignored``.
+      rate: Of a ``signal``: the number of samples per second, if it is known.
 
     Raises:
       UsageError: The kind is unknown, or shape, dtype or options do not fit it.
@@ -105,6 +107,7 @@ class Field:
     count: str = ""
     ignored: int | None = None
     outside: int | None = None
+    rate: float | int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -129,6 +132,8 @@ class Field:
             raise UsageError(f"Field: ignored={self.ignored} has no meaning for kind {self.kind!r}; leave it out")
         if self.outside is not None and self.kind != "mask":
             raise UsageError(f"Field: outside={self.outside} has no meaning for kind {self.kind!r}; leave it out")
+        if self.rate is not None and (self.kind != "signal" or self.rate <= 0):
+            raise UsageError(f"Field: rate={self.rate} must be positive, of a field of kind 'signal'")
         if self.kind == "mask" and self.dtype and self.ignored is None:
             object.__setattr__(self, "ignored", 255 if self.dtype == "uint8" else -1)
         if self.kind == "mask" and self.ignored is not None and self.outside is None:
@@ -157,8 +162,9 @@ class Field:
           UsageError: The array does not fit the field.
 
         Example:
-          >>> Field("label").completed(np.zeros(3, np.int32))
-          Field(kind='label', shape=(), dtype='int32', class_names=(), count='', ignored=None, outside=None)
+          >>> field = Field("label").completed(np.zeros(3, np.int32))
+          >>> field.kind, field.shape, field.dtype
+          ('label', (), 'int32')
         """
         shape, dtype = array.shape[1:], array.dtype.name
         if self.shape not in (None, shape) or self.dtype not in ("", dtype):
@@ -359,9 +365,10 @@ class Described:
 
     @property
     def input_name(self) -> str:
-        """The name of the field that a network is given: the one image, volume, video or signal of an example.
+        """The name of the field that a network is given: the one image, volume, video, signal or text of an example.
 
-        Of several, it is the one that is called by its kind, such as ``'image'``, or else the only image.
+        Of several, it is the one that is called by its kind, such as ``'image'``, or else the only image. A text beside
+        another input is not the input.
 
         Raises:
           UsageError: There is none, or it is unclear which of several it is.
@@ -375,16 +382,16 @@ class Described:
                 f"data set {self.name!r} has several fields that could be the network's input: {', '.join(inputs)}; "
                 f"call one of them {self.spec[inputs[0]].kind!r}"
             )
-        return named[0] if named else self.field(*INPUT_KINDS)
+        return named[0] if named else self.field(*NETWORK_INPUTS)
 
     @property
     def input_kind(self) -> str:
-        """The kind of the input: ``'image'``, ``'volume'``, ``'video'`` or ``'signal'``."""
+        """The kind of the input: ``'image'``, ``'volume'``, ``'video'``, ``'signal'`` or ``'text'``."""
         return self.spec[self.input_name].kind
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """The shape of one image, such as ``(height, width, channels)``; or volume, video, signal."""
+        """The shape of one image, such as ``(height, width, channels)``; or volume, video, signal, text."""
         return self.spec[self.input_name].shape or ()
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Shaped
+from jaxtyping import Array, Shaped
 
 from cnn_jax.data.augment.by_kind import Fields
 from cnn_jax.data.augment.movement import Cropped, Frame, Movement, Windowed
@@ -30,7 +30,8 @@ class Preprocess:
 
     Attributes:
       input_shape: Of the network's input: ``(height, width, channels)`` of images; ``(length, channels)`` of signals,
-        ``(depth, height, width, channels)`` of volumes, ``(frames, height, width, channels)`` of video.
+        ``(depth, height, width, channels)`` of volumes, ``(frames, height, width, channels)`` of video; ``(length,)``
+        of text, whose token numbers stay as they are.
       mean: Per channel, on the scale 0..1.
       std: Per channel, on the scale 0..1.
       resize: How other sizes reach ``input_shape``: ``"pad"`` with zeros on all sides, an odd one at the bottom and
@@ -57,16 +58,34 @@ class Preprocess:
         known = ("none", "pad", "crop", *RESIZE_METHODS)
         if self.resize not in known:
             raise UsageError(f"Preprocess: unknown resize={self.resize!r}; {nearest(self.resize, known)}")
-        if not 2 <= len(self.input_shape) <= 4 or min(self.input_shape) < 1:
+        if not 1 <= len(self.input_shape) <= 4 or min(self.input_shape) < 1:
             raise UsageError(
                 f"Preprocess: input_shape={self.input_shape}; give (height, width, channels), all positive"
             )
-        channels = self.input_shape[-1]
+        channels = _channels(self.input_shape)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != channels:
                 raise UsageError(f"Preprocess: {name} has {len(values)} values for {channels} channels; give one each")
         if not all(value > 0 for value in self.std):
             raise UsageError(f"Preprocess: std={self.std} must be positive; a channel that never changes has no std")
+
+    @classmethod
+    def scaled(cls, input_shape: Sequence[int], *, resize: str = "none") -> "Preprocess":
+        """Brings inputs to size and pixels to 0..1, without normalising them.
+
+        Args:
+          input_shape: Of the network's input.
+          resize: As in the class.
+
+        Raises:
+          UsageError: As in the class.
+
+        Example:
+          >>> Preprocess.scaled((1, 1, 1))(np.full((1, 1, 1, 1), 51, np.uint8)).item() == np.float32(0.2)
+          True
+        """
+        channels = _channels(input_shape)
+        return cls(tuple(input_shape), mean=(0.0,) * channels, std=(1.0,) * channels, resize=resize)
 
     @classmethod
     def measure(cls, dataset: Dataset | Records, input_shape: Sequence[int], *, resize: str = "none") -> "Preprocess":
@@ -89,8 +108,9 @@ class Preprocess:
           >>> Preprocess.measure(digits, (8, 8, 1))(digits.images).std().round(4).item()
           1.0
         """
-        channels = input_shape[-1]
-        scale = cls(tuple(input_shape), mean=(0.0,) * channels, std=(1.0,) * channels, resize=resize)
+        channels, scale = _channels(input_shape), cls.scaled(input_shape, resize=resize)
+        if dataset.input_kind == "text":
+            return scale
         dataset = sample(dataset, most=MEASURED_AT_MOST)
         inputs = dataset.inputs
         jax.eval_shape(scale, inputs[:1])  # what does not fit is an error here
@@ -137,27 +157,29 @@ class Preprocess:
             raise UsageError(
                 f"Preprocess: the range ({low}, {high}) must rise from the value of black to that of white"
             )
-        channels = input_shape[-1]
+        channels = _channels(input_shape)
         mean, std = -low / (high - low), 1 / (high - low)
         return cls(tuple(input_shape), mean=(mean,) * channels, std=(std,) * channels, resize=resize)
 
-    def __call__(self, images: Shaped[Array | np.ndarray, "..."]) -> Float32[Array, "n ..."]:
+    def __call__(self, images: Shaped[Array | np.ndarray, "..."]) -> Shaped[Array, "n ..."]:
         """The network's input for a batch of images.
 
         Args:
           images: uint8 (0..255) or float32 (0..1), shape ``(n, height, width, channels)`` of any height and width; or
-            volumes, video or signals, as ``input_shape`` is.
+            volumes, video or signals, as ``input_shape`` is; or token numbers of texts.
 
         Returns:
-          float32 of shape ``(n, *input_shape)``.
+          float32 of shape ``(n, *input_shape)``; of texts the int32 token numbers.
         """
+        if len(self.input_shape) == 1:
+            return self._tokens(images)
         if images.ndim != 1 + len(self.input_shape):
-            axes = {2: "length", 3: "height, width", 4: "depth or frames, height, width"}[len(self.input_shape)]
+            axes = _AXES[len(self.input_shape)]
             single = images.ndim == len(self.input_shape)
             hint = "write images[None] for one" if single else f"set input_shape to {images.shape[1:]}"
             raise UsageError(
                 f"Preprocess: inputs have shape {images.shape}, but input_shape={self.input_shape} needs "
-                f"(n, {axes}, channels); {hint}"
+                f"(n, {axes}); {hint}"
             )
         if images.dtype.name not in IMAGE_DTYPES:
             raise UsageError(f"Preprocess: images are {images.dtype}; give {' or '.join(IMAGE_DTYPES)}")
@@ -172,6 +194,14 @@ class Preprocess:
         last = (1,) * (pixels.ndim - 1) + (-1,)
         mean, std = (jnp.asarray(numbers, jnp.float32).reshape(last) for numbers in (self.mean, self.std))
         return (jnp.asarray(self._resized(pixels)) - mean) / std
+
+    def _tokens(self, texts: Shaped[Array | np.ndarray, "..."]) -> Shaped[Array, "n length"]:
+        if texts.shape[1:] != self.input_shape:
+            raise UsageError(
+                f"Preprocess: texts of shape {texts.shape} do not have the {self.input_shape[0]} token numbers of "
+                f"input_shape={self.input_shape}; set it to {texts.shape[1:]}"
+            )
+        return jnp.asarray(texts)
 
     def batch(self, batch: Mapping[str, Array | np.ndarray], spec: Spec) -> dict[str, Any]:
         """All fields of a batch in the form that the network and its loss need, each by its kind.
@@ -237,6 +267,19 @@ class Preprocess:
             )
         widths = [(0, 0), *((-_start(pixel), pixel + _start(pixel)) for pixel in missing), (0, 0)]
         return np.pad(pixels, widths) if isinstance(pixels, np.ndarray) else jnp.pad(pixels, widths)
+
+
+_AXES = {
+    1: "length",
+    2: "length, channels",
+    3: "height, width, channels",
+    4: "depth or frames, height, width, channels",
+}
+
+
+def _channels(input_shape: Sequence[int]) -> int:
+    """The number of channels that are normalised; the token numbers of a text have none."""
+    return input_shape[-1] if len(input_shape) > 1 else 0
 
 
 def _start(missing: int) -> int:

@@ -1,8 +1,9 @@
-"""Where images come from: ``load(name, split)`` reads a data set into memory, ``open_set`` leaves it on disk.
+"""Where examples come from: ``load(name, split)`` reads a data set into memory, ``open_set`` leaves it on disk.
 
-``digits`` comes with scikit-learn: nothing to download. ``folder:path``, ``masks:path`` and ``npz:path`` are the user's
-own. Every other name is one of TensorFlow Datasets (TFDS), prepared by ``python -m cnn_jax.data.prepare <name>``. Split
-expressions are TFDS's for all of them: ``"train"``, ``"train[:90%]"``, ``"train+validation"``, ``"all"``.
+``digits`` comes with scikit-learn, and ``mnist1d`` is generated: nothing to download. ``folder:path``, ``masks:path``,
+``npz:path``, ``series:path``, ``sounds:path`` and ``text:path`` are the user's own. Every other name is one of
+TensorFlow Datasets (TFDS), prepared by ``python -m cnn_jax.data.prepare <name>``. Split expressions are TFDS's for all
+of them: ``"train"``, ``"train[:90%]"``, ``"train+validation"``, ``"all"``.
 """
 
 import dataclasses
@@ -16,8 +17,12 @@ from cnn_jax.data.fields import IGNORED, Field, Spec, with_ignored
 from cnn_jax.data.folder import open_folder
 from cnn_jax.data.images import RESIZES
 from cnn_jax.data.masks import open_masks
+from cnn_jax.data.mnist1d import open_mnist1d
 from cnn_jax.data.photographs import open_photographs
 from cnn_jax.data.records import Records
+from cnn_jax.data.series import open_series
+from cnn_jax.data.sounds import open_sounds
+from cnn_jax.data.text import open_text
 from cnn_jax.data.tfds import open_tfds, tfds_class_names
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.runtime.objects import load_object
@@ -26,20 +31,29 @@ Source = Callable[..., Dataset | Records]
 
 SOURCES: dict[str, Source] = {
     "digits": lambda _path, split, **_: load_digits(split),
+    "mnist1d": lambda _path, split, **_: open_mnist1d(split),
     "photographs": lambda _path, split, *, image_shape, framing, **_: open_photographs(
         split, image_shape=image_shape, framing=framing
     ),
-    "npz": lambda path, split, *, ignore_label, **_: load_npz(path, split, ignore_label=ignore_label),
+    "npz": lambda path, split, *, ignore_label, image_shape, **_: load_npz(
+        path, split, ignore_label=ignore_label, axes=len(image_shape or (0, 0, 0))
+    ),
     "folder": lambda path, split, *, image_shape, framing, **_: open_folder(
         path, split, image_shape=image_shape, framing=framing
     ),
     "masks": lambda path, split, *, image_shape, framing, normalize="none", **_: open_masks(
         path, split, image_shape=image_shape, framing=framing, normalize=normalize
     ),
+    "series": lambda path, split, **_: open_series(path, split),
+    "sounds": lambda path, split, *, image_shape, **_: open_sounds(path, split, image_shape=image_shape),
+    "text": lambda path, split, *, image_shape, train, **_: open_text(
+        path, split, image_shape=image_shape, train=train
+    ),
 }
-"""The part of a name before the colon -> ``source(path, split, *, data_dir, image_shape, framing, ignore_label)``.
+"""The part of a name before the colon -> ``source(path, split, *, train, data_dir, image_shape, framing,
+ignore_label)``.
 
-It gives a :class:`Dataset` or, for images that may have to stay on disk, :class:`Records`. A new source is one more
+It gives a :class:`Dataset` or, for examples that may have to stay on disk, :class:`Records`. A new source is one more
 entry; ``**_`` takes the parameters that it does not use."""
 
 
@@ -52,23 +66,26 @@ def open_set(
     framing: str = "crop",
     ignore_label: int = IGNORED,
     normalize: str = "none",
+    train: str = "train",
 ) -> Dataset | Records:
     """One split of a data set, left on disk where it is there as files.
 
     Args:
-      name: ``"digits"``; ``"photographs"``, two of them in pieces; ``"folder:path"``: images in one subfolder per
-        class, or such folders in ``train``, ``val`` and ``test``; ``"masks:path"``: images or volumes with masks;
-        ``"npz:path"``: NumPy arrays; or the name of a TFDS set of labelled images, with its configuration and version
-        where wanted: ``"mnist"``, ``"cifar10:3.0.2"``, ``"cifar10_corrupted/fog_1"``.
+      name: ``"digits"``; ``"mnist1d"``, short signals; ``"photographs"``, two of them in pieces; ``"folder:path"``:
+        images in one subfolder per class, or such folders in ``train``, ``val`` and ``test``; ``"masks:path"``: images
+        or volumes with masks; ``"npz:path"``: NumPy arrays; ``"series:path"``, ``"sounds:path"``, ``"text:path"``:
+        lines of values, WAV files, lines of text; or the name of a TFDS set of labelled images, with its configuration
+        and version where wanted: ``"mnist"``, ``"cifar10:3.0.2"``, ``"cifar10_corrupted/fog_1"``.
       split: A TFDS split expression. ``digits`` has ``train`` (1,297), ``validation`` (200) and ``test`` (300); where
         a source has no parts, ``train``, ``validation`` and ``test`` are 80, 10 and 10 % of each class.
       data_dir: Where TFDS keeps its sets; by default ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
       image_shape: ``(height, width, channels)`` to which images of different sizes are brought. Sources of other kinds
-        of inputs do not use it.
+        of inputs have theirs: ``(length, channels)`` of sounds, ``(length,)`` of texts.
       framing: How: ``"crop"`` cuts the middle out, ``"fit"`` fills up, ``"stretch"`` changes the aspect.
       ignore_label: A class number that means "not labelled", see :class:`~cnn_jax.data.Field`. -1 for what the set
         itself declares; in a ``.npz`` file of images and labels it is -1.
       normalize: ``"each"`` brings every NIfTI volume of ``masks:path`` to mean 0 and standard deviation 1.
+      train: The split that is trained on, from which the vocabulary of texts is made.
 
     Returns:
       The split, in the order in which it is stored; a folder's is mixed.
@@ -91,7 +108,7 @@ def open_set(
         found = load_object(name, what=f"data.name={name!r}")(split, **options)
     elif prefix in SOURCES:
         further = {"normalize": normalize} if prefix == "masks" else {}
-        found = SOURCES[prefix](path, split, ignore_label=ignore_label, **further, **options)
+        found = SOURCES[prefix](path, split, ignore_label=ignore_label, train=train, **further, **options)
     else:
         found = open_tfds(name, split, **options)
     if ignore_label == IGNORED:
@@ -129,6 +146,7 @@ def load(
     data_dir: str | PathLike[str] | None = None,
     image_shape: tuple[int, ...] | None = None,
     framing: str = "crop",
+    train: str = "train",
 ) -> Dataset:
     """Reads one split of a data set into memory; arguments and errors as :func:`open_set` has them.
 
@@ -137,5 +155,5 @@ def load(
       >>> len(digits), digits.image_shape, digits.num_classes
       (1297, (8, 8, 1), 10)
     """
-    found = open_set(name, split, data_dir=data_dir, image_shape=image_shape, framing=framing)
+    found = open_set(name, split, data_dir=data_dir, image_shape=image_shape, framing=framing, train=train)
     return found if isinstance(found, Dataset) else found.to_memory()

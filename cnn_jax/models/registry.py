@@ -24,9 +24,12 @@ from cnn_jax.models import (
     resnet,
     segnet,
     small_cnn,
+    sound_cnn,
     stack,
+    text_cnn,
     u_net,
     vgg,
+    wang,
     zfnet,
 )
 from cnn_jax.models.keys import Keys
@@ -56,6 +59,9 @@ _FAMILIES = (
     fcn,
     segnet,
     u_net,
+    wang,
+    sound_cnn,
+    text_cnn,
 )
 _VARIANTS: dict[str, Variant] = {name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()}
 
@@ -172,7 +178,12 @@ def _check_dtype(dtype: DTypeLike | None) -> None:
         raise UsageError(f"dtype={dtype!r} must be one of {', '.join(FLOATS)}, or None for the type of the input")
 
 
-_AXES = {2: "length", 3: "height, width", 4: "depth or frames, height, width"}
+_AXES = {
+    1: "length,",
+    2: "length, channels",
+    3: "height, width, channels",
+    4: "depth or frames, height, width, channels",
+}
 
 
 def _checked_shape(input_shape: Sequence[int], axes: int) -> tuple[int, ...]:
@@ -181,7 +192,7 @@ def _checked_shape(input_shape: Sequence[int], axes: int) -> tuple[int, ...]:
     except TypeError:
         shape = ()
     if len(shape) != axes or axes not in _AXES or min(shape) < 1:
-        expected = f"({_AXES[axes]}, channels)" if axes in _AXES else "such as (height, width, channels)"
+        expected = f"({_AXES[axes]})" if axes in _AXES else "such as (height, width, channels)"
         raise UsageError(f"input_shape={input_shape} must be {expected}, each at least 1")
     first, *rest = shape
     if axes == 3 and first in (1, 3) and min(rest) > 4:

@@ -39,11 +39,13 @@ class Depth:
       bottleneck: Whether blocks have a 1x1, a 3x3 and a 1x1 convolution, the last with 4 times the channels, instead of
         two 3x3 convolutions.
       cifar: Whether the first stage has 16 channels at full resolution, instead of 64 at a quarter.
+      small: Whether the first stage has 64 channels at full resolution, for small images and volumes.
     """
 
     blocks: tuple[int, ...]
     bottleneck: bool = False
     cifar: bool = False
+    small: bool = False
 
 
 def resnet(
@@ -67,7 +69,7 @@ def resnet(
     Args:
       depth: The number of blocks in each stage and their kind.
       num_classes: The number of outputs.
-      input_shape: The shape of one input, (height, width, channels).
+      input_shape: The shape of one input, (height, width, channels), or of volumes (depth, height, width, channels).
       width: Multiplies all numbers of channels.
       dtype: The type to compute in.
       rngs: Draws the parameters.
@@ -91,16 +93,17 @@ def resnet(
             "they end in a convolution; set only one of the two"
         )
     norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
-    conv = partial(_conv, dtype=dtype, rngs=rngs)
+    rank = len(input_shape) - 1
+    conv = partial(_conv, rank=rank, dtype=dtype, rngs=rngs)
     base = 16 if depth.cifar else 64
     channels = scaled(base, width)
     layers: Layers = {
-        "conv1": conv(input_shape[-1], channels, *((3, 1) if depth.cifar else (7, 2))),
+        "conv1": conv(input_shape[-1], channels, *((3, 1) if depth.cifar or depth.small else (7, 2))),
         "bn1": norm(channels),
         "relu": ops.relu,
     }
-    if not depth.cifar:
-        layers["maxpool"] = nn.MaxPool((3, 3), strides=2, padding=1)
+    if not (depth.cifar or depth.small):
+        layers["maxpool"] = nn.MaxPool((3,) * rank, strides=2, padding=1)
     for stage, count in enumerate(depth.blocks):
         for index in range(count):
             step = 2 if stage and not index else 1
@@ -112,7 +115,7 @@ def resnet(
             features = windows[-1].features
             around: Layers | None = None
             if shortcut in ("identity", "A") and (channels != features or step > 1):
-                around = {"identity": PaddedIdentity(features, strides=(step, step))}
+                around = {"identity": PaddedIdentity(features, strides=(step,) * rank)}
             elif channels != features or step > 1:
                 around = {"conv": conv(channels, features, 1, step)} | ({} if preactivation else {"bn": norm(features)})
             name = f"layer{stage + 1}_{index}"
@@ -221,12 +224,12 @@ class PaddedIdentity(nnx.Module):
 
 
 def _conv(
-    channels: int, features: int, size: int, stride: int = 1, *, dtype: DTypeLike | None, rngs: nnx.Rngs
+    channels: int, features: int, size: int, stride: int = 1, *, rank: int, dtype: DTypeLike | None, rngs: nnx.Rngs
 ) -> nn.Conv:
     return nn.Conv(
         channels,
         features,
-        (size, size),
+        (size,) * rank,
         stride,
         padding="HALF",
         use_bias=False,
@@ -239,12 +242,16 @@ def _conv(
 _IMAGENET = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _CIFAR = (20, 32, 44, 56, 110)  # 6 n + 2 layers: n blocks in each of three stages
 
-VARIANTS = {
-    f"resnet_{depth}": Variant(partial(resnet, Depth(blocks, bottleneck=depth >= 50)), (224, 224, 3), 1000)
-    for depth, blocks in _IMAGENET.items()
-} | {
-    f"resnet_{depth}": Variant(
-        partial(resnet, Depth(((depth - 2) // 6,) * 3, cifar=True), shortcut="identity"), (32, 32, 3), 10
-    )
-    for depth in _CIFAR
-}
+VARIANTS = (
+    {
+        f"resnet_{depth}": Variant(partial(resnet, Depth(blocks, bottleneck=depth >= 50)), (224, 224, 3), 1000)
+        for depth, blocks in _IMAGENET.items()
+    }
+    | {
+        f"resnet_{depth}": Variant(
+            partial(resnet, Depth(((depth - 2) // 6,) * 3, cifar=True), shortcut="identity"), (32, 32, 3), 10
+        )
+        for depth in _CIFAR
+    }
+    | {"resnet_18_3d": Variant(partial(resnet, Depth(_IMAGENET[18], small=True)), (28, 28, 28, 1), 10)}
+)

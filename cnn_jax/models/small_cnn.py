@@ -1,4 +1,4 @@
-"""A small network for small images, which trains in minutes on a few CPU cores."""
+"""A small network for small images, signals and volumes, which trains in minutes on a few CPU cores."""
 
 import math
 from collections.abc import Callable
@@ -25,20 +25,27 @@ def small_cnn(
 ) -> nn.Sequence:
     """Three 3x3 convolutions with batch normalisation, two max pools and one hidden layer.
 
-    It has 458,730 parameters for 28x28 inputs. The pools come directly after the convolutions, so normalisation and
-    ReLU are computed for only a quarter of the positions. With a positive scale both preserve the order of values, so
-    pooling before or after them selects the same maxima.
+    It has 458,730 parameters for 28x28 inputs; for signals and volumes windows are as wide along each axis. The pools
+    come directly after the convolutions, so normalisation and ReLU are computed for only a quarter of the positions.
+    With a positive scale both preserve the order of values, so pooling before or after them selects the same maxima.
 
     Args:
       num_classes: The number of outputs.
-      input_shape: The shape of one input, (height, width, channels).
+      input_shape: The shape of one input, such as (height, width, channels).
       width: Multiplies the number of channels and hidden units.
       dtype: The type to compute in.
       rngs: Draws the parameters.
       dropout_rate: The probability of dropping a hidden unit.
     """
+    rank = len(input_shape) - 1
     conv = partial(
-        nn.Conv, kernel_size=(3, 3), padding="SAME", use_bias=False, kernel_init=he_normal(), dtype=dtype, rngs=rngs
+        nn.Conv,
+        kernel_size=(3,) * rank,
+        padding="SAME",
+        use_bias=False,
+        kernel_init=he_normal(),
+        dtype=dtype,
+        rngs=rngs,
     )
     layers: dict[str, Callable[..., Any]] = {}
     channels = input_shape[-1]
@@ -46,7 +53,7 @@ def small_cnn(
         features = scaled(published, width)
         layers[f"conv{place}"] = conv(channels, features)
         if place < 3:
-            layers[f"pool{place}"] = nn.MaxPool((2, 2))
+            layers[f"pool{place}"] = nn.MaxPool((2,) * rank)
         layers[f"bn{place}"] = nn.BatchNorm(features, momentum=0.9, dtype=dtype, rngs=rngs)
         layers[f"relu{place}"] = ops.relu
         channels = features
@@ -65,4 +72,8 @@ def small_cnn(
     )
 
 
-VARIANTS = {"small_cnn": Variant(small_cnn, (28, 28, 1), 10)}
+VARIANTS = {
+    "small_cnn": Variant(small_cnn, (28, 28, 1), 10),
+    "small_cnn_1d": Variant(small_cnn, (40, 1), 10),
+    "small_cnn_3d": Variant(small_cnn, (28, 28, 28, 1), 10),
+}

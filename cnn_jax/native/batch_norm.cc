@@ -6,8 +6,8 @@
 // forward, and x, y and dy twice backward.
 //
 // Rows are summed in float32, 64 at a time, and these sums in double, in pieces whose number depends on the shapes
-// alone: the same bits for any number of threads. Distances are taken from the first row, so that a large mean costs no
-// accuracy. If there are few channels, several positions are treated as one row, so that the inner loops are long.
+// alone: the same bits for any number of threads. Distances are taken from the first row, and what rounding to float32
+// leaves of the mean is kept for the gradients (`remainder`), so that a large mean costs no accuracy. If there are few channels, several positions are treated as one row, so that the inner loops are long.
 
 #include <cmath>
 #include <vector>
@@ -83,15 +83,15 @@ struct Sums {
 inline float relu(float value) { return value <= 0 ? 0 : value; }  // NaN stays NaN
 
 template <bool ADD, bool RELU>
-void normalize(Pool& pool, const Rows& rows, const float* x, const float* addend, const float* factor,
-               const float* offset, float* y) {
+void normalize(Pool& pool, const Rows& rows, const float* x, const float* addend, const float* shift,
+               const float* factor, const float* offset, float* y) {
   const int64_t width = rows.width;
   rows.each_piece(pool, [=](int64_t, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const float *from = x + row * width, *other = ADD ? addend + row * width : nullptr;
       float* __restrict to = y + row * width;
       for (int64_t i = 0; i < width; ++i) {
-        const float value = from[i] * factor[i] + offset[i] + (ADD ? other[i] : 0);
+        const float value = (from[i] - shift[i]) * factor[i] + offset[i] + (ADD ? other[i] : 0);
         to[i] = RELU ? relu(value) : value;
       }
     }
@@ -99,7 +99,7 @@ void normalize(Pool& pool, const Rows& rows, const float* x, const float* addend
 }
 
 ffi::Error forward(Pool pool, Array x, Array scale, Array bias, Array addend, Result y, Result mean, Result variance,
-                   double epsilon, bool add, bool with_relu) try {
+                   Result remainder, double epsilon, bool add, bool with_relu) try {
   const Rows rows(x.dimensions());
   const float* in = x.typed_data();
   const std::vector<float> origin(in, in + rows.channels), shift = rows.spread(origin);
@@ -117,13 +117,14 @@ ffi::Error forward(Pool pool, Array x, Array scale, Array bias, Array addend, Re
     const double var = square < 0 ? 0 : square, center = origin[c] + rest;
     mean->typed_data()[c] = static_cast<float>(center);
     variance->typed_data()[c] = static_cast<float>(var);
+    remainder->typed_data()[c] = static_cast<float>(center - mean->typed_data()[c]);
     factor[c] = static_cast<float>(scale.typed_data()[c] / std::sqrt(var + epsilon));
-    offset[c] = static_cast<float>(bias.typed_data()[c] - center * factor[c]);
+    offset[c] = static_cast<float>(bias.typed_data()[c] - rest * factor[c]);
   }
   const std::vector<float> a = rows.spread(factor), b = rows.spread(offset);
   const auto compute = add ? (with_relu ? normalize<true, true> : normalize<true, false>)
                            : (with_relu ? normalize<false, true> : normalize<false, false>);
-  compute(pool, rows, in, addend.typed_data(), a.data(), b.data(), y->typed_data());
+  compute(pool, rows, in, addend.typed_data(), shift.data(), a.data(), b.data(), y->typed_data());
   return ffi::Error::Success();
 } catch (const std::bad_alloc&) {
   return ffi::Error(ffi::ErrorCode::kResourceExhausted, "batch normalisation: out of memory");
@@ -136,8 +137,8 @@ inline float before(float dy, float y) {
 }
 
 template <bool ADD, bool RELU>
-void gradients(Pool& pool, const Rows& rows, const float* x, const float* y, const float* dy, const float* factor,
-               const float* slope, const float* offset, float* dx, float* daddend) {
+void gradients(Pool& pool, const Rows& rows, const float* x, const float* y, const float* dy, const float* mean,
+               const float* factor, const float* slope, const float* offset, float* dx, float* daddend) {
   const int64_t width = rows.width;
   rows.each_piece(pool, [=](int64_t, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
@@ -146,7 +147,7 @@ void gradients(Pool& pool, const Rows& rows, const float* x, const float* y, con
       for (int64_t i = 0; i < width; ++i) {
         const float gradient = before<RELU>(above[i], RELU ? out[i] : 0);
         if (ADD) other[i] = gradient;
-        to[i] = factor[i] * gradient + (slope[i] * from[i] + offset[i]);
+        to[i] = factor[i] * gradient + (slope[i] * (from[i] - mean[i]) + offset[i]);
       }
     }
   });
@@ -166,8 +167,8 @@ Sums gradient_sums(Pool& pool, const Rows& rows, const float* x, const float* y,
   });
 }
 
-ffi::Error backward(Pool pool, Array x, Array y, Array dy, Array scale, Array mean, Array variance, Result dx,
-                    Result dscale, Result dbias, Result daddend, double epsilon, bool add, bool with_relu) try {
+ffi::Error backward(Pool pool, Array x, Array y, Array dy, Array scale, Array mean, Array variance, Array remainder,
+                    Result dx, Result dscale, Result dbias, Result daddend, double epsilon, bool add, bool with_relu) try {
   const Rows rows(x.dimensions());
   const std::vector<float> center(mean.typed_data(), mean.typed_data() + rows.channels);
   const Sums sums = (with_relu ? gradient_sums<true> : gradient_sums<false>)(pool, rows, x.typed_data(), y.typed_data(),
@@ -175,18 +176,20 @@ ffi::Error backward(Pool pool, Array x, Array y, Array dy, Array scale, Array me
   std::vector<float> factor(rows.channels), slope(rows.channels), offset(rows.channels);
   for (int64_t c = 0; c < rows.channels; ++c) {
     const double inverse = 1 / std::sqrt(variance.typed_data()[c] + epsilon), all = scale.typed_data()[c] * inverse;
-    const double bend = -all * inverse * inverse * sums.second[c] / rows.positions;
-    dscale->typed_data()[c] = static_cast<float>(sums.second[c] * inverse);
+    const double rest = remainder.typed_data()[c], second = sums.second[c] - rest * sums.first[c];
+    const double bend = -all * inverse * inverse * second / rows.positions;
+    dscale->typed_data()[c] = static_cast<float>(second * inverse);
     dbias->typed_data()[c] = static_cast<float>(sums.first[c]);
     factor[c] = static_cast<float>(all);
     slope[c] = static_cast<float>(bend);
-    offset[c] = static_cast<float>(-all * sums.first[c] / rows.positions - bend * center[c]);
+    offset[c] = static_cast<float>(-all * sums.first[c] / rows.positions - bend * rest);
   }
-  const std::vector<float> a = rows.spread(factor), b = rows.spread(slope), c = rows.spread(offset);
+  const std::vector<float> m = rows.spread(center), a = rows.spread(factor), b = rows.spread(slope);
+  const std::vector<float> c = rows.spread(offset);
   const auto compute = add ? (with_relu ? gradients<true, true> : gradients<true, false>)
                            : (with_relu ? gradients<false, true> : gradients<false, false>);
-  compute(pool, rows, x.typed_data(), y.typed_data(), dy.typed_data(), a.data(), b.data(), c.data(), dx->typed_data(),
-          daddend->typed_data());
+  compute(pool, rows, x.typed_data(), y.typed_data(), dy.typed_data(), m.data(), a.data(), b.data(), c.data(),
+          dx->typed_data(), daddend->typed_data());
   return ffi::Error::Success();
 } catch (const std::bad_alloc&) {
   return ffi::Error(ffi::ErrorCode::kResourceExhausted, "batch normalisation: out of memory");
@@ -207,6 +210,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_batch_norm, cnn_jax::forward,
                                   .Ret<cnn_jax::Array>()
                                   .Ret<cnn_jax::Array>()
                                   .Ret<cnn_jax::Array>()
+                                  .Ret<cnn_jax::Array>()
                                   .Attr<double>("epsilon")
                                   .Attr<bool>("add")
                                   .Attr<bool>("relu"));
@@ -214,6 +218,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_batch_norm, cnn_jax::forward,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_batch_norm_gradients, cnn_jax::backward,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
+                                  .Arg<cnn_jax::Array>()
                                   .Arg<cnn_jax::Array>()
                                   .Arg<cnn_jax::Array>()
                                   .Arg<cnn_jax::Array>()

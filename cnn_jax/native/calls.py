@@ -56,9 +56,13 @@ def batch_norm(
     epsilon: float,
     relu: bool,
 ) -> list[Float32[Array, "..."]]:
-    """Batch normalisation in training: ``relu(normalised x * scale + bias + addend)``, the mean and the variance."""
+    """Batch normalisation in training.
+
+    Returns:
+      ``relu(normalised x * scale + bias + addend)``, the mean, the variance, and what rounding left of the mean.
+    """
     like = jax.ShapeDtypeStruct(x.shape, jnp.float32), jax.ShapeDtypeStruct(scale.shape, jnp.float32)
-    call = jax.ffi.ffi_call(TARGETS["batch_norm"], (like[0], like[1], like[1]))
+    call = jax.ffi.ffi_call(TARGETS["batch_norm"], (like[0], like[1], like[1], like[1]))
     options = {"epsilon": np.float64(epsilon), "add": addend is not None, "relu": relu}
     return list(call(x, scale, bias, scale if addend is None else addend, **options))
 
@@ -70,6 +74,7 @@ def batch_norm_gradients(
     scale: Float32[Array, " channels"],
     mean: Float32[Array, " channels"],
     variance: Float32[Array, " channels"],
+    remainder: Float32[Array, " channels"],
     *,
     epsilon: float,
     relu: bool,
@@ -84,6 +89,7 @@ def batch_norm_gradients(
       scale: The scale.
       mean: The mean.
       variance: The variance.
+      remainder: What rounding left of the mean.
       epsilon: The same as in :func:`batch_norm`.
       relu: The same.
       add: Whether there was an addend.
@@ -92,5 +98,5 @@ def batch_norm_gradients(
     separate = add and relu  # otherwise the gradient of the addend is dy
     call = jax.ffi.ffi_call(TARGETS["batch_norm_gradients"], (like[0], like[1], like[1], like[0 if separate else 1]))
     options = {"epsilon": np.float64(epsilon), "add": separate, "relu": relu}
-    *gradients, daddend = call(x, y, dy, scale, mean, variance, **options)
+    *gradients, daddend = call(x, y, dy, scale, mean, variance, remainder, **options)
     return [*gradients, *[daddend if separate else dy] * add]

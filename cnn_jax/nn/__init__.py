@@ -13,6 +13,8 @@ from cnn_jax.nn.normalization import BatchNorm, Dropout, LocalResponseNorm
 from cnn_jax.nn.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, LpPool, MaxPool, MaxUnpool, Upsample
 from cnn_jax.nn.sequence import Sequence
 from cnn_jax.nn.skips import Add, Concatenate, CutTo, SkipSequence
+from cnn_jax.nn.sound import Spectrogram
+from cnn_jax.nn.text import ConvMaxOverTime, Embed
 
 __all__ = [
     "AdaptiveAvgPool",
@@ -24,9 +26,11 @@ __all__ = [
     "Concatenate",
     "Conv",
     "ConvLocal",
+    "ConvMaxOverTime",
     "ConvTranspose",
     "CutTo",
     "Dropout",
+    "Embed",
     "Flatten",
     "Linear",
     "LocalResponseNorm",
@@ -40,6 +44,7 @@ __all__ = [
     "SeparableConv",
     "Sequence",
     "SkipSequence",
+    "Spectrogram",
     "Subsampling",
     "TableConv",
     "Upsample",

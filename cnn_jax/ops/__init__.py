@@ -38,6 +38,7 @@ from cnn_jax.ops.pool import avg_pool, lp_pool, max_pool
 from cnn_jax.ops.rbf import rbf_output
 from cnn_jax.ops.regression import huber_loss, mean_absolute_error, mean_squared_error
 from cnn_jax.ops.segmentation import Overlaps, class_counts, overlaps, soft_dice_loss
+from cnn_jax.ops.sound import mel_filters, spectrogram, stft
 from cnn_jax.ops.toeplitz import toeplitz_matrix
 from cnn_jax.ops.tune import Timing, tune
 from cnn_jax.ops.unpool import max_unpool, upsample
@@ -76,6 +77,7 @@ __all__ = [
     "max_unpool",
     "mean_absolute_error",
     "mean_squared_error",
+    "mel_filters",
     "normalize_by_batch",
     "overlaps",
     "pad",
@@ -90,7 +92,9 @@ __all__ = [
     "softmax_cross_entropy",
     "softmax_focal_loss",
     "spatial_dropout",
+    "spectrogram",
     "squared_error",
+    "stft",
     "toeplitz_matrix",
     "tune",
     "upsample",

@@ -32,7 +32,7 @@ def normalize(
 ) -> tuple[Float32[Array, "..."], Float32[Array, " channels"], Float32[Array, " channels"]]:
     """The result, the mean and the variance of the batch."""
     operands = (x, scale, bias) if addend is None else (x, scale, bias, addend)
-    y, mean, variance = _normalize.bind(*operands, epsilon=epsilon, relu=relu)
+    y, mean, variance, _ = _normalize.bind(*operands, epsilon=epsilon, relu=relu)
     return y, mean, variance
 
 
@@ -63,7 +63,8 @@ def _normalize_as_written(x: Array, scale: Array, bias: Array, *addend: Array, e
     factor = lax.rsqrt(variance + epsilon) * scale
     y = distances * factor + (bias - rest * factor)
     y = sum(addend, y)
-    return [jax.nn.relu(y) if relu else y, shift + rest, variance]
+    mean = shift + rest
+    return [jax.nn.relu(y) if relu else y, mean, variance, lax.stop_gradient(rest - (mean - shift))]
 
 
 def _normalize_on_cpu(*operands: Array, program: LoweringContext, epsilon: float, relu: bool) -> Any:
@@ -74,10 +75,10 @@ def _normalize_on_cpu(*operands: Array, program: LoweringContext, epsilon: float
 
 def _tangent(*operands: Array, epsilon: float, relu: bool) -> Any:
     """The tangent of y from those of the operands, linear in them, and what they are multiplied by."""
-    *tangents, x, y, scale, mean, variance = operands
+    *tangents, x, y, scale, mean, variance, remainder = operands
     dx, dscale, dbias, *daddend = tangents
     inverse = lax.rsqrt(variance + epsilon)
-    n = (x - mean) * inverse
+    n = (x - mean - remainder) * inverse
     dn = (dx - _mean(dx) - n * _mean(n * dx)) * inverse
     dy = sum(daddend, dn * scale + n * dscale + dbias)
     return [jnp.where(y > 0, dy, 0) if relu else dy]
@@ -85,11 +86,11 @@ def _tangent(*operands: Array, epsilon: float, relu: bool) -> Any:
 
 def _gradients_as_written(*operands: Array, epsilon: float, relu: bool, add: bool) -> Any:
     """The transpose of the tangent: the gradients of the operands from that of y."""
-    dy, x, y, scale, mean, variance = operands
+    dy, x, y, scale, mean, variance, remainder = operands
     if relu:
         dy = jnp.where(y > 0, dy, 0)
     inverse = lax.rsqrt(variance + epsilon)
-    n = (x - mean) * inverse
+    n = (x - mean - remainder) * inverse
     axes = range(x.ndim - 1)
     dx = (dy - _mean(dy) - n * _mean(n * dy)) * (inverse * scale)
     return [dx, (n * dy).sum(axes), dy.sum(axes), *[dy] * add]
@@ -116,23 +117,24 @@ _linear = substitutable("batch_norm_tangent", _tangent, on_cpu=_tangent_on_cpu, 
 
 def _derivative(primals: Sequence[Any], tangents: Sequence[Any], *, epsilon: float, relu: bool) -> Any:
     x, scale, *_ = primals
-    y, mean, variance = _normalize.bind(*primals, epsilon=epsilon, relu=relu)
+    y, mean, variance, remainder = _normalize.bind(*primals, epsilon=epsilon, relu=relu)
     dx, *others = map(ad.instantiate_zeros, tangents)
     # Without ReLU the output is not needed; in its place the input takes no memory.
-    constants = (x, y if relu else x, scale, mean, variance)
+    constants = (x, y if relu else x, scale, mean, variance, remainder)
     (dy,) = _linear.bind(dx, *others, *constants, epsilon=epsilon, relu=relu)
-    return [y, mean, variance], [dy, _mean(dx), 2 * _mean((x - mean) * dx)]
+    of_statistics = _mean(dx), 2 * _mean((x - mean - remainder) * dx), ad.Zero(jax.typeof(remainder).to_tangent_aval())
+    return [y, mean, variance, remainder], [dy, *of_statistics]
 
 
 def _transposed(cotangents: Sequence[Any], *operands: Any, epsilon: float, relu: bool) -> Any:
     (dy,) = cotangents
-    *linear, x, y, scale, mean, variance = operands
+    *linear, x, y, scale, mean, variance, remainder = operands
     if type(dy) is ad.Zero:
         return [None] * len(operands)
     add = len(linear) > 3
-    gradients = _gradients.bind(dy, x, y, scale, mean, variance, epsilon=epsilon, relu=relu, add=add)
+    gradients = _gradients.bind(dy, x, y, scale, mean, variance, remainder, epsilon=epsilon, relu=relu, add=add)
     wanted = zip(linear, gradients, strict=True)
-    return [gradient if ad.is_undefined_primal(operand) else None for operand, gradient in wanted] + [None] * 5
+    return [gradient if ad.is_undefined_primal(operand) else None for operand, gradient in wanted] + [None] * 6
 
 
 ad.primitive_jvps[_normalize] = _derivative

@@ -211,7 +211,7 @@ class Classification(Labelled):
         chosen = int(np.argmax(results.predictions.argmax(axis=-1) == labels))
         label = labels[chosen]
         what = "not labelled" if label == self._ignored else f"a {self.outputs[label]}"
-        return chosen, f"test image {chosen}, {what}"
+        return chosen, f"test {results.test_set.input_kind} {chosen}, {what}"
 
     def _classes(self, labels: Shaped[Array, "..."]) -> Int[Array, " batch"]:
         """Class numbers, -1 for none; that of a mixed image is its greater part."""

@@ -4,9 +4,13 @@ import numpy as np
 
 from cnn_jax import ops
 from cnn_jax.report import figures
+from cnn_jax.report.figures.pictures import worst_mistakes
 from cnn_jax.report.page import Headline, Section
+from cnn_jax.tasks.examples import shown
 from cnn_jax.tasks.labelled import class_scores
 from cnn_jax.tasks.task import Results
+
+_MISTAKES = 6  # that are shown, of inputs that are no images
 
 
 def headlines(results: Results, *, ignored: int | None) -> list[Headline]:
@@ -62,10 +66,26 @@ def sections(results: Results, *, ignored: int | None, calibrated: bool) -> list
 def _mistakes(
     results: Results, kept: np.ndarray, labels: np.ndarray, predictions: np.ndarray, probabilities: np.ndarray
 ) -> list[Section]:
-    """The images that the network was most wrong about; nothing for other inputs."""
+    """The examples that the network was most wrong about."""
     test_set = results.test_set
-    if test_set.input_kind != "image":
-        return []
+    if (kind := test_set.input_kind) != "image":
+        worst = worst_mistakes(labels, predictions, probabilities)[:_MISTAKES]
+        if not len(worst):
+            return []
+        names = test_set.class_names
+        titles = [
+            f"#{kept[n]}: {names[labels[n]]} ({probabilities[n, labels[n]]:.0%}), predicted {names[predictions[n]]} "
+            f"({probabilities[n, predictions[n]]:.0%})"
+            for n in worst
+        ]
+        return [
+            Section(
+                "Worst mistakes",
+                alt=f"The test {kind}s whose true class the network held least likely",
+                caption=f"The test {kind}s that the network was most wrong about: the true and the predicted class.",
+                **shown(test_set, kept[worst].tolist(), titles),
+            )
+        ]
     return [
         Section(
             "Worst mistakes",

@@ -16,6 +16,7 @@ from cnn_jax.errors import UsageError, nearest
 from cnn_jax.report.page import Page
 from cnn_jax.runtime.files import write_atomically
 from cnn_jax.runtime.terminal import say
+from cnn_jax.tasks.inputs import read_images, read_whole
 from cnn_jax.tasks.labelled import Labelled
 from cnn_jax.tasks.network import TaskNetwork
 from cnn_jax.tasks.predictions import check_folder
@@ -31,7 +32,7 @@ from cnn_jax.tasks.responses import (
     methods_of,
 )
 from cnn_jax.tasks.saved import load_run, saved_steps
-from cnn_jax.tasks.sets import ExampleSet, examples_of, load_splits, read_description, read_images, read_whole, take
+from cnn_jax.tasks.sets import ExampleSet, examples_of, load_splits, read_description, take
 
 TEST_EXAMPLES = 8  # that are explained if the user names no images
 SEARCHED = 2_000  # test examples, for the strongest crops

@@ -14,6 +14,7 @@ from cnn_jax import train as training
 from cnn_jax.report import figures
 from cnn_jax.report.page import Headline, Page, Section, Table
 from cnn_jax.tasks.classification import Classification
+from cnn_jax.tasks.examples import shown, titles_of
 from cnn_jax.tasks.labelled import Labelled
 from cnn_jax.tasks.network import TaskNetwork
 from cnn_jax.tasks.responses import Explained, explained_mistakes, fantasies, first_kernel, hierarchy
@@ -118,9 +119,9 @@ def _members(network: TaskNetwork, trained: training.Trained) -> list[Section]:
 
 
 def _training_images(network: TaskNetwork, state: training.TrainState, train_set: ExampleSet) -> list[Section]:
-    """Some training images, as they are and as they were augmented in the first step; nothing for other inputs."""
+    """Some training images, as they are and as they were augmented in the first step; other inputs as they are."""
     if train_set.input_kind != "image":
-        return []
+        return [_training_examples(data.sample(train_set), train_set.input_kind)]
     chosen = np.linspace(0, len(train_set) - 1, min(_SHOWN, len(train_set))).round().astype(int).tolist()
     batch = take(train_set, chosen)
     rows, calls = {"as stored": batch[network.input_name]}, network.config.data.augment
@@ -140,9 +141,25 @@ def _training_images(network: TaskNetwork, state: training.TrainState, train_set
     ]
 
 
+def _training_examples(found: data.Dataset, kind: str) -> Section:
+    """Some training examples that are no images, of different classes where there are classes."""
+    chosen = np.linspace(0, len(found) - 1, min(_SHOWN, len(found))).round().astype(int).tolist()
+    labels = [field for field in found.spec.values() if field.kind == "label" and not field.count]
+    if labels:
+        firsts = np.unique(found.labels, return_index=True)[1]
+        chosen = sorted(firsts[: max(_SHOWN, 1)].tolist())
+    return Section(
+        f"Training {kind}s",
+        alt=f"{len(chosen)} training {kind}s",
+        caption=f"Training {kind}s, as they are stored"
+        + ("; unknown words and padding are not there." if kind == "text" else "."),
+        **shown(found, chosen, titles_of(found, chosen)),
+    )
+
+
 def _first_filters(network: TaskNetwork, state: training.TrainState) -> list[Section]:
-    """The kernel of the first layer that has one over an image; none for networks without convolutions of images."""
-    if len(network.config.input_shape) != 3:
+    """The kernel of the first layer with one over an image or a signal; none for networks without convolutions."""
+    if len(network.config.input_shape) not in (2, 3):
         return []
     found = first_kernel(network.model(state.params, state.model_state), tuple(network.config.input_shape))
     if found is None:
@@ -155,12 +172,19 @@ def _first_filters(network: TaskNetwork, state: training.TrainState) -> list[Sec
             alt=f"The learned filters of layer {layer}",
             caption=f"What layer {layer} looks for: light where a filter wants light.",
         )
+        if kernel.ndim == 4
+        else Section(
+            "First-layer filters",
+            figure=figures.signals({f"filter {n}": kernel[..., n] for n in range(min(kernel.shape[-1], _SHOWN))}),
+            alt=f"The learned filters of layer {layer}",
+            caption=f"The first filters of layer {layer}: a signal of this shape has the largest response.",
+        )
     ]
 
 
 def _feature_maps(network: TaskNetwork, state: training.TrainState, results: Results) -> list[Section]:
-    """One test image and the activations that can be drawn: those with axes of space, and vectors."""
-    if results.test_set.input_kind != "image":
+    """One test image or signal and the activations that can be drawn: those with axes of space, and vectors."""
+    if results.test_set.input_kind not in ("image", "signal"):
         return []
     chosen, what = network.task.typical(results)
     image = network.framed(results.test_set.inputs[chosen][None])[0]
@@ -171,7 +195,7 @@ def _feature_maps(network: TaskNetwork, state: training.TrainState, results: Res
             "Through the network",
             figure=figures.feature_maps(
                 network_input,
-                {name: array for name, array in activations.items() if array.ndim in (1, 3)},
+                {name: array for name, array in activations.items() if array.ndim in (1, 3, network_input.ndim)},
                 class_names=network.task.outputs,
             ),
             alt=f"The activations of every layer for {what}",

@@ -374,10 +374,10 @@ def _first_kernels(explained: Explained) -> list[np.ndarray]:
 
 
 def first_kernel(model: nn.Sequence, input_shape: Sequence[int]) -> tuple[str, np.ndarray] | None:
-    """The first layer with a kernel over an image, and the kernel; None without one."""
+    """The first layer with a kernel over an image or a signal, and the kernel; None without one."""
     for row in geometry.trace(model, input_shape):
         kernel = getattr(model.layer(row.name), "kernel", None)
-        if kernel is not None and kernel.ndim == 4:
+        if kernel is not None and kernel.ndim in (4, len(input_shape) + 1):
             return row.name, np.asarray(kernel[...])
     return None
 

@@ -28,6 +28,7 @@ from cnn_jax.runtime.command import command_name
 from cnn_jax.runtime.files import write_json
 from cnn_jax.runtime.terminal import say
 from cnn_jax.schema import Schema
+from cnn_jax.tasks.inputs import OwnInput, read_inputs
 from cnn_jax.tasks.network import TaskNetwork, declared_metrics, make_network
 from cnn_jax.tasks.predictions import check_csv, check_folder, describe_assumptions, print_table, write_csv
 from cnn_jax.tasks.saved import load_run
@@ -36,15 +37,12 @@ from cnn_jax.tasks.sets import (
     check_same_data,
     describe_data,
     examples,
-    examples_of,
     find_examples,
     known_examples,
     load_sets,
     load_splits,
     make_augmentation,
     read_description,
-    read_images,
-    read_whole,
     take,
 )
 from cnn_jax.tasks.start import Start, find_start
@@ -287,18 +285,18 @@ def _compared(network: TaskNetwork, state: training.TrainState, found: ExampleSe
 
 
 def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], output: str | None, checkpoint: str) -> None:
-    """Prints what the network says about the user's own images.
+    """Prints what the network says about the user's own images, or inputs of another kind.
 
     Args:
       config: Of the run.
       directory: The run's folder.
-      images: Files, and folders of files; of a run on volumes NIfTI files.
+      images: Files, and folders of files, see :func:`cnn_jax.tasks.inputs.read_inputs`.
       output: A ``.csv`` file to write it to as well; of a spatial task a folder for files of each prediction, and for
         ``predictions.csv``.
       checkpoint: ``'latest'`` or ``'best'``.
 
     Raises:
-      PartlyFailedError: At the end, if some of the images cannot be read; the table and the file list them.
+      PartlyFailedError: At the end, if some of the inputs cannot be read; the table and the file list them.
       UsageError: A path does not exist, or the run has no checkpoint.
     """
     if not images:
@@ -309,59 +307,53 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
     if not spatial:
         check_csv(output)
     description = read_description(directory)
-    kind = examples_of(description).input_kind
-    if kind != "image" and not (spatial and kind == "volume"):
-        raise UsageError(
-            f"--mode=predict reads images, but {directory} was trained on {kind}s; make your {kind}s the test set of "
-            "the run's data and use --mode=eval --output=predictions.csv"
-        )
-    volumes: dict[str, Any] = {"kind": "NIfTI volume", "suffixes": data.NIFTI_SUFFIXES} if kind == "volume" else {}
-    paths = list(map(str, data.find_images(images, **volumes)))
+    own = read_inputs(images, description, whole=spatial)
     network, state = load_run(config, directory, checkpoint=checkpoint)
-    read, reasons = (read_whole if spatial else read_images)(paths, description)
-    notes, brief, full = dict(reasons), [], []
+    notes, brief, full = dict(own.reasons), [], []
     predictions: dict[str, Any] = {}
-    if read:
+    if own.read:
         with compiling() as announce:
-            predictions = _predictions(network, state, read, announce)
-        for path, image in read.items():
-            one = predictions[path][None]
+            predictions = _predictions(network, state, own.read, announce)
+        for name, read in own.read.items():
+            one = predictions[name][None]
             brief += network.task.brief_rows(one)
             full += network.task.rows(one)
-            notes[path] = ", ".join(filter(None, [image.hint, *network.task.hints(one)]))
-    assumed = {path: image.assumed for path, image in read.items()}
+            notes[name] = ", ".join(filter(None, [read.hint, *network.task.hints(one)]))
+    assumed = {name: one.assumed for name, one in own.read.items()}
 
     def rows(cells: Sequence[Mapping[str, Any]], **columns: Mapping[str, str]) -> list[dict[str, Any]]:
-        """A row for each image, also for those without cells, which cannot be read."""
-        of_path, empty = dict(zip(read, cells, strict=True)), dict.fromkeys(cells[0] if cells else (), "")
-        further = {path: {name: column.get(path, "") for name, column in columns.items()} for path in paths}
-        return [{"image": path, **of_path.get(path, empty), **further[path]} for path in paths]
+        """A row for each input, also for those without cells, which cannot be read."""
+        of_name, empty = dict(zip(own.read, cells, strict=True)), dict.fromkeys(cells[0] if cells else (), "")
+        further = {each: {name: column.get(each, "") for name, column in columns.items()} for each in own.names}
+        return [{own.kind: each, **of_name.get(each, empty), **further[each]} for each in own.names]
 
-    print_table(f"{directory}, {checkpoint} checkpoint", rows(brief, note=notes), path="image")
+    print_table(f"{directory}, {checkpoint} checkpoint", rows(brief, note=notes), path=own.kind)
     if any(assumed.values()):
         say(describe_assumptions(assumed))
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         for path, name in _names(predictions).items():
-            pixels, prediction = read[path].pixels, predictions[path]
-            network.task.write_prediction(folder, name, source=Path(path), image=pixels, prediction=prediction)
+            image, prediction = own.read[path].array, predictions[path]
+            network.task.write_prediction(folder, name, source=Path(path), image=image, prediction=prediction)
     if table is not None:
         write_csv(table, rows(full, assumed=assumed, note=notes))
-    if reasons:
-        raise PartlyFailedError(f"{len(reasons)} of {len(paths)} images cannot be read; their notes say why")
+    if own.reasons:
+        raise PartlyFailedError(
+            f"{len(own.reasons)} of {len(own.names)} {own.kind}s cannot be read; their notes say why"
+        )
 
 
 def _predictions(
-    network: TaskNetwork, state: training.TrainState, read: Mapping[str, data.ReadImage], announce: Any
+    network: TaskNetwork, state: training.TrainState, read: Mapping[str, OwnInput], announce: Any
 ) -> dict[str, Any]:
-    """The prediction of each image by its path; images of one size are predicted together."""
-    paths: dict[tuple[int, ...], list[str]] = {}
-    for path, image in read.items():
-        paths.setdefault(image.pixels.shape, []).append(path)
+    """The prediction of each input by its name; inputs of one size are predicted together."""
+    names: dict[tuple[int, ...], list[str]] = {}
+    for name, one in read.items():
+        names.setdefault(one.array.shape, []).append(name)
     found: dict[str, Any] = {}
-    for alike in paths.values():
+    for alike in names.values():
         found |= zip(
-            alike, network.predict(state, np.stack([read[path].pixels for path in alike]), announce), strict=True
+            alike, network.predict(state, np.stack([read[name].array for name in alike]), announce), strict=True
         )
     return found
 
@@ -411,6 +403,6 @@ def summary(config: ConfigDict, *, output: str | None = None) -> None:
 def untrained(config: ConfigDict) -> TaskNetwork:
     """The network of a config by itself: nothing is drawn, and no data set is read."""
     shape, known = tuple(config.input_shape), find_examples(config)
-    as_is = data.Preprocess(shape, mean=(0.0,) * shape[-1], std=(1.0,) * shape[-1])
+    as_is = data.Preprocess.scaled(shape)
     task: Task = task_class(config.experiment)(config, known)
     return make_network(config, task, as_is, input_name=known.input_name)

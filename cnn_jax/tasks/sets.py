@@ -52,7 +52,7 @@ def _options(config: ConfigDict) -> dict[str, Any]:
     size, shape = tuple(config.data.size), tuple(config.input_shape)
     if size and (len(size) != max(2, len(shape) - 1) or min(size) < 1):
         raise UsageError(f"data.size={size} must be (height, width), or of volumes (depth, height, width), or ()")
-    if not 2 <= len(shape) <= 4 or min(shape) < 1:
+    if not 1 <= len(shape) <= 4 or min(shape) < 1:
         raise UsageError(f"input_shape={shape} must be positive, such as (height, width, channels)")
     return {
         "data_dir": config.data.data_dir or None,
@@ -60,6 +60,7 @@ def _options(config: ConfigDict) -> dict[str, Any]:
         "framing": config.data.framing,
         "ignore_label": config.get("ignore_label", -1),  # which runs of earlier versions lack, like the next
         **({"normalize": config.data.normalize} if config.data.get("normalize", "none") != "none" else {}),
+        "train": config.data.train,
     }
 
 
@@ -260,58 +261,6 @@ def read_description(directory: Path) -> dict[str, Any]:
             "--workdir"
         )
     return description
-
-
-def read_images(
-    paths: Sequence[str], description: Mapping[str, Any]
-) -> tuple[dict[str, data.ReadImage], dict[str, str]]:
-    """Reads the user's images in the form of those of a run.
-
-    Args:
-      paths: Of the images.
-      description: Of the run, see :func:`read_description`.
-
-    Returns:
-      The images by their paths, and for each that cannot be read the reason.
-    """
-    height, width, channels = description["image_shape"]
-    form = {
-        "height": height,
-        "width": width,
-        "channels": channels,
-        "ink_extent": description["ink_extent"],
-        "ink_pieces": description.get("ink_pieces", 1),  # which runs of earlier versions lack, like the next
-        "white": description.get("white"),
-        "invert": "auto" if description["ink_extent"] else False,
-        "resize": description["framing"],
-    }
-    read, reasons = {}, {}
-    for path in paths:
-        try:
-            read[path] = data.read_image(path, **form)
-        except UsageError as error:
-            reasons[path] = str(error).removeprefix(f"{path}: ")
-    return read, reasons
-
-
-def read_whole(
-    paths: Sequence[str], description: Mapping[str, Any]
-) -> tuple[dict[str, data.ReadImage], dict[str, str]]:
-    """Reads the user's images or NIfTI volumes in their own sizes; arguments and result as of :func:`read_images`."""
-    *space, channels = description["image_shape"]
-    read, reasons = {}, {}
-    for path in paths:
-        try:
-            if len(space) == 2:
-                read[path] = data.read_whole(path, channels=channels, white=description.get("white"))
-                continue
-            volume = data.read_volume(path, normalize=description.get("normalize") == "each")
-            if volume.shape[-1] != channels:
-                raise UsageError(f"has {volume.shape[-1]} channels, but the network takes {channels}")
-            read[path] = data.ReadImage(volume, "", "")
-        except UsageError as error:
-            reasons[path] = str(error).removeprefix(f"{path}: ")
-    return read, reasons
 
 
 def examples_of(description: Mapping[str, Any]) -> Examples:

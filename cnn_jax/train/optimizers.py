@@ -30,15 +30,18 @@ def create_optimizer(
     clip_norm: Number = 0.0,
     lookahead: int = 0,
     rate_factors: Sequence[tuple[str, float]] = (),
+    max_norms: Sequence[tuple[str, float]] = (),
     params: PyTree | None = None,
 ) -> optax.GradientTransformation:
     """An optimiser by name. The structure of its state depends only on these options.
 
     Args:
-      name: ``'sgd'`` (with momentum), ``'nesterov'``, ``'adagrad'``, ``'rmsprop'``, ``'adam'``, ``'adamw'``, ``'lars'``
-        or ``'muon'``; or ``'lookahead'``: SGD with momentum, with ``lookahead=5`` if none is given.
+      name: ``'sgd'`` (with momentum), ``'nesterov'``, ``'adagrad'``, ``'adadelta'``, ``'rmsprop'``, ``'adam'``,
+        ``'adamw'``, ``'lars'`` or ``'muon'``; or ``'lookahead'``: SGD with momentum, with ``lookahead=5`` if none is
+        given.
       learning_rate: A number or a schedule.
-      momentum: The momentum of SGD, RMSprop, LARS and Muon; Adam's first decay rate; Adagrad has none.
+      momentum: The momentum of SGD, RMSprop, LARS and Muon; Adam's first decay rate; Adadelta's decay
+        rate; Adagrad has none.
       weight_decay: The weight decay of the kernels; biases and norms have none. AdamW and Muon use decoupled weight
         decay. The others add it to the gradient (an L2 penalty).
       clip_norm: The largest global norm of the gradient, over all parameters together; 0 for no limit.
@@ -46,17 +49,20 @@ def create_optimizer(
       rate_factors: Pairs of a pattern of parameter names (``'c1/*'``, ``'*/bias'``, or ``'c1'`` for everything in it)
         and a factor for the updates of the parameters that match it. In SGD this equals a factor for their learning
         rate. If several patterns match, the first counts.
+      max_norms: Pairs of a pattern and the largest Euclidean norm of the weights into a unit, over all axes of a
+        parameter but the last. After a step, larger weights are scaled to this norm.
       params: The parameters, or their shapes; needed to check the patterns.
 
     Raises:
       UsageError: The name is unknown, a number is out of its range, or no parameter matches a pattern.
 
     References:
-      Duchi et al., Adaptive subgradient methods, 2011 (Adagrad). Tieleman and Hinton, lecture 6.5, 2012 (RMSprop).
-      Kingma and Ba, Adam, 2015. Loshchilov and Hutter, Decoupled weight decay regularization, 2019 (AdamW). You et al.,
-      Large batch training of convolutional networks, 2017 (LARS). Jordan et al., Muon, 2024, with the scale of Liu et
-      al., Muon is scalable for LLM training, 2025, so that it can use AdamW's learning rates. Pascanu et al., On the
-      difficulty of training recurrent neural networks, 2013 (clipping). Zhang et al., Lookahead optimizer, 2019.
+      Duchi et al., Adaptive subgradient methods, 2011 (Adagrad). Zeiler, ADADELTA, 2012. Tieleman and Hinton, lecture
+      6.5, 2012 (RMSprop). Kingma and Ba, Adam, 2015. Loshchilov and Hutter, Decoupled weight decay regularization, 2019
+      (AdamW). You et al., Large batch training of convolutional networks, 2017 (LARS). Jordan et al., Muon, 2024, with
+      the scale of Liu et al., Muon is scalable for LLM training, 2025, so that it can use AdamW's learning rates.
+      Pascanu et al., On the difficulty of training recurrent neural networks, 2013 (clipping). Zhang et al., Lookahead
+      optimizer, 2019. Hinton et al., Improving neural networks by preventing co-adaptation, 2012 (largest norms).
 
     >>> optimizer = create_optimizer("sgd", 0.1, momentum=0.0)
     >>> params = {"w": jax.numpy.zeros(1)}
@@ -78,6 +84,8 @@ def create_optimizer(
         optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
     if rate_factors:
         optimizer = optax.chain(optimizer, _scaled(rate_factors, params))
+    if max_norms:
+        optimizer = optax.chain(optimizer, _within_norms(max_norms, params))
     if lookahead:
         optimizer = _lookahead(optimizer, lookahead)
     return optimizer._replace(
@@ -151,6 +159,7 @@ _OPTIMIZERS: dict[str, _Build] = {
     "sgd": _with_penalty(lambda momentum: optax.trace(momentum)),
     "nesterov": _with_penalty(lambda momentum: optax.trace(momentum, nesterov=True)),
     "adagrad": _with_penalty(lambda momentum: optax.scale_by_rss(initial_accumulator_value=0.0, eps=1e-10)),
+    "adadelta": _with_penalty(lambda momentum: optax.scale_by_adadelta(rho=momentum, eps=1e-6)),
     "rmsprop": _with_penalty(
         lambda momentum: optax.chain(optax.scale_by_rms(eps_in_sqrt=False), optax.trace(momentum))
     ),
@@ -194,18 +203,43 @@ def _lookahead(inner: optax.GradientTransformation, period: int) -> optax.Gradie
 
 
 def _scaled(factors: Sequence[tuple[str, float]], params: PyTree | None) -> optax.GradientTransformation:
-    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in factors):
-        raise UsageError(f"optimizer.rate_factors={factors!r} must be pairs, such as (('*/bias', 2.0),)")
+    factor = _by_pattern("rate_factors", factors, params)
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(
+            lambda name, update: factor(name, 1.0) * update, parameter_names(updates), updates
+        )
+    )
+
+
+def _within_norms(norms: Sequence[tuple[str, float]], params: PyTree | None) -> optax.GradientTransformation:
+    largest = _by_pattern("max_norms", norms, params)
+    if not all(norm > 0 for _, norm in norms):
+        raise UsageError(f"optimizer.max_norms={norms!r}: norms must be above 0")
+
+    def bounded(name: str, update: Array, param: Array) -> Array:
+        if not (limit := largest(name, 0.0)):
+            return update
+        moved = param + update
+        norm = jnp.sqrt(jnp.square(moved).sum(axis=tuple(range(moved.ndim - 1)), keepdims=True))
+        return moved * (limit / jnp.maximum(norm, limit)) - param
+
+    return optax.stateless(lambda updates, params: jax.tree.map(bounded, parameter_names(updates), updates, params))
+
+
+def _by_pattern(
+    option: str, pairs: Sequence[tuple[str, float]], params: PyTree | None
+) -> Callable[[str, float], float]:
+    """The number of the first pattern that a parameter's name matches, as a function of it and a default."""
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+        raise UsageError(f"optimizer.{option}={pairs!r} must be pairs, such as (('*/bias', 2.0),)")
     names = jax.tree.leaves(parameter_names(params))
-    for pattern, _ in factors:
+    for pattern, _ in pairs:
         if not any(matching(name, [pattern]) for name in names):
             groups = {name.rpartition("/")[0] for name in names}
             near = nearest(pattern, {*names, *groups})
-            raise UsageError(f"optimizer.rate_factors={pattern!r} matches no parameter that is trained; {near}")
+            raise UsageError(f"optimizer.{option}={pattern!r} matches no parameter that is trained; {near}")
 
-    def factor(name: str) -> float:
-        return next((factor for pattern, factor in factors if matching(name, [pattern])), 1.0)
+    def number(name: str, default: float) -> float:
+        return next((number for pattern, number in pairs if matching(name, [pattern])), default)
 
-    return optax.stateless(
-        lambda updates, _: jax.tree.map(lambda name, update: factor(name) * update, parameter_names(updates), updates)
-    )
+    return number

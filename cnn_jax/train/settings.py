@@ -48,6 +48,7 @@ def default_settings() -> ConfigDict:
                 "drops": (),  # durations from the start, for the schedule 'step'
                 "drop_factor": 0.1,
                 "rate_factors": (),  # (pattern of parameter names, factor): (("*/bias", 2.0),) for twice the rate
+                "max_norms": (),  # (pattern of parameter names, largest norm of the weights into a unit)
             },
             "freeze": (),  # patterns of the paths of parameters that are not trained, such as 'c1/*'
             "ema_decay": 0.0,  # decay of a moving average of the weights, which is evaluated; 0 for none
@@ -64,6 +65,7 @@ def default_settings() -> ConfigDict:
 TUPLE_EXAMPLES = {
     "optimizer.drops": ("30 epochs", "60 epochs"),
     "optimizer.rate_factors": (("*/bias", 2.0),),
+    "optimizer.max_norms": (("output/kernel", 3.0),),
     "freeze": ("c1/*",),
 }
 """Example values of keys whose default is an empty tuple; they determine the types of the elements."""
@@ -180,6 +182,7 @@ def make_optimizer(config: ConfigDict, learning_rate: optax.Schedule, params: Py
         clip_norm=settings.clip_norm,
         lookahead=settings.lookahead,
         rate_factors=settings.rate_factors,
+        max_norms=settings.get("max_norms", ()),  # which runs of earlier versions lack
         params=params,
     )
 

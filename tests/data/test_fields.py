@@ -157,7 +157,7 @@ def test_values_that_are_not_labelled_are_no_classes():
     labels, field = np.array([0, -1, 1] * 5, np.int32), Field("label", class_names=("a", "b"), ignored=-1)
     found = Dataset("made", "train", {"animal": labels}, {"animal": field})
     assert len(found) == 15
-    with pytest.raises(UsageError, match="no field of kind image or volume or video or signal; it has animal"):
+    with pytest.raises(UsageError, match="no field of kind image or volume or video or signal or text; it has animal"):
         _ = found.image_shape
 
 

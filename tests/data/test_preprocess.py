@@ -71,7 +71,7 @@ def test_crop_takes_the_middle():
     ("call", "complaint"),
     [
         (lambda: plain((8, 8, 3), "bilinar"), "unknown resize='bilinar'; did you mean 'bilinear'"),
-        (lambda: plain((8,)), "input_shape=(8,); give (height, width, channels), all positive"),
+        (lambda: plain((8, 0)), "input_shape=(8, 0); give (height, width, channels), all positive"),
         (lambda: plain((8, 8))(IMAGES), "but input_shape=(8, 8) needs (n, length, channels)"),
         (lambda: Preprocess((8, 8, 3), mean=(0.0,), std=(1.0, 1.0, 1.0)), "mean has 1 values for 3 channels"),
         (lambda: Preprocess((8, 8, 1), mean=(0.0,), std=(0.0,)), "std=(0.0,) must be positive"),

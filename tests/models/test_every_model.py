@@ -34,9 +34,15 @@ SMALL = {
     "logistic_regression": {"input_shape": (8, 8, 1)},
     "mlp": {"input_shape": (8, 8, 1)},
     "neocognitron": {"width": 1 / 3},
+    "fcn_series": {"width": 1 / 8, "input_shape": (32, 1)},
     "resnet": {"width": 1 / 4, "input_shape": (32, 32, 3)},
+    "resnet_18_3d": {"width": 1 / 16, "input_shape": (8, 8, 8, 1)},
+    "resnet_series": {"width": 1 / 8, "input_shape": (32, 1)},
     "segnet": {"width": 1 / 16, "input_shape": (32, 32, 3)},
     "small_cnn": {"width": 1 / 4},
+    "small_cnn_3d": {"width": 1 / 4, "input_shape": (8, 8, 8, 1)},
+    "sound_cnn": {"width": 1 / 4, "input_shape": (512, 1), "n_fft": 32, "hop_length": 16, "num_mels": 8},
+    "text_cnn": {"width": 1 / 4, "input_shape": (64,), "features": 16, "vocabulary_size": 20},
     "u_net": {"width": 1 / 16, "input_shape": (28, 28, 1), "depth": 1},
     "vgg": {"width": 1 / 16, "input_shape": (32, 32, 3), "kernel_init": he_normal},
     "zfnet": {"width": 1 / 16, "input_shape": (64, 64, 3), "kernel_init": he_normal},
@@ -63,6 +69,7 @@ NOT_BY_GRADIENTS = ("neocognitron",)
 RELATIVES = (
     *("alexnet_ungrouped", "zfnet_wide", "googlenet_torchvision", "inception_naive", "inception_resnet_v1"),
     *("vgg_a", "vgg_a_lrn_bn", "vgg_b", "vgg_b_bn", "vgg_c_bn", "vgg_d", "vgg_d_bn", "vgg_e", "vgg_e_bn"),
+    *("small_cnn_1d", "small_cnn_3d", "resnet_18_3d"),
     *("resnet_32", "resnet_34", "resnet_44", "resnet_50", "resnet_56", "resnet_101", "resnet_110", "resnet_152"),
     *("fcn_16s", "fcn_32s"),
 )
@@ -83,8 +90,16 @@ def digits(name: str):
     """32 images of the input size of the small network, and their labels."""
     shape = small(name).get("input_shape", models.variant(name).input_shape)
     images, labels = load_digits(return_X_y=True)
+    if len(shape) == 1:
+        return images[:32].astype(np.int32)[:, : shape[0]] + 1, labels[:32]  # grey values as words
+    if len(shape) == 2:
+        lines = [np.interp(np.linspace(0, 63, shape[0]), np.arange(64), line) for line in images[:32] / 8 - 1]
+        return np.stack(lines).astype(np.float32)[..., None], labels[:32]
     images = images[:32].reshape(32, 8, 8).astype(np.float32) / 8 - 1
-    images = np.stack([Image.fromarray(image).resize(shape[1::-1], Image.Resampling.BILINEAR) for image in images])
+    size = shape[-2:-4:-1]
+    images = np.stack([Image.fromarray(image).resize(size, Image.Resampling.BILINEAR) for image in images])
+    if len(shape) == 4:
+        return images[:, None].repeat(shape[0], axis=1)[..., None], labels[:32]
     return images[..., None].repeat(shape[2], axis=-1), labels[:32]
 
 

@@ -49,6 +49,32 @@ TOTALS = {
     "vgg_c_bn": (133_053_736 + WINDOWS_OF_ONE + 2 * (256 + 512 + 512), None),
     "vgg_d_bn": (138_365_992, 15_470_264_320),
     "vgg_e_bn": (143_678_248, None),
+    # Kernels, biases and norms of the three convolutions, and the output (Wang et al. 2017).
+    "fcn_series": (
+        (8 * 128 + 128) + (5 * 128 * 256 + 256) + (3 * 256 * 128 + 128) + 2 * (128 + 256 + 128) + (128 * 2 + 2),
+        140 * (8 * 128 + 5 * 128 * 256 + 3 * 256 * 128) + 128 * 2,
+    ),
+    # Convolutions of the three blocks with biases and norms, their shortcuts, and the output.
+    "resnet_series": (
+        sum(
+            8 * before * f + f + 5 * f * f + f + 3 * f * f + f + 3 * 2 * f + around
+            for before, f, around in ((1, 64, 2 * 64 + 128), (64, 128, 64 * 128 + 128 + 256), (128, 128, 256))
+        )
+        + (128 * 2 + 2),
+        None,
+    ),
+    "text_cnn": (20_000 * 300 + 100 * 300 * (3 + 4 + 5) + 300 + 300 * 2 + 2, None),  # Kim 2014
+    "small_cnn_1d": (3 * (32 + 32 * 64 + 64 * 64) + 2 * 160 + 10 * 64 * 128 + 128 + 1290, None),
+    "small_cnn_3d": (27 * (32 + 32 * 64 + 64 * 64) + 2 * 160 + 7**3 * 64 * 128 + 128 + 1290, None),
+    # ResNet-18 with 3x3x3 windows, 1x1x1 shortcuts, one input channel at full resolution, ten classes.
+    "resnet_18_3d": (
+        27 * (64 + 4 * 64**2 + 64 * 128 + 3 * 128**2 + 128 * 256 + 3 * 256**2 + 256 * 512 + 3 * 512**2)
+        + (64 * 128 + 128 * 256 + 256 * 512)
+        + 2 * (5 * 64 + 5 * 128 + 5 * 256 + 5 * 512)
+        + 512 * 10
+        + 10,
+        None,
+    ),
 }
 # Each size in the paper's figure or table, and the next.
 SIZES = {
@@ -89,7 +115,11 @@ FIELDS = {
     "resnet_152": ("layer4_2/add", 1507, 32),
     **{f"resnet_{6 * n + 2}": (f"layer3_{n - 1}/add", 28 * n - 3, 4) for n in (3, 5, 7, 9, 18)},
     "airbench": ("maxpool", 67, 24),
-    "small_cnn": ("conv3", 18, 4),
+    **dict.fromkeys(("small_cnn", "small_cnn_1d", "small_cnn_3d"), ("conv3", 18, 4)),
+    "fcn_series": ("conv3", 14, 1),
+    "resnet_series": ("block3/add", 40, 1),
+    "resnet_18_3d": ("layer4_1/add", 109, 8),
+    "sound_cnn": ("conv3", 2688, 512),  # in samples: frames of 512, 128 apart
     "conv_stack": ("pool2", 22, 4),
 }
 # The same for several layers of a network.
@@ -132,8 +162,8 @@ def test_totals(name: str) -> None:
 @pytest.mark.parametrize("name", FIELDS)
 def test_fields(name: str) -> None:
     layer, size, jump = FIELDS[name]
-    row = table(name)[layer]
-    assert (row.receptive_field.size, row.receptive_field.jump) == ((size, size), (jump, jump))
+    row, rank = table(name)[layer], len(models.variant(name).input_shape) - 1
+    assert (row.receptive_field.size, row.receptive_field.jump) == ((size,) * rank, (jump,) * rank)
 
 
 @pytest.mark.parametrize("name", FIELDS_BY_LAYER)
@@ -145,7 +175,7 @@ def test_fields_layer_by_layer(name: str) -> None:
 
 
 def test_every_network_with_maps_has_its_field_here() -> None:
-    assert {*models.available()} - {*FIELDS} == {"logistic_regression", "mlp", "mlp_two_neurons"}
+    assert {*models.available()} - {*FIELDS} == {"logistic_regression", "mlp", "mlp_two_neurons", "text_cnn"}
 
 
 @pytest.mark.parametrize("name", BILLIONS)
@@ -169,7 +199,8 @@ def test_sizes(name: str) -> None:
 @pytest.mark.parametrize("name", [*TOTALS, *SIZES])
 def test_the_default_is_the_published_task(name: str) -> None:
     imagenet = name.startswith(("alexnet", "zfnet", "vgg"))
-    outputs = 24 if name == "neocognitron" else 1000 if imagenet else 10
+    others = {"neocognitron": 24, "fcn_series": 2, "resnet_series": 2, "text_cnn": 2}
+    outputs = others.get(name, 1000 if imagenet else 10)
     assert list(table(name).values())[-1].output_shape == (outputs,)
 
 

@@ -20,7 +20,7 @@ def formula(x, scale, bias, addend, weights, relu):
     """The result, and the gradients of its product with ``weights``, in float64."""
     x, scale, bias, weights = (np.asarray(array, np.float64) for array in (x, scale, bias, weights))
     axes = tuple(range(x.ndim - 1))
-    deviation = np.sqrt(x.var(axes) + 1e-6)
+    deviation = np.sqrt(x.var(axes) + 1e-5)
     n = (x - x.mean(axes)) / deviation
     y = n * scale + bias + (0 if addend is None else np.asarray(addend, np.float64))
     dy = np.where(y > 0, weights, 0) if relu else weights
@@ -34,7 +34,7 @@ def formula(x, scale, bias, addend, weights, relu):
 SHAPES = [(8, 5, 6, 16), (3, 7, 7, 24), (64, 3), (5, 100), (2, 3, 1, 1, 130), (2, 40, 48, 33)]
 
 
-@pytest.mark.parametrize(("shape", "mean"), [*((shape, 0.0) for shape in SHAPES), (SHAPES[0], 300.0)])
+@pytest.mark.parametrize(("shape", "mean"), [*((shape, 0.0) for shape in SHAPES), (SHAPES[0], 1e4)])
 def test_it_is_the_formula(shape, mean):
     rng = np.random.default_rng(0)
     x, addend, weights = (rng.standard_normal(shape, np.float32) for _ in range(3))
@@ -60,7 +60,7 @@ def test_it_is_the_formula(shape, mean):
         itertools.product([False, True], repeat=2), found, strict=True
     ):
         wanted, wanted_gradients = formula(x, scale, bias, addend if add else None, weights, relu)
-        near = 1e-4 if mean else 1e-5
+        near = 1e-5
         axes = tuple(range(x.ndim - 1))
         np.testing.assert_allclose(average, x.mean(axes, dtype=np.float64), rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(variance, x.var(axes, dtype=np.float64), rtol=1e-4)

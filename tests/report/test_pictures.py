@@ -136,7 +136,7 @@ def test_maps_with_infinities_are_scaled_by_what_is_finite() -> None:
 @pytest.mark.parametrize(
     ("image", "activations", "message"),
     [
-        (np.zeros((4, 4)), {}, r"image has shape \(4, 4\); it must be \(height, width, channels\)"),
+        (np.zeros((4, 0)), {}, r"image has shape \(4, 0\); it must be \(height, width, channels\)"),
         (np.zeros((4, 4, 1)), {"conv": np.zeros((1, 4, 4, 2))}, r"conv has shape \(1, 4, 4, 2\)"),
         (np.zeros((4, 4, 1)), {"conv": np.zeros((4, 4, 0))}, "each at least 1"),
     ],

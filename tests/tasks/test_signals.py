@@ -1,4 +1,4 @@
-"""A classification of signals from a .npz file: the run needs no image, and leaves out figures of images."""
+"""A classification of signals from a .npz file: a run and its report without images, and predictions of own series."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from cnn_jax import data, geometry, models, nn
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import PartlyFailedError, UsageError
 from cnn_jax.experiments import find
 from cnn_jax.tasks import default_config
 from cnn_jax.tasks.saved import load_run
@@ -59,16 +59,33 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_a_network_of_signals_learns_and_its_report_has_no_pictures(run: Path) -> None:
+def test_a_network_of_signals_learns_and_its_report_shows_signals(run: Path) -> None:
     scores = json.loads((run / "result.json").read_text())["scores"]
     assert scores["test/accuracy"] > 0.9
     page = (run / "report.html").read_text()
-    for title in ("Learning curves", "Confusion matrix", "Calibration"):
+    for title in ("Learning curves", "Confusion matrix", "Training signals", "First-layer filters"):
         assert title in page
-    for title in ("Worst mistakes", "First-layer filters", "Through the network"):
-        assert title not in page
+    assert "Through the network" in page
+    assert "Training images" not in page
     assert "40 test signals" in page
     assert "32x8" in page, "the table of the network has the shapes of its layers"
+
+
+def test_own_series_are_predicted(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The test set in a .ts file gets the predictions of the test set, and a series of another length a reason."""
+    settings, output = config(run.parent), run.parent / "own.csv"
+    test_set = data.load(f"npz:{run.parent / 'waves.npz'}", "test")
+    lines = [":".join(",".join(map(str, channel)) for channel in signal.T.tolist()) for signal in test_set.inputs]
+    file = run.parent / "own.ts"
+    file.write_text("@classLabel false\n@data\n" + "\n".join([*lines, "1,2,3:1,2,3"]))
+    with pytest.raises(PartlyFailedError, match="1 of 41 signals cannot be read"):
+        find(settings).predict(settings, run, images=[str(file)], output=str(output), checkpoint="latest")
+    *rows, refused = csv.DictReader(output.read_text().splitlines())
+    right = np.mean([test_set.class_names[n] == row["class"] for n, row in zip(test_set.labels, rows, strict=True)])
+    assert right == pytest.approx(json.loads((run / "result.json").read_text())["scores"]["test/accuracy"])
+    assert refused["note"] == "has 3 values of 2 channels, not 32 of 2 as those of the run"
+    assert refused["signal"] == f"{file}:43"
+    capsys.readouterr()
 
 
 def test_signals_are_normalised_by_channel(run: Path) -> None:
@@ -86,8 +103,6 @@ def test_evaluation_and_predictions_of_signals(run: Path, capsys: pytest.Capture
     rows = list(csv.DictReader(output.read_text().splitlines()))
     right = np.mean([row["label"] == row["class"] for row in rows])
     assert right == pytest.approx(json.loads((run / "result.json").read_text())["scores"]["test/accuracy"])
-    with pytest.raises(UsageError, match=r"predict reads images, but .* was trained on signals"):
-        find(settings).predict(settings, run, images=["a.png"], output=None, checkpoint="latest")
 
 
 def test_a_run_of_signals_is_continued_to_the_same_bits(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.train import create_optimizer, learning_rate_schedule
 
 RATE, MOMENTUM, DECAY, STEPS = 0.1, 0.8, 0.01, 5
-NAMES = ["sgd", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lars", "muon"]
+NAMES = ["sgd", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "lars", "muon"]
 SHAPES = {"kernel": (2, 2, 3, 4), "bias": (4,)}
 
 
@@ -48,6 +48,10 @@ class Textbook:
         elif name == "adagrad":
             self.v = self.v + g * g
             direction = g / (np.sqrt(self.v) + 1e-10)
+        elif name == "adadelta":
+            self.v = MOMENTUM * self.v + (1 - MOMENTUM) * g * g
+            direction = np.sqrt(self.m + 1e-6) / np.sqrt(self.v + 1e-6) * g
+            self.m = MOMENTUM * self.m + (1 - MOMENTUM) * direction**2
         elif name == "rmsprop":
             self.v = 0.9 * self.v + 0.1 * g * g
             self.m = MOMENTUM * self.m + g / (np.sqrt(self.v) + 1e-8)
@@ -115,6 +119,22 @@ def test_gradients_are_clipped_by_their_common_norm() -> None:
     moved = np.concatenate([(draw(100)[name] - first[name]).ravel() for name in SHAPES])
     gradient = np.concatenate([draw(0)[name].ravel() for name in SHAPES])
     np.testing.assert_allclose(moved, 0.5 * gradient / np.linalg.norm(gradient), atol=1e-6)
+
+
+def test_weights_into_a_unit_are_scaled_back_to_the_largest_norm() -> None:
+    params = draw(100)
+    options = {"max_norms": (("kernel", 1.5),), "params": params}
+    for free, bounded in zip(
+        walk(create_optimizer("sgd", 0.1), 1), walk(create_optimizer("sgd", 0.1, **options), 1), strict=True
+    ):
+        norms = np.sqrt(np.square(free["kernel"]).sum(axis=(0, 1, 2)))
+        assert (norms > 1.5).any()
+        np.testing.assert_allclose(bounded["kernel"], free["kernel"] * np.minimum(1, 1.5 / norms), rtol=1e-6)
+        np.testing.assert_array_equal(bounded["bias"], free["bias"])
+    with pytest.raises(UsageError, match="norms must be above 0"):
+        create_optimizer("sgd", 0.1, max_norms=(("kernel", 0.0),), params=params)
+    with pytest.raises(UsageError, match=r"optimizer\.max_norms='kernal' matches no parameter"):
+        create_optimizer("sgd", 0.1, max_norms=(("kernal", 1.0),), params=params)
 
 
 def test_lookahead_goes_half_the_way_back_every_third_step() -> None:

@@ -8,12 +8,14 @@ from cnn_jax.data.splits import PARTS, part_of, words_of
 from cnn_jax.errors import UsageError
 
 
-def class_folders(root: Path) -> dict[tuple[str, str], Path]:
+def class_folders(root: Path, *, source: str = "folder", what: str = "images") -> dict[tuple[str, str], Path]:
     """The folder of each (part, class); the part is empty where there are none.
 
     Args:
       root: Its subfolders are the classes, or the parts with the classes in them. Parts may be called ``train``,
         ``Training``, ``val``, ``dev``, ``test_set`` and the like, see :func:`~cnn_jax.data.splits.part_of`.
+      source: What the name of the data set begins with, for messages.
+      what: What is in the folders, for messages.
 
     Raises:
       UsageError: There are no classes, or what seem to be classes are parts or lead to others.
@@ -26,9 +28,9 @@ def class_folders(root: Path) -> dict[tuple[str, str], Path]:
       >>> list(class_folders(root))
       [('test', 'cat'), ('train', 'cat')]
     """
-    where, inside = f"data set 'folder:{root}'", _subfolders(root)
+    where, inside = f"data set '{source}:{root}'", _subfolders(root)
     if not inside:
-        raise UsageError(f"{where}: has no subfolders; put the images of each class in one of its own")
+        raise UsageError(f"{where}: has no subfolders; put the {what} of each class in one of its own")
     parts = {folder: part_of(folder.name) for folder in inside}
     has_classes = any(part == "train" and _subfolders(folder) for folder, part in parts.items())
     if not has_classes and not all(parts.values()):  # a class may be called 'train', too

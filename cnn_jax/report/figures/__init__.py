@@ -19,6 +19,7 @@ from cnn_jax.report.figures.scores import (
     reliability,
 )
 from cnn_jax.report.figures.segmentation import overlay, segmentations
+from cnn_jax.report.figures.signals import signals, views
 
 __all__ = [
     "OPTIMISATION",
@@ -39,6 +40,8 @@ __all__ = [
     "reliability",
     "rows_of_images",
     "segmentations",
+    "signals",
     "spreads",
     "strongest_crops",
+    "views",
 ]

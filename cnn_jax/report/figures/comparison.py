@@ -33,14 +33,14 @@ Spread = tuple[float, float]
 
 @styled
 def errors(rows: Sequence[tuple[str, float, float | None]]) -> Figure:
-    """The error of each method as a dot and its published error as a mark, on a logarithmic axis.
+    """The error of each method as a dot and its published error as a mark, on a logarithmic axis if none is 0.
 
     Args:
       rows: From top to bottom, the name of the method, its error, and the published error or None. Errors are fractions
         of 1.
 
     Raises:
-      UsageError: There are no rows, or an error is not positive, so that it has no logarithm.
+      UsageError: There are no rows, or an error is negative.
 
     Example:
       >>> errors([("linear", 0.08, 0.12), ("LeNet-5", 0.009, 0.0095)]).axes[0].get_xscale()
@@ -49,8 +49,8 @@ def errors(rows: Sequence[tuple[str, float, float | None]]) -> Figure:
     if not rows:
         raise UsageError("errors: no rows; give at least one (method, error, published error)")
     for name, error, published in rows:
-        if error <= 0 or (published is not None and published <= 0):
-            raise UsageError(f"errors: {name!r} has error {error}, published {published}; both must be positive")
+        if error < 0 or (published is not None and published < 0):
+            raise UsageError(f"errors: {name!r} has error {error}, published {published}; neither may be negative")
     numbers = [number for _, *pair in rows for number in pair if number is not None]
     figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * len(rows)), layout="constrained")
     axes = figure.subplots()
@@ -60,14 +60,17 @@ def errors(rows: Sequence[tuple[str, float, float | None]]) -> Figure:
             axes.plot([published] * 2, [place - 0.3, place + 0.3], color=VERMILLION, linewidth=2.2)
         axes.plot(error, place, "o", color=BLUE, markersize=7)
         axes.text(1.02, place, f"{error:.2%}", transform=axes.get_yaxis_transform(), va="center_baseline", color=INK)
-    axes.set_xscale("log")
-    axes.set_xlim(min(numbers) / 1.4, max(numbers) * 1.4)
+    if min(numbers) > 0:
+        axes.set_xscale("log")
+        axes.set_xlim(min(numbers) / 1.4, max(numbers) * 1.4)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(numbers) < 20 * min(numbers) else (1,)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_xlim(-0.03 * max(numbers) or -0.01, 1.1 * max(numbers) or 0.1)
     axes.set_ylim(-0.5, len(rows) - 0.5)
     axes.set_yticks(range(len(rows)), [textwrap.fill(name, 20) for name, *_ in rows], color=INK)
     axes.invert_yaxis()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(numbers) < 20 * min(numbers) else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
-    axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="x")
     figure.supxlabel("test error (dot: measured, mark: published)", size="medium", color=GREY)
     return figure

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from cnn_jax.errors import UsageError
+from cnn_jax.report.figures.signals import draw_signal
 from cnn_jax.report.figures.style import (
     BLUE,
     GREY,
@@ -133,9 +134,11 @@ def feature_maps(
 
     Args:
       image: The input, of shape (height, width, channels), displayed by
-        :func:`cnn_jax.report.figures.style.as_rgb`.
+        :func:`cnn_jax.report.figures.style.as_rgb`; or a signal, (length, channels), drawn as lines.
       activations: The activations by layer name, in the order of the network and without a batch axis. Those of shape
-        (height, width, channels) are drawn as one image for each channel, those of shape (units,) as a strip.
+        (height, width, channels) are drawn as one image for each channel, those of shape (units,) as a strip. Of a
+        signal, time runs to the right: those of shape (length, channels) are one image with a row for each channel, and
+        those of shape (length, bins, channels), such as spectrograms, have high bins at the top.
       class_names: The labels of the last layer, if it is a strip with one unit for each class. They are left out if
         there is not enough room.
       max_maps: The maximum number of channels to show for each layer.
@@ -144,7 +147,7 @@ def feature_maps(
       A figure with one axes for the input, then one for each layer.
 
     Raises:
-      UsageError: The image does not have three axes, or an activation does not have three axes or one.
+      UsageError: The image has another number of axes, or an activation has.
 
     Example:
       >>> maps = {"conv_1": np.ones((28, 28, 6)), "logits": np.arange(10.0)}
@@ -152,27 +155,41 @@ def feature_maps(
       [1, 6, 1]
     """
     _require_positive("feature_maps", max_maps=max_maps)
-    image = _checked_image(np.asarray(image), "feature_maps: image")
-    layers = {name: _checked_activation(name, np.asarray(values)) for name, values in activations.items()}
+    image = np.asarray(image)
+    is_signal = image.ndim == 2 and image.size > 0
+    image = image if is_signal else _checked_image(image, "feature_maps: image")
+    arrays = {name: np.asarray(values) for name, values in activations.items()}
+    shapes = {name: values.shape for name, values in arrays.items()}
+    layers = {
+        name: _checked_activation(name, _over_time(values) if is_signal else values) for name, values in arrays.items()
+    }
     grids = {
-        name: _Grid(min(values.shape[-1], max_maps), values.shape[0] / values.shape[1], largest=0.75)
+        name: _Grid(1, 0.18, largest=WIDTH)
+        if len(shapes[name]) == 2
+        else _Grid(min(values.shape[-1], max_maps), values.shape[0] / values.shape[1], largest=0.75)
         for name, values in layers.items()
         if values.ndim == 3
     }
     title, gap, strip, names_below = 0.25, 0.16, 0.26, 0.2
-    picture = _Grid(1, image.shape[0] / image.shape[1], largest=1.2)
+    aspect = 0.18 if is_signal else image.shape[0] / image.shape[1]
+    picture = _Grid(1, aspect, largest=WIDTH if is_signal else 1.2)
     heights = [title + (grids[name].height if name in grids else strip) + gap for name in layers]
     total = title + picture.height + gap + sum(heights) + names_below + 0.3
 
     figure = Figure(figsize=(WIDTH, total))
     _title_layer(figure, 0.04, "input", image.shape, "")
-    picture.draw(figure, [as_rgb(image)], top=title)
+    if is_signal:
+        axes = place(figure, MARGIN, title, picture.cell_width, picture.cell_height)
+        draw_signal(axes, image)
+        framed(axes)
+    else:
+        picture.draw(figure, [as_rgb(image)], top=title)
     top = title + picture.height + gap
     names = all_fitted(list(layers), 180, size=10, weight="bold")
     for name, (layer, values), height in zip(names, layers.items(), heights, strict=True):
         limit = largest_magnitude(values)
         shown = f", first {max_maps} shown" if layer in grids and values.shape[-1] > max_maps else ""
-        _title_layer(figure, top + 0.04, name, values.shape, f"{shown}, ±{limit:.2g}")
+        _title_layer(figure, top + 0.04, name, shapes[layer], f"{shown}, ±{limit:.2g}")
         colours: dict[str, Any] = {"cmap": SIGNED, "vmin": -limit, "vmax": limit}
         if layer in grids:
             channels = np.moveaxis(values[..., : grids[layer].cells], -1, 0)
@@ -205,6 +222,13 @@ def _checked_image(image: np.ndarray, what: str) -> np.ndarray:
     if image.ndim != 3 or image.size == 0:
         raise UsageError(f"{what} has shape {image.shape}; it must be (height, width, channels), each at least 1")
     return image
+
+
+def _over_time(values: np.ndarray) -> np.ndarray:
+    """Activations of a signal as images whose width is time."""
+    if values.ndim == 2:
+        return values.T[..., np.newaxis]
+    return values.transpose(1, 0, 2)[::-1] if values.ndim == 3 else values
 
 
 def _checked_activation(name: str, values: np.ndarray) -> np.ndarray:

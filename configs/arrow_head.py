@@ -1,0 +1,35 @@
+"""The fully convolutional network of Wang et al. on ArrowHead: outlines of 36 projectile points, in three classes.
+
+Needs the set from the UCR archive: python -m cnn_jax.data.prepare arrow_head
+
+The variant ``resnet`` has the residual network of the same paper. Both recipes differ from the paper's, which has 2,000
+(1,500) epochs and takes the weights with the smallest training loss.
+
+Command:  python launch.py --config=configs/arrow_head.py
+Time:     TIME
+Expected: test accuracy SCORE
+"""
+
+from ml_collections import ConfigDict
+
+from cnn_jax.config import check_variant
+from cnn_jax.tasks import default_config
+
+# Accuracies of 10 runs, Fawaz et al., "Deep learning for time series classification: a review", 2019.
+REFERENCE = {"fcn_series": 0.843, "resnet_series": 0.845}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment, its variant ``resnet``, or its ``smoke`` variant: two epochs of a thin network."""
+    check_variant(variant, ("smoke", "resnet"))
+    config = default_config()
+    config.data.name, config.input_shape = "series:data/ArrowHead", (251, 1)
+    config.data.validation = ""
+    config.model.name = "resnet_series" if variant == "resnet" else "fcn_series"
+    config.batch_size, config.epochs, config.evaluate_every = 12, 300, "50 epochs"
+    config.optimizer.name, config.optimizer.learning_rate = "adam", 0.001
+    config.reference.accuracy = REFERENCE[config.model.name]
+    config.reference.source = "Fawaz et al. 2019, mean of 10 runs"
+    if variant == "smoke":
+        config.model.width, config.epochs, config.evaluate_every = 0.1, 2, "1 epoch"
+    return config
