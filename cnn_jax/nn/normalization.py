@@ -137,25 +137,33 @@ class BatchNorm(nnx.BatchNorm):
         Returns:
           The result, and a function that returns ``self(x)``.
         """
-        arrays = [x, self.mean[...], self.var[...], *(v[...] for v in (self.scale, self.bias) if v is not None)]
-        arrays += [] if addend is None else [addend]
-        plain = self.promote_dtype is promote_dtype and self.dtype in (None, jnp.float32) and self.axis_name is None
-        plain &= self.axis in (-1, x.ndim - 1) and x.shape[-1] == self.num_features and 0 not in x.shape
-        if not (plain and trains(self, "use_running_average", None, train)) or {a.dtype.name for a in arrays} != {
-            "float32"
-        }:
+        if not self._is_one_operation(x, addend, train):
             y = self(x, train=train)
             return jax.nn.relu(y if addend is None else y + addend), lambda: y
-        vectors: dict[str, Any] = {
+        x = jnp.asarray(x)
+        options: dict[str, Any] = {
             "scale": None if self.scale is None else self.scale[...],
             "bias": None if self.bias is None else self.bias[...],
             "epsilon": self.epsilon,
         }
-        x = jnp.asarray(x)
-        y, mean, variance = ops.normalize_by_batch(x, addend=addend, relu=True, **vectors)
+        y, mean, variance = ops.normalize_by_batch(x, addend=addend, relu=True, **options)
         self._move("mean", mean)
         self._move("var", variance)
-        return y, lambda: ops.batch_norm(x, mean=mean, variance=variance, **vectors)
+        return y, lambda: ops.batch_norm(x, mean=mean, variance=variance, **options)
+
+    def _is_one_operation(self, x: AnyArray, addend: AnyArray | None, train: bool | None) -> bool:
+        """Whether normalisation, addend and ReLU give the same as one operation as after each other: all is float32."""
+        arrays = [x, addend, *(None if v is None else v[...] for v in (self.mean, self.var, self.scale, self.bias))]
+        return (
+            trains(self, "use_running_average", None, train)
+            and all(array is None or array.dtype == jnp.float32 for array in arrays)
+            and self.promote_dtype is promote_dtype
+            and self.dtype in (None, jnp.float32)
+            and self.axis_name is None
+            and self.axis in (-1, x.ndim - 1)
+            and x.shape[-1] == self.num_features
+            and 0 not in x.shape
+        )
 
     def _move(self, name: str, new: Array) -> None:
         running = getattr(self, name)

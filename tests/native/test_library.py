@@ -3,6 +3,7 @@
 import os
 import stat
 import threading
+import tomllib
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -143,3 +144,12 @@ def test_the_switch(untried, monkeypatch):
     with pytest.raises(UsageError, match="CNN_JAX_NATIVE='off' must be 0, for no native CPU kernels, or 1"):
         native.enable(environ={"CNN_JAX_NATIVE": "off"})
     assert np.all(np.asarray(ops.conv(jnp.ones((1, 3, 1)), jnp.ones((3, 1, 1)))) == 3)
+
+
+def test_the_wheel_has_the_sources():
+    root = library.SOURCES.parents[1]
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    sources = [path for path in library.SOURCES.iterdir() if path.suffix not in ("", ".py")]
+    assert any(path.suffix == ".cc" for path in sources)
+    for path in sources:
+        assert any(path.match(pattern) for pattern in patterns["cnn_jax.native"]), path
