@@ -6,8 +6,8 @@ The variant ``resnet`` has the residual network of the same paper. Both recipes 
 (1,500) epochs and takes the weights with the smallest training loss.
 
 Command:  python launch.py --config=configs/arrow_head.py
-Time:     TIME
-Expected: test accuracy SCORE
+Time:     7 minutes on 2 CPU cores (AMD EPYC) that had much other work
+Expected: test accuracy 82.29 % (1 seed)
 """
 
 from ml_collections import ConfigDict

@@ -6,8 +6,8 @@ The variant ``resnet`` has the residual network of the same paper. Both recipes 
 (1,500) epochs and takes the weights with the smallest training loss.
 
 Command:  python launch.py --config=configs/italy_power_demand.py
-Time:     TIME
-Expected: test accuracy SCORE
+Time:     79 s on 2 CPU cores (AMD EPYC) that had other work too
+Expected: test accuracy 96.02 % (1 seed)
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,8 @@
 The test set is that of the published table, and nothing is chosen on it.
 
 Command:  python launch.py --config=configs/mnist1d.py
-Time:     TIME
-Expected: test accuracy SCORE
+Time:     40 s on 2 CPU cores (AMD EPYC) that had other work too
+Expected: test accuracy 97.30 % (1 seed)
 """
 
 from ml_collections import ConfigDict

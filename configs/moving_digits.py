@@ -4,8 +4,8 @@ Scikit-learn's digits move left, right, up or down through eight frames, around 
 frame alone could belong to any direction, so the 2-D network can only guess (25 %). Nothing to download.
 
 Command:  python launch.py --config=configs/moving_digits.py
-Time:     TIME
-Expected: test accuracy of the 3-D network SCORE
+Time:     5 minutes on 2 CPU cores (AMD EPYC) that had much other work, six runs
+Expected: test accuracy of the 3-D network 100.00 % ± 0.00 (mean ± std over 3 seeds); on one frame 24.67 % ± 3.38
 """
 
 from typing import Any

@@ -5,8 +5,8 @@ Needs the question classification set: python -m cnn_jax.data.prepare sentences_
 The recipe is that of ``configs/sentences_mr.py``, for ten epochs; the split is the published one.
 
 Command:  python launch.py --config=configs/sentences_trec.py
-Time:     TIME
-Expected: test accuracy SCORE
+Time:     10 minutes on 2 CPU cores (AMD EPYC) that had much other work
+Expected: test accuracy 91.20 % (1 seed)
 """
 
 from ml_collections import ConfigDict

@@ -8,8 +8,8 @@ The honest number for a new voice leaves one person out; the variants ``george``
 frames of 512 samples, 128 apart: 63 of them, and 40 mel filters by HTK's formula without normalisation.
 
 Command:  python launch.py --config=configs/spoken_digits.py
-Time:     TIME
-Expected: test accuracy SCORE
+Time:     5 minutes on 2 CPU cores (AMD EPYC) that had much other work
+Expected: test accuracy 99.00 % (1 seed)
 """
 
 from ml_collections import ConfigDict
