@@ -7,8 +7,8 @@ Of the 298 test volumes 229 are normal: always saying so has an accuracy of 76.8
 The variant ``resnet`` has that network, of 33 million parameters, which is for a GPU.
 
 Command:  python launch.py --config=configs/adrenal_3d.py
-Time:     TIME
-Expected: test accuracy SCORE
+Time:     not run here to its end
+Expected: not run here; published 72.10 %
 """
 
 from ml_collections import ConfigDict

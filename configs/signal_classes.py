@@ -8,8 +8,8 @@ around it.
 
 Command:  python launch.py --config=configs/signal_classes.py
 Time:     119 s on 2 CPU cores (AMD EPYC) that had other work too, twelve runs
-Expected: test accuracy of the CNN 97.76 % ± 0.10 (mean ± std over 3 seeds); maxima of filters 87.56 % ± 0.05, window 75.12 % ±
-          0.03, value alone 73.77 % ± 0.07
+Expected: test accuracy of the CNN 97.76 % ± 0.10 (mean ± std over 3 seeds), of the maxima of
+          filters 87.56 % ± 0.05, of the window 75.12 % ± 0.03, of the value 73.77 % ± 0.07
 """
 
 from typing import Any

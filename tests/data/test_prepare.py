@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,9 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cnn_jax.data.by_hand import BY_HAND
+from cnn_jax.data.prepare import prepare as prepare_set
 from tests.data.tfds_files import write_tfds_set
 
 REPOSITORY = Path(__file__).parents[2]
+SIGNALS = (
+    "arrow_head",
+    "italy_power_demand",
+    "spoken_digits",
+    "sentences_mr",
+    "sentences_subj",
+    "sentences_trec",
+    "adrenal_3d",
+)
 HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
 
 
@@ -27,6 +39,17 @@ def prepare(*arguments, environment=None, timeout=60):
         text=True,
         timeout=timeout,
     )
+
+
+def test_every_set_that_is_not_of_tfds_says_where_it_is():
+    """The header of its config names it, and the guide has the place that the config reads."""
+    for name in SIGNALS:
+        guide = BY_HAND[name]
+        config = (REPOSITORY / "configs" / f"{name}.py").read_text()
+        assert f"python -m cnn_jax.data.prepare {name}" in config
+        place = re.search(r":data/([\w-]+)", config)[1]
+        assert f"data/{place}" in guide
+        assert guide in prepare_set(name)
 
 
 @pytest.fixture
