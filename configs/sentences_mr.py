@@ -8,8 +8,8 @@ chosen. The vocabulary is that of the training set, and other words of the test 
 has a random one for each.
 
 Command:  python launch.py --config=configs/sentences_mr.py
-Time:     not run here to its end
-Expected: not run here; published 76.10 %
+Time:     8 minutes on 2 CPU cores (AMD EPYC) that had much other work
+Expected: test accuracy of the first fold 76.76 % (1 seed)
 """
 
 from ml_collections import ConfigDict
