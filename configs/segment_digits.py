@@ -5,6 +5,8 @@ on a random piece of one of its two photographs. The mask tells which pixels are
 images have other digits; those of the test set are on the other photograph. Nothing to download.
 
 Command:  python launch.py --config=configs/segment_digits.py
+Time:     90 s of CPU time, of 2 cores (AMD EPYC) together, from the command to the report, compiling included
+Expected: test IoU 90.44 %, Dice 94.79 %, pixel accuracy 98.64 % (1 seed)
 """
 
 from typing import Any

@@ -31,7 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.augment = ("affine(rotation=180, mode='mirror')", "elastic(alpha=40, sigma=8)", "flip")
     config.data.augment += ("random_crop(size=(252, 252))",)
     config.model.name, config.model.width, config.model.options = "u_net", 0.25, {"batch_norm": True}
-    config.balanced = True
+    config.balanced, config.objects = True, True
     config.batch_size, config.duration, config.evaluate_every = 4, "600 steps", "150 steps"
     config.optimizer.name, config.optimizer.learning_rate = "adam", 0.001
     if variant == "smoke":

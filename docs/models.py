@@ -131,9 +131,11 @@ Scores of every pixel, `(batch, *space, classes)`, for inputs with any number of
 - `u_net` is the paper's network, without padding: an input has 16 b + 124 pixels along each axis, the output 16 b - 60.
   `u_net_padded` keeps the size. Kernels are drawn by He's normal rule, as in the paper.
 - `segnet` unpools with the positions of the maxima that the encoder found.
+- `voxel_classifier` is a linear classifier on fixed filter responses: Gaussians, derivatives and Laplacians at several
+  scales, their maxima in a neighbourhood, and the place in the image. It has no published size.
 - `fcn_32s`, `fcn_16s` and `fcn_8s` are VGG's net D with convolutions for its linear layers. Maps are cut where the
   published networks cut them. Transposed convolutions start as bilinear interpolation, and scores at zero.""",
-        ("u_net", "u_net_padded", "segnet", "fcn_32s", "fcn_16s", "fcn_8s"),
+        ("u_net", "u_net_padded", "segnet", "fcn_32s", "fcn_16s", "fcn_8s", "voxel_classifier"),
     ),
     (
         "GoogLeNet",

@@ -29,6 +29,7 @@ from cnn_jax.models import (
     text_cnn,
     u_net,
     vgg,
+    voxel_classifier,
     wang,
     zfnet,
 )
@@ -59,6 +60,7 @@ _FAMILIES = (
     fcn,
     segnet,
     u_net,
+    voxel_classifier,
     wang,
     sound_cnn,
     text_cnn,

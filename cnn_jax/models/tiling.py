@@ -61,7 +61,7 @@ class Tiling:
             )
         fields = [row.receptive_field for row in geometry.trace(model, input_shape)]
         jumps = [field.jump for field in fields if field is not None and len(field.jump) == len(tile)]
-        return cls(tile, output, tuple(max(1, *(int(jump[axis]) for jump in jumps)) for axis in range(len(tile))))
+        return cls(tile, output, tuple(max([1, *(int(jump[axis]) for jump in jumps)]) for axis in range(len(tile))))
 
     @property
     def margins(self) -> tuple[int, ...]:

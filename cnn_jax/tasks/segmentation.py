@@ -101,6 +101,7 @@ class Segmentation(Labelled):
                 "border_sigma": 5.0,  # in pixels: how near both objects must be
                 "score_over": "set",  # IoU, Dice and accuracy: of all pixels of a set; or image, the mean of the images
                 "empty_class": "ignore",  # what a class counts that is neither there nor predicted: ignore, 0, 1
+                "objects": False,  # whether the report compares connected objects: Rand error, variation of information
                 "scored_classes": (),  # the numbers of those whose scores are averaged; empty for all
                 "data": {"resize": "none"},
             }

@@ -12,12 +12,14 @@ from cnn_jax import data, ops
 from cnn_jax.report import figures
 from cnn_jax.report.page import Headline, Section, Table
 from cnn_jax.runtime.files import write_atomically
+from cnn_jax.tasks.instances import connected_objects, instance_scores
 from cnn_jax.tasks.task import Results
 
 if TYPE_CHECKING:
     from cnn_jax.tasks.segmentation import Segmentation
 
 _SHOWN = 4  # images of a figure
+_MOST_ROWS = 30  # of a table of images
 
 
 def headlines(task: "Segmentation", results: Results) -> list[Headline]:
@@ -38,6 +40,7 @@ def sections(task: "Segmentation", results: Results) -> list[Section]:
     return [
         *_examples(task, results, truth, predictions),
         _classes(task, results, matrix),
+        *(_objects(task, results, truth, predictions) if results.config.objects else []),
         Section(
             "Confusion of pixels",
             figure=figures.confusion_matrix(matrix, task.outputs),
@@ -109,6 +112,29 @@ def _classes(task: "Segmentation", results: Results, matrix: Shaped[np.ndarray, 
         text=f"IoU and Dice are {task.convention}. Precision and recall are those of all pixels of the set.",
         table=Table(["class", "IoU", "Dice", "precision", "recall", "share of pixels"], rows),
     )
+
+
+def _objects(
+    task: "Segmentation", results: Results, truth: Shaped[np.ndarray, "..."], predictions: Shaped[np.ndarray, "..."]
+) -> list[Section]:
+    """The Rand error and the variation of information of each test image."""
+    rows, found = [], []
+    for number, (true, predicted) in enumerate(zip(truth, predictions, strict=True)):
+        known = true != task.ignored
+        objects = [connected_objects(np.where(known, classes, 0)) for classes in (true, predicted)]
+        found.append(instance_scores(*objects))
+        rows.append([f"test {results.test_set.input_kind} {number}", *(f"{value:.4f}" for value in found[-1])])
+    means = [f"{value:.4f}" for value in np.mean(found, axis=0)]
+    names = ["Rand error", "variation of information", "split", "merge"]
+    return [
+        Section(
+            "Objects",
+            text="Connected parts of the pixels whose class is not the first are compared with those of the truth, "
+            "over the pixels that are in a true object. The Rand error is one minus the F score of pairs of pixels in "
+            "one object. The variation of information is in bits: what is split, and what is merged.",
+            table=Table(["image", *names], [*rows[:_MOST_ROWS], ["mean of all images", *means]]),
+        )
+    ]
 
 
 def write_prediction(

@@ -45,6 +45,7 @@ SMALL = {
     "text_cnn": {"width": 1 / 4, "input_shape": (64,), "features": 16, "vocabulary_size": 20},
     "u_net": {"width": 1 / 16, "input_shape": (28, 28, 1), "depth": 1},
     "vgg": {"width": 1 / 16, "input_shape": (32, 32, 3), "kernel_init": he_normal},
+    "voxel_classifier": {"input_shape": (12, 12, 1)},
     "zfnet": {"width": 1 / 16, "input_shape": (64, 64, 3), "kernel_init": he_normal},
 }
 # The learning rate of Adam and the number of steps, also by the beginning of the name.
@@ -59,7 +60,7 @@ LEARNING = {
     "vgg_e": (0.001, 150),
 }
 # Their outputs are scores of every pixel; here the mean over the pixels is that of the image.
-MAPS = ("fcn_8s", "fcn_16s", "fcn_32s", "segnet", "u_net", "u_net_padded")
+MAPS = ("fcn_8s", "fcn_16s", "fcn_32s", "segnet", "u_net", "u_net_padded", "voxel_classifier")
 # Compiled as one program.
 COMPILED = ("alexnet", "lenet_1989", "lenet_5", "logistic_regression", "mlp_two_neurons", "vgg_a_bn", *MAPS)
 # Their outputs are bounded and their gradients vanish; they have their own learning rule, with its own tests.

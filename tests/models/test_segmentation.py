@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy import ndimage
 
 from cnn_jax import geometry, models
 from cnn_jax.errors import UsageError
+from cnn_jax.models.voxel_classifier import FilterBank
 from tests.models import creation
 
 
@@ -181,3 +183,22 @@ def test_a_classifier_is_no_network_for_maps() -> None:
     model = nnx.eval_shape(lambda: models.create("lenet_5_modern"))
     with pytest.raises(UsageError, match="use a network for segmentation, such as u_net_padded"):
         models.Tiling.of(model, (32, 32, 1))
+
+
+@pytest.mark.parametrize("shape", [(11, 9, 1), (7, 6, 8, 1)])
+def test_the_voxel_classifiers_features_are_those_of_scipy(shape: tuple) -> None:
+    """Gaussians, derivatives, Laplacians and maxima in windows, with mirrored borders; then the place."""
+    x = np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)
+    found = np.asarray(FilterBank((1.5,), neighborhood=3)(jnp.asarray(x)))[0]
+    image, rank = x[0, ..., 0].astype(np.float64), len(shape) - 1
+    smooth = ndimage.gaussian_filter(image, 1.5, mode="mirror", radius=6)
+    slopes = [1.5 * ndimage.correlate1d(smooth, [-0.5, 0, 0.5], axis, mode="mirror") for axis in range(rank)]
+    bends = [ndimage.correlate1d(smooth, [1, -2, 1], axis, mode="mirror") for axis in range(rank)]
+    laplacian, norm = 1.5**2 * sum(bends), np.sqrt(sum(slope**2 for slope in slopes))
+    maxima = [ndimage.maximum_filter(part, 3, mode="constant", cval=-np.inf) for part in (laplacian, -laplacian, norm)]
+    expected = [image, smooth, *slopes, laplacian, *maxima]
+    np.testing.assert_allclose(found[..., : len(expected)], np.stack(expected, axis=-1), atol=1e-5)
+    assert found.shape[-1] == len(expected) + 2 * rank == FilterBank((1.5,)).features(1, rank)
+    np.testing.assert_allclose(
+        found[:, 0, ..., -2 * rank].reshape(shape[0], -1)[:, 0], np.linspace(-1, 1, shape[0]), atol=1e-6
+    )
