@@ -40,7 +40,7 @@ def sections(task: "Segmentation", results: Results) -> list[Section]:
     return [
         *_examples(task, results, truth, predictions),
         _classes(task, results, matrix),
-        *(_objects(task, results, truth, predictions) if results.config.objects else []),
+        *(_objects(task, results, truth, predictions) if results.config.get("objects", False) else []),
         Section(
             "Confusion of pixels",
             figure=figures.confusion_matrix(matrix, task.outputs),

@@ -66,7 +66,7 @@ def test_scaled_labels_are_rounded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "part"),
     [
-        (lambda file: file.write_bytes(file.read_bytes()[:200]), "NIfTI file"),
+        (lambda file: file.write_bytes(file.read_bytes()[:100]), "NIfTI file"),
         (lambda file: file.write_bytes(b"no volume"), "is not a readable NIfTI file"),
         (
             lambda file: nibabel.save(nibabel.Nifti1Image(np.full((11, 9, 10), 7, np.uint8), AFFINE), file),
@@ -94,7 +94,7 @@ def test_a_volume_is_predicted_from_file_to_file(folder: Path, tmp_path: Path) -
     config.data.name, config.data.normalize, config.input_shape = f"masks:{folder}", "each", (12, 12, 12, 1)
     config.data.train, config.data.validation, config.data.test = "sorted[:8]", "", "sorted[8:]"
     config.model.name, config.model.width, config.model.options = "u_net_padded", 1 / 16, {"depth": 1}
-    config.batch_size, config.duration, config.evaluate_every = 4, "60 steps", "60 steps"
+    config.batch_size, config.duration, config.evaluate_every = 8, "60 steps", "60 steps"
     config.optimizer.name, config.optimizer.learning_rate = "adam", 0.01
     runs.train(config, tmp_path / "run", report=True)
     assert "slice" in (tmp_path / "run/report.html").read_text()
