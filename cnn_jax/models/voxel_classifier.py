@@ -5,6 +5,7 @@ Laplacians of Gaussians at several scales, the maxima of responses in a neighbou
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
@@ -52,11 +53,10 @@ class FilterBank(nnx.Module):
                 smooth = _along(smooth, filters.gaussian(sigma, rank=1), axis, rank)
             slopes = [sigma * _along(smooth, jnp.array([-0.5, 0.0, 0.5]), axis, rank) for axis in range(rank)]
             bends = [_along(smooth, jnp.array([1.0, -2.0, 1.0]), axis, rank) for axis in range(rank)]
-            laplacian = sigma**2 * sum(bends)
-            steepness = jnp.sqrt(sum(jnp.square(slope) for slope in slopes) + 1e-12)
-            window = {"strides": 1, "padding": "SAME"}
-            sizes = (self.neighborhood,) * rank
-            maxima = [ops.max_pool(response, sizes, **window) for response in (laplacian, -laplacian, steepness)]
+            laplacian = sigma**2 * jnp.sum(jnp.stack(bends), axis=0)
+            steepness = jnp.sqrt(jnp.sum(jnp.square(jnp.stack(slopes)), axis=0) + 1e-12)
+            strongest = partial(ops.max_pool, window=(self.neighborhood,) * rank, strides=1, padding="SAME")
+            maxima = [strongest(response) for response in (laplacian, -laplacian, steepness)]
             found += [smooth, *slopes, laplacian, *maxima]
         if self.location:
             for axis, size in enumerate(x.shape[1:-1], start=1):

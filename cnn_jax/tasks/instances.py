@@ -59,11 +59,11 @@ def instance_scores(truth: Shaped[np.ndarray, "*space"], predicted: Shaped[np.nd
         return InstanceScores(0.0, 0.0, 0.0, 0.0)
     _, true = np.unique(truth[inside], return_inverse=True)
     _, given = np.unique(predicted[inside], return_inverse=True)
-    _, both = np.unique(np.stack([true, given]), axis=1, return_counts=True)
-    both, true, given = (counts.astype(np.float64) for counts in (both, np.bincount(true), np.bincount(given)))
-    pairs, of_true, of_given = ((counts * (counts - 1)).sum() for counts in (both, true, given))
+    joint = np.unique(np.stack([true, given]), axis=1, return_counts=True)[1]
+    tables = [counts.astype(np.float64) for counts in (joint, np.bincount(true), np.bincount(given))]
+    pairs, of_true, of_given = ((counts * (counts - 1)).sum() for counts in tables)
     f_score = 2 * pairs / (of_true + of_given) if of_true + of_given else 1.0
-    entropy, entropy_true, entropy_given = (_entropy(counts / inside.sum()) for counts in (both, true, given))
+    entropy, entropy_true, entropy_given = (_entropy(counts / inside.sum()) for counts in tables)
     split, merge = max(0.0, entropy - entropy_true), max(0.0, entropy - entropy_given)
     return InstanceScores(float(1 - f_score), split + merge, split, merge)
 
