@@ -10,6 +10,9 @@
 // The kernel gradient, a sum over all positions, keeps the sums of a block of channels times features in registers
 // (`gradient_block`). There are two ways to share this work among threads, see `kernel_gradient`.
 //
+// A depthwise convolution has one channel and one feature per group. It has no matrix product: channels are the lanes of
+// vectors, and each product needs a load. Its loops are `depthwise_tile` and `depthwise_gradient_block`.
+//
 // An input that needs padding is copied, with its zeros, in slabs of rows that fit into the processor's cache.
 
 #include <algorithm>
@@ -97,6 +100,36 @@ void gradient_block(const float* x, int64_t x_row, int64_t x_pixel, const float*
     for (int v = 0; v < VECTORS; ++v) store(out + c * out_row + v * kLanes, sums[c][v]);
 }
 
+// One vector of channels of a depthwise convolution: y[m] = the sum over taps t of x[m * pixel + at[t]] * kernel[tap[t]].
+template <int PIXELS>
+void depthwise_tile(const float* x, int64_t pixel, const int64_t* at, const int64_t* tap, int64_t taps,
+                    const float* kernel, float* y, int64_t y_pixel) {
+  Vector sums[PIXELS] = {};
+  for (int64_t t = 0; t < taps; ++t) {
+    const Vector weights = load(kernel + tap[t]);
+#pragma GCC unroll 16
+    for (int m = 0; m < PIXELS; ++m) sums[m] += load(x + at[t] + m * pixel) * weights;
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < PIXELS; ++m) store(y + m * y_pixel, sums[m]);
+}
+
+// One vector of channels of a depthwise kernel gradient: out[t] += the sum over pixels of x[pixel + at[t]] * dy[pixel].
+template <int TAPS>
+void depthwise_gradient_block(const float* x, int64_t x_pixel, const int64_t* at, const float* dy, int64_t dy_pixel,
+                              int64_t pixels, float* out, int64_t out_tap) {
+  Vector sums[TAPS];
+#pragma GCC unroll 8
+  for (int t = 0; t < TAPS; ++t) sums[t] = load(out + t * out_tap);
+  for (int64_t pixel = 0; pixel < pixels; ++pixel, x += x_pixel, dy += dy_pixel) {
+    const Vector gradient = load(dy);
+#pragma GCC unroll 8
+    for (int t = 0; t < TAPS; ++t) sums[t] += load(x + at[t]) * gradient;
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < TAPS; ++t) store(out + t * out_tap, sums[t]);
+}
+
 // The most pixels, or channels, whose sums fit into the registers beside the vectors that they are multiplied by.
 constexpr int most(int vectors) { return kRegisters == 32 ? (vectors == 2 ? 14 : 16) : (vectors == 2 ? 6 : 12); }
 
@@ -138,6 +171,7 @@ struct Sliding {
 
   int64_t taps() const { return static_cast<int64_t>(tap.size()); }
   int64_t per_group() const { return channels / groups; }
+  bool is_depthwise() const { return groups > 1 && groups == channels && groups == features; }
   int64_t span(int axis, int64_t outputs) const { return (outputs - 1) * step[axis] + at[axis].back() + 1; }
   // Whether no tap is outside of the input, so that it needs no padding.
   bool is_inside() const {
@@ -258,12 +292,37 @@ void output_row(const float* x, int64_t pixel, const Segments& segments, const f
   }
 }
 
+// A row of outputs of a depthwise convolution. The last vector of channels may overlap the one before it; if there are
+// fewer channels than lanes, they are computed one by one.
+void depthwise_row(const float* x, int64_t pixel, const Segments& segments, const std::vector<int64_t>& tap,
+                   const float* kernel, float* y, int64_t y_pixel, int64_t pixels, int64_t channels) {
+  constexpr int kPixels = 8;
+  const int64_t* at = segments.at.data();
+  const int64_t taps = static_cast<int64_t>(tap.size());
+  for (int64_t next = 0; channels >= kLanes && next < channels; next += kLanes) {
+    const int64_t c = std::min(next, channels - kLanes);
+    int64_t p = 0;
+    for (; p + kPixels <= pixels; p += kPixels)
+      depthwise_tile<kPixels>(x + p * pixel + c, pixel, at, tap.data(), taps, kernel + c, y + p * y_pixel + c, y_pixel);
+    for (; p < pixels; ++p)
+      depthwise_tile<1>(x + p * pixel + c, pixel, at, tap.data(), taps, kernel + c, y + p * y_pixel + c, y_pixel);
+  }
+  for (int64_t p = 0; channels < kLanes && p < pixels; ++p)
+    for (int64_t c = 0; c < channels; ++c) {
+      float sum = 0;
+      for (int64_t t = 0; t < taps; ++t) sum += x[p * pixel + at[t] + c] * kernel[tap[t] + c];
+      y[p * y_pixel + c] = sum;
+    }
+}
+
 void slide(Pool& pool, const Sliding& s, const float* x, const float* kernel, float* y) {
-  const Panels panels(s.groups, s.features / s.groups);
+  const bool depthwise = s.is_depthwise();
+  const Panels panels(depthwise ? 0 : s.groups, s.features / s.groups);
   const int64_t depth = s.taps() * s.per_group();
   bool as_it_is = panels.count() == 1 && panels.width == s.features && s.next_feature == 1;
   for (int64_t tap = 0; tap < s.taps(); ++tap)
     as_it_is &= s.next_channel == s.features && s.tap[tap] == tap * s.per_group() * s.features;
+  as_it_is |= depthwise;
   Scratch packed(kKernel, as_it_is ? 0 : depth * panels.width);
   if (!as_it_is) {
     auto one = [&](int64_t i) { pack(s, panels.all[i], kernel, packed.data() + depth * panels.all[i].at); };
@@ -303,6 +362,13 @@ void slide(Pool& pool, const Sliding& s, const float* x, const float* kernel, fl
                               copy.data() + (n - n0) * slab));
     const Segments segments = segments_of(s, slabs[0].row, slabs[0].line);
     const int64_t pixel = s.step[2] * s.channels;
+    for (int64_t n = n0; depthwise && n < n1; ++n)
+      for (int64_t r = r0; r < r1; ++r)
+        for (int64_t l = 0; l < s.out[1]; ++l) {
+          const Slab& from = slabs[n - n0];
+          depthwise_row(from.data + (r - r0) * s.step[0] * from.row + l * s.step[1] * from.line, pixel, segments, s.tap,
+                        kernel, y + n * s.next_image + r * s.next[0] + l * s.next[1], s.next[2], s.out[2], s.channels);
+        }
     for (const Panel& panel : panels.all) {
       const float* weights = kernel + depth * panel.at;
       const int64_t group = panel.group * s.per_group();
@@ -573,10 +639,57 @@ void large_kernel_gradient(Pool& pool, const Sliding& s, const float* x, const f
   }
 }
 
+// The gradient of a depthwise kernel, [tap, channel]; in pieces like a small gradient.
+void depthwise_kernel_gradient(Pool& pool, const Sliding& s, const float* x, const float* dy, float* dk) {
+  constexpr int kTaps = 8;
+  static constexpr decltype(&depthwise_gradient_block<1>) block[kTaps] = {
+      depthwise_gradient_block<1>, depthwise_gradient_block<2>, depthwise_gradient_block<3>, depthwise_gradient_block<4>,
+      depthwise_gradient_block<5>, depthwise_gradient_block<6>, depthwise_gradient_block<7>, depthwise_gradient_block<8>};
+  const int64_t channels = s.channels, floats = s.taps() * channels, line = s.out[2], row = s.out[1] * line;
+  const int64_t all_rows = s.batch * s.out[0];
+  const int64_t most = std::min<int64_t>(all_rows, 32);
+  const int64_t pieces = std::clamp<int64_t>(std::min(all_rows * row / 256, kShared / floats), 1, most);
+  const bool inside = s.is_inside();
+  Scratch sums(kKernel, pieces * floats);
+  parallel(pool, pieces, [&](int64_t piece) {
+    float* sum = sums.data() + piece * floats;
+    std::memset(sum, 0, sizeof(float) * floats);
+    const auto parts = parts_of(s, first_of(all_rows, piece, pieces), first_of(all_rows, piece + 1, pieces), kSlab);
+    int64_t most_rows = 0;
+    for (const Part& part : parts) most_rows = std::max(most_rows, part.end - part.first);
+    Scratch copy(kInput, inside ? 0 : floats_of_slab(s, most_rows));
+    for (const Part& part : parts) {
+      const Slab slab = slab_of(s, x + part.image * product(s.size) * channels, part.first, part.end, inside, copy.data());
+      const Segments segments = segments_of(s, slab.row, slab.line);
+      for (int64_t r = part.first; r < part.end; ++r)
+        for (int64_t l = 0; l < s.out[1]; ++l) {
+          const float* from = slab.data + (r - part.first) * s.step[0] * slab.row + l * s.step[1] * slab.line;
+          const float* gradient = dy + ((part.image * s.out[0] + r) * row + l * line) * channels;
+          const int64_t pixel = s.step[2] * channels;
+          for (int64_t first = 0; first < s.taps(); first += kTaps) {
+            const int64_t taps = std::min<int64_t>(kTaps, s.taps() - first), *at = segments.at.data() + first;
+            float* to = sum + first * channels;
+            int64_t c = 0;
+            for (; c + kLanes <= channels; c += kLanes)
+              block[taps - 1](from + c, pixel, at, gradient + c, channels, line, to + c, channels);
+            for (; c < channels; ++c)
+              for (int64_t t = 0; t < taps; ++t)
+                for (int64_t p = 0; p < line; ++p) to[t * channels + c] += from[p * pixel + at[t] + c] * gradient[p * channels + c];
+          }
+        }
+    }
+  });
+  std::memset(dk, 0, sizeof(float) * floats);
+  for (int64_t piece = 0; piece < pieces; ++piece)
+    for (int64_t i = 0; i < floats; ++i) dk[i] += sums.data()[piece * floats + i];
+}
+
 void kernel_gradient(Pool& pool, const Problem& p, const float* x, const float* dy, float* dk) {
   const Sliding s = output_of(p);
   const int64_t floats = s.taps() * s.per_group() * s.features;
-  if (floats > kSmallGradient && s.per_group() % kBlock == 0 && (s.features / s.groups) % kLanes == 0)
+  if (s.is_depthwise())
+    depthwise_kernel_gradient(pool, s, x, dy, dk);
+  else if (floats > kSmallGradient && s.per_group() % kBlock == 0 && (s.features / s.groups) % kLanes == 0)
     large_kernel_gradient(pool, s, x, dy, dk);
   else
     small_kernel_gradient(pool, s, x, dy, dk);

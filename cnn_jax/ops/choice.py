@@ -22,7 +22,7 @@ dilation, in programs for one device, except where XLA is faster:
 ================  ======================  ============================================================================
 faster            for                     where
 ================  ======================  ============================================================================
-SHIFTS            all three products      everywhere
+SHIFTS            all three products      fewer than 16 channels, or several features per channel
 TILES             input gradient          everywhere
 TILES             output                  fewer than 6 features, which fill no vector
 PHASES            input gradient          everywhere
@@ -53,6 +53,8 @@ from cnn_jax.ops.formulations import (
 
 LARGEST_PROGRAM = 800
 """The largest number of equations in the jaxpr of one product."""
+LEAST_CHANNELS = 16
+"""The least number of channels for which depthwise convolutions by NATIVE are faster: the lanes of a vector."""
 LEAST_FEATURES = 6
 """The least number of features for which the output by NATIVE is faster than by TILES."""
 _SHIFTS = {"output": 128, "input_gradient": 128, "kernel_gradient": 49}  # taps
@@ -124,8 +126,10 @@ def native_is_possible(rank: int, input_dilation: Sequence[int]) -> bool:
 
 def _native_is_faster(product: str, plan: ConvPlan, of_xla: Formulation) -> bool:
     """Whether NATIVE is faster than the formulation that XLA would compute."""
+    if of_xla is SHIFTS:
+        return plan.features == plan.channels >= LEAST_CHANNELS
     if product == "kernel_gradient":
-        return of_xla is not SHIFTS
+        return True
     pointwise = {*plan.each("window"), *plan.each("stride"), plan.groups} == {1}
     narrow = of_xla is TILES and (product == "input_gradient" or plan.features < LEAST_FEATURES)
-    return not (pointwise or narrow or of_xla in (SHIFTS, PHASES))
+    return not (pointwise or narrow or of_xla is PHASES)

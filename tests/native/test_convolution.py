@@ -103,6 +103,9 @@ PATHS = {
     "all pixels as one row": ([Axis(9, 1), Axis(11, 1)], 70, 50, 1, 7),
     "a volume": ([Axis(9, 3, 1, 1, 1), Axis(12, 3, 2, 1, 1), Axis(13, 3, 1, 1, 1)], 16, 32, 1, 3),
     "a window without any input": ([Axis(2, 2, 1, 3, 3), Axis(3, 1, 3, 2, 2)], 3, 5, 1, 1),
+    "depthwise, with channels that fill no vector": ([Axis(9, 3, 2, 1, 1), Axis(14, 4, 1, 2, 1)], 1, 1, 37, 2),
+    "depthwise in several pieces": ([Axis(40, 3, 1, 1, 1, 1, 2), Axis(33, 3, 2, 1, 1)], 1, 1, 64, 3),
+    "depthwise, of rank 3": ([Axis(4, 3, 1, 1, 1), Axis(5, 2, 2, 0, 1), Axis(6, 3, 1, 1, 1)], 1, 1, 20, 2),
     "a stride beyond the window": ([Axis(9, 1, 3, 0, 0), Axis(9, 2, 4, 0, 0)], 9, 20, 1, 2),
 }  # fmt: skip
 
