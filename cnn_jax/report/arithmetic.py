@@ -260,7 +260,6 @@ def to_svg(found: Arithmetic, *, seconds: float = 0.7, plays: bool = True) -> st
     width, height = _size(found)
     frames = _frames(found)
     total = len(frames)
-    still = frames[-1].cells
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img" font-family="DejaVu Sans, Arial, sans-serif" text-anchor="middle">',
@@ -277,36 +276,55 @@ def to_svg(found: Arithmetic, *, seconds: float = 0.7, plays: bool = True) -> st
         f'<rect width="{width}" height="{height}" fill="#fff" class="d"/>',
         f'<text class="l" x="{_MARGIN}" y="{_MARGIN + 9}">{html.escape(found.title)}</text>',
     ]
-    # Cells that never change are drawn once. A step draws its window, its outputs and its sum.
-    plain = {(cell.x, cell.y): _never_seen(cell, frames) for cell in still}
-    parts += [_svg_cell(cell) for cell in plain.values()]
+    inputs = found.extended.size
+    last = frames[-1].cells[inputs:]
+    # What every step shares is drawn once: input cells below the steps and their values above them, and all outputs
+    # below them. A step covers the outputs that are not computed yet.
+    parts += [_svg_cell(dataclasses.replace(cell, text="", small="")) for cell in _plain(frames, inputs)]
+    parts += [_svg_cell(dataclasses.replace(cell, fill=_COLORS["output"])) for cell in last]
+    bottom = max(cell.y for cell in frames[0].cells) + _CELL + 24
     for step, frame in enumerate(frames):
         delay = f' style="animation-delay:{seconds * step:g}s"' if plays else ""
-        changed = [cell for cell in frame.cells if cell != plain[cell.x, cell.y]]
-        bottom = max(cell.y for cell in frame.cells) + _CELL + 24
-        lines = [
-            f'<text class="l" x="{_MARGIN}" y="{bottom + _LINE * number}">{html.escape(line)}</text>'
-            for number, line in enumerate(frame.lines)
+        window = [cell for cell in frame.cells[:inputs] if cell.small]
+        later = frame.cells[inputs + step + 1 :]
+        drawn = [
+            _svg_boxes(window, _COLORS["window"]),
+            *(
+                f'<text class="k" x="{cell.x + _CELL - 2}" y="{cell.y + _CELL - 3}">{cell.small}</text>'
+                for cell in window
+            ),
+            _svg_boxes(later, _COLORS["waiting"]) if later else "",
+            _svg_cell(frame.cells[inputs + step]),
+            *(
+                f'<text class="l" x="{_MARGIN}" y="{bottom + _LINE * number}">{html.escape(line)}</text>'
+                for number, line in enumerate(frame.lines)
+            ),
         ]
-        parts.append(f'<g class="step"{delay}>{"".join(map(_svg_cell, changed))}{"".join(lines)}</g>')
+        parts.append(f'<g class="step"{delay}>{"".join(drawn)}</g>')
+    parts += [_svg_text(cell) for cell in frames[0].cells[:inputs]]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _never_seen(cell: _Cell, frames: list[_Frame]) -> _Cell:
-    """The look of a cell that is neither in the window nor computed yet."""
-    index = frames[-1].cells.index(cell)
-    looks = (frame.cells[index] for frame in frames)
-    return next((look for look in looks if not look.small and look.fill != _COLORS["current"]), cell)
+def _plain(frames: list[_Frame], inputs: int) -> list[_Cell]:
+    """The cells of the input as they look outside of the window."""
+    looks = zip(*(frame.cells[:inputs] for frame in frames), strict=True)
+    return [next((cell for cell in cells if not cell.small), cells[0]) for cells in looks]
+
+
+def _svg_boxes(cells: list[_Cell], fill: str) -> str:
+    """Several cells as one path."""
+    path = "".join(f"M{cell.x} {cell.y}h{_CELL}v{_CELL}h-{_CELL}z" for cell in cells)
+    return f'<path d="{path}" fill="{fill}" stroke="{_COLORS["line"]}"/>'
 
 
 def _svg_cell(cell: _Cell) -> str:
     dashed = ' class="d"' if cell.dashed else ""
-    parts = [f'<rect x="{cell.x}" y="{cell.y}" width="{_CELL}" height="{_CELL}" fill="{cell.fill}"{dashed}/>']
-    if cell.text:
-        parts.append(f'<text x="{cell.x + _CELL // 2}" y="{cell.y + _CELL // 2 + 4}">{cell.text}</text>')
-    if cell.small:
-        parts.append(f'<text class="k" x="{cell.x + _CELL - 2}" y="{cell.y + _CELL - 3}">{cell.small}</text>')
-    return "".join(parts)
+    box = f'<rect x="{cell.x}" y="{cell.y}" width="{_CELL}" height="{_CELL}" fill="{cell.fill}"{dashed}/>'
+    return box + (_svg_text(cell) if cell.text else "")
+
+
+def _svg_text(cell: _Cell) -> str:
+    return f'<text x="{cell.x + _CELL // 2}" y="{cell.y + _CELL // 2 + 4}">{cell.text}</text>'
 
 
 _SCRIPT = """

@@ -1,6 +1,7 @@
 """Convolution arithmetic as files: the numbers are those of the ops, the files are what their endings say."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,19 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         error = capsys.readouterr().err
         assert message in error
         assert len(error.splitlines()) == 1
+
+
+def test_the_figures_of_the_docs_are_what_their_commands_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    text = (docs / "convolution_arithmetic.md").read_text()
+    commands = re.findall(r"^python -m cnn_jax.report.arithmetic (.*)$", text, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs/images/arithmetic").mkdir(parents=True)
+    for command in commands:
+        assert main(command.split()) == 0
+    written = sorted(path.name for path in (tmp_path / "docs/images/arithmetic").iterdir())
+    assert written == sorted(path.name for path in (docs / "images/arithmetic").iterdir())
+    assert len(written) == 13
+    for name in written:
+        figures = (folder / "images/arithmetic" / name for folder in (tmp_path / "docs", docs))
+        assert len({figure.read_text() for figure in figures}) == 1, name
