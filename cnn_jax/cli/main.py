@@ -58,8 +58,12 @@ _OUTPUT = flags.DEFINE_string(
     "output",
     None,
     "Also write this file. For predict and eval: .csv. For summary: .csv, .md, .json, or .png for a figure. For "
-    "explain: a folder, by default 'explain' in the run's folder. For explore: .html.",
+    "explain: a folder, by default 'explain' in the run's folder. For explore: .html, without which the page is live.",
 )
+_HOST = flags.DEFINE_string(
+    "host", "127.0.0.1", "For explore without --output: the address to listen on. Any but this one needs a token."
+)
+_OPEN = flags.DEFINE_bool("open", False, "For explore without --output: open the live page in a browser.")
 _PROFILE = flags.DEFINE_integer(
     "profile", 0, "For train: first profile so many steps, and print where the trace is.", lower_bound=0
 )
@@ -119,6 +123,13 @@ def _run(added_xla_flags: list[str], others: list[str]) -> None:
                     checkpoint=_CHECKPOINT.value,
                 )
             case "explore":
-                experiment.explore(config, workdir, output=output, checkpoint=_CHECKPOINT.value)
+                experiment.explore(
+                    config,
+                    workdir,
+                    output=output,
+                    checkpoint=_CHECKPOINT.value,
+                    host=_HOST.value,
+                    open_browser=_OPEN.value,
+                )
             case "summary":
                 experiment.summary(config, output=output)

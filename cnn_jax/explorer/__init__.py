@@ -6,6 +6,21 @@ scripts that compute it into one self-contained page. The scripts beside this mo
 """
 
 from cnn_jax.explorer.graph import Graph, Node, export, preprocessed, rounded_to_half
-from cnn_jax.explorer.page import Explored, write
+from cnn_jax.explorer.live import LOOPBACK, Compute, Live, Server, serve
+from cnn_jax.explorer.page import Explored, render, write
 
-__all__ = ["Explored", "Graph", "Node", "export", "preprocessed", "rounded_to_half", "write"]
+__all__ = [
+    "LOOPBACK",
+    "Compute",
+    "Explored",
+    "Graph",
+    "Live",
+    "Node",
+    "Server",
+    "export",
+    "preprocessed",
+    "render",
+    "rounded_to_half",
+    "serve",
+    "write",
+]

@@ -197,15 +197,54 @@ class Explorer {
     while (this.waiting) {
       const next = this.waiting;
       this.waiting = null;
-      const { values, milliseconds } = await this.ask({ do: "run", image: next });
+      let answer;
+      try {
+        answer = await this.ask({ do: "run", image: next });
+      } catch (error) { // the server of a live page has ended
+        document.getElementById("timing").textContent = `no answer: ${error.message.split("\n")[0]}`;
+        break;
+      }
+      const { values, milliseconds } = answer;
       this.values = values;
       this.frames += 1;
       document.getElementById("timing").textContent = `computed in ${milliseconds.toFixed(1)} ms`;
       if (!this.layers.some((layer) => layer?.tiles)) this.layout();
       else this.draw();
       if (this.selected) this.select(this.selected.index, this.selected.unit, false);
+      this.image = next;
+      await this.drawGradients();
     }
     this.busy = false;
+  }
+
+  // --- gradients, which the server of a live page computes
+
+  startGradients(methods) {
+    this.method = element(
+      "select",
+      { id: "method", "aria-label": "Attribution", onchange: () => this.drawGradients() },
+      element("option", { value: "" }, "attribution …"),
+      ...methods.map((name) => element("option", { value: name }, name.replaceAll("_", " "))),
+    );
+    this.picture = element("canvas", { class: "map", id: "picture", role: "img", "aria-label": "What the predicted class depends on" });
+    document.getElementById("framing").after(this.method, this.picture);
+  }
+
+  async drawGradients() {
+    if (!this.method) return;
+    if (!this.method.value) {
+      fit(this.picture, { canvasWidth: 0, canvasHeight: 0 });
+      return;
+    }
+    const { values } = await this.ask({ do: "gradients", image: this.image, method: this.method.value });
+    const [height, width] = this.nodes[this.seen].shape;
+    const channels = values.length / (height * width);
+    const sums = Float32Array.from({ length: height * width }, (_, i) =>
+      values.subarray(i * channels, (i + 1) * channels).reduce((sum, v) => sum + v, 0));
+    const bound = sums.reduce((most, v) => Math.max(most, Math.abs(v)), 0) || 1;
+    const scale = Math.max(1, Math.round(168 / width));
+    const tiles = { ...tiling([height, width, 1], 0, 1), scale, canvasWidth: width * scale, canvasHeight: height * scale };
+    drawMaps(this.picture, tiles, sums, bound, this.colors);
   }
 
   // --- one unit
@@ -521,7 +560,14 @@ async function start(script) {
   const pad = new Pad(page, explorer);
   startTabs();
   startKernels(document.getElementById("kernels"), page.kernels);
-  showCheck(await ask({ do: "open", graph: page.graph, check: page.check }));
+  if (page.live) {
+    const server = { origin: location.origin, query: page.live.query };
+    await ask({ do: "open", graph: page.graph, server });
+    document.getElementById("badge").textContent = "computed by cnn_jax on this computer";
+    explorer.startGradients(page.live.methods);
+  } else {
+    showCheck(await ask({ do: "open", graph: page.graph, check: page.check }));
+  }
   if (page.examples.length) pad.example(0);
   else pad.send(new Uint8Array(count(page.imageShape)), "");
   return { explorer, pad, ask };

@@ -59,11 +59,18 @@ class Graph:
         return sum(array.size for node in self.nodes if node.record for array in node.record.arrays.values())
 
     def to_json(self) -> dict[str, Any]:
-        """The nodes as JSON values, and all arrays one after the other as one base64 string.
+        """The nodes as JSON values, and the arrays of :meth:`stored` as a base64 string."""
+        nodes, weights = self.stored()
+        return {"nodes": nodes, "weights": base64.b64encode(weights).decode()}
+
+    def stored(self) -> tuple[list[dict[str, Any]], bytes]:
+        """The nodes as JSON values, and all arrays one after the other.
 
         An array is stored as float16 if that is exact, and otherwise as float32.
         """
-        nodes, parts, offset = [], [], 0
+        nodes: list[dict[str, Any]] = []
+        parts: list[bytes] = []
+        offset = 0
         for node in self.nodes:
             arrays: dict[str, Any] = {}
             for name, array in (node.record.arrays if node.record else {}).items():
@@ -83,7 +90,7 @@ class Graph:
                     "arrays": arrays,
                 }
             )
-        return {"nodes": nodes, "weights": base64.b64encode(b"".join(parts)).decode()}
+        return nodes, b"".join(parts)
 
 
 def export(model: nn.Sequence, input_shape: Sequence[int], *, name: str = "input") -> Graph:

@@ -27,7 +27,7 @@ const count = (shape) => shape.reduce((product, size) => product * size, 1);
 class Network {
   constructor({ nodes, weights }) {
     this.nodes = nodes;
-    const buffer = bytesOf(weights).buffer;
+    const buffer = typeof weights === "string" ? bytesOf(weights).buffer : weights;
     this.arrays = nodes.map((node) => {
       const arrays = {};
       for (const [name, { offset, shape, dtype }] of Object.entries(node.arrays)) {

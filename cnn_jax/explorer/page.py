@@ -78,21 +78,27 @@ def write(path: Path, explored: Explored) -> None:
     write_atomically(path, render(explored))
 
 
-def render(explored: Explored) -> str:
+def render(explored: Explored, *, live: Mapping[str, Any] | None = None) -> str:
     """The page as HTML.
+
+    Args:
+      explored: What it shows.
+      live: For a page with a server behind it, which has the weights: the names of attribution ``methods``, and the
+        ``query`` of its requests.
 
     Raises:
       UsageError: The weights are too many for a page.
     """
-    graph = explored.graph.to_json()
-    size = len(graph["weights"]) * 3 // 4
+    nodes, weights = explored.graph.stored()
+    size = 0 if live else len(weights)
     if size > MOST_BYTES:
         raise UsageError(
             f"the network has {size / 1e6:.0f} MB of weights, and a page holds at most {MOST_BYTES / 1e6:.0f} MB; "
-            "make the network smaller, for example with config.model.width"
+            "leave out --output for a live page, which has no limit"
         )
     data = {
-        "graph": graph,
+        "graph": {"nodes": nodes, "weights": "" if live else base64.b64encode(weights).decode()},
+        "live": live,
         "bounds": [_bound(explored.activations[node.name]) for node in explored.graph.nodes],
         "check": {"image": _base64(explored.images[0]), "reference": _reference(explored)},
         "preprocess": {"mean": list(explored.mean), "std": list(explored.std)},

@@ -4,29 +4,48 @@
 
 const ANSWERS = {
   network: null,
+  server: null,
 
-  open({ graph, check }) {
+  async open({ graph, check, server }) {
+    this.server = server;
+    if (server) {
+      this.network = new Network({ ...graph, weights: await this.asked("weights") });
+      return {};
+    }
     this.network = new Network(graph);
-    if (!check) return {};
     this.network.run(Float32Array.from(bytesOf(check.image), (byte) => byte / 255));
     return this.network.check(check.reference);
   },
 
-  run({ image }) {
+  async run({ image }) {
     const started = performance.now();
-    const values = this.network.run(image).slice();
+    if (this.server) this.network.values.set(new Float32Array(await this.asked("run", image)));
+    else this.network.run(image);
+    const values = this.network.values.slice();
     return { values, milliseconds: performance.now() - started };
   },
 
   unit({ index, unit }) {
     return explain(this.network, index, unit);
   },
+
+  async gradients({ image, method }) {
+    return { values: new Float32Array(await this.asked(`gradients/${method}`, image)) };
+  },
+
+  // What the server of a live page answers, as bytes.
+  async asked(path, image) {
+    const body = image && Uint8Array.from(image, (value) => Math.round(255 * value));
+    const response = await fetch(this.server.origin + "/" + path + this.server.query, body ? { method: "POST", body } : {});
+    if (!response.ok) throw new Error(await response.text());
+    return response.arrayBuffer();
+  },
 };
 
 if (self.document === undefined) {
-  self.onmessage = ({ data }) => {
+  self.onmessage = async ({ data }) => {
     try {
-      const answer = ANSWERS[data.do](data);
+      const answer = await ANSWERS[data.do](data);
       self.postMessage({ number: data.number, answer }, answer.values ? [answer.values.buffer] : []);
     } catch (error) {
       self.postMessage({ number: data.number, error: String(error.stack || error) });

@@ -1,5 +1,7 @@
 """``--mode=explore``: a trained network on a page that computes it in the browser."""
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from jaxtyping import Shaped
 from ml_collections import ConfigDict
 
 from cnn_jax import explorer, nn
+from cnn_jax import train as training
 from cnn_jax.errors import UsageError
 from cnn_jax.explorer.layers import Record
 from cnn_jax.runtime.files import check_output
@@ -17,6 +20,7 @@ from cnn_jax.runtime.terminal import say
 from cnn_jax.tasks.classification import Classification
 from cnn_jax.tasks.multi_label import MultiLabel
 from cnn_jax.tasks.network import TaskNetwork
+from cnn_jax.tasks.responses import Explained, default_methods, methods_of
 from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import ExampleSet, examples_of, load_splits, read_description, take
 
@@ -25,21 +29,30 @@ SEARCHED = 500  # test images, to have one of each class
 FULL_PRECISION = 150_000  # weights; kernels of larger networks are rounded to float16
 
 
-def write(config: ConfigDict, directory: Path, *, output: str | None, checkpoint: str = "latest") -> None:
-    """Writes one self-contained page with the network of a run, see :mod:`cnn_jax.explorer`.
+def show(
+    config: ConfigDict,
+    directory: Path,
+    *,
+    output: str | None,
+    checkpoint: str = "latest",
+    host: str = explorer.LOOPBACK,
+    open_browser: bool = False,
+) -> None:
+    """Writes one self-contained page with the network of a run, or serves it live; see :mod:`cnn_jax.explorer`.
 
     Args:
       config: Of the run.
       directory: The run's folder.
-      output: The ``.html`` file to write.
+      output: The ``.html`` file to write. Without one, a server computes with the network until it is interrupted.
       checkpoint: ``'latest'`` or ``'best'``.
+      host: The address that the server listens on.
+      open_browser: Whether to open the live page.
 
     Raises:
       UsageError: The file cannot be written, the run does not learn from images, or the page cannot compute a layer.
     """
-    if output is None:
-        raise UsageError("--mode=explore writes a page; give --output=explorer.html")
-    check_output(output, [".html"], what="--output")
+    if output is not None:
+        check_output(output, [".html"], what="--output")
     if (kind := examples_of(read_description(directory)).input_kind) != "image":
         raise UsageError(f"--mode=explore shows images, but {directory} was trained on {kind}s")
     exact = config.copy_and_resolve_references()
@@ -61,7 +74,11 @@ def write(config: ConfigDict, directory: Path, *, output: str | None, checkpoint
         subtitle=words,
         ink_extent=description["ink_extent"],
         framing=description["framing"],
+        rounded=output is not None,
     )
+    if output is None:
+        explorer.serve(live(network, state, model, page), host=host, open_browser=open_browser)
+        return
     explorer.write(Path(output), page)
     size = Path(output).stat().st_size
     say(f"wrote {output}, {size / 1000:,.0f} kB; it opens in any browser, without a network")
@@ -77,6 +94,7 @@ def explored(
     subtitle: str,
     ink_extent: float | None = None,
     framing: str = "fit",
+    rounded: bool = True,
 ) -> explorer.Explored:
     """What a page shows of a network and some images.
 
@@ -89,6 +107,7 @@ def explored(
       subtitle: One line below it.
       ink_extent: See :class:`cnn_jax.explorer.Explored`.
       framing: The same.
+      rounded: Whether to round the kernels of a large network to float16.
 
     Raises:
       UsageError: The page cannot compute a layer.
@@ -96,7 +115,7 @@ def explored(
     shape = tuple(network.preprocess.input_shape)
     graph = explorer.export(model, shape)
     note = "float32 weights"
-    if graph.weights() > FULL_PRECISION:
+    if rounded and graph.weights() > FULL_PRECISION:
         model = explorer.rounded_to_half(model)
         graph, note = explorer.export(model, shape), "kernels rounded to float16"
     weights = graph.weights()
@@ -124,25 +143,70 @@ def explored(
     )
 
 
-def _activations(
-    network: TaskNetwork, model: nn.Sequence, images: np.ndarray, graph: explorer.Graph
-) -> dict[str, np.ndarray]:
-    """The values of every node for some images, from Python."""
+def live(
+    network: TaskNetwork, state: training.TrainState, model: nn.Sequence, page: explorer.Explored
+) -> explorer.Live:
+    """What the server of a live page answers.
+
+    Args:
+      network: With the task and the preprocessing.
+      state: Of the network.
+      model: The network, in evaluation mode.
+      page: What the page shows.
+    """
+    explained = Explained.of(network, state)
+    methods = methods_of(explained, default_methods(explained))
+    forward, names = _forward(network, model), [node.name for node in page.graph.nodes]
+    nodes = page.graph.nodes
+
+    def values(image: np.ndarray) -> np.ndarray:
+        found = forward(image[None])
+        return np.concatenate([np.asarray(found[name][0], np.float32).ravel() for name in names])
+
+    def picture(method: Any) -> explorer.Compute:
+        @jax.jit
+        def attributed(pixels: Any) -> Any:
+            inputs = network.preprocess(pixels)
+            return method(explained.model, inputs, network.task.predict(explained.model(inputs)).argmax(axis=-1))
+
+        return lambda image: np.asarray(attributed(image[None])[0], np.float32)
+
+    page = dataclasses.replace(page, footer="Computed by cnn_jax on this computer.")
+    pictures = {name: picture(method) for name, method in methods.items()}
+    values(np.zeros(nodes[0].shape, np.uint8))  # compiles, so that the first drawing is answered quickly
+    return explorer.Live(
+        page=lambda query: explorer.render(page, live={"methods": list(pictures), "query": query}),
+        weights=page.graph.stored()[1],
+        image_shape=nodes[0].shape,
+        forward=values,
+        methods=pictures,
+    )
+
+
+def _forward(network: TaskNetwork, model: nn.Sequence) -> Callable[[Any], dict[str, Any]]:
+    """A function from images to the values of every node, by name, compiled once."""
 
     @jax.jit
     def forward(pixels: Any) -> dict[str, Any]:
         inputs = network.preprocess(pixels)
         output, activations = model(inputs, train=False, return_activations=True)
         return {
-            "network input": inputs,
+            "image": pixels / 255,
             "resized": _resized(network, pixels),
+            "network input": inputs,
             **activations,
             "probabilities": network.task.predict(output),
         }
 
-    found = {name: np.asarray(array, np.float32) for name, array in forward(images).items()}
-    found["image"] = (images / 255).astype(np.float32)
-    return {node.name: found[node.name] for node in graph.nodes}
+    return forward
+
+
+def _activations(
+    network: TaskNetwork, model: nn.Sequence, images: np.ndarray, graph: explorer.Graph
+) -> dict[str, np.ndarray]:
+    """The values of every node for some images, from Python."""
+    found = _forward(network, model)(images)
+    return {node.name: np.asarray(found[node.name], np.float32) for node in graph.nodes}
 
 
 def _resized(network: TaskNetwork, pixels: Any) -> Any:

@@ -376,10 +376,10 @@ def explain(config: ConfigDict, directory: Path, **options: Any) -> None:
 
 
 def explore(config: ConfigDict, directory: Path, **options: Any) -> None:
-    """Writes a page that computes the network in the browser, see :func:`cnn_jax.tasks.explore.write`."""
-    from cnn_jax.tasks import explore as page  # training does not need it
+    """Writes a page that computes the network in the browser, or serves it; see :func:`cnn_jax.tasks.explore.show`."""
+    from cnn_jax.tasks import explore as page  # brings in matplotlib
 
-    page.write(config, directory, **options)
+    page.show(config, directory, **options)
 
 
 def summary(config: ConfigDict, *, output: str | None = None) -> None:

@@ -143,7 +143,6 @@ def test_the_explorer_of_a_run(trained: Path, tmp_path: Path, monkeypatch: pytes
     assert re.search(r"latest checkpoint, step 60, [\d,]+ weights, float32 weights", page)
     assert '<option value="0">0 (image' in page
     for output, message in {
-        None: "give --output=explorer.html",
         str(tmp_path / "page.png"): "page.png must end in .html",
         str(tmp_path / "no/page.html"): "there is no folder",
     }.items():
