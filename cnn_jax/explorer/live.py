@@ -112,14 +112,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _checked(self, *, changes: bool = False) -> str | None:
         """The path of a request; None for one that was refused."""
         asked, hosts = urlsplit(self.path), self.server.hosts
-        if self.headers.get("Host") not in hosts:
-            return self._refuse(HTTPStatus.FORBIDDEN, "unknown host")
-        if changes and (self.headers.get("Origin") or "").removeprefix("http://") not in hosts:
-            return self._refuse(HTTPStatus.FORBIDDEN, "requests of other pages are refused")
         given = parse_qs(asked.query).get("token", [""])[0]
-        if not hmac.compare_digest(given.encode(), self.server.token.encode()):
-            return self._refuse(HTTPStatus.FORBIDDEN, "the address lacks its token")
-        return asked.path
+        if self.headers.get("Host") not in hosts:
+            self._refuse(HTTPStatus.FORBIDDEN, "unknown host")
+        elif changes and (self.headers.get("Origin") or "").removeprefix("http://") not in hosts:
+            self._refuse(HTTPStatus.FORBIDDEN, "requests of other pages are refused")
+        elif not hmac.compare_digest(given.encode(), self.server.token.encode()):
+            self._refuse(HTTPStatus.FORBIDDEN, "the address lacks its token")
+        else:
+            return asked.path
+        return None
 
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
         self.close_connection = True  # what the client sent is not read

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -41,6 +42,7 @@ def page_of(name: str, shape: tuple[int, ...], *, ink: float | None = None, **op
 def lenet(browser: Tab, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tab, explorer.Explored, Path]:
     page, path = page_of("lenet_5", (32, 32, 1), ink=0.6), tmp_path_factory.mktemp("page") / "lenet.html"
     explorer.write(path, page)
+    browser.requests.clear()
     browser.open(path)
     browser.run("explorer.then(() => 0)")
     settled(browser)
@@ -114,17 +116,18 @@ def test_a_seven_that_is_drawn(lenet: tuple[Tab, explorer.Explored, Path]) -> No
     assert ink[40:48, 60:140].min() > 0.9, "the bar of the seven"
     framed = frame_ink(ink, height=32, width=32, extent=0.6)
     np.testing.assert_allclose(found["image"][..., 0] * 255, framed, atol=1.01)
-    model = filled(lambda rngs: run.untrained(lenet_config()).create(rngs.params()))
-    forward = jax.jit(lambda x: model(x, return_activations=True)[1])
-    check_values(found, forward)
+    model = lenet_5()
+    check_values(found, jax.jit(lambda x: model(x, return_activations=True)[1]))
     bars = browser.run("[...document.querySelectorAll('#bars li > span:last-child')].map((one) => one.textContent)")
     np.testing.assert_allclose([float(bar.split()[0]) for bar in bars], 100 * found["probabilities"], atol=0.051)
 
 
-def lenet_config() -> Any:
+@functools.cache
+def lenet_5() -> nn.Sequence:
+    """The network of the page."""
     config = tasks.default_config()
     config.model.name, config.input_shape = "lenet_5", (32, 32, 1)
-    return config
+    return filled(lambda rngs: run.untrained(config).create(rngs.params()))
 
 
 def test_where_a_value_comes_from(lenet: tuple[Tab, explorer.Explored, Path]) -> None:
@@ -134,7 +137,7 @@ def test_where_a_value_comes_from(lenet: tuple[Tab, explorer.Explored, Path]) ->
     unit = (4 * 10 + 7) * 16 + 5
     browser.run(f"explorer.then(({{explorer}}) => explorer.select({index}, {unit}))")
     found = values_on(browser, page)
-    model = filled(lambda rngs: run.untrained(lenet_config()).create(rngs.params()))
+    model = lenet_5()
     table = model.c3.table[5]
     text = browser.run("document.getElementById('inspector').innerText")
     assert text.startswith("c3: channel 5, row 4, column 7")
@@ -253,7 +256,7 @@ GOOGLENET = {"width": 0.07, "options": {"auxiliary_heads": False}}
 @pytest.mark.parametrize(
     ("name", "shape", "options"),
     [
-        ("resnet_20", (16, 16, 3), {"width": 0.25}),
+        pytest.param("resnet_20", (16, 16, 3), {"width": 0.25}, marks=pytest.mark.slow),
         pytest.param("googlenet", (64, 64, 3), GOOGLENET, marks=pytest.mark.slow),
         pytest.param("airbench", (32, 32, 3), {"width": 0.1}, marks=pytest.mark.slow),
     ],
