@@ -52,6 +52,15 @@ perceptrons have a standard deviation of 1 / sqrt(fan-in) (LeCun et al. 1998); t
         ("logistic_regression", "mlp_two_neurons", "mlp"),
     ),
     (
+        "Autoencoder",
+        """\
+Convolutions that halve the sides down to a few numbers, `latent`, and transposed convolutions back to the image: the
+network of the task `autoencoder`. `conv_encoder` is its encoder under a linear layer, with the same names of layers, so
+that a classifier can start from a trained autoencoder (`config.model.weights`). Both are this project's own. Initial
+weights follow He's rule, those of `latent` and `output` LeCun's.""",
+        ("conv_autoencoder", "conv_encoder"),
+    ),
+    (
         "Stacks",
         "One large kernel, or several small ones with the same receptive field: the network of "
         "[a sweep](sweeps.md#kernel-size-and-depth).",

@@ -259,6 +259,7 @@ LAYERS: dict[str, Callable[[], Program]] = {
     "Dropout": lambda: of_layer(lambda rngs: nn.Dropout(0.5), train=True, rngs=KEY),
     "Embed": lambda: of_layer(lambda rngs: nn.Embed(8, 3, rngs=rngs), image=(9,)),
     "Flatten": lambda: of_layer(lambda rngs: nn.Flatten(IMAGE)),
+    "GaussianNoise": lambda: of_layer(lambda rngs: nn.GaussianNoise(0.5), train=True, rngs=KEY),
     "Linear": lambda: of_layer(lambda rngs: nn.Linear(4, 3, rngs=rngs)),
     "LocalResponseNorm": lambda: of_layer(lambda rngs: nn.LocalResponseNorm()),
     "LpPool": lambda: of_layer(lambda rngs: nn.LpPool(2, p=4)),

@@ -12,6 +12,7 @@ from cnn_jax.tasks import TASKS, run, task_class
 SERIES = {  # names of modules, because importing them also imports scikit-learn and matplotlib
     "baselines": "cnn_jax.experiments.baselines",
     "finetune": "cnn_jax.experiments.finetune",
+    "invariance": "cnn_jax.experiments.invariance",
     "nearest_neighbors": "cnn_jax.experiments.nearest_neighbors",
 }
 """Name in ``config.experiment`` -> module of an experiment that consists of several runs."""

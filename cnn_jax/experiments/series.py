@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,30 @@ def variation(config: ConfigDict, changes: Mapping[str, Any], *, without: tuple[
     varied.update_from_flattened_dict(dict(changes))
     schema(varied.experiment).check(varied)
     return varied
+
+
+def flattened(group: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Changes to a config that are written as nested groups, as :func:`variation` takes them.
+
+    >>> flattened(ConfigDict({"model": {"name": "mlp"}, "epochs": 2}))
+    {'model.name': 'mlp', 'epochs': 2}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in group.items():
+        if isinstance(value, ConfigDict) and not prefix.startswith("model.options"):
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def file_name(title: str) -> str:
+    """A title as the name of a file or folder.
+
+    >>> file_name("LeNet-5, modern")
+    'LeNet-5-modern'
+    """
+    return re.sub(r"\W+", "-", title).strip("-")
 
 
 def finished(config: ConfigDict, directory: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from cnn_jax.errors import UsageError, nearest
 from cnn_jax.models import (
     airbench,
     alexnet,
+    autoencoder,
     baselines,
     fcn,
     googlenet,
@@ -64,6 +65,7 @@ _FAMILIES = (
     wang,
     sound_cnn,
     text_cnn,
+    autoencoder,
 )
 _VARIANTS: dict[str, Variant] = {name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()}
 

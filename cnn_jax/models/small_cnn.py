@@ -11,7 +11,13 @@ from jaxtyping import DTypeLike
 
 from cnn_jax import geometry, nn, ops
 from cnn_jax.models.variant import Variant, scaled
-from cnn_jax.ops.arguments import Number
+from cnn_jax.ops.arguments import Number, check_option
+
+POOLS: dict[str, Callable[[int], nnx.Module]] = {
+    "max": lambda rank: nn.MaxPool((2,) * rank),
+    "average": lambda rank: nn.AvgPool((2,) * rank),
+    "stride": lambda rank: nn.MaxPool((1,) * rank, strides=2),
+}
 
 
 def small_cnn(
@@ -22,6 +28,7 @@ def small_cnn(
     dtype: DTypeLike | None,
     rngs: nnx.Rngs,
     dropout_rate: Number = 0.3,
+    pool: str = "max",
 ) -> nn.Sequence:
     """Three 3x3 convolutions with batch normalisation, two max pools and one hidden layer.
 
@@ -36,7 +43,13 @@ def small_cnn(
       dtype: The type to compute in.
       rngs: Draws the parameters.
       dropout_rate: The probability of dropping a hidden unit.
+      pool: What halves the sides twice: ``'max'`` and ``'average'`` pools, or ``'stride'``, which takes every other
+        position of the convolution, without pooling.
+
+    Raises:
+      UsageError: ``pool`` is unknown.
     """
+    check_option("small_cnn", "pool", pool, POOLS)
     rank = len(input_shape) - 1
     conv = partial(
         nn.Conv,
@@ -53,7 +66,7 @@ def small_cnn(
         features = scaled(published, width)
         layers[f"conv{place}"] = conv(channels, features)
         if place < 3:
-            layers[f"pool{place}"] = nn.MaxPool((2,) * rank)
+            layers[f"pool{place}"] = POOLS[pool](rank)
         layers[f"bn{place}"] = nn.BatchNorm(features, momentum=0.9, dtype=dtype, rngs=rngs)
         layers[f"relu{place}"] = ops.relu
         channels = features

@@ -20,7 +20,7 @@ from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry import Window
 from cnn_jax.nn.options import original_number, static_number
-from cnn_jax.ops.arguments import AnyArray, Number, as_dtype, wider
+from cnn_jax.ops.arguments import AnyArray, Number, as_dtype, is_traced, may_differ_from_zero, wider
 from cnn_jax.ops.dropout import check_rate
 from cnn_jax.ops.normalization import neighbourhood
 
@@ -296,6 +296,57 @@ class Dropout(nnx.Dropout):
                 "to evaluate, call model.eval() or pass train=False"
             )
         return ops.dropout(inputs, original_number(self.rate), key=key, broadcast_dims=self.broadcast_dims)
+
+
+class GaussianNoise(nnx.Module):
+    """Adds Gaussian noise to its input in training: the layer of denoising autoencoders.
+
+    Args:
+      std: The standard deviation of the noise, at least 0.
+      deterministic: Whether to add nothing. ``model.eval()`` and ``model.train()`` set this attribute; ``train`` in the
+        call overrides it.
+
+    Raises:
+      UsageError: The standard deviation is below 0; a call that adds noise has no random numbers.
+
+    References:
+      Vincent et al., Extracting and composing robust features with denoising autoencoders, 2008.
+
+    >>> layer = GaussianNoise(0.5)
+    >>> bool(jnp.std(layer(jnp.zeros(1000), train=True, rngs=jax.random.key(0))) > 0.4), layer(jnp.ones(2), train=False)
+    (True, Array([1., 1.], dtype=float32))
+    """
+
+    def __init__(self, std: Number, *, deterministic: bool | None = False) -> None:
+        if not is_traced(std) and not std >= 0:
+            raise UsageError(f"GaussianNoise: std={std} must be at least 0")
+        self.std, self.deterministic = static_number(std), deterministic
+
+    def __call__(
+        self,
+        inputs: Shaped[AnyArray, "..."],
+        *,
+        rngs: nnx.Rngs | nnx.RngStream | Shaped[AnyArray, "..."] | None = None,
+        train: bool | None = None,
+    ) -> Shaped[Array, "..."]:
+        """Adds noise in training.
+
+        Args:
+          inputs: An array of any shape.
+          rngs: A JAX key, an ``nnx.Rngs`` or a stream of one.
+          train: Overrides the attribute ``deterministic``.
+        """
+        inputs = jnp.asarray(inputs)
+        std = original_number(self.std)
+        if not may_differ_from_zero(std) or not trains(self, "deterministic", None, train):
+            return inputs
+        key = dropout_key(rngs)
+        if key is None:
+            raise UsageError(
+                "GaussianNoise: training needs random numbers; pass rngs=<a JAX key or nnx.Rngs> to the call; to "
+                "evaluate, call model.eval() or pass train=False"
+            )
+        return inputs + jnp.asarray(std, inputs.dtype) * jax.random.normal(key, inputs.shape, inputs.dtype)
 
 
 def dropout_key(

@@ -1,6 +1,7 @@
 """Tasks: what is learned, and the run that is the same for all of them. ``docs/extending.md`` shows how to add one."""
 
 from cnn_jax.metrics import Metric
+from cnn_jax.tasks.autoencoder import Autoencoder
 from cnn_jax.tasks.classification import Classification
 from cnn_jax.tasks.multi_label import MultiLabel
 from cnn_jax.tasks.regression import Regression
@@ -10,6 +11,7 @@ from cnn_jax.tasks.task import Examples, Results, Task, mean_over
 
 __all__ = [
     "TASKS",
+    "Autoencoder",
     "Classification",
     "Examples",
     "Metric",

@@ -39,7 +39,8 @@ def write(directory: Path, network: TaskNetwork, trained: training.Trained, sets
     config, task, test_set = network.config, network.task, sets["test"]
     shown = data.sample(test_set)
     state = training.evaluated(trained.state)
-    results = Results(config, shown, len(test_set), network.predict(state, shown.inputs), trained.scores)
+    predictions, explained = network.predict(state, shown.inputs), Explained.of(network, state)
+    results = Results(config, shown, len(test_set), predictions, trained.scores, explained)
     records = training.read_records(directory)
     sections = [
         *(Section("Warning", text=f"{warning}.") for warning in warnings_about(sets)),
@@ -50,7 +51,7 @@ def write(directory: Path, network: TaskNetwork, trained: training.Trained, sets
         *_training_images(network, trained.state, sets["train"]),
         *_first_filters(network, network.first(state)),
         *_feature_maps(network, state, results),
-        *_responses(network, state, results),
+        *_responses(network, results),
         _table(network),
         Section("Config", code=configs.to_json(config)),
         _reproduction(directory),
@@ -204,13 +205,13 @@ def _feature_maps(network: TaskNetwork, state: training.TrainState, results: Res
     ]
 
 
-def _responses(network: TaskNetwork, state: training.TrainState, results: Results) -> list[Section]:
+def _responses(network: TaskNetwork, results: Results) -> list[Section]:
     """What channels and classes respond to, and why the worst mistakes were made, if the config asks for it."""
     config, task = network.config, network.task
     # Runs of earlier versions lack the key.
     if not config.get("report", {}).get("explain", False) or len(config.input_shape) != 3:
         return []
-    explained = Explained.of(network, state)
+    explained = results.explained
     sections = hierarchy(explained, network.framed(results.test_set.inputs))
     if isinstance(task, Labelled):
         sections += fantasies(explained)

@@ -6,6 +6,7 @@ from cnn_jax import train as training
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.runtime.objects import is_reference, load_object
 from cnn_jax.schema import Schema, locked
+from cnn_jax.tasks.autoencoder import Autoencoder
 from cnn_jax.tasks.classification import Classification
 from cnn_jax.tasks.multi_label import MultiLabel
 from cnn_jax.tasks.regression import Regression
@@ -13,6 +14,7 @@ from cnn_jax.tasks.segmentation import Segmentation
 from cnn_jax.tasks.task import Task
 
 TASKS: dict[str, type[Task]] = {
+    "autoencoder": Autoencoder,
     "classification": Classification,
     "multi_label": MultiLabel,
     "regression": Regression,

@@ -64,6 +64,7 @@ class Results:
       test_count: The number of examples in the whole test set.
       predictions: What :meth:`Task.predict` says about each of its examples, ``(n, ...)``.
       scores: Of the last evaluation, ``'split/metric' -> value``.
+      explained: The network, a :class:`cnn_jax.tasks.responses.Explained`, for tasks that show its activations.
     """
 
     config: ConfigDict
@@ -71,6 +72,7 @@ class Results:
     test_count: int
     predictions: Shaped[np.ndarray, "..."]
     scores: Mapping[str, float]
+    explained: Any = None
 
 
 class Task(abc.ABC):

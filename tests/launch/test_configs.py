@@ -19,7 +19,9 @@ CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").glob("*.p
 
 # Compiling their 8 to 59 convolutions takes 20 s or more at any size.
 _LARGE = ("alexnet_imagenet", "googlenet_imagenet", "resnet18_fashion_mnist", "resnet20_cifar10", "resnet50_imagenet")
-COMPILE_LONG = [f"configs/{name}.py" for name in (*_LARGE, "moving_digits", "vgg_imagenet")]
+# The same code as hog_digits, tests/tasks/test_autoencoder.py and test_invariance.py.
+_ALIKE = ("autoencoder_digits", "autoencoder_mnist", "hog_fashion_mnist", "invariance_digits")
+COMPILE_LONG = [f"configs/{name}.py" for name in (*_LARGE, "moving_digits", "vgg_imagenet", *_ALIKE)]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ he_normal = jax.nn.initializers.he_normal()  # the papers' Gaussian of 0.01 is t
 # Options of the small network, by the beginning of its name; the longest match is used.
 SMALL = {
     "airbench": {"width": 1 / 8},
+    "conv_encoder": {"width": 1 / 4, "input_shape": (8, 8, 1)},
     "conv_stack": {},
     "alexnet": {"width": 1 / 16, "input_shape": (67, 67, 3), "kernel_init": he_normal},
     "alexnet_batch_norm": {"width": 1 / 16, "input_shape": (195, 195, 3)},
@@ -65,6 +66,8 @@ MAPS = ("fcn_8s", "fcn_16s", "fcn_32s", "segnet", "u_net", "u_net_padded", "voxe
 COMPILED = ("alexnet", "lenet_1989", "lenet_5", "logistic_regression", "mlp_two_neurons", "vgg_a_bn", *MAPS)
 # Their outputs are bounded and their gradients vanish; they have their own learning rule, with its own tests.
 NOT_BY_GRADIENTS = ("neocognitron",)
+# Its outputs are images; tests/tasks/test_autoencoder.py has its tests.
+RECONSTRUCTS = ("conv_autoencoder",)
 
 # Networks with the same layers as others; tests/models/test_published.py checks their tables. Traced in the slow run.
 RELATIVES = (
@@ -154,7 +157,7 @@ def program(name: str):
     [
         pytest.param(name, marks=pytest.mark.slow if name in RELATIVES else ())
         for name in models.available()
-        if name not in LEARNED
+        if name not in (*LEARNED, *RECONSTRUCTS)
     ],
 )
 def test_forward_and_backward_can_be_traced(name: str) -> None:
@@ -230,7 +233,7 @@ def learned_layer_by_layer(name: str):
     [
         pytest.param(name, marks=() if name in LEARNED else pytest.mark.slow)
         for name in models.available()
-        if name not in NOT_BY_GRADIENTS
+        if name not in (*NOT_BY_GRADIENTS, *RECONSTRUCTS)
     ],
 )
 def test_learns_32_images_by_heart(name: str) -> None:

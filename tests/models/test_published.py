@@ -99,6 +99,7 @@ FIELDS = {
     "lenet_5": ("c5", 32, 4),
     "lenet_5_modern": ("s4", 16, 4),
     "neocognitron": ("c3", 45, 4),
+    **dict.fromkeys(("conv_autoencoder", "conv_encoder"), ("conv2", 10, 4)),  # 4 and 4 + 3 * 2
     **{name: ("pool5", 195, 32) for name in models.available() if name.startswith("alexnet")},
     **dict.fromkeys(("zfnet", "zfnet_wide"), ("pool5", 171, 32)),
     **{f"vgg_{net}": ("pool5", 150, 32) for net in ("a", "a_bn", "a_lrn", "a_lrn_bn")},

@@ -6,11 +6,12 @@ notebook.
 """
 
 from cnn_jax.report.figures.attribution import attributions, gallery, strongest_crops
-from cnn_jax.report.figures.comparison import errors, heat_map, spreads
+from cnn_jax.report.figures.comparison import errors, heat_map, panels_of_lines, spreads
 from cnn_jax.report.figures.network import network
-from cnn_jax.report.figures.pictures import feature_maps, filters, mistakes, rows_of_images
+from cnn_jax.report.figures.pictures import feature_maps, filters, grid_of_images, mistakes, rows_of_images
 from cnn_jax.report.figures.scores import (
     OPTIMISATION,
+    code_map,
     confusion_matrix,
     learning_curves,
     optimisation,
@@ -24,17 +25,20 @@ from cnn_jax.report.figures.signals import signals, views
 __all__ = [
     "OPTIMISATION",
     "attributions",
+    "code_map",
     "confusion_matrix",
     "errors",
     "feature_maps",
     "filters",
     "gallery",
+    "grid_of_images",
     "heat_map",
     "learning_curves",
     "mistakes",
     "network",
     "optimisation",
     "overlay",
+    "panels_of_lines",
     "precision_recall",
     "predicted_values",
     "reliability",

@@ -117,6 +117,52 @@ def spreads(series: Mapping[str, Mapping[Any, Spread]], *, x_label: str, y_label
 
 
 @styled
+def panels_of_lines(
+    panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], *, y_labels: tuple[str, str]
+) -> Figure:
+    """Two scores as functions of several quantities, a panel for each quantity and a colour for each method.
+
+    Args:
+      panels: The label of a quantity -> the method's name -> quantity -> the two scores, fractions of 1. The second
+        score is dashed.
+      y_labels: What the two scores are.
+
+    Raises:
+      UsageError: There are no panels, or one has no lines.
+
+    Example:
+      >>> panels = {"degrees": {"LeNet": {0: (0.99, 1.0), 90: (0.2, 0.2)}}, "shift": {"LeNet": {0: (0.99, 1.0)}}}
+      >>> len(panels_of_lines(panels, y_labels=("accuracy", "agreement")).axes[0].lines)
+      2
+    """
+    if not panels or not all(panels.values()):
+        raise UsageError("panels_of_lines: panels needs at least one panel, each with at least one line")
+    columns = min(len(panels), 2)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(WIDTH, 0.5 + 2.1 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    colours = dict(zip(names, (BLUE, VERMILLION, GREY, *OTHERS) * len(names), strict=False))
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (label, lines) in zip(grid.flat, panels.items(), strict=False):
+        for name, points in lines.items():
+            x = sorted(points)
+            for which, style in enumerate(("-", "--")):
+                y = [points[value][which] for value in x]
+                shown = name if style == "-" else None
+                axes.plot(x, y, style, color=colours[name], marker="o", markersize=3, linewidth=1.2, label=shown)
+        axes.set_xlabel(label)
+        axes.set_ylim(0, 1.03)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.grid(axis="y")
+    figure.supxlabel(f"solid: {y_labels[0]}, dashed: {y_labels[1]}", size="medium", color=GREY)
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2, labelcolor="linecolor", handlelength=0)
+    return figure
+
+
+@styled
 def heat_map(
     cells: Mapping[Any, Mapping[Any, float]],
     *,

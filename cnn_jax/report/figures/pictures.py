@@ -73,6 +73,27 @@ def rows_of_images(
 
 
 @styled
+def grid_of_images(images: Shaped[Array | np.ndarray, "rows columns height width channels"]) -> Figure:
+    """Images in rows and columns, such as those that are decoded from a grid of codes.
+
+    Args:
+      images: Displayed by :func:`cnn_jax.report.figures.style.as_rgb`.
+
+    Example:
+      >>> len(grid_of_images(np.zeros((3, 4, 8, 8, 1))).axes)
+      1
+    """
+    images = np.pad(images, ((0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=float(np.max(images)) / 2)
+    rows, columns, height, width, channels = images.shape
+    joined = images.swapaxes(1, 2).reshape(rows * height, columns * width, channels)
+    figure = Figure(figsize=(WIDTH, WIDTH * joined.shape[0] / joined.shape[1]))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(as_rgb(joined), interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    return figure
+
+
+@styled
 def filters(kernel: Shaped[Array | np.ndarray, "..."], *, max_filters: int = 64) -> Figure:
     """The filters of a first layer as images, all on the same scale, with zero in the middle.
 

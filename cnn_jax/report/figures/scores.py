@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Shaped
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
@@ -284,6 +285,51 @@ def precision_recall(curves: Mapping[str, tuple[Shaped[np.ndarray, " n"], Shaped
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     if named:
         axes.legend(loc="lower left", ncols=2)
+    return figure
+
+
+@styled
+def code_map(
+    points: Shaped[np.ndarray, "n axes"], labels: Shaped[np.ndarray, " n"] | None, class_names: Sequence[str]
+) -> Figure:
+    """Points of a plane, coloured by class, with the name of each class at the median of its points.
+
+    Args:
+      points: Two coordinates of each point; one is drawn as a line of points.
+      labels: Class numbers; None for points of one colour.
+      class_names: The name of each class.
+
+    Raises:
+      UsageError: There are no points.
+
+    Example:
+      >>> figure = code_map(np.array([[0.0, 1.0], [2.0, 3.0]]), np.array([0, 1]), ["cat", "dog"])
+      >>> [text.get_text() for text in figure.axes[0].texts]
+      ['cat', 'dog']
+    """
+    if not len(points):
+        raise UsageError("code_map: there are no points")
+    across, down = points[:, 0], points[:, 1] if points.shape[1] > 1 else np.zeros(len(points))
+    figure = Figure(figsize=(WIDTH, WIDTH), layout="constrained")
+    axes = figure.subplots()
+    size = max(2, min(12, 4000 / len(points)))
+    if labels is None:
+        axes.scatter(across, down, s=size, color=BLUE, linewidths=0)
+    else:
+        names = all_fitted(list(class_names), 60)
+        colours = colormaps["tab10" if len(names) <= 10 else "hsv"](
+            np.arange(len(names)) if len(names) <= 10 else np.linspace(0, 0.95, len(names))
+        )
+        for number, name in enumerate(names):
+            own = labels == number
+            if not own.any():
+                continue
+            axes.scatter(across[own], down[own], s=size, color=colours[number], alpha=0.7, linewidths=0)
+            middle = float(np.median(across[own])), float(np.median(down[own]))
+            box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": colours[number], "linewidth": 0.8}
+            axes.text(*middle, name, ha="center", va="center", size=9, color=INK, bbox=box)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     return figure
 
 

@@ -1,0 +1,119 @@
+"""Autoencoders: scores against NumPy, codes and what is decoded from them, the start of a classifier, mistakes."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from cnn_jax import data, geometry, models, nn
+from cnn_jax.errors import UsageError
+from cnn_jax.tasks import default_config
+from cnn_jax.tasks import run as runs
+from cnn_jax.tasks.autoencoder_report import _plane, codes, decoded
+from cnn_jax.tasks.responses import Explained
+from cnn_jax.tasks.saved import load_run
+
+SIZES = {"latent_size": 3, "channels": (6,)}
+
+
+def small_config(**changes):
+    config = default_config("autoencoder")
+    config.input_shape, config.model.name = (8, 8, 1), "conv_autoencoder"
+    config.model.options = {**SIZES, "noise": 0.3}
+    config.data.train, config.data.validation, config.data.test = "train[:200]", "", "test[:40]"
+    config.duration, config.evaluate_every = "150 steps", "150 steps"
+    config.optimizer.name, config.optimizer.learning_rate = "adam", 0.01
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    config, folder = small_config(), tmp_path_factory.mktemp("autoencoder")
+    runs.train(config, folder)
+    return config, folder
+
+
+def test_scores_are_the_errors_of_reconstructions_and_beat_the_mean_image(run):
+    config, folder = run
+    network, state = load_run(config, folder)
+    found = data.load("digits", "test[:40]")
+    pixels = found.images / 255
+    reconstructed = network.predict(state, found.images)
+    error = np.sqrt(np.square(pixels - reconstructed).mean())
+    scores = json.loads((folder / "result.json").read_text())["scores"]
+    assert scores["test/rmse"] == pytest.approx(error, abs=1e-5)
+    assert error < np.sqrt(np.square(pixels - (data.load("digits", "train[:200]").images / 255).mean(axis=0)).mean())
+
+
+def test_decoding_the_codes_gives_the_reconstructions(run):
+    config, folder = run
+    network, state = load_run(config, folder)
+    images = data.load("digits", "test[:40]").images
+    explained = Explained.of(network, state)
+    found = codes(explained, images)
+    assert found.shape == (40, 3)
+    np.testing.assert_allclose(decoded(explained, network.task, found), network.predict(state, images), atol=1e-5)
+    centre, axes, plane = _plane(found)
+    np.testing.assert_allclose(axes @ axes.T, np.eye(2), atol=1e-5)
+    # No plane through the centre holds more of the variance.
+    assert np.square(plane).sum() == pytest.approx(np.sort(np.linalg.svd(found - centre)[1] ** 2)[-2:].sum(), rel=1e-4)
+
+
+def test_the_report_shows_reconstructions_codes_and_decoded_images(run):
+    page = (run[1] / "report.html").read_text()
+    assert all(f">{title}</h2>" in page for title in ("Reconstructions", "Codes", "Decoded"))
+
+
+def test_a_classifier_starts_with_the_encoder(run, tmp_path):
+    config = default_config()
+    config.input_shape, config.model.name, config.model.options = (8, 8, 1), "conv_encoder", SIZES
+    config.model.weights, config.data.train, config.data.validation = str(run[1]), "train[:100]", ""
+    config.duration, config.batch_size, config.optimizer.learning_rate = "1 step", 48, 0.0
+    runs.train(config, tmp_path, report=False)
+    (_, ours), (_, theirs) = (load_run(own, folder) for own, folder in ((config, tmp_path), run))
+    for layer in ("conv1", "latent"):
+        np.testing.assert_array_equal(
+            ours.params[layer]["kernel"].get_value(), theirs.params[layer]["kernel"].get_value()
+        )
+
+
+def test_shapes_of_the_network():
+    model = nnx.eval_shape(
+        lambda: models.create("conv_autoencoder", input_shape=(16, 24, 3), num_classes=3, rngs=nnx.Rngs(0))
+    )
+    assert geometry.output_shape({name: getattr(model, name) for name in model.names}, (16, 24, 3)) == (16, 24, 3)
+
+
+def test_noise_is_gaussian_and_only_in_training():
+    layer, x = nn.GaussianNoise(0.5), jnp.ones((200, 100))
+    noise = np.asarray(layer(x, train=True, rngs=jax.random.key(0))) - 1
+    assert (noise.mean(), noise.std()) == (pytest.approx(0, abs=0.02), pytest.approx(0.5, abs=0.02))
+    assert np.mean(np.abs(noise) < 0.5) == pytest.approx(0.6827, abs=0.02)
+    np.testing.assert_array_equal(layer(x, train=False), x)
+    with pytest.raises(UsageError, match="GaussianNoise: training needs random numbers"):
+        layer(x, train=True)
+    with pytest.raises(UsageError, match="GaussianNoise: std=-1 must be at least 0"):
+        nn.GaussianNoise(-1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"input_shape": (16, 16, 1)},
+            r"images of shape \(8, 8, 1\), .* set input_shape to it instead of \(16, 16, 1\)",
+        ),
+        ({"loss": "bce"}, "loss='bce' is unknown"),
+        ({"data.test_time": "mirror"}, "data.test_time='mirror' has no meaning for an autoencoder"),
+        ({"model.name": "lenet_5_modern", "model.options": {}}, "must give these back; use conv_autoencoder|input"),
+        ({"model.options": {"channels": (4, 4, 4, 4)}}, "use sides that are multiples of 16, or fewer channels"),
+        ({"model.options": {"latent_size": 0}}, "latent_size=0"),
+    ],
+)
+def test_mistakes(changes, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        runs.train(small_config(**changes), tmp_path)
