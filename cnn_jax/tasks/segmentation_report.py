@@ -80,10 +80,8 @@ def _examples(
             titles.append(f"test {kind} {number}{where}: IoU {scores[number]:.1%}")
         shown, true, predicted = (list(column) for column in zip(*planes, strict=True))
         figure = figures.segmentations(shown, true, predicted, task.outputs, titles=titles, ignored=task.ignored)
-        caption = (
-            f"{what}{about if solid else ''} {task.outputs[0]} has no colour. IoU is that of the whole {kind}, the "
-        )
-        caption += "mean of its classes."
+        caption = f"{what}{about if solid else ''} The class {task.outputs[0]} has no colour. "
+        caption += f"IoU is that of the whole {kind}, the mean of its classes."
         alt = f"{kind.capitalize()}s of the test set beside their true classes, predicted classes and errors"
         found.append(Section(title, figure=figure, alt=alt, caption=caption))
     return found[: 1 if len(order) <= _SHOWN else 2]
