@@ -52,7 +52,9 @@ def errors(rows: Sequence[tuple[str, float, float | None]]) -> Figure:
         if error < 0 or (published is not None and published < 0):
             raise UsageError(f"errors: {name!r} has error {error}, published {published}; neither may be negative")
     numbers = [number for _, *pair in rows for number in pair if number is not None]
-    figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * len(rows)), layout="constrained")
+    names = [textwrap.fill(name, 20) for name, *_ in rows]
+    row = max(0.36, 0.17 * max(name.count("\n") + 1 for name in names))
+    figure = Figure(figsize=(WIDTH, 0.75 + row * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, (_, error, published) in enumerate(rows):
         axes.axhline(place, color=HAIRLINE, linewidth=0.6)
@@ -68,7 +70,7 @@ def errors(rows: Sequence[tuple[str, float, float | None]]) -> Figure:
     else:
         axes.set_xlim(-0.03 * max(numbers) or -0.01, 1.1 * max(numbers) or 0.1)
     axes.set_ylim(-0.5, len(rows) - 0.5)
-    axes.set_yticks(range(len(rows)), [textwrap.fill(name, 20) for name, *_ in rows], color=INK)
+    axes.set_yticks(range(len(rows)), names, color=INK)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.grid(axis="x")
