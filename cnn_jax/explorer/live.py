@@ -22,6 +22,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.runtime.terminal import say
 
 LOOPBACK = "127.0.0.1"
+_LOOPBACKS = (LOOPBACK, "localhost")
 _PATIENCE = 20  # seconds for a client to send what it announced
 
 Compute = Callable[[Shaped[np.ndarray, "height width channels"]], Shaped[np.ndarray, "..."]]
@@ -59,14 +60,13 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, live: Live, host: str = LOOPBACK) -> None:
         self.live = live
-        self.token = "" if host == LOOPBACK else secrets.token_urlsafe(16)
+        self.token = "" if host in _LOOPBACKS else secrets.token_urlsafe(16)
         try:
             super().__init__((host, 0), _Handler)
         except OSError as error:
             raise UsageError(f"--host={host}: cannot listen there: {error.strerror or error}") from error
         port = self.server_address[1]
-        names = [LOOPBACK, "localhost"] if host == LOOPBACK else [host]
-        self.hosts = frozenset(f"{name}:{port}" for name in names)
+        self.hosts = frozenset(f"{name}:{port}" for name in _LOOPBACKS)
         self.query = f"?token={self.token}" if self.token else ""
         self.url = f"http://{host}:{port}/{self.query}"
 
@@ -111,9 +111,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _checked(self, *, changes: bool = False) -> str | None:
         """The path of a request; None for one that was refused."""
-        asked, hosts = urlsplit(self.path), self.server.hosts
+        asked, host, server = urlsplit(self.path), self.headers.get("Host"), self.server
+        hosts = {host} if server.token else server.hosts  # elsewhere a machine has many names, and the token protects
         given = parse_qs(asked.query).get("token", [""])[0]
-        if self.headers.get("Host") not in hosts:
+        if host is None or host not in hosts:
             self._refuse(HTTPStatus.FORBIDDEN, "unknown host")
         elif changes and (self.headers.get("Origin") or "").removeprefix("http://") not in hosts:
             self._refuse(HTTPStatus.FORBIDDEN, "requests of other pages are refused")

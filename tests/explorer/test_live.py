@@ -117,8 +117,12 @@ def test_another_address_needs_the_token(answers: Any) -> None:
         assert connection.getresponse().status == 403
         connection.close()
         connection = http.client.HTTPConnection("127.0.0.2", port, timeout=20)
-        connection.request("GET", f"/{server.query}", headers={"Host": f"127.0.0.2:{port}"})
-        assert connection.getresponse().status == 200
+        connection.request("GET", f"/{server.query}", headers={"Host": f"my-machine:{port}"})
+        response = connection.getresponse()
+        assert (response.status, f'"query":"{server.query}"'.encode() in response.read()) == (200, True)
+        body, path = bytes(144), f"/run{server.query}"
+        connection.request("POST", path, body, {"Host": f"my-machine:{port}", "Origin": "http://evil.example"})
+        assert connection.getresponse().status == 403
         connection.close()
 
 
