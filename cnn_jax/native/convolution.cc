@@ -299,13 +299,14 @@ void depthwise_row(const float* x, int64_t pixel, const Segments& segments, cons
   constexpr int kPixels = 8;
   const int64_t* at = segments.at.data();
   const int64_t taps = static_cast<int64_t>(tap.size());
-  for (int64_t next = 0; channels >= kLanes && next < channels; next += kLanes) {
-    const int64_t c = std::min(next, channels - kLanes);
-    int64_t p = 0;
-    for (; p + kPixels <= pixels; p += kPixels)
-      depthwise_tile<kPixels>(x + p * pixel + c, pixel, at, tap.data(), taps, kernel + c, y + p * y_pixel + c, y_pixel);
-    for (; p < pixels; ++p)
-      depthwise_tile<1>(x + p * pixel + c, pixel, at, tap.data(), taps, kernel + c, y + p * y_pixel + c, y_pixel);
+  for (int64_t p = 0; channels >= kLanes && p < pixels;) {  // all channels of some pixels, which stay in the L1 cache
+    const int some = p + kPixels <= pixels ? kPixels : 1;
+    const auto tile = some == 1 ? depthwise_tile<1> : depthwise_tile<kPixels>;
+    for (int64_t next = 0; next < channels; next += kLanes) {
+      const int64_t c = std::min(next, channels - kLanes);
+      tile(x + p * pixel + c, pixel, at, tap.data(), taps, kernel + c, y + p * y_pixel + c, y_pixel);
+    }
+    p += some;
   }
   for (int64_t p = 0; channels < kLanes && p < pixels; ++p)
     for (int64_t c = 0; c < channels; ++c) {
@@ -641,7 +642,7 @@ void large_kernel_gradient(Pool& pool, const Sliding& s, const float* x, const f
 
 // The gradient of a depthwise kernel, [tap, channel]; in pieces like a small gradient.
 void depthwise_kernel_gradient(Pool& pool, const Sliding& s, const float* x, const float* dy, float* dk) {
-  constexpr int kTaps = 8;
+  constexpr int kTaps = 8, kPixels = 16;
   static constexpr decltype(&depthwise_gradient_block<1>) block[kTaps] = {
       depthwise_gradient_block<1>, depthwise_gradient_block<2>, depthwise_gradient_block<3>, depthwise_gradient_block<4>,
       depthwise_gradient_block<5>, depthwise_gradient_block<6>, depthwise_gradient_block<7>, depthwise_gradient_block<8>};
@@ -669,9 +670,12 @@ void depthwise_kernel_gradient(Pool& pool, const Sliding& s, const float* x, con
           for (int64_t first = 0; first < s.taps(); first += kTaps) {
             const int64_t taps = std::min<int64_t>(kTaps, s.taps() - first), *at = segments.at.data() + first;
             float* to = sum + first * channels;
-            int64_t c = 0;
-            for (; c + kLanes <= channels; c += kLanes)
-              block[taps - 1](from + c, pixel, at, gradient + c, channels, line, to + c, channels);
+            const int64_t full = channels / kLanes * kLanes;
+            for (int64_t p = 0; p < line; p += kPixels)  // all channels of some pixels, which stay in the L1 cache
+              for (int64_t c = 0; c < full; c += kLanes)
+                block[taps - 1](from + p * pixel + c, pixel, at, gradient + p * channels + c, channels,
+                                std::min<int64_t>(kPixels, line - p), to + c, channels);
+            int64_t c = full;
             for (; c < channels; ++c)
               for (int64_t t = 0; t < taps; ++t)
                 for (int64_t p = 0; p < line; ++p) to[t * channels + c] += from[p * pixel + at[t] + c] * gradient[p * channels + c];

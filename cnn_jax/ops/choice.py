@@ -23,6 +23,7 @@ dilation, in programs for one device, except where XLA is faster:
 faster            for                     where
 ================  ======================  ============================================================================
 SHIFTS            all three products      fewer than 16 channels, or several features per channel
+SHIFTS            input gradient          a stride above 1
 TILES             input gradient          everywhere
 TILES             output                  fewer than 6 features, which fill no vector
 PHASES            input gradient          everywhere
@@ -127,7 +128,8 @@ def native_is_possible(rank: int, input_dilation: Sequence[int]) -> bool:
 def _native_is_faster(product: str, plan: ConvPlan, of_xla: Formulation) -> bool:
     """Whether NATIVE is faster than the formulation that XLA would compute."""
     if of_xla is SHIFTS:
-        return plan.features == plan.channels >= LEAST_CHANNELS
+        strided = product == "input_gradient" and max(plan.each("stride")) > 1
+        return plan.features == plan.channels >= LEAST_CHANNELS and not strided
     if product == "kernel_gradient":
         return True
     pointwise = {*plan.each("window"), *plan.each("stride"), plan.groups} == {1}
