@@ -7,8 +7,8 @@ Of the 298 test volumes 229 are normal: always saying so has an accuracy of 76.8
 The variant ``resnet`` has that network, of 33 million parameters, which is for a GPU.
 
 Command:  python launch.py --config=configs/adrenal_3d.py
-Time:     not run here to its end
-Expected: not run here; published 72.10 %
+Time:     5 minutes on 2 CPU cores (AMD EPYC) that had much other work
+Expected: test accuracy 76.85 % (1 seed), as by always saying 'normal'; area under the ROC curve 0.853
 """
 
 from ml_collections import ConfigDict

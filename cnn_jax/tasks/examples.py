@@ -21,7 +21,10 @@ def shown(found: data.Dataset, chosen: Sequence[int], titles: Sequence[str]) -> 
     kind, field = found.input_kind, found.spec[found.input_name]
     inputs = found.take(list(chosen))[found.input_name]
     if kind == "text":
-        rows = [[title, words_of(tokens, field)] for title, tokens in zip(titles, inputs, strict=True)]
+        rows = [
+            [title.replace(", predicted", "\npredicted"), words_of(tokens, field)]
+            for title, tokens in zip(titles, inputs, strict=True)
+        ]
         return {"table": Table(["example", "words"], rows)}
     if kind == "signal":
         return {"figure": figures.signals(dict(zip(titles, inputs, strict=True)), rate=field.rate)}

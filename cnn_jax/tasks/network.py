@@ -179,12 +179,16 @@ class TaskNetwork:
         self, state: training.TrainState, images: Shaped[np.ndarray, "..."], announce: Announce = silent
     ) -> Shaped[np.ndarray, "..."]:
         """What the task says about raw images (n, height, width, channels) or other inputs, in batches: (n, ...)."""
-        forward = jax.jit(lambda images: self.task.predict(self.outputs(state, images)))
+
+        @jax.jit
+        def forward(state: training.TrainState, images: Array) -> Array:  # parameters as constants compile longer
+            return self.task.predict(self.outputs(state, images))
+
         at_once = self.config.batch_size if self.task.spatial else _PREDICTED_AT_ONCE
         indices, mask = data.padded_batches(len(images), min(len(images), at_once))
         with announce("predictions"):
-            forward.lower(images[indices[0]]).compile()
-        rows = np.concatenate([forward(images[batch]) for batch in np.asarray(indices)])
+            forward.lower(state, images[indices[0]]).compile()
+        rows = np.concatenate([forward(state, images[batch]) for batch in np.asarray(indices)])
         return rows[np.asarray(mask).reshape(-1) > 0]
 
     def framed(self, images: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n ..."]:

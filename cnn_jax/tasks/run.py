@@ -35,6 +35,7 @@ from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import (
     ExampleSet,
     check_same_data,
+    check_same_words,
     describe_data,
     examples,
     find_examples,
@@ -259,6 +260,7 @@ def evaluate(config: ConfigDict, directory: Path, *, checkpoint: str, output: st
     """
     check_csv(output)
     (test_set,) = load_splits(config, [config.data.test])
+    check_same_words(directory, test_set)
     network, state = load_run(config, directory, checkpoint=checkpoint)
     for warning in read_description(directory).get("warnings", ()):
         say(f"warning: {warning}")

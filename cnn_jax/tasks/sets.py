@@ -248,6 +248,20 @@ def check_same_data(directory: Path, sets: Mapping[str, ExampleSet]) -> None:
         )
 
 
+def check_same_words(directory: Path, found: ExampleSet) -> None:
+    """Refuses to give a network of texts token numbers that stand for other words than those it was trained on.
+
+    Raises:
+      UsageError: The vocabulary of the training set has changed since.
+    """
+    for name, field in examples_of(read_description(directory)).spec.items():
+        if field.kind == "text" and name in found.spec and found.spec[name].class_names != field.class_names:
+            raise UsageError(
+                f"--workdir={directory} was trained with another vocabulary: the texts of its training set have "
+                "changed; bring the old ones back, or train again with another --workdir"
+            )
+
+
 def read_description(directory: Path) -> dict[str, Any]:
     """The ``data.json`` of a run.
 

@@ -1,6 +1,7 @@
 """The user's own files in the form of a run's examples, without a run."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.io import wavfile
 from cnn_jax import data
 from cnn_jax.errors import UsageError
 from cnn_jax.tasks.inputs import read_inputs
+from cnn_jax.tasks.sets import check_same_words
 
 
 def description(name: str, field: data.Field) -> dict:
@@ -64,3 +66,15 @@ def test_volumes_in_numpy_files(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no NumPy files in this folder"):
         read_inputs([str(tmp_path / "empty")], spec)
+
+
+def test_texts_with_another_vocabulary_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text("good a fine film\nbad a dull film\n" * 20)
+    before = data.load(f"text:{file}", "test", image_shape=(4,))
+    spec = {name: dataclasses.asdict(field) for name, field in before.spec.items()}
+    (tmp_path / "data.json").write_text(json.dumps({"name": before.name, "spec": spec}))
+    check_same_words(tmp_path, before)
+    file.write_text("good a fine plot\nbad a dull film\n" * 20)
+    with pytest.raises(UsageError, match="was trained with another vocabulary"):
+        check_same_words(tmp_path, data.load(f"text:{file}", "test", image_shape=(4,)))
