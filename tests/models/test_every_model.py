@@ -53,6 +53,8 @@ SMALL = {
 LEARNING = {
     "": (0.003, 60),
     "alexnet": (0.003, 150),
+    "fcn_series": (0.003, 600),  # whose running statistics are those of a hundred steps, as in Keras
+    "resnet_series": (0.003, 600),
     "googlenet": (0.003, 200),
     "inception_naive": (0.003, 100),
     "logistic_regression": (0.03, 300),
