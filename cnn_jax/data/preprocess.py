@@ -81,8 +81,8 @@ class Preprocess:
           UsageError: As in the class.
 
         Example:
-          >>> Preprocess.scaled((1, 1, 1))(np.full((1, 1, 1, 1), 51, np.uint8)).item() == np.float32(0.2)
-          True
+          >>> round(Preprocess.scaled((1, 1, 1))(np.full((1, 1, 1, 1), 51, np.uint8)).item(), 6)
+          0.2
         """
         channels = _channels(input_shape)
         return cls(tuple(input_shape), mean=(0.0,) * channels, std=(1.0,) * channels, resize=resize)
