@@ -9,7 +9,8 @@ keep its folders ``imagesTr`` and ``labelsTr``; ``python -m cnn_jax.data.prepare
 elsewhere add ``--config.data.name=masks:path/to/Task04_Hippocampus``. It needs ``pip install nibabel``.
 
 Command:  python launch.py --config=configs/u_net_hippocampus.py
-Run:      60 of the 520 steps, which have just begun to learn: test Dice 48.79 % (1 seed)
+Time:     113 s of CPU time for 60 of the 520 steps
+Expected: not run to the end here; after 60 steps, which have just begun to learn, test Dice 48.79 % (1 seed)
 """
 
 from ml_collections import ConfigDict

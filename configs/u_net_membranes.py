@@ -12,7 +12,8 @@ serial section electron microscopy", PLoS Biology 2010; Arganda-Carreras et al.,
 segmentation algorithms for connectomics", Frontiers in Neuroanatomy 2015.
 
 Command:  python launch.py --config=configs/u_net_membranes.py
-Run:      200 of the 600 steps: test IoU 73.16 %, pixel accuracy 89.18 %, Rand error 0.565 (1 seed)
+Time:     150 s of CPU time for 200 of the 600 steps
+Expected: not run to the end here; after 200 steps test Rand error 0.565, pixel accuracy 89.18 %, IoU 73.16 % (1 seed)
 """
 
 from ml_collections import ConfigDict
