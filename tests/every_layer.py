@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cnn_jax import filters, nn, ops
+from cnn_jax import filters, native, nn, ops
 
 # Without the batch axis.
 LINE, IMAGE, VOLUME, FEATURES = (9, 4), (6, 5, 4), (5, 4, 5, 4), (4,)
@@ -127,6 +127,7 @@ OPS: dict[str, Callable[[], Program]] = {
             lambda x, k: ops.conv(x, k, padding=1, feature_group_count=2, method=method), (3, 3, 2, 6)
         )
         for method in ops.METHODS
+        if method != "native" or native.is_enabled()
     },
     "conv_local": lambda: of_op(
         lambda x, k: ops.conv_local(x, k, padding=1, strides=2, feature_group_count=2), (3, 3, 3, 3, 2, 6)

@@ -25,8 +25,8 @@ def border_weights(
     References:
       Ronneberger, Fischer and Brox, U-Net: convolutional networks for biomedical image segmentation, 2015, equation 2.
 
-    >>> border_weights(np.array([[1, 0, 1]]), weight=10.0, sigma=2.0).round(3).tolist()
-    [[0.0, 6.065, 0.0]]
+    >>> border_weights(np.array([[1, 0, 1]]), weight=10.0, sigma=2.0).round(3)
+    array([[0.   , 6.065, 0.   ]], dtype=float32)
     """
     from scipy import ndimage
 

@@ -196,6 +196,11 @@ class Preprocess:
         return (jnp.asarray(self._resized(pixels)) - mean) / std
 
     def _tokens(self, texts: Shaped[Array | np.ndarray, "..."]) -> Shaped[Array, "n length"]:
+        if texts.ndim > 2:
+            raise UsageError(
+                f"Preprocess: input_shape={self.input_shape} is for texts; for inputs of shape {texts.shape[1:]} give "
+                "(height, width, channels), or the axes that they have"
+            )
         if texts.shape[1:] != self.input_shape:
             raise UsageError(
                 f"Preprocess: texts of shape {texts.shape} do not have the {self.input_shape[0]} token numbers of "

@@ -43,7 +43,7 @@ def flattened(group: ConfigDict, prefix: str = "") -> dict[str, Any]:
     """Changes to a config that are written as nested groups, as :func:`variation` takes them.
 
     >>> flattened(ConfigDict({"model": {"name": "mlp"}, "epochs": 2}))
-    {'model.name': 'mlp', 'epochs': 2}
+    {'epochs': 2, 'model.name': 'mlp'}
     """
     flat: dict[str, Any] = {}
     for key, value in group.items():

@@ -9,7 +9,7 @@ from jax.nn.initializers import Initializer
 from jaxtyping import Array, DTypeLike, Shaped
 
 from cnn_jax.nn.conv import Conv
-from cnn_jax.ops.arguments import AnyArray, integer
+from cnn_jax.ops.arguments import AnyArray, accumulator, integer
 
 
 def kim_embedding(key: Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:
@@ -57,8 +57,9 @@ class Embed(nnx.Module):
         Whole numbers of floating point are taken, too, since shapes of networks are computed with such.
         """
         tokens = jnp.asarray(inputs).astype(jnp.int32)
-        vectors = jnp.take(self.embedding[...], tokens, axis=0)
-        vectors = vectors if self.dtype is None else vectors.astype(self.dtype)
+        table = self.embedding[...]
+        # In at least float32: the gradient of a vector is a sum over all places of its token.
+        vectors = jnp.take(table.astype(accumulator(table.dtype)), tokens, axis=0).astype(self.dtype or table.dtype)
         return jnp.where((tokens == 0)[..., None], jnp.zeros((), vectors.dtype), vectors)
 
 

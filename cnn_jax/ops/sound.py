@@ -101,8 +101,12 @@ def spectrogram(
     >>> int(spectrogram(tone, jnp.hanning(512), hop_length=128)[30, :, 0].argmax()) * 8000 / 512
     1000.0
     """
-    real, imaginary = stft(x, window, hop_length=hop_length, centered=centered, boundary=boundary)
-    return jnp.square(real) + jnp.square(imaginary)
+
+    def power(x: Array, window: Array) -> Array:
+        real, imaginary = stft(x, window, hop_length=hop_length, centered=centered, boundary=boundary)
+        return jnp.square(real) + jnp.square(imaginary)
+
+    return in_float32(power, jnp.asarray(x), jnp.asarray(window))
 
 
 def mel_filters(

@@ -429,7 +429,7 @@ class TestNpz:
                 {"x_train": images, "train_x": images, "y_train": labels},
                 "x_train and train_x are both images of train; leave one out",
             ),
-            ({"images": images[..., None].repeat(8, axis=-1), "labels": labels}, "write volumes with a spec"),
+            ({"images": images[..., None].repeat(8, axis=-1), "labels": labels}, "or write a spec, see data.save_npz"),
             (
                 {"x_train": images, "y_train": labels, "x_test": images[:, 1:], "y_test": labels},
                 "images of different kinds (train uint8 [5, 4, 1], test uint8 [4, 4, 1])",

@@ -36,6 +36,10 @@ def loss(function, outputs):
     return function(outputs, jnp.zeros(outputs.shape[:-1], jnp.int32)).astype(outputs.dtype)
 
 
+def loss_of_images(function, outputs):
+    return function(outputs, jnp.asarray(np.indices(outputs.shape[:-1]).sum(axis=0) % 2)).astype(outputs.dtype)
+
+
 def rounded(function, outputs, targets):
     return function(outputs, targets).astype(outputs.dtype)
 
@@ -120,6 +124,9 @@ OPS = {
     "sigmoid_cross_entropy": (functools.partial(of_shares, ops.sigmoid_cross_entropy), [(2, 8192), (2, 8192)]),
     "sigmoid_focal_loss": (functools.partial(of_shares, ops.sigmoid_focal_loss), [(2, 8192), (2, 8192)]),
     "balanced_class_weights": (lambda x: x * jnp.astype(balanced_of_many(), x.dtype), [(2,)]),
+    "soft_dice_loss": (functools.partial(loss_of_images, ops.soft_dice_loss), [(2, 64, 64, 2)]),
+    "stft": (lambda x, window: ops.stft(x, window, hop_length=64)[0], [(1, 1024, 2), (512,)]),
+    "spectrogram": (functools.partial(ops.spectrogram, hop_length=16), [(1, 1024, 2), (64,)]),
     "calibration_bins": (confidences, [(8192, 3)]),
     "filters.apply": (filters.apply, [(1, 8, 8, 512), (3, 3)]),
 }
@@ -136,15 +143,22 @@ MODULES = {
     "Subsampling": (nn.Subsampling(2, (2, 2), rngs=RNGS), (4, 128, 128, 2)),
     "Linear": (nn.Linear(2, 3, rngs=RNGS), (16384, 2)),
     "Linear on images": (nn.Linear(2, 3, rngs=RNGS), IMAGES),
+    "Embed": (nn.Embed(2, 3, rngs=RNGS), (4, 4096)),
     "BatchNorm": (nn.BatchNorm(2, rngs=RNGS), IMAGES),
     "BatchNorm in evaluation": (nn.BatchNorm(2, use_running_average=True, rngs=RNGS), IMAGES),
 }
 # Metrics that count in integers, whatever the dtype of their inputs; tests/ops/test_metrics.py has their values.
-COUNTS = {"in_top_k", "confusion_matrix", "precision_recall_f1", "macro_average", "expected_calibration_error"}
+COUNTS = {
+    *("in_top_k", "confusion_matrix", "precision_recall_f1", "macro_average", "expected_calibration_error"),
+    *("class_counts", "overlaps"),
+    "mel_filters",  # takes no array
+}
 # Layers without parameters call one op of the table, or other layers.
 WITHOUT_PARAMETERS = {
     *("AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "LpPool", "MaxPool", "MaxUnpool", "Upsample", "Dropout"),
     *("Flatten", "LocalResponseNorm", "RBFOutput", "Scale", "Auxiliary", "Parallel", "Residual", "Sequence"),
+    *("Add", "Concatenate", "CutTo", "SkipSequence", "GaussianNoise", "Spectrogram"),
+    "ConvMaxOverTime",  # a Conv and a maximum, whose ties depend on the precision
 }
 
 

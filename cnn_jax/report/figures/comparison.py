@@ -120,7 +120,7 @@ def spreads(series: Mapping[str, Mapping[Any, Spread]], *, x_label: str, y_label
 
 @styled
 def panels_of_lines(
-    panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], *, y_labels: tuple[str, str]
+    panels: Mapping[str, Mapping[str, Mapping[float | int, Sequence[float]]]], *, y_labels: tuple[str, str]
 ) -> Figure:
     """Two scores as functions of several quantities, a panel for each quantity and a colour for each method.
 

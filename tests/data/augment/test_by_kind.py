@@ -348,7 +348,7 @@ def test_an_augmentation_of_images_alone_is_refused_where_masks_would_not_follow
     batch = {"image": BATCH["image"], "label": BATCH["objects"]}
     rolled = augment.Augmentation(["roll(by=2)"], num_classes=5)(KEY, batch, step=0, epoch=0)
     np.testing.assert_array_equal(rolled["image"], np.roll(BATCH["image"], 2, axis=2))
-    with pytest.raises(UsageError, match="roll changes images alone, but the examples have image, mask_, boxes"):
+    with pytest.raises(UsageError, match="roll changes images alone, but the examples have image, mask_, rows, boxes"):
         augment.Augmentation(["roll"], spec=SPEC)
     monkeypatch.setitem(augment.AUGMENTATIONS, "roll", augment.photometric(roll))
     augment.Augmentation(["roll"], spec=SPEC)
