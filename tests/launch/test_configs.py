@@ -19,14 +19,18 @@ CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").glob("*.p
 
 # Compiling their 8 to 59 convolutions takes 20 s or more at any size.
 _LARGE = ("alexnet_imagenet", "googlenet_imagenet", "resnet18_fashion_mnist", "resnet20_cifar10", "resnet50_imagenet")
-# The same code as hog_digits, tests/tasks/test_autoencoder.py and test_invariance.py.
-_ALIKE = ("autoencoder_digits", "autoencoder_mnist", "hog_fashion_mnist", "invariance_digits")
-COMPILE_LONG = [f"configs/{name}.py" for name in (*_LARGE, "moving_digits", "vgg_imagenet", *_ALIKE)]
+# They run the code of other configs here (hog_digits, lenet5_mnist, finetune_mnist_halves) or of the runs in tests/tasks.
+_ALIKE = (
+    *("autoencoder_digits", "autoencoder_mnist", "digits_multi_label", "digits_regression", "invariance_digits"),
+    *("segment_digits", "hog_fashion_mnist", "lenet5_fashion_mnist", "lenet5_mnist_distorted"),
+    "finetune_mnist_to_fashion_mnist",
+)
+LONG = [f"configs/{name}.py" for name in (*_LARGE, "moving_digits", "vgg_imagenet", *_ALIKE)]
 
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=pytest.mark.slow if str(path) in COMPILE_LONG else ()) for path in CONFIGS],
+    [pytest.param(path, marks=pytest.mark.slow if str(path) in LONG else ()) for path in CONFIGS],
     ids=str,
 )
 def test_smoke_variant_runs(path: Path, tmp_path: Path) -> None:
