@@ -19,7 +19,7 @@ CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").glob("*.p
 
 # Compiling their 8 to 59 convolutions takes 20 s or more at any size.
 _LARGE = ("alexnet_imagenet", "googlenet_imagenet", "resnet18_fashion_mnist", "resnet20_cifar10", "resnet50_imagenet")
-# They run the code of other configs here (hog_digits, lenet5_mnist, finetune_mnist_halves) or of the runs in tests/tasks.
+# The code of other configs here (hog_digits, lenet5_mnist, finetune_mnist_halves), or of runs in tests/tasks.
 _ALIKE = (
     *("autoencoder_digits", "autoencoder_mnist", "digits_multi_label", "digits_regression", "invariance_digits"),
     *("segment_digits", "hog_fashion_mnist", "lenet5_fashion_mnist", "lenet5_mnist_distorted"),
