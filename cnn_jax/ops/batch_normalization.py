@@ -58,11 +58,16 @@ def _mean(array: Array) -> Array:
     return array.mean(range(array.ndim - 1))
 
 
+def _along(x: Array, *vectors: Array) -> list[Array]:
+    """Vectors of the channels with as many axes as ``x``: ranks are not promoted, which JAX can be set to refuse."""
+    return [lax.broadcast_to_rank(vector, x.ndim) for vector in vectors]
+
+
 def _normalize_as_written(x: Array, scale: Array, bias: Array, *addend: Array, epsilon: float, relu: bool) -> Any:
     distances, shift, rest, variance = shifted_statistics(x, _mean, whole=True)
     factor = lax.rsqrt(variance + epsilon) * scale
-    y = distances * factor + (bias - rest * factor)
-    y = sum(addend, y)
+    slope, offset = _along(x, factor, bias - rest * factor)
+    y = sum(addend, distances * slope + offset)
     mean = shift + rest
     return [jax.nn.relu(y) if relu else y, mean, variance, lax.stop_gradient(rest - (mean - shift))]
 
@@ -73,13 +78,20 @@ def _normalize_on_cpu(*operands: Array, program: LoweringContext, epsilon: float
     return _normalize_as_written(*operands, epsilon=epsilon, relu=relu)
 
 
+def _normalized(x: Array, mean: Array, variance: Array, remainder: Array, epsilon: float) -> tuple[Array, Array]:
+    """The normalised input and one over the standard deviation."""
+    mean, remainder, inverse = _along(x, mean, remainder, lax.rsqrt(variance + epsilon))
+    return (x - mean - remainder) * inverse, inverse
+
+
 def _tangent(*operands: Array, epsilon: float, relu: bool) -> Any:
     """The tangent of y from those of the operands, linear in them, and what they are multiplied by."""
     *tangents, x, y, scale, mean, variance, remainder = operands
     dx, dscale, dbias, *daddend = tangents
-    inverse = lax.rsqrt(variance + epsilon)
-    n = (x - mean - remainder) * inverse
-    dn = (dx - _mean(dx) - n * _mean(n * dx)) * inverse
+    scale, dscale, dbias = _along(x, scale, dscale, dbias)
+    n, inverse = _normalized(x, mean, variance, remainder, epsilon)
+    mean_of_dx, mean_of_products = _along(x, _mean(dx), _mean(n * dx))
+    dn = (dx - mean_of_dx - n * mean_of_products) * inverse
     dy = sum(daddend, dn * scale + n * dscale + dbias)
     return [jnp.where(y > 0, dy, 0) if relu else dy]
 
@@ -89,10 +101,10 @@ def _gradients_as_written(*operands: Array, epsilon: float, relu: bool, add: boo
     dy, x, y, scale, mean, variance, remainder = operands
     if relu:
         dy = jnp.where(y > 0, dy, 0)
-    inverse = lax.rsqrt(variance + epsilon)
-    n = (x - mean - remainder) * inverse
+    n, inverse = _normalized(x, mean, variance, remainder, epsilon)
     axes = range(x.ndim - 1)
-    dx = (dy - _mean(dy) - n * _mean(n * dy)) * (inverse * scale)
+    scale, mean_of_dy, mean_of_products = _along(x, scale, _mean(dy), _mean(n * dy))
+    dx = (dy - mean_of_dy - n * mean_of_products) * (inverse * scale)
     return [dx, (n * dy).sum(axes), dy.sum(axes), *[dy] * add]
 
 
@@ -122,7 +134,8 @@ def _derivative(primals: Sequence[Any], tangents: Sequence[Any], *, epsilon: flo
     # Without ReLU the output is not needed; in its place the input takes no memory.
     constants = (x, y if relu else x, scale, mean, variance, remainder)
     (dy,) = _linear.bind(dx, *others, *constants, epsilon=epsilon, relu=relu)
-    of_statistics = _mean(dx), 2 * _mean((x - mean - remainder) * dx), ad.Zero(jax.typeof(remainder).to_tangent_aval())
+    center, rest = _along(x, mean, remainder)
+    of_statistics = _mean(dx), 2 * _mean((x - center - rest) * dx), ad.Zero(jax.typeof(remainder).to_tangent_aval())
     return [y, mean, variance, remainder], [dy, *of_statistics]
 
 
