@@ -118,6 +118,7 @@ class AddScores(Meeting):
 def bilinear(key: Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:
     """A kernel ``(*window, classes, classes)`` of a transposed convolution that interpolates each channel linearly.
 
+    >>> import jax
     >>> bilinear(jax.random.key(0), (4, 1, 1)).ravel().tolist()
     [0.25, 0.75, 0.75, 0.25]
     """
