@@ -235,7 +235,19 @@ def balanced_class_weights(
     check_integers(op, "labels", labels)
     classes, known, _ = read_labels(op, labels, num_classes, ignore_label)
     counts = jnp.zeros(num_classes, jnp.int32).at[jnp.where(known, classes, num_classes)].add(1, mode="drop")
-    occurring = jnp.maximum(counts, 1).astype(jnp.float32) * (counts > 0).sum().astype(jnp.float32)
+    return balanced_weights_of_counts(counts)
+
+
+def balanced_weights_of_counts(counts: Shaped[AnyArray, " classes"]) -> Float[Array, " classes"]:
+    """:func:`balanced_class_weights` of labels that are already counted.
+
+    Args:
+      counts: ``(K,)``, integers: how many labels each class has.
+
+    >>> balanced_weights_of_counts(jnp.array([3, 1]))
+    Array([0.6666667, 2.       ], dtype=float32)
+    """
+    occurring = counts.clip(min=1).astype(jnp.float32) * (counts > 0).sum().astype(jnp.float32)
     return jnp.where(counts > 0, counts.sum().astype(jnp.float32) / occurring, 0)
 
 

@@ -1,7 +1,7 @@
 """Image classification: one class per image."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,14 @@ from cnn_jax.data import augment
 from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
 from cnn_jax.ops.arguments import may_differ_from_zero
-from cnn_jax.tasks.labelled import Labelled
+from cnn_jax.tasks.labelled import ClassWeighted
 from cnn_jax.tasks.task import Examples, Results, mean_over
 
 _OF_SOFTMAX = ("cross_entropy", "focal")
 _LOW_CONFIDENCE = 0.5
 
 
-class Classification(Labelled):
+class Classification(ClassWeighted):
     """One class per image: its loss, accuracy, top-k accuracy.
 
     An example whose label is the ``ignored`` one of its :class:`~cnn_jax.data.Field` has no loss and no metric; means
@@ -38,13 +38,10 @@ class Classification(Labelled):
 
     kind = "label"
     losses = ("cross_entropy", "focal", "sigmoid", "squared_error")
-    tuple_examples: ClassVar[Mapping[str, tuple[Any, ...]]] = {"class_weights": (1.0, 0.5)}
+    counted = "the labels"
 
     def __init__(self, config: ConfigDict, examples: Examples) -> None:
         super().__init__(config, examples)
-        self._class_counts = examples.class_counts
-        # Runs of earlier versions lack these keys.
-        self._weights, self._balanced = config.get("class_weights", ()), config.get("balanced", False)
         if len(self.outputs) < 2 or sum(map(bool, self._class_counts or (1, 1))) < 2:
             names = [name for name, count in zip(self.outputs, self._class_counts, strict=False) if count]
             raise UsageError(
@@ -77,8 +74,6 @@ class Classification(Labelled):
                 # of the softmax: cross_entropy, focal; sigmoid: whether it is each class, yes or no, summed; or
                 # squared_error, against targets of -1 and 1
                 "loss": "cross_entropy",
-                "class_weights": (),  # one number per class, which its part of the training loss is multiplied by
-                "balanced": False,  # class weights that give every class the same share of the training loss
                 "top_k": 0,  # the score of having the class among so many, such as 5, beside the accuracy; 0 for none
                 "reference": {"accuracy": 0.0, "source": ""},  # shown beside the score; 0 for none
             }
@@ -127,7 +122,7 @@ class Classification(Labelled):
         the sum of the batch's weights, as PyTorch's mean does.
         """
         labels = batch[self._label]
-        smoothing, weights = self.config.label_smoothing, self._class_weights()
+        smoothing, weights = self.config.label_smoothing, self.class_weights()
         losses = self.example_losses(outputs, labels, label_smoothing=smoothing, class_weights=weights)
         if self._ignored is None:
             return losses.mean()
@@ -220,24 +215,7 @@ class Classification(Labelled):
         return labels if self._ignored is None else jnp.where(labels == self._ignored, -1, labels)
 
     def _check_class_weights(self) -> None:
-        weights, balanced, loss = self._weights, self._balanced, self.config.loss
-        self.check_weights("class_weights", weights)
-        if weights and balanced:
-            raise UsageError("class_weights and balanced=True both weight the classes; leave one out")
-        if (weights or balanced) and loss not in _OF_SOFTMAX:
-            name = "balanced=True" if balanced else "class_weights"
+        loss = self.config.loss
+        if (self._weights or self._balanced) and loss not in _OF_SOFTMAX:
+            name = "balanced=True" if self._balanced else "class_weights"
             raise UsageError(f"{name} has no meaning for loss={loss!r}; use loss='cross_entropy' or 'focal'")
-
-    def _class_weights(self) -> Array | None:
-        if self._weights:
-            return jnp.asarray(self._weights, jnp.float32)
-        if not self._balanced:
-            return None
-        if not self._class_counts:
-            raise UsageError(
-                "balanced=True counts the labels, for which the training set must be in memory; set "
-                "data.loading='memory', or give class_weights"
-            )
-        counts = np.asarray(self._class_counts)
-        with jax.ensure_compile_time_eval():  # the program is given the weights, not the labels
-            return ops.balanced_class_weights(np.repeat(np.arange(len(counts)), counts), num_classes=len(counts))

@@ -1,14 +1,18 @@
 """What tasks with classes share: the field of their labels, the options of their losses, and the table of scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.ops.arguments import is_traced
+from cnn_jax.ops.losses import balanced_weights_of_counts
 from cnn_jax.tasks.task import Examples, Task
 
 
@@ -58,6 +62,54 @@ class Labelled(Task):
             raise UsageError(f"{name} has {len(weights)} numbers for {len(self.outputs)} classes")
         if weights and not all(0 <= weight < float("inf") for weight in weights):
             raise UsageError(f"{name}={tuple(weights)} must be finite and at least 0")
+
+
+class ClassWeighted(Labelled):
+    """A task with one class for each label, whose classes may have weights in the training loss.
+
+    Args:
+      config: With the keys of :meth:`default_config`.
+      examples: As in :class:`Labelled`.
+
+    Raises:
+      UsageError: As in :class:`Labelled`; class weights of another number, or beside ``balanced=True``.
+    """
+
+    tuple_examples: ClassVar[Mapping[str, tuple[Any, ...]]] = {"class_weights": (1.0, 0.5)}
+
+    counted: ClassVar[str]
+    """What ``balanced=True`` counts, as text for users."""
+
+    def __init__(self, config: ConfigDict, examples: Examples) -> None:
+        super().__init__(config, examples)
+        self._class_counts = examples.class_counts
+        # Runs of earlier versions lack these keys.
+        self._weights, self._balanced = config.get("class_weights", ()), config.get("balanced", False)
+        self.check_weights("class_weights", self._weights)
+        if self._weights and self._balanced:
+            raise UsageError("class_weights and balanced=True both weight the classes; leave one out")
+
+    @classmethod
+    def default_config(cls) -> ConfigDict:
+        """The keys of :class:`Labelled`, and the weights."""
+        config = super().default_config()
+        config.class_weights = ()  # one number per class, which its part of the training loss is multiplied by
+        config.balanced = False  # class weights that give every class the same share of the training loss
+        return config
+
+    def class_weights(self) -> Array | None:
+        """The weight of each class; None for none."""
+        if self._weights:
+            return jnp.asarray(self._weights, jnp.float32)
+        if not self._balanced:
+            return None
+        if not self._class_counts:
+            raise UsageError(
+                f"balanced=True counts {self.counted}, for which the training set must be in memory; set "
+                "data.loading='memory', or give class_weights"
+            )
+        with jax.ensure_compile_time_eval():  # the program is given the weights, not the counts
+            return balanced_weights_of_counts(np.asarray(self._class_counts))
 
 
 def class_scores(

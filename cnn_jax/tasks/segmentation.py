@@ -15,7 +15,7 @@ from cnn_jax.data import augment
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.metrics import Metric
 from cnn_jax.nn.skips import cut
-from cnn_jax.tasks.labelled import Labelled
+from cnn_jax.tasks.labelled import ClassWeighted
 from cnn_jax.tasks.task import Examples, Results, mean_over
 
 BORDER_WEIGHTS = "border_weights"  # the field of U-Net's weight map
@@ -25,7 +25,7 @@ _EMPTY_VALUES = {"ignore": float("nan"), "0": 0.0, "1": 1.0}
 _MOST_BYTES = 255  # classes of a prediction in uint8
 
 
-class Segmentation(Labelled):
+class Segmentation(ClassWeighted):
     """One class per pixel: a field of kind ``mask`` with the spatial axes of the image, volume, video or signal.
 
     A pixel whose class is the ``ignored`` one of its :class:`~cnn_jax.data.Field` has no loss and is not counted. A
@@ -46,11 +46,14 @@ class Segmentation(Labelled):
     kind = "mask"
     losses = ("cross_entropy", "focal", "dice", "cross_entropy_dice")
     spatial = True
-    tuple_examples: ClassVar[Mapping[str, tuple[Any, ...]]] = {"class_weights": (1.0, 0.5), "scored_classes": (1, 2)}
+    counted = "the pixels of each class"
+    tuple_examples: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        **ClassWeighted.tuple_examples,
+        "scored_classes": (1, 2),
+    }
 
     def __init__(self, config: ConfigDict, examples: Examples) -> None:
         super().__init__(config, examples)
-        self._class_counts = examples.class_counts
         if len(self.outputs) < 2:
             raise UsageError(
                 f"data set {examples.name!r}: segmentation needs the names of two classes at least; give "
@@ -78,9 +81,6 @@ class Segmentation(Labelled):
             raise UsageError(
                 f"data.test_time={config.data.test_time!r} has no meaning for segmentation; leave it empty"
             )
-        self.check_weights("class_weights", config.class_weights)
-        if config.class_weights and config.balanced:
-            raise UsageError("class_weights and balanced=True both weight the classes; leave one out")
 
     @classmethod
     def default_config(cls) -> ConfigDict:
@@ -94,8 +94,6 @@ class Segmentation(Labelled):
             {
                 # of each pixel: cross_entropy, focal; dice: of each image; or cross_entropy_dice, the sum of two
                 "loss": "cross_entropy",
-                "class_weights": (),  # one number per class, which its part of the training loss is multiplied by
-                "balanced": False,  # class weights that give every class the same share of the training loss
                 "dice_smooth": 1.0,  # of loss='dice': added to both sides of the fraction
                 "border_weight": 0.0,  # of pixels between two objects, U-Net's w0 (10 in the paper); 0 for none
                 "border_sigma": 5.0,  # in pixels: how near both objects must be
@@ -148,7 +146,7 @@ class Segmentation(Labelled):
     def loss(self, outputs: Float[Array, "batch *space classes"], batch: training.Batch) -> Float[Array, ""]:
         """The mean over the labelled pixels of a batch, or over its images, with smoothed labels and all weights."""
         labels, known = self._labels(outputs, batch)
-        kind, weights = self.config.loss, self._weights()
+        kind, weights = self.config.loss, self.class_weights()
         total = jnp.zeros(())
         if kind != "dice":
             smoothing = self.config.label_smoothing
@@ -353,18 +351,3 @@ class Segmentation(Labelled):
     def _dice_losses(self, outputs: Array, labels: Array, *, class_weights: Any = None) -> Float[Array, " batch"]:
         options: dict[str, Any] = {"class_weights": class_weights, "ignore_label": self._ignore_label}
         return ops.soft_dice_loss(outputs, labels, smooth=self.config.dice_smooth, **options)
-
-    def _weights(self) -> Array | None:
-        if self.config.class_weights:
-            return jnp.asarray(self.config.class_weights, jnp.float32)
-        if not self.config.balanced:
-            return None
-        counts = np.asarray(self._class_counts, np.float64)
-        if not counts.size:
-            raise UsageError(
-                "balanced=True counts the pixels of each class, for which the training set must be in memory; set "
-                "data.loading='memory', or give class_weights"
-            )
-        occurring = counts > 0
-        weights = np.where(occurring, counts.sum() / (occurring.sum() * np.where(occurring, counts, 1)), 0)
-        return jnp.asarray(weights, jnp.float32)

@@ -108,7 +108,7 @@ def test_the_loss_is_the_mean_over_labelled_pixels_with_weights() -> None:
     alone = task(loss="dice").loss(SCORES, batch())
     assert float(both - alone) == pytest.approx(losses[known].mean(), rel=1e-5)
     counts = np.bincount(LABELS[known], minlength=3)
-    assert np.asarray(task(balanced=True)._weights()) == pytest.approx(counts.sum() / (3 * counts), rel=1e-6)
+    assert np.asarray(task(balanced=True).class_weights()) == pytest.approx(counts.sum() / (3 * counts), rel=1e-6)
 
 
 def test_a_smaller_output_is_that_of_the_middle() -> None:
