@@ -2,8 +2,7 @@
 
 Needs the set from the UCR archive: python -m cnn_jax.data.prepare italy_power_demand
 
-The variant ``resnet`` has the residual network of the same paper. Both recipes differ from the paper's, which has 2,000
-(1,500) epochs and takes the weights with the smallest training loss.
+The recipe and the variant ``resnet`` are those of arrow_head.py.
 
 Command:  python launch.py --config=configs/italy_power_demand.py
 Time:     79 s on 2 CPU cores (AMD EPYC) that had other work too
@@ -12,24 +11,11 @@ Expected: test accuracy 96.02 % (1 seed)
 
 from ml_collections import ConfigDict
 
-from cnn_jax.config import check_variant
-from cnn_jax.tasks import default_config
-
-# Accuracies of 10 runs, Fawaz et al., "Deep learning for time series classification: a review", 2019.
-REFERENCE = {"fcn_series": 0.961, "resnet_series": 0.963}
+from cnn_jax.config import config_module
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, its variant ``resnet``, or its ``smoke`` variant: two epochs of a thin network."""
-    check_variant(variant, ("smoke", "resnet"))
-    config = default_config()
-    config.data.name, config.input_shape = "series:data/ItalyPowerDemand", (24, 1)
-    config.data.validation = ""
-    config.model.name = "resnet_series" if variant == "resnet" else "fcn_series"
-    config.batch_size, config.epochs, config.evaluate_every = 16, 300, "50 epochs"
-    config.optimizer.name, config.optimizer.learning_rate = "adam", 0.001
-    config.reference.accuracy = REFERENCE[config.model.name]
-    config.reference.source = "Fawaz et al. 2019, mean of 10 runs"
-    if variant == "smoke":
-        config.model.width, config.epochs, config.evaluate_every = 0.1, 2, "1 epoch"
+    config = config_module("arrow_head").recipe(variant, fcn=0.961, resnet=0.963)
+    config.data.name, config.input_shape, config.batch_size = "series:data/ItalyPowerDemand", (24, 1), 16
     return config
