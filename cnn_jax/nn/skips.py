@@ -128,9 +128,6 @@ class Concatenate(Meeting):
     (8, 4, 4, 5)
     """
 
-    def __init__(self, offset: int | None = None) -> None:
-        super().__init__(offset)
-
     def __call__(
         self, inputs: Shaped[AnyArray, "*batch_and_space channels"], skip: Shaped[AnyArray, "..."]
     ) -> Shaped[Array, "*batch_and_space joint"]:
@@ -148,9 +145,6 @@ class Add(Meeting):
     >>> Add()(jnp.ones((8, 4, 4, 2)), jnp.ones((8, 6, 6, 2)))[0, 0, 0].tolist()
     [2.0, 2.0]
     """
-
-    def __init__(self, offset: int | None = None) -> None:
-        super().__init__(offset)
 
     def __call__(
         self, inputs: Shaped[AnyArray, "*batch_and_space channels"], skip: Shaped[AnyArray, "..."]

@@ -49,7 +49,8 @@ def products(plan, x, kernel, dy):
     return NATIVE.output(plan, x, kernel), NATIVE.input_gradient(plan, dy, kernel), NATIVE.kernel_gradient(plan, x, dy)
 
 
-def check(axes, per_group, features, groups=1, batch=2):
+def assert_products_are_exact(axes, per_group, features, groups=1, batch=2):
+    """Compares the three products with float64, within the bound of sums in float32."""
     x, kernel, dy, plan = arguments(axes, per_group, features, groups, batch)
     exact = by_taps.products(x, kernel, dy, axes, groups)
     sizes = by_taps.products(*map(np.abs, (x, kernel, dy)), axes, groups)
@@ -83,14 +84,14 @@ def cases(draw):
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cases())
 def test_random_convolutions(case):
-    check(*case)
+    assert_products_are_exact(*case)
 
 
 @pytest.mark.slow
 @settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cases())
 def test_many_random_convolutions(case):
-    check(*case)
+    assert_products_are_exact(*case)
 
 
 # name: what it is the case of, in the source -> axes, channels and features per group, groups, batch
@@ -112,7 +113,7 @@ PATHS = {
 
 @pytest.mark.parametrize("name", PATHS)
 def test_each_path_of_the_kernels(name):
-    check(*PATHS[name])
+    assert_products_are_exact(*PATHS[name])
 
 
 def test_nan_and_infinity_reach_what_holds_them_and_nothing_else():
