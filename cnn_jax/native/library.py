@@ -9,7 +9,6 @@ If it cannot be compiled or loaded, one line says why and what to do about it, a
 """
 
 import ctypes
-import fcntl
 import hashlib
 import os
 import platform
@@ -202,6 +201,8 @@ def _check_safe(path: Path) -> None:
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Lets one process compile while others wait for it, on file systems that have locks."""
+    import fcntl  # which only Unix has; the operations of this project are imported everywhere
+
     with open(folder / ".lock", "w") as file:
         with suppress(OSError):  # no locks here: both compile, and the last one's file stays
             fcntl.flock(file, fcntl.LOCK_EX)
