@@ -99,7 +99,7 @@ def exported():
     return {name: one(name) for name in PROGRAMS}
 
 
-@pytest.fixture(scope="module", params=[1, 5])
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 5])
 def as_they_are_and_exported(request, exported):
     size = request.param
     return together(lambda name: program(name).function, size), together(lambda name: exported[name].call, size)

@@ -301,23 +301,37 @@ def fantasies(explained: Explained) -> list[Section]:
 def _fantasy_images(explained: Explained, classes: int) -> tuple[attribution.FantasyImages, float]:
     """Fantasy images of the first classes, and the decay with which they have a certain contrast."""
     graph, state = nnx.split(explained.model)
-    shape, targets, (low, high) = explained.preprocess.input_shape, jnp.arange(classes), explained.value_range
+    shape, value_range = explained.preprocess.input_shape, explained.value_range
     start = 0.01 * jax.random.normal(jax.random.key(0), (classes, *shape))
-
-    @jax.jit
-    def gradient_norms(state: Any, x: Array) -> Array:
-        found = attribution.gradient(nnx.merge(graph, state), x, targets) * (high - low)
-        return jnp.linalg.norm(found.reshape(classes, -1), axis=1)
-
-    @jax.jit
-    def run(state: Any, x: Array, decay: Array) -> attribution.FantasyImages:
-        options: dict[str, Any] = {"steps": _STEPS, "jitter": _JITTER, "key": jax.random.key(1)}
-        options["value_range"] = low, high
-        return attribution.fantasy_image(nnx.merge(graph, state), x, targets, decay=decay, **options)
-
     # Of a linear score the fantasy image is gradient / (2 decay).
-    decay = float(np.median(gradient_norms(state, start)) / (2 * _CONTRAST * np.sqrt(np.prod(shape))))
-    return jax.device_get(run(state, start, jnp.float32(decay))), decay
+    norms = _gradient_norms(graph, state, start, value_range)
+    decay = float(np.median(norms) / (2 * _CONTRAST * np.sqrt(np.prod(shape))))
+    return jax.device_get(_optimized(graph, state, start, jnp.float32(decay), value_range)), decay
+
+
+# Compiled once for all checkpoints of a network.
+@functools.partial(jax.jit, static_argnames=("graph", "value_range"))
+def _gradient_norms(graph: nnx.GraphDef, state: Any, start: Array, value_range: tuple[float, float]) -> Array:
+    """The norm of the gradient of each class's score, in units of the range of pixels."""
+    found = attribution.gradient(nnx.merge(graph, state), start, jnp.arange(len(start)))
+    return jnp.linalg.norm(found.reshape(len(start), -1), axis=1) * (value_range[1] - value_range[0])
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "value_range"))
+def _optimized(
+    graph: nnx.GraphDef, state: Any, start: Array, decay: Array, value_range: tuple[float, float]
+) -> attribution.FantasyImages:
+    """The fantasy image of each class."""
+    return attribution.fantasy_image(
+        nnx.merge(graph, state),
+        start,
+        jnp.arange(len(start)),
+        decay=decay,
+        value_range=value_range,
+        steps=_STEPS,
+        jitter=_JITTER,
+        key=jax.random.key(1),
+    )
 
 
 def development(stages: Mapping[int, Explained], images: Shaped[np.ndarray, "n ..."]) -> list[Section]:

@@ -1,6 +1,6 @@
-"""The contract of a task: what a researcher writes to learn something new. All else is the same for every task.
+"""The contract of a task: what a researcher writes to train networks for something new.
 
-A task says how many outputs the network has, how wrong they are, how good they are, and what they mean to a person.
+A task defines the number of outputs of the network, their loss, their metrics, and what they mean to a person.
 Training, exact resume, evaluation, prediction, ensembles, sweeps, reports, several devices and pretrained weights are
 in :mod:`cnn_jax.tasks.run` and need nothing else. A new task is one class in one file; a config names it by
 ``config.experiment = "path/to/file.py:Name"``, or by an entry in :data:`cnn_jax.tasks.table.TASKS`. The guide is
@@ -27,15 +27,15 @@ from cnn_jax.metrics import Metric
 
 @dataclasses.dataclass(frozen=True)
 class Examples(Described):
-    """What a task is told about the examples that it learns from, their ``class_names`` and ``image_shape`` included.
+    """What a task knows about its training examples, including their ``class_names`` and ``image_shape``.
 
     Attributes:
       name: The data set's name, for error messages.
       spec: Name of a field -> what it is.
-      class_counts: How many training examples have each class; empty where that is not known, as for a set that is left
-        on disk, or a trained network without its data.
-      targets: Name of a field of kind ``target`` -> its statistics in the training set; empty where they are not known,
-        as for an untrained network without its data.
+      class_counts: The number of training examples of each class; empty if unknown, as for a set that stays on disk, or
+        for a trained network without its data.
+      targets: Name of a field of kind ``target`` -> its statistics in the training set; empty if unknown, as for an
+        untrained network without its data.
 
     >>> Examples("mine", {"label": data.Field("label", class_names=("cat", "dog"))}).class_names
     ('cat', 'dog')
@@ -56,14 +56,14 @@ class TargetStatistics(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """What a task's report is made of: a trained network on the test set.
+    """What the report of a task is computed from: the results of a trained network on the test set.
 
     Attributes:
       config: The run's config.
-      test_set: The test set; of one that is left on disk, a sample of it.
+      test_set: The test set; a sample of it if the set stays on disk.
       test_count: The number of examples in the whole test set.
-      predictions: What :meth:`Task.predict` says about each of its examples, ``(n, ...)``.
-      scores: Of the last evaluation, ``'split/metric' -> value``.
+      predictions: The output of :meth:`Task.predict` for each example of ``test_set``, ``(n, ...)``.
+      scores: The scores of the last evaluation, ``'split/metric' -> value``.
       explained: The network, a :class:`cnn_jax.tasks.responses.Explained`, for tasks that show its activations.
     """
 
@@ -78,11 +78,11 @@ class Results:
 class Task(abc.ABC):
     """What is learned. A subclass writes the abstract methods and, where the defaults do not fit, the others.
 
-    Methods that take ``outputs`` or ``batch`` are pure functions of JAX arrays, to be compiled. A ``batch`` is a dict
-    of arrays with a leading axis of examples: the fields of the data set by their names, such as ``'image'`` (before
-    preprocessing: uint8 from 0 to 255 as it is stored, or float32 from 0 to 1, which augmentations make of it) and
-    ``'label'``, and ``'index'``, the number of the example in its set. In evaluation it also has
-    ``'mask'``: 1 for an example, 0 for the padding of the last batch.
+    Methods that take ``outputs`` or ``batch`` are pure functions of JAX arrays and are compiled. A ``batch`` is a dict
+    of arrays with a leading axis of examples. It has the fields of the data set by name, such as ``'label'`` and
+    ``'image'`` (before preprocessing: uint8 from 0 to 255 as stored, or float32 from 0 to 1 after an augmentation), and
+    ``'index'``, the number of the example in its set. In evaluation it also has ``'mask'``: 1 for an example, 0 for the
+    padding of the last batch.
 
     Args:
       config: The run's config. While a program is compiled, the values of traced keys are JAX arrays.
@@ -136,40 +136,40 @@ class Task(abc.ABC):
         """What training minimises: a scalar, the mean over the batch.
 
         Args:
-          outputs: Of the network, (batch, ..., outputs).
+          outputs: The outputs of the network, (batch, ..., outputs).
           batch: The examples.
         """
 
     @abc.abstractmethod
     def measure(self, outputs: Array, batch: training.Batch) -> training.Metrics:
-        """The metrics of a batch, of training as of evaluation: name -> (sum over examples, their number).
+        """The metrics of a batch, in training and in evaluation: name -> (sum over examples, number of examples).
 
-        Use :func:`mean_over` for means over examples. There must be a ``'loss'``; training stops where it is not
-        finite. The sum may be an array, of which :meth:`scores` makes numbers.
+        Use :func:`mean_over` for means over examples. There must be a ``'loss'``; training stops if it is not finite.
+        The sum may be an array, from which :meth:`scores` computes numbers.
 
         Args:
-          outputs: Of the network, (batch, ..., outputs).
+          outputs: The outputs of the network, (batch, ..., outputs).
           batch: The examples, with ``'mask'`` in evaluation.
         """
 
     def scores(self, means: Mapping[str, Any]) -> dict[str, float]:
-        """The scores of one split, for metrics that are no averages, such as a root mean square or F1.
+        """The scores of one split, also those that are not averages, such as a root mean square or F1.
 
-        It runs on the host. A subclass adds its own to those of the base class, which are the averages that are single
-        numbers.
+        It runs on the host. A subclass adds its own scores to those of the base class, which are the averages that are
+        single numbers.
 
         Args:
-          means: Name -> average of :meth:`measure` over the split, a number or an array. A name is missing where
-            nothing was counted.
+          means: Name -> average of :meth:`measure` over the split, a number or an array. A name is missing if nothing
+            was counted.
         """
         return {name: value for name, value in means.items() if not np.ndim(value)}
 
     def predict(self, outputs: Array) -> Array:
-        """What is told to a user about each example, such as class probabilities; by default the outputs, float32."""
+        """What is shown to a user for each example, such as class probabilities; by default the outputs, float32."""
         return outputs.astype(jnp.float32)
 
     def average(self, outputs: Array) -> Array:
-        """One output for several, of views of an image or of the networks of an ensemble; by default their mean.
+        """One output from those of several views of an image or several networks; by default their mean.
 
         Args:
           outputs: (several, batch, ..., outputs).
@@ -180,12 +180,12 @@ class Task(abc.ABC):
         """The cells of one line of a ``.csv`` file for each example; by default one column for each output.
 
         Args:
-          predictions: Of :meth:`predict`, (n, ...).
+          predictions: The output of :meth:`predict`, (n, ...).
         """
         return [dict(zip(self.outputs, row.tolist(), strict=True)) for row in predictions]
 
     def brief_rows(self, predictions: Shaped[np.ndarray, "..."]) -> list[dict[str, str]]:
-        """The same for the terminal, as text; by default the numbers of :meth:`rows` with four digits."""
+        """The cells of :meth:`rows` as text for the terminal; by default numbers have four digits."""
 
         def text(value: Any) -> str:
             return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -196,12 +196,12 @@ class Task(abc.ABC):
         """Why a prediction may be wrong, for each example, as ``--mode=predict`` shows it; by default nothing.
 
         Args:
-          predictions: Of :meth:`predict`, (n, ...).
+          predictions: The output of :meth:`predict`, (n, ...).
         """
         return [""] * len(predictions)
 
     def targets(self, batch: Mapping[str, Shaped[np.ndarray, "..."]]) -> list[dict[str, Any]]:
-        """What is right, for the lines of ``--mode=eval --output=predictions.csv``; by default nothing.
+        """The true values, for the lines of ``--mode=eval --output=predictions.csv``; by default nothing.
 
         Args:
           batch: NumPy arrays of the examples, as in :meth:`loss`.
@@ -214,7 +214,7 @@ class Task(abc.ABC):
         """How good each prediction is, for further cells of these lines; by default nothing.
 
         Args:
-          predictions: Of :meth:`predict`, (n, ...).
+          predictions: The output of :meth:`predict`, (n, ...).
           batch: NumPy arrays of the examples, as in :meth:`loss`.
         """
         return [{} for _ in batch["index"]]
@@ -226,10 +226,10 @@ class Task(abc.ABC):
 
         Args:
           folder: An existing folder.
-          name: What the names of the files begin with.
+          name: The beginning of the names of the files.
           source: The user's file.
-          image: What was read from it, as the network was given it before preprocessing.
-          prediction: Of :meth:`predict`.
+          image: The image that was read from it, before preprocessing.
+          prediction: The output of :meth:`predict`.
 
         Raises:
           UsageError: The task has no such files.
@@ -237,7 +237,7 @@ class Task(abc.ABC):
         raise UsageError(f"{type(self).__name__} writes no files about predictions; leave --output out")
 
     def describe(self, scores: Mapping[str, float]) -> dict[str, str]:
-        """The scores of one split as they are printed, label -> text; by default every metric with its unit.
+        """The scores of one split as they are printed, label -> text; by default all metrics with their units.
 
         Args:
           scores: Metric -> value.
@@ -257,12 +257,12 @@ class Task(abc.ABC):
         return []
 
     def typical(self, results: Results) -> tuple[int, str]:
-        """The test example whose way through the network the report shows: its number and what it is."""
+        """The number and a description of the test example whose activations the report shows."""
         return 0, "test image 0"
 
 
 def mean_over(values: Shaped[Array, "batch *values"], batch: training.Batch) -> tuple[Array, Array]:
-    """The sum of one value, or one array, per example and the number of examples, without those that are padding.
+    """The sum over examples of one value or one array per example, and the number of examples, without padding.
 
     >>> mean_over(jnp.array([1.0, 2.0, 9.0]), {"mask": jnp.array([1.0, 1.0, 0.0])})
     (Array(3., dtype=float32), Array(2., dtype=float32))

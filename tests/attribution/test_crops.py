@@ -101,7 +101,7 @@ def test_fewer_images_than_places(network):
     assert [len(row) for row in found.crops()] == [2]
 
 
-def test_pictures_are_those_of_the_whole_image(network):
+def test_attributions_of_crops_equal_those_of_the_whole_image(network):
     found = strongest_crops(network, IMAGES, "c3", [2, 4], k=3)
     pictures, crops = found.pictures(gradient), found.crops()
     for row, column in np.ndindex(found.indices.shape):

@@ -32,14 +32,14 @@ def test_every_epoch_takes_every_example_once(num_examples):
     np.testing.assert_array_equal(np.sort(epochs), np.broadcast_to(np.arange(num_examples), epochs.shape))
 
 
-def test_epochs_and_keys_have_orders_of_their_own():
+def test_every_epoch_and_key_has_another_order():
     one, other = orders(20_000, 10), orders(20_000, 10, jax.random.key(8))
     assert abs((one == other).mean() - 1 / 10) < 0.005
     assert abs((one[1:] == one[:-1]).mean() - 1 / 10) < 0.005
 
 
 @pytest.mark.parametrize("num_examples", [3, 4])
-def test_all_permutations_of_a_handful_are_equally_likely(num_examples):
+def test_all_permutations_of_few_examples_are_equally_likely(num_examples):
     drawn, counts = np.unique(orders(24_000, num_examples), axis=0, return_counts=True)
     assert [tuple(order) for order in drawn.tolist()] == list(itertools.permutations(range(num_examples)))
     assert len(counts) == math.factorial(num_examples)
@@ -47,7 +47,7 @@ def test_all_permutations_of_a_handful_are_equally_likely(num_examples):
 
 
 @pytest.mark.parametrize("num_examples", [10, 100])
-def test_an_example_may_come_anywhere_and_beside_any_other(num_examples):
+def test_every_position_and_every_neighbour_is_equally_likely(num_examples):
     epochs = orders(20_000, num_examples)
     positions = np.tile(np.arange(num_examples), len(epochs))
     table = np.bincount(positions * num_examples + epochs.ravel(), minlength=num_examples**2)
@@ -61,7 +61,7 @@ def test_an_example_may_come_anywhere_and_beside_any_other(num_examples):
     assert stats.chisquare(np.bincount(between_epochs, minlength=num_examples)).pvalue > FAIR
 
 
-def test_batches_are_the_slices_of_the_epochs_however_the_steps_are_cut():
+def test_batches_are_slices_of_epochs_for_any_length_of_calls():
     num_examples, batch_size, per_epoch = 23, 5, 4
     epochs = orders(4, num_examples)
     expected = epochs[:, : per_epoch * batch_size].reshape(-1, batch_size)
@@ -72,7 +72,7 @@ def test_batches_are_the_slices_of_the_epochs_however_the_steps_are_cut():
     np.testing.assert_array_equal(one_by_one, expected)
 
 
-def test_a_batch_may_be_the_whole_set_but_no_more():
+def test_a_batch_is_at_most_the_whole_set():
     assert np.sort(data.batch_indices(KEY, 5, 1, num_examples=6, batch_size=6)).tolist() == [[0, 1, 2, 3, 4, 5]]
     assert data.steps_per_epoch(60_000, 128) == 468
     for batch_size in (7, 0, -1):

@@ -42,7 +42,7 @@ def test_sizes():
         ({"labels": np.int32([0, -1])}, "label: class numbers from -1 to 0"),
     ],
 )
-def test_what_does_not_fit_is_refused(changes, complaint):
+def test_invalid_arguments_are_rejected(changes, complaint):
     with pytest.raises(UsageError) as caught:
         labelled(**changes)
     assert complaint in str(caught.value)
@@ -54,7 +54,7 @@ def test_fingerprint_is_the_hash_of_shape_classes_and_bytes():
     assert GOOD.fingerprint() == expected.hexdigest()[:16]
 
 
-def test_fingerprint_sees_contents_and_not_memory_layout():
+def test_fingerprint_depends_on_contents_and_not_on_memory_layout():
     other_pixel = GOOD.images.copy()
     other_pixel[1, 2, 3, 0] += 1
     changed = [

@@ -32,7 +32,7 @@ class Reader:
 
 def records(reader: Reader, **changes: object) -> Records:
     fields = {"identity": "one", "origin": "file, Monday"} | changes
-    return Records("pictures", "train", reader, 3, labelled_images((4, 4, 1), ("a", "b", "c")), **fields)
+    return Records("images", "train", reader, 3, labelled_images((4, 4, 1), ("a", "b", "c")), **fields)
 
 
 def test_a_set_is_decoded_once(cache: Path) -> None:
@@ -46,20 +46,20 @@ def test_a_set_is_decoded_once(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"identity": "two"}, {"origin": "file, Tuesday"}, {"framing": "fit"}])
-def test_another_set_is_decoded_anew(cache: Path, changes: dict[str, str]) -> None:
+def test_another_set_is_decoded_again(cache: Path, changes: dict[str, str]) -> None:
     reader = Reader()
     records(reader).to_memory()
     records(reader, **changes).to_memory()
     assert reader.asked == 2
 
 
-def test_sets_of_unknown_origin_are_never_kept(cache: Path) -> None:
+def test_sets_of_unknown_origin_are_never_cached(cache: Path) -> None:
     records(Reader(), origin="").to_memory()
     assert not cache.exists()
 
 
 @pytest.mark.parametrize("damage", ["cut short", "a flipped bit", "not an archive"])
-def test_a_damaged_file_is_decoded_anew(cache: Path, damage: str) -> None:
+def test_a_damaged_file_is_decoded_again(cache: Path, damage: str) -> None:
     reader = Reader()
     records(reader).to_memory()
     (path,) = cache.iterdir()
@@ -69,16 +69,16 @@ def test_a_damaged_file_is_decoded_anew(cache: Path, damage: str) -> None:
     np.testing.assert_array_equal(records(reader).to_memory().images, IMAGES)
     assert reader.asked == 2
     records(reader).to_memory()
-    assert reader.asked == 2, "and is whole again"
+    assert reader.asked == 2, "and the file is intact again"
 
 
-def test_a_folder_that_cannot_be_written_costs_nothing_but_time(cache: Path) -> None:
+def test_a_cache_folder_without_write_permission_is_skipped(cache: Path) -> None:
     cache.parent.mkdir()
     cache.write_text("a file where the folder should be")
     np.testing.assert_array_equal(records(Reader()).to_memory().images, IMAGES)
 
 
-def test_what_was_not_used_for_longest_makes_room(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_recently_used_set_is_removed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Reader()
     for number, name in enumerate(("old", "new")):
         records(reader, identity=name).to_memory()

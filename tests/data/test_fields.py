@@ -123,7 +123,7 @@ def bad(name: str, index: tuple[int, ...], value: float) -> np.ndarray:
         ({"photo": "picture"}, "photo: unknown kind='picture'"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_its_name(changes, complaint):
+def test_an_invalid_field_is_rejected_by_name(changes, complaint):
     with pytest.raises(UsageError) as caught:
         changed(**changes)
     assert complaint in str(caught.value)
@@ -141,14 +141,14 @@ def test_what_does_not_fit_is_refused_by_its_name(changes, complaint):
         ("label", {"shape": (3,)}, "a field of kind 'label' has shape () per example, not (3,)"),
     ],
 )
-def test_fields_that_mean_nothing_are_refused(kind, options, complaint):
+def test_meaningless_fields_are_rejected(kind, options, complaint):
     with pytest.raises(UsageError) as caught:
         Field(kind, **options)
     assert complaint in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["mask", "index"])
-def test_names_that_batches_use_are_refused(name):
+def test_names_that_batches_use_are_rejected(name):
     with pytest.raises(UsageError, match=f"'{name}' is a name that batches use themselves"):
         Dataset("made", "train", {name: ARRAYS["organ"]}, {name: "mask"})
 
@@ -161,7 +161,7 @@ def test_values_that_are_not_labelled_are_no_classes():
         _ = found.image_shape
 
 
-def test_every_field_has_a_part_in_the_fingerprint():
+def test_the_fingerprint_depends_on_every_field():
     names = ("photo", "tags", "centre", "ecg", "scan", "film")
     others = [{name: bad(name, (0,) * ARRAYS[name].ndim, float(ARRAYS[name].flat[0] == 0))} for name in names]
     others += [{"organ": Field("mask", class_names=("none", "liver"))}]
@@ -186,7 +186,7 @@ def test_streams_hold_all_fields(workers):
             np.testing.assert_array_equal(batch[name], array[chosen])
 
 
-def test_evaluation_batches_say_what_is_padding():
+def test_evaluation_batches_mark_padding():
     batches = list(Stream(data.as_records(WHOLE), workers=0).evaluation_batches(8))
     mask = np.concatenate([batch.pop("mask") for batch in batches])
     assert mask.tolist() == [True] * COUNT + [False] * 4
@@ -194,7 +194,7 @@ def test_evaluation_batches_say_what_is_padding():
         np.testing.assert_array_equal(np.concatenate([batch[name] for batch in batches])[mask], array)
 
 
-def test_images_on_disk_are_framed_and_other_fields_left():
+def test_images_on_disk_are_resized_and_other_fields_unchanged():
     def read(indices):
         images = [Image.new("RGB", (14, 12), (index, 0, 0)) for index in indices]
         return [{"photo": image, "centre": np.full(2, index)} for image, index in zip(images, indices, strict=True)]
@@ -206,7 +206,7 @@ def test_images_on_disk_are_framed_and_other_fields_left():
         Records("made", "train", read, 9, {"centre": Field("target")}, identity="")
 
 
-def test_decoded_fields_are_kept_by_name(tmp_path, monkeypatch):
+def test_decoded_fields_are_cached_by_name(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("cnn_jax.data.decoded.WORTH_KEEPING", 1)
     asked = []

@@ -66,7 +66,7 @@ def test_parts_in_folders_of_their_own(tmp_path):
 
 
 def layout(root, text: str):
-    """Creates the files of a folder: words are paths; each image has its own shade of grey."""
+    """Creates the files of a folder: words are paths; each image has another shade of grey."""
     for number, path in enumerate(text.split()):
         write(root, path, colour((number, number, number)), format="png")
     return root
@@ -83,7 +83,7 @@ def layout(root, text: str):
         ("train-images", "valid", "Test Images"),
     ],
 )
-def test_parts_under_the_names_that_sets_come_with(tmp_path, train, validation, test):
+def test_parts_with_common_names(tmp_path, train, validation, test):
     sizes = {train: 3, validation: 2, test: 1}
     for part, size in sizes.items():
         for name in ("ant", "bee") if part else ():
@@ -95,12 +95,12 @@ def test_parts_under_the_names_that_sets_come_with(tmp_path, train, validation, 
             assert (len(found), found.class_names) == (2 * sizes[part], ("ant", "bee"))
 
 
-def test_a_class_may_be_called_like_a_part(tmp_path):
+def test_a_class_may_have_the_name_of_a_part(tmp_path):
     folder = layout(tmp_path / "set", "train/1.png car/2.png plane/3.png test_tube/big/4.png")
     assert scan_folder(folder).class_names == ("car", "plane", "test_tube", "train")
 
 
-def test_what_is_no_class_and_what_is_left_out_is_told(tmp_path):
+def test_ignored_files_and_folders_are_reported(tmp_path):
     folder = layout(tmp_path / "set", "ant/1.png ant/tiny/2.png bee/3.png bee/._3.png __MACOSX/ant/1.png loose.jpg")
     for path in ("ant/notes.txt", "bee/new.HEIC", "bee/old.heic", "bee/LICENSE", ".DS_Store"):
         (folder / path).write_text("x")
@@ -113,7 +113,7 @@ def test_what_is_no_class_and_what_is_left_out_is_told(tmp_path):
     assert "1 classes have images in folders of their own, which are no classes: tiny" in report
 
 
-def test_classes_one_level_too_deep_are_told(tmp_path):
+def test_classes_one_level_too_deep_are_reported(tmp_path):
     report = str(
         scan_folder(layout(tmp_path / "set", "monday/ant/1.png monday/bee/2.png friday/ant/3.png friday/bee/4.png"))
     )
@@ -132,7 +132,7 @@ def test_suffixes_that_cameras_and_browsers_give(tmp_path):
     assert sorted(found.images[:, 0, 0, 0].tolist()) == [1, 2, 3, 4]
 
 
-def test_links_are_followed_once_and_dangling_ones_told(tmp_path):
+def test_links_are_followed_once_and_dangling_ones_reported(tmp_path):
     folder, pool = tmp_path / "set", layout(tmp_path / "pool", "1.png deep/2.png 3.png")
     layout(folder, "ant/0.png")
     (folder / "ant/linked").symlink_to(pool)
@@ -177,7 +177,7 @@ def test_very_large_images_can_be_allowed(tmp_path, monkeypatch):
         data.load(f"folder:{folder}", "all", image_shape=SHAPE)
 
 
-def test_every_kind_of_picture_arrives_upright_and_in_colour(tmp_path):
+def test_every_kind_of_image_is_read_upright_and_in_colour(tmp_path):
     folder = tmp_path / "kinds"
     left_red = Image.fromarray(np.array([[[255, 0, 0]] * 8 + [[0, 0, 255]] * 8] * 16, np.uint8))
     write(folder, "a/0_plain.png", left_red)
@@ -205,10 +205,10 @@ def test_every_kind_of_picture_arrives_upright_and_in_colour(tmp_path):
 
 @pytest.mark.parametrize(("framing", "box"), [("crop", (5, 0, 15, 10)), ("stretch", (0, 0, 20, 10))])
 def test_framing_is_pillows_resize_of_a_box(tmp_path, framing, box):
-    picture = Image.fromarray(RANDOM.integers(0, 256, (10, 20, 3), np.uint8))
-    write(tmp_path / "set", "a/0.png", picture)
+    image = Image.fromarray(RANDOM.integers(0, 256, (10, 20, 3), np.uint8))
+    write(tmp_path / "set", "a/0.png", image)
     found = data.load(f"folder:{tmp_path / 'set'}", "train", image_shape=(5, 5, 3), framing=framing)
-    expected = np.asarray(picture.resize((5, 5), Image.Resampling.BILINEAR, box=box))
+    expected = np.asarray(image.resize((5, 5), Image.Resampling.BILINEAR, box=box))
     np.testing.assert_allclose(found.images[0].astype(int), expected.astype(int), atol=1)
 
 
@@ -222,12 +222,12 @@ def test_a_large_photograph_decoded_smaller_looks_the_same(tmp_path):
     assert np.abs(found.images[0].astype(int) - expected.astype(int)).max() <= 6
 
 
-def test_broken_files_are_listed_and_left_out(tmp_path):
+def test_damaged_files_are_listed_and_skipped(tmp_path):
     folder = class_folders(tmp_path / "pets", 4)
     whole = folder / "ant/whole.jpg"
     Image.fromarray(RANDOM.integers(0, 256, (64, 64, 3), np.uint8)).save(whole)
     (folder / "ant/cut.jpg").write_bytes(whole.read_bytes()[:2000])
-    (folder / "bee/letter.png").write_text("Dear network,")
+    (folder / "bee/letter.png").write_text("not an image")
     (folder / "cat").mkdir()
     found = data.open_set(f"folder:{folder}", "all", image_shape=SHAPE)
     assert len(found) == 9
@@ -240,7 +240,7 @@ def test_broken_files_are_listed_and_left_out(tmp_path):
     assert "from 20x16 to 64x64" in found.report
 
 
-def test_a_file_that_may_not_be_read_is_broken(tmp_path, monkeypatch):
+def test_a_file_without_read_permission_counts_as_damaged(tmp_path, monkeypatch):
     folder = class_folders(tmp_path / "pets", 3)
     from cnn_jax.data import folder as module
 
@@ -292,7 +292,7 @@ def make_empty_classes(folder):
     (folder / "ant").mkdir(parents=True)
 
 
-def make_stranger(folder):
+def make_unknown_folder(folder):
     write(folder, "train/ant/1.png", colour((1, 1, 1)))
     write(folder, "extra/ant/1.png", colour((1, 1, 1)))
 
@@ -325,7 +325,7 @@ def laid_out(text: str):
         (make_nothing, "train", "has no subfolders; put the images of each class"),
         (make_flat, "train", "has no subfolders; put the images of each class"),
         (make_empty_classes, "train", "no images in its 1 class folders"),
-        (make_stranger, "train", "has 'train' beside 'extra'"),
+        (make_unknown_folder, "train", "has 'train' beside 'extra'"),
         (make_unknown_class, "train", "class 'bee' is in 'test', but not in 'train'"),
         (class_folders, "tset", "no split 'tset'"),
     ],
@@ -340,7 +340,7 @@ def test_bad_folders_get_one_line(tmp_path, make, split, complaint):
         data.load(f"folder:{tmp_path / 'set'}", split)
 
 
-def test_an_index_that_is_spoilt_is_made_anew(tmp_path):
+def test_a_damaged_index_is_rebuilt(tmp_path):
     folder = class_folders(tmp_path / "pets", 3)
     scan_folder(folder)
     (index,) = (tmp_path / "cache").rglob("*.json")
@@ -377,7 +377,7 @@ class TestNpz:
     @pytest.mark.parametrize(
         "form", ["{part}_images {part}_labels", "images_{part} labels_{part}", "X_{part} Y_{part}", "{part}_x {part}_y"]
     )
-    def test_parts_before_or_behind_as_medmnist_and_others_have_them(self, tmp_path, form):
+    def test_parts_as_prefix_or_suffix_as_in_medmnist_and_others(self, tmp_path, form):
         arrays = {}
         for part, chosen in (("train", slice(0, 20)), ("val", slice(20, 32)), ("test", slice(32, 40))):
             image_key, label_key = form.format(part=part).split()
@@ -389,7 +389,7 @@ class TestNpz:
         assert len(data.load(name, "validation")) == 12
 
     @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"])
-    def test_whole_numbers_of_any_width(self, tmp_path, dtype):
+    def test_integers_of_any_width(self, tmp_path, dtype):
         found = data.load(self.save(tmp_path, x=self.images, y=(self.labels * 2).astype(dtype)), "all")
         assert found.class_names == ("0", "1", "2")
         assert np.bincount(found.labels).tolist() == [20, 0, 20]
@@ -450,7 +450,7 @@ class TestNpz:
         assert complaint in str(caught.value)
         assert "\n" not in str(caught.value)
 
-    def test_files_that_are_none(self, tmp_path):
+    def test_files_that_are_not_npz_archives(self, tmp_path):
         with pytest.raises(UsageError, match="there is no file"):
             data.load(f"npz:{tmp_path / 'no.npz'}", "train")
         (tmp_path / "text.npz").write_text("x")

@@ -19,7 +19,7 @@ INVERTED = "inverted: dark ink on light paper"
 
 @pytest.fixture
 def save(tmp_path):
-    def save(image: Image.Image | np.ndarray, name: str = "picture.png", **options) -> str:
+    def save(image: Image.Image | np.ndarray, name: str = "image.png", **options) -> str:
         image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
         image.save(tmp_path / name, **options)
         return str(tmp_path / name)
@@ -35,7 +35,7 @@ def read(path, height=12, width=12, channels=1, **options):
 
 
 class TestPixels:
-    def test_a_picture_like_the_training_set_is_taken_as_it_is(self, save):
+    def test_an_image_like_the_training_set_is_unchanged(self, save):
         pixels, assumed = read(save(INK))
         np.testing.assert_array_equal(pixels, INK)
         assert assumed == NOT_INVERTED
@@ -51,7 +51,7 @@ class TestPixels:
         np.testing.assert_array_equal(pixels, expected)
         assert assumed == ""
 
-    def test_colour_for_a_colour_network_is_taken_as_it_is(self, save):
+    def test_colour_for_a_colour_network_is_unchanged(self, save):
         pixels, assumed = read(save(COLOUR), channels=3)
         np.testing.assert_array_equal(pixels, COLOUR)
         assert assumed == ""
@@ -66,8 +66,8 @@ class TestPixels:
         np.testing.assert_array_equal(pixels, np.repeat(INK[..., None], 3, axis=-1))
 
     @pytest.mark.parametrize("mode", ["L", "RGB", "P", "RGBA", "LA", "CMYK"])
-    def test_the_file_s_own_form_does_not_matter(self, save, mode):
-        name = "picture.tif" if mode in ("CMYK", "LA") else "picture.png"
+    def test_the_file_format_does_not_matter(self, save, mode):
+        name = "image.tif" if mode in ("CMYK", "LA") else "image.png"
         pixels, assumed = read(save(Image.fromarray(INK).convert("RGB" if mode == "CMYK" else "L").convert(mode), name))
         np.testing.assert_array_equal(pixels, INK)
         assert assumed == NOT_INVERTED
@@ -76,13 +76,13 @@ class TestPixels:
         pixels, _ = read(save(Image.fromarray(INK > 100)))
         np.testing.assert_array_equal(pixels, np.where(INK > 100, 255, 0))
 
-    @pytest.mark.parametrize("name", ["picture.png", "picture.tif", "picture.pgm"])
+    @pytest.mark.parametrize("name", ["image.png", "image.tif", "image.pgm"])
     def test_sixteen_bits(self, save, name):
         sixteen = INK.astype(np.uint16) * 257 + np.uint16(100) * (INK < 255)
         pixels, _ = read(save(sixteen, name))
         np.testing.assert_array_equal(pixels, INK)
 
-    @pytest.mark.parametrize("name", ["picture.png", "picture.tif"])
+    @pytest.mark.parametrize("name", ["image.png", "image.tif"])
     @pytest.mark.parametrize(
         ("brightest", "bits"), [(100, 8), (255, 8), (256, 10), (1023, 10), (4095, 12), (4096, 14), (16384, 16)]
     )
@@ -103,22 +103,22 @@ class TestPixels:
         ],
     )
     @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-    def test_transparent_ground(self, save, ink, assumed, mode):
-        picture = Image.new("L", (12, 12), ink)
-        picture.putalpha(Image.fromarray(INK))
-        pixels, said = read(save(picture.convert(mode)))
+    def test_transparent_background(self, save, ink, assumed, mode):
+        image = Image.new("L", (12, 12), ink)
+        image.putalpha(Image.fromarray(INK))
+        pixels, said = read(save(image.convert(mode)))
         np.testing.assert_allclose(pixels, INK, atol=1)
         assert said == assumed
 
     @pytest.mark.parametrize("mode", ["L", "P", "RGB"])
     def test_a_transparent_colour(self, save, mode):
-        picture = Image.fromarray(np.where(INK > 100, 0, 255).astype(np.uint8)).convert(mode)
-        white = (255, 255, 255) if mode == "RGB" else picture.getpixel((0, 0))
-        pixels, said = read(save(picture, transparency=white))
+        image = Image.fromarray(np.where(INK > 100, 0, 255).astype(np.uint8)).convert(mode)
+        white = (255, 255, 255) if mode == "RGB" else image.getpixel((0, 0))
+        pixels, said = read(save(image, transparency=white))
         np.testing.assert_array_equal(pixels, np.where(INK > 100, 255, 0))
         assert said == f"transparent parts taken as white; {INVERTED}"
 
-    def test_turned_as_the_camera_says(self, save):
+    def test_rotated_by_the_exif_orientation(self, save):
         exif = Image.Exif()
         exif[0x0112] = 6  # the camera was held upright: rotate by 90 degrees clockwise
         pixels, _ = read(save(np.rot90(INK), exif=exif))
@@ -126,7 +126,7 @@ class TestPixels:
 
     def test_first_frame_of_an_animation(self, save):
         frames = [Image.fromarray(INK), Image.fromarray(INK.T.copy())]
-        pixels, assumed = read(save(frames[0], "picture.gif", save_all=True, append_images=frames[1:]))
+        pixels, assumed = read(save(frames[0], "image.gif", save_all=True, append_images=frames[1:]))
         np.testing.assert_array_equal(pixels, INK)
         assert assumed == f"first of 2 frames; {NOT_INVERTED}"
 
@@ -169,23 +169,21 @@ class TestPolarity:
     """All three real data sets have light ink on a dark background: as published, and inverted."""
 
     @pytest.mark.parametrize("name", ["digits", "mnist", "fashion_mnist"])
-    def test_real_pictures_are_never_mistaken(self, tmp_path, name):
+    def test_inversion_of_real_images_is_always_detected(self, tmp_path, name):
         if name != "digits":
             require_data(name)
-        pictures = data.load(name, "test[:100]").images
-        for number, picture in enumerate(pictures[..., 0]):
-            for ink, said in ((picture, NOT_INVERTED), (255 - picture, INVERTED)):
+        images = data.load(name, "test[:100]").images
+        for number, image in enumerate(images[..., 0]):
+            for ink, said in ((image, NOT_INVERTED), (255 - image, INVERTED)):
                 path = tmp_path / f"{number}.png"
                 Image.fromarray(ink).save(path, compress_level=0)
-                pixels, assumed = read(path, *picture.shape)
+                pixels, assumed = read(path, *image.shape)
                 assert assumed == said
-                np.testing.assert_array_equal(pixels, picture)
+                np.testing.assert_array_equal(pixels, image)
 
 
 class TestBadFiles:
-    @pytest.mark.parametrize(
-        "name", ["picture.png", "picture.jpg", "picture.gif", "picture.tif", "picture.webp", "picture.bmp"]
-    )
+    @pytest.mark.parametrize("name", ["image.png", "image.jpg", "image.gif", "image.tif", "image.webp", "image.bmp"])
     @pytest.mark.parametrize("kept", [0.0, 0.01, 0.5])
     def test_cut_short(self, save, tmp_path, name, kept):
         noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
@@ -197,7 +195,7 @@ class TestBadFiles:
         assert str(caught.value).startswith(f"{path}: cannot be read as an image: ")
         assert "\n" not in str(caught.value)
 
-    def test_no_picture(self, tmp_path):
+    def test_a_file_that_is_not_an_image(self, tmp_path):
         path = tmp_path / "notes.png"
         path.write_text("Buy milk.\n" * 100)
         with pytest.raises(UsageError, match=r"notes.png: cannot be read as an image"):
@@ -208,7 +206,7 @@ class TestBadFiles:
             read(tmp_path)
 
     def test_a_damaged_byte_is_noticed_or_harmless(self, save, tmp_path):
-        path = tmp_path / "picture.png"
+        path = tmp_path / "image.png"
         save(COLOUR, path.name)
         whole = path.read_bytes()
         refused = 0
@@ -220,11 +218,11 @@ class TestBadFiles:
                 refused += 1
         assert refused > 20
 
-    def test_numbers_that_are_no_grey_values(self, save):
+    def test_numbers_that_are_not_grey_values(self, save):
         with pytest.raises(UsageError, match="grey values from -5 to 70000; save it with 8 or 16 bits"):
-            read(save(np.array([[-5, 70000]], np.int32), "picture.tif"))
+            read(save(np.array([[-5, 70000]], np.int32), "image.tif"))
         with pytest.raises(UsageError, match="has floating point pixels"):
-            read(save(np.array([[0.5, 0.7]], np.float32), "picture.tif"))
+            read(save(np.array([[0.5, 0.7]], np.float32), "image.tif"))
 
     def test_unknown_options(self, save):
         path = save(INK)

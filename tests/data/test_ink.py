@@ -22,8 +22,8 @@ def classifier() -> SVC:
     return SVC(gamma=0.5).fit(digits.images.reshape(len(digits), -1) / 255 / 4, digits.labels)
 
 
-def accuracy(pictures: np.ndarray, labels: np.ndarray) -> float:
-    return (classifier().predict(pictures.reshape(len(pictures), -1) / 255 / 4) == labels).mean()
+def accuracy(images: np.ndarray, labels: np.ndarray) -> float:
+    return (classifier().predict(images.reshape(len(images), -1) / 255 / 4) == labels).mean()
 
 
 def drawn(digit: np.ndarray) -> np.ndarray:
@@ -35,8 +35,8 @@ def on_paper(ink: np.ndarray, *, paper: float, contrast: float, shade: float) ->
     """The digit in dark ink on paper that is lit from one side, with the noise of a camera."""
     rows, columns = ink.shape
     light = 1 - shade * np.linspace(0, 1, columns) + shade / 2 * np.linspace(0, 1, rows)[:, None]
-    picture = (paper - contrast * ink.astype(float)) * light + NOISE[:rows, :columns]
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    image = (paper - contrast * ink.astype(float)) * light + NOISE[:rows, :columns]
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 WAYS = {
@@ -74,17 +74,17 @@ def test_mnist_takes_20_of_28_pixels_as_published():
     assert measure_ink_extent(data.load("mnist", "test[:1000]").images) == 20 / 28
 
 
-def test_sets_that_are_no_ink_on_a_dark_ground_have_no_extent():
+def test_sets_without_ink_on_a_dark_background_have_no_extent():
     digits = data.load("digits", "test").images
     assert measure_ink_extent(255 - digits) is None
     assert measure_ink_extent(np.repeat(digits, 3, axis=-1)) is None
     assert measure_ink_extent(np.random.default_rng(0).integers(0, 256, (50, 9, 9, 1), np.uint8)) is None
 
 
-def test_a_square_lands_where_it_should():
-    picture = np.zeros((100, 300), np.uint8)
-    picture[10:50, 200:240] = 180
-    framed = frame_ink(find_ink(picture), height=28, width=28, extent=20 / 28)
+def test_a_square_is_placed_as_expected():
+    image = np.zeros((100, 300), np.uint8)
+    image[10:50, 200:240] = 180
+    framed = frame_ink(find_ink(image), height=28, width=28, extent=20 / 28)
     expected = np.zeros((28, 28), bool)
     expected[4:24, 4:24] = True
     np.testing.assert_array_equal(framed >= 128, expected)
@@ -161,9 +161,9 @@ def test_images_of_one_piece_and_of_two():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (2, 2), (5, 700)])
 def test_any_size_and_aspect(tmp_path, size):
-    picture = np.zeros(size, np.uint8)
-    picture[size[0] // 2, size[1] // 2] = 255
-    Image.fromarray(picture).save(tmp_path / "dot.png")
+    image = np.zeros(size, np.uint8)
+    image[size[0] // 2, size[1] // 2] = 255
+    Image.fromarray(image).save(tmp_path / "dot.png")
     pixels, *_ = read_image(tmp_path / "dot.png", height=9, width=7, channels=1, ink_extent=0.7)
     assert pixels.shape == (9, 7, 1)
     with pytest.raises(UsageError, match=r"ink_extent=1.5 must be in \(0, 1\]"):

@@ -1,4 +1,4 @@
-"""Folders of images with masks: pairing, what the values mean, sizes, and one line for what does not fit."""
+"""Folders of images with masks: pairing, meaning of the values, sizes, and one line for each error."""
 
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def test_splits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("framing", ["crop", "fit", "stretch"])
 def test_another_size_moves_the_mask_with_the_image(framing: str, tmp_path: Path) -> None:
-    """An image that is its own mask stays it, up to the pixels at the edges of classes, which are mixed."""
+    """An image that equals its mask still does, except at the edges of classes, where pixels are mixed."""
     square = np.zeros((12, 20), np.uint8)
     square[3:9, 6:14] = 1
     for folder, pixels in (("images", square * 255), ("masks", square)):
@@ -158,7 +158,7 @@ def empty(root: Path) -> str:
         (lambda root: f"masks:{root / 'nowhere'}", ("there is no folder",)),
     ],
 )
-def test_what_does_not_fit_is_named_in_one_line(make, parts: tuple, tmp_path: Path) -> None:
+def test_invalid_folders_are_reported_in_one_line(make, parts: tuple, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         loaded(make(tmp_path))
     for part in parts:

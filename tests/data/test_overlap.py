@@ -12,7 +12,7 @@ RANDOM = np.random.default_rng(0)
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_counts_every_example_whose_pixels_are_trained_on(dtype):
-    images = (RANDOM.random((30, 2, 3, 1)) * 2).astype(np.uint8).astype(dtype)  # 64 different images: many repeat
+    images = (RANDOM.random((30, 2, 3, 1)) * 2).astype(np.uint8).astype(dtype)  # only 64 different images
     labels = np.arange(30, dtype=np.int32) % 2
     one, other = (
         data.Dataset.of_images("made", "all", images[part], labels[part], ("a", "b"))

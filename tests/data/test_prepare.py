@@ -42,7 +42,7 @@ def prepare(*arguments, environment=None, timeout=60):
 
 
 def test_every_set_that_is_not_of_tfds_says_where_it_is():
-    """The header of its config names it, and the guide has the place that the config reads."""
+    """The header of its config names the place, and the guide has the path that the config reads."""
     for name in SIGNALS:
         guide = BY_HAND[name]
         config = (REPOSITORY / "configs" / f"{name}.py").read_text()
@@ -83,9 +83,9 @@ def test_without_tensorflow_it_names_the_extra(tmp_path):
     assert_one_line_and_nothing_left(done, line, tmp_path / "sets")
 
 
-def test_what_needs_no_preparing_and_what_does_not_exist(tmp_path):
-    pictures = np.zeros((5, 4, 4, 3), np.uint8)
-    write_tfds_set(tmp_path, "made", {"train": (pictures, [0, 1, 0, 1, 1])}, class_names=["ant", "bee"])
+def test_sets_that_need_no_preparation_and_sets_that_do_not_exist(tmp_path):
+    images = np.zeros((5, 4, 4, 3), np.uint8)
+    write_tfds_set(tmp_path, "made", {"train": (images, [0, 1, 0, 1, 1])}, class_names=["ant", "bee"])
     done = prepare("digits", "made", "fashion_mnits", f"--data_dir={tmp_path}")
     assert done.returncode == 2
     assert done.stdout.splitlines() == [
@@ -95,7 +95,7 @@ def test_what_needs_no_preparing_and_what_does_not_exist(tmp_path):
     assert done.stderr == "error: unknown data set 'fashion_mnits'; did you mean 'fashion_mnist'?\n"
 
 
-def test_unreachable_network_is_said_quickly_and_leaves_nothing(tmp_path, tensorflow_in_name_only):
+def test_unreachable_network_is_reported_quickly_and_nothing_is_written(tmp_path, tensorflow_in_name_only):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]  # bound but not listening: every connection is refused
@@ -110,7 +110,7 @@ def test_unreachable_network_is_said_quickly_and_leaves_nothing(tmp_path, tensor
     assert_one_line_and_nothing_left(done, line, tmp_path / "sets")
 
 
-def test_files_to_be_fetched_by_hand(tmp_path, tensorflow_in_name_only):
+def test_files_to_be_downloaded_by_hand(tmp_path, tensorflow_in_name_only):
     data_dir = tmp_path / "sets"
     done = prepare("imagenet2012", f"--data_dir={data_dir}", environment=tensorflow_in_name_only)
     line = f"preparing 'imagenet2012' failed: its files must be fetched by hand, into {data_dir}/downloads/manual: "
@@ -118,7 +118,7 @@ def test_files_to_be_fetched_by_hand(tmp_path, tensorflow_in_name_only):
 
 
 @pytest.mark.slow
-def test_a_server_that_never_answers_is_given_up(tmp_path, tensorflow_in_name_only):
+def test_a_server_that_never_answers_times_out(tmp_path, tensorflow_in_name_only):
     with socket.create_server(("127.0.0.1", 0), backlog=99) as silent:  # accepts, but never answers
         began = time.monotonic()
         done = prepare(

@@ -23,12 +23,12 @@ def test_normalises_each_channel():
     np.testing.assert_allclose(preprocess(IMAGES), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(preprocess((IMAGES / 255).astype(np.float32)), expected, rtol=1e-5, atol=1e-6)
     # It is a static argument of jax.jit, and gives the same result there.
-    inside = jax.jit(lambda pictures: preprocess(pictures))(IMAGES)
+    inside = jax.jit(lambda images: preprocess(images))(IMAGES)
     np.testing.assert_allclose(inside, expected, rtol=1e-5, atol=1e-6)
     assert hash(preprocess) == hash(Preprocess((8, 8, 3), mean=mean, std=std))
 
 
-def test_pads_with_black_all_round():
+def test_pads_with_black_on_all_sides():
     padded = np.asarray(plain((12, 11, 3), "pad")(IMAGES))
     expected = np.pad(IMAGES / 255, [(0, 0), (2, 2), (1, 2), (0, 0)])
     np.testing.assert_allclose(padded, expected, rtol=1e-6)
@@ -41,8 +41,8 @@ def test_pads_with_black_all_round():
 def test_resizes_as_pillow_does(method, filter, size):
     resized = np.asarray(plain((*size, 3), method)(IMAGES[:1]))[0]
     for channel in range(3):
-        picture = Image.fromarray(IMAGES[0, ..., channel].astype(np.float32))
-        expected = np.asarray(picture.resize(size[::-1], filter)) / 255
+        image = Image.fromarray(IMAGES[0, ..., channel].astype(np.float32))
+        expected = np.asarray(image.resize(size[::-1], filter)) / 255
         np.testing.assert_allclose(resized[..., channel], expected, atol=2e-6)
 
 
@@ -54,7 +54,7 @@ def test_resizes_as_pillow_does(method, filter, size):
         ((16, 16, 3), "nearest", (IMAGES / 255).repeat(2, axis=1).repeat(2, axis=2)),
     ],
 )
-def test_measures_what_the_network_sees(monkeypatch, shape, resize, expected):
+def test_statistics_are_of_the_inputs_of_the_network(monkeypatch, shape, resize, expected):
     monkeypatch.setattr("cnn_jax.data.preprocess.MEASURED_AT_ONCE", 4)
     dataset = Dataset.of_images("made", "train", IMAGES, np.zeros(6, np.int32), ("a",))
     preprocess = Preprocess.measure(dataset, shape, resize=resize)
@@ -86,7 +86,7 @@ def test_crop_takes_the_middle():
         (lambda: plain((9, 7, 3), "pad")(IMAGES), "8x8 do not become 9x7 with resize='pad'; use resize='bilinear'"),
     ],
 )
-def test_what_does_not_fit_is_refused(call, complaint):
+def test_invalid_arguments_are_rejected(call, complaint):
     with pytest.raises(UsageError) as caught:
         call()
     assert complaint in str(caught.value)

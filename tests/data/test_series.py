@@ -14,7 +14,7 @@ VALUES = GENERATOR.standard_normal((6, 5)).round(3)
 
 
 def lines(delimiter: str) -> str:
-    """As UCR writes them: the class first, as a number of floating point."""
+    """In UCR's format: the class is the first column, as a floating-point number."""
     rows = [delimiter.join([f"{1 + n % 2:.7e}", *map(str, row)]) for n, row in enumerate(VALUES)]
     return "\n".join(rows) + "\n"
 
@@ -50,7 +50,7 @@ def test_parts_by_names_of_files_and_channels_by_colons(tmp_path):
     assert len(data.load(f"series:{tmp_path}", "test")) == 1
 
 
-def test_series_of_different_lengths_are_padded_behind(tmp_path):
+def test_series_of_different_lengths_are_padded_at_the_end(tmp_path):
     file = tmp_path / "made.txt"
     file.write_text("10 1 2 3\n9 4 5\n" * 10)
     found = data.load(f"series:{file}", "all")

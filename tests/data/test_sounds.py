@@ -91,7 +91,7 @@ def test_a_damaged_file_is_named(recordings, content, expected):
     assert str(caught.value).startswith(str(recordings / "0_ann_9.wav"))
 
 
-def test_what_does_not_fit_is_refused(tmp_path, recordings):
+def test_invalid_arguments_are_rejected(tmp_path, recordings):
     with pytest.raises(UsageError, match="put the WAV files of each class in one of its own"):
         data.open_set(f"sounds:{recordings}", "train", image_shape=(120, 1))
     (tmp_path / "empty" / "a").mkdir(parents=True)

@@ -96,14 +96,14 @@ class TestTfds:
             ({"supervised_keys": ("label", "image")}, "TFDS declares ClassLabel -> Image"),
         ],
     )
-    def test_sets_of_another_kind_are_refused(self, tmp_path, options, complaint):
+    def test_sets_of_another_kind_are_rejected(self, tmp_path, options, complaint):
         self.write(tmp_path, **options)
         with pytest.raises(UsageError) as caught:
             data.load("made", "train", data_dir=tmp_path)
         assert complaint in str(caught.value)
         assert "\n" not in str(caught.value)
 
-    def test_a_split_without_labels_is_refused(self, tmp_path):
+    def test_a_split_without_labels_is_rejected(self, tmp_path):
         write_tfds_set(tmp_path, "made", {"test": (self.images[:3], [0, -1, 1])}, class_names=["ant", "bee"])
         with pytest.raises(UsageError, match="split 'test' is published without labels"):
             data.load("made", "test", data_dir=tmp_path)
@@ -199,7 +199,7 @@ def test_mnist_training_set_has_the_published_counts_and_statistics():
     assert (round(preprocess.mean[0], 4), round(preprocess.std[0], 4)) == (0.1307, 0.3081)
 
 
-def test_fashion_mnist_has_a_thousand_test_pictures_of_each_class():
+def test_fashion_mnist_has_a_thousand_test_images_of_each_class():
     require_data("fashion_mnist")
     fashion = data.load("fashion_mnist", "test")
     assert np.bincount(fashion.labels).tolist() == [1000] * 10

@@ -20,7 +20,7 @@ def number_of_examples(bound: float | None, unit: str, size: int) -> int | None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 30, 50, 99, 100, 150, 1297])
-def test_every_slice_is_that_of_tfds_and_of_numpy_or_refused(size):
+def test_every_slice_is_that_of_tfds_and_of_numpy_or_rejected(size):
     info = tfds.core.SplitInfo(name="train", shard_lengths=[size], num_bytes=0, filename_template=None)
     members = {"train": np.arange(size), "test": np.arange(3)}
     chosen = refused = 0
@@ -84,7 +84,7 @@ def test_the_last_examples_and_all_but_them_are_the_set(last):
         ("Train", "no split"),
     ],
 )
-def test_what_would_surprise_is_refused(split, complaint):
+def test_surprising_expressions_are_rejected(split, complaint):
     with pytest.raises(UsageError, match=complaint) as caught:
         resolve_split("made", split, {"train": [30], "test": [5]})
     assert "\n" not in str(caught.value)

@@ -76,8 +76,8 @@ def test_requests(answers: Any) -> None:
         expected = np.concatenate([page.activations[node.name][1].ravel() for node in page.graph.nodes])
         np.testing.assert_allclose(np.frombuffer(values, np.float32), expected, rtol=1e-4, atol=1e-5)
         for method in ("saliency", "guided_backpropagation", "grad_cam"):
-            status, picture = ask(server, f"/gradients/{method}", image)
-            assert (status, len(picture)) == (200, 4 * 144)
+            status, gradient = ask(server, f"/gradients/{method}", image)
+            assert (status, len(gradient)) == (200, 4 * 144)
         assert ask(server, "/weights")[1] == found.weights
         for status, path, body, headers in [
             (403, "/", None, {"Host": "evil.example"}),

@@ -28,13 +28,13 @@ def loops(image, kernel, low, high, convention):
         if own < low or own == 0 or (convention == "skimage" and border):
             continue
         step = np.array([down[i, j], right[i, j]]) / max(abs(down[i, j]), abs(right[i, j]))
-        beside = []
+        neighbours = []
         for sign in (1, -1):
             (row, column), weight = sign * step, min(abs(step))
             straight = magnitude[i + 1 + int(row), j + 1 + int(column)]  # cut: the longer component alone
             diagonal = magnitude[i + 1 + round_away(row), j + 1 + round_away(column)]
-            beside.append(weight * diagonal + (1 - weight) * straight)
-        weak[i, j] = own >= max(beside)
+            neighbours.append(weight * diagonal + (1 - weight) * straight)
+        weak[i, j] = own >= max(neighbours)
     parts, _ = ndimage.label(weak, np.ones((3, 3)))
     strong = set(parts[weak & (magnitude[1:-1, 1:-1] >= high)])
     return np.isin(parts, list(strong)) & weak

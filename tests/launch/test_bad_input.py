@@ -105,7 +105,7 @@ def test_workdir_of_another_config(trained: Path) -> None:
     assert (trained / "metrics.jsonl").read_bytes() == before
 
 
-def test_workdir_that_cannot_be_made(tmp_path: Path) -> None:
+def test_workdir_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot be written" in rejected(SMOKE, f"--workdir={tmp_path / 'file' / 'run'}")
 
@@ -114,7 +114,7 @@ def test_eval_of_a_folder_without_a_run(tmp_path: Path) -> None:
     assert "holds no run" in rejected("--mode=eval", f"--workdir={tmp_path}")
 
 
-def test_run_whose_config_was_cut_short(tmp_path: Path) -> None:
+def test_run_with_a_truncated_config(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"seed": 0,')
     assert f"{tmp_path / 'config.json'} is damaged" in rejected("--mode=eval", f"--workdir={tmp_path}")
     assert f"{tmp_path / 'config.json'} is damaged" in rejected(SMOKE, f"--workdir={tmp_path}")
@@ -157,7 +157,7 @@ def damage(run: Path, *, steps: int) -> list[Path]:
     return checkpoints
 
 
-def test_newest_checkpoint_cut_short_falls_back(trained: Path, tmp_path: Path) -> None:
+def test_truncated_newest_checkpoint_falls_back(trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     (newest,) = damage(run, steps=1)
@@ -169,7 +169,7 @@ def test_newest_checkpoint_cut_short_falls_back(trained: Path, tmp_path: Path) -
     assert (run / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
 
 
-def test_every_checkpoint_cut_short(trained: Path, tmp_path: Path) -> None:
+def test_all_checkpoints_truncated(trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     damaged = damage(run, steps=10)

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,10 +13,12 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score
 from tensorboardX.proto.event_pb2 import Event
 
-from tests.launch.process import ROOT, launch, train
+from cnn_jax.config import load_config
+from cnn_jax.tasks import run
+from tests.launch.process import ROOT, launch
 
 
-def test_run_leaves_everything(trained: Path) -> None:
+def test_run_writes_all_files(trained: Path) -> None:
     for name in ("config.json", "environment.json", "data.json", "metrics.jsonl", "result.json", "report.html"):
         assert (trained / name).stat().st_size > 0, name
     assert list((trained / "figures").glob("*.png"))
@@ -119,14 +122,13 @@ def test_launch_is_short() -> None:
     assert len((ROOT / "launch.py").read_text().splitlines()) < 80
 
 
-def test_strict_promotion(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strict_promotion(trained: Path, tmp_path: Path) -> None:
     """Training, evaluation and prediction give the same results with JAX's strict type promotion."""
-    monkeypatch.setenv("JAX_NUMPY_RANK_PROMOTION", "raise")
-    monkeypatch.setenv("JAX_NUMPY_DTYPE_PROMOTION", "strict")
-    train(tmp_path / "run", fresh=True)  # JAX reads the two variables when it is imported
-    results = [json.loads((run / "result.json").read_text()) for run in (trained, tmp_path / "run")]
-    assert results[0]["scores"]["test/accuracy"] == pytest.approx(results[1]["scores"]["test/accuracy"], abs=0.01)
+    config, workdir = load_config("lenet5_digits:smoke"), tmp_path / "run"
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")
-    for mode in (["--mode=eval"], ["--mode=predict", f"--images={tmp_path / 'black.png'}"]):
-        done = launch(f"--workdir={tmp_path / 'run'}", *mode, fresh=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        run.train(config, workdir)
+        run.evaluate(config, workdir, checkpoint="latest")
+        run.predict(config, workdir, images=[str(tmp_path / "black.png")], output=None, checkpoint="latest")
+    results = [json.loads((folder / "result.json").read_text()) for folder in (trained, workdir)]
+    assert results[0]["scores"]["test/accuracy"] == pytest.approx(results[1]["scores"]["test/accuracy"], abs=0.01)

@@ -51,7 +51,7 @@ def test_two_processes_that_stream_score_what_one_does_and_write_once(trained: P
     assert lines[0] == lines[1]
 
 
-def test_a_mistake_ends_all_of_them_found_through_the_scheduler(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_ends_all_processes_that_the_scheduler_started(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (trained / "config.json").read_bytes()
     monkeypatch.setenv("SLURM_JOB_ID", str(free_port(range(61440, 65536)) - 61440))  # JAX computes the port from it
     monkeypatch.setenv("SLURM_STEP_NODELIST", "localhost")

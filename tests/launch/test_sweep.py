@@ -1,4 +1,4 @@
-"""A whole run of ``launch.py --mode=sweep``."""
+"""A complete run of ``launch.py --mode=sweep``."""
 
 import json
 import runpy
@@ -11,7 +11,7 @@ from tests.launch.process import launch
 SMOKE = "--config=configs/lenet5_digits.py:smoke"
 
 
-def test_trials_are_the_runs_that_they_would_be_alone(trained: Path, tmp_path: Path) -> None:
+def test_a_trial_equals_the_same_run_alone(trained: Path, tmp_path: Path) -> None:
     sweep = ["--mode=sweep", f"--workdir={tmp_path / 'sweep'}"]
     rates = "--sweep=optimizer.learning_rate=0.1,1e9"  # the rate of the config, and one that diverges
     done = launch(SMOKE, *sweep, rates, "--workers=1")

@@ -188,7 +188,7 @@ def test_002_hyperparameters_stride_two_halves_and_padding_keeps():
 
 
 def test_002_forward_and_backward_are_those_of_a_linear_layer():
-    # z = W x, so dx = W^T dz, with the W of the square image's kernel on a 4 x 5 picture.
+    # z = W x, so dx = W^T dz, with the W of the square image's kernel on a 4 x 5 image.
     matrix = np.asarray(ops.toeplitz_matrix(window(PREWITT), (4, 5)))
     assert matrix.shape == (6, 20)
     x, dz = np.arange(20.0) ** 2 % 7, np.array([1.0, -2, 3, -4, 5, -6])

@@ -234,7 +234,7 @@ def test_003_motivation_two_billion_weights_against_75():
 
 
 def layer_sizes(size):
-    """Parameters of the slide's network, layer by layer, for a square RGB picture."""
+    """Parameters of the slide's network, layer by layer, for a square RGB image."""
     kernel = (5, 5, 3, 32)
     flat = math.prod(shape(ops.max_pool, shape(ops.conv, (size, size, 3), kernel), window=(2, 2)))
     return [math.prod(kernel) + 32, flat * 128 + 128, 128 * 10 + 10]

@@ -238,7 +238,7 @@ def learned_layer_by_layer(name: str):
         if name not in (*NOT_BY_GRADIENTS, *RECONSTRUCTS)
     ],
 )
-def test_learns_32_images_by_heart(name: str) -> None:
+def test_overfits_32_images(name: str) -> None:
     learn = learned_as_one_program if name in COMPILED else learned_layer_by_layer
     (_, output, again, start), (loss, learned_output, learned_again, end) = learn(name)
     assert np.isfinite(output).all()

@@ -147,7 +147,7 @@ MODULES = {
     "BatchNorm": (nn.BatchNorm(2, rngs=RNGS), IMAGES),
     "BatchNorm in evaluation": (nn.BatchNorm(2, use_running_average=True, rngs=RNGS), IMAGES),
 }
-# Metrics that count in integers, whatever the dtype of their inputs; tests/ops/test_metrics.py has their values.
+# Metrics that count in integers for every dtype of their inputs; tests/ops/test_metrics.py has their values.
 COUNTS = {
     *("in_top_k", "confusion_matrix", "precision_recall_f1", "macro_average", "expected_calibration_error"),
     *("class_counts", "overlaps"),

@@ -57,7 +57,7 @@ BATCH_NORMS = {
     "first axis": ({"axis": 0}, {}),
     "mask": ({}, {"mask": np.random.default_rng(1).random((6, 4, 4, 1)) < 0.5}),
     "mask along an axis": ({"axis": 1}, {"mask": np.random.default_rng(1).random((6, 1, 4, 3)) < 0.5}),
-    "told at the call": ({"use_running_average": False}, {"use_running_average": True}),
+    "given in the call": ({"use_running_average": False}, {"use_running_average": True}),
     "bare": ({"use_bias": False, "use_scale": False}, {}),
     "of another type": ({"dtype": jnp.float16}, {}),
     "whole numbers": ({}, {}),

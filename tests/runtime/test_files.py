@@ -1,4 +1,4 @@
-"""``~`` in a path of the user is the home folder, wherever a path can be given."""
+"""``~`` in a path of the user is the home folder, in every flag and config key that takes a path."""
 
 from pathlib import Path
 

@@ -33,7 +33,7 @@ def run(directory: Path, train: Callable[..., None]) -> Outcome:
         (ValueError("a" * 1000), "ValueError: " + "a" * 485 + "..."),
     ],
 )
-def test_what_it_raises_is_its_outcome(error: BaseException, reason: str, tmp_path: Path) -> None:
+def test_an_exception_is_the_outcome(error: BaseException, reason: str, tmp_path: Path) -> None:
     def train(config: ConfigDict, directory: Path, **_: Any) -> None:
         raise error
 
@@ -41,7 +41,7 @@ def test_what_it_raises_is_its_outcome(error: BaseException, reason: str, tmp_pa
     assert (outcome.state, outcome.reason, outcome.score) == ("failed", reason, None)
 
 
-def test_its_own_keyboard_interrupt_is_an_outcome_and_the_users_is_not(tmp_path: Path) -> None:
+def test_keyboard_interrupt_of_a_trial_is_an_outcome_and_the_users_is_not(tmp_path: Path) -> None:
     def train(config: ConfigDict, directory: Path, **_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -55,7 +55,7 @@ def test_its_own_keyboard_interrupt_is_an_outcome_and_the_users_is_not(tmp_path:
         signal.signal(signal.SIGINT, before)
 
 
-def test_run_of_which_no_checkpoint_is_whole_begins_again(tmp_path: Path) -> None:
+def test_run_without_an_intact_checkpoint_starts_again(tmp_path: Path) -> None:
     def train(config: ConfigDict, directory: Path, **options: Any) -> None:
         if (directory / "checkpoints").exists():
             raise NoWholeCheckpointError("all are damaged")
@@ -67,7 +67,7 @@ def test_run_of_which_no_checkpoint_is_whole_begins_again(tmp_path: Path) -> Non
     assert "beginning again: all are damaged" in (tmp_path / "trials/0000/log.txt").read_text()
 
 
-def test_finished_run_is_not_repeated_unless_it_is_another_ones(tmp_path: Path) -> None:
+def test_finished_run_is_not_repeated_and_another_run_is_rejected(tmp_path: Path) -> None:
     assert run(tmp_path, trivial.train).state == "complete"
 
     def refuse(config: ConfigDict, directory: Path, **_: Any) -> None:

@@ -60,7 +60,7 @@ def described(file: str | None = None, **given: Any) -> Sweep:
         return begin(Path(folder), file, **given)
 
 
-def test_lists_are_a_grid_and_ranges_are_drawn_from() -> None:
+def test_lists_are_a_grid_and_ranges_are_sampled() -> None:
     grid = described(sweep="rate=0.1,0.2; kind=a,b,c")
     assert (grid.sampler, grid.points, grid.ahead) == ("grid", 6, grid.ahead)
     assert described(sweep="rate=0.1,0.2; kind=a,b,c", trials=4).points == 4
@@ -69,12 +69,12 @@ def test_lists_are_a_grid_and_ranges_are_drawn_from() -> None:
     assert described(sweep="rate=0.1,0.2", sampler="tpe", trials=7).points == 7
 
 
-def test_metric_is_what_the_experiment_is_judged_by() -> None:
+def test_default_metric_is_the_monitored_one() -> None:
     assert described(sweep="rate=0.1").metric == Metric("validation/accuracy", "higher", "%")
     assert described(sweep="rate=0.1", metric="test/loss").metric == Metric("test/loss", "lower")
 
 
-def test_points_begun_ahead_of_results_follow_from_the_workers() -> None:
+def test_points_started_ahead_of_results_depend_on_the_workers() -> None:
     assert described(sweep="rate=0.1", workers=1).ahead == 1
     assert described(sweep="rate=0.1", workers=3).ahead == 6
     assert described(sweep="rate=0.1", workers=3, ahead=4).ahead == 4
@@ -102,7 +102,7 @@ def test_space_of_the_config_file(tmp_path: Path) -> None:
         ('return hyper.product(hyper.uniform("rate", 1, 0))', "no range"),
     ],
 )
-def test_space_of_the_config_file_that_is_none(body: str, expected: str, tmp_path: Path) -> None:
+def test_invalid_space_in_the_config_file(body: str, expected: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(FILE.format(body))
     with pytest.raises(UsageError, match=expected):
@@ -129,18 +129,18 @@ def test_mistakes(given: dict[str, Any], expected: str) -> None:
     assert "\n" not in str(found.value)
 
 
-def test_experiment_that_is_a_series_of_runs() -> None:
+def test_a_series_of_runs_cannot_be_swept() -> None:
     with pytest.raises(UsageError, match="single runs; baselines is a series"):
         experiments.find_single(ConfigDict({"experiment": "baselines"}))
 
 
-def test_storage_that_is_none_leaves_nothing(tmp_path: Path) -> None:
+def test_invalid_storage_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="postgresql://"):
         begin(tmp_path / "sweep", sweep="rate=0.1", storage="sweeps.db")
     assert not (tmp_path / "sweep").exists()
 
 
-def test_sweep_of_which_all_trials_failed(tmp_path: Path) -> None:
+def test_sweep_whose_trials_all_failed(tmp_path: Path) -> None:
     rows = [TrialRow(n, n, "failed", reason=f"the loss is nan at step {n}") for n in (1, 2)]
     with pytest.raises(UsageError, match=r"all trials failed, the first one: the loss is nan at step 1; .*sweep\.csv"):
         show(described(sweep="rate=0.1,0.2"), tmp_path, rows)
@@ -193,13 +193,13 @@ def test_nothing_is_written_for_a_runner_that_is_not_installed(
     assert not (tmp_path / "sweep").exists()
 
 
-def test_folder_of_a_run_is_not_one_for_a_sweep(tmp_path: Path) -> None:
+def test_a_sweep_does_not_start_in_the_folder_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UsageError, match="no sweep"):
         begin(tmp_path, sweep="rate=0.1")
 
 
-def test_a_grid_cut_short_is_continued_up_to_its_end(tmp_path: Path) -> None:
+def test_a_grid_limited_by_trials_can_be_continued(tmp_path: Path) -> None:
     sweeps = [begin(tmp_path, sweep="rate=0.1,0.2,0.3", trials=count) for count in (1, 2, 9, 1)]
     assert [sweep.points for sweep in sweeps] == [1, 2, 3, 3]
 

@@ -60,7 +60,7 @@ def test_two_drivers_share_the_work(tmp_path: Path) -> None:
     assert outputs[0].count("trial ") == outputs[1].count("trial ") == 8  # both show all trials
 
 
-def test_ctrl_c_stops_in_order_and_the_sweep_continues(tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_the_sweep_can_be_continued(tmp_path: Path) -> None:
     store = begin(tmp_path, points=4, config={"evaluations": 5, "pause": 0.1})
     with driver(tmp_path) as process:
         until(lambda: evaluations(tmp_path, 1))
@@ -76,7 +76,7 @@ def test_ctrl_c_stops_in_order_and_the_sweep_continues(tmp_path: Path) -> None:
     assert_complete(tmp_path, store, count=4)
 
 
-def test_trials_that_end_their_processes_fail_and_leave_the_others_alone(tmp_path: Path) -> None:
+def test_trials_that_end_their_processes_fail_and_do_not_affect_the_others(tmp_path: Path) -> None:
     """They are the first trials, and each attempt ends a worker."""
     kinds = ["exits", "crashes", "a", "b"]
     store = begin(tmp_path, space=space.sweep("kind", kinds), sampler="grid", points=4)
@@ -92,7 +92,7 @@ def test_trials_that_end_their_processes_fail_and_leave_the_others_alone(tmp_pat
         assert ("ended 3 times at the same place" in row.reason) == failed
 
 
-def test_workers_that_cannot_work_are_not_started_for_ever(tmp_path: Path) -> None:
+def test_workers_that_fail_at_once_are_not_restarted_forever(tmp_path: Path) -> None:
     begin(tmp_path, points=4, train="no.such.module:train")
     with driver(tmp_path, workers=1) as process:
         output = process.communicate()[0]

@@ -62,7 +62,7 @@ def left(lines: list[str]) -> str | None:
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_values_give_way_and_nothing_else(width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_values_are_shortened_to_fit(width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     lines = shown(*on_terminal(tmp_path), [], [running(7, 3, 0.98), running(8)])
     header, first, second, *_ = lines
@@ -73,7 +73,7 @@ def test_values_give_way_and_nothing_else(width: int, tmp_path: Path, monkeypatc
     assert max(map(len, lines)) <= width
 
 
-def test_best_is_that_of_a_running_trial_until_one_is_complete(tmp_path: Path) -> None:
+def test_best_trial_is_a_running_one_until_one_is_complete(tmp_path: Path) -> None:
     (view, terminal), now = on_terminal(tmp_path), [running(0, 1, 0.5), running(1, 1, 0.7), running(2)]
     assert shown(view, terminal, [], now)[-2].startswith("best so far: 70.00%, trial 1: learning_rate=0.1235")
     rows = with_spreads([TrialRow(3, 3, "complete", 0.6, overrides=VALUES)])
@@ -109,5 +109,5 @@ def test_time_left_once_trials_have_ended(tmp_path: Path, monkeypatch: pytest.Mo
         clock[0] = seconds
         view.update(rows[:number], [])
     assert left(shown(view, terminal, rows, [running(3), running(4)])) == "4:03"  # three in 104 s, seven to go
-    # These trials are all at their ends.
+    # All trials left are about to end.
     assert left(shown(view, terminal, rows, [running(number) for number in range(3, 10)])) == "0:14"

@@ -57,7 +57,7 @@ def test_best_checkpoint_is_the_lowest(tmp_path: Path) -> None:
         assert checkpoints.steps() == [10, 25, 30]
 
 
-def test_patience_ends_with_what_is_not_lower(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_patience_counts_evaluations_that_are_not_lower(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained = training.train(program(valley, patience=10), seed=0, directory=tmp_path)
     assert int(trained.state.step) == 20
     printed = capsys.readouterr().out
@@ -72,7 +72,7 @@ def test_target_is_reached_from_above(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def train(config: ConfigDict, directory: Path, *, report: bool, on_evaluation: Any) -> None:
-    """One trial."""
+    """Trains one trial."""
     directory.mkdir(parents=True, exist_ok=True)
     one = program(distance, rate=config.rate, total_steps=15)
     trained = training.train(one, seed=0, directory=directory, on_evaluation=on_evaluation)
@@ -132,7 +132,7 @@ def test_mistakes(call: Any, message: str) -> None:
         call()
 
 
-def test_comparisons_with_what_is_no_number() -> None:
+def test_comparisons_with_nan() -> None:
     nan = float("nan")
     assert not RMSE.is_better(nan, than=None)
     assert not RMSE.is_better(nan, than=1.0)

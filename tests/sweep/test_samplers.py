@@ -91,7 +91,7 @@ def test_sequences_are_more_even_than_independent_draws(sampler: str) -> None:
     assert of_sequence < min(of_draws)
 
 
-def test_sequence_fills_what_is_behind_a_condition_evenly() -> None:
+def test_sequence_is_even_under_a_condition() -> None:
     found = [point["y"] for point in points(sweep("sobol"), 65)[1:] if point["kind"] == "b"]
     assert len(found) == pytest.approx(32, abs=2)
     halves = np.mean(np.array(found) < 0.1)  # the logarithmic middle of 0.01 to 1
@@ -114,7 +114,7 @@ def test_grid_is_in_the_order_of_a_product() -> None:
     assert points(sweep("grid", part), 6) == expected
 
 
-def test_engine_that_learns_waits_for_the_results_that_it_depends_on() -> None:
+def test_adaptive_sampler_waits_for_the_results_it_depends_on() -> None:
     sampler, known = Sampler(sweep("tpe", ahead=2)), []
     for number in range(2):
         proposal = sampler.propose(number, known)

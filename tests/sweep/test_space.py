@@ -51,7 +51,7 @@ def test_one_key_in_two_branches() -> None:
     assert found == [("sgd", 0.1), ("sgd", 0.2), ("adam", 0.001)]
 
 
-def test_values_may_be_those_of_numpy() -> None:
+def test_values_may_be_numpy_scalars() -> None:
     for values in (np.array([0.1, 0.2]), [np.float64(0.1), np.float64(0.2)]):
         part = space.product(space.sweep("optimizer.learning_rate", values), space.sweep("epochs", np.arange(1, 3)))
         space.check(part, CONFIG)
@@ -95,7 +95,7 @@ def test_mistake_is_found_before_anything_starts(part: space.Part, expected: lis
         assert piece in str(found.value)
 
 
-def test_whole_numbers_and_lists_do_for_numbers_and_tuples() -> None:
+def test_integers_and_lists_are_accepted_for_floats_and_tuples() -> None:
     part = space.product(space.sweep("optimizer.momentum", [0, 1]), space.sweep("freeze", [["c1/*"], []]))
     space.check(part, CONFIG)
     last = schema.override(CONFIG, space.grid(part, schema.flatten(CONFIG))[-1])
@@ -140,7 +140,7 @@ def test_text(text: str, expected: space.Part) -> None:
         "a=log(1,2",
     ],
 )
-def test_text_that_cannot_be_read(text: str) -> None:
+def test_invalid_notation(text: str) -> None:
     with pytest.raises(UsageError) as found:
         notation.parse(text)
     assert "\n" not in str(found.value)

@@ -84,7 +84,7 @@ def test_trial_is_an_ordinary_run_with_the_values_in_its_config(place: SweepPlac
     assert [trial.point for trial in trials] == [0, 0]
 
 
-def test_outcome_counts_once_and_only_from_who_has_the_trial(place: SweepPlace) -> None:
+def test_only_the_owner_of_a_trial_reports_its_outcome_and_only_once(place: SweepPlace) -> None:
     store = Store(place, described())
     (trial,) = store.claim() or ()
     assert not Store(place, owner=ELSEWHERE).finish(Outcome(0, "complete", 0.1))
@@ -115,7 +115,7 @@ def test_trial_of_a_process_that_was_killed_is_claimed_again(place: SweepPlace) 
     assert [trial.number for trial in store.claim() or ()] == [0]
 
 
-def test_owner_elsewhere_is_dead_when_its_heart_has_not_been_heard(
+def test_owner_on_another_machine_is_dead_after_missing_heartbeats(
     place: SweepPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(place, described())
@@ -134,7 +134,7 @@ def test_owner_elsewhere_is_dead_when_its_heart_has_not_been_heard(
     assert state_after(0, 13, 13, 13) == "running"
     Leases(open_storage(place).engine, place.study, owner=ELSEWHERE).beat()
     assert state_after(13, 13, 13) == "running"
-    assert state_after(13) == "running", "it was heard 39 seconds ago"
+    assert state_after(13) == "running", "the last heartbeat was 39 seconds ago"
     assert state_after(100) == "running", "the database was down, so no heartbeat could be received"
     assert state_after(13, 13, 13) == "running"
     assert state_after(2) == "waiting"
@@ -145,7 +145,7 @@ def test_owner_elsewhere_is_dead_when_its_heart_has_not_been_heard(
     assert not elsewhere.finish(Outcome(0, "complete", 0.5))
 
 
-def test_deaths_under_an_earlier_driver_are_not_held_against_a_trial(place: SweepPlace) -> None:
+def test_deaths_under_an_earlier_driver_do_not_count(place: SweepPlace) -> None:
     """A whole sweep can be killed and continued any number of times without failing a trial."""
     for number in range(5):
         driver = Store(place, described(points=1), owner=gone(number))
@@ -153,7 +153,7 @@ def test_deaths_under_an_earlier_driver_are_not_held_against_a_trial(place: Swee
         assert [trial.number for trial in driver.claim() or ()] == [0], f"after {number} kills"
 
 
-def test_trial_that_is_given_back_waits(place: SweepPlace) -> None:
+def test_returned_trial_waits(place: SweepPlace) -> None:
     store = Store(place, described())
     (trial,) = store.claim() or ()
     store.give_back(trial)
@@ -161,7 +161,7 @@ def test_trial_that_is_given_back_waits(place: SweepPlace) -> None:
     assert [trial.number for trial in Store(place, owner=ELSEWHERE).claim() or ()] == [0]
 
 
-def test_trial_on_which_workers_die_again_and_again_fails(place: SweepPlace) -> None:
+def test_trial_that_repeatedly_kills_its_worker_fails(place: SweepPlace) -> None:
     store = Store(place, described(points=1))
     claims = [Store(place, owner=gone(death)).claim() for death in range(4)]
     assert [[trial.number for trial in claimed or ()] for claimed in claims] == [[0], [0], [0], []]
@@ -194,9 +194,7 @@ def test_points_have_the_mean_and_deviation_of_their_runs(place: SweepPlace) -> 
         assert row.std == pytest.approx(0.001)  # of x, x + 0.001, x + 0.002
 
 
-def test_point_of_which_only_some_runs_were_added_is_completed(
-    place: SweepPlace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_point_with_missing_runs_is_completed(place: SweepPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     add = optuna.Study.add_trial
     calls = iter([add, add])
     monkeypatch.setattr(optuna.Study, "add_trial", lambda *arguments: next(calls, _die)(*arguments))
@@ -246,7 +244,7 @@ def test_hyperband_prunes_once_it_knows_how_long_runs_are(place: SweepPlace) -> 
     assert best.state == "complete"
 
 
-def test_three_failures_alike_at_the_start_end_the_sweep(place: SweepPlace) -> None:
+def test_three_equal_failures_at_the_start_end_the_sweep(place: SweepPlace) -> None:
     store = Store(place, described(points=50, config={"raises": "no such\ndata set"}))
     work(store)
     assert [(row.state, row.reason) for row in store.rows()] == [("failed", "ValueError: no such data set")] * 3
@@ -254,7 +252,7 @@ def test_three_failures_alike_at_the_start_end_the_sweep(place: SweepPlace) -> N
     assert "raise ValueError" in (place.directory / "trials/0000/log.txt").read_text()
 
 
-def test_failure_in_between_ends_nothing(place: SweepPlace) -> None:
+def test_a_later_failure_does_not_end_the_sweep(place: SweepPlace) -> None:
     part = space.sweep("raises", ["", "a", "b", "c", "c", "c", ""])
     store = Store(place, described(space=part, sampler="grid", points=7))
     work(store)
@@ -298,7 +296,7 @@ def test_storage_that_cannot_be_opened(tmp_path: Path) -> None:
         assert url in str(found.value)
 
 
-def test_worker_that_is_asked_to_stop_leaves_its_trial(place: SweepPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_that_is_asked_to_stop_returns_its_trial(place: SweepPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(place, described(points=3))
     train: Callable[..., None] = trivial.train
 

@@ -42,11 +42,13 @@ VALUES: list[dict[str, Any]] = [
 DIVERGING, ODD = 4, 5
 
 
-def make_trials(folder: Path, values: list[dict[str, Any]], *, model: str = "logistic_regression") -> list[Trial]:
+def make_trials(
+    folder: Path, values: list[dict[str, Any]], *, model: str = "logistic_regression", epochs: int = 3
+) -> list[Trial]:
     config = default_config()
     config.model.name = model
     config.data.train, config.data.validation, config.data.test = "train[:320]", "validation[:50]", "test[:50]"
-    config.batch_size, config.epochs = 32, 3
+    config.batch_size, config.epochs = 32, epochs
     config.optimizer.weight_decay, config.ema_decay = 1e-3, 0.9
     trials = []
     for number, row in enumerate(values):
@@ -119,7 +121,7 @@ def alone(trained_alone: tuple[list[Trial], list[int]]) -> list[Trial]:
     return trained_alone[0]
 
 
-def test_runs_alone_that_differ_in_numbers_share_what_is_compiled(trained_alone: tuple[list[Trial], list[int]]) -> None:
+def test_runs_that_differ_only_in_traced_numbers_share_programs(trained_alone: tuple[list[Trial], list[int]]) -> None:
     first, *others = trained_alone[1]
     assert first > 3
     assert others == [0, 0]
@@ -134,16 +136,18 @@ def test_a_trial_ends_as_its_run_alone(swept: tuple[list[Trial], dict[int, Outco
         assert_same_run(trial.workdir, wanted.workdir)
 
 
-def test_the_same_holds_of_lenet_5(tmp_path: Path) -> None:
+def test_lenet_5_is_trained_together_as_alone(tmp_path: Path) -> None:
     rate = "model.options.dropout_rate"
     values = [{"seed": 3, "optimizer.learning_rate": 0.05, rate: 0.2}, {"seed": 4, rate: 0.4}]
-    together, (alone, _) = (make_trials(tmp_path / name, values, model="lenet_5_modern") for name in ("a", "b"))
+    together, (alone, _) = (
+        make_trials(tmp_path / name, values, model="lenet_5_modern", epochs=1) for name in ("a", "b")
+    )
     assert [outcome.state for outcome in run(together).values()] == ["complete"] * 2
     runs.train(alone.config, alone.workdir, report=False)
     assert_same_run(together[0].workdir, alone.workdir)
 
 
-def test_one_that_diverges_fails_with_its_reason_and_leaves_the_others_alone(
+def test_diverging_trial_fails_with_its_reason_and_does_not_affect_the_others(
     swept: tuple[list[Trial], dict[int, Outcome]],
 ) -> None:
     outcome = swept[1][DIVERGING]
@@ -153,7 +157,7 @@ def test_one_that_diverges_fails_with_its_reason_and_leaves_the_others_alone(
     assert swept[1][3].state == "complete"
 
 
-def test_one_of_another_shape_is_trained_alone_and_says_so(swept: tuple[list[Trial], dict[int, Outcome]]) -> None:
+def test_trial_of_another_shape_is_trained_alone_and_logged(swept: tuple[list[Trial], dict[int, Outcome]]) -> None:
     trials, outcomes = swept
     assert outcomes[ODD].state == "complete"
     assert "trained alone: no other trial differs from it" in (trials[ODD].workdir / "log.txt").read_text()
@@ -168,7 +172,7 @@ def test_finished_trials_are_not_trained_again(swept: tuple[list[Trial], dict[in
     }
 
 
-def test_an_interrupted_group_goes_on_where_it_was(tmp_path: Path, alone: list[Trial]) -> None:
+def test_an_interrupted_group_continues_where_it_stopped(tmp_path: Path, alone: list[Trial]) -> None:
     trials, seen = make_trials(tmp_path, VALUES[:3]), []
 
     def interrupt(trial: Trial, evaluation: int, scores: Mapping[str, float]) -> bool:
@@ -210,7 +214,7 @@ def test_killed_trials_of_one_program_are_finished_by_another_worker(tmp_path: P
     worker = started("--mode=sweep-worker", f"--workdir={tmp_path}", "--runner=vectorized")
     with worker as process, contextlib.closing(sqlite3.connect(tmp_path / "sweep.db")) as other:
         until(lambda: all((trial / "config.json").exists() for trial in trials))
-        other.execute("BEGIN IMMEDIATE")  # so that it waits to say what its first evaluation was
+        other.execute("BEGIN IMMEDIATE")  # so that it waits when it reports its first evaluation
         until(lambda: all((trial / "metrics.jsonl").exists() and training.read_records(trial) for trial in trials))
         process.kill()
         process.communicate()
@@ -246,7 +250,7 @@ def test_what_cannot_be_trained_together_is_known_before_anything_starts() -> No
     assert "has no function prepare" in reason(rates, train="tests.sweep.trivial:train")
 
 
-def test_a_pruned_trial_ends_and_the_rest_close_ranks(tmp_path: Path, alone: list[Trial]) -> None:
+def test_the_other_trials_continue_without_a_pruned_one(tmp_path: Path, alone: list[Trial]) -> None:
     trials = make_trials(tmp_path, VALUES[:4])
     outcomes = run(trials, lambda trial, evaluation, scores: trial.number in (0, 3) and evaluation == 1)
     assert [outcomes[number].state for number in range(4)] == ["pruned", "complete", "complete", "pruned"]
@@ -262,9 +266,7 @@ def test_a_value_out_of_range_fails_with_the_line_of_a_run_alone(tmp_path: Path)
     assert outcomes[2].reason == "optimizer.momentum=1.5 must be at least 0 and below 1"
 
 
-def test_what_does_not_fit_into_the_memory_is_split_and_at_last_trained_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_groups_too_large_for_the_memory_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = make_trials(tmp_path, VALUES[:3])
     preparation = runs.prepare(trials[0].config, tmp_path)
     program = training.VectorizedProgram(preparation.program(trials[0].config, training.ONE_DEVICE))
@@ -288,7 +290,7 @@ def test_what_does_not_fit_into_the_memory_is_split_and_at_last_trained_alone(
         assert program.fitting(3) == fits
 
 
-def test_dropout_of_several_rates_is_each_one_of_its_own() -> None:
+def test_dropout_with_several_rates_under_vmap() -> None:
     x, key, rates = jnp.ones((4, 50)), jax.random.key(0), jnp.array([0.0, 0.25, 0.5])
     many = jax.vmap(lambda rate: nn.Dropout(rate)(x, train=True, rngs=key))(rates)
     for rate, one in zip(rates.tolist(), many, strict=True):

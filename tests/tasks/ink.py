@@ -22,7 +22,7 @@ class Ink(tasks.Task):
 
     @classmethod
     def default_config(cls) -> ConfigDict:
-        return ConfigDict({"ink_weight": 1.0})  # of the error of the ink, beside that of the centre
+        return ConfigDict({"ink_weight": 1.0})  # of the error of the ink, relative to that of the centre
 
     @classmethod
     def metrics(cls, config: ConfigDict) -> tuple[tasks.Metric, ...]:
@@ -65,7 +65,7 @@ def true_values(images: Array | np.ndarray) -> Array:
 
 
 def get_config() -> ConfigDict:
-    """LeNet-5 on the digits, in steps that are quickly made."""
+    """LeNet-5 on the digits, in short steps."""
     config = tasks.default_config(f"{__file__}:Ink")
     config.model.width = 0.5
     config.data.augment = ("affine(translation=0.1)",)

@@ -1,4 +1,4 @@
-"""A run that is quickly trained: two small networks on a few examples of a config's data."""
+"""A run that trains quickly: two small networks on a few examples of a config's data."""
 
 from ml_collections import ConfigDict
 

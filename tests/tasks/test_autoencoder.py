@@ -1,4 +1,4 @@
-"""Autoencoders: scores against NumPy, codes and what is decoded from them, the start of a classifier, mistakes."""
+"""Autoencoders: scores against NumPy, codes and decoded images, a classifier that starts from the encoder, errors."""
 
 import json
 

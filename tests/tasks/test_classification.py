@@ -113,7 +113,7 @@ def probabilities(logits):
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal", "sigmoid", "squared_error"])
-def test_what_is_not_labelled_has_no_loss_and_no_metric(loss: str) -> None:
+def test_unlabelled_examples_have_no_loss_and_no_metric(loss: str) -> None:
     chosen = Classification(config(loss=loss, top_k=2), Examples("mine", {"label": IGNORED}))
     kept = LABELS != 255
     logits = np.where(kept[:, None], LOGITS, np.nan)
@@ -177,8 +177,8 @@ def test_classes_are_counted_in_the_training_set() -> None:
         chosen.loss(jnp.asarray(LOGITS), {"label": jnp.zeros(6, int)})
 
 
-def test_report_of_a_classification_leaves_out_what_is_not_labelled() -> None:
-    """Its table is scikit-learn's report, its calibration error that of a loop."""
+def test_report_of_a_classification_ignores_unlabelled_examples() -> None:
+    """The table is compared with scikit-learn's report, the calibration error with a loop."""
     images = np.zeros((6, 8, 8, 1), np.uint8)
     spec = {"image": data.Field("image"), "label": IGNORED}
     test_set = data.Dataset("mine", "test", {"image": images, "label": LABELS}, spec)
@@ -264,10 +264,10 @@ def test_mistakes_are_named(overrides: dict, parts: list[str]) -> None:
     assert all(part in str(caught.value) for part in parts)
 
 
-def test_a_networks_table_needs_no_pictures(tmp_path, capsys) -> None:
-    """Neither prepared nor downloaded; and of the classes that are chosen alone."""
+def test_the_table_of_a_network_needs_no_images(tmp_path, capsys) -> None:
+    """The data set is neither prepared nor downloaded; the outputs are the chosen classes."""
     settings = config(data={"name": "cifar10", "data_dir": str(tmp_path), "classes": (8, 3)}, input_shape=(32, 32, 3))
-    assert runs.untrained(settings).task.outputs == ("8", "3")  # TFDS has the names with the pictures
+    assert runs.untrained(settings).task.outputs == ("8", "3")  # TFDS stores the names with the images
     runs.summary(settings, output=str(tmp_path / "table.csv"))
     printed = capsys.readouterr().out
     assert printed.startswith("lenet_5_modern, input 32x32x3, 2 outputs")

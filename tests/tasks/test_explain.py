@@ -40,13 +40,20 @@ def test_the_report_shows_what_the_network_responds_to(trained: Path) -> None:
         assert f">{title}</h2>" in page
 
 
-def test_the_page_the_pictures_and_the_arrays(trained: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def explanation(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an explanation of the first test examples."""
+    folder = tmp_path_factory.mktemp("explanation") / "new/why"
     methods = ["guided_backpropagation", "saliency", "occlusion"]
-    run.explain(small_config(), trained, methods=methods, target="3", output=str(tmp_path / "new/why"))
-    page = (tmp_path / "new/why/explain.html").read_text()
+    run.explain(small_config(), trained, methods=methods, target="3", output=str(folder))
+    return folder
+
+
+def test_the_page_the_figures_and_the_arrays(trained: Path, explanation: Path) -> None:
+    page = (explanation / "explain.html").read_text()
     assert "guided: 4 rectifiers replaced" in page
     assert 'src="http' not in page
-    with np.load(tmp_path / "new/why/explain.npz") as arrays:
+    with np.load(explanation / "explain.npz") as arrays:
         assert arrays["inputs"].shape == (8, 16, 16, 1)
         network, state = load_run(small_config(), trained)
         explained = Explained.of(network, state)
@@ -55,15 +62,14 @@ def test_the_page_the_pictures_and_the_arrays(trained: Path, tmp_path: Path) -> 
         expected = attribution.guided_backpropagation(model, arrays["inputs"], 3)
         np.testing.assert_allclose(arrays["guided_backpropagation"], expected, atol=1e-5)
         assert arrays["saliency"].shape == arrays["occlusion"].shape == (8, 16, 16, 1)
-    assert len(list((tmp_path / "new/why/figures").glob("*.png"))) == 7
+    assert len(list((explanation / "figures").glob("*.png"))) == 7
     assert re.search(r"shuffled</td>", page), "the table of the falsification"
 
 
-def test_checkpoints_over_training_are_kept_and_shown(trained: Path, tmp_path: Path) -> None:
+def test_checkpoints_over_training_are_kept_and_shown(trained: Path, explanation: Path) -> None:
     logarithmic = {1, 4, 15, 60}  # 60^(n/3)
     assert logarithmic <= set(saved_steps(trained)) <= logarithmic | {10, 20, 30, 40, 50}  # and the best
-    run.explain(small_config(), trained, methods=["saliency"], output=str(tmp_path))
-    page = (tmp_path / "explain.html").read_text()
+    page = (explanation / "explain.html").read_text()
     for title in ("First-layer filters", "Strongest crops", "Fantasy images"):
         assert f">{title} over training</h2>" in page
     _, state = load_run(small_config(), trained, checkpoint=15)
@@ -109,7 +115,7 @@ def test_mistakes(trained: Path, message: str, options: dict) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_examples_without_a_label_are_no_mistakes(trained: Path) -> None:
+def test_unlabelled_examples_do_not_count_as_mistakes(trained: Path) -> None:
     digits = data.load("digits", "test")
     labels = np.full(len(digits), 255, np.int32)
     labels[5:8] = (digits.labels[5:8] + 1) % 10

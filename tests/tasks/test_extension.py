@@ -1,4 +1,4 @@
-"""A run that is continued with more epochs ends as one that had them from the start, where its learning rate does."""
+"""A run continued with more epochs ends like one that had them from the start, if the learning rates are the same."""
 
 import json
 from pathlib import Path
@@ -45,14 +45,19 @@ def test_extended_run_has_the_bits_of_one_that_was_as_long_from_the_start(extend
     assert json.loads((extended / "result.json").read_text())["step"] == 3 * 64 // 16
 
 
-def test_what_was_changed_is_recorded(extended: Path) -> None:
+def test_another_seed_gives_other_bits(extended: Path, tmp_path: Path) -> None:
+    run.train(config(3, seed=1), tmp_path / "run", report=False)
+    assert outcome(extended) != outcome(tmp_path / "run")
+
+
+def test_changes_are_recorded(extended: Path) -> None:
     environment = json.loads((extended / "environment.json").read_text())
     assert environment["changed"] == [{"step": 4, "config": ["epochs: 1 -> 3"]}]
     assert environment["packages"].keys() >= {"jax", "flax"}
     assert json.loads((extended / "config.json").read_text())["epochs"] == 3
 
 
-def test_finished_run_says_so_and_stays_as_it_is(extended: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_run_prints_a_message_and_does_not_change(extended: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = outcome(extended)
     run.train(config(3), extended, report=False)
     printed = capsys.readouterr().out
@@ -69,7 +74,7 @@ def test_finished_run_says_so_and_stays_as_it_is(extended: Path, capsys: pytest.
         (2, {}, r"has done 12 steps, more than the 8 of this config \(epochs: 3 -> 2\)"),
     ],
 )
-def test_what_may_not_change(epochs: int, changes: dict[str, Any], expected: str, extended: Path) -> None:
+def test_keys_that_may_not_change(epochs: int, changes: dict[str, Any], expected: str, extended: Path) -> None:
     before = {path: path.read_bytes() for path in extended.glob("*.json")}
     with pytest.raises(UsageError, match=expected):
         run.train(config(epochs, **changes), extended, report=False)

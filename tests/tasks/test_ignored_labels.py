@@ -34,7 +34,7 @@ def test_digits_without_labels_have_no_loss_no_metric_and_no_gradient(
     settings = config(tmp_path, np.where(MISSING, number, DIGITS.labels), **stated)
     run = runs.prepare(settings, tmp_path)
     found, network = run.sets["train"], run.network(settings)
-    missing = found.labels == number  # a file without parts is read in an order of its own
+    missing = found.labels == number  # a file without parts is read in another order
     assert missing.sum() == MISSING.sum()
     assert found.class_names == DIGITS.class_names
     assert known_examples(found).class_counts == tuple(np.bincount(DIGITS.labels[~MISSING]))
@@ -110,7 +110,7 @@ def test_mixing_leaves_out_an_ignored_class() -> None:
     assert not np.any(mixup(jax.random.key(0), batch, step=0, epoch=0)["label"])
 
 
-def test_of_classes_that_are_chosen_none_may_be_ignored() -> None:
+def test_chosen_classes_cannot_be_ignored() -> None:
     fields = {"image": DIGITS.images, "label": DIGITS.labels}
     spec = {"image": "image", "label": data.Field("label", class_names=DIGITS.class_names, ignored=3)}
     found = data.Dataset("digits", "all", fields, spec)

@@ -68,7 +68,7 @@ def test_volumes_in_numpy_files(tmp_path: Path) -> None:
         read_inputs([str(tmp_path / "empty")], spec)
 
 
-def test_texts_with_another_vocabulary_are_refused(tmp_path: Path) -> None:
+def test_texts_with_another_vocabulary_are_rejected(tmp_path: Path) -> None:
     file = tmp_path / "texts.txt"
     file.write_text("good a fine film\nbad a dull film\n" * 20)
     before = data.load(f"text:{file}", "test", image_shape=(4,))

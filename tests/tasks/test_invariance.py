@@ -1,4 +1,4 @@
-"""Changes of images against NumPy and SciPy, and what is measured under them against predictions one by one."""
+"""Changes of images against NumPy and SciPy, and measurements under changes against single predictions."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +34,7 @@ def test_images_move_in_their_directions(images):
 @pytest.mark.parametrize("sense", [0.2, 0.8])
 @pytest.mark.parametrize("angle", [30, 90, 180])
 def test_images_are_turned_about_their_centres(images, sense, angle):
-    other = -angle if sense < 0.5 else angle  # which SciPy counts in the other sense
+    other = -angle if sense < 0.5 else angle  # SciPy rotates in the other direction
     turned = ndimage.rotate(images, other, axes=(1, 2), reshape=False, order=1, mode="grid-constant")
     np.testing.assert_allclose(changed("rotation", images, angle, direction=sense), turned, atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""A wrong value in a config is answered by one line before anything is trained, and a wrong output before any work."""
+"""A wrong value in a config is reported in one line before training, and a wrong output before any computation."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ SMOKE = load_config("lenet5_digits:smoke")
 
 
 def check_and_train(config: ConfigDict, directory: Path) -> None:
-    """As the command line does."""
+    """Trains like the command line."""
     experiments.check(config)
     run.train(config, directory)
 
@@ -75,7 +75,7 @@ def test_mistake_in_a_config(changes: dict[str, Any], expected: list[str], tmp_p
     [("no/x.csv", "there is no folder 'no'; create it first"), ("x.txt", "must end in .csv"), (".csv", "must end in")],
 )
 def test_outputs_are_checked_before_anything_is_computed(output: str, expected: str, tmp_path: Path) -> None:
-    """There is no run and no image, which would be found out next."""
+    """There is neither a run nor an image, which would be the next errors."""
     with pytest.raises(UsageError, match=expected):
         run.evaluate(SMOKE, tmp_path, checkpoint="latest", output=output)
     with pytest.raises(UsageError, match=expected):

@@ -1,4 +1,4 @@
-"""Several classes per image: losses and scores against scikit-learn, and a run with all that runs do."""
+"""Several classes per image: losses and scores against scikit-learn, and a run with all modes."""
 
 import csv
 import json
@@ -129,7 +129,7 @@ def test_mistakes_are_named(overrides: dict, part: str) -> None:
     assert part in str(caught.value)
 
 
-def test_data_without_such_labels_are_refused() -> None:
+def test_data_without_such_labels_are_rejected() -> None:
     with pytest.raises(UsageError, match=r"'digits' has no field of kind labels; it has image \(image\), label"):
         MultiLabel(default_config("multi_label"), Examples("digits", data.load("digits", "test").spec))
 

@@ -1,4 +1,4 @@
-"""What ``--mode=predict`` shows about images, and about files that are none."""
+"""What ``--mode=predict`` shows about images, and about files that are not images."""
 
 import csv
 import os
@@ -50,7 +50,7 @@ def test_a_bad_image_is_listed_with_its_reason(
 ) -> None:
     Image.fromarray(digit(0)).save(tmp_path / "a.png")
     (tmp_path / "b.jpg").touch()
-    (tmp_path / "c.png").write_text("Dear network,")
+    (tmp_path / "c.png").write_text("not an image")
     noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "d.jpg")
     whole = (tmp_path / "d.jpg").read_bytes()
@@ -139,7 +139,7 @@ def test_paths_of_wide_characters_are_shortened_by_their_width() -> None:
         assert cell_len(shorten_in_front("写真/二千二十四年/数字の三.png", width)) <= width
 
 
-def test_what_is_assumed_is_said_once() -> None:
+def test_assumptions_are_printed_once() -> None:
     every = "inverted: dark ink on light paper"
     assumed = {f"{number}.png": every for number in range(22)}
     assert describe_assumptions(assumed).count(every) == 1

@@ -123,7 +123,7 @@ def test_report_compares_predicted_and_true_values() -> None:
     ],
     ids=["no target", "a map", "a constant"],
 )
-def test_data_that_cannot_be_learned_are_refused(fields: dict, kinds: dict, part: str) -> None:
+def test_data_that_cannot_be_learned_are_rejected(fields: dict, kinds: dict, part: str) -> None:
     with pytest.raises(UsageError) as caught:
         task(data.Dataset("mine", "train", {"image": FIELDS["image"]} | fields, {"image": "image"} | kinds))
     assert part in str(caught.value)

@@ -1,4 +1,4 @@
-"""Segmentation: the loss and the scores against loops, and a run of a small U-Net on images that are larger than it."""
+"""Segmentation: the loss and the scores against loops, and a run of a small U-Net on larger images."""
 
 import csv
 import json
@@ -25,13 +25,13 @@ from cnn_jax.tasks.task import Results
 GENERATOR = np.random.default_rng(0)
 LABELS = GENERATOR.choice([0, 1, 2, 255], (5, 6, 7), p=[0.6, 0.2, 0.1, 0.1]).astype(np.uint8)
 LABELS[1][LABELS[1] == 2] = 0
-LABELS[4] = 255  # nothing is known of the last image
+LABELS[4] = 255  # no pixel of the last image is labelled
 IMAGES = GENERATOR.integers(0, 256, (5, 6, 7, 1), np.uint8)
 SPEC = {"image": "image", "where": data.Field("mask", class_names=("none", "cell", "nucleus"))}
 SET = data.Dataset("mine", "train", {"image": IMAGES, "where": LABELS}, SPEC)
 OUTPUTS = GENERATOR.standard_normal((5, 6, 7, 3)).astype(np.float32)
 OUTPUTS[1, ..., 2] = -9
-SCORES = jnp.asarray(OUTPUTS)  # as the network gives them
+SCORES = jnp.asarray(OUTPUTS)  # of any size, like logits
 MASK = jnp.array([1, 1, 1, 0, 1])
 
 
@@ -112,7 +112,7 @@ def test_the_loss_is_the_mean_over_labelled_pixels_with_weights() -> None:
 
 
 def test_a_smaller_output_is_that_of_the_middle() -> None:
-    """Of the network without padding, in training."""
+    """Such as the output of a network without padding, in training."""
     middle = SCORES[:, 1:5, 2:6]
     found = task().loss(middle, batch())
     part = LABELS[:, 1:5, 1:5]
@@ -121,7 +121,7 @@ def test_a_smaller_output_is_that_of_the_middle() -> None:
     assert float(found) == pytest.approx(np.mean(expected), rel=1e-5)
 
 
-def test_the_report_has_pictures_a_table_of_classes_and_the_confusion_of_pixels() -> None:
+def test_the_report_has_images_a_table_of_classes_and_the_confusion_of_pixels() -> None:
     own, predictions = task(), OUTPUTS.argmax(axis=-1).astype(np.uint8)
     scores = own.scores(train.averages(train.added({}, jax.jit(own.measure)(SCORES, batch()))))
     results = Results(own.config, SET, 5, predictions, {f"test/{name}": value for name, value in scores.items()})
@@ -227,7 +227,7 @@ def test_evaluation_writes_the_scores_of_each_image(run: Path) -> None:
 
 
 def test_own_images_of_any_size_become_masks_and_overlays(run: Path) -> None:
-    """A drawing with a size that is no tile's, in colour; one that is smaller than a tile; and one that is no image."""
+    """A colour image of a size between tiles, one smaller than a tile, and a file that is not an image."""
     image = np.full((50, 61, 3), 30, np.uint8)
     image[20:32, 30:42] = 200
     folder = run / "own"
@@ -267,7 +267,7 @@ def test_what_is_explained_is_the_mean_score_of_each_class(run: Path) -> None:
     np.testing.assert_allclose(explained.model(inputs), outputs.mean(axis=(1, 2)), rtol=1e-5)
 
 
-def test_training_images_of_another_size_are_refused(run: Path, tmp_path: Path) -> None:
+def test_training_images_of_another_size_are_rejected(run: Path, tmp_path: Path) -> None:
     settings = config(run)
     settings.data.augment = ()
     with pytest.raises(UsageError, match=r"40x36 are not those of input_shape, 32x32; add 'random_crop"):

@@ -1,4 +1,4 @@
-"""Set-ups whose scores mean nothing are refused, or a warning says so on the terminal, in data.json and the report."""
+"""Meaningless settings are rejected, or cause a warning on the terminal, in data.json and in the report."""
 
 import json
 
@@ -30,14 +30,14 @@ def config(**changes):
         ({"train": "train[-0.01%:]"}, "-0.01% of 1297 examples is none"),
     ],
 )
-def test_what_has_nothing_to_learn_is_refused(tmp_path, changes, complaint):
+def test_data_with_nothing_to_learn_are_rejected(tmp_path, changes, complaint):
     with pytest.raises(UsageError) as caught:
         runs.prepare(config(**changes), tmp_path)
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_scored_examples_that_are_trained_on_are_counted(tmp_path, capsys):
+def test_scored_examples_that_are_in_the_training_set_are_counted(tmp_path, capsys):
     warnings = warnings_about(load_sets(config(test="train", validation="validation+train[:50]"), tmp_path))
     assert [warning.split(" are also")[0] for warning in warnings] == [
         "50 of the 250 validation examples (20.0%)",

@@ -65,7 +65,7 @@ def test_a_pixel_range_contradicts_the_normalisation_of_weights(file: str) -> No
         start(config(**{"model.weights": file, "data.pixel_range": (-1.0, 1.0)}))
 
 
-def test_weights_of_another_width_are_refused(file: str) -> None:
+def test_weights_of_another_width_are_rejected(file: str) -> None:
     with pytest.raises(UsageError, match="c1/kernel"):
         start(config(**{"model.weights": file, "model.width": 1.0}))
 
@@ -85,7 +85,7 @@ def test_a_run_is_continued_on_other_data_from_its_weights(tmp_path: Path) -> No
     assert other.preprocess == network.preprocess
 
 
-def test_the_data_decide_the_first_layer_of_a_network_that_says_so() -> None:
+def test_data_dependent_initialisation_of_the_first_layer() -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(40, dtype=np.int32) % 2
     train_set = data.Dataset.of_images("noise", "train", images, labels, ("a", "b"))

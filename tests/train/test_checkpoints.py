@@ -44,7 +44,7 @@ def assert_equal(state: TrainState, expected: TrainState) -> None:
     assert bool(state.key == expected.key)
 
 
-def test_comes_back_as_it_was(saved: Path) -> None:
+def test_saved_state_is_restored(saved: Path) -> None:
     with Checkpoints(saved, read_only=True) as checkpoints:
         assert checkpoints.steps() == [1, 2]
         for step in (1, 2):
@@ -66,7 +66,7 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
-def test_damage_to_any_file_falls_back_in_silence(
+def test_damage_to_any_file_falls_back_silently(
     saved: Path,
     tmp_path: Path,
     damage: Callable[[Path], None],
@@ -92,7 +92,7 @@ def test_damage_to_any_file_falls_back_in_silence(
     assert capfd.readouterr().err == ""
 
 
-def test_every_file_of_the_newest_cut_short(saved: Path, tmp_path: Path) -> None:
+def test_every_file_of_the_newest_checkpoint_truncated(saved: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     shutil.copytree(saved, folder)
     for path in (folder / "2").rglob("*"):
@@ -117,7 +117,7 @@ def test_a_changed_note_is_damage(saved: Path, tmp_path: Path) -> None:
         path.write_text(whole)
 
 
-def test_all_damaged_is_one_line(saved: Path, tmp_path: Path) -> None:
+def test_all_damaged_is_one_line_of_error(saved: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     shutil.copytree(saved, folder)
     for path in folder.rglob("d/*"):
@@ -153,7 +153,7 @@ def saved_alone(folder: Path, state: TrainState, *, without: str = "") -> Path:
 
 
 @pytest.mark.parametrize("averaged", [False, True])
-def test_what_is_evaluated_is_read_without_an_optimiser(averaged: bool, tmp_path: Path) -> None:
+def test_weights_are_restored_without_an_optimiser(averaged: bool, tmp_path: Path) -> None:
     state = state_of(3)
     if averaged:
         state = dataclasses.replace(state, ema=jax.tree.map(lambda leaf: leaf / 2, (state.params, state.model_state)))
@@ -167,7 +167,7 @@ def test_what_is_evaluated_is_read_without_an_optimiser(averaged: bool, tmp_path
         assert digest(found.params) != digest(state.params)
 
 
-def test_a_parameter_is_found_in_whichever_part_it_was_saved(tmp_path: Path) -> None:
+def test_a_parameter_is_found_whether_saved_as_trained_or_frozen(tmp_path: Path) -> None:
     """Earlier versions saved frozen parameters with the others, and one SHA-256 less."""
     state = state_of(3)
     template = frozen_like(state_of(0))
@@ -182,7 +182,7 @@ def test_a_parameter_is_found_in_whichever_part_it_was_saved(tmp_path: Path) -> 
             checkpoints.restore_evaluated({**template.params, "d": template.params["a"]}, template.model_state)
 
 
-def test_damaged_weights_are_noticed_where_they_alone_are_read(saved: Path, tmp_path: Path) -> None:
+def test_damaged_weights_are_detected_when_only_weights_are_read(saved: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     shutil.copytree(saved, folder)
     path = folder / "2/notes/metadata"
@@ -199,7 +199,7 @@ def test_damaged_weights_are_noticed_where_they_alone_are_read(saved: Path, tmp_
             checkpoints.restore_evaluated(*network_of(state_of(0)), step=2)
 
 
-def test_a_checkpoint_that_was_to_be_replaced_comes_back(tmp_path: Path) -> None:
+def test_an_interrupted_replacement_keeps_the_old_checkpoint(tmp_path: Path) -> None:
     """The process was killed before the new one was complete."""
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state_of(1), score=-1.0, notes={"which": "old"})

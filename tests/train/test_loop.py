@@ -67,7 +67,7 @@ def test_records_cover_every_epoch_exactly() -> None:
         assert len({b - a for a, b in zip([0, *ends], ends, strict=False)}) <= 2, "records at uneven distances"
 
 
-def test_evaluates_every_so_often_and_at_the_end() -> None:
+def test_evaluates_at_intervals_and_at_the_end() -> None:
     plan = train.Plan(batch_size=10, num_examples=50, total_steps=35, evaluate_every=15)
     assert [step for step in range(36) if plan.evaluates_at(step)] == [15, 30, 35]
 
@@ -82,7 +82,7 @@ def test_records_are_at_evaluations_within_an_epoch() -> None:
 
 
 @pytest.mark.parametrize("name", ["batch_size", "total_steps", "evaluate_every", "steps_per_call"])
-def test_plan_rejects_what_is_below_one(name: str) -> None:
+def test_plan_rejects_values_below_one(name: str) -> None:
     good = {"batch_size": 1, "total_steps": 1, "evaluate_every": 1, "steps_per_call": 1}
     with pytest.raises(UsageError, match=f"{name}=0"):
         train.Plan(num_examples=10, **{**good, name: 0})
@@ -147,7 +147,7 @@ def test_stops_at_the_first_evaluation_that_reaches_the_target(
     assert int(run(tmp_path, epochs=60, target=0.01).state.step) == int(state.step), "a finished run is left as it is"
 
 
-def test_run_ends_when_more_steps_are_skipped_than_may_be(tmp_path: Path) -> None:
+def test_run_ends_after_too_many_skipped_steps(tmp_path: Path) -> None:
     def broken(params, model_state, batch, key):
         value, (metrics, model_state) = loss(params, model_state, batch, key)
         return jnp.inf * value, (metrics, model_state)
@@ -156,7 +156,7 @@ def test_run_ends_when_more_steps_are_skipped_than_may_be(tmp_path: Path) -> Non
         run(tmp_path, epochs=2, loss=broken, on_nonfinite="skip")
 
 
-def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(tmp_path: Path) -> None:
+def test_weights_made_invalid_by_the_last_step_of_an_epoch_are_not_saved(tmp_path: Path) -> None:
     """The loss of each step is finite: it is computed with the weights before the step."""
     optimizer = optax.sgd(lambda step: jnp.where(step == 9, jnp.inf, 0.05))
     with pytest.raises(
@@ -167,7 +167,7 @@ def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(tmp_path: P
         assert checkpoints.steps() == [5]
 
 
-def test_profile_leaves_a_trace_and_the_run_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_profile_writes_a_trace_and_does_not_change_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = run(tmp_path / "plain", epochs=1)
     traced = run(tmp_path / "traced", epochs=1, profile=20)
     assert train.digest(traced.state) == train.digest(plain.state)

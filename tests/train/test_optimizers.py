@@ -147,7 +147,7 @@ def test_lookahead_goes_half_the_way_back_every_third_step() -> None:
         np.testing.assert_allclose(path[step]["kernel"], fast, rtol=1e-4, atol=1e-6)
 
 
-def test_rate_factors_are_learning_rates_of_their_own() -> None:
+def test_rate_factors_are_separate_learning_rates() -> None:
     shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, draw(100)))
     factors = [("bias", 3.0), ("*", 0.5)]  # the first match counts
     own = walk(create_optimizer("nesterov", RATE, weight_decay=DECAY, rate_factors=factors, params=shapes))[-1]
@@ -188,7 +188,7 @@ def test_schedules_follow_their_closed_forms(name: str, decay) -> None:
         assert schedule(step) == pytest.approx(2.0 * decay((step - 10) / 100), rel=1e-5)
 
 
-def test_step_schedule_drops_where_it_says() -> None:
+def test_step_schedule_drops_at_the_given_times() -> None:
     schedule = learning_rate_schedule("step", 1.0, total_steps=90, warmup_steps=5, drops=(30, 60), drop_factor=0.5)
     rates = {0: 0.0, 4: 0.8, 5: 1.0, 29: 1.0, 30: 0.5, 59: 0.5, 60: 0.25, 89: 0.25}
     assert {step: round(float(schedule(step)), 6) for step in rates} == rates

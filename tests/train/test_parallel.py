@@ -49,7 +49,7 @@ def test_eight_devices_learn_what_one_learns(half_way_on_eight: Path, alone: tra
     assert together.scores["test/loss"] == pytest.approx(alone.scores["test/loss"], rel=1e-3)
 
 
-def test_parameters_in_parts_learn_the_same_and_stay_in_parts(alone: train.Trained) -> None:
+def test_sharded_parameters_learn_the_same_and_stay_sharded(alone: train.Trained) -> None:
     parallel = train.DataParallel(num_devices=8, shard_parameters=True)
     task = small_network.task(parallel)
     program = train.Program(task, small_network.plan(), parallel=parallel)

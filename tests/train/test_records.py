@@ -52,7 +52,7 @@ def test_speed_is_kept_out_of_the_scores(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
 
 
-def test_a_signal_is_noted_and_the_old_handler_comes_back() -> None:
+def test_a_signal_is_recorded_and_the_old_handler_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
         assert stop.signal is None
@@ -61,7 +61,7 @@ def test_a_signal_is_noted_and_the_old_handler_comes_back() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_signal_that_is_not_heeded_is_handed_on() -> None:
+def test_a_signal_that_was_not_handled_is_sent_again() -> None:
     with StopRequest() as around:
         with StopRequest():
             signal.raise_signal(signal.SIGTERM)
@@ -73,18 +73,18 @@ def test_a_signal_that_is_not_heeded_is_handed_on() -> None:
         assert around.signal is None
 
 
-def test_a_signal_is_told_of_while_the_main_thread_is_in_a_long_call() -> None:
-    told: list[float] = []
-    with StopRequest(lambda _: told.append(time.monotonic())) as stop:
+def test_a_signal_is_reported_during_a_long_call() -> None:
+    reported: list[float] = []
+    with StopRequest(lambda _: reported.append(time.monotonic())) as stop:
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
         sent = time.monotonic() + 0.1
         hashlib.pbkdf2_hmac("sha256", b"", b"", 4_000_000)  # C code; Python runs no signal handlers during it
         ended = time.monotonic()
         assert stop.signal is signal.SIGTERM
-    assert told[0] < (sent + ended) / 2
+    assert reported[0] < (sent + ended) / 2
 
 
-def test_only_the_first_signal_is_taken() -> None:
+def test_only_the_first_signal_is_recorded() -> None:
     around: list[int] = []
 
     def record(number: int) -> bool:
@@ -98,7 +98,7 @@ def test_only_the_first_signal_is_taken() -> None:
         assert stop.signal is signal.SIGINT
         assert around == []
         signal.raise_signal(signal.SIGTERM)
-    assert around == [signal.SIGTERM, signal.SIGINT], "the second, and the first, which nothing has heeded"
+    assert around == [signal.SIGTERM, signal.SIGINT], "the second, and the first, which nothing handled"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -116,6 +116,6 @@ with EndOnSignal():
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)  # the call would take many minutes
+    _, printed = process.communicate(timeout=60)  # the call would take many minutes
     assert process.returncode == 128 + number
-    assert told == f"-c: ended by {number.name}\n"
+    assert printed == f"-c: ended by {number.name}\n"

@@ -55,7 +55,7 @@ def test_scanned_steps_are_gradient_descent_on_the_announced_batches() -> None:
     assert int(state.model_state["seen"]) == 7 * BATCH
 
 
-def test_steps_and_their_sums_do_not_depend_on_how_calls_cut_them() -> None:
+def test_steps_and_their_sums_do_not_depend_on_the_length_of_calls() -> None:
     data, steps = problem(), scanned()
 
     def end(counts: list[int]) -> tuple[str, dict[str, tuple[float, float]]]:
@@ -94,7 +94,7 @@ def test_streams_are_independent_and_the_same_in_every_process() -> None:
     assert np.abs(correlations).max() < 0.15
 
 
-def test_digest_sees_names_shapes_types_and_bits() -> None:
+def test_digest_depends_on_names_shapes_types_and_bits() -> None:
     base = {"w": np.zeros((2, 3), np.float32)}
     others = [
         {"v": np.zeros((2, 3), np.float32)},

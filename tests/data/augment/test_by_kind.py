@@ -267,12 +267,12 @@ class TestSolidsAndSignals:
         assert crop["scan"].shape == (20, 4, 5, 6, 3)
         np.testing.assert_array_equal(crop["organ"], crop["scan"][..., 1])
         assert len(np.unique(crop["organ"][:, 0, 0, 0])) == 3
-        heard = augment.Fields({"sound": self.batch()["sound"]}, {"sound": Field("signal")})
-        times = np.asarray(augment.random_crop(KEY, heard, size=(7,)).arrays["sound"][..., 0])
+        sounds = augment.Fields({"sound": self.batch()["sound"]}, {"sound": Field("signal")})
+        times = np.asarray(augment.random_crop(KEY, sounds, size=(7,)).arrays["sound"][..., 0])
         np.testing.assert_array_equal(np.diff(times), 1)
         assert times.shape == (20, 7)
         with pytest.raises(UsageError, match="needs height and width; these fields have length"):
-            augment.affine(KEY, heard, rotation=5)
+            augment.affine(KEY, sounds, rotation=5)
 
     def test_elastic_signals_stay_in_order_and_move(self):
         moved = self.run("elastic(alpha=6, sigma=2)")["sound"][..., 0]

@@ -15,7 +15,7 @@ from cnn_jax.errors import UsageError
 KEY = jax.random.key(5)
 RANDOM = np.random.default_rng(0)
 # Medium colours, so that nothing is clipped, with correlated channels, as in photographs.
-PICTURES = (0.45 + 0.05 * RANDOM.random((300, 6, 5, 1)) + 0.1 * RANDOM.random((300, 6, 5, 3))).astype(np.float32)
+IMAGES = (0.45 + 0.05 * RANDOM.random((300, 6, 5, 1)) + 0.1 * RANDOM.random((300, 6, 5, 3))).astype(np.float32)
 
 
 def test_covariance_is_numpys():
@@ -23,7 +23,7 @@ def test_covariance_is_numpys():
     expected = np.cov(eight_bits.reshape(-1, 3).T / 255, bias=True)
     np.testing.assert_allclose(augment.color_covariance(eight_bits), expected, rtol=1e-10)
     np.testing.assert_allclose(
-        augment.color_covariance(PICTURES), np.cov(PICTURES.reshape(-1, 3).T.astype(float), bias=True), rtol=1e-6
+        augment.color_covariance(IMAGES), np.cov(IMAGES.reshape(-1, 3).T.astype(float), bias=True), rtol=1e-6
     )
 
 
@@ -47,12 +47,12 @@ def test_color_pca_shifts_along_the_eigenvectors_by_their_eigenvalues():
         (augment.saturation, ImageEnhance.Color, lambda x: (x[..., 0] - x[..., 1]).std()),
     ],
 )
-def test_factors_are_uniform_and_pictures_are_pillows(augmentation, enhancer, factor_of):
-    changed = np.asarray(jax.jit(partial(augmentation, strength=0.5))(KEY, PICTURES)).astype(float)
-    factors = [factor_of(after) / factor_of(before) for after, before in zip(changed, PICTURES, strict=True)]
+def test_factors_are_uniform_and_images_are_those_of_pillow(augmentation, enhancer, factor_of):
+    changed = np.asarray(jax.jit(partial(augmentation, strength=0.5))(KEY, IMAGES)).astype(float)
+    factors = [factor_of(after) / factor_of(before) for after, before in zip(changed, IMAGES, strict=True)]
     assert stats.kstest(factors, stats.uniform(0.5, 1.0).cdf).pvalue > 1e-3
-    for picture, after, factor in zip(PICTURES[:20], changed, factors, strict=False):
-        image = Image.fromarray(np.rint(picture * 255).astype(np.uint8))
+    for before, after, factor in zip(IMAGES[:20], changed, factors, strict=False):
+        image = Image.fromarray(np.rint(before * 255).astype(np.uint8))
         expected = np.asarray(enhancer(image).enhance(factor)) / 255
         np.testing.assert_allclose(after, expected, atol=2.5 / 255)  # Pillow rounds three times
 

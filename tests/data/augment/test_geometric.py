@@ -125,8 +125,8 @@ class TestRandomResizedCrop:
 
     def test_a_smaller_result_is_antialiased_as_pillows(self):
         shrink = jax.jit(partial(augment.random_resized_crop, size=(5, 7), scale=(1, 1), ratio=(1, 1)))
-        for picture, small in zip(NOISE[:5], shrink(KEY, NOISE[:5, ..., None]), strict=True):
-            expected = Image.fromarray(picture).resize((7, 5), Image.Resampling.BILINEAR)
+        for image, small in zip(NOISE[:5], shrink(KEY, NOISE[:5, ..., None]), strict=True):
+            expected = Image.fromarray(image).resize((7, 5), Image.Resampling.BILINEAR)
             np.testing.assert_allclose(small[..., 0], np.asarray(expected), atol=1e-5)
 
     def test_where_no_window_fits_the_whole_picture_is_taken(self):
