@@ -17,7 +17,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("resnet_20", {"shortcut": "projection", "preactivation": True}),
 ]
 # By default, one or two networks of most families; the others in the slow run.
-QUICK = ("alexnet", "googlenet", "lenet_1989", "lenet_5", "neocognitron", "resnet_20", "resnet_50", "vgg_a")
+QUICK = ("alexnet", "googlenet", "lenet_1989", "lenet_5", "neocognitron", "resnet_20", "vgg_a")
 # One image size for several networks, so that they share compiled layers; its rows contain the largest of the fields.
 ROWS = {16: 64, 28: 64, 32: 640, 224: 1664, 227: 1664, 299: 1664}
 

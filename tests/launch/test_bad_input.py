@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from cnn_jax.config import load_config
+from cnn_jax.errors import UsageError
+from cnn_jax.tasks import run as runs
 from tests.launch.process import launch
 
 DIGITS = "--config=configs/lenet5_digits.py"
@@ -73,10 +76,11 @@ def test_mistake_on_the_command_line(arguments: list[str], expected: list[str], 
     assert not (workdir / "checkpoints").exists(), "something was begun"
 
 
-def test_batch_that_does_not_split_over_the_devices(tmp_path: Path) -> None:
-    simulated = ["env", "XLA_FLAGS=--xla_force_host_platform_device_count=3"]
-    line = rejected(SMOKE, f"--workdir={tmp_path / 'run'}", under=simulated)
-    assert "batch_size=32 does not split over 3 devices; use 30 or 33" in line
+def test_batch_that_does_not_split_over_the_eight_devices_of_the_tests(tmp_path: Path) -> None:
+    config = load_config("lenet5_digits:smoke")
+    config.batch_size = 30
+    with pytest.raises(UsageError, match="batch_size=30 does not split over 8 devices; use 24 or 32"):
+        runs.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -4,6 +4,8 @@ If a paper gives no total, the number is computed from its table of layers, as n
 """
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -155,6 +157,15 @@ BILLIONS = {
 }
 
 
+# Tracing takes seconds, and their blocks are those of the shallower ResNets.
+DEEP = ("resnet_44", "resnet_56", "resnet_110", "resnet_101", "resnet_152")
+
+
+def deep_ones_slow(names: Iterable[str]) -> list[Any]:
+    """The names as parameters of a test; the deep networks are for the slow run."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in names]
+
+
 @pytest.mark.parametrize("name", TOTALS)
 def test_totals(name: str) -> None:
     total = traced.total(name)
@@ -163,7 +174,7 @@ def test_totals(name: str) -> None:
     assert multiply_adds in (None, total.multiply_adds)
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", deep_ones_slow(FIELDS))
 def test_fields(name: str) -> None:
     layer, size, jump = FIELDS[name]
     row, rank = table(name)[layer], len(models.variant(name).input_shape) - 1
@@ -183,7 +194,7 @@ def test_every_network_with_maps_has_its_field_here() -> None:
     assert {*models.available()} - {*FIELDS} == others
 
 
-@pytest.mark.parametrize("name", BILLIONS)
+@pytest.mark.parametrize("name", deep_ones_slow(BILLIONS))
 def test_multiply_adds_are_those_of_torchvisions_documentation(name: str) -> None:
     options = {"stride": "v1.5"} if name.startswith("resnet") else {}
     assert round(traced.total(name, **options).multiply_adds / 1e9, 2) == BILLIONS[name]
