@@ -118,7 +118,7 @@ class Sequence(nnx.Module):
         3.0
         """
         options = call_options(self.names, train, rngs, return_activations, intercept)
-        x, activations = self._apply(self.names, x, **options)
+        x, activations = self._apply(self._layers(), x, **options)
         return (x, activations) if return_activations else x
 
     def rectified(
@@ -132,26 +132,44 @@ class Sequence(nnx.Module):
     ) -> Any:
         """``relu(self(x) + addend)``, for a sequence that ends in a :class:`BatchNorm`; see :meth:`__call__`."""
         options = call_options(self.names, train, rngs, return_activations, None)
-        *others, last = self.names
-        x, activations = self._apply(others, x, **options)
+        layers = self._layers()
+        name, last = layers.popitem()
+        x, activations = self._apply(layers, x, **options)
         check_sum(x, addend)
-        x, inner = _apply_rectified(last, partial(getattr(self, last).rectified, addend=addend), x, **options)
+        x, inner = _apply_rectified(name, partial(last.rectified, addend=addend), x, **options)
         return (x, activations | inner) if return_activations else x
 
-    def _apply(self, names: Collection[str], x: Any, **options: Any) -> tuple[Any, Activations]:
-        """Applies layers in order. Where a kernel computes a normalisation and the ReLU after it, it is called once."""
+    def _layers(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.names}
+
+    @staticmethod
+    def _apply(
+        layers: Mapping[str, Any], x: Any, *, keep: Mapping[str, Callable[[Any], None]] | None = None, **options: Any
+    ) -> tuple[Any, Activations]:
+        """Applies layers in order. Where a kernel computes a normalisation and the ReLU after it, it is called once.
+
+        Args:
+          layers: The layers by name.
+          x: The input.
+          keep: Functions that get the outputs of some layers.
+          **options: Those of :func:`apply_layer`.
+        """
+        keep = keep or {}
         activations: Activations = OrderedDict()
-        following = iter([*names, None])
-        after = next(following)
+        following = iter([*layers.items(), (None, None)])
+        after, layer_after = next(following)
         while (name := after) is not None:
-            layer, after = getattr(self, name), next(following)
-            if after is not None and not options["intercept"] and _is_rectified(layer, getattr(self, after), options):
+            layer, (after, layer_after) = layer_after, next(following)
+            if not options["intercept"] and name not in keep and _is_rectified(layer, layer_after, options):
                 x, inner = _apply_rectified(name, layer.rectified, x, **options)
-                activations |= inner | ({after: x} if options["activations"] else {})
-                after = next(following)
+                name = after
+                activations |= inner | ({name: x} if options["activations"] else {})
+                after, layer_after = next(following)
             else:
                 x, inner = apply_layer(name, layer, x, **options)
                 activations |= inner
+            if name in keep:
+                keep[name](x)
         return x, activations
 
     def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:

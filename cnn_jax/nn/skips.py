@@ -1,6 +1,7 @@
 """Sequences with skip connections, for networks that map images to maps, and the layers in which two paths meet."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,15 +10,7 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.geometry import Window
-from cnn_jax.nn.sequence import (
-    Activations,
-    Intercept,
-    Join,
-    Sequence,
-    Visit,
-    apply_layer,
-    call_options,
-)
+from cnn_jax.nn.sequence import Intercept, Join, Sequence, Visit, call_options
 from cnn_jax.ops.arguments import AnyArray
 
 INPUT = "input"  # what skips call the input of the network
@@ -69,18 +62,17 @@ class SkipSequence(Sequence):
     ) -> Any:
         """Applies the layers in order; for the arguments see :meth:`Sequence.__call__`."""
         options = call_options(self.names, train, rngs, return_activations, intercept)
-        skips, activations = dict(self.skips), Activations()
+        skips, layers = dict(self.skips), self._layers()
         kept: dict[str, tuple[Any, ...]] = {INPUT: (x,)}
-        for name in self.names:
-            layer = getattr(self, name)
-            pools = getattr(layer, "return_indices", False)
-            if pools or name in skips:
-                layer = _Connected(layer, kept[skips[name]] if name in skips else ())
-            before = x.shape[1:-1]
-            x, inner = apply_layer(name, layer, x, **options)
-            if name in skips.values():
-                kept[name] = (*layer.further, before) if pools else (x,)
-            activations |= inner
+
+        def keep(name: str, x: Any) -> None:
+            kept.setdefault(name, (x,))
+
+        for name, layer in layers.items():
+            if name in skips or getattr(layer, "return_indices", False):
+                layers[name] = _Connected(name, layer, skips.get(name), kept)
+        sources = {name: partial(keep, name) for name in skips.values()}
+        x, activations = self._apply(layers, x, keep=sources, **options)
         return (x, activations) if return_activations else x
 
     def flow(self, x: Any, *, visit: Visit, join: Join) -> Any:
@@ -94,16 +86,18 @@ class SkipSequence(Sequence):
 
 
 class _Connected:
-    """A layer with its further arguments, which keeps what it returns beside its output."""
+    """A layer that gets what was kept of an earlier layer, and keeps what it returns beside its output."""
 
-    def __init__(self, layer: Any, others: tuple[Any, ...]) -> None:
-        self._layer, self._others = layer, others
-        self.further: list[Any] = []
+    def __init__(self, name: str, layer: Any, source: str | None, kept: dict[str, tuple[Any, ...]]) -> None:
+        self._name, self._layer, self._source, self._kept = name, layer, source, kept
 
     def __call__(self, x: AnyArray) -> Any:
-        result = self._layer(x, *self._others)
-        x, *self.further = result if isinstance(result, tuple) else (result,)
-        return x
+        result = self._layer(x, *(() if self._source is None else self._kept[self._source]))
+        if not isinstance(result, tuple):
+            return result
+        y, *further = result
+        self._kept[self._name] = (*further, x.shape[1:-1])
+        return y
 
 
 class Meeting(nnx.Module):

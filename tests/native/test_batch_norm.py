@@ -180,6 +180,45 @@ def test_activations_of_a_network_are_there_and_equal():
         np.testing.assert_allclose(actual, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max() + 1e-6)
 
 
+def test_a_sequence_with_skip_connections_is_rectified_too():
+    """Where the ReLU's output is what a skip connection keeps, but not where it is the normalisation's."""
+    rngs = nnx.Rngs(0)
+    norm = {"use_running_average": False}
+    layers = {
+        "conv": nn.Conv(1, 4, (3, 3), padding=1, rngs=rngs),
+        "bn": nn.BatchNorm(4, **norm, rngs=rngs),
+        "relu": ops.relu,
+        "pool": nn.MaxPool((2, 2), return_indices=True),
+        "bn2": nn.BatchNorm(4, **norm, rngs=rngs),
+        "relu2": jax.nn.relu,
+        "unpool": nn.MaxUnpool(strides=2),
+        "both": nn.Concatenate(),
+        "add": nn.Add(),
+    }
+
+    def results():
+        found = []
+        for source, calls in {"relu": 2, "bn": 1}.items():
+            graph, state = nnx.split(nn.SkipSequence(layers, {"unpool": "pool", "both": source, "add": "both"}))
+
+            def run(state, x, graph=graph):
+                return nnx.merge(graph, state)(x, train=True, return_activations=True)
+
+            program = jax.jit(run).lower(state, X)
+            assert program.as_text().count("relu = true") == calls * native.is_wanted()
+            found.append(program.compile()(state, X))
+        return found
+
+    ours = results()
+    native.enable(False, environ={})
+    jax.clear_caches()
+    for (y, found), (expected, others) in zip(ours, results(), strict=True):
+        np.testing.assert_allclose(y, expected, atol=1e-5)
+        assert list(found) == list(others) == list(layers)
+        for name, array in others.items():
+            np.testing.assert_allclose(found[name], array, atol=1e-5, err_msg=name)
+
+
 def test_replaced_activations_and_evaluation_are_as_without_kernels():
     model = network(nnx.Rngs(0))
     replaced = model(X, intercept={"block/branch/bn2": jnp.zeros_like}, return_activations=True)[1]
