@@ -7,7 +7,8 @@
 //
 // Rows are summed in float32, 64 at a time, and these sums in double, in pieces whose number depends on the shapes
 // alone: the same bits for any number of threads. Distances are taken from the first row, and what rounding to float32
-// leaves of the mean is kept for the gradients (`remainder`), so that a large mean costs no accuracy. If there are few channels, several positions are treated as one row, so that the inner loops are long.
+// leaves of the mean is kept for the gradients (`remainder`), so that a large mean costs no accuracy. If there are few
+// channels, several positions are treated as one row, so that the inner loops are long.
 
 #include <cmath>
 #include <vector>
@@ -156,7 +157,8 @@ void gradients(Pool& pool, const Rows& rows, const float* x, const float* y, con
 template <bool RELU>
 Sums gradient_sums(Pool& pool, const Rows& rows, const float* x, const float* y, const float* dy,
                    const std::vector<float>& mean) {
-  return Sums(pool, rows, [&, center = rows.spread(mean)](int64_t row, float* __restrict first, float* __restrict second) {
+  const std::vector<float> center = rows.spread(mean);
+  return Sums(pool, rows, [&](int64_t row, float* __restrict first, float* __restrict second) {
     const float *from = x + row * rows.width, *out = RELU ? y + row * rows.width : nullptr;
     const float *above = dy + row * rows.width, *near = center.data();
     for (int64_t i = 0; i < rows.width; ++i) {
@@ -168,7 +170,8 @@ Sums gradient_sums(Pool& pool, const Rows& rows, const float* x, const float* y,
 }
 
 ffi::Error backward(Pool pool, Array x, Array y, Array dy, Array scale, Array mean, Array variance, Array remainder,
-                    Result dx, Result dscale, Result dbias, Result daddend, double epsilon, bool add, bool with_relu) try {
+                    Result dx, Result dscale, Result dbias, Result daddend, double epsilon, bool add,
+                    bool with_relu) try {
   const Rows rows(x.dimensions());
   const std::vector<float> center(mean.typed_data(), mean.typed_data() + rows.channels);
   const Sums sums = (with_relu ? gradient_sums<true> : gradient_sums<false>)(pool, rows, x.typed_data(), y.typed_data(),

@@ -2,16 +2,17 @@
 // gradient. Any window, stride, padding and dilation of the kernel, in one to three dimensions, with groups.
 //
 // Output and input gradient are the same loop, `slide`: an input gradient is a sum over the outputs that an input
-// contributes to, once for each position within a stride. Its innermost function, `output_tile`, keeps the sums of up to
-// 14 neighbouring positions times two vectors of features in registers until they are complete. It reads one vector of
-// the kernel and one number per position for each product, so that multiplications and not loads limit its speed.
+// contributes to, once for each position within a stride. Its innermost function, `output_tile`, keeps the sums of up
+// to 14 neighbouring positions times two vectors of features in registers until they are complete. It reads one vector
+// of the kernel and one number per position for each product, so that multiplications and not loads limit its speed.
 // The kernel is copied to `panels` first: all its entries for one tile's features, one after the other.
 //
 // The kernel gradient, a sum over all positions, keeps the sums of a block of channels times features in registers
 // (`gradient_block`). There are two ways to share this work among threads, see `kernel_gradient`.
 //
-// A depthwise convolution has one channel and one feature per group. It has no matrix product: channels are the lanes of
-// vectors, and each product needs a load. Its loops are `depthwise_tile` and `depthwise_gradient_block`.
+// Groups of so few channels and as many features that several fit into a vector, such as the single ones of a
+// depthwise convolution, have loops of their own, `narrow_tile` and `narrow_gradient_block`: the lanes of a vector are
+// neighbouring channels of several groups, and one channel of each group is spread over the lanes of its group.
 //
 // An input that needs padding is copied, with its zeros, in slabs of rows that fit into the processor's cache.
 
@@ -100,34 +101,50 @@ void gradient_block(const float* x, int64_t x_row, int64_t x_pixel, const float*
     for (int v = 0; v < VECTORS; ++v) store(out + c * out_row + v * kLanes, sums[c][v]);
 }
 
-// One vector of channels of a depthwise convolution: y[m] = the sum over taps t of x[m * pixel + at[t]] * kernel[tap[t]].
-template <int PIXELS>
-void depthwise_tile(const float* x, int64_t pixel, const int64_t* at, const int64_t* tap, int64_t taps,
-                    const float* kernel, float* y, int64_t y_pixel) {
+// One vector of features of narrow groups: y[m, o] = the sum over taps t and channels c of the group of
+// x[m * pixel + at[t] + c] * kernel[tap[t], c, o].
+template <int PIXELS, int GROUP>
+void narrow_tile(const float* x, int64_t pixel, const int64_t* at, const int64_t* tap, int64_t taps,
+                 const float* kernel, int64_t features, float* y, int64_t y_pixel) {
   Vector sums[PIXELS] = {};
   for (int64_t t = 0; t < taps; ++t) {
-    const Vector weights = load(kernel + tap[t]);
+    Vector weights[GROUP];
+#pragma GCC unroll 8
+    for (int c = 0; c < GROUP; ++c) weights[c] = load(kernel + tap[t] + c * features);
 #pragma GCC unroll 16
-    for (int m = 0; m < PIXELS; ++m) sums[m] += load(x + at[t] + m * pixel) * weights;
+    for (int m = 0; m < PIXELS; ++m) {
+      const Vector value = load(x + at[t] + m * pixel);
+#pragma GCC unroll 8
+      for (int c = 0; c < GROUP; ++c) sums[m] += spread<GROUP>(value, c) * weights[c];
+    }
   }
 #pragma GCC unroll 16
   for (int m = 0; m < PIXELS; ++m) store(y + m * y_pixel, sums[m]);
 }
 
-// One vector of channels of a depthwise kernel gradient: out[t] += the sum over pixels of x[pixel + at[t]] * dy[pixel].
-template <int TAPS>
-void depthwise_gradient_block(const float* x, int64_t x_pixel, const int64_t* at, const float* dy, int64_t dy_pixel,
-                              int64_t pixels, float* out, int64_t out_tap) {
-  Vector sums[TAPS];
+// One vector of features of the kernel gradient of narrow groups:
+// out[t, c, o] += the sum over pixels of x[pixel + at[t] + c] * dy[pixel, o].
+template <int TAPS, int GROUP>
+void narrow_gradient_block(const float* x, int64_t x_pixel, const int64_t* at, const float* dy, int64_t features,
+                           int64_t pixels, float* out) {
+  Vector sums[TAPS][GROUP];
 #pragma GCC unroll 8
-  for (int t = 0; t < TAPS; ++t) sums[t] = load(out + t * out_tap);
-  for (int64_t pixel = 0; pixel < pixels; ++pixel, x += x_pixel, dy += dy_pixel) {
+  for (int t = 0; t < TAPS; ++t)
+#pragma GCC unroll 8
+    for (int c = 0; c < GROUP; ++c) sums[t][c] = load(out + (t * GROUP + c) * features);
+  for (int64_t pixel = 0; pixel < pixels; ++pixel, x += x_pixel, dy += features) {
     const Vector gradient = load(dy);
 #pragma GCC unroll 8
-    for (int t = 0; t < TAPS; ++t) sums[t] += load(x + at[t]) * gradient;
+    for (int t = 0; t < TAPS; ++t) {
+      const Vector value = load(x + at[t]);
+#pragma GCC unroll 8
+      for (int c = 0; c < GROUP; ++c) sums[t][c] += spread<GROUP>(value, c) * gradient;
+    }
   }
 #pragma GCC unroll 8
-  for (int t = 0; t < TAPS; ++t) store(out + t * out_tap, sums[t]);
+  for (int t = 0; t < TAPS; ++t)
+#pragma GCC unroll 8
+    for (int c = 0; c < GROUP; ++c) store(out + (t * GROUP + c) * features, sums[t][c]);
 }
 
 // The most pixels, or channels, whose sums fit into the registers beside the vectors that they are multiplied by.
@@ -171,7 +188,12 @@ struct Sliding {
 
   int64_t taps() const { return static_cast<int64_t>(tap.size()); }
   int64_t per_group() const { return channels / groups; }
-  bool is_depthwise() const { return groups > 1 && groups == channels && groups == features; }
+  // The channels of a group if at least two groups fit into a vector, otherwise 0.
+  int64_t narrow() const {
+    const int64_t group = per_group();
+    const bool possible = groups > 1 && channels == features && kLanes % group == 0;
+    return possible && (group == 1 || (2 * group <= kLanes && channels >= kLanes)) ? group : 0;
+  }
   int64_t span(int axis, int64_t outputs) const { return (outputs - 1) * step[axis] + at[axis].back() + 1; }
   // Whether no tap is outside of the input, so that it needs no padding.
   bool is_inside() const {
@@ -292,19 +314,20 @@ void output_row(const float* x, int64_t pixel, const Segments& segments, const f
   }
 }
 
-// A row of outputs of a depthwise convolution. The last vector of channels may overlap the one before it; if there are
-// fewer channels than lanes, they are computed one by one.
-void depthwise_row(const float* x, int64_t pixel, const Segments& segments, const std::vector<int64_t>& tap,
-                   const float* kernel, float* y, int64_t y_pixel, int64_t pixels, int64_t channels) {
+// A row of outputs of narrow groups. The last vector of channels may overlap the one before it; if there are fewer
+// channels than lanes, which only happens for groups of one, they are computed one by one.
+template <int GROUP>
+void narrow_row(const float* x, int64_t pixel, const Segments& segments, const std::vector<int64_t>& tap,
+                const float* kernel, float* y, int64_t y_pixel, int64_t pixels, int64_t channels) {
   constexpr int kPixels = 8;
   const int64_t* at = segments.at.data();
   const int64_t taps = static_cast<int64_t>(tap.size());
   for (int64_t p = 0; channels >= kLanes && p < pixels;) {  // all channels of some pixels, which stay in the L1 cache
     const int some = p + kPixels <= pixels ? kPixels : 1;
-    const auto tile = some == 1 ? depthwise_tile<1> : depthwise_tile<kPixels>;
+    const auto tile = some == 1 ? narrow_tile<1, GROUP> : narrow_tile<kPixels, GROUP>;
     for (int64_t next = 0; next < channels; next += kLanes) {
       const int64_t c = std::min(next, channels - kLanes);
-      tile(x + p * pixel + c, pixel, at, tap.data(), taps, kernel + c, y + p * y_pixel + c, y_pixel);
+      tile(x + p * pixel + c, pixel, at, tap.data(), taps, kernel + c, channels, y + p * y_pixel + c, y_pixel);
     }
     p += some;
   }
@@ -316,16 +339,30 @@ void depthwise_row(const float* x, int64_t pixel, const Segments& segments, cons
     }
 }
 
+// The entries of the kernel of narrow groups: [tap, channel of the group, feature].
+void pack_narrow(const Sliding& s, const float* kernel, float* to) {
+  const int64_t group = s.per_group();
+  for (int64_t tap : s.tap)
+    for (int64_t c = 0; c < group; ++c)
+      for (int64_t o = 0; o < s.features; ++o)
+        *to++ = kernel[tap + o / group * s.next_group + c * s.next_channel + o % group * s.next_feature];
+}
+
 void slide(Pool& pool, const Sliding& s, const float* x, const float* kernel, float* y) {
-  const bool depthwise = s.is_depthwise();
-  const Panels panels(depthwise ? 0 : s.groups, s.features / s.groups);
-  const int64_t depth = s.taps() * s.per_group();
-  bool as_it_is = panels.count() == 1 && panels.width == s.features && s.next_feature == 1;
+  const int64_t narrow = s.narrow();
+  const Panels panels(narrow ? 0 : s.groups, s.features / s.groups);
+  const int64_t depth = s.taps() * s.per_group(), width = narrow ? s.features : panels.width;
+  bool as_it_is = width == s.features && (narrow || panels.count() == 1) && s.next_feature == 1;
   for (int64_t tap = 0; tap < s.taps(); ++tap)
     as_it_is &= s.next_channel == s.features && s.tap[tap] == tap * s.per_group() * s.features;
-  as_it_is |= depthwise;
-  Scratch packed(kKernel, as_it_is ? 0 : depth * panels.width);
-  if (!as_it_is) {
+  as_it_is |= narrow == 1;
+  std::vector<int64_t> taps = s.tap;
+  Scratch packed(kKernel, as_it_is ? 0 : depth * width);
+  if (!as_it_is && narrow) {
+    pack_narrow(s, kernel, packed.data());
+    kernel = packed.data();
+    for (int64_t tap = 0; tap < s.taps(); ++tap) taps[tap] = tap * narrow * s.features;
+  } else if (!as_it_is) {
     auto one = [&](int64_t i) { pack(s, panels.all[i], kernel, packed.data() + depth * panels.all[i].at); };
     if (depth * panels.width < kWorthSharing)
       for (int64_t i = 0; i < panels.count(); ++i) one(i);
@@ -363,29 +400,33 @@ void slide(Pool& pool, const Sliding& s, const float* x, const float* kernel, fl
                               copy.data() + (n - n0) * slab));
     const Segments segments = segments_of(s, slabs[0].row, slabs[0].line);
     const int64_t pixel = s.step[2] * s.channels;
-    for (int64_t n = n0; depthwise && n < n1; ++n)
-      for (int64_t r = r0; r < r1; ++r)
-        for (int64_t l = 0; l < s.out[1]; ++l) {
-          const Slab& from = slabs[n - n0];
-          depthwise_row(from.data + (r - r0) * s.step[0] * from.row + l * s.step[1] * from.line, pixel, segments, s.tap,
-                        kernel, y + n * s.next_image + r * s.next[0] + l * s.next[1], s.next[2], s.out[2], s.channels);
-        }
-    for (const Panel& panel : panels.all) {
-      const float* weights = kernel + depth * panel.at;
-      const int64_t group = panel.group * s.per_group();
-      float* to = y + panel.group * (s.features / s.groups) + panel.first;
-      if (flat) {
-        output_row(slabs[0].data, pixel, segments, weights, panel, to + n0 * s.next_image + r0 * s.next[0], s.next[2],
-                   (n1 - n0) * (r1 - r0) * s.out[1] * s.out[2]);
-        continue;
-      }
+    auto each_row = [&](const auto& compute) {
       for (int64_t n = n0; n < n1; ++n)
         for (int64_t r = r0; r < r1; ++r)
           for (int64_t l = 0; l < s.out[1]; ++l) {
             const Slab& from = slabs[n - n0];
-            output_row(from.data + (r - r0) * s.step[0] * from.row + l * s.step[1] * from.line + group, pixel, segments,
-                       weights, panel, to + n * s.next_image + r * s.next[0] + l * s.next[1], s.next[2], s.out[2]);
+            compute(from.data + (r - r0) * s.step[0] * from.row + l * s.step[1] * from.line,
+                    n * s.next_image + r * s.next[0] + l * s.next[1]);
           }
+    };
+    const auto row = narrow == 8   ? narrow_row<8>
+                     : narrow == 4 ? narrow_row<4>
+                     : narrow == 2 ? narrow_row<2>
+                                   : narrow_row<1>;
+    if (narrow)
+      each_row([&](const float* from, int64_t to) {
+        row(from, pixel, segments, taps, kernel, y + to, s.next[2], s.out[2], s.channels);
+      });
+    for (const Panel& panel : panels.all) {
+      const float* weights = kernel + depth * panel.at;
+      const int64_t group = panel.group * s.per_group(), first = panel.group * (s.features / s.groups) + panel.first;
+      if (flat)
+        output_row(slabs[0].data, pixel, segments, weights, panel, y + first + n0 * s.next_image + r0 * s.next[0],
+                   s.next[2], (n1 - n0) * (r1 - r0) * s.out[1] * s.out[2]);
+      else
+        each_row([&](const float* from, int64_t to) {
+          output_row(from + group, pixel, segments, weights, panel, y + first + to, s.next[2], s.out[2]);
+        });
     }
   };
   if (threads == 1)
@@ -490,57 +531,72 @@ std::vector<Part> parts_of(const Sliding& s, int64_t first, int64_t end, int64_t
   return parts;
 }
 
-// A small gradient: the rows of all images are summed in pieces, which are added up in order at the end. The number of
-// pieces depends on the shapes alone, so that the result has the same bits for any number of threads.
+// The number of pieces in which a small gradient is summed. It depends on the shapes alone, so that the result has the
+// same bits for any number of threads. A piece has at least `least` positions.
+int64_t pieces_of(const Sliding& s, int64_t floats, int64_t least) {
+  const int64_t rows = s.batch * s.out[0], positions = rows * s.out[1] * s.out[2];
+  return std::clamp<int64_t>(std::min(positions / least, kShared / floats), 1, std::min<int64_t>(rows, 32));
+}
+
+// Sums a gradient of `floats` in pieces: calls add(part, its inputs, its gradients, segments, sums) for all parts.
+template <class Add>
+void sum_in_pieces(Pool& pool, const Sliding& s, const float* x, const float* dy, int64_t pieces, int64_t floats,
+                   float* sums, const Add& add) {
+  const int64_t all_rows = s.batch * s.out[0], row = s.out[1] * s.out[2];
+  const bool inside = s.is_inside();
+  parallel(pool, pieces, [&](int64_t piece) {
+    float* sum = sums + piece * floats;
+    std::memset(sum, 0, sizeof(float) * floats);
+    const int64_t begin = first_of(all_rows, piece, pieces), end = first_of(all_rows, piece + 1, pieces);
+    for (const Part& part : parts_of(s, begin, end, kSlab)) {
+      Scratch copy(kInput, inside ? 0 : floats_of_slab(s, part.end - part.first));
+      const float* image = x + part.image * product(s.size) * s.channels;
+      const Slab slab = slab_of(s, image, part.first, part.end, inside, copy.data());
+      const float* gradient = dy + (part.image * s.out[0] + part.first) * row * s.features;
+      add(part, slab, gradient, segments_of(s, slab.row, slab.line), sum);
+    }
+  });
+}
+
+// A small gradient: the rows of all images are summed in pieces, which are added up in order at the end.
 void small_kernel_gradient(Pool& pool, const Sliding& s, const float* x, const float* dy, float* dk) {
   const Panels panels(s.groups, s.features / s.groups);
   const int64_t depth = s.taps() * s.per_group(), width = panels.width, floats = depth * width;
-  const int64_t all_rows = s.batch * s.out[0], line = s.out[2], row = s.out[1] * line;
-  const int64_t pieces = std::clamp<int64_t>(std::min(all_rows * row / 512, kShared / floats), 1, std::min<int64_t>(all_rows, 32));
-  const bool inside = s.is_inside(), widened = width != s.features;
+  const int64_t line = s.out[2], row = s.out[1] * line, pieces = pieces_of(s, floats, 512);
   Scratch sums(kKernel, pieces * floats);
-  parallel(pool, pieces, [&](int64_t piece) {
-    float* sum = sums.data() + piece * floats;
-    std::memset(sum, 0, sizeof(float) * floats);
-    const auto parts = parts_of(s, first_of(all_rows, piece, pieces), first_of(all_rows, piece + 1, pieces), kSlab);
-    int64_t most_rows = 0;
-    for (const Part& part : parts) most_rows = std::max(most_rows, part.end - part.first);
-    Scratch copy(kInput, inside ? 0 : floats_of_slab(s, most_rows)), wide(kOther, widened ? most_rows * row * width : 0);
-    for (const Part& part : parts) {
-      const float* gradient = dy + (part.image * s.out[0] + part.first) * row * s.features;
-      const Slab slab = slab_of(s, x + part.image * product(s.size) * s.channels, part.first, part.end, inside, copy.data());
-      if (widened) {  // so that each panel can be read in whole vectors
-        for (int64_t pixel = 0; pixel < (part.end - part.first) * row; ++pixel)
-          for (const Panel& panel : panels.all) {
-            float* to = wide.data() + pixel * width + panel.at;
-            std::memcpy(to, gradient + pixel * s.features + panel.group * (s.features / s.groups) + panel.first,
-                        sizeof(float) * panel.columns);
-            std::memset(to + panel.columns, 0, sizeof(float) * (panel.width() - panel.columns));
-          }
-        gradient = wide.data();
-      }
-      const Segments segments = segments_of(s, slab.row, slab.line);
-      const int64_t some = std::max<int64_t>(1, kRows / (line * std::max(s.channels * s.step[2], width)));
-      for (int64_t first = part.first; first < part.end; first += some) {
-        const int64_t rows = std::min(some, part.end - first), r = first - part.first;
-        for (int64_t l = 0; l < s.out[1]; ++l)
-          for (const Panel& panel : panels.all) {
-            const int64_t largest = most(panel.vectors), count = ceil_div(segments.run, largest);
-            for (size_t segment = 0; segment < segments.at.size(); ++segment) {
-              const float* from = slab.data + r * s.step[0] * slab.row + l * s.step[1] * slab.line +
-                                  segments.at[segment] + panel.group * s.per_group();
-              float* to = sum + depth * panel.at + segment * segments.run * panel.width();
-              for (int64_t block = 0; block < count; ++block) {
-                const int64_t c = first_of(segments.run, block, count), end = first_of(segments.run, block + 1, count);
-                block_of(panel.vectors, end - c)(from + c, s.step[0] * slab.row, s.step[2] * s.channels,
-                                                 gradient + (r * row + l * line) * width + panel.at, row * width, width,
-                                                 rows, line, to + c * panel.width(), panel.width());
-              }
+  auto add = [&](const Part& part, const Slab& slab, const float* gradient, const Segments& segments, float* sum) {
+    const int64_t rows = part.end - part.first;
+    const bool widened = width != s.features;
+    Scratch wide(kOther, widened ? rows * row * width : 0);
+    if (widened) {  // so that each panel can be read in whole vectors
+      for (int64_t pixel = 0; pixel < rows * row; ++pixel)
+        for (const Panel& panel : panels.all) {
+          float* to = wide.data() + pixel * width + panel.at;
+          std::memcpy(to, gradient + pixel * s.features + panel.group * (s.features / s.groups) + panel.first,
+                      sizeof(float) * panel.columns);
+          std::memset(to + panel.columns, 0, sizeof(float) * (panel.width() - panel.columns));
+        }
+      gradient = wide.data();
+    }
+    const int64_t some = std::max<int64_t>(1, kRows / (line * std::max(s.channels * s.step[2], width)));
+    for (int64_t r = 0; r < rows; r += some)
+      for (int64_t l = 0; l < s.out[1]; ++l)
+        for (const Panel& panel : panels.all) {
+          const int64_t largest = most(panel.vectors), count = ceil_div(segments.run, largest);
+          for (size_t segment = 0; segment < segments.at.size(); ++segment) {
+            const float* from = slab.data + r * s.step[0] * slab.row + l * s.step[1] * slab.line +
+                                segments.at[segment] + panel.group * s.per_group();
+            float* to = sum + depth * panel.at + segment * segments.run * panel.width();
+            for (int64_t block = 0; block < count; ++block) {
+              const int64_t c = first_of(segments.run, block, count), end = first_of(segments.run, block + 1, count);
+              block_of(panel.vectors, end - c)(from + c, s.step[0] * slab.row, s.step[2] * s.channels,
+                                               gradient + (r * row + l * line) * width + panel.at, row * width, width,
+                                               std::min(some, rows - r), line, to + c * panel.width(), panel.width());
             }
           }
-      }
-    }
-  });
+        }
+  };
+  sum_in_pieces(pool, s, x, dy, pieces, floats, sums.data(), add);
   auto add_up = [&](int64_t i) {
     const Panel& panel = panels.all[i];
     for (int64_t r = 0; r < depth; ++r) {
@@ -561,7 +617,11 @@ void small_kernel_gradient(Pool& pool, const Sliding& s, const float* x, const f
 
 // A large gradient: threads share its channels and features, and each sum goes over all images in order. The inputs are
 // copied in blocks of kBlock channels, the gradients in panels, some images at a time.
-void large_kernel_gradient(Pool& pool, const Sliding& s, const float* x, const float* dy, float* dk) {
+void large_kernel_gradient(Pool& pool, Sliding s, const float* x, const float* dy, float* dk) {
+  Three gap = {1, 1, 1};  // between inputs that are copied: along an axis with one tap, only those that are read
+  const Three step = s.step;
+  for (int axis : {0, 1, 2})
+    if (s.at[axis].size() == 1) std::swap(gap[axis], s.step[axis]);
   const Panels panels(s.groups, s.features / s.groups);
   const int64_t all_rows = s.batch * s.out[0], line = s.out[2], row = s.out[1] * line, per_group = s.per_group();
   const int64_t blocks = per_group / kBlock;  // of each group
@@ -597,8 +657,10 @@ void large_kernel_gradient(Pool& pool, const Sliding& s, const float* x, const f
       for (int64_t d = 0; d < depth; ++d)
         for (int64_t l = 0; l < lines; ++l)
           for (int64_t p = 0; p < pixels; ++p, to += kBlock) {
-            const int64_t at[3] = {part.first * s.step[0] - s.low[0] + d, l - s.low[1], p - s.low[2]};
-            const bool in = at[0] >= 0 && at[0] < s.size[0] && at[1] >= 0 && at[1] < s.size[1] && at[2] >= 0 && at[2] < s.size[2];
+            const Three at = {part.first * step[0] + d * gap[0] - s.low[0], l * gap[1] - s.low[1],
+                              p * gap[2] - s.low[2]};
+            bool in = true;
+            for (int axis : {0, 1, 2}) in &= at[axis] >= 0 && at[axis] < s.size[axis];
             const float* from = image + ((at[0] * s.size[1] + at[1]) * s.size[2] + at[2]) * s.channels;
             for (int64_t c = 0; c < s.channels; c += kBlock)
               if (in)
@@ -640,49 +702,40 @@ void large_kernel_gradient(Pool& pool, const Sliding& s, const float* x, const f
   }
 }
 
-// The gradient of a depthwise kernel, [tap, channel]; in pieces like a small gradient.
-void depthwise_kernel_gradient(Pool& pool, const Sliding& s, const float* x, const float* dy, float* dk) {
-  constexpr int kTaps = 8, kPixels = 16;
-  static constexpr decltype(&depthwise_gradient_block<1>) block[kTaps] = {
-      depthwise_gradient_block<1>, depthwise_gradient_block<2>, depthwise_gradient_block<3>, depthwise_gradient_block<4>,
-      depthwise_gradient_block<5>, depthwise_gradient_block<6>, depthwise_gradient_block<7>, depthwise_gradient_block<8>};
-  const int64_t channels = s.channels, floats = s.taps() * channels, line = s.out[2], row = s.out[1] * line;
-  const int64_t all_rows = s.batch * s.out[0];
-  const int64_t most = std::min<int64_t>(all_rows, 32);
-  const int64_t pieces = std::clamp<int64_t>(std::min(all_rows * row / 256, kShared / floats), 1, most);
-  const bool inside = s.is_inside();
+template <int GROUP, int... N>
+constexpr auto narrow_blocks(std::integer_sequence<int, N...>) {
+  return std::array<decltype(&narrow_gradient_block<1, GROUP>), sizeof...(N)>{narrow_gradient_block<N + 1, GROUP>...};
+}
+
+// The gradient of the kernel of narrow groups, [tap, channel of the group, feature]; in pieces like a small gradient.
+template <int GROUP>
+void narrow_kernel_gradient(Pool& pool, const Sliding& s, const float* x, const float* dy, float* dk) {
+  constexpr int kTaps = std::min(8, kRegisters / 2 / GROUP), kPixels = 16;
+  static constexpr auto block = narrow_blocks<GROUP>(std::make_integer_sequence<int, kTaps>());
+  const int64_t channels = s.channels, floats = s.taps() * GROUP * channels, line = s.out[2];
+  const int64_t pixel = s.step[2] * channels, full = channels / kLanes * kLanes, pieces = pieces_of(s, floats, 256);
   Scratch sums(kKernel, pieces * floats);
-  parallel(pool, pieces, [&](int64_t piece) {
-    float* sum = sums.data() + piece * floats;
-    std::memset(sum, 0, sizeof(float) * floats);
-    const auto parts = parts_of(s, first_of(all_rows, piece, pieces), first_of(all_rows, piece + 1, pieces), kSlab);
-    int64_t most_rows = 0;
-    for (const Part& part : parts) most_rows = std::max(most_rows, part.end - part.first);
-    Scratch copy(kInput, inside ? 0 : floats_of_slab(s, most_rows));
-    for (const Part& part : parts) {
-      const Slab slab = slab_of(s, x + part.image * product(s.size) * channels, part.first, part.end, inside, copy.data());
-      const Segments segments = segments_of(s, slab.row, slab.line);
-      for (int64_t r = part.first; r < part.end; ++r)
-        for (int64_t l = 0; l < s.out[1]; ++l) {
-          const float* from = slab.data + (r - part.first) * s.step[0] * slab.row + l * s.step[1] * slab.line;
-          const float* gradient = dy + ((part.image * s.out[0] + r) * row + l * line) * channels;
-          const int64_t pixel = s.step[2] * channels;
-          for (int64_t first = 0; first < s.taps(); first += kTaps) {
-            const int64_t taps = std::min<int64_t>(kTaps, s.taps() - first), *at = segments.at.data() + first;
-            float* to = sum + first * channels;
-            const int64_t full = channels / kLanes * kLanes;
-            for (int64_t p = 0; p < line; p += kPixels)  // all channels of some pixels, which stay in the L1 cache
-              for (int64_t c = 0; c < full; c += kLanes)
-                block[taps - 1](from + p * pixel + c, pixel, at, gradient + p * channels + c, channels,
-                                std::min<int64_t>(kPixels, line - p), to + c, channels);
-            int64_t c = full;
-            for (; c < channels; ++c)
-              for (int64_t t = 0; t < taps; ++t)
-                for (int64_t p = 0; p < line; ++p) to[t * channels + c] += from[p * pixel + at[t] + c] * gradient[p * channels + c];
-          }
+  auto add = [&](const Part& part, const Slab& slab, const float* dy, const Segments& segments, float* sum) {
+    for (int64_t r = 0; r < part.end - part.first; ++r)
+      for (int64_t l = 0; l < s.out[1]; ++l) {
+        const float* from = slab.data + r * s.step[0] * slab.row + l * s.step[1] * slab.line;
+        const float* gradient = dy + (r * s.out[1] + l) * line * channels;
+        for (int64_t first = 0; first < s.taps(); first += kTaps) {
+          const int64_t taps = std::min<int64_t>(kTaps, s.taps() - first), *at = segments.at.data() + first;
+          float* to = sum + first * GROUP * channels;
+          for (int64_t p = 0; p < line; p += kPixels)  // all channels of some pixels, which stay in the L1 cache
+            for (int64_t c = 0; c < full; c += kLanes)
+              block[taps - 1](from + p * pixel + c, pixel, at, gradient + p * channels + c, channels,
+                              std::min<int64_t>(kPixels, line - p), to + c);
+          for (int64_t o = full; o < channels; ++o)
+            for (int64_t i = 0; i < taps * GROUP; ++i)
+              for (int64_t p = 0; p < line; ++p)
+                to[i * channels + o] += from[p * pixel + at[i / GROUP] + o / GROUP * GROUP + i % GROUP] *
+                                        gradient[p * channels + o];
         }
-    }
-  });
+      }
+  };
+  sum_in_pieces(pool, s, x, dy, pieces, floats, sums.data(), add);
   std::memset(dk, 0, sizeof(float) * floats);
   for (int64_t piece = 0; piece < pieces; ++piece)
     for (int64_t i = 0; i < floats; ++i) dk[i] += sums.data()[piece * floats + i];
@@ -691,9 +744,13 @@ void depthwise_kernel_gradient(Pool& pool, const Sliding& s, const float* x, con
 void kernel_gradient(Pool& pool, const Problem& p, const float* x, const float* dy, float* dk) {
   const Sliding s = output_of(p);
   const int64_t floats = s.taps() * s.per_group() * s.features;
-  if (s.is_depthwise())
-    depthwise_kernel_gradient(pool, s, x, dy, dk);
-  else if (floats > kSmallGradient && s.per_group() % kBlock == 0 && (s.features / s.groups) % kLanes == 0)
+  switch (s.narrow()) {
+    case 1: return narrow_kernel_gradient<1>(pool, s, x, dy, dk);
+    case 2: return narrow_kernel_gradient<2>(pool, s, x, dy, dk);
+    case 4: return narrow_kernel_gradient<4>(pool, s, x, dy, dk);
+    case 8: return narrow_kernel_gradient<8>(pool, s, x, dy, dk);
+  }
+  if (floats > kSmallGradient && s.per_group() % kBlock == 0 && (s.features / s.groups) % kLanes == 0)
     large_kernel_gradient(pool, s, x, dy, dk);
   else
     small_kernel_gradient(pool, s, x, dy, dk);

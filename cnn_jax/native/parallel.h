@@ -63,8 +63,8 @@ void parallel(Pool& pool, int64_t count, const Work& work) {
 
 // Memory for intermediate results, aligned to cache lines.
 //
-// Each thread keeps one block of each kind for the next call, if it is no larger than kKept. This is all the memory that
-// remains between calls: at most 3 kinds of kKept for each thread.
+// Each thread keeps one block of each kind for the next call, if it is no larger than kKept. This is all the memory
+// that remains between calls: at most 3 kinds of kKept for each thread.
 constexpr size_t kKept = size_t{8} << 20;
 
 enum Kind { kKernel, kInput, kOther };

@@ -19,4 +19,21 @@ typedef float Vector __attribute__((vector_size(4 * kLanes), aligned(4), may_ali
 inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store(float* to, Vector vector) { *reinterpret_cast<Vector*>(to) = vector; }
 
+// Copies lane `number` of each group of GROUP neighbouring lanes to all lanes of the group.
+template <int GROUP>
+inline Vector spread(Vector vector, int number) {
+  if constexpr (GROUP == 1) return vector;
+  typedef int32_t Lanes __attribute__((vector_size(4 * kLanes)));
+  Lanes from;
+#pragma GCC unroll 16
+  for (int lane = 0; lane < kLanes; ++lane) from[lane] = lane / GROUP * GROUP + number;
+#if defined(__clang__)
+  Vector result;
+  for (int lane = 0; lane < kLanes; ++lane) result[lane] = vector[from[lane]];
+  return result;
+#else
+  return __builtin_shuffle(vector, from);
+#endif
+}
+
 }  // namespace cnn_jax

@@ -107,6 +107,11 @@ PATHS = {
     "depthwise, with channels that fill no vector": ([Axis(9, 3, 2, 1, 1), Axis(14, 4, 1, 2, 1)], 1, 1, 37, 2),
     "depthwise in several pieces": ([Axis(40, 3, 1, 1, 1, 1, 2), Axis(33, 3, 2, 1, 1)], 1, 1, 64, 3),
     "depthwise, of rank 3": ([Axis(4, 3, 1, 1, 1), Axis(5, 2, 2, 0, 1), Axis(6, 3, 1, 1, 1)], 1, 1, 20, 2),
+    "groups of two": ([Axis(7, 3, 1, 1, 1), Axis(12, 3, 2, 1, 1)], 2, 2, 9, 2),
+    "groups of four, the last vector of which overlaps": ([Axis(7, 3, 2, 1, 1), Axis(19, 3, 1, 1, 1)], 4, 4, 7, 3),
+    "groups of eight": ([Axis(9, 3, 1, 0, 1), Axis(11, 2, 1, 1, 0, 1, 2)], 8, 8, 5, 2),
+    "a large one of a strided window of one": ([Axis(9, 1, 2, 0, 0), Axis(12, 1, 3, 1, 1)], 256, 400, 1, 2),
+    "a large one of a window of one along one axis": ([Axis(9, 1, 2, 0, 0), Axis(12, 3, 2, 1, 1)], 128, 272, 1, 2),
     "a stride beyond the window": ([Axis(9, 1, 3, 0, 0), Axis(9, 2, 4, 0, 0)], 9, 20, 1, 2),
 }  # fmt: skip
 
@@ -249,14 +254,13 @@ def test_memory_that_stays_is_bounded():
 
     def run(number):
         size, channels = rng.integers(4, 40, 2)
-        x, kernel, dy, plan = arguments(
-            [Axis(int(size), 3, 1, 1, 1), Axis(40, 3, 1, 1, 1)], 8 * int(channels), 64, seed=number
-        )
-        jax.block_until_ready(products(plan, x, kernel, dy))
+        axes = [Axis(int(size), 3, 1, 1, 1), Axis(40, 3, 1, 1, 1)]
+        x, _, dy, plan = arguments(axes, 8 * int(channels), 40, seed=number)
+        jax.block_until_ready(jax.jit(partial(NATIVE.kernel_gradient, plan))(x, dy))
 
     for number in range(10):
         run(number)
     before = resident()
-    for number in range(25):
+    for number in range(90):
         run(number)
     assert resident() - before < 3 * (8 << 20) * (1 + (os.cpu_count() or 1)) + (32 << 20)
