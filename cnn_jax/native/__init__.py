@@ -9,6 +9,7 @@ XLA's operations (``cnn_jax.ops.choice``). Everything works without them. ``docs
 ``calls.py``            one function per kernel, from arrays to arrays
 ``convolution.cc``      the three products of a convolution
 ``batch_norm.cc``       batch normalisation in training with addend and ReLU, and its gradients
+``pool.cc``             maxima and sums of windows, and their gradients
 ``vectors.h``           the vector type of the processor
 ``parallel.h``          work on XLA's threads, memory for intermediate results
 ======================  ============================================================

@@ -1,11 +1,13 @@
 """The kernels as functions of arrays. They can only be called where :func:`cnn_jax.native.is_enabled` is true."""
 
+import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32
+from jaxtyping import Array, Float32, UInt8
 
 from cnn_jax.native.library import TARGETS
 
@@ -100,3 +102,60 @@ def batch_norm_gradients(
     options = {"epsilon": np.float64(epsilon), "add": separate, "relu": relu}
     *gradients, daddend = call(x, y, dy, scale, mean, variance, remainder, **options)
     return [*gradients, *[daddend if separate else dy] * add]
+
+
+class Windows(NamedTuple):
+    """The windows of a pool along one axis."""
+
+    size: int
+    """The number of inputs."""
+    out: int
+    """The number of windows."""
+    window: int
+    stride: int
+    dilation: int
+    low: int
+    """The padding before the axis. Padding after it follows from the other numbers."""
+
+
+def window_maxima(
+    x: Float32[Array, "..."], axes: Sequence[Windows], first: int
+) -> tuple[Float32[Array, "..."], UInt8[Array, "..."]]:
+    """The maximum of every window and the row-major number of the first window entry with that value.
+
+    Args:
+      x: The input.
+      axes: The pooled axes, up to three that follow each other. Every window has at least one entry and at most 256.
+      first: The number of the first pooled axis.
+    """
+    shape = _pooled(x, [axis.out for axis in axes], first)
+    results = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape, jnp.uint8)
+    y, winner = jax.ffi.ffi_call(TARGETS["window_maxima"], results)(x, **_around(x, axes, first))
+    return y, winner
+
+
+def window_maxima_gradient(
+    dy: Float32[Array, "..."], winner: UInt8[Array, "..."], axes: Sequence[Windows], first: int
+) -> Float32[Array, "..."]:
+    """The gradient of the input of :func:`window_maxima` from that of its first result, and the second result."""
+    result = jax.ShapeDtypeStruct(_pooled(dy, [axis.size for axis in axes], first), jnp.float32)
+    return jax.ffi.ffi_call(TARGETS["window_maxima_gradient"], result)(dy, winner, **_around(dy, axes, first))
+
+
+def window_sums(
+    x: Float32[Array, "..."], axes: Sequence[Windows], first: int, *, backward: bool
+) -> Float32[Array, "..."]:
+    """The sum of every window; with ``backward`` the transpose, the sum over all windows that an input is in."""
+    sizes = [axis.size if backward else axis.out for axis in axes]
+    result = jax.ShapeDtypeStruct(_pooled(x, sizes, first), jnp.float32)
+    return jax.ffi.ffi_call(TARGETS["window_sums"], result)(x, **_around(x, axes, first), backward=backward)
+
+
+def _pooled(array: Array, sizes: Sequence[int], first: int) -> tuple[int, ...]:
+    return (*array.shape[:first], *sizes, *array.shape[first + len(sizes) :])
+
+
+def _around(array: Array, axes: Sequence[Windows], first: int) -> dict[str, Any]:
+    """The attributes of a pool: axes before the pooled ones are a batch, those after them are channels."""
+    before, after = math.prod(array.shape[:first]), math.prod(array.shape[first + len(axes) :])
+    return {"batch": np.int64(before), "channels": np.int64(after), "axes": np.array(axes, np.int64).ravel()}

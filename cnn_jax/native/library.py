@@ -29,6 +29,9 @@ TARGETS = {
     "convolution": "cnn_jax_convolution",
     "batch_norm": "cnn_jax_batch_norm",
     "batch_norm_gradients": "cnn_jax_batch_norm_gradients",
+    "window_maxima": "cnn_jax_window_maxima",
+    "window_maxima_gradient": "cnn_jax_window_maxima_gradient",
+    "window_sums": "cnn_jax_window_sums",
 }
 """The names of the functions in the library, under which XLA knows them."""
 SOURCES = Path(__file__).parent

@@ -303,7 +303,7 @@ def _first_maxima(x: Array, *, axes: Axes, origins: tuple[int, ...]) -> Array:
     begins = {axis.index: origin for axis, origin in zip(axes, origins, strict=True)}
     x = crop(x, axes, origins)
     index = jnp.zeros(x.shape, jnp.int32)
-    for group in passes(axes, x.shape[-1]):
+    for group in passes(axes, x):
         x, winner = winners(group, x)
         # This pass covers either all axes, and there is no index yet, or one axis.
         index = choose(group[0], index, winner=winner) if len(group) == 1 else jnp.zeros(x.shape, jnp.int32)

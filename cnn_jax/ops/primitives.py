@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
@@ -122,7 +121,14 @@ def bilinear(
 
 
 def transposes(
-    name: str, forward: Compute, backward: Compute, shape: ShapeOf, input_shape: ShapeOf, *, static: Sequence[str]
+    name: str,
+    forward: Compute,
+    backward: Compute,
+    shape: ShapeOf,
+    input_shape: ShapeOf,
+    *,
+    on_cpu: tuple[Compute | None, Compute | None] = (None, None),
+    static: Sequence[str],
 ) -> tuple[Primitive, Primitive]:
     """Two primitives that are each other's transposes, linear in their first operand and constant in the others.
 
@@ -132,35 +138,41 @@ def transposes(
       backward: The function of the second primitive: ``backward(y, *constants, **static) -> x``.
       shape: The shape of the result of ``forward``.
       input_shape: The shape of the result of ``backward``.
+      on_cpu: The functions that the two compute on a CPU instead, with a keyword ``program``; None for the same.
       static: The names of the options.
     """
     pair = _primitive(name, shape, static), _primitive(f"{name}_transpose", input_shape, static)
-    for primitive, other, compute in zip(pair, pair[::-1], (forward, backward), strict=True):
+    for primitive, other, compute, special in zip(pair, pair[::-1], (forward, backward), on_cpu, strict=True):
         _COMPUTE[primitive] = compute
         mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=False))
+        if special is not None:
+            mlir.register_lowering(primitive, _lowered(special), platform="cpu")
         ad.primitive_jvps[primitive] = _linear_in_the_first(primitive)
         ad.primitive_transposes[primitive] = _transposed_to(other.bind)
         batching.primitive_batchers[primitive] = partial(merged_into_first, primitive)
     return pair
 
 
-def substitutable(name: str, compute: Computes, *, on_cpu: Computes, static: Sequence[str]) -> Primitive:
+def substitutable(
+    name: str, compute: Computes, *, on_cpu: Computes, static: Sequence[str], by_rows: bool = False
+) -> Primitive:
     """A primitive of several results that a CPU computes in another way; otherwise it behaves like ``compute``.
 
-    Its derivatives and its ``vmap`` rule are those of ``compute``.
+    Its derivatives are those of ``compute``.
 
     Args:
       name: The name in jaxprs.
       compute: The function it computes: ``compute(*operands, **static) -> list of arrays``.
       on_cpu: The function it computes on a CPU instead: ``on_cpu(*operands, program=..., **static)``.
       static: The names of the options.
+      by_rows: Whether operands and results share their first axis, whose entries are independent of each other, so that
+        ``jax.vmap`` can merge the mapped axis into it; otherwise its rule is that of ``compute``.
     """
     primitive = Primitive(name)
     primitive.multiple_results = True
 
     def abstract(*operands: Any, **static: Any) -> Any:
-        results = jax.eval_shape(partial(compute, **static), *operands)
-        return [ShapedArray(result.shape, result.dtype) for result in results]
+        return jax.make_jaxpr(partial(compute, **static))(*operands).out_avals
 
     def derivative(primals: Sequence[Any], tangents: Sequence[Any], **static: Any) -> Any:
         return jax.jvp(partial(compute, **static), [*primals], [*map(ad.instantiate_zeros, tangents)])
@@ -175,7 +187,7 @@ def substitutable(name: str, compute: Computes, *, on_cpu: Computes, static: Seq
     mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=True))
     mlir.register_lowering(primitive, _lowered(on_cpu, multiple_results=True), platform="cpu")
     ad.primitive_jvps[primitive] = derivative
-    batching.primitive_batchers[primitive] = batch
+    batching.primitive_batchers[primitive] = partial(merged_into_first, primitive) if by_rows else batch
     return primitive
 
 
@@ -273,12 +285,13 @@ def _transposed_to(other: Compute) -> Callable[..., Any]:
 
 def merged_into_first(
     primitive: Primitive, operands: Sequence[Array], dims: Sequence[int | None], **static: Any
-) -> tuple[Array, int]:
+) -> Any:
     """The ``vmap`` rule of a primitive whose operands share their first axis: merges the mapped axis into that axis."""
     stacks = stacked(operands, dims)
     size, first = stacks[0].shape[:2]
-    y = primitive.bind(*(stack.reshape(size * first, *stack.shape[2:]) for stack in stacks), **static)
-    return y.reshape(size, first, *y.shape[1:]), 0
+    found = primitive.bind(*(stack.reshape(size * first, *stack.shape[2:]) for stack in stacks), **static)
+    split = jax.tree.map(lambda y: y.reshape(size, first, *y.shape[1:]), found)
+    return split, jax.tree.map(lambda _: 0, split)
 
 
 def stacked(operands: Sequence[Array], dims: Sequence[int | None]) -> list[Array]:

@@ -14,8 +14,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Shaped
 
+from cnn_jax.native import calls, is_enabled, is_wanted
 from cnn_jax.ops.arguments import Shape, accumulator, as_dtype
-from cnn_jax.ops.primitives import one_program, transposes
+from cnn_jax.ops.primitives import LoweringContext, one_program, substitutable, transposes
 from cnn_jax.ops.sharding import like
 from cnn_jax.ops.taps import Axes, Axis, padded, taps, untap
 
@@ -23,16 +24,22 @@ _MOST_TAPS = 16
 _FEWEST_CHANNELS = 16
 
 
-def passes(axes: Axes, channels: int) -> list[Axes]:
+def passes(axes: Axes, x: Array, *, native: bool = False) -> tuple[Axes, ...]:
     """The axes of each pass, in order: all axes in one pass, or one axis per pass, starting with the last.
 
-    One pass for all axes reads memory fewer times. One pass per axis needs fewer taps. This is faster if windows
-    overlap at every position, and for few channels, whose slices are too short for vector instructions. In both cases
-    the first of several maxima is the first in row-major order.
+    One pass for all axes reads memory fewer times. One pass per axis needs fewer taps. This is faster for few channels,
+    whose slices are too short for vector instructions, and without native kernels if windows overlap at every position.
+    In both cases the first of several maxima is the first in row-major order.
+
+    Args:
+      axes: The windows.
+      x: An array with these axes.
+      native: Whether the native kernels are to compute the passes where they can.
     """
     dense = all(axis.stride == 1 for axis in axes)
-    together = channels >= _FEWEST_CHANNELS and not dense and not _wide(axes)
-    return [axes] if together else [(axis,) for axis in reversed(axes)]
+    by_kernel = native and x.dtype == jnp.float32
+    together = x.shape[-1] >= _FEWEST_CHANNELS and not _wide(axes) and (by_kernel or not dense)
+    return (axes,) if together else tuple((axis,) for axis in reversed(axes))
 
 
 def _wide(axes: Axes) -> bool:
@@ -48,14 +55,14 @@ def window_sums(axes: Axes, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
 
 
 def _sums(x: Array, *, axes: Axes) -> Array:
-    for group in passes(axes, x.shape[-1]):
+    for group in passes(axes, x):
         x = _doubled_sums(group[0], x) if _wide(group) else reduce(jnp.add, taps(x, group, 0.0))
     return x
 
 
 def _adjoint_of_sums(dy: Array, *, axes: Axes) -> Array:
     """The adjoint of ``_sums``: every input position gets the sum of the values of the windows that contain it."""
-    for group in reversed(passes(axes, dy.shape[-1])):
+    for group in reversed(passes(axes, dy)):
         if _wide(group):
             (dy,) = jax.linear_transpose(partial(_doubled_sums, group[0]), _input_like(group[0], dy))(dy)
         else:
@@ -69,24 +76,30 @@ def _adjoint_of_sums(dy: Array, *, axes: Axes) -> Array:
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def window_maxima(axes: Axes, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """The maximum of every window; its derivative is that of the first maximum."""
-    return _maxima(x, axes=axes)[-1][0]
+    return _maxima(x, groups=_groups(axes, x))[-1][0]
 
 
 @window_maxima.defjvp
 def _window_maxima_jvp(axes: Axes, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
-    found = _maxima(x, axes=axes)
-    for group, (_, winner) in zip(passes(axes, x.shape[-1]), found, strict=True):
+    groups = _groups(axes, x)
+    found = _maxima(x, groups=groups)
+    for group, (_, winner) in zip(groups, found, strict=True):
         dx = _window_choice.bind(dx, winner, axes=group)
     return found[-1][0], dx
 
 
-@one_program("axes")
-def _maxima(x: Array, *, axes: Axes) -> list[tuple[Array, Array]]:
+def _groups(axes: Axes, x: Array) -> tuple[Axes, ...]:
+    """The axes of each pass of a maximum, which are chosen before it is known what the program is compiled for."""
+    return passes(axes, x, native=is_wanted())
+
+
+@one_program("groups")
+def _maxima(x: Array, *, groups: tuple[Axes, ...]) -> list[tuple[Array, Array]]:
     """The results of each pass: the maxima, and the numbers of the window entries that are the maxima."""
     found = []
-    for group in passes(axes, x.shape[-1]):
-        x, winner = winners(group, x)
+    for group in groups:
+        x, winner = _window_winners.bind(x, axes=group)
         found.append((x, winner))
     return found
 
@@ -114,7 +127,7 @@ def _adjoint_of_choice(dy: Array, winner: Array, *, axes: Axes) -> Array:
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def tied_maxima(axes: Axes, split: bool, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """The maximum of every window; its derivative is the mean (``split``) or sum of those of all maximal entries."""
-    return _maxima(x, axes=axes)[-1][0]
+    return _maxima(x, groups=_groups(axes, x))[-1][0]
 
 
 @tied_maxima.defjvp
@@ -124,7 +137,8 @@ def _tied_maxima_jvp(axes: Axes, split: bool, primals: tuple[Array], tangents: t
     # The choice of the maximal entries is constant for higher derivatives.
     x = lax.stop_gradient(x)
     count = jnp.ones_like(x, jnp.float32)
-    for group, (maxima, _) in zip(passes(axes, x.shape[-1]), _maxima(x, axes=axes), strict=True):
+    groups = passes(axes, x)
+    for group, (maxima, _) in zip(groups, _maxima(x, groups=groups), strict=True):
         count = _tied_sum.bind(count, x, maxima, axes=group)
         dx = _tied_sum.bind(dx, x, maxima, axes=group)
         x = maxima
@@ -234,7 +248,49 @@ def _input_shape(y: Shape, *constants: Shape, axes: Axes) -> Shape:
     return tuple(sizes.get(index, size) for index, size in enumerate(y))
 
 
+def _windows(program: LoweringContext, x: Array, axes: Axes) -> tuple[list[calls.Windows], int] | None:
+    """The windows as the native kernels take them, where they can be used and are faster."""
+    numbers = [axis.index for axis in axes]
+    after = math.prod(x.shape[numbers[-1] + 1 :])
+    neighbours = numbers == list(range(numbers[0], numbers[0] + len(axes))) and len(axes) <= 3
+    possible = neighbours and x.dtype == jnp.float32 and x.size and not _wide(axes)
+    if not (possible and after >= _FEWEST_CHANNELS and program.may_call and is_enabled()):
+        return None
+    fields = ("size", "out", "window", "stride", "dilation", "low")
+    return [calls.Windows(*(getattr(axis, name) for name in fields)) for axis in axes], numbers[0]
+
+
+def _sums_on_cpu(x: Array, *, axes: Axes, program: LoweringContext) -> Array:
+    if windows := _windows(program, x, axes):
+        return calls.window_sums(x, *windows, backward=False)
+    return _sums(x, axes=axes)
+
+
+def _adjoint_of_sums_on_cpu(dy: Array, *, axes: Axes, program: LoweringContext) -> Array:
+    if windows := _windows(program, dy, axes):
+        return calls.window_sums(dy, *windows, backward=True)
+    return _adjoint_of_sums(dy, axes=axes)
+
+
+def _winners_as_written(x: Array, *, axes: Axes) -> list[Array]:
+    return [*winners(axes, x)]
+
+
+def _winners_on_cpu(x: Array, *, axes: Axes, program: LoweringContext) -> list[Array]:
+    windows = _windows(program, x, axes)
+    return [*(calls.window_maxima(x, *windows) if windows else winners(axes, x))]
+
+
+def _adjoint_of_choice_on_cpu(dy: Array, winner: Array, *, axes: Axes, program: LoweringContext) -> Array:
+    if windows := _windows(program, dy, axes):
+        return calls.window_maxima_gradient(dy, winner, *windows)
+    return _adjoint_of_choice(dy, winner, axes=axes)
+
+
 _of_windows = partial(transposes, shape=_output_shape, input_shape=_input_shape, static=("axes",))
-_window_sum, _ = _of_windows("window_sum", _sums, _adjoint_of_sums)
-_window_choice, _ = _of_windows("window_choice", _chosen, _adjoint_of_choice)
+_window_sum, _ = _of_windows("window_sum", _sums, _adjoint_of_sums, on_cpu=(_sums_on_cpu, _adjoint_of_sums_on_cpu))
+_window_choice, _ = _of_windows("window_choice", _chosen, _adjoint_of_choice, on_cpu=(None, _adjoint_of_choice_on_cpu))
 _tied_sum, _ = _of_windows("tied_sum", _tied, _adjoint_of_tied)
+_window_winners = substitutable(
+    "window_winners", _winners_as_written, on_cpu=_winners_on_cpu, static=("axes",), by_rows=True
+)

@@ -86,7 +86,8 @@ class Case:
         return y, dx
 
 
-def build(pick, dtype=np.float64):
+# Around 16 channels the pools of XLA change from one axis after the other to all axes at once.
+def build(pick, dtype=np.float64, channels=(1, 2, 16)):
     """A valid pool of rank 1 to 3, made of the choices of ``pick``; every window sees some of the input."""
     rank = pick([1, 1, 2, 2, 2, 3])
     rounding = pick(["floor", "floor", "ceil", "strict"])
@@ -105,11 +106,10 @@ def build(pick, dtype=np.float64):
             high += -(size + low + high - reach) % stride
         axes.append(Axis(size, window, stride, low, high, dilation=dilation))
     rng = np.random.default_rng(pick(range(2**20)))
-    # Around 16 channels the pools change from one axis after the other to all axes at once.
-    batch, channels = pick([1, 2]), pick([1, 2, 16])
-    shape = (batch, *(axis.size for axis in axes), channels)
+    batch, depth = pick([1, 2]), pick(channels)
+    shape = (batch, *(axis.size for axis in axes), depth)
     x = rng.integers(-2, 3, shape) if pick([True, False]) else rng.standard_normal(shape)
     output = tuple(len(axis.positions(rounding)) for axis in axes)
-    dy = rng.standard_normal((batch, *output, channels))
+    dy = rng.standard_normal((batch, *output, depth))
     case = Case(tuple(axes), rounding, x.astype(dtype), dy.astype(dtype))
-    return case if all(seen for _, seen, _ in case.windows()) else build(pick, dtype)
+    return case if all(seen for _, seen, _ in case.windows()) else build(pick, dtype, channels)
