@@ -104,7 +104,7 @@ def batch_norm_gradients(
     return [*gradients, *[daddend if separate else dy] * add]
 
 
-class Windows(NamedTuple):
+class PooledAxis(NamedTuple):
     """The windows of a pool along one axis."""
 
     size: int
@@ -119,7 +119,7 @@ class Windows(NamedTuple):
 
 
 def window_maxima(
-    x: Float32[Array, "..."], axes: Sequence[Windows], first: int
+    x: Float32[Array, "..."], axes: Sequence[PooledAxis], first: int
 ) -> tuple[Float32[Array, "..."], UInt8[Array, "..."]]:
     """The maximum of every window and the row-major number of the first window entry with that value.
 
@@ -135,7 +135,7 @@ def window_maxima(
 
 
 def window_maxima_gradient(
-    dy: Float32[Array, "..."], winner: UInt8[Array, "..."], axes: Sequence[Windows], first: int
+    dy: Float32[Array, "..."], winner: UInt8[Array, "..."], axes: Sequence[PooledAxis], first: int
 ) -> Float32[Array, "..."]:
     """The gradient of the input of :func:`window_maxima` from that of its first result, and the second result."""
     result = jax.ShapeDtypeStruct(_pooled(dy, [axis.size for axis in axes], first), jnp.float32)
@@ -143,7 +143,7 @@ def window_maxima_gradient(
 
 
 def window_sums(
-    x: Float32[Array, "..."], axes: Sequence[Windows], first: int, *, backward: bool
+    x: Float32[Array, "..."], axes: Sequence[PooledAxis], first: int, *, backward: bool
 ) -> Float32[Array, "..."]:
     """The sum of every window; with ``backward`` the transpose, the sum over all windows that an input is in."""
     sizes = [axis.size if backward else axis.out for axis in axes]
@@ -155,7 +155,7 @@ def _pooled(array: Array, sizes: Sequence[int], first: int) -> tuple[int, ...]:
     return (*array.shape[:first], *sizes, *array.shape[first + len(sizes) :])
 
 
-def _around(array: Array, axes: Sequence[Windows], first: int) -> dict[str, Any]:
+def _around(array: Array, axes: Sequence[PooledAxis], first: int) -> dict[str, Any]:
     """The attributes of a pool: axes before the pooled ones are a batch, those after them are channels."""
     before, after = math.prod(array.shape[:first]), math.prod(array.shape[first + len(axes) :])
     return {"batch": np.int64(before), "channels": np.int64(after), "axes": np.array(axes, np.int64).ravel()}

@@ -156,15 +156,13 @@ class Sequence(nnx.Module):
         """
         keep = keep or {}
         activations: Activations = OrderedDict()
-        following = iter([*layers.items(), (None, None)])
-        after, layer_after = next(following)
-        while (name := after) is not None:
-            layer, (after, layer_after) = layer_after, next(following)
-            if not options["intercept"] and name not in keep and _is_rectified(layer, layer_after, options):
+        left = list(layers.items())
+        while left:
+            name, layer = left.pop(0)
+            if left and not options["intercept"] and name not in keep and _is_rectified(layer, left[0][1], options):
                 x, inner = _apply_rectified(name, layer.rectified, x, **options)
-                name = after
+                name, _ = left.pop(0)
                 activations |= inner | ({name: x} if options["activations"] else {})
-                after, layer_after = next(following)
             else:
                 x, inner = apply_layer(name, layer, x, **options)
                 activations |= inner

@@ -248,7 +248,7 @@ def _input_shape(y: Shape, *constants: Shape, axes: Axes) -> Shape:
     return tuple(sizes.get(index, size) for index, size in enumerate(y))
 
 
-def _windows(program: LoweringContext, x: Array, axes: Axes) -> tuple[list[calls.Windows], int] | None:
+def _windows(program: LoweringContext, x: Array, axes: Axes) -> tuple[list[calls.PooledAxis], int] | None:
     """The windows as the native kernels take them, where they can be used and are faster."""
     numbers = [axis.index for axis in axes]
     after = math.prod(x.shape[numbers[-1] + 1 :])
@@ -257,7 +257,7 @@ def _windows(program: LoweringContext, x: Array, axes: Axes) -> tuple[list[calls
     if not (possible and after >= _FEWEST_CHANNELS and program.may_call and is_enabled()):
         return None
     fields = ("size", "out", "window", "stride", "dilation", "low")
-    return [calls.Windows(*(getattr(axis, name) for name in fields)) for axis in axes], numbers[0]
+    return [calls.PooledAxis(*(getattr(axis, name) for name in fields)) for axis in axes], numbers[0]
 
 
 def _sums_on_cpu(x: Array, *, axes: Axes, program: LoweringContext) -> Array:
