@@ -62,7 +62,7 @@ class EndOnSignal:
     """Within its ``with`` block SIGTERM and Ctrl-C end the process at once, with one line and the exit code 128 + n.
 
     It is for work that need not be saved. To save something first, use a
-    :class:`~cnn_jax.train.interruption.StopRequest` within the block: it handles the first signal.
+    :class:`~cnn_jax.runtime.interruption.StopRequest` within the block: it handles the first signal.
     """
 
     def __enter__(self) -> "EndOnSignal":

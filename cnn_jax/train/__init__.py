@@ -1,13 +1,13 @@
 """Training that can be interrupted and continued: state, step, loop, optimisers, checkpoints, records."""
 
 from cnn_jax.metrics import Metric
+from cnn_jax.runtime.interruption import StopRequest
 from cnn_jax.train.checkpoints import Checkpoint, Checkpoints, NoWholeCheckpointError
 from cnn_jax.train.durations import duration_in_steps
 from cnn_jax.train.ensemble import ensemble_init, ensemble_step, member, over_members
 from cnn_jax.train.evaluation import Evaluations, make_evaluations
 from cnn_jax.train.feed import augmented
 from cnn_jax.train.groups import VectorizedProgram, lanes
-from cnn_jax.train.interruption import StopRequest
 from cnn_jax.train.loop import Ended, Run, Trained, train, train_together
 from cnn_jax.train.optimizers import create_optimizer
 from cnn_jax.train.parallel import ONE_DEVICE, DataParallel, agreed, is_primary

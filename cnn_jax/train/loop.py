@@ -16,11 +16,11 @@ from typing import Any
 from cnn_jax.errors import Interrupted, UsageError
 from cnn_jax.metrics import Metric
 from cnn_jax.report.progress import Progress
+from cnn_jax.runtime.interruption import StopRequest
 from cnn_jax.runtime.terminal import say
 from cnn_jax.train.checkpoints import Checkpoint, Checkpoints, NoWholeCheckpointError
 from cnn_jax.train.groups import Group, Single, Stacks, VectorizedProgram
 from cnn_jax.train.history import History, open_history
-from cnn_jax.train.interruption import StopRequest
 from cnn_jax.train.nonfinite import nans_located
 from cnn_jax.train.pace import Pace
 from cnn_jax.train.parallel import agreed

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from cnn_jax.runtime.interruption import StopRequest
 from cnn_jax.runtime.signals import EndOnSignal, Watch
 from cnn_jax.train import MetricsLog, read_last_record, read_records
-from cnn_jax.train.interruption import StopRequest
 
 
 def test_lines_after_the_checkpoint_are_dropped_and_written_again(tmp_path: Path) -> None:
@@ -101,21 +101,34 @@ def test_only_the_first_signal_is_recorded() -> None:
     assert around == [signal.SIGTERM, signal.SIGINT], "the second, and the first, which nothing handled"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_process_ends_at_once_in_a_long_call(number: signal.Signals) -> None:
-    program = """
+LONG_CALL = """
 import hashlib
+from cnn_jax.runtime.interruption import StopRequest
 from cnn_jax.runtime.signals import EndOnSignal
 with EndOnSignal():
-    print("begun", flush=True)
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
+    {}
+        print("begun", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)  # the call would take many minutes
 """
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("block", "signals"), [("if True:", 1), ("with StopRequest(lambda _: print('saving', flush=True)):", 2)]
+)
+def test_a_process_ends_at_once_in_a_long_call(number: signal.Signals, block: str, signals: int) -> None:
+    """By the first signal or, where the first is a request to save and stop, by the second."""
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", LONG_CALL.format(block)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
+    for _ in range(signals - 1):
+        process.send_signal(number)
+        assert process.stdout.readline() == "saving\n"
+        time.sleep(0.3)  # signals in quick succession are one request
+        assert process.poll() is None
     process.send_signal(number)
-    _, printed = process.communicate(timeout=60)  # the call would take many minutes
+    _, printed = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert printed == f"-c: ended by {number.name}\n"
