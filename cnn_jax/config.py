@@ -4,6 +4,7 @@ Must not import jax: flags are read before it starts.
 """
 
 import inspect
+import itertools
 import json
 import traceback
 from collections.abc import Callable, Sequence
@@ -104,8 +105,8 @@ def _call(get_config: Callable[..., Any], variant: str) -> Any:
 def _described(error: Exception) -> str:
     """An error of a config file in one line with its place; for a rejected key or value also the correct one."""
     frames = list(traceback.walk_tb(error.__traceback__))
-    own = [(frame, line) for frame, line in frames if "ml_collections" not in Path(frame.f_code.co_filename).parts]
-    frame, line = own[-1]
+    own = itertools.takewhile(lambda pair: not _sets_values(pair[0].f_code.co_filename), frames)
+    *_, (frame, line) = own  # where the config file, or what it calls, set a value
     place = f"{Path(frame.f_code.co_filename).name}, line {line}"
     message = f"{type(error).__name__}: {' '.join(str(error).split())}"
     accessed = frames[-1][0].f_locals
@@ -120,6 +121,11 @@ def _described(error: Exception) -> str:
         elif "value" in accessed:
             message = f"{key}={accessed['value']!r}: expected {schema.expected(known[key])}"
     return message if isinstance(error, SyntaxError) else f"{message} ({place})"
+
+
+def _sets_values(file: str) -> bool:
+    """Whether a source file is one of those that set and check the values of a config."""
+    return "ml_collections" in Path(file).parts or file == schema.__file__
 
 
 def check_config_file(path: str) -> None:

@@ -167,6 +167,8 @@ def path_of(config: ConfigDict, group: ConfigDict) -> str | None:
 def locked(config: ConfigDict) -> ConfigDict:
     """Locks a config: a new key is an error, except in groups that are empty, such as ``model.options``.
 
+    Also an error is true or false for a number.
+
     >>> config = locked(ConfigDict({"epochs": 20, "model": {"options": {}}}))
     >>> config.model.options.depth = 3
     >>> config.epoch = 3
@@ -176,7 +178,29 @@ def locked(config: ConfigDict) -> ConfigDict:
     config.lock()
     for _, group in _empty_groups(config):
         group.unlock()
+    for group in _groups(config):
+        object.__setattr__(group, "__class__", _Checked)  # ConfigDict has no other hook
     return config
+
+
+class _Checked(ConfigDict):
+    """A config whose numbers cannot be set to true or false, which ``ConfigDict`` would convert to 1.0 and 0.0."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        present = value_of(self, key) if key in self else None
+        is_number = isinstance(present, int | float) and not isinstance(present, bool)
+        if self.is_type_safe and is_number and isinstance(value, bool):
+            raise TypeError(f"{key}={value}: expected {expected(present)}")
+        super().__setitem__(key, value)
+
+
+def _groups(config: ConfigDict) -> Iterable[ConfigDict]:
+    """A config and the groups in it."""
+    yield config
+    for name in config:
+        value = value_of(config, name)
+        if isinstance(value, ConfigDict):
+            yield from _groups(value)
 
 
 def with_keys(config: ConfigDict, keys: Mapping[str, Any]) -> ConfigDict:

@@ -22,7 +22,7 @@ DEFAULTS = {
 WRONG = {
     bool: (None, "true", 1, 0.0, (True,)),
     int: (None, "3", 1.5, True, (3,)),
-    float: (None, "0.1", (0.1,)),  # ConfigDict itself converts False to 0.0
+    float: (None, "0.1", (0.1,)),  # a locked config refuses False before
     str: (None, 3, ("a",), True),
     tuple: (None, "a", 3, (None,), (object(),), ([],)),
 }
@@ -114,6 +114,9 @@ def get_config(variant=""):
         ("config.optimiser.name = 'sgd'", "optimiser: the config has no such key; did you mean 'optimizer'"),
         ("config.unlock(); config.epoch = 8", "config.epoch: the config has no such key; did you mean 'epochs'?"),
         ("config.epochs = '8'", "epochs='8': expected a whole number, like the default 20 (mine.py, line 6)"),
+        ("config.optimizer.learning_rate = True", "learning_rate=True: expected a number, like the default"),
+        ("config.update({'optimizer': {'momentum': False}})", "optimizer.momentum=False: expected a number"),
+        ("config.epochs = True", "epochs=True: expected a whole number, like the default 20 (mine.py, line 6)"),
         ("config.epochs = None", "config.epochs=None: expected a whole number, like the default 20"),
         ("config.epochs = config_dict.placeholder(int)", "config.epochs=None: expected a whole number"),
         ("config.epochs = config_dict.required_placeholder(int)", "config.epochs=None: expected a whole number"),
