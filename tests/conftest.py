@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import quick
+from tests.report.browser import Tab, tab
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # If a flag is given twice, the last one counts, so the user's flags override these.
@@ -34,6 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.TemporaryDirectory(prefix="cnn_jax-compiled-")
         config.add_cleanup(folder.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """One browser for all tests of pages."""
+    with tab(tmp_path_factory.mktemp("browser")) as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -19,7 +19,7 @@ from cnn_jax import filters
 from cnn_jax.errors import UsageError
 from cnn_jax.explorer.graph import Graph
 from cnn_jax.ops.padding import BOUNDARIES
-from cnn_jax.report.embedding import script_hash, script_json
+from cnn_jax.report.embedding import script_hash, script_json, stylesheet
 from cnn_jax.runtime.files import write_atomically
 
 SCRIPTS = ("kernels.js", "network.js", "explain.js", "worker.js", "ink.js", "drawing.js", "images.js", "explorer.js")
@@ -191,7 +191,7 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals["css"] = Markup(files.joinpath("explorer.css").read_text(encoding="utf-8"))
+    environment.globals["css"] = Markup(stylesheet("cnn_jax.explorer", "explorer.css"))
     environment.globals["script"] = script()
     environment.filters["hash"] = script_hash
     environment.filters["json"] = script_json

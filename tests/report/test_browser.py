@@ -10,7 +10,7 @@ from cnn_jax.geometry import Row
 from cnn_jax.metrics import Metric
 from cnn_jax.report.figures import confusion_matrix, feature_maps, learning_curves
 from cnn_jax.report.page import Headline, Page, Section, Table
-from tests.report.browser import measure
+from tests.report.browser import Tab
 
 WIDTHS = [360, 390, 768, 1280]
 LONG = "an_unbroken_name_" * 12
@@ -20,10 +20,9 @@ LAYERS = [
     Row("total", "", (), parameters=23_508_032, multiply_adds=888_888_888, connections=999_999_999),
 ]
 
-# The page is measured from outside because it allows no script itself.
 MEASURE = """
-const measure = (frame) => {
-  const page = frame.contentDocument, root = page.documentElement, shown = frame.clientWidth;
+() => {
+  const page = document, root = page.documentElement, shown = root.clientWidth;
   const beyond = [...page.querySelectorAll("body *")].filter((element) =>
     !element.parentElement.closest(".scroll") && element.getBoundingClientRect().right > shown + 0.5);
   return {
@@ -38,7 +37,7 @@ const measure = (frame) => {
     text: parseFloat(getComputedStyle(page.querySelector("main p")).fontSize),
     radius: getComputedStyle(page.querySelector("figure img")).borderTopLeftRadius,
   };
-};
+}
 """
 
 
@@ -63,9 +62,9 @@ def make_page() -> Page:
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def measured(browser: Tab, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("browser")
-    return measure(folder, make_page().write(folder).read_text(encoding="utf-8"), MEASURE, widths=WIDTHS)
+    return browser.measure(make_page().write(folder), MEASURE, widths=WIDTHS)
 
 
 @pytest.mark.parametrize("index", range(len(WIDTHS)), ids=[f"{width}px" for width in WIDTHS])

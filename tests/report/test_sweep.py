@@ -10,18 +10,18 @@ import pytest
 from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
 from cnn_jax.report.figures import heat_map
-from cnn_jax.report.sweep import write_sweep
+from cnn_jax.report.sweep import NAME, write_sweep
 from cnn_jax.report.trials import importances
 from cnn_jax.sweep.table import TrialRow, with_spreads
-from tests.report.browser import measure
+from tests.report.browser import Tab
 
 METRIC = Metric("validation/accuracy", "higher", "%")
 WIDTHS = [360, 1280]
 BATCHES = (16, 32, 64, 128)
 
 MEASURE = """
-const measure = (frame) => {
-  const page = frame.contentDocument, window = frame.contentWindow, shown = frame.clientWidth;
+() => {
+  const page = document, shown = page.documentElement.clientWidth;
   const all = (selector) => [...page.querySelectorAll(selector)];
   const beyond = all("body *").filter((element) => !element.parentElement.closest(".scroll, .plot-scroll, #tip") &&
     element.getBoundingClientRect().right > shown + 0.5);
@@ -69,7 +69,7 @@ const measure = (frame) => {
   result.tip = page.getElementById("tip").innerText;
   result.on = all(".on").length;
   return result;
-};
+}
 """
 
 
@@ -100,13 +100,14 @@ def write(folder: Path, rows: list[TrialRow], **options: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def measured(browser: Tab, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder, rows = tmp_path_factory.mktemp("sweep"), make_rows()
     best = next(row for row in rows if row.score == max(row.score or 0 for row in rows))
     report = folder / f"trials/{best.number:04d}/report.html"
     report.parent.mkdir(parents=True)
     report.write_text("")
-    return measure(folder, write(folder, rows), MEASURE, widths=WIDTHS)
+    write(folder, rows)
+    return browser.measure(folder / NAME, MEASURE, widths=WIDTHS)
 
 
 @pytest.mark.parametrize("index", range(len(WIDTHS)), ids=[f"{width}px" for width in WIDTHS])
@@ -154,14 +155,14 @@ def test_the_table_sorts_an_axis_filters_and_a_dot_tells_its_trial(measured: lis
 
 
 LAYOUT = """
-const measure = (frame) => {
-  const page = frame.contentDocument, all = (selector) => [...page.querySelectorAll(selector)];
+() => {
+  const shown = document.documentElement.clientWidth, all = (selector) => [...document.querySelectorAll(selector)];
   const touching = [], cut = [];
   for (const plot of all("[data-plot] svg")) {
     const texts = [...plot.querySelectorAll("text")].map(
       (text) => [text.firstChild.textContent, text.getBoundingClientRect()]);
     texts.forEach(([text, a], index) => {
-      if (a.left < 0 || a.right > frame.clientWidth) cut.push(text);
+      if (a.left < 0 || a.right > shown) cut.push(text);
       for (const [other, b] of texts.slice(0, index))
         if (a.left < b.right && b.left < a.right && a.top + 3 < b.bottom && b.top + 3 < a.bottom)
           touching.push([other, text]);
@@ -174,11 +175,11 @@ const measure = (frame) => {
     hollow: Object.fromEntries(["parallel", "scatter", "curves"].map((name) => [name, hollow(name)])),
     columns: all("#points td, #points th").map((cell) => cell.innerText),
   };
-};
+}
 """
 
 
-def test_labels_are_apart_and_scores_out_of_range_are_marked(tmp_path: Path) -> None:
+def test_labels_are_apart_and_scores_out_of_range_are_marked(browser: Tab, tmp_path: Path) -> None:
     """At every width, with uneven ticks, long names with equal beginnings, and one score far below the others."""
     rows = []
     for number in range(24):
@@ -191,8 +192,8 @@ def test_labels_are_apart_and_scores_out_of_range_are_marked(tmp_path: Path) -> 
             "seed": number % 2,
         }
         rows.append(TrialRow(number, number // 2, state, score, None, None, 3.0, "", values))
-    page = write(tmp_path, with_spreads(rows), seeds=2)
-    for found in measure(tmp_path, page, LAYOUT, widths=[360, 390, 768, 1280]):
+    write(tmp_path, with_spreads(rows), seeds=2)
+    for found in browser.measure(tmp_path / NAME, LAYOUT, widths=[360, 390, 768, 1280]):
         assert found["touching"] == []
         assert found["cut"] == []
         names = [text for text in found["texts"] if "('ran" in text]
