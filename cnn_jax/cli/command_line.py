@@ -1,14 +1,8 @@
-"""The parts that all modes of the command line share: the config, the run's folder, and errors in one line.
-
-Exit codes: 0, done; 2, an error of the user, with a line that says how to fix it; 130 or 143, interrupted by Ctrl-C or
-SIGTERM, saved and ready to be continued; 1, done except for some inputs, which are listed, or an internal error, with
-its traceback.
-"""
+"""The parts that all modes of the command line share: the flags, the config and the run's folder."""
 
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,14 +11,15 @@ from ml_collections import ConfigDict, config_flags
 
 from cnn_jax import config as configs
 from cnn_jax.cli.config_flag import parse_flags
-from cnn_jax.errors import DISK_ERRORS, EXIT_CODE, Interrupted, PartlyFailedError, UsageError
+from cnn_jax.errors import UsageError
+from cnn_jax.runtime.command import exit_code
 from cnn_jax.runtime.compilation_cache import enable_compilation_cache
 from cnn_jax.runtime.files import user_path
-from cnn_jax.runtime.terminal import accept_any_text, printable, say_error
+from cnn_jax.runtime.terminal import printable
 
 
 def run(main: Callable[[list[str]], None], arguments: Sequence[str]) -> int:
-    """Parses the flags and runs ``main``; each error of the user becomes one line on stderr.
+    """Parses the flags and runs ``main``, see :func:`cnn_jax.runtime.command.exit_code` for errors.
 
     Args:
       main: A function of the arguments that are not flags. Only ``--mode=predict`` and ``explain`` have such: images.
@@ -33,36 +28,24 @@ def run(main: Callable[[list[str]], None], arguments: Sequence[str]) -> int:
     Returns:
       The exit code.
     """
-    accept_any_text()
-    app.define_help_flags()
-    flags.FLAGS.set_gnu_getopt()  # flags may come after the names of images
-    enable_compilation_cache()  # before the config file is read: that imports jax
-    try:
+
+    def parse_and_run() -> None:
+        app.define_help_flags()
+        flags.FLAGS.set_gnu_getopt()  # flags may come after the names of images
+        enable_compilation_cache()  # before the config file is read: that imports jax
         try:
             others = parse_flags(arguments)[1:]
         except SystemExit:  # --help: absl exits with an error code
-            return 0
+            return
         if others and flags.FLAGS["mode"].value not in ("predict", "explain"):
             raise UsageError(
                 f"{others[0]!r} is not a flag; write --name=value, in quotes if it has spaces or brackets: "
                 "\"--config.data.augment=('flip', 'cutout')\""
             )
         main(others)
-    except UsageError as error:
-        return _say(str(error), EXIT_CODE)
-    except PartlyFailedError as error:
-        return _say(str(error), 1)
-    except Interrupted as error:
-        return _say(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _say("interrupted", 130)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        where = f" ({error.filename})" if error.filename else ""
-        fix = "make room or use another --workdir, and run the same command again; saved checkpoints are intact"
-        return _say(f"{error.strerror}{where}: {fix}", EXIT_CODE)
-    return 0
+
+    debug = "--debug" in arguments  # not FLAGS: parsing them may fail
+    return exit_code(parse_and_run, debug=debug, program=Path(arguments[0]).name)
 
 
 def image_paths(values: Sequence[str]) -> list[str]:
@@ -170,10 +153,3 @@ def sweep(config: ConfigDict | None, workdir: str | None, *, worker: bool) -> No
 def _new_workdir(path: str | None, kind: str = "") -> str:
     name = Path(str(path).partition(":")[0]).stem
     return f"runs/{name}-{kind}{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _say(line: str, exit_code: int) -> int:
-    if "--debug" in sys.argv:  # not FLAGS: parsing them may have failed
-        traceback.print_exc()
-    say_error(Path(sys.argv[0]).name, line)
-    return exit_code

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from os import PathLike, fspath
 from typing import Any
@@ -49,11 +50,9 @@ def open_tfds(
                 "give image_shape=(height, width, channels) to bring them to"
             )
         if not builder.info.splits:
-            option = "" if data_dir is None else f" --data_dir={fspath(data_dir)}"
-            raise UsageError(
-                f"data set {name!r} is not prepared in {builder.data_path}; "
-                f"run: python -m cnn_jax.data.prepare {name}{option}"
-            )
+            option = [] if data_dir is None else [f"--data_dir={fspath(data_dir)}"]
+            command = shlex.join(["python", "-m", "cnn_jax.data.prepare", name, *option])
+            raise UsageError(f"data set {name!r} is not prepared in {builder.data_path}; run: {command}")
         resolve_split(name, split, {part: info.shard_lengths for part, info in builder.info.splits.items()})
         if builder.info.file_format.value != "array_record":
             raise UsageError(

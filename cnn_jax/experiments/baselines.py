@@ -32,7 +32,7 @@ from cnn_jax.experiments.series import evaluate, explain, explore, predict  # no
 from cnn_jax.report.figures import errors
 from cnn_jax.report.formatting import format_shares
 from cnn_jax.report.page import Headline, Page, Section, Table
-from cnn_jax.runtime.command import command_name
+from cnn_jax.runtime.command import command
 from cnn_jax.runtime.files import write_json
 from cnn_jax.runtime.terminal import say
 from cnn_jax.schema import Schema, with_keys
@@ -229,7 +229,7 @@ def _write_report(config: ConfigDict, directory: Path, results: dict[str, dict[s
         sections=[
             *sections,
             Section("Config", code=configs.to_json(config)),
-            Section("How to reproduce", code=f"{command_name()} --workdir={directory}"),
+            Section("How to reproduce", code=command(f"--workdir={directory}")),
         ],
         footer=f"Written by cnn_jax. Each network's run is in a folder of its own within {directory.name}.",
     )

@@ -30,7 +30,7 @@ from cnn_jax.experiments import series
 from cnn_jax.experiments.series import evaluate, explain, predict  # noqa: F401  part of an experiment
 from cnn_jax.report import figures
 from cnn_jax.report.page import Headline, Page, Section, Table
-from cnn_jax.runtime.command import command_name
+from cnn_jax.runtime.command import command
 from cnn_jax.runtime.files import user_path, write_json
 from cnn_jax.runtime.terminal import say
 from cnn_jax.schema import Schema, with_keys
@@ -375,7 +375,7 @@ def _write_report(
                 table=Table(["change", "strength", *measured], each),
             ),
             Section("Config", code=configs.to_json(config)),
-            Section("How to reproduce", code=f"{command_name()} --workdir={directory}"),
+            Section("How to reproduce", code=command(f"--workdir={directory}")),
         ],
         footer=f"Written by cnn_jax. Networks that were trained here are in folders within {directory.name}.",
     )

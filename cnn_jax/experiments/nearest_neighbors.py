@@ -32,7 +32,7 @@ from cnn_jax.experiments import series
 from cnn_jax.experiments.series import evaluate, explain, explore, predict  # noqa: F401  part of an experiment
 from cnn_jax.report import figures
 from cnn_jax.report.page import Headline, Page, Section, Table
-from cnn_jax.runtime.command import command_name
+from cnn_jax.runtime.command import command
 from cnn_jax.runtime.files import write_json
 from cnn_jax.runtime.terminal import say
 from cnn_jax.schema import Schema, with_keys
@@ -158,7 +158,7 @@ def _write_report(
                 table=Table(["space", "accuracy"], [[name, f"{score:.2%}"] for name, score in scores.items()]),
             ),
             Section("Config", code=configs.to_json(config)),
-            Section("How to reproduce", code=f"{command_name()} --workdir={directory}"),
+            Section("How to reproduce", code=command(f"--workdir={directory}")),
         ],
         footer=f"Written by cnn_jax. The network is in the folder 'network' within {directory.name}.",
     )

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 
-from cnn_jax.runtime.files import cache_folder, is_writable
+from cnn_jax.runtime.files import cache_folder, why_not_writable
 
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
 _LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"  # programs that compile faster are not written
@@ -35,7 +35,7 @@ def enable_compilation_cache(environ: MutableMapping[str, str] = os.environ) -> 
             return
         environ[_FOLDER] = str(own)
     folder = Path(environ[_FOLDER])
-    if folder.is_dir() and not is_writable(folder):
+    if folder.is_dir() and why_not_writable(folder):
         environ[_LEAST_SECONDS] = _FOREVER
     environ.setdefault(_LEAST_SECONDS, "0")
     if environ[_FOLDER]:  # empty: the user wants no cache

@@ -6,13 +6,17 @@ import functools
 import json
 import logging
 import os
+import stat
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.terminal import say
+
+_NAMED = 50  # characters of a file's name in the name of its temporary file, which must not become too long
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
@@ -68,14 +72,40 @@ def make_cache_folder(name: str, environ: Mapping[str, str] = os.environ, *, mod
         folder.mkdir(mode=mode, parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(error.errno, f"{folder} cannot be made ({error.strerror})") from error
-    if not is_writable(folder):
-        raise PermissionError(errno.EACCES, f"{folder} cannot be written")
+    if reason := why_not_writable(folder):
+        raise PermissionError(errno.EACCES, f"{folder} cannot be written ({reason})")
     return folder
 
 
-def is_writable(folder: Path) -> bool:
-    """Whether this process can create files in a folder."""
-    return os.access(folder, os.W_OK | os.X_OK)
+def why_not_writable(path: Path) -> str | None:
+    """Why a file, or a folder for files, cannot be written; None if it can.
+
+    It writes a temporary file, because permissions do not tell whether a file system is full, is read-only, or accepts
+    no files, such as ``/proc``. Root has all permissions.
+
+    Args:
+      path: A file or a folder. If it does not exist, the innermost of its parents that does must accept files.
+
+    >>> why_not_writable(Path("/dev/null/x.csv"))
+    '/dev/null is a file'
+    """
+    for place in (path, *path.absolute().parents):
+        try:
+            is_folder = stat.S_ISDIR(os.stat(place).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            return f"{place}: {error.strerror}"
+        if is_folder:
+            break
+        if place != path:
+            return f"{place} is a file"
+    try:
+        with tempfile.TemporaryFile(dir=place, buffering=0) as file:
+            file.write(b"x")
+    except OSError as error:
+        return f"{place}: {error.strerror}"
+    return None
 
 
 @functools.cache  # says it once
@@ -103,22 +133,51 @@ def check_output(path: str | Path, extensions: Sequence[str], *, what: str = "ou
     if path.suffix.lower() not in extensions:
         *others, last = extensions
         raise UsageError(f"{what}={path} must end in {', '.join(others)}{' or ' * bool(others)}{last}")
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, False where the path cannot be examined
         raise UsageError(f"{what}={path} is a folder; give the name of a file")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UsageError(f"{what}={path}: there is no folder {str(path.parent)!r}; create it first")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{what}={path}: the folder {str(path.parent)!r} cannot be written; choose another")
+    if reason := why_not_writable(path):
+        raise UsageError(f"{what}={path} cannot be written ({reason}); choose another")
+
+
+def check_output_folder(path: str | Path, *, what: str = "output") -> None:
+    """Checks that a folder can be made and written, before the work for it is done.
+
+    Args:
+      path: The folder.
+      what: The origin of the path, for the error message.
+
+    Raises:
+      UsageError: It is a file or is called like one, or it cannot be made or written.
+
+    >>> check_output_folder("table.csv", what="--output")
+    Traceback (most recent call last):
+    cnn_jax.errors.UsageError: --output=table.csv is a file; give the name of a folder
+    """
+    path = Path(path)
+    if path.suffix.lower() in (".csv", ".html") or (os.path.exists(path) and not os.path.isdir(path)):
+        raise UsageError(f"{what}={path} is a file; give the name of a folder")
+    if reason := why_not_writable(path):
+        raise UsageError(f"{what}={path} cannot be written ({reason}); choose another")
 
 
 @contextlib.contextmanager
 def open_atomically(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a temporary file that replaces ``path`` when the block ends, so that no reader sees a partial file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Opens a temporary file that replaces ``path`` when the block ends, so that no reader sees a partial file.
+
+    Raises:
+      OSError: ``path`` cannot be written. The error names it.
+    """
+    temporary = path.with_name(f".{path.name[:_NAMED]}.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
             yield file
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -6,7 +6,9 @@ Here all text is printed unchanged, except for characters that a terminal cannot
 """
 
 import io
+import os
 import re
+import signal
 import sys
 from typing import Any
 
@@ -39,10 +41,18 @@ def say(text: object = "", *, stream: Any = None) -> None:
       text: The text. Line breaks are kept, other control characters are escaped.
       stream: The text stream to print to; ``sys.stdout`` by default.
 
+    Raises:
+      SystemExit: Nobody reads the stream any more.
+
     >>> say("[final] :smile:")
     [final] :smile:
     """
-    print(_printable_lines(str(text)), file=stream, flush=True)
+    stream = stream or sys.stdout
+    try:
+        print(_printable_lines(str(text)), file=stream, flush=True)
+    except BrokenPipeError:  # the program that reads the output has ended, as in "| head -1"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes the stream when it ends
+        raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 def say_error(program: str, error: object) -> None:

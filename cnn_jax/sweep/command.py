@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import runpy
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -79,7 +80,7 @@ def sweep_worker(directory: Path | None) -> None:
         known = sweeps_in(storage)
         places = [place for place in known if directory is None or place.directory == directory.absolute()]
         if len(places) != 1:
-            listed = ", ".join(f"--workdir={place.directory}" for place in known) or "none"
+            listed = ", ".join(shlex.quote(f"--workdir={place.directory}") for place in known) or "none"
             raise UsageError(f"{without_password(storage)} holds {len(known)} sweeps, choose one: {listed}")
         place = places[0]
     elif directory is not None:

@@ -2,18 +2,13 @@
 
 from pathlib import Path
 
-from cnn_jax.runtime.command import command_name
-
-
-def launch(*flags: str) -> str:
-    """A command with these flags.
-
-    >>> launch("--mode=sweep", "--workdir=runs/sweep")
-    'python launch.py --mode=sweep --workdir=runs/sweep'
-    """
-    return " ".join([command_name(), *flags])
+from cnn_jax.runtime.command import command
 
 
 def continue_sweep(directory: Path) -> str:
-    """The command that continues the sweep in a folder, or shows its results."""
-    return launch("--mode=sweep", f"--workdir={directory}")
+    """The command that continues the sweep in a folder, or shows its results.
+
+    >>> continue_sweep(Path("runs/my sweep"))
+    "python launch.py --mode=sweep '--workdir=runs/my sweep'"
+    """
+    return command("--mode=sweep", f"--workdir={directory}")

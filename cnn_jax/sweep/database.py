@@ -101,7 +101,9 @@ def _may_come_back(error: BaseException, place: SweepPlace) -> bool:
 def _damaged(place: SweepPlace, line: str) -> str:
     if not place.is_local:
         return f"{without_password(place.url)}: {line}"
-    file = place.url.removeprefix("sqlite:///")
+    import sqlalchemy
+
+    file = sqlalchemy.make_url(place.url).database
     return (
         f"the sweep's database {file} cannot be used ({line}); unless the disk is full or the folder read-only, remove "
         f"{file}* and run the same command again: trials whose runs have ended are not trained again"

@@ -11,9 +11,10 @@ from rich.table import Table
 from cnn_jax.errors import Interrupted, UsageError
 from cnn_jax.report.formatting import format_duration, format_value, short_names
 from cnn_jax.report.trials import best_first
+from cnn_jax.runtime.command import command
 from cnn_jax.runtime.files import write_atomically
 from cnn_jax.runtime.terminal import Console, say
-from cnn_jax.sweep.commands import continue_sweep, launch
+from cnn_jax.sweep.commands import continue_sweep
 from cnn_jax.sweep.live import View, values
 from cnn_jax.sweep.local import Workers
 from cnn_jax.sweep.settings import Sweep
@@ -96,7 +97,7 @@ def show(sweep: Sweep, directory: Path, rows: Sequence[TrialRow]) -> None:
     table = _table(sweep, rows, title, columns=True)
     fits = console.measure(table, options=console.options.update(max_width=1000)).maximum <= console.width
     console.print(table if fits else _table(sweep, rows, title, columns=False))
-    say(f"the best is trial {best.number}; its config: {launch(best_config)}")
+    say(f"the best is trial {best.number}; its config: {command(best_config)}")
     say(f"the sweep is in {directory}; all trials: {directory / 'sweep.csv'}; open {directory / 'sweep.html'}")
 
 
@@ -148,13 +149,14 @@ def _config_file(sweep: Sweep, directory: Path, best: TrialRow, rows: Sequence[T
     complete, score = sum(row.state == "complete" for row in rows), f"{sweep.metric.name} {_score(sweep, best)}"
     config = schema.override(sweep.config, best.overrides)
     changed = "\n".join(f"  {key} = {value!r}" for key, value in best.overrides.items())
+    again = command(f"--config={directory / 'best.py'}")
     body = pprint.pformat(config.to_dict(), width=112, sort_dicts=False)
     return f'''"""Trial {best.number} of {len(rows)}, the best of the {complete} complete ones: {score}.
 
 The keys that differ from the sweep's config:
-{changed}
+{_in_docstring(changed)}
 
-Command:  {launch(f"--config={directory / 'best.py'}")}
+Command:  {_in_docstring(again)}
 """
 
 from ml_collections import ConfigDict
@@ -166,3 +168,8 @@ def get_config(variant: str = "") -> ConfigDict:
         {body.replace(chr(10), chr(10) + " " * 8)}
     )
 '''
+
+
+def _in_docstring(text: str) -> str:
+    """A text as it is written in a docstring; it may contain backslashes and quotes."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')

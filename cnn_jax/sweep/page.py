@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnn_jax.report.sweep import Curve, write_sweep
-from cnn_jax.sweep.commands import continue_sweep, launch
+from cnn_jax.runtime.command import command
+from cnn_jax.sweep.commands import continue_sweep
 from cnn_jax.sweep.settings import Sweep
 from cnn_jax.sweep.table import TrialRow, best_row
 from cnn_jax.sweep.trial import trial_directory
@@ -45,8 +46,8 @@ def _commands(directory: Path, number: int) -> str:
     """The commands that train the best trial again and write its report."""
     folder = trial_directory(directory, number)
     remark = "" if (folder / "report.html").is_file() else "  # writes its report"
-    again = [launch(f"--config={directory / 'best.py'}")] if (directory / "best.py").is_file() else []
-    return "\n".join([*again, launch(f"--workdir={folder}") + remark])
+    again = [command(f"--config={directory / 'best.py'}")] if (directory / "best.py").is_file() else []
+    return "\n".join([*again, command(f"--workdir={folder}") + remark])
 
 
 def curve_of(directory: Path, metric: str) -> Curve:

@@ -14,12 +14,11 @@ from ml_collections import ConfigDict
 from cnn_jax import data
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.report.page import Page
-from cnn_jax.runtime.files import write_atomically
+from cnn_jax.runtime.files import check_output_folder, write_atomically
 from cnn_jax.runtime.terminal import say
 from cnn_jax.tasks.inputs import read_images, read_whole
 from cnn_jax.tasks.labelled import Labelled
 from cnn_jax.tasks.network import TaskNetwork
-from cnn_jax.tasks.predictions import check_folder
 from cnn_jax.tasks.responses import (
     Explained,
     attribute,
@@ -65,7 +64,7 @@ def write(
         classes and no target.
     """
     folder = Path(output) if output is not None else directory / "explain"
-    check_folder(folder, "--mode=explain")
+    check_output_folder(folder, what="--output")
     network, state = load_run(config, directory, checkpoint=checkpoint)
     if (kind := examples_of(read_description(directory)).input_kind) != "image":
         raise UsageError(f"--mode=explain draws images, but {directory} was trained on {kind}s")

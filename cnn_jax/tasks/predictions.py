@@ -10,7 +10,6 @@ from typing import Any
 from rich.cells import cell_len
 from rich.table import Table
 
-from cnn_jax.errors import UsageError
 from cnn_jax.runtime.files import check_output, write_atomically
 from cnn_jax.runtime.terminal import Console, printable, say
 
@@ -28,16 +27,6 @@ def check_csv(output: str | None) -> None:
     """
     if output is not None:
         check_output(output, [".csv"], what="--output")
-
-
-def check_folder(folder: Path | None, mode: str) -> None:
-    """Checks a folder for results before anything is computed.
-
-    Raises:
-      UsageError: It is a file, or is called like one.
-    """
-    if folder is not None and (folder.suffix == ".csv" or (folder.exists() and not folder.is_dir())):
-        raise UsageError(f"--output={folder} is a file; for {mode} name a folder")
 
 
 def write_csv(path: str, rows: Sequence[Mapping[str, Any]]) -> None:

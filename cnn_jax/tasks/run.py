@@ -24,13 +24,13 @@ from cnn_jax.errors import PartlyFailedError, UsageError
 from cnn_jax.metrics import Metric
 from cnn_jax.report import summary as network_summary
 from cnn_jax.report.compilation import compiling
-from cnn_jax.runtime.command import command_name
-from cnn_jax.runtime.files import write_json
+from cnn_jax.runtime.command import command
+from cnn_jax.runtime.files import check_output_folder, write_json
 from cnn_jax.runtime.terminal import say
 from cnn_jax.schema import Schema
 from cnn_jax.tasks.inputs import OwnInput, read_inputs
 from cnn_jax.tasks.network import TaskNetwork, declared_metrics, make_network
-from cnn_jax.tasks.predictions import check_csv, check_folder, describe_assumptions, print_table, write_csv
+from cnn_jax.tasks.predictions import check_csv, describe_assumptions, print_table, write_csv
 from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import (
     ExampleSet,
@@ -236,7 +236,7 @@ def train(
             program,
             seed=config.seed,
             directory=directory,
-            how_to_continue=f"{command_name()} --workdir={directory}",
+            how_to_continue=command(f"--workdir={directory}"),
             profile=profile,
             on_evaluation=on_evaluation,
         )
@@ -305,8 +305,9 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         raise UsageError("--mode=predict needs --images=<image or folder>, several separated by commas or blanks")
     spatial = task_class(config.experiment).spatial
     folder, table = (Path(output), str(Path(output) / "predictions.csv")) if spatial and output else (None, output)
-    check_folder(folder, "--mode=predict of this task")
-    if not spatial:
+    if folder is not None:
+        check_output_folder(folder, what="--output")
+    else:
         check_csv(output)
     description = read_description(directory)
     own = read_inputs(images, description, whole=spatial)

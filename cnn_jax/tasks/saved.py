@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from cnn_jax import train as training
 from cnn_jax.errors import UsageError
-from cnn_jax.runtime.command import command_name
+from cnn_jax.runtime.command import command
 from cnn_jax.tasks.network import TaskNetwork, make_network
 from cnn_jax.tasks.sets import examples_of, preprocess_of, read_description
 from cnn_jax.tasks.table import task_class
@@ -34,8 +34,7 @@ def load_run(
         step = checkpoints.best_step() if checkpoint == "best" else step
         state = checkpoints.restore_evaluated(*network.abstract_weights, step=step)
     if state is None:
-        command = f"{command_name()} --workdir={directory}"
-        raise UsageError(f"{directory} holds no complete checkpoint; train first: {command}")
+        raise UsageError(f"{directory} holds no complete checkpoint; train first: {command(f'--workdir={directory}')}")
     return network, state
 
 

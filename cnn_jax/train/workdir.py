@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from cnn_jax import config as configs
 from cnn_jax import native
 from cnn_jax.errors import UsageError
-from cnn_jax.runtime.files import write_atomically, write_json
+from cnn_jax.runtime.files import why_not_writable, write_atomically, write_json
 from cnn_jax.runtime.terminal import say
 from cnn_jax.train.parallel import agreed, is_primary
 
@@ -106,10 +106,10 @@ def check_workdir(
     Raises:
       UsageError: As for :class:`Workdir`, except for the lock.
     """
-    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        reason = "no permission" if existing.is_dir() else "it is a file"
-        raise UsageError(f"the run's folder {path} cannot be written ({existing}: {reason}); choose another folder")
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise UsageError(f"the run's folder {path} is a file; choose another folder")
+    if reason := why_not_writable(path):
+        raise UsageError(f"the run's folder {path} cannot be written ({reason}); choose another folder")
     if not (path / "config.json").exists():
         return
     differing = configs.differences(configs.read_run_config(path), config)

@@ -1,5 +1,6 @@
 """Complete and incomplete entries of JAX's compilation cache."""
 
+import errno
 import os
 import pwd
 import random
@@ -60,7 +61,10 @@ def test_no_cache_where_none_can_be_written(
     assert environ == before, "JAX is given no folder"
     assert capsys.readouterr().err.count(f"no cache: {tmp_path / 'file'}") == 1, "said once"
 
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root has write permission everywhere
+    def refuse(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)  # root has write permission everywhere
     environ = {"XDG_CACHE_HOME": str(tmp_path)}
     enable_compilation_cache(environ)
     assert "JAX_COMPILATION_CACHE_DIR" not in environ

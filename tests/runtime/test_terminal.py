@@ -3,6 +3,7 @@
 import ast
 import io
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,13 @@ def test_streams_of_another_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     Console(width=20).print("né")
     out.seek(0)
     assert out.read().split() == [r"n\xe9", r"n\xe9"]
+
+
+def test_nothing_is_said_to_a_reader_that_has_ended() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        with pytest.raises(SystemExit) as ended:
+            say("line", stream=stream)
+        assert ended.value.code == 128 + signal.SIGPIPE
+        say("line", stream=stream)

@@ -1,5 +1,7 @@
 """A metric for which lower is better, with any name: the best checkpoint, early stopping, a sweep and its page."""
 
+import ast
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +87,14 @@ def test_sweep_prunes_high_values_and_finds_the_lowest(tmp_path: Path) -> None:
     sweep = Sweep(
         ConfigDict({"rate": 0.1}), part, f"{__name__}:train", metric, 6, sampler="grid", pruner="halving", reports=False
     )
-    store = Store(SweepPlace(tmp_path), sweep)
+    folder = tmp_path / 'of "rates"? %20 \\c'
+    folder.mkdir()
+    store = Store(SweepPlace(folder), sweep)
     work(store)
     rows = store.rows()
     first = []
     for row in rows:
-        curve = training.read_records(tmp_path / "trials" / f"{row.number:04d}")
+        curve = training.read_records(folder / "trials" / f"{row.number:04d}")
         first.append(next(line["rmse"] for line in curve if line["split"] == "test"))
     # With fewer than eight trials, successive halving continues a trial that is better than all before it.
     expected = ["complete" if value <= min(first[: k + 1]) else "pruned" for k, value in enumerate(first)]
@@ -100,11 +104,13 @@ def test_sweep_prunes_high_values_and_finds_the_lowest(tmp_path: Path) -> None:
     best = best_row(rows, metric)
     assert best is not None
     assert best.score == min(complete.values()) < max(complete.values())
-    write_results(sweep, tmp_path, rows)
-    page = (tmp_path / "sweep.html").read_text()
+    write_results(sweep, folder, rows)
+    page = (folder / "sweep.html").read_text()
     assert "test/rmse, lower is better" in page
     assert f"{best.score:.3g} px" in page
-    assert f"rate = {best.overrides['rate']!r}" in (tmp_path / "best.py").read_text()
+    said = ast.get_docstring(ast.parse((folder / "best.py").read_text())) or ""
+    assert f"rate = {best.overrides['rate']!r}" in said
+    assert shlex.split(said.rpartition("Command:")[2])[-1] == f"--config={folder / 'best.py'}"
 
 
 def test_a_sweep_of_an_earlier_version_keeps_its_direction_and_its_sampler(tmp_path: Path) -> None:

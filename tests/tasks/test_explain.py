@@ -106,7 +106,7 @@ def test_own_images_and_a_unit(trained: Path, tmp_path: Path, capsys: pytest.Cap
         ("--target=11 is neither a class nor a unit", {"target": "11"}),
         ("--target=conv9/1: no activation is called 'conv9'; .*'conv", {"target": "conv9/1"}),
         ("--target=conv1/99: conv1 has channels 0 to", {"target": "conv1/99"}),
-        ("is a file; for --mode=explain name a folder", {"output": __file__}),
+        ("is a file; give the name of a folder", {"output": __file__}),
     ],
 )
 def test_mistakes(trained: Path, message: str, options: dict) -> None:

@@ -1,5 +1,6 @@
 """A wrong value in a config is reported in one line before training, and a wrong output before any computation."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from ml_collections import ConfigDict
 from cnn_jax import experiments, schema
 from cnn_jax.config import load_config
 from cnn_jax.errors import UsageError
-from cnn_jax.report import summary
+from cnn_jax.report import arithmetic, summary
 from cnn_jax.tasks import run
 
 SMOKE = load_config("lenet5_digits:smoke")
@@ -88,8 +89,25 @@ def test_output_that_is_a_folder_or_cannot_be_written(tmp_path: Path, monkeypatc
     (tmp_path / "x.csv").mkdir()
     with pytest.raises(UsageError, match=r"x.csv is a folder"):
         summary.check_path(tmp_path / "x.csv")
-    monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(UsageError, match="cannot be written"):
-        summary.check_path(tmp_path / "y.csv")
-    with pytest.raises(UsageError, match=r"the run's folder .* cannot be written"):
-        run.train(SMOKE, tmp_path / "run")
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"file/x.csv: there is no folder"):
+        summary.check_path(tmp_path / "file/x.csv")
+    with pytest.raises(UsageError, match=r"run cannot be written \(.*file is a file\)"):
+        run.train(SMOKE, tmp_path / "file/run")
+    for folder in accept_nothing(tmp_path, monkeypatch):
+        with pytest.raises(UsageError, match=r"--output=.*y.csv cannot be written \("):
+            run.evaluate(SMOKE, tmp_path, checkpoint="latest", output=str(folder / "y.csv"))
+        with pytest.raises(UsageError, match=r"--output=.* cannot be written \("):
+            run.explain(SMOKE, tmp_path, output=str(folder / "explain"))
+        with pytest.raises(UsageError, match=r"--output=.*y.html cannot be written \("):
+            run.explore(SMOKE, tmp_path, output=str(folder / "y.html"))
+        with pytest.raises(UsageError, match=r"the run's folder .*run cannot be written \("):
+            run.train(SMOKE, folder / "run")
+        assert arithmetic.main([f"--output={folder / 'y.gif'}"]) == 2
+
+
+def accept_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that takes no files although root may write there, and one on a full disk."""
+    yield Path("/proc")
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: open("/dev/full", "wb", buffering=0))  # noqa: SIM115
+    yield tmp_path
