@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # Lowest first. Packages in one line do not import each other.
 LAYERS = [
     {"cnn_jax.errors"},
-    {"cnn_jax.metrics", "cnn_jax.runtime"},
+    {"cnn_jax.metrics", "cnn_jax.runtime", "cnn_jax.typed"},
     {"cnn_jax.schema"},
     {"cnn_jax.config", "cnn_jax.jaxprs", "cnn_jax.native"},
     {"cnn_jax.ops"},

@@ -16,7 +16,8 @@ from cnn_jax.data.decoded import decoded_once
 from cnn_jax.data.fields import IGNORED, Field, with_ignored
 from cnn_jax.data.splits import PARTS, first_line, members_of_split, stratified_parts
 from cnn_jax.errors import UsageError
-from cnn_jax.runtime.files import user_path
+from cnn_jax.runtime.files import check_output, open_atomically, user_path
+from cnn_jax.typed import typed
 
 DIGITS_PARTS = "train", "validation", "test"
 DIGITS_TEST = 300
@@ -58,6 +59,7 @@ def _read_digits() -> Arrays:
     return {"images": images, "labels": labels, "part": part}
 
 
+@typed
 def from_arrays(
     name: str, split: str, fields: Mapping[str, Shaped[np.ndarray, "..."]], spec: Mapping[str, Field | str]
 ) -> Dataset:
@@ -130,6 +132,7 @@ def load_npz(path: str, split: str, *, ignore_label: int = IGNORED, axes: int = 
     return _chosen(whole, split, _parts_of(whole) if members is None else members)
 
 
+@typed
 def save_npz(path: str | PathLike[str], parts: Mapping[str, Dataset]) -> None:
     """Writes data sets of any fields to a NumPy file, to be read as ``npz:path``.
 
@@ -142,7 +145,7 @@ def save_npz(path: str | PathLike[str], parts: Mapping[str, Dataset]) -> None:
       parts: ``"train"``, ``"validation"``, ``"test"`` -> their examples; or ``"all"``, which is split when it is read.
 
     Raises:
-      UsageError: The parts are others, or have different fields.
+      UsageError: The file cannot be written, the parts are others, or they have different fields.
 
     Example:
       >>> import tempfile
@@ -153,6 +156,8 @@ def save_npz(path: str | PathLike[str], parts: Mapping[str, Dataset]) -> None:
       ...     len(load_npz(f"{folder}/scans.npz", "test"))
       1
     """
+    path = user_path(path)
+    check_output(path, [".npz"], what="save_npz: path")
     if not parts or not (set(parts) <= set(PARTS) or set(parts) == {"all"}):
         raise UsageError(f"save_npz: parts {', '.join(parts) or 'none'}; give train, validation, test, or all alone")
     specs = [found.spec for found in parts.values()]
@@ -169,7 +174,7 @@ def save_npz(path: str | PathLike[str], parts: Mapping[str, Dataset]) -> None:
     }
     if SPEC_KEY in arrays:
         raise UsageError(f"save_npz: a field cannot be called {SPEC_KEY!r}")
-    with zipfile.ZipFile(path, "w") as archive:
+    with open_atomically(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in {**arrays, SPEC_KEY: np.array(json.dumps(said))}.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int32, Integer, Key, UInt32
 
 from cnn_jax.errors import UsageError
+from cnn_jax.typed import typed
 
 FEISTEL_ROUNDS = 8
 MIN_HALF_BITS = 4  # fewer would leave too few different permutations of a handful of examples
@@ -21,6 +22,7 @@ MIN_HALF_BITS = 4  # fewer would leave too few different permutations of a handf
 Numbers = Any  # uint32 arrays of JAX or NumPy
 
 
+@typed
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     """The number of full batches in an epoch.
 
@@ -38,6 +40,7 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     return num_examples // batch_size
 
 
+@typed
 def epoch_order(
     key: Key[Array, ""], epoch: int | Integer[Array, ""], num_examples: int
 ) -> Int32[Array, " {num_examples}"]:
@@ -55,6 +58,7 @@ def epoch_order(
     return _shuffled(jax.random.fold_in(key, epoch), jnp.arange(num_examples), num_examples)
 
 
+@typed
 def batch_indices(
     key: Key[Array, ""],
     first_step: int | Integer[Array, ""],
@@ -176,6 +180,7 @@ class HostOrder:
         return examples.astype(np.int32)
 
 
+@typed
 def padded_batches(
     num_examples: int, batch_size: int
 ) -> tuple[Int32[np.ndarray, "num_batches {batch_size}"], Bool[np.ndarray, "num_batches {batch_size}"]]:

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Shaped
 
+from cnn_jax.typed import typed
 
+
+@typed
 def border_weights(
     classes: Shaped[np.ndarray, "*space"], *, weight: float, sigma: float, ignored: int | None = None
 ) -> Float32[np.ndarray, "*space"]:
@@ -50,6 +53,7 @@ def border_weights(
     return np.where(classes == 0, weights, 0).astype(np.float32)
 
 
+@typed
 @dataclasses.dataclass(frozen=True)
 class BorderWeights:
     """The weight map of one example, from its mask; see :func:`border_weights`.

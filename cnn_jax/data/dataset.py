@@ -11,6 +11,7 @@ from jaxtyping import Int32, Shaped, UInt64
 
 from cnn_jax.data.fields import INPUT_KINDS, Described, Field, check_fields, is_labelled_images
 from cnn_jax.errors import UsageError
+from cnn_jax.typed import typed
 
 IMAGE_DTYPES = ("uint8", "float32")
 
@@ -18,6 +19,7 @@ Arrays = dict[str, Shaped[np.ndarray, "n ..."]]
 """Some examples: name of a field -> its array, one entry per example."""
 
 
+@typed
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset(Described):
     """Examples in memory.
@@ -53,6 +55,7 @@ class Dataset(Described):
             raise UsageError(f"{where}: split {self.split!r} has no examples")
 
     @classmethod
+    @typed
     def of_images(
         cls,
         name: str,
@@ -217,6 +220,7 @@ class Dataset(Described):
         return digest.hexdigest()[:16]
 
 
+@typed
 def chosen_classes(name: str, class_names: Sequence[str], classes: Sequence[int]) -> tuple[str, ...]:
     """The names of some of a set's classes.
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.typed import typed
 
 IGNORED = -1  # the label that is ignored where nothing else is stated
 RESERVED = ("index", "mask")  # of a batch: each example's number in its set, and 0 where an example is padding
@@ -68,6 +69,7 @@ MAP_KINDS = ("mask", "weights")  # with the axes of the input, but for its chann
 PADDED_KINDS = ("boxes", "text")
 
 
+@typed
 @dataclasses.dataclass(frozen=True)
 class Field:
     """What one array of an example is.

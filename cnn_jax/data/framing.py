@@ -6,7 +6,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from cnn_jax.typed import typed
 
+
+@typed
 def framed(array: Shaped[np.ndarray, "..."], sizes: Sequence[int], **padding: Any) -> Shaped[np.ndarray, "..."]:
     """The middle of an array, or an array with padding on all sides.
 

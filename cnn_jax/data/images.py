@@ -20,6 +20,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from cnn_jax.data.ink import as_ink, border, count_pieces, find_ink, frame_ink
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.runtime.files import user_path
+from cnn_jax.typed import typed
 
 # fmt: off
 IMAGE_SUFFIXES = (
@@ -50,6 +51,7 @@ class ReadImage(NamedTuple):
     hint: str
 
 
+@typed
 def find_images(
     paths: Iterable[str | PathLike[str]],
     *,
@@ -92,6 +94,7 @@ def find_images(
     return list(found)
 
 
+@typed
 def read_image(
     path: str | PathLike[str],
     *,
@@ -236,6 +239,7 @@ def open_image(path: str | PathLike[str]) -> Image.Image:
     return _open(path, [])
 
 
+@typed
 def read_whole(path: str | PathLike[str], *, channels: int, white: int | None = None) -> ReadImage:
     """Reads an image in its own size, neither inverted nor framed, for networks that take images of any size.
 

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 
+from cnn_jax.typed import typed
+
 MEASURED_IMAGES = 1000
 WORKING_SIDE = 1024  # larger photographs are shrunk first
 FRAMED_PART = 0.9  # of the images must have a black border for the set to count as ink on a dark background
@@ -21,6 +23,7 @@ LARGE_PART = 0.5  # of the longest side of the largest piece of ink: smaller pie
 USUAL_PART = 99  # percent of a training set, which have no more pieces of ink
 
 
+@typed
 def measure_ink_extent(images: Shaped[np.ndarray, "n height width channels"]) -> float | None:
     """How much of the frame the ink takes in a training set of light ink on a dark background.
 
@@ -50,6 +53,7 @@ def measure_ink_extent(images: Shaped[np.ndarray, "n height width channels"]) ->
     return float(np.median(extents))
 
 
+@typed
 def measure_ink_pieces(images: Shaped[np.ndarray, "n height width channels"]) -> int:
     """The number of large pieces of ink that the images of a training set have, see :func:`count_pieces`.
 

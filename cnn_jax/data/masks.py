@@ -30,6 +30,7 @@ from cnn_jax.data.records import Records, in_threads, showing_progress
 from cnn_jax.data.splits import PARTS, members_of_split, mixed_order, part_of, stratified_parts
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.files import user_path
+from cnn_jax.typed import typed
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "imagestr")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "segmentations", "annotations", "labelstr")
@@ -99,6 +100,7 @@ class MaskedFile:
     mask: Path
 
 
+@typed
 def open_masks(
     path: str,
     split: str,

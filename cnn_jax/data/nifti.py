@@ -11,10 +11,12 @@ from jaxtyping import Float32, Int32, Shaped
 
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.extras import require
+from cnn_jax.typed import typed
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 
+@typed
 def is_nifti(file: Path) -> bool:
     """Whether a file is a NIfTI volume by its name.
 
@@ -24,6 +26,7 @@ def is_nifti(file: Path) -> bool:
     return file.name.lower().endswith(NIFTI_SUFFIXES)
 
 
+@typed
 def stem_of(file: Path) -> str:
     """The name of a file without its suffix, which of NIfTI files may have two parts.
 
@@ -34,6 +37,7 @@ def stem_of(file: Path) -> str:
     return name[: name.lower().rindex(".nii")] if is_nifti(file) else file.stem
 
 
+@typed
 def read_volume(path: str | PathLike[str], *, normalize: bool = False) -> Float32[np.ndarray, "*space channels"]:
     """A volume with its channels last, in the axes of the file.
 
@@ -75,6 +79,7 @@ def read_label_volume(path: str | PathLike[str]) -> Int32[np.ndarray, "*space"]:
     return rounded.astype(np.int32)
 
 
+@typed
 def write_label_volume(path: str | PathLike[str], classes: Shaped[np.ndarray, "..."], *, like: Any) -> None:
     """Writes class numbers to a NIfTI file with the affine and the units of another one.
 

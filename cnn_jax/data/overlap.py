@@ -4,8 +4,10 @@ import numpy as np
 
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.records import Records
+from cnn_jax.typed import typed
 
 
+@typed
 def count_shared(trained: Dataset | Records, scored: Dataset | Records) -> int:
     """How many examples of one set have the same content as an example of another, whatever their labels are.
 

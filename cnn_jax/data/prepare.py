@@ -24,6 +24,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.runtime.command import exit_code
 from cnn_jax.runtime.extras import install_command
 from cnn_jax.runtime.terminal import say
+from cnn_jax.typed import typed
 
 NEEDED_TO_PREPARE = ("tensorflow", "importlib_resources")
 UNFINISHED_DOWNLOADS = "downloads/**/*.tmp.*"
@@ -32,6 +33,7 @@ CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 60.0
 
 
+@typed
 def prepare(name: str, *, data_dir: str | None = None) -> str:
     """Downloads and prepares one data set where :func:`cnn_jax.data.load` looks for it.
 

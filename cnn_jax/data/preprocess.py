@@ -16,12 +16,14 @@ from cnn_jax.data.dataset import IMAGE_DTYPES, Dataset
 from cnn_jax.data.fields import INPUT_KINDS, Spec
 from cnn_jax.data.records import Records, sample
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.typed import typed
 
 RESIZE_METHODS = ("nearest", "bilinear", "bicubic", "lanczos3")
 MEASURED_AT_ONCE = 1024
 MEASURED_AT_MOST = 10_000  # of a set that is left on disk
 
 
+@typed
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
     """Brings images to the network's size and normalises them: ``(pixels - mean) / std``. A pure JAX function.
@@ -88,6 +90,7 @@ class Preprocess:
         return cls(tuple(input_shape), mean=(0.0,) * channels, std=(1.0,) * channels, resize=resize)
 
     @classmethod
+    @typed
     def measure(cls, dataset: Dataset | Records, input_shape: Sequence[int], *, resize: str = "none") -> "Preprocess":
         """Takes mean and std per channel from a training set, as the network sees it: after scaling and resizing.
 

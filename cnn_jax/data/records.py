@@ -19,6 +19,7 @@ from cnn_jax.data.fields import Described, Field, Spec, check_spec, check_values
 from cnn_jax.data.images import resize_image
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.terminal import Console, printable, progress_bar
+from cnn_jax.typed import typed
 
 READ_AT_ONCE = 64
 SAMPLED = 2000  # of a set on disk, where its statistics or its looks are wanted
@@ -30,6 +31,7 @@ field's shape and dtype, or a number; that of an ``image`` may also be a Pillow 
 ``RGB`` as the field has channels. Must be picklable, for worker processes."""
 
 
+@typed
 @dataclasses.dataclass(frozen=True, eq=False)
 class Records(Described):
     """A data set on disk, read by number; what does not fit in memory is streamed from it.
@@ -155,6 +157,7 @@ def labelled_images(
     }
 
 
+@typed
 def with_field(
     found: Dataset | Records, name: str, field: Field, derive: Callable[[Mapping[str, Any]], np.ndarray]
 ) -> Dataset | Records:
@@ -194,6 +197,7 @@ class _DerivingReader:
         return [{**example, self.name: self.derive(example)} for example in self.reader(indices)]
 
 
+@typed
 def as_records(dataset: Dataset | Records) -> Records:
     """A set in memory as if it were on disk, to be streamed all the same; one on disk as it is."""
     if isinstance(dataset, Records):
@@ -219,6 +223,7 @@ class _MemoryReader:
         return [{name: array[place] for name, array in arrays.items()} for place in range(len(indices))]
 
 
+@typed
 def sample(found: Dataset | Records, *, most: int = SAMPLED) -> Dataset:
     """Some examples in memory, spread evenly over a set that is left on disk; all of one that is in memory.
 

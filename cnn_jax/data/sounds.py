@@ -23,6 +23,7 @@ from cnn_jax.data.records import Records
 from cnn_jax.data.splits import members_of_split, mixed_order
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.files import user_path
+from cnn_jax.typed import typed
 
 SUFFIXES = (".wav", ".wave")
 PARTS_OF_FOLDERS = ("train", "validation", "test")
@@ -48,6 +49,7 @@ class _File(NamedTuple):
     length: int
 
 
+@typed
 def read_sound(file: str | os.PathLike[str], content: bytes | None = None) -> Sound:
     """The samples of a WAV file: integers of 8, 16, 24 or 32 bits, or floating point.
 

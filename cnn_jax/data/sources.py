@@ -26,6 +26,7 @@ from cnn_jax.data.text import open_text
 from cnn_jax.data.tfds import open_tfds, tfds_class_names
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.runtime.objects import load_object
+from cnn_jax.typed import typed
 
 Source = Callable[..., Dataset | Records]
 
@@ -57,6 +58,7 @@ It gives a :class:`Dataset` or, for examples that may have to stay on disk, :cla
 entry; ``**_`` takes the parameters that it does not use."""
 
 
+@typed
 def open_set(
     name: str,
     split: str,
@@ -116,6 +118,7 @@ def open_set(
     return dataclasses.replace(found, spec=with_ignored(name, found.spec, ignore_label))
 
 
+@typed
 def known_spec(name: str, split: str, **options: Any) -> Spec:
     """What is known about the examples of a data set. A TFDS set need not be prepared for that.
 
@@ -139,6 +142,7 @@ def known_spec(name: str, split: str, **options: Any) -> Spec:
     return {"image": Field("image"), "label": Field("label", (), "int32", names)}
 
 
+@typed
 def load(
     name: str,
     split: str,

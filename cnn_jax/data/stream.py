@@ -24,6 +24,7 @@ from cnn_jax.data.batches import HostOrder, padded_batches
 from cnn_jax.data.records import Records
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.memory import available_memory
+from cnn_jax.typed import typed
 
 BUFFERED = 4  # batches that each worker keeps ready
 ON_DEVICE = 2  # batches on their way to the device
@@ -34,6 +35,7 @@ WHOLE = slice(None)
 HostBatch = dict[str, np.ndarray]
 
 
+@typed
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stream:
     """A set whose batches are made when they are needed.
@@ -180,6 +182,7 @@ def sent_ahead(
             batches.close()
 
 
+@typed
 def choose_loading(loading: str, num_bytes: int) -> str:
     """Whether sets are read into memory or streamed.
 

@@ -26,6 +26,7 @@ from cnn_jax.report.embedding import script_hash
 from cnn_jax.runtime.command import exit_code
 from cnn_jax.runtime.files import check_output, write_atomically
 from cnn_jax.runtime.terminal import say
+from cnn_jax.typed import typed
 
 MOST_FRAMES = 400
 _CELL, _GAP, _MARGIN, _LINE = 34, 26, 12, 17
@@ -66,6 +67,7 @@ class Arithmetic:
     title: str
 
 
+@typed
 def arithmetic(
     input_size: Sequence[int],
     kernel_size: Sequence[int],
@@ -230,6 +232,7 @@ def _wrapped(text: str, found: Arithmetic) -> list[str]:
     return lines
 
 
+@typed
 def to_gif(found: Arithmetic, *, milliseconds: int = 700) -> bytes:
     """The animation as a GIF."""
     width, height = _size(found)
@@ -255,6 +258,7 @@ def to_gif(found: Arithmetic, *, milliseconds: int = 700) -> bytes:
     return buffer.getvalue()
 
 
+@typed
 def to_svg(found: Arithmetic, *, seconds: float = 0.7, plays: bool = True) -> str:
     """The animation as an SVG image; each step is a group with the class ``step``."""
     width, height = _size(found)
@@ -350,6 +354,7 @@ show(0);
 """
 
 
+@typed
 def to_html(found: Arithmetic) -> str:
     """The steps as a self-contained page with buttons; the arrow keys work, too."""
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src '{script_hash(_SCRIPT)}'"
@@ -366,6 +371,7 @@ def to_html(found: Arithmetic) -> str:
     )
 
 
+@typed
 def write(path: Path, found: Arithmetic) -> None:
     """Writes the animation in the format of the file's ending: ``.gif``, ``.svg`` or ``.html``."""
     makers: dict[str, Any] = {".gif": to_gif, ".svg": to_svg, ".html": to_html}

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cnn_jax.metrics import Metric
+from cnn_jax.typed import typed
 
 _FRACTION = Metric("fraction", "higher", "%")
 
 
+@typed
 def format_shares(shares: Sequence[float]) -> str:
     """Formats fractions, such as the accuracies of several runs, as a mean with the standard deviation in percent.
 
@@ -27,6 +29,7 @@ def format_shares(shares: Sequence[float]) -> str:
     return _FRACTION.format_spread(mean, statistics.stdev(shares)) if len(shares) > 1 else _FRACTION.format(mean)
 
 
+@typed
 def short_names(keys: Iterable[str]) -> dict[str, str]:
     """Maps dotted config keys to short names: their last part, if it is unique among the keys.
 
@@ -38,6 +41,7 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return {key: name if used[name] == 1 else key for key, name in short.items()}
 
 
+@typed
 def shortened(names: Sequence[str], fits: Callable[[str], bool]) -> list[str]:
     """Shortens the names that do not fit, so that different names remain different.
 
@@ -116,6 +120,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+@typed
 def format_duration(seconds: float | int) -> str:
     """Formats a duration in seconds as minutes:seconds or hours:minutes:seconds.
 

@@ -21,15 +21,17 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cnn_jax.errors import UsageError
-from cnn_jax.report.embedding import script_hash, script_json
+from cnn_jax.report.embedding import script_hash, script_json, stylesheet
 from cnn_jax.report.figures.style import styled
 from cnn_jax.report.formatting import is_number
 from cnn_jax.runtime.files import write_atomically
+from cnn_jax.typed import typed
 
 _DOTS_PER_INCH = 220  # the resolution of saved figures
 _PIXELS_PER_INCH = 115  # the size of figures on the page, about half the resolution, for screens of double density
 
 
+@typed
 @dataclasses.dataclass(frozen=True)
 class Headline:
     """A number at the top of the page.
@@ -49,6 +51,7 @@ class Headline:
     note: str | None = None
 
 
+@typed
 @dataclasses.dataclass(frozen=True)
 class Table:
     """A table with named columns.
@@ -73,6 +76,7 @@ class Table:
         return bool(values) and all(map(is_number, values))
 
 
+@typed
 @dataclasses.dataclass(frozen=True)
 class Section:
     """A section of the page, with its parts in the order: text, figure, table, widget, code.
@@ -102,6 +106,7 @@ class Section:
             raise UsageError(f"Section {self.title!r}: the figure needs alt='what it shows'")
 
 
+@typed
 @dataclasses.dataclass(frozen=True)
 class Page:
     """The content of a page.
@@ -132,6 +137,7 @@ class Page:
     style: str = ""
     data: Any = None
 
+    @typed
     def write(self, workdir: str | os.PathLike[str], name: str = "report.html") -> Path:
         """Writes the page, and each figure as ``figures/<section>.png``.
 
@@ -216,7 +222,7 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals["css"] = Markup(files.joinpath("page.css").read_text(encoding="utf-8"))
+    environment.globals["css"] = Markup(stylesheet("cnn_jax.report", "page.css"))
     environment.filters["breakable"] = _breakable
     environment.filters["cell"] = _cell
     environment.filters["hash"] = script_hash

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from cnn_jax import geometry
 from cnn_jax.runtime.files import check_output, write_atomically
+from cnn_jax.typed import typed
 
 EXTENSIONS = (".csv", ".json", ".md", ".png")
 
 
+@typed
 def check_path(path: str | Path) -> None:
     """Raises a ``UsageError`` if :func:`write` cannot write to a path.
 
@@ -20,6 +22,7 @@ def check_path(path: str | Path) -> None:
     check_output(path, EXTENSIONS)
 
 
+@typed
 def write(path: str | Path, rows: Sequence[geometry.Row], *, title: str, input_shape: Sequence[int]) -> None:
     """Writes a table, or for ``.png`` the figure of :func:`cnn_jax.report.figures.network`.
 

@@ -18,6 +18,7 @@ from cnn_jax.report.figures.comparison import heat_map
 from cnn_jax.report.formatting import format_duration, format_value, is_number, short_names
 from cnn_jax.report.page import Headline, Page, Section, Table
 from cnn_jax.report.trials import TrialLike, are_logarithmic, are_numbers, best_first, importances
+from cnn_jax.typed import typed
 
 NAME = "sweep.html"
 _MOST_CURVES = 300  # the maximum number of learning curves
@@ -29,6 +30,7 @@ Curve = Sequence[tuple[float | int, float]]
 """Epochs and scores."""
 
 
+@typed
 def write_sweep(
     workdir: Path,
     rows: Sequence[TrialLike],

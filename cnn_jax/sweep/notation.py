@@ -9,6 +9,7 @@ from absl import flags
 
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.sweep import space
+from cnn_jax.typed import typed
 
 HELP = "key=0.1,0.01 (these values), 0..4 (whole numbers), uniform(0,1), log(1e-3,1), int(8,512), logint(8,512)"
 
@@ -21,6 +22,7 @@ _RANGES: dict[str, Callable[..., space.Part]] = {
 }
 
 
+@typed
 def parse(text: str, config: Mapping[str, Any] | None = None) -> space.Part:
     """Parses a text of keys, separated by semicolons, to the product of their values.
 

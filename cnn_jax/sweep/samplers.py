@@ -19,6 +19,7 @@ from cnn_jax.errors import UsageError, nearest
 from cnn_jax.runtime.extras import require
 from cnn_jax.sweep import space
 from cnn_jax.sweep.settings import Sweep
+from cnn_jax.typed import typed
 
 if TYPE_CHECKING:
     import optuna
@@ -68,6 +69,7 @@ def learns(sampler: str) -> bool:
     return sampler in LEARNING
 
 
+@typed
 def check(sampler: str, pruner: str) -> None:
     """Raises a ``UsageError`` for an unknown sampler or pruner, or one whose package is missing."""
     if sampler not in SAMPLERS:

@@ -14,6 +14,7 @@ from cnn_jax.metrics import Metric
 from cnn_jax.runtime.files import write_json
 from cnn_jax.sweep import space
 from cnn_jax.sweep.trial import Train
+from cnn_jax.typed import typed
 
 FILE = "sweep.json"
 ONE_MACHINE = (
@@ -24,6 +25,7 @@ _FORMER_NAMES = {"experiments.classification:train": "cnn_jax.tasks.run:train"} 
 STORAGE_VARIABLE = "CNN_JAX_SWEEP_STORAGE"  # the URL for a worker; a command line would show its password
 
 
+@typed
 @dataclasses.dataclass(frozen=True)
 class Sweep:
     """The settings of a sweep.
@@ -93,6 +95,7 @@ def _metric_by_name(name: str) -> Metric:
     return Metric(name, better, "%" if name.endswith(("accuracy", "error")) else "")
 
 
+@typed
 @dataclasses.dataclass(frozen=True)
 class SweepPlace:
     """The folder of a sweep, and the database of its trials.
@@ -111,9 +114,13 @@ class SweepPlace:
 
         >>> SweepPlace(Path("runs/sweep"), "postgresql://me@host/sweeps").url
         'postgresql+psycopg://me@host/sweeps'
+        >>> SweepPlace(Path("/runs/rates?")).url
+        'sqlite:////runs/rates%3F/sweep.db'
         """
         if not self.storage:
-            return f"sqlite:///{(self.directory / 'sweep.db').absolute()}"
+            import sqlalchemy  # an extra
+
+            return str(sqlalchemy.URL.create("sqlite", database=str((self.directory / "sweep.db").absolute())))
         scheme, separator, rest = self.storage.partition("://")
         return f"{'postgresql+psycopg' if scheme == 'postgresql' else scheme}{separator}{rest}"
 
@@ -133,6 +140,7 @@ def write_sweep_file(place: SweepPlace, sweep: Sweep) -> None:
     write_json(place.directory / FILE, {"storage": without_password(place.storage), **sweep.to_json()})
 
 
+@typed
 def read_sweep_file(directory: Path, *, storage: str = "") -> tuple[SweepPlace, Sweep]:
     """Reads the sweep in a folder.
 

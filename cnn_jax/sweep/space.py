@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 from cnn_jax import config as configs
 from cnn_jax import schema
 from cnn_jax.errors import UsageError
+from cnn_jax.typed import typed
 
 if TYPE_CHECKING:
     import optuna
@@ -81,6 +82,7 @@ class When:
 Part = Choice | Range | Rows | Product | When
 
 
+@typed
 def sweep(name: str | Sequence[Mapping[str, Any]], values: Iterable[Any] | None = None) -> Part:
     """One key with a list of values, or several keys with a list of sets of values.
 
@@ -99,16 +101,19 @@ def sweep(name: str | Sequence[Mapping[str, Any]], values: Iterable[Any] | None 
     return Rows(tuple({_key(key): value for key, value in row.items()} for row in rows))
 
 
+@typed
 def choice(name: str, values: Iterable[Any]) -> Part:
     """The same as :func:`sweep` of one key."""
     return sweep(name, values)
 
 
+@typed
 def uniform(name: str, low: float | int, high: float | int) -> Part:
     """A number between two others."""
     return _range(name, low, high)
 
 
+@typed
 def log_uniform(name: str, low: float | int, high: float | int) -> Part:
     """A positive number between two others with a uniform logarithm.
 
@@ -119,6 +124,7 @@ def log_uniform(name: str, low: float | int, high: float | int) -> Part:
     return _range(name, low, high, log=True)
 
 
+@typed
 def integers(name: str, low: int, high: int, *, log: bool = False) -> Part:
     """A whole number from ``low`` to ``high``, both included.
 
@@ -128,6 +134,7 @@ def integers(name: str, low: int, high: int, *, log: bool = False) -> Part:
     return _range(name, low, high, log=log, whole=True)
 
 
+@typed
 def product(*parts: Part | Sequence[Part]) -> Part:
     """Every combination of some parts, given separately or as a list; the last part varies fastest.
 
@@ -137,6 +144,7 @@ def product(*parts: Part | Sequence[Part]) -> Part:
     return Product(_parts(parts))
 
 
+@typed
 def zipit(*parts: Part | Sequence[Part]) -> Part:
     """Combines parts with equal numbers of points: the first point of each, the second of each, and so on.
 
@@ -150,6 +158,7 @@ def zipit(*parts: Part | Sequence[Part]) -> Part:
     return Rows(tuple({k: v for point in row for k, v in point.items()} for row in zip(*columns, strict=True)))
 
 
+@typed
 def when(name: str, value: Any, *parts: Part | Sequence[Part]) -> Part:
     """Parts that apply only if a key has a value, or one of a list of values, in the config or by the sweep.
 
@@ -175,6 +184,7 @@ def is_finite(part: Part) -> bool:
     return True
 
 
+@typed
 def grid(part: Part, base: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """Every point of a part, as overrides.
 
@@ -253,6 +263,7 @@ def suggest(part: Part, trial: "optuna.Trial", base: Mapping[str, Any], *, every
     return chosen
 
 
+@typed
 def check(part: Part, config: ConfigDict, known_types: schema.Schema | None = None) -> None:
     """Checks every name and value against a config, before anything starts.
 

@@ -14,6 +14,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
 from cnn_jax.runtime.files import write_atomically
 from cnn_jax.sweep.trial import State
+from cnn_jax.typed import typed
 
 _FIELDS = ("number", "point", "state", "score", "mean", "std", "seconds", "reason")
 
@@ -106,6 +107,7 @@ def write_table(directory: Path, rows: Sequence[TrialRow]) -> None:
     write_atomically(directory / "sweep.csv", out.getvalue())
 
 
+@typed
 def read_table(directory: Path) -> list[TrialRow]:
     """The rows of a sweep's ``sweep.csv``, by number.
 

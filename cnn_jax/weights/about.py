@@ -8,6 +8,7 @@ from typing import Any
 from cnn_jax import models
 from cnn_jax.config import with_tuples
 from cnn_jax.errors import UsageError
+from cnn_jax.typed import typed
 
 _KEY = "cnn_jax"  # the key in the metadata of a safetensors file, which maps strings to strings
 
@@ -15,6 +16,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+@typed
 @dataclasses.dataclass(frozen=True)
 class About:
     """The metadata of weights.
@@ -64,6 +66,7 @@ class About:
         return {_KEY: json.dumps(known)}
 
     @classmethod
+    @typed
     def from_metadata(cls, metadata: Mapping[str, str]) -> "About":
         """The inverse of :meth:`to_metadata`. Other metadata gives an ``About()`` without values.
 
@@ -78,6 +81,7 @@ class About:
             ) from error
 
     @classmethod
+    @typed
     def from_timm(cls, config: Mapping[str, Any]) -> "About":
         """Reads the ``config.json`` that timm stores next to its weights.
 

@@ -15,6 +15,7 @@ from jaxtyping import DTypeLike
 from cnn_jax import models, nn
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.files import check_output, user_path
+from cnn_jax.typed import typed
 from cnn_jax.weights import adaptation, files, places, torch_files
 from cnn_jax.weights.about import IMAGENET_MEAN, IMAGENET_STD, About
 from cnn_jax.weights.layouts import BATCHES, LAYOUTS, Entry, entries, is_auxiliary, layout_of, paths
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 _ROWS = 40  # the maximum number of rows in the table of tensors that do not fit
 
 
+@typed
 @dataclasses.dataclass(frozen=True)
 class Loaded:
     """The result of :func:`load`. Calling it calls the model.
@@ -59,6 +61,7 @@ class Loaded:
         return self.model(x, **options)
 
 
+@typed
 def load(
     model: nnx.Module,
     path_or_name: str | Path | Mapping[str, Any],
@@ -167,6 +170,7 @@ def _load(model: nnx.Module, tensors: files.Tensors, key: str | None, adapt: boo
     return Loaded(nnx.merge(graph, rngs, state), about, layout, unused, kept, (*notes, *types))
 
 
+@typed
 def create(
     path_or_name: str | Path,
     *,
@@ -238,6 +242,7 @@ def _with_option(about: About, name: str, value: Any) -> About:
     return dataclasses.replace(about, options=options, mean=None, std=None)
 
 
+@typed
 def save(model: nnx.Module, path: str | Path, *, layout: str = "cnn_jax", about: About | None = None) -> None:
     """Writes the tensors of a network to a file, atomically.
 
@@ -275,6 +280,7 @@ def save(model: nnx.Module, path: str | Path, *, layout: str = "cnn_jax", about:
         files.write_torch(path, _tensors(model, layout))
 
 
+@typed
 def to_torch(model: nnx.Module, *, layout: str = "torchvision") -> dict[str, Any]:
     """Converts a network's tensors to a PyTorch state dict, for ``load_state_dict``.
 

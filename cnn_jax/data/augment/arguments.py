@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int32, Integer, Key, Shaped
 
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.typed import typed
 
 MODES = {"zero": "constant", "mirror": "reflect"}  # ours -> NumPy's
 
@@ -51,6 +52,7 @@ def check_mode(augmentation: str, mode: str) -> None:
         raise UsageError(f"{augmentation}: unknown mode={mode!r}; {nearest(str(mode), MODES)}")
 
 
+@typed
 def example_keys(key: Key[Array, "..."], count: int, *, first: int | Integer[Array, ""] = 0) -> Key[Array, " {count}"]:
     """One key for each example: its address in the batch.
 

@@ -12,10 +12,12 @@ from cnn_jax.data.augment.arguments import check_images
 from cnn_jax.data.augment.movement import PLANE, Frame, Movement
 from cnn_jax.data.fields import INPUT_KINDS, KINDS, MAP_KINDS, PIXEL_KINDS, Spec
 from cnn_jax.errors import UsageError
+from cnn_jax.typed import typed
 
 MOVED_KINDS = (*INPUT_KINDS, *MAP_KINDS, "boxes")  # by geometric augmentations
 
 
+@typed
 @dataclasses.dataclass(frozen=True)
 class Fields:
     """The arrays of a batch with their spec: what the augmentations take where there is more than images.

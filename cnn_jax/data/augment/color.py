@@ -13,11 +13,13 @@ from jaxtyping import Array, Float, Key, Shaped
 from cnn_jax.data.augment.arguments import check_images, check_range, example_keys
 from cnn_jax.data.augment.by_kind import photometric
 from cnn_jax.errors import UsageError
+from cnn_jax.typed import typed
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode "L"
 
 
 @photometric
+@typed
 def color_pca(
     key: Key[Array, "..."],
     images: Shaped[Array, "..."],
@@ -65,6 +67,7 @@ def color_pca(
     return images + shifts[:, None, None, :]
 
 
+@typed
 def color_covariance(images: Shaped[np.ndarray, "n height width channels"]) -> tuple[tuple[float, ...], ...]:
     """The covariance of the channels over all pixels of a training set, on the scale 0 to 1.
 
@@ -90,6 +93,7 @@ def color_covariance(images: Shaped[np.ndarray, "n height width channels"]) -> t
 
 
 @photometric
+@typed
 def brightness(
     key: Key[Array, "..."], images: Shaped[Array, "..."], *, strength: int | float = 0.4
 ) -> Float[Array, "batch height width channels"]:
@@ -116,6 +120,7 @@ def brightness(
 
 
 @photometric
+@typed
 def contrast(
     key: Key[Array, "..."], images: Shaped[Array, "..."], *, strength: int | float = 0.4
 ) -> Float[Array, "batch height width channels"]:
@@ -143,6 +148,7 @@ def contrast(
 
 
 @photometric
+@typed
 def saturation(
     key: Key[Array, "..."], images: Shaped[Array, "..."], *, strength: int | float = 0.4
 ) -> Float[Array, "batch height width channels"]:

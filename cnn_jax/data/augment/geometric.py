@@ -24,6 +24,7 @@ from cnn_jax.data.augment.arguments import (
 from cnn_jax.data.augment.by_kind import Images, batch_frame, by_kind, moved
 from cnn_jax.data.augment.movement import PLANE, Cropped, Frame, Mirrored, Warped, Windowed
 from cnn_jax.errors import UsageError
+from cnn_jax.typed import typed
 
 CROP_ATTEMPTS = 10  # for a crop that lies inside the image, as Inception's and torchvision's
 KERNEL_REACH = 4.0  # standard deviations at which a Gaussian is cut off, as in scipy.ndimage
@@ -32,6 +33,7 @@ AXES = ("depth", *PLANE, "length")
 
 
 @by_kind
+@typed
 def flip(key: Key[Array, "..."], images: Images, *, probability: int | float = 0.5) -> Images:
     """Mirrors left to right; a signal is reversed.
 
@@ -58,6 +60,7 @@ def flip(key: Key[Array, "..."], images: Images, *, probability: int | float = 0
 
 
 @by_kind
+@typed
 def alternating_flip(
     key: Key[Array, ""],
     images: Images,
@@ -94,6 +97,7 @@ def alternating_flip(
 
 
 @by_kind
+@typed
 def pad_and_crop(key: Key[Array, "..."], images: Images, *, padding: int | None = None, mode: str = "zero") -> Images:
     """Shifts by whole pixels along every axis: pads both ends and cuts a window of the old size at a random place.
 
@@ -129,6 +133,7 @@ def pad_and_crop(key: Key[Array, "..."], images: Images, *, padding: int | None 
 
 
 @by_kind
+@typed
 def random_crop(
     key: Key[Array, "..."],
     images: Images,
@@ -192,6 +197,7 @@ def random_crop(
 
 
 @by_kind
+@typed
 def random_resized_crop(
     key: Key[Array, "..."],
     images: Images,
@@ -247,6 +253,7 @@ def random_resized_crop(
 
 
 @by_kind
+@typed
 def affine(
     key: Key[Array, "..."],
     images: Images,
@@ -343,6 +350,7 @@ def affine(
 
 
 @by_kind
+@typed
 def elastic(
     key: Key[Array, "..."],
     images: Images,

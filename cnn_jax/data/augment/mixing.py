@@ -12,6 +12,7 @@ from cnn_jax.data.augment.by_kind import Fields, Images, batch_frame, by_kind
 from cnn_jax.data.augment.movement import PLANE
 from cnn_jax.data.fields import INPUT_KINDS, PIXEL_KINDS, Field, Spec
 from cnn_jax.errors import UsageError
+from cnn_jax.typed import typed
 
 BETA_TABLE = 4097
 TARGET_KINDS = ("labels", "target")
@@ -23,6 +24,7 @@ MIXED_KINDS = {
 
 
 @by_kind
+@typed
 def cutout(
     key: Key[Array, "..."],
     images: Images,
@@ -89,6 +91,7 @@ def _hidden(key: Array, images: Array, size: int | None, fill: int | float | Seq
 
 
 @by_kind
+@typed
 def mixup(
     key: Key[Array, "..."],
     images: Shaped[Array, "..."] | Fields,
@@ -127,6 +130,7 @@ def mixup(
 
 
 @by_kind
+@typed
 def cutmix(
     key: Key[Array, "..."],
     images: Shaped[Array, "..."] | Fields,

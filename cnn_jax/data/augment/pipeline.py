@@ -15,6 +15,7 @@ from cnn_jax.data.augment.arguments import example_keys
 from cnn_jax.data.augment.by_kind import MOVED_KINDS, Fields
 from cnn_jax.data.fields import INPUT_KINDS, Field, Spec
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.typed import typed
 
 AUGMENTATIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
@@ -44,6 +45,7 @@ SUPPLIED = ("indices", "epoch", "covariance")  # options that come from the run 
 CLASSIFICATION = {"image": Field("image"), "label": Field("label")}
 
 
+@typed
 class Augmentation:
     """A list of augmentations as one pure function of a batch, checked before anything runs.
 

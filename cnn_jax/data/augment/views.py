@@ -6,10 +6,12 @@ from jaxtyping import Array, Float, Shaped
 
 from cnn_jax.data.augment.arguments import check_images, check_size
 from cnn_jax.errors import UsageError, nearest
+from cnn_jax.typed import typed
 
 TEST_TIME = ("mirror", "ten_crop")
 
 
+@typed
 def mirror(images: Shaped[Array, "..."]) -> Float[Array, "2 batch height width channels"]:
     """Each image and its mirror image.
 
@@ -30,6 +32,7 @@ def mirror(images: Shaped[Array, "..."]) -> Float[Array, "2 batch height width c
     return jnp.stack([images, images[:, :, ::-1]])
 
 
+@typed
 def ten_crop(images: Shaped[Array, "..."], *, size: tuple[int, int]) -> Float[Array, "10 batch height width channels"]:
     """The four corners and the centre of each image, and their mirror images (Krizhevsky et al. 2012, section 4.1).
 
@@ -60,12 +63,14 @@ def ten_crop(images: Shaped[Array, "..."], *, size: tuple[int, int]) -> Float[Ar
     return jnp.concatenate([mirror(crop)[:, None] for crop in crops], axis=1).reshape(10, -1, *crops[0].shape[1:])
 
 
+@typed
 def check_test_time(name: str) -> None:
     """Rejects an unknown ``config.data.test_time``."""
     if name and name not in TEST_TIME:
         raise UsageError(f"config.data.test_time={name!r} is unknown (empty means none); {nearest(name, TEST_TIME)}")
 
 
+@typed
 def test_time_views(
     name: str, images: Shaped[Array, "..."], *, size: tuple[int, int]
 ) -> Float[Array, "views batch height width channels"] | None:
@@ -93,6 +98,7 @@ def test_time_views(
     return mirror(images) if name == "mirror" else ten_crop(images, size=size)
 
 
+@typed
 def average_logits(logits: Float[Array, "views *batch classes"]) -> Float[Array, "*batch classes"]:
     """Logits of the mean of the views' class probabilities: its logarithm.
 

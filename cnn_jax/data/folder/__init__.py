@@ -25,6 +25,7 @@ from cnn_jax.data.splits import members_of_split, mixed_order, stratified_parts
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.files import cache_folder, user_path, write_atomically
 from cnn_jax.runtime.terminal import printable
+from cnn_jax.typed import typed
 
 SHOWN_BROKEN = 10
 CHECKED_AT_ONCE = 64
@@ -166,6 +167,7 @@ def open_folder(path: str, split: str, *, image_shape: tuple[int, ...] | None, f
     )
 
 
+@typed
 def folder_white(name: str) -> int | None:
     """The grey value that was read as white in the images of a data set; None unless it is a folder of 16 bits.
 
@@ -204,6 +206,7 @@ class FolderReader:
         return examples
 
 
+@typed
 def scan_folder(path: str | os.PathLike[str]) -> FolderContents:
     """Checks every image of a folder of classes, or of parts of classes.
 

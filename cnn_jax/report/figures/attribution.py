@@ -21,11 +21,13 @@ from cnn_jax.report.figures.style import (
     styled,
     write,
 )
+from cnn_jax.typed import typed
 
 Pictures = Sequence[Shaped[np.ndarray, "height width channels"]]
 _GAP, _LINE = 0.06, 0.19  # inches
 
 
+@typed
 @styled
 def attributions(images: Pictures, pictures: Mapping[str, Pictures], *, titles: Sequence[str]) -> Figure:
     """One row for each image: the image, and beside it the attribution map of each method.
@@ -78,6 +80,7 @@ def attributions(images: Pictures, pictures: Mapping[str, Pictures], *, titles: 
     return figure
 
 
+@typed
 @styled
 def strongest_crops(channels: Mapping[str, tuple[Pictures, Pictures]]) -> Figure:
     """The crops that each channel responds to most, and below each crop its attribution map.
@@ -119,6 +122,7 @@ def strongest_crops(channels: Mapping[str, tuple[Pictures, Pictures]]) -> Figure
     return figure
 
 
+@typed
 @styled
 def gallery(images: Pictures, titles: Sequence[str], *, columns: int = 5) -> Figure:
     """Images in rows with a title above each, such as the fantasy images of all classes.

@@ -26,11 +26,13 @@ from cnn_jax.report.figures.style import (
     tint,
 )
 from cnn_jax.report.formatting import format_value
+from cnn_jax.typed import typed
 
 Spread = tuple[float, float]
 """A mean and a standard deviation."""
 
 
+@typed
 @styled
 def errors(rows: Sequence[tuple[str, float, float | None]]) -> Figure:
     """The error of each method as a dot and its published error as a mark, on a logarithmic axis if none is 0.
@@ -78,6 +80,7 @@ def errors(rows: Sequence[tuple[str, float, float | None]]) -> Figure:
     return figure
 
 
+@typed
 @styled
 def spreads(series: Mapping[str, Mapping[Any, Spread]], *, x_label: str, y_label: str, log_x: bool = True) -> Figure:
     """A score as a function of a quantity, one line for each method, with a band of one standard deviation.
@@ -118,6 +121,7 @@ def spreads(series: Mapping[str, Mapping[Any, Spread]], *, x_label: str, y_label
     return figure
 
 
+@typed
 @styled
 def panels_of_lines(
     panels: Mapping[str, Mapping[str, Mapping[float | int, Sequence[float]]]], *, y_labels: tuple[str, str]
@@ -164,6 +168,7 @@ def panels_of_lines(
     return figure
 
 
+@typed
 @styled
 def heat_map(
     cells: Mapping[Any, Mapping[Any, float]],

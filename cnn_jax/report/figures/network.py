@@ -26,6 +26,7 @@ from cnn_jax.report.figures.style import (
     tint,
     write,
 )
+from cnn_jax.typed import typed
 
 _NAMES, _SHAPES = 1.42, 1.02  # the widths of the text columns on the left and right, in inches
 _TALLEST, _SLANT, _LINE, _GAP = 0.9, 0.36, 0.34, 0.1
@@ -44,6 +45,7 @@ class _Block:
     parameters: int
 
 
+@typed
 @styled
 def network(rows: Sequence[Row], input_shape: Sequence[int], *, title: str = "") -> Figure:
     """Draws a network's feature maps as blocks whose sides show their height, width and channels.

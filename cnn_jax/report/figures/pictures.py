@@ -32,8 +32,10 @@ from cnn_jax.report.figures.style import (
     text_width,
     write,
 )
+from cnn_jax.typed import typed
 
 
+@typed
 @styled
 def rows_of_images(
     rows: Mapping[str, Shaped[Array | np.ndarray, "..."] | Sequence[Shaped[Array | np.ndarray, "..."]]],
@@ -72,6 +74,7 @@ def rows_of_images(
     return figure
 
 
+@typed
 @styled
 def grid_of_images(images: Shaped[Array | np.ndarray, "rows columns height width channels"]) -> Figure:
     """Images in rows and columns, such as those that are decoded from a grid of codes.
@@ -93,6 +96,7 @@ def grid_of_images(images: Shaped[Array | np.ndarray, "rows columns height width
     return figure
 
 
+@typed
 @styled
 def filters(kernel: Shaped[Array | np.ndarray, "..."], *, max_filters: int = 64) -> Figure:
     """The filters of a first layer as images, all on the same scale, with zero in the middle.
@@ -141,6 +145,7 @@ def filters(kernel: Shaped[Array | np.ndarray, "..."], *, max_filters: int = 64)
     return figure
 
 
+@typed
 @styled
 def feature_maps(
     image: Shaped[Array | np.ndarray, "..."],
@@ -276,6 +281,7 @@ def worst_mistakes(
     return wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")]
 
 
+@typed
 @styled
 def mistakes(
     images: Shaped[Array | np.ndarray, "..."],

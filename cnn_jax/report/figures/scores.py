@@ -30,10 +30,12 @@ from cnn_jax.report.figures.style import (
     text_width,
     tint,
 )
+from cnn_jax.typed import typed
 
 _SPLIT_COLOURS = {"train": GREY, "validation": BLUE, "test": VERMILLION}
 
 
+@typed
 @styled
 def learning_curves(rows: Sequence[Mapping[str, Any]], *, metrics: Sequence[Metric]) -> Figure:
     """Metrics as functions of the epoch, one line for each split, labelled with its last value.
@@ -90,6 +92,7 @@ OPTIMISATION = ("learning_rate", "gradient_norm", "parameter_norm")
 """The names in ``metrics.jsonl`` of the values that :func:`optimisation` shows."""
 
 
+@typed
 @styled
 def optimisation(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """The learning rate and the norms of the gradient and the parameters as functions of the epoch, with last values.
@@ -193,6 +196,7 @@ def _scale(axes: Axes, metric: Metric, points: np.ndarray) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
+@typed
 @styled
 def reliability(
     count: Shaped[Array | np.ndarray, " bins"],
@@ -243,6 +247,7 @@ def reliability(
     return figure
 
 
+@typed
 @styled
 def precision_recall(curves: Mapping[str, tuple[Shaped[np.ndarray, " n"], Shaped[np.ndarray, " n"]]]) -> Figure:
     """The precision of each class as a function of its recall, one line for each class.
@@ -288,6 +293,7 @@ def precision_recall(curves: Mapping[str, tuple[Shaped[np.ndarray, " n"], Shaped
     return figure
 
 
+@typed
 @styled
 def code_map(
     points: Shaped[np.ndarray, "n axes"], labels: Shaped[np.ndarray, " n"] | None, class_names: Sequence[str]
@@ -333,6 +339,7 @@ def code_map(
     return figure
 
 
+@typed
 @styled
 def predicted_values(
     true: Shaped[np.ndarray, "n targets"], predicted: Shaped[np.ndarray, "n targets"], names: Sequence[str]
@@ -379,6 +386,7 @@ def predicted_values(
     return figure
 
 
+@typed
 @styled
 def confusion_matrix(counts: Shaped[Array | np.ndarray, "..."], class_names: Sequence[str]) -> Figure:
     """The confusion matrix: correct predictions in blue, mistakes in vermillion.

@@ -24,6 +24,7 @@ from cnn_jax.report.figures.style import (
     text_width,
     write,
 )
+from cnn_jax.typed import typed
 
 COLUMNS = ("image", "truth", "prediction", "errors")
 _OVERLAY = 0.6  # the share of a class's colour
@@ -43,6 +44,7 @@ def class_colours(count: int) -> Float[np.ndarray, "count 3"]:
     return np.array([(math.nan,) * 3, *colours[: count - 1]])
 
 
+@typed
 def overlay(
     image: Shaped[np.ndarray, "height width channels"], classes: Shaped[np.ndarray, "height width"], count: int
 ) -> Float[np.ndarray, "height width 3"]:
@@ -62,6 +64,7 @@ def overlay(
     return np.where(coloured[..., None], (1 - _OVERLAY) * shown + _OVERLAY * np.nan_to_num(colours), shown)
 
 
+@typed
 @styled
 def segmentations(
     images: Sequence[Shaped[np.ndarray, "height width channels"]],

@@ -9,11 +9,13 @@ from matplotlib.figure import Figure
 
 from cnn_jax.errors import UsageError
 from cnn_jax.report.figures.style import BLUE, GREY, HAIRLINE, MARGIN, OTHERS, VERMILLION, WIDTH, place, styled, write
+from cnn_jax.typed import typed
 
 _TITLE, _HEIGHT, _GAP = 0.24, 0.62, 0.08  # inches
 _VIEWS = 6  # slices or frames
 
 
+@typed
 @styled
 def signals(rows: Mapping[str, Shaped[Array | np.ndarray, "..."]], *, rate: float | None = None) -> Figure:
     """Signals below each other, each below its name, with one line for each channel.
@@ -58,6 +60,7 @@ def draw_signal(axes: Axes, values: Shaped[np.ndarray, "length channels"]) -> No
     axes.set_xlim(0, max(len(values) - 1, 1))
 
 
+@typed
 def views(array: Shaped[np.ndarray, "..."]) -> list[np.ndarray]:
     """Some slices of a volume, or frames of a video, at equal distances along the first axis.
 
