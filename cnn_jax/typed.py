@@ -50,7 +50,7 @@ def typed(function: _Typed) -> _Typed:
     cnn_jax.errors.UsageError: repeat: times='3' must be int, not str
     """
     if inspect.isclass(function):
-        function.__init__ = _checked(function.__init__, function.__qualname__)  # type: ignore[misc]
+        setattr(function, "__init__", _checked(function.__init__, function.__qualname__))  # noqa: B010
         return function
     return typing.cast("_Typed", _checked(function, function.__name__))
 
@@ -120,17 +120,18 @@ def fits(value: Any, annotation: Any) -> bool:
         return True  # a type variable, a protocol of types
     if kind in _CONTAINERS and isinstance(value, str | bytes):
         return False  # of which every letter would be an element
-    if kind in _CONTAINERS and getattr(value, "shape", ()):
-        return not inner or all(fits(one, inner[0]) for one in value)  # a stacked array for a sequence of arrays
+    elements: Any = value
+    if kind in _CONTAINERS and hasattr(value, "shape") and value.shape:
+        return not inner or all(fits(one, inner[0]) for one in elements)  # a stacked array for a sequence of arrays
     try:
         if not isinstance(value, kind):
             return False
     except TypeError:  # a protocol that cannot be checked
         return True
     if issubclass(kind, Mapping) and inner:
-        return all(fits(key, inner[0]) and fits(one, inner[1]) for key, one in value.items())
+        return all(fits(key, inner[0]) and fits(one, inner[1]) for key, one in elements.items())
     if issubclass(kind, Sequence) and inner and not isinstance(value, range):
-        return all(fits(one, inner[0]) for one in value)
+        return all(fits(one, inner[0]) for one in elements)
     return True
 
 
