@@ -17,8 +17,14 @@ def exchanged(layer: Any) -> Any:
             setattr(layer, name, exchanged(getattr(layer, name)))
     elif isinstance(layer, nn.Conv):
         return stock_conv(layer)
+    elif isinstance(layer, nn.ConvTranspose):
+        return stock_conv_transpose(layer)
     elif isinstance(layer, nn.BatchNorm):
         return BatchNorm(layer)
+    elif isinstance(layer, nn.MaxPool) and layer.return_indices:
+        return PoolWithPlaces()
+    elif isinstance(layer, nn.MaxUnpool):
+        return unpooled
     elif isinstance(layer, nn.MaxPool | nn.AvgPool):
         return Pool(layer)
     elif layer is ops.relu:
@@ -56,6 +62,41 @@ def stock_conv(layer: Any) -> Any:
     )
     conv.kernel, conv.bias = layer.kernel, layer.bias
     return conv
+
+
+def stock_conv_transpose(layer: nn.ConvTranspose) -> nnx.ConvTranspose:
+    """An ``nnx.ConvTranspose`` with the parameters of our layer."""
+    conv = nnx.ConvTranspose(
+        layer.in_features,
+        layer.out_features,
+        layer.kernel_size,
+        layer.strides,
+        padding=layer.padding,
+        use_bias=layer.use_bias,
+        dtype=layer.dtype,
+        rngs=nnx.Rngs(0),
+    )
+    conv.kernel, conv.bias = layer.kernel, layer.bias
+    return conv
+
+
+class PoolWithPlaces(nnx.Module):
+    """Maxima of 2x2 windows, and the place of each in its window. Flax has neither this nor unpooling."""
+
+    return_indices = True
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Pools ``(batch, height, width, channels)``, whose sizes must be even."""
+        batch, height, width, channels = x.shape
+        windows = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 5, 2, 4)
+        windows = windows.reshape(*windows.shape[:4], 4)
+        return windows.max(axis=-1), windows.argmax(axis=-1)
+
+
+def unpooled(x: jax.Array, places: jax.Array, sizes: tuple[int, int]) -> jax.Array:
+    """The inverse of ``PoolWithPlaces``, with zeros elsewhere."""
+    windows = (x[..., None] * jax.nn.one_hot(places, 4, dtype=x.dtype)).reshape(*x.shape, 2, 2)
+    return windows.transpose(0, 1, 4, 2, 5, 3).reshape(len(x), *sizes, x.shape[-1])
 
 
 class Pool(nnx.Module):

@@ -12,8 +12,9 @@ and dropout. Columns:
 * ours, XLA alone: the same without the native CPU kernels;
 * ours in a loop: the same steps inside a compiled loop, as in ``launch.py``;
 * stock Flax, per call and in a loop: the same network of ``nnx.Conv``, ``nnx.BatchNorm``, ``nnx.max_pool``, with JAX's
-  default flags. Its loops can take minutes per step. Those that take more than ``--limit`` seconds with compilation
-  are not measured, and networks that are not in ``--stock-loops`` are not tried;
+  default flags. SegNet's unpooling, which Flax does not have, is a product with a one-hot array. Stock loops can take
+  minutes per step. Those that take more than ``--limit`` seconds with compilation are not measured, and networks that
+  are not in ``--stock-loops`` are not tried;
 * PyTorch: eager in the faster of the contiguous and channels-last layouts, ``torch.compile`` in that layout, and eager
   with large arrays in huge pages.
 

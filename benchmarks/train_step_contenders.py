@@ -7,7 +7,7 @@ by SGD with momentum 0.9.
 * ``ours``: ``models.create`` and ``train.make_step``.
 * ``stock``: the same network with each layer replaced by Flax's own (``nnx.Conv``, ``nnx.BatchNorm``,
   ``nnx.max_pool``, ...), in the same step. This favours Flax, because ``nnx.jit`` would also traverse the modules.
-* ``PyTorch``: the networks of ``tests/parity/torch_networks.py`` and two that are defined here.
+* ``PyTorch``: the networks of ``tests/parity/torch_networks.py`` and ``torch_segmentation.py``, and two of this module.
 """
 
 import gc
@@ -28,17 +28,22 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # cnn_jax and tests, also wh
 
 @dataclass(frozen=True)
 class Network:
-    """A network of the table: its name in ``cnn_jax.models``, and its batch sizes on a CPU and on a GPU."""
+    """A network of the table: its name in ``cnn_jax.models``, its batch sizes on a CPU and on a GPU, its options.
+
+    ``labels`` is the spatial shape of the labels of one example: of a network that maps images to maps, that of a map.
+    """
 
     title: str
     model: str
     batch: int
     gpu_batch: int
-    shape: tuple[int, int, int] = (224, 224, 3)
+    shape: tuple[int, ...] = (224, 224, 3)
     classes: int = 1000
     options: dict[str, Any] = field(default_factory=dict)
+    labels: tuple[int, ...] = ()
 
 
+VOLUMES = {"width": 0.25, "depth": 3, "batch_norm": True}
 NETWORKS = {
     "lenet_5": Network("LeNet-5", "lenet_5_modern", 128, 4096, (32, 32, 1), 10),
     "resnet_20": Network("ResNet-20", "resnet_20", 64, 1024, (32, 32, 3), 10),
@@ -48,15 +53,18 @@ NETWORKS = {
     "googlenet": Network("GoogLeNet", "googlenet_torchvision", 8, 256),
     "resnet_18": Network("ResNet-18", "resnet_18", 8, 256),
     "resnet_50": Network("ResNet-50", "resnet_50", 4, 128, options={"stride": "v1.5"}),
+    "u_net": Network("U-Net", "u_net", 4, 64, (188, 188, 1), 2, {"width": 0.25}, labels=(4, 4)),
+    "u_net_3d": Network("3-D U-Net", "u_net_padded", 2, 16, (32, 48, 32, 1), 3, VOLUMES, labels=(32, 48, 32)),
+    "segnet": Network("SegNet", "segnet", 4, 32, (96, 128, 3), 11, {"width": 0.25}, labels=(96, 128)),
 }
 RATE, MOMENTUM, AUXILIARY = 1e-3, 0.9, 0.3
 
 
 def batch_of(network: Network, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random images of shape (batch, height, width, channels), and labels of shape (batch,)."""
+    """Random images or volumes of shape (batch, *space, channels), and labels of shape (batch, *network.labels)."""
     generator = np.random.default_rng(0)
     images = generator.standard_normal((size, *network.shape), np.float32)
-    return images, generator.integers(0, network.classes, size).astype(np.int32)
+    return images, generator.integers(0, network.classes, (size, *network.labels)).astype(np.int32)
 
 
 def timed_ms(step: Callable[[], Any], seconds: float) -> float:
@@ -164,6 +172,7 @@ def torch_network(name: str) -> Any:
     import torch
     import torch.nn.functional as F
     from torch import nn
+    from torch_segmentation import SegNet, UNet
 
     from tests.parity import torch_networks
 
@@ -215,6 +224,9 @@ def torch_network(name: str) -> Any:
         "googlenet": lambda: torch_networks.GoogLeNet(1.0, 1000),
         "resnet_18": lambda: torch_networks.ResNet(basic, (2, 2, 2, 2), 1.0, 1000),
         "resnet_50": lambda: torch_networks.ResNet(bottleneck, (3, 4, 6, 3), 1.0, 1000),
+        "u_net": lambda: UNet(0.25, 2, batch_norm=False),
+        "u_net_3d": lambda: UNet(0.25, 3, rank=3, depth=3, padding=1, batch_norm=True),
+        "segnet": lambda: SegNet(0.25, 11),
     }
     torch.manual_seed(0)
     return makers[name]().train()
@@ -233,7 +245,8 @@ def measure_torch(network: Network, what: str, *, name: str, seconds: float) -> 
     size = network.gpu_batch if on_gpu else network.batch
     images, labels = batch_of(network, size)
     targets = torch.from_numpy(labels.astype(np.int64)).to(device)
-    layouts = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+    channels_last = torch.channels_last_3d if len(network.shape) == 4 else torch.channels_last
+    layouts = {"contiguous": torch.contiguous_format, "channels_last": channels_last}
     if what == "compiled":
         layout = _better_layout.get(name, "channels_last")
         layouts = {layout: layouts[layout]}

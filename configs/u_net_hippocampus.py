@@ -25,12 +25,14 @@ def get_config(variant: str = "") -> ConfigDict:
     config = default_config("segmentation")
     config.data.name, config.data.normalize = "masks:Task04_Hippocampus", "each"
     config.data.loading = "memory"
-    config.input_shape = (48, 64, 48, 1)
+    config.data.size = (48, 64, 48)  # of a volume; the network learns parts of it
+    config.input_shape = (32, 48, 32, 1)
+    config.data.augment = ("random_crop(size=(32, 48, 32))",)
     config.model.name, config.model.width = "u_net_padded", 0.125
     config.model.options = {"depth": 3, "batch_norm": True}
     config.loss = "cross_entropy_dice"
     config.score_over, config.scored_classes = "image", (1, 2)
-    config.batch_size, config.epochs = 4, 10
+    config.batch_size, config.epochs = 4, 6
     config.optimizer.name, config.optimizer.learning_rate = "adam", 0.002
     if variant == "smoke":
         config.duration, config.evaluate_every, config.model.width = "2 steps", "2 steps", 0.0625

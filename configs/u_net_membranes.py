@@ -29,12 +29,13 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.name = "masks:membranes"
     config.data.train, config.data.validation, config.data.test = "sorted[:24]", "", "sorted[24:]"
     config.data.size = (512, 512)  # of a slice; the network learns parts of it
-    config.input_shape = (252, 252, 1)
+    config.input_shape = (508, 508, 1)  # one large tile for each step, as in the paper; its output has 420x420
     config.data.augment = ("affine(rotation=180, mode='mirror')", "elastic(alpha=40, sigma=8)", "flip")
-    config.data.augment += ("random_crop(size=(252, 252))",)
-    config.model.name, config.model.width, config.model.options = "u_net", 0.25, {"batch_norm": True}
+    config.data.augment += ("random_crop(size=(508, 508))",)
+    config.model.name, config.model.width = "u_net", 0.125
+    config.model.options = {"depth": 3, "batch_norm": True}
     config.balanced, config.objects = True, True
-    config.batch_size, config.duration, config.evaluate_every = 4, "600 steps", "150 steps"
+    config.batch_size, config.duration, config.evaluate_every = 1, "480 steps", "240 steps"
     config.optimizer.name, config.optimizer.learning_rate = "adam", 0.001
     if variant == "smoke":
         config.duration, config.evaluate_every, config.model.width = "2 steps", "2 steps", 0.0625

@@ -9,13 +9,14 @@ from ml_collections import ConfigDict
 from cnn_jax import experiments, tasks
 from cnn_jax.config import load_config
 from cnn_jax.errors import UsageError
-from cnn_jax.experiments import baselines, finetune, nearest_neighbors
+from cnn_jax.experiments import baselines, comparison, finetune, nearest_neighbors
 from cnn_jax.schema import Schema, flatten, locked
 from cnn_jax.sweep import notation, space
 
 DEFAULTS = {
     "classification": tasks.default_config,
     "baselines": baselines.default_config,
+    "comparison": comparison.default_config,
     "finetune": finetune.default_config,
     "nearest_neighbors": nearest_neighbors.default_config,
 }

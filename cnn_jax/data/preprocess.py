@@ -14,7 +14,7 @@ from cnn_jax.data.augment.by_kind import Fields
 from cnn_jax.data.augment.movement import Cropped, Frame, Movement, Windowed
 from cnn_jax.data.dataset import IMAGE_DTYPES, Dataset
 from cnn_jax.data.fields import INPUT_KINDS, Spec
-from cnn_jax.data.records import Records, sample
+from cnn_jax.data.records import Records, sampled_parts
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.typed import typed
 
@@ -114,16 +114,17 @@ class Preprocess:
         channels, scale = _channels(input_shape), cls.scaled(input_shape, resize=resize)
         if dataset.input_kind == "text":
             return scale
-        dataset = sample(dataset, most=MEASURED_AT_MOST)
-        inputs = dataset.inputs
-        jax.eval_shape(scale, inputs[:1])  # what does not fit is an error here
+        some = jax.ShapeDtypeStruct((1, *dataset.image_shape), dataset.dtype)
+        jax.eval_shape(scale, some)  # what does not fit is an error here
         # Where pixels are only moved it is enough to count how often each value occurs.
         moved = resize not in RESIZE_METHODS or dataset.image_shape == scale.input_shape
         counted = moved and dataset.dtype == "uint8"
         values = np.arange(256) / 255
         total, total_of_squares = np.zeros(channels), np.zeros(channels)
-        for start in range(0, len(dataset), MEASURED_AT_ONCE):
-            images = inputs[start : start + MEASURED_AT_ONCE]
+        count = 0
+        for part in sampled_parts(dataset, most=MEASURED_AT_MOST, at_once=MEASURED_AT_ONCE):
+            images = part.inputs
+            count += len(images) * math.prod(scale.input_shape[:-1])
             if counted:
                 pixels = scale._resized(images)
                 counts = np.stack([np.bincount(pixels[..., c].ravel(), minlength=256) for c in range(channels)])
@@ -133,7 +134,6 @@ class Preprocess:
                 pixels = np.asarray(scale(images), np.float64)
                 total += pixels.sum(axis=tuple(range(pixels.ndim - 1)))
                 total_of_squares += np.square(pixels).sum(axis=tuple(range(pixels.ndim - 1)))
-        count = len(dataset) * math.prod(scale.input_shape[:-1])
         mean = total / count
         std = np.sqrt(np.maximum(total_of_squares / count - mean**2, 0))
         return dataclasses.replace(scale, mean=tuple(mean.tolist()), std=tuple(std.tolist()))

@@ -23,6 +23,7 @@ from cnn_jax.typed import typed
 
 READ_AT_ONCE = 64
 SAMPLED = 2000  # of a set on disk, where its statistics or its looks are wanted
+SAMPLED_BYTES = 2**28  # of them at most, whatever the size of one, such as a volume
 PROGRESS_AFTER_SECONDS = 2.0
 
 Reader = Callable[[Sequence[int]], list[dict[str, Any]]]
@@ -229,7 +230,7 @@ def sample(found: Dataset | Records, *, most: int = SAMPLED) -> Dataset:
 
     Args:
       found: The set.
-      most: How many examples of one on disk.
+      most: How many examples of one on disk. Of large ones, such as volumes, there are fewer: 256 MiB, at least one.
 
     Example:
       >>> from cnn_jax import data
@@ -238,11 +239,41 @@ def sample(found: Dataset | Records, *, most: int = SAMPLED) -> Dataset:
     """
     if isinstance(found, Dataset):
         return found
-    chosen = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
-    part = dataclasses.replace(
-        found, reader=_PartReader(found.reader, chosen), count=len(chosen), origin="", hashes=None
-    )
-    return part.to_memory()
+    fitting = max(1, SAMPLED_BYTES * len(found) // max(1, found.num_bytes))
+    return _chosen(found, _spread(found, min(most, fitting))).to_memory()
+
+
+def sampled_parts(found: Dataset | Records, *, most: int, at_once: int) -> Iterator[Dataset]:
+    """Examples spread evenly over a set on disk, or all of one in memory, in parts of at most 64 MiB.
+
+    Args:
+      found: The set.
+      most: How many examples of a set on disk.
+      at_once: The most examples of a part.
+
+    Example:
+      >>> from cnn_jax import data
+      >>> [len(part) for part in sampled_parts(data.load("digits", "test"), most=10, at_once=200)]
+      [200, 100]
+    """
+    each = max(1, found.num_bytes // len(found))
+    at_once = max(1, min(at_once, SAMPLED_BYTES // 4 // each))
+    if isinstance(found, Dataset):
+        for start in range(0, len(found), at_once):
+            yield found.part(start, min(start + at_once, len(found)))
+        return
+    chosen = _spread(found, most)
+    for start in range(0, len(chosen), at_once):
+        yield _chosen(found, chosen[start : start + at_once]).to_memory()
+
+
+def _spread(found: Records, most: int) -> Shaped[np.ndarray, " chosen"]:
+    return np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
+
+
+def _chosen(found: Records, chosen: Shaped[np.ndarray, " chosen"]) -> Records:
+    reader = _PartReader(found.reader, chosen)
+    return dataclasses.replace(found, reader=reader, count=len(chosen), origin="", hashes=None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from cnn_jax.tasks import TASKS, run, task_class
 
 SERIES = {  # names of modules, because importing them also imports scikit-learn and matplotlib
     "baselines": "cnn_jax.experiments.baselines",
+    "comparison": "cnn_jax.experiments.comparison",
     "finetune": "cnn_jax.experiments.finetune",
     "invariance": "cnn_jax.experiments.invariance",
     "nearest_neighbors": "cnn_jax.experiments.nearest_neighbors",

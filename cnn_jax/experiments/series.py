@@ -1,4 +1,4 @@
-"""Experiments that consist of several classification runs, each in its own folder and without a report.
+"""Experiments that consist of several runs, each in its own folder and without a report.
 
 ``python launch.py --workdir=<that folder>`` writes the report of a run.
 """
@@ -16,13 +16,16 @@ from cnn_jax.runtime.terminal import say
 from cnn_jax.tasks import run, schema
 
 
-def variation(config: ConfigDict, changes: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> ConfigDict:
-    """The classification config of one run of a series.
+def variation(
+    config: ConfigDict, changes: Mapping[str, Any], *, without: tuple[str, ...] = (), task: str = "classification"
+) -> ConfigDict:
+    """The config of one run of a series.
 
     Args:
       config: The config of the series.
       changes: Dotted key -> value, such as ``{"optimizer.learning_rate": 0.1}``.
       without: The keys that only the series has.
+      task: What the run learns.
 
     Raises:
       UsageError: A key is unknown, or a value has a wrong type.
@@ -33,7 +36,7 @@ def variation(config: ConfigDict, changes: Mapping[str, Any], *, without: tuple[
     ('mlp', 'lenet_5_modern')
     """
     fields = {key: value for key, value in config.to_dict().items() if key not in without}
-    varied = ConfigDict({**fields, "experiment": "classification"})
+    varied = ConfigDict({**fields, "experiment": task})
     varied.update_from_flattened_dict(dict(changes))
     schema(varied.experiment).check(varied)
     return varied

@@ -38,8 +38,9 @@ def fcn(
 
     The first convolution pads by 100, so that images of any size can be an input. Scores of the last map, and for a
     stride of 16 or 8 those of ``pool4`` and ``pool3``, are enlarged by transposed convolutions, whose kernels start as
-    bilinear interpolation, and added. The layers up to ``fc7`` have the names of ``vgg_d``'s;
-    ``models.convolutionalize`` makes parameters of their shapes from a trained one.
+    bilinear interpolation, and added. The layers up to ``fc7`` have the names of ``vgg_d``'s, and
+    ``config.model.weights`` may name the weights of a ``vgg_d`` for images of 224x224, whose linear layers become
+    convolutions.
 
     Args:
       stride: Of the finest map whose scores are used: 32, 16 or 8.
@@ -132,4 +133,6 @@ def bilinear(key: Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any
     return jnp.asarray(kernel[..., None, None] * np.eye(inputs, outputs), dtype)
 
 
-VARIANTS = {f"fcn_{stride}s": Variant(partial(fcn, stride), (500, 500, 3), 21, any_rank=True) for stride in _CUTS}
+VARIANTS = {
+    f"fcn_{stride}s": Variant(partial(fcn, stride), (500, 500, 3), 21, any_rank=True, trunk="vgg_d") for stride in _CUTS
+}

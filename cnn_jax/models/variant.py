@@ -27,6 +27,8 @@ class Variant:
         (images, height, width, channels), preprocessed as for the network, and returns arrays by path, such as
         ``{'whiten/kernel': array}``. By default all parameters are drawn at random.
       any_rank: Whether inputs may have another number of axes than the published ones, such as those of a volume.
+      trunk: The name of a classifier whose layers this network has by the same names, with convolutions in place of its
+        linear layers. Its trained weights are a start for this network. Empty for none.
     """
 
     builder: Callable[..., nn.Sequence]
@@ -34,6 +36,7 @@ class Variant:
     num_classes: int
     data_init: Callable[[Any], dict[str, Any]] | None = None
     any_rank: bool = False
+    trunk: str = ""
 
     def options(self) -> tuple[str, ...]:
         """The names of the options: the builder's keywords that are not common to all networks.

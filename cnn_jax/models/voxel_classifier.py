@@ -87,14 +87,15 @@ def voxel_classifier(
       width: Not used: the features are fixed.
       dtype: The type to compute in.
       rngs: Draws the parameters, which start at zero.
-      sigmas: The standard deviations of the Gaussians, in pixels.
+      sigmas: The standard deviations of the Gaussians, in pixels. Without any the features are the values of the pixel
+        alone.
       neighborhood: The size of the window of the maxima, in pixels, along each axis.
       location: Whether the place in the image is among the features.
 
     Raises:
       UsageError: A scale is not above 0, or the neighborhood is below 1.
     """
-    if not sigmas or min(sigmas) <= 0 or neighborhood < 1:
+    if min(sigmas, default=1) <= 0 or neighborhood < 1:
         raise UsageError(
             f"sigmas={tuple(sigmas)}, neighborhood={neighborhood}: scales must be above 0 and it at least 1"
         )

@@ -1,7 +1,9 @@
 """Enlarging feature maps: unpooling with the positions of the maxima, and upsampling without them."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,18 @@ from jaxtyping import Array, Shaped
 
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.adaptive_pool import mix
-from cnn_jax.ops.arguments import AnyArray, as_array, by, check_array, check_option, concrete, split_batch, window_sizes
+from cnn_jax.ops.arguments import (
+    AnyArray,
+    Shape,
+    as_array,
+    by,
+    check_array,
+    check_option,
+    concrete,
+    split_batch,
+    window_sizes,
+)
+from cnn_jax.ops.primitives import transposes
 from cnn_jax.ops.wide import in_float32
 
 UPSAMPLINGS = ("nearest", "bilinear", "bed_of_nails")
@@ -69,17 +82,105 @@ def max_unpool(
                 f"{op}: indices run from {least} to {most}, but a map of {by(sizes)} has positions 0 to {size - 1}; "
                 f"output_shape must be the spatial shape of the array that was pooled"
             )
-    values = merged.reshape(merged.shape[0], math.prod(merged.shape[1:-1]), merged.shape[-1])
-    places = indices.reshape(values.shape)
-    places = jnp.where(places < 0, size, places)  # .at counts negative indices from the end
+    places = indices.reshape(merged.shape)
+    unpooled = in_float32(lambda values: _unpool.bind(values, places, sizes=sizes, overlap=overlap), merged)
+    return unpooled.reshape(*batch, *sizes, merged.shape[-1])
+
+
+def _written(y: Array, places: Array, *, sizes: Shape, overlap: str) -> Array:
+    """``(batch, *output, C)`` written to ``(batch, *sizes, C)``."""
+    strides = _strides(sizes, places.shape[1:-1])
+
+    def in_windows() -> Array:
+        chosen = jnp.where(_in_blocks(places) == _positions(sizes, places.shape[1:-1]), _in_blocks(y), 0)
+        covered = tuple(count * stride for count, stride in zip(y.shape[1:-1], strides, strict=True))
+        ends = [(0, size - end) for size, end in zip(sizes, covered, strict=True)]
+        return jnp.pad(chosen.reshape(y.shape[0], *covered, y.shape[-1]), [(0, 0), *ends, (0, 0)])
+
+    return _by_windows(places, sizes, in_windows, lambda: _scattered(y, places, sizes, overlap))
+
+
+def _read(x: Array, places: Array, *, sizes: Shape, overlap: str) -> Array:
+    """The transpose of :func:`_written`: the entries of ``(batch, *sizes, C)`` that it writes."""
+    strides = _strides(sizes, places.shape[1:-1])
+
+    def in_windows() -> Array:
+        covered = [slice(count * stride) for count, stride in zip(places.shape[1:-1], strides, strict=True)]
+        shape = [number for pair in zip(places.shape[1:-1], strides, strict=True) for number in pair]
+        blocks = x[(slice(None), *covered)].reshape(x.shape[0], *shape, x.shape[-1])
+        chosen = jnp.where(_in_blocks(places) == _positions(sizes, places.shape[1:-1]), blocks, 0)
+        return chosen.sum(axis=tuple(range(2, chosen.ndim - 1, 2)))
+
+    def anywhere() -> Array:
+        write = functools.partial(_scattered, places=places, sizes=sizes, overlap=overlap)
+        return jax.vjp(write, jnp.zeros(places.shape, x.dtype))[1](x)[0]
+
+    return _by_windows(places, sizes, in_windows, anywhere)
+
+
+def _scattered(y: Array, places: Array, sizes: Shape, overlap: str) -> Array:
+    """Entries written to any places of a map; those outside of it are dropped."""
+    size = math.prod(sizes)
 
     def scatter(values: Array, places: Array) -> Array:
         empty = jnp.zeros(size, values.dtype).at[places]
         return empty.add(values, mode="drop") if overlap == "add" else empty.set(values, mode="drop")
 
+    flat = (y.shape[0], math.prod(y.shape[1:-1]), y.shape[-1])
+    places = jnp.where(places < 0, size, places)  # .at counts negative indices from the end
     per_channel = jax.vmap(jax.vmap(scatter, in_axes=1, out_axes=1))
-    unpooled = in_float32(lambda values: per_channel(values, places), values)
-    return unpooled.reshape(*batch, *sizes, merged.shape[-1])
+    return per_channel(y.reshape(flat), places.reshape(flat)).reshape(y.shape[0], *sizes, y.shape[-1])
+
+
+def _by_windows(places: Array, sizes: Shape, in_windows: Callable[[], Array], anywhere: Callable[[], Array]) -> Array:
+    """One of two equal results: a fast one if each place is in a window of its own, or one for any places.
+
+    Scattering and gathering take about ten times as long as to compare every entry of the map with the place that its
+    window was given. The windows of a pool whose strides equal them do not overlap.
+    """
+    counts, strides = places.shape[1:-1], _strides(sizes, places.shape[1:-1])
+    if 0 in (*counts, *strides) or any(
+        count * stride > size for count, stride, size in zip(counts, strides, sizes, strict=True)
+    ):
+        return anywhere()
+    own = jnp.ones((), bool)
+    for axis, (count, stride, size) in enumerate(zip(counts, strides, sizes, strict=True)):
+        coordinate = places // math.prod(sizes[axis + 1 :])
+        coordinate = coordinate % size if axis else coordinate  # places outside the map stay outside
+        window = jnp.arange(count).reshape([-1 if other == axis + 1 else 1 for other in range(places.ndim)])
+        own &= jnp.all(coordinate // stride == window)
+    return lax.cond(own, in_windows, anywhere)
+
+
+def _strides(sizes: Shape, counts: Shape) -> Shape:
+    """Those of a pool without padding, from the sizes of its input and output."""
+    return tuple(size // max(count, 1) for size, count in zip(sizes, counts, strict=True))
+
+
+def _in_blocks(y: Array) -> Array:
+    """``(batch, *output, C)`` with an axis of size 1 behind each spatial axis, for the entries of its window."""
+    return y.reshape(y.shape[0], *(number for count in y.shape[1:-1] for number in (count, 1)), y.shape[-1])
+
+
+def _positions(sizes: Shape, counts: Shape) -> Array:
+    """The row-major position in a map of each entry of each window, (1, rows, window rows, ..., 1)."""
+    total: Any = 0
+    for axis, (count, stride) in enumerate(zip(counts, _strides(sizes, counts), strict=True)):
+        along = jnp.arange(count * stride, dtype=jnp.int32) * math.prod(sizes[axis + 1 :])
+        shape = [1] * (2 * len(sizes) + 2)
+        shape[1 + 2 * axis : 3 + 2 * axis] = count, stride
+        total = total + along.reshape(shape)
+    return total
+
+
+_unpool, _ = transposes(
+    "max_unpool",
+    _written,
+    _read,
+    lambda y, places, *, sizes, overlap: (y[0], *sizes, y[-1]),
+    lambda x, places, *, sizes, overlap: places,
+    static=("sizes", "overlap"),
+)
 
 
 def upsample(

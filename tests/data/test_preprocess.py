@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax.data import Dataset, Preprocess
+from cnn_jax.data import Dataset, Preprocess, as_records, records, sample
 from cnn_jax.errors import UsageError
 
 RNG = np.random.default_rng(0)
@@ -91,3 +91,16 @@ def test_invalid_arguments_are_rejected(call, complaint):
         call()
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_large_examples_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean and standard deviation of a set on disk are those of all its examples, with one in memory at a time."""
+    volumes = np.random.default_rng(0).standard_normal((7, 3, 4, 5, 2)).astype(np.float32)
+    found = Dataset("mine", "train", {"scan": volumes}, {"scan": "volume"})
+    monkeypatch.setattr(records, "SAMPLED_BYTES", 5 * volumes[0].nbytes)
+    stored = as_records(found)
+    assert [len(part) for part in records.sampled_parts(stored, most=7, at_once=4)] == [1] * 7
+    assert len(sample(stored)) == 5
+    measured = Preprocess.measure(stored, (3, 4, 5, 2))
+    np.testing.assert_allclose(measured.mean, volumes.mean(axis=(0, 1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(measured.std, volumes.std(axis=(0, 1, 2, 3)), rtol=1e-5)

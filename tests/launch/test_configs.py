@@ -22,7 +22,14 @@ _LARGE = ("alexnet_imagenet", "googlenet_imagenet", "resnet18_fashion_mnist", "r
 # The code of other configs here (hog_digits, lenet5_mnist, finetune_mnist_halves), or of runs in tests/tasks.
 _ALIKE = (
     *("autoencoder_digits", "autoencoder_mnist", "digits_multi_label", "digits_regression", "invariance_digits"),
-    *("segment_digits", "hog_fashion_mnist", "lenet5_fashion_mnist", "lenet5_mnist_distorted"),
+    *(
+        "segment_digits",
+        "segment_digits_methods",
+        "segnet_digits",
+        "hog_fashion_mnist",
+        "lenet5_fashion_mnist",
+        "lenet5_mnist_distorted",
+    ),
     "finetune_mnist_to_fashion_mnist",
 )
 LONG = [f"configs/{name}.py" for name in (*_LARGE, "moving_digits", "vgg_imagenet", *_ALIKE)]

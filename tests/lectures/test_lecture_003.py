@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import filters, ops
+from cnn_jax.models.voxel_classifier import FilterBank
 from tests.lectures.exact import assert_agree, plane, shape, window
 
 FIBONACCI = [0, 1, 1, 2, 3, 5, 8, 13]
@@ -185,6 +186,24 @@ def test_003_maximum_over_a_point_and_its_16_neighbours():
     expected = np.zeros(40)
     expected[:14], expected[22:39] = 2, 3
     assert_agree(ops.max_pool(plane(x), (17,), strides=1, padding="SAME")[:, 0], expected)
+
+
+def test_003_naive_voxel_level_classifier_sees_the_values_of_the_voxel_alone():
+    # Two voxels with x = (98, 187, 246) have the same features, whatever is around them.
+    scan = jnp.zeros((1, 9, 3)).at[0, 2].set(jnp.array([98.0, 187, 246])).at[0, 6:].set(jnp.array([98.0, 187, 246]))
+    features = FilterBank((), location=False)(scan)
+    assert_agree(features[0, 2], [98, 187, 246])
+    assert_agree(features[0, 7], [98, 187, 246])
+
+
+def test_003_need_for_context_convolutions_tell_equal_values_apart():
+    # A single 5 and the middle of a region of 5: their averages under the lecture's Gaussian are 5 * .3989 and 5.
+    signal = jnp.zeros(40).at[8].set(5.0).at[20:].set(5.0)
+    features = FilterBank((1.0,), location=False)(signal[None, :, None])[0]
+    value, average, laplacian = features[:, 0], features[:, 1], features[:, 3]
+    assert value[8] == value[30] == 5
+    np.testing.assert_allclose([average[8], average[30]], [5 * 0.3989, 5], atol=3e-4)
+    np.testing.assert_allclose(laplacian[[8, 30]], [2 * 5 * (0.2420 - 0.3989), 0], atol=1e-3)  # a peak, and no change
 
 
 @pytest.mark.parametrize("rank", [2, 3])

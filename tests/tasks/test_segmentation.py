@@ -14,7 +14,7 @@ from PIL import Image
 from cnn_jax import data, train
 from cnn_jax.config import load_config
 from cnn_jax.errors import PartlyFailedError, UsageError
-from cnn_jax.experiments import find
+from cnn_jax.experiments import comparison, find
 from cnn_jax.tasks import Segmentation, default_config
 from cnn_jax.tasks import run as runs
 from cnn_jax.tasks.responses import Explained
@@ -278,3 +278,36 @@ def test_the_committed_config_describes_its_network_without_training() -> None:
     network = runs.untrained(load_config("segment_digits:smoke"))
     assert network.task.outputs == ("photograph", "ink")
     assert network.tiling.keeps_size
+
+
+def test_methods_are_compared_over_seeds_on_one_split(run: Path) -> None:
+    """The table has the mean and the standard deviation of the single runs, whose results are beside it."""
+    settings, single = comparison.default_config("segmentation"), config(run)
+    for key in ("data", "input_shape", "model", "batch_size", "optimizer"):
+        settings[key] = single[key]
+    settings.duration, settings.evaluate_every, settings.seeds, settings.shown = "4 steps", "4 steps", 2, 1
+    settings.networks = {"fast": {}, "slow": {"optimizer": {"learning_rate": 1e-6}}}
+    comparison.train(settings, run / "comparison")
+    found = json.loads((run / "comparison/result.json").read_text())["results"]
+    for title, result in found.items():
+        files = [run / f"comparison/{title}-{seed}/result.json" for seed in (0, 1)]
+        scores = [json.loads(file.read_text())["scores"]["test/iou"] for file in files]
+        assert result["scores"]["iou"] == scores
+        assert result["parameters"] == 5 * 5 * 8 + 8 + 8 * 2 + 2
+        mean, deviation = np.mean(scores), np.std(scores, ddof=1)
+        assert f"{mean:.2%} ± {100 * deviation:.2f}" in (run / "comparison/report.html").read_text()
+    means = [np.mean(result["scores"]["iou"]) for result in found.values()]
+    assert means == sorted(means), "the best one is last"
+    assert "Test images, 1 of 1" in (run / "comparison/report.html").read_text()
+    with pytest.raises(UsageError, match="for one run: give one of the folders"):
+        find(settings).predict(settings, run / "comparison", images=[], output="", checkpoint="latest")
+
+
+def test_a_comparison_checks_the_keys_of_its_task() -> None:
+    settings = comparison.default_config("segmentation")
+    settings.networks = {"U-Net": {"score_ovr": "image"}}
+    with pytest.raises(UsageError, match="score_over"):
+        comparison.network_runs(settings, "U-Net")
+    settings.seeds = 0
+    with pytest.raises(UsageError, match="seeds=0 must be at least 1"):
+        comparison.train(settings, Path("unused"))
