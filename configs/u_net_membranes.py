@@ -35,8 +35,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.name, config.model.width = "u_net", 0.125
     config.model.options = {"depth": 3, "batch_norm": True}
     config.balanced, config.objects = True, True
-    config.batch_size, config.duration, config.evaluate_every = 1, "480 steps", "240 steps"
-    config.optimizer.name, config.optimizer.learning_rate = "adam", 0.001
+    config.batch_size, config.duration, config.evaluate_every = 1, "240 steps", "120 steps"
+    config.optimizer.name, config.optimizer.learning_rate = "adam", 0.004
     if variant == "smoke":
         config.duration, config.evaluate_every, config.model.width = "2 steps", "2 steps", 0.0625
     return config

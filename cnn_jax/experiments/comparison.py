@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from cnn_jax import config as configs
 from cnn_jax import data, geometry
 from cnn_jax import train as training
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import UsageError, nearest
 from cnn_jax.experiments import series
 from cnn_jax.experiments.series import evaluate, explain, explore, predict  # noqa: F401  part of an experiment
 from cnn_jax.metrics import Metric
@@ -22,9 +22,10 @@ from cnn_jax.report import figures
 from cnn_jax.report.page import Headline, Page, Section, Table
 from cnn_jax.runtime.command import command_name
 from cnn_jax.runtime.files import write_json
+from cnn_jax.runtime.objects import is_reference
 from cnn_jax.runtime.terminal import say
 from cnn_jax.schema import Schema, with_keys
-from cnn_jax.tasks import Segmentation, task_class
+from cnn_jax.tasks import TASKS, Segmentation, task_class
 from cnn_jax.tasks import default_config as task_config
 from cnn_jax.tasks import run as runs
 from cnn_jax.tasks import schema as task_schema
@@ -56,6 +57,8 @@ def default_config(task: str = "classification") -> ConfigDict:
 def schema(config: ConfigDict) -> Schema:
     """What a config may contain."""
     task = config.get("task", "classification")
+    if not isinstance(task, str) or (task not in TASKS and not is_reference(task)):
+        raise UsageError(f"config.task={task!r} is unknown; {nearest(str(task), TASKS)}")
     return Schema(default_config(task), task_schema(task).examples)
 
 

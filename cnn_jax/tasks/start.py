@@ -90,9 +90,10 @@ def _from_run(config: ConfigDict, task: Task, folder: Path) -> Start:
 def _from_file(config: ConfigDict, task: Task, train_set: ExampleSet) -> Start:
     """A file of weights, or weights by their name on the Hugging Face hub."""
     source, preprocess = config.model.weights, make_preprocess(config, train_set)
-    model = create_model(config, len(task.outputs), jax.random.key(0))
+    model = nnx.eval_shape(lambda: create_model(config, len(task.outputs), jax.random.key(0)))
     trunk = _trunk_in_file(config, task, model)
-    loaded = weights.load(model if trunk is None else trunk, source, adapt=True)
+    whole = create_model(config, len(task.outputs), jax.random.key(0)) if trunk is None else trunk
+    loaded = weights.load(whole, source, adapt=True)
     values = paths(nnx.state(loaded.model, nnx.Not(nnx.RngState)))
     values = {name: value for name, value in values.items() if name not in loaded.kept}
     mean, std, names = loaded.about.mean, loaded.about.std, loaded.about.class_names
@@ -119,8 +120,9 @@ def _trunk_in_file(config: ConfigDict, task: Task, model: nn.Sequence) -> nn.Seq
     if any(tensor.endswith(f"{head}kernel") for head in _heads(model) for tensor in tensors):
         return None
     input_shape = (*models.variant(name).input_shape[:-1], config.input_shape[-1])
-    options = {"input_shape": input_shape, "width": config.model.width, "rngs": nnx.Rngs(0)}
-    return models.create(name, num_classes=len(task.outputs), **options)
+    options: dict[str, Any] = {"input_shape": input_shape, "width": config.model.width}
+    trunk = nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0), **options))
+    return models.replace_head(trunk, len(task.outputs))  # nothing else is drawn
 
 
 def _without_heads(values: Mapping[str, Any], model: nn.Sequence) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from cnn_jax import data, models, weights
 from cnn_jax.errors import UsageError
 from cnn_jax.tasks import Segmentation, default_config
 from cnn_jax.tasks import run as runs
-from cnn_jax.tasks.network import create_model
 from cnn_jax.tasks.sets import known_examples
 from cnn_jax.tasks.start import Start, find_start
 from cnn_jax.weights.layouts import paths
 from tests.compiled import compiled
+from tests.models import creation
 from tests.parity import torch_networks as theirs
 
 WIDTH, CLASSES = 1 / 32, 5
@@ -35,6 +35,11 @@ def config(source: Path, **changes) -> ConfigDict:
     settings.model.weights = str(source)
     settings.update_from_flattened_dict(changes)
     return settings
+
+
+def created(settings: ConfigDict, outputs: int) -> nnx.Module:
+    options = {"width": WIDTH, "input_shape": SHAPE, "num_classes": outputs}
+    return creation.create(settings.model.name, **options)
 
 
 def start(settings: ConfigDict) -> Start:
@@ -57,7 +62,7 @@ def test_scores_are_those_of_the_vgg_applied_to_every_window(vgg: torch.nn.Modul
     """With the VGG's last layer as the layer of scores. Its linear layers are written as products with all windows."""
     found = start(config(file))
     task = Segmentation(config(file), known_examples(SET))
-    model = create_model(config(file), len(task.outputs), jax.random.key(0))
+    model = created(config(file), len(task.outputs))
     own = paths(nnx.state(model, nnx.Param))
     assert {name.partition("/")[0] for name in own.keys() - found.values.keys()} == NEW
     for name, value in found.values.items():
@@ -83,7 +88,7 @@ def test_own_files_of_the_vgg_and_of_the_network_are_told_apart(file: Path, tmp_
     expected, found = start(config(file)).values, start(config(tmp_path / "vgg.safetensors")).values
     assert expected.keys() == found.keys()
     jax.tree.map(np.testing.assert_array_equal, dict(expected), dict(found))
-    network = create_model(config(file), 2, jax.random.key(1))
+    network = created(config(file), 2)
     weights.save(network, tmp_path / "fcn.safetensors")
     whole = start(config(tmp_path / "fcn.safetensors")).values
     assert whole.keys() == paths(nnx.state(network, nnx.Param)).keys()
@@ -104,9 +109,9 @@ def test_weights_of_another_network_are_refused(changes: dict, part: str, file: 
 @pytest.mark.slow
 def test_a_run_of_the_vgg_is_a_start(tmp_path: Path) -> None:
     source = default_config()
-    source.data.train, source.data.test, source.data.validation = "train[:4]", "test[:4]", ""
+    source.data.train, source.data.test, source.data.validation = "train[:8]", "test[:8]", ""
     source.data.resize, source.model.name, source.input_shape = "bilinear", "vgg_d", (224, 224, 1)
-    source.model.width, source.batch_size, source.duration, source.evaluate_every = WIDTH, 4, "1 steps", "1 steps"
+    source.model.width, source.batch_size, source.duration, source.evaluate_every = WIDTH, 8, "1 steps", "1 steps"
     runs.train(source, tmp_path / "vgg", report=False)
     grey = {**FIELDS, "image": FIELDS["image"][..., :1]}
     settings = config(tmp_path / "vgg", input_shape=(*SHAPE[:2], 1))

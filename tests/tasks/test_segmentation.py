@@ -280,27 +280,46 @@ def test_the_committed_config_describes_its_network_without_training() -> None:
     assert network.tiling.keeps_size
 
 
-def test_methods_are_compared_over_seeds_on_one_split(run: Path) -> None:
-    """The table has the mean and the standard deviation of the single runs, whose results are beside it."""
-    settings, single = comparison.default_config("segmentation"), config(run)
+def compared(folder: Path, **networks) -> ConfigDict:
+    settings, single = comparison.default_config("segmentation"), config(folder)
     for key in ("data", "input_shape", "model", "batch_size", "optimizer"):
         settings[key] = single[key]
-    settings.duration, settings.evaluate_every, settings.seeds, settings.shown = "4 steps", "4 steps", 2, 1
-    settings.networks = {"fast": {}, "slow": {"optimizer": {"learning_rate": 1e-6}}}
+    settings.duration, settings.evaluate_every, settings.networks = "4 steps", "4 steps", networks
+    return settings
+
+
+def test_a_comparison_shows_the_same_images_of_each_network(run: Path) -> None:
+    settings = compared(run, tiny={})
+    settings.seeds, settings.shown = 1, 1
     comparison.train(settings, run / "comparison")
-    found = json.loads((run / "comparison/result.json").read_text())["results"]
-    for title, result in found.items():
-        files = [run / f"comparison/{title}-{seed}/result.json" for seed in (0, 1)]
-        scores = [json.loads(file.read_text())["scores"]["test/iou"] for file in files]
-        assert result["scores"]["iou"] == scores
-        assert result["parameters"] == 5 * 5 * 8 + 8 + 8 * 2 + 2
-        mean, deviation = np.mean(scores), np.std(scores, ddof=1)
-        assert f"{mean:.2%} ± {100 * deviation:.2f}" in (run / "comparison/report.html").read_text()
-    means = [np.mean(result["scores"]["iou"]) for result in found.values()]
-    assert means == sorted(means), "the best one is last"
-    assert "Test images, 1 of 1" in (run / "comparison/report.html").read_text()
+    page = (run / "comparison/report.html").read_text()
+    single = json.loads((run / "comparison/tiny-0/result.json").read_text())["scores"]
+    assert "Test images, 1 of 1" in page
+    assert f"{single['test/iou']:.2%}" in page
     with pytest.raises(UsageError, match="for one run: give one of the folders"):
         find(settings).predict(settings, run / "comparison", images=[], output="", checkpoint="latest")
+
+
+def test_a_comparison_has_means_and_deviations_over_seeds_and_the_best_one_last(run: Path) -> None:
+    settings = compared(run, good={}, bad={"optimizer": {"learning_rate": 1e-6}})
+    settings.seeds, settings.shown = 2, 0
+    scores = {"good": (0.75, 0.85), "bad": (0.25, 0.35)}
+    for title, values in scores.items():  # runs that are finished are not repeated
+        for seed, value in enumerate(values):
+            folder = run / f"table/{title}-{seed}"
+            folder.mkdir(parents=True)
+            found = {f"test/{name}": value for name in ("iou", "dice", "pixel_accuracy", "loss")}
+            (folder / "result.json").write_text(json.dumps({"scores": found}))
+    comparison.train(settings, run / "table")
+    results = json.loads((run / "table/result.json").read_text())["results"]
+    assert list(results) == ["bad", "good"]
+    assert results["good"] == {
+        "parameters": 5 * 5 * 8 + 8 + 8 * 2 + 2,
+        "scores": {name: [0.75, 0.85] for name in ("iou", "dice", "pixel_accuracy")},
+    }
+    page = (run / "table/report.html").read_text()
+    assert "80.00% ± 7.07" in page
+    assert "30.00% ± 7.07" in page
 
 
 def test_a_comparison_checks_the_keys_of_its_task() -> None:
@@ -311,3 +330,6 @@ def test_a_comparison_checks_the_keys_of_its_task() -> None:
     settings.seeds = 0
     with pytest.raises(UsageError, match="seeds=0 must be at least 1"):
         comparison.train(settings, Path("unused"))
+    settings.task = "segmentatoin"
+    with pytest.raises(UsageError, match=r"config.task='segmentatoin' is unknown; did you mean 'segmentation'"):
+        comparison.schema(settings)
