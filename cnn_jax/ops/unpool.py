@@ -135,8 +135,8 @@ def _scattered(y: Array, places: Array, sizes: Shape, overlap: str) -> Array:
 def _by_windows(places: Array, sizes: Shape, in_windows: Callable[[], Array], anywhere: Callable[[], Array]) -> Array:
     """One of two equal results: a fast one if each place is in a window of its own, or one for any places.
 
-    Scattering and gathering take about ten times as long as to compare every entry of the map with the place that its
-    window was given. The windows of a pool whose strides equal them do not overlap.
+    Scattering and gathering take two to four times as long as to compare every entry of the map with the place that
+    its window was given. The windows of a pool whose strides equal them do not overlap.
     """
     counts, strides = places.shape[1:-1], _strides(sizes, places.shape[1:-1])
     if 0 in (*counts, *strides) or any(
