@@ -24,7 +24,7 @@ def exchanged(layer: Any) -> Any:
     elif isinstance(layer, nn.MaxPool) and layer.return_indices:
         return PoolWithPlaces()
     elif isinstance(layer, nn.MaxUnpool):
-        return unpooled
+        return Unpool()
     elif isinstance(layer, nn.MaxPool | nn.AvgPool):
         return Pool(layer)
     elif layer is ops.relu:
@@ -93,10 +93,13 @@ class PoolWithPlaces(nnx.Module):
         return windows.max(axis=-1), windows.argmax(axis=-1)
 
 
-def unpooled(x: jax.Array, places: jax.Array, sizes: tuple[int, int]) -> jax.Array:
+class Unpool(nnx.Module):
     """The inverse of ``PoolWithPlaces``, with zeros elsewhere."""
-    windows = (x[..., None] * jax.nn.one_hot(places, 4, dtype=x.dtype)).reshape(*x.shape, 2, 2)
-    return windows.transpose(0, 1, 4, 2, 5, 3).reshape(len(x), *sizes, x.shape[-1])
+
+    def __call__(self, x: jax.Array, places: jax.Array, sizes: tuple[int, int]) -> jax.Array:
+        """Unpools ``(batch, height, width, channels)`` to ``(batch, *sizes, channels)``."""
+        windows = (x[..., None] * jax.nn.one_hot(places, 4, dtype=x.dtype)).reshape(*x.shape, 2, 2)
+        return windows.transpose(0, 1, 4, 2, 5, 3).reshape(len(x), *sizes, x.shape[-1])
 
 
 class Pool(nnx.Module):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -291,6 +292,7 @@ def compared(folder: Path, **networks) -> ConfigDict:
 def test_a_comparison_shows_the_same_images_of_each_network(run: Path) -> None:
     settings = compared(run, tiny={})
     settings.seeds, settings.shown = 1, 1
+    shutil.copytree(run / "run", run / "comparison/tiny-0")  # a run that is finished is not repeated
     comparison.train(settings, run / "comparison")
     page = (run / "comparison/report.html").read_text()
     single = json.loads((run / "comparison/tiny-0/result.json").read_text())["scores"]
@@ -304,7 +306,7 @@ def test_a_comparison_has_means_and_deviations_over_seeds_and_the_best_one_last(
     settings = compared(run, good={}, bad={"optimizer": {"learning_rate": 1e-6}})
     settings.seeds, settings.shown = 2, 0
     scores = {"good": (0.75, 0.85), "bad": (0.25, 0.35)}
-    for title, values in scores.items():  # runs that are finished are not repeated
+    for title, values in scores.items():
         for seed, value in enumerate(values):
             folder = run / f"table/{title}-{seed}"
             folder.mkdir(parents=True)
