@@ -5,8 +5,9 @@ which is how tumours were segmented before networks learned the features. For co
 the pixel alone. The data are those of ``segment_digits.py``: handwriting on photographs. Nothing to download.
 
 Command:  python launch.py --config=configs/segment_digits_methods.py
-Time:     TODO
-Expected: test IoU TODO
+Time:     10 minutes on one core (AMD EPYC) that had much other work, twelve runs
+Expected: test IoU of U-Net 90.57 % ± 1.05 (mean ± std over 3 seeds), of SegNet 81.51 % ± 2.39, of filter responses
+          55.46 % ± 0.61, of the value of the pixel 46.62 % ± 0.00, which finds no ink at all
 """
 
 from ml_collections import ConfigDict

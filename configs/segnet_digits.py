@@ -4,8 +4,8 @@ The data, the loss and the number of steps are those of ``segment_digits.py``. T
 SegNet and an eighth of its channels. Nothing to download.
 
 Command:  python launch.py --config=configs/segnet_digits.py
-Time:     TODO
-Expected: test IoU TODO
+Time:     108 s on one core (AMD EPYC) that had other work too, compiling included
+Expected: test IoU 81.51 % ± 2.39, Dice 89.00 % ± 1.69, pixel accuracy 97.02 % ± 0.54 (mean ± std over 3 seeds)
 """
 
 from ml_collections import ConfigDict

@@ -30,8 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.train, config.data.validation, config.data.test = "sorted[:24]", "", "sorted[24:]"
     config.data.size = (512, 512)  # of a slice; the network learns parts of it
     config.input_shape = (508, 508, 1)  # one large tile for each step, as in the paper; its output has 420x420
-    config.data.augment = ("affine(rotation=180, mode='mirror')", "elastic(alpha=40, sigma=8)", "flip")
-    config.data.augment += ("random_crop(size=(508, 508))",)
+    config.data.augment = ("flip", "random_crop(size=(508, 508))")
     config.model.name, config.model.width = "u_net", 0.125
     config.model.options = {"depth": 3, "batch_norm": True}
     config.balanced, config.objects = True, True

@@ -135,7 +135,7 @@ def _write_report(config: ConfigDict, directory: Path, results: dict[str, dict[s
     names = [metric.name.replace("_", " ") for metric in metrics]
     seeds = f"{config.seeds} seeds" if config.seeds > 1 else "one seed"
     page = Page(
-        title=f"{len(results)} networks on {config.data.name}",
+        title=f"{len(results)} networks on {config.data.name.rpartition('.py:')[2]}",  # of a function its name
         subtitle=f"{config.task}; {seeds} for each network; mean ± standard deviation where there are several",
         headlines=[Headline(f"test {names[0]} of {best}", metrics[0].format(_mean(results[best], metrics[0])))],
         sections=[
@@ -143,7 +143,7 @@ def _write_report(config: ConfigDict, directory: Path, results: dict[str, dict[s
                 "Test scores",
                 table=Table(["network", "parameters", *(f"test {name}" for name in names)], _rows(config, results)),
             ),
-            *_pictures(config, directory),
+            *_pictures(config, directory, list(results)),
             Section("Config", code=configs.to_json(config)),
             Section("How to reproduce", code=f"{command_name()} --workdir={directory}"),
         ],
@@ -152,7 +152,7 @@ def _write_report(config: ConfigDict, directory: Path, results: dict[str, dict[s
     page.write(directory)
 
 
-def _pictures(config: ConfigDict, directory: Path) -> list[Section]:
+def _pictures(config: ConfigDict, directory: Path, titles: list[str]) -> list[Section]:
     """Test images of a segmentation beside the truth and what the first run of each network predicts."""
     if not issubclass(task_class(config.task), Segmentation) or config.shown < 1:
         return []
@@ -162,7 +162,7 @@ def _pictures(config: ConfigDict, directory: Path) -> list[Section]:
         return []
     loaded = {
         title: load_run(run, _folder(directory, title, run))
-        for title, run in ((title, network_runs(config, title)[0]) for title in config.networks)
+        for title, run in ((title, network_runs(config, title)[0]) for title in titles)
     }
     predictions = {title: network.predict(state, some.inputs) for title, (network, state) in loaded.items()}
     task = next(iter(loaded.values()))[0].task
