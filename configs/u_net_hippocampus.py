@@ -8,9 +8,11 @@ cross-validation, with other splits (Isensee et al. 2021). Get Task04_Hippocampu
 keep its folders ``imagesTr`` and ``labelsTr``; ``python -m cnn_jax.data.prepare hippocampus`` says more. For a folder
 elsewhere add ``--config.data.name=masks:path/to/Task04_Hippocampus``. It needs ``pip install nibabel``.
 
+Training parts of the volumes costs a third of whole ones; the network is scored on whole volumes.
+
 Command:  python launch.py --config=configs/u_net_hippocampus.py
-Time:     113 s of CPU time for 60 of the 520 steps
-Expected: not run to the end here; after 60 steps, which have just begun to learn, test Dice 48.79 % (1 seed)
+Time:     170 s of CPU time on one core (AMD EPYC), compiling and report included
+Expected: test Dice 85.12 %, of the anterior part 85.31 %, of the posterior part 84.92 % (1 seed)
 """
 
 from ml_collections import ConfigDict
