@@ -7,13 +7,16 @@ warping error 0.000353, Rand error 0.0382, pixel error 0.0611. Lay the challenge
 membranes; ``python -m cnn_jax.data.prepare membranes`` says where it is. For a folder elsewhere add
 ``--config.data.name=masks:path/to/membranes``.
 
+Slices are only mirrored. Turned and deformed ones, as in the paper, are blurred by interpolation: with so few steps
+they lower the IoU, from 75.56 % to 71.25 %.
+
 Cardona et al., "An integrated micro- and macroarchitectural analysis of the Drosophila brain by computer-assisted
 serial section electron microscopy", PLoS Biology 2010; Arganda-Carreras et al., "Crowdsourcing the creation of image
 segmentation algorithms for connectomics", Frontiers in Neuroanatomy 2015.
 
 Command:  python launch.py --config=configs/u_net_membranes.py
-Time:     150 s of CPU time for 200 of the 600 steps
-Expected: not run to the end here; after 200 steps test Rand error 0.565, pixel accuracy 89.18 %, IoU 73.16 % (1 seed)
+Time:     130 s of CPU time on one core (AMD EPYC), compiling and report included
+Expected: test pixel accuracy 90.92 %, IoU 75.56 % (1 seed), Rand error 0.612
 """
 
 from ml_collections import ConfigDict
