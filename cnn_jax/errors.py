@@ -11,8 +11,16 @@ from collections.abc import Iterable
 
 EXIT_CODE = 2
 
-# A full disk or missing permissions. These are not errors of the program.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+# A full disk, missing permissions, or a name that is too long. These are not errors of the program.
+DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+)
 
 
 class UsageError(ValueError):

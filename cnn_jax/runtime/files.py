@@ -103,6 +103,8 @@ def why_not_writable(path: Path) -> str | None:
     try:
         with tempfile.TemporaryFile(dir=place, buffering=0) as file:
             file.write(b"x")
+    except FileNotFoundError:  # /proc
+        return f"{place} takes no files"
     except OSError as error:
         return f"{place}: {error.strerror}"
     return None

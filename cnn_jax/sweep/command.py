@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from cnn_jax import config as configs
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.metrics import metric_of
+from cnn_jax.runtime.files import why_not_writable
 from cnn_jax.runtime.terminal import say
 from cnn_jax.schema import flatten
 from cnn_jax.sweep import flags, notation, samplers, space
@@ -104,6 +105,8 @@ def _begin(place: SweepPlace, described: Sweep) -> Store:
     """Creates a sweep. If two processes create one in the same folder, the second joins the sweep of the first."""
     if place.storage:
         sweeps_in(place.storage)  # raises an error before anything is written
+    if reason := why_not_writable(place.directory):
+        raise UsageError(f"--workdir={place.directory} cannot be written ({reason}); choose another --workdir")
     try:
         place.directory.mkdir(parents=True, exist_ok=True)
         lock = open(place.directory / ".lock", "a")  # noqa: SIM115 - closed below
