@@ -7,12 +7,14 @@ channels last. Options are keyword-only and named as in Flax and ``jax.lax``. Ar
 
 from cnn_jax.ops.activations import relu, scaled_tanh
 from cnn_jax.ops.adaptive_pool import adaptive_avg_pool, adaptive_max_pool, global_avg_pool, global_max_pool
+from cnn_jax.ops.color import lab_to_rgb, rgb_to_lab
 from cnn_jax.ops.conv import conv
 from cnn_jax.ops.conv_local import conv_local
 from cnn_jax.ops.conv_transpose import conv_transpose
 from cnn_jax.ops.depthwise import depthwise_conv, separable_conv
 from cnn_jax.ops.dropout import dropout, spatial_dropout
 from cnn_jax.ops.im2col import col2im, im2col
+from cnn_jax.ops.image_quality import psnr, ssim
 from cnn_jax.ops.labels import IGNORED
 from cnn_jax.ops.losses import (
     balanced_class_weights,
@@ -70,6 +72,7 @@ __all__ = [
     "huber_loss",
     "im2col",
     "in_top_k",
+    "lab_to_rgb",
     "local_response_norm",
     "lp_pool",
     "macro_average",
@@ -82,8 +85,10 @@ __all__ = [
     "overlaps",
     "pad",
     "precision_recall_f1",
+    "psnr",
     "rbf_output",
     "relu",
+    "rgb_to_lab",
     "scaled_tanh",
     "separable_conv",
     "sigmoid_cross_entropy",
@@ -94,6 +99,7 @@ __all__ = [
     "spatial_dropout",
     "spectrogram",
     "squared_error",
+    "ssim",
     "stft",
     "toeplitz_matrix",
     "tune",

@@ -3,6 +3,7 @@
 from cnn_jax.metrics import Metric
 from cnn_jax.tasks.autoencoder import Autoencoder
 from cnn_jax.tasks.classification import Classification
+from cnn_jax.tasks.image_to_image import ImageToImage
 from cnn_jax.tasks.multi_label import MultiLabel
 from cnn_jax.tasks.regression import Regression
 from cnn_jax.tasks.segmentation import Segmentation
@@ -14,6 +15,7 @@ __all__ = [
     "Autoencoder",
     "Classification",
     "Examples",
+    "ImageToImage",
     "Metric",
     "MultiLabel",
     "Regression",

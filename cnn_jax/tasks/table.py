@@ -8,6 +8,7 @@ from cnn_jax.runtime.objects import is_reference, load_object
 from cnn_jax.schema import Schema, locked
 from cnn_jax.tasks.autoencoder import Autoencoder
 from cnn_jax.tasks.classification import Classification
+from cnn_jax.tasks.image_to_image import ImageToImage
 from cnn_jax.tasks.multi_label import MultiLabel
 from cnn_jax.tasks.regression import Regression
 from cnn_jax.tasks.segmentation import Segmentation
@@ -16,6 +17,7 @@ from cnn_jax.tasks.task import Task
 TASKS: dict[str, type[Task]] = {
     "autoencoder": Autoencoder,
     "classification": Classification,
+    "image_to_image": ImageToImage,
     "multi_label": MultiLabel,
     "regression": Regression,
     "segmentation": Segmentation,

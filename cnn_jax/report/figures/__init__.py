@@ -9,6 +9,7 @@ from cnn_jax.report.figures.attribution import attributions, gallery, strongest_
 from cnn_jax.report.figures.comparison import errors, heat_map, panels_of_lines, spreads
 from cnn_jax.report.figures.network import network
 from cnn_jax.report.figures.pictures import feature_maps, filters, grid_of_images, mistakes, rows_of_images
+from cnn_jax.report.figures.prediction import predicted_images
 from cnn_jax.report.figures.scores import (
     OPTIMISATION,
     code_map,
@@ -40,6 +41,7 @@ __all__ = [
     "overlay",
     "panels_of_lines",
     "precision_recall",
+    "predicted_images",
     "predicted_values",
     "reliability",
     "rows_of_images",
