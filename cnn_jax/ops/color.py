@@ -73,5 +73,5 @@ def _colors(op: str, x: AnyArray) -> Array:
 
 def _times(colors: Array, matrix: np.ndarray) -> Array:
     """Every colour by a matrix, in the full precision of the colours on every device."""
-    columns = jnp.asarray(matrix, colors.dtype)
-    return sum(colors[..., channel, None] * columns[:, channel] for channel in range(3))
+    first, second, third = jnp.asarray(matrix, colors.dtype).T
+    return colors[..., :1] * first + colors[..., 1:2] * second + colors[..., 2:] * third

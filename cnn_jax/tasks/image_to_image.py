@@ -119,7 +119,8 @@ class ImageToImage(Task):
         truth, images = self._cut(batch[self._truth], outputs), self.images(outputs, batch[self._input])
         errors = jnp.abs(images - truth).mean(axis=-1)
         space = tuple(range(1, errors.ndim))
-        metrics = {"loss": mean_over(self._losses(outputs, batch), batch), "mae": mean_over(errors.mean(space), batch)}
+        metrics: training.Metrics = {"loss": mean_over(self._losses(outputs, batch), batch)}
+        metrics["mae"] = mean_over(errors.mean(space), batch)
         if "mask" not in batch:
             return metrics
         metrics["psnr"] = mean_over(ops.psnr(images, truth), batch)

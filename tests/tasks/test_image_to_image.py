@@ -17,6 +17,7 @@ from cnn_jax.experiments import find
 from cnn_jax.tasks import Examples, ImageToImage, default_config
 from cnn_jax.tasks import run as runs
 from cnn_jax.tasks.saved import load_run
+from cnn_jax.tasks.task import Results
 
 GENERATOR = np.random.default_rng(0)
 GREY = GENERATOR.integers(0, 256, (3, 12, 13, 1), np.uint8)
@@ -87,6 +88,20 @@ def test_in_lab_the_lightness_is_that_of_the_input():
     assert float(own.loss(right + 0.1, batch)) == pytest.approx(0.1, rel=1e-4)
 
 
+def test_the_report_shows_inputs_truth_predictions_and_errors_beside_a_baseline():
+    own, found = task(predicts="lab"), data.Dataset("mine", "test", {n: np.asarray(a) for n, a in BATCH.items()}, SPEC)
+    scores = {"test/mae": 0.25, "test/psnr": 9.0, "test/ssim": 0.5, "test/mae_hole": 0.3}
+    results = Results(own.config, found, 3, np.zeros((3, 12, 13, 2), np.float32), scores)
+    predictions, table, classes = own.sections(results)
+    assert len(predictions.figure.axes) == 4 * 3
+    (name, *network), (baseline, *unchanged) = table.table.rows
+    assert (name, baseline) == ("network", "the input as it is")
+    assert network == unchanged, "a and b of 0 are grey"
+    assert network[0] == f"{np.abs(GREY / 255 - COLOUR / 255).mean():.2%}"
+    assert classes.table.rows == [["hole", "30.00%"]]
+    assert [headline.value for headline in own.headlines(results)] == ["25.00%", "9 dB", "0.5"]
+
+
 VOLUMES = {name: data.Field("volume", (8, 8, 8, 1), "uint8") for name in ("volume", "clean")}
 
 
@@ -149,18 +164,15 @@ def run(tmp_path_factory):
     config.data.validation, config.model.name = "", f"{folder / 'inverted.py'}:TINY"
     config.batch_size, config.duration, config.evaluate_every = 8, "150 steps", "150 steps"
     config.optimizer.name, config.optimizer.learning_rate = "adam", 0.1
-    runs.train(config, folder / "run")
+    runs.train(config, folder / "run", report=False)
     return config, folder
 
 
-def test_a_network_learns_to_invert_and_its_report_shows_it(run):
+def test_a_network_learns_to_invert(run):
     _, folder = run
     scores = json.loads((folder / "run/result.json").read_text())["scores"]
     assert scores["test/mae"] < 0.05
     assert scores["test/ssim"] > 0.95
-    page = (folder / "run/report.html").read_text()
-    for text in ("Predictions", "Worst cases", "the input as it is", "Gaussian of 1.5"):
-        assert text in page
 
 
 def test_own_images_of_any_size_become_images(run):
