@@ -5,6 +5,8 @@ Input and output have exactly the same lightness: the grey value of a pixel is t
 Needs CIFAR-10 prepared for tensorflow_datasets: python -m cnn_jax.data.prepare cifar10
 
 Command:  python launch.py --config=configs/colorize_cifar10.py
+Time:     3 min of CPU time on one core (Intel Xeon), compiling included
+Expected: test error 4.71 % of white, which is 12.0 of 255; PSNR 24.7 dB, SSIM 0.935 (1 seed)
 """
 
 from os import PathLike
