@@ -53,7 +53,7 @@ def measured(name: str, folder: Path) -> dict[str, float]:
               const compute = [], frame = [];
               for (let i = 0; i < {FRAMES}; i += 1) {{
                 const started = performance.now();
-                const answer = await explorer.ask({{ do: "run", image }});
+                const answer = await explorer.ask({{ do: "run", given: image, from: 0 }});
                 explorer.values = answer.values;
                 explorer.draw();
                 frame.push(performance.now() - started);

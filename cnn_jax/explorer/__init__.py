@@ -6,20 +6,21 @@ scripts that compute it into one self-contained page. The scripts beside this mo
 """
 
 from cnn_jax.explorer.graph import Graph, Node, export, preprocessed, rounded_to_half
-from cnn_jax.explorer.live import LOOPBACK, Compute, Live, Server, serve
-from cnn_jax.explorer.page import Explored, render, write
+from cnn_jax.explorer.live import LOOPBACK, Answer, Live, require_server, serve
+from cnn_jax.explorer.page import Codes, Explored, render, write
 
 __all__ = [
     "LOOPBACK",
-    "Compute",
+    "Answer",
+    "Codes",
     "Explored",
     "Graph",
     "Live",
     "Node",
-    "Server",
     "export",
     "preprocessed",
     "render",
+    "require_server",
     "rounded_to_half",
     "serve",
     "write",

@@ -33,7 +33,7 @@ function ranked(terms) {
 const EXPLAIN = {
   input: () => ({ formula: "a value of the image, from 0 (black) to 1 (white)" }),
 
-  conv(node, [x], arrays, unit, at) {
+  conv(node, [x, addend], arrays, unit, at, value, names) {
     const [height, width, inputs, outputs] = arrays.kernel.shape.slice(-4);
     const group = Math.floor(at.channel / (outputs / node.groups));
     const rows = taps(node.rows)[at.row];
@@ -65,10 +65,11 @@ const EXPLAIN = {
     const connected = tables.filter((table) => table.connected);
     const terms = connected.map((table) => ({ label: `channel ${table.channel}`, value: table.sum, channel: table.channel }));
     if (arrays.bias) terms.push({ label: "bias", value: bias });
+    if (addend) terms.push({ label: names[1], value: addend.data[unit] });
     const strongest = [...connected].sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum));
     return {
       formula: `sum of ${height}×${width} products over ${connected.length} input channel${connected.length === 1 ? "" : "s"}` +
-        (arrays.bias ? " + bias" : ""),
+        (arrays.bias ? " + bias" : "") + (addend ? ` + ${names[1]}` : ""),
       tables: strongest,
       window: { input: node.inputs[0], rows, columns },
       ...ranked(terms),
@@ -87,6 +88,19 @@ const EXPLAIN = {
       taken = taken || cell.winner;
     });
     return found;
+  },
+
+  unpool(node, [x, before], arrays, unit, at) {
+    const places = [];
+    eachWindow(node, before.shape, (position, entries) => {
+      const from = position * x.shape[2] + at.channel;
+      if (winner(before, entries, at.channel) === unit) places.push(place(x.shape, from).text);
+    });
+    return {
+      formula: places.length
+        ? `the value of ${places.join(" and of ")}, whose maximum was here before the pool`
+        : "no maximum was here before the pool",
+    };
   },
 
   lp(node, [x], arrays, unit, at) {
@@ -154,20 +168,20 @@ const EXPLAIN = {
   },
 
   add(node, inputs, arrays, unit, at, value, names) {
-    return {
-      formula: inputs.map((x) => signed(x.data[unit])).join(" + "),
-      ...ranked(inputs.map((x, i) => ({ label: names[i], value: x.data[unit] }))),
-    };
+    const values = inputs.map((x, i) => x.data[unitUnder(node, i, x, at, at.channel)]);
+    return { formula: values.map(signed).join(" + "), ...ranked(values.map((v, i) => ({ label: names[i], value: v }))) };
   },
 
   concatenate(node, inputs, arrays, unit, at, value, names) {
     let channel = at.channel;
     let branch = 0;
-    while (channel >= inputs[branch].shape[inputs[branch].shape.length - 1]) {
-      channel -= inputs[branch].shape[inputs[branch].shape.length - 1];
+    const last = (x) => x.shape[x.shape.length - 1];
+    while (channel >= last(inputs[branch])) {
+      channel -= last(inputs[branch]);
       branch += 1;
     }
-    return { formula: `channel ${channel} of ${names[branch]}` };
+    const from = place(inputs[branch].shape, unitUnder(node, branch, inputs[branch], at, channel));
+    return { formula: `${from.text} of ${names[branch]}` };
   },
 
   softmax(node, [x], arrays, unit) {
@@ -177,6 +191,9 @@ const EXPLAIN = {
     return { formula: `e^${signed(x.data[unit])} / ${number(total)}   the sum of e^x over all ${C}` };
   },
 };
+
+const unitUnder = (node, i, x, { row, column }, channel) =>
+  under(node, i, x, row, column) * x.shape[x.shape.length - 1] + channel;
 
 const signed = (value) => (value < 0 ? `(${number(value)})` : number(value));
 
@@ -208,6 +225,6 @@ function explain(network, index, unit) {
   const value = network.of(index).data[unit];
   const inputs = node.inputs.map((input) => network.of(input));
   const names = node.inputs.map((input) => network.nodes[input].name);
-  const found = EXPLAIN[node.kind](node, inputs, network.arrays[index], unit, at, value, names);
+  const found = index && index === network.given ? { formula: "chosen in the square" } : EXPLAIN[node.kind](node, inputs, network.arrays[index], unit, at, value, names);
   return { index, unit, at, value, name: node.name, about: node.about, names, field: network.field(index, unit), ...found };
 }

@@ -15,6 +15,8 @@ class Explorer {
     }
     this.layers = this.nodes.map((node, index) => (index > this.seen ? this.addLayer(node, index) : null));
     this.frames = 0;
+    this.output = new Output(page, this);
+    if (page.latent) this.square = new Square(page.latent, this);
     this.setColors();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.setColors());
     new ResizeObserver(() => this.layout()).observe(document.getElementById("layers"));
@@ -123,7 +125,8 @@ class Explorer {
     if (!this.values || !this.layers.some((layer) => layer?.tiles)) return;
     this.layers.forEach((layer) => layer?.visible && this.drawLayer(layer));
     this.drawSeen();
-    this.drawBars();
+    this.output.draw();
+    this.square?.draw();
   }
 
   drawLayer(layer) {
@@ -159,39 +162,10 @@ class Explorer {
     }
   }
 
-  drawBars() {
-    const { labels, probabilities } = this.page.output;
-    const list = document.getElementById("bars");
-    const { shape } = this.nodes[this.nodes.length - 1];
-    if (shape.length > 1) {
-      list.replaceChildren(element("li", {}, `${shape.join("×")}: the last maps`));
-      return;
-    }
-    const values = Array.from(this.of(this.nodes.length - 1));
-    const order = values.map((_, i) => i);
-    const best = values.indexOf(Math.max(...values));
-    if (values.length > 12) order.sort((a, b) => values[b] - values[a]);
-    const most = probabilities ? 1 : Math.max(...values.map(Math.abs)) || 1;
-    list.classList.toggle("short", labels.every((label) => label.length < 3));
-    list.replaceChildren(
-      ...order.slice(0, 12).map((i) => {
-        const fill = element("span");
-        fill.style.width = `${(100 * Math.abs(values[i])) / most}%`;
-        return element(
-          "li",
-          { class: i === best ? "best" : null },
-          element("span", {}, labels[i] + (i === best ? " ◂" : "")),
-          element("span", { class: "track" }, fill),
-          element("span", {}, probabilities ? `${(100 * values[i]).toFixed(1)} %` : number(values[i])),
-        );
-      }),
-    );
-  }
+  // --- computing from an image, or from the values of a later node: the latest wins
 
-  // --- computing: the latest image wins
-
-  async compute(image) {
-    this.waiting = image;
+  async compute(given, from = 0) {
+    this.waiting = { given, from };
     if (this.busy) return;
     this.busy = true;
     while (this.waiting) {
@@ -199,7 +173,7 @@ class Explorer {
       this.waiting = null;
       let answer;
       try {
-        answer = await this.ask({ do: "run", image: next });
+        answer = await this.ask({ do: "run", ...next });
       } catch (error) { // the server of a live page has ended
         document.getElementById("timing").textContent = `no answer: ${error.message.split("\n")[0]}`;
         break;
@@ -211,7 +185,8 @@ class Explorer {
       if (!this.layers.some((layer) => layer?.tiles)) this.layout();
       else this.draw();
       if (this.selected) this.select(this.selected.index, this.selected.unit, false);
-      this.image = next;
+      if (next.from) document.getElementById("framing").textContent = "the last image; the code is chosen in the square";
+      else this.image = next.given;
       await this.drawGradients();
     }
     this.busy = false;
@@ -564,7 +539,7 @@ async function start(script) {
     const server = { origin: location.origin, query: page.live.query };
     await ask({ do: "open", graph: page.graph, server });
     document.getElementById("badge").textContent = "computed by cnn_jax on this computer";
-    explorer.startGradients(page.live.methods);
+    if (page.live.methods.length) explorer.startGradients(page.live.methods);
   } else {
     showCheck(await ask({ do: "open", graph: page.graph, check: page.check }));
   }

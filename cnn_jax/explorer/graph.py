@@ -12,7 +12,17 @@ from flax import nnx
 
 from cnn_jax import nn
 from cnn_jax.errors import UsageError
-from cnn_jax.explorer.layers import Record, matrix_options, normalization, record, refusal
+from cnn_jax.explorer.layers import (
+    Record,
+    matrix_options,
+    max_pool,
+    normalization,
+    of_two_maps,
+    record,
+    refusal,
+    unpooled,
+)
+from cnn_jax.nn.skips import INPUT
 
 Shape = tuple[int, ...]
 
@@ -127,17 +137,45 @@ def export(model: nn.Sequence, input_shape: Sequence[int], *, name: str = "input
     def through(prefix: str, layer: Any, x: int) -> int:
         if isinstance(layer, nn.Auxiliary):  # runs in training only
             return x
-        if hasattr(layer, "flow") and not isinstance(layer, nn.SkipSequence):
+        if isinstance(layer, nn.SkipSequence):
+            return skipping(prefix, layer, x)
+        if hasattr(layer, "flow"):
             return layer.flow(
                 x,
                 visit=lambda inner, *args: through(f"{prefix}{inner}/", *args),
                 join=lambda inner, values: joined(f"{prefix}{inner}", values),
             )
-        name, shape = prefix.removesuffix("/"), nodes[x].shape
+        shape = nodes[x].shape
         found = record(layer, shape)
+        return named(prefix.removesuffix("/"), layer, found and (found, _shape_after(layer, shape)), [x])
+
+    def skipping(prefix: str, model: nn.SkipSequence, x: int) -> int:
+        skips, kept = dict(model.skips), {INPUT: x}
+
+        def visit(inner: str, layer: Any, x: int) -> int:
+            name, skip = f"{prefix}{inner}", kept[skips[inner]] if inner in skips else None
+            if skip is not None:
+                kept[inner] = of_two(name, layer, x, skip)
+            elif isinstance(layer, nn.MaxPool):  # whose indices an unpooling may need
+                kept[inner] = named(name, layer, max_pool(layer, nodes[x].shape), [x])
+            else:
+                kept[inner] = through(f"{name}/", layer, x)
+            return kept[inner]
+
+        return model.flow(x, visit=visit, join=lambda inner, values: visit(inner, getattr(model, inner), values[0]))
+
+    def of_two(name: str, layer: Any, x: int, skip: int) -> int:
+        if isinstance(layer, nn.MaxUnpool):
+            pool = nodes[skip]
+            before = pool.inputs[0] if pool.inputs else skip
+            return named(name, layer, unpooled(layer, pool.record, nodes[before].shape), [x, before])
+        found = of_two_maps(layer, nodes[skip].shape, nodes[x].shape)
+        return named(name, layer, found, [x] if isinstance(layer, nn.CutTo) else [skip, x])
+
+    def named(name: str, layer: Any, found: tuple[Record, Shape] | None, inputs: Sequence[int]) -> int:
         if found is None:
             raise refusal(name, layer)
-        return add(name, found, [x], _shape_after(layer, shape))
+        return add(name, found[0], inputs, found[1])
 
     def joined(name: str, inputs: list[int]) -> int:
         shapes = [nodes[index].shape for index in inputs]
@@ -201,7 +239,7 @@ def _shape_after(layer: Any, shape: Shape) -> Shape:
     def apply(x: Any) -> Any:
         return layer(x)
 
-    if isinstance(layer, nnx.BatchNorm | nnx.Dropout):
+    if isinstance(layer, nnx.BatchNorm | nnx.Dropout | nn.GaussianNoise):
         return shape
     return jax.eval_shape(apply, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1:]
 

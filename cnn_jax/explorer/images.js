@@ -49,6 +49,7 @@ function startKernels(root, { kernels: encoded, photograph, boundaries }) {
   let plane = { data: Float32Array.from(bytes, (byte) => byte / 255), height: photograph.height, width: photograph.width };
   let result = null;
   let unit = null;
+  let video = null;
   const update = () => compute();
   const kernel = element("select", { id: "kernel", onchange: () => { text.value = shown(kernels[kernel.value]); compute(); } },
     ...Object.keys(kernels).map((name) => element("option", { value: name }, name)),
@@ -63,7 +64,8 @@ function startKernels(root, { kernels: encoded, photograph, boundaries }) {
   const flip = element("select", { id: "flip", onchange: update },
     element("option", { value: "" }, "cross-correlation"),
     element("option", { value: "flip" }, "convolution (kernel flipped)"));
-  const file = element("input", { type: "file", accept: "image/*", onchange: () => file.files[0] && open(file.files[0]) });
+  const file = element("input", { type: "file", accept: "image/*", onchange: () => file.files[0] && openFile(file.files[0]) });
+  const webcam = element("button", { id: "webcam", onclick: () => (video ? stopWebcam() : startWebcam()) }, "Webcam");
   const labelled = (title, control) => element("label", {}, title, control);
   const before = element("canvas", { class: "map", tabindex: 0, id: "photograph", role: "img", "aria-label": "The image. Point at a pixel, or use the arrow keys." });
   const after = element("canvas", { class: "map", tabindex: 0, id: "filtered", role: "img", "aria-label": "The filtered image. Point at a pixel, or use the arrow keys." });
@@ -75,7 +77,7 @@ function startKernels(root, { kernels: encoded, photograph, boundaries }) {
     element("div", { class: "choices" },
       labelled("kernel", kernel), labelled("numbers", text), labelled("stride", stride), labelled("padding", padding),
       labelled("boundary", boundary), labelled("dilation", dilation), labelled("operation", flip),
-      element("label", { class: "button" }, "Open image", file)),
+      element("label", { class: "button" }, "Open image", file), webcam),
     element("div", { class: "sides" }, element("div", {}, before, about), element("div", {}, after, size)),
     products,
   );
@@ -95,7 +97,7 @@ function startKernels(root, { kernels: encoded, photograph, boundaries }) {
         flip: flip.value !== "",
       });
     } catch (error) {
-      products.replaceChildren(element("p", { class: "error", role: "alert" }, error.message));
+      complain(error.message);
       return;
     }
     if (unit === null || unit >= result.data.length) unit = Math.floor(result.data.length / 2 + result.width / 2);
@@ -169,21 +171,54 @@ function startKernels(root, { kernels: encoded, photograph, boundaries }) {
     return nearest(result.node.rows, row) * result.width + nearest(result.node.columns, column);
   });
 
-  async function open(chosen) {
-    const read = await pixelsOf(chosen, 160).catch(() => null);
-    if (!read) {
-      products.replaceChildren(element("p", { class: "error", role: "alert" }, "this file cannot be read as an image"));
-      return;
-    }
-    plane = { ...greyOf(read), height: read.height, width: read.width };
-    plane.data = Float32Array.from(plane.data, (v) => v / 255);
-    unit = null;
+  // Shows a file or the current frame of a video; the chosen pixel stays if the size does.
+  async function open(source) {
+    const read = await pixelsOf(source, 160);
+    if (source.srcObject && source !== video) return; // the webcam was stopped meanwhile
+    const grey = greyOf(read).data.map((v) => v / 255);
+    if (read.height !== plane.height || read.width !== plane.width) unit = null;
+    plane = { data: Float32Array.from(grey), height: read.height, width: read.width };
     compute();
   }
+
+  function openFile(chosen) {
+    stopWebcam();
+    open(chosen).catch(() => complain("this file cannot be read as an image"));
+  }
+
+  function complain(message) {
+    products.replaceChildren(element("p", { class: "error", role: "alert" }, message));
+  }
+
+  // The webcam is asked for on a click only; it ends with a second click, another image or the other view.
+  async function startWebcam() {
+    const own = (video = element("video", { muted: "", playsinline: "" }));
+    webcam.textContent = "Stop webcam";
+    try {
+      if (!navigator.mediaDevices) throw new Error("browsers give it to files and https pages only");
+      own.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 320 } } });
+      await own.play();
+    } catch (error) {
+      const reasons = { NotAllowedError: "the browser did not allow it", NotFoundError: "there is none" };
+      complain(`no webcam: ${reasons[error.name] || error.message}`);
+    }
+    while (video === own && own.srcObject?.active && !root.hidden) {
+      await open(own);
+      await new Promise(requestAnimationFrame);
+    }
+    own.srcObject?.getTracks().forEach((track) => track.stop());
+    if (video === own) stopWebcam();
+  }
+
+  function stopWebcam() {
+    video = null; // which ends the loop
+    webcam.textContent = "Webcam";
+  }
+
   root.addEventListener("dragover", (event) => event.preventDefault());
   root.addEventListener("drop", (event) => {
     event.preventDefault();
-    if (event.dataTransfer.files[0]) open(event.dataTransfer.files[0]);
+    if (event.dataTransfer.files[0]) openFile(event.dataTransfer.files[0]);
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
   kernel.value = Object.keys(kernels)[0];
@@ -191,7 +226,7 @@ function startKernels(root, { kernels: encoded, photograph, boundaries }) {
   compute();
 }
 
-// The pixels of an image file, shrunk to a longest side; transparent parts are white.
+// The pixels of an image file or of a video's frame, shrunk to a longest side; transparent parts are white.
 async function pixelsOf(file, most) {
   const bitmap = await createImageBitmap(file);
   const scale = Math.min(1, most / Math.max(bitmap.width, bitmap.height));

@@ -73,7 +73,7 @@ function packed(node, kernel) {
   return result;
 }
 
-function conv(node, [x], arrays, y) {
+function conv(node, [x, addend], arrays, y) {
   if (!arrays.kernel.packed) arrays.kernel.packed = packed(node, arrays.kernel);
   const k = arrays.kernel.packed;
   const [height, width, inputs, outputs] = arrays.kernel.shape.slice(-4);
@@ -121,8 +121,9 @@ function conv(node, [x], arrays, y) {
           const channel = group * perGroup + block * 8;
           const count = Math.min(8, perGroup - block * 8);
           for (let lane = 0; lane < count; lane += 1) {
-            const b = bias ? bias[(perUnit ? position * outputs : 0) + channel + lane] : 0;
-            y[position * outputs + channel + lane] = sums[lane] + b;
+            const at = position * outputs + channel + lane;
+            const b = bias ? bias[perUnit ? at : channel + lane] : 0;
+            y[at] = sums[lane] + b + (addend ? addend.data[at] : 0);
           }
         }
       }
@@ -177,6 +178,29 @@ function max(node, [x], arrays, y) {
   });
 }
 
+// Each value at the position where a max pool found the maximum of its input, the second array; zeros elsewhere.
+function unpool(node, [x, before], arrays, y) {
+  const C = before.shape[2];
+  y.fill(0);
+  eachWindow(node, before.shape, (position, entries) => {
+    for (let channel = 0; channel < C; channel += 1) {
+      const at = winner(before, entries, channel);
+      const value = x.data[position * C + channel];
+      if (at >= 0) y[at] = node.overlap === "add" ? y[at] + value : value;
+    }
+  });
+}
+
+// The index of the first largest value of a channel in a window; -1 for a window of padding.
+function winner({ data, shape }, entries, channel) {
+  let best = -1;
+  for (const [from] of entries) {
+    const at = from * shape[2] + channel;
+    if (best < 0 || data[at] > data[best]) best = at;
+  }
+  return best;
+}
+
 function lp(node, [x], arrays, y) {
   const C = x.shape[2];
   eachWindow(node, x.shape, (position, entries) => {
@@ -190,10 +214,10 @@ function lp(node, [x], arrays, y) {
 
 function norm(node, [x], { mean, factor, bias }, y) {
   const C = x.shape[x.shape.length - 1];
-  for (let i = 0; i < y.length; i += 1) {
-    const channel = i % C;
-    y[i] = (x.data[i] - mean.data[channel]) * factor.data[channel] + (bias ? bias.data[channel] : 0);
-  }
+  for (let i = 0; i < y.length; i += C)
+    for (let channel = 0; channel < C; channel += 1)
+      y[i + channel] =
+        (x.data[i + channel] - mean.data[channel]) * factor.data[channel] + (bias ? bias.data[channel] : 0);
 }
 
 // The positions whose squares a local response normalisation adds, as indices into the array.
@@ -247,6 +271,7 @@ const FUNCTIONS = {
   negative: (x) => -x,
   square: (x) => x * x,
   absolute: Math.abs,
+  clip: (x) => Math.min(Math.max(x, 0), 1),
   scale: (x, node) => x * node.factor,
 };
 
@@ -282,20 +307,40 @@ function rbf(node, [x], { centers }, y) {
   }
 }
 
+// The position in input i under a position of the node, which may read a part of a larger map.
+function under(node, i, { shape }, row, column) {
+  const [top, left] = node.cuts ? node.cuts[i] : [0, 0];
+  return (row + top) * (shape.length === 3 ? shape[1] : 1) + column + left;
+}
+
+// Calls visit(position of the node, position of input i) for all positions.
+function eachPosition(node, i, x, visit) {
+  const [height, width] = node.shape.length === 3 ? node.shape : [1, 1];
+  for (let row = 0, position = 0; row < height; row += 1)
+    for (let column = 0; column < width; column += 1, position += 1) visit(position, under(node, i, x, row, column));
+}
+
 function add(node, inputs, arrays, y) {
-  for (let i = 0; i < y.length; i += 1) y[i] = inputs.reduce((sum, x) => sum + x.data[i], 0);
+  y.fill(0);
+  inputs.forEach((x, i) => {
+    const C = x.shape[x.shape.length - 1];
+    eachPosition(node, i, x, (position, from) => {
+      for (let channel = 0; channel < C; channel += 1) y[position * C + channel] += x.data[from * C + channel];
+    });
+  });
 }
 
 function concatenate(node, inputs, arrays, y) {
   const total = node.shape[node.shape.length - 1];
   let first = 0;
-  for (const x of inputs) {
-    const channels = x.shape[x.shape.length - 1];
-    for (let position = 0; position * channels < x.data.length; position += 1)
-      for (let channel = 0; channel < channels; channel += 1)
-        y[position * total + first + channel] = x.data[position * channels + channel];
-    first += channels;
-  }
+  inputs.forEach((x, i) => {
+    const C = x.shape[x.shape.length - 1];
+    eachPosition(node, i, x, (position, from) => {
+      for (let channel = 0; channel < C; channel += 1)
+        y[position * total + first + channel] = x.data[from * C + channel];
+    });
+    first += C;
+  });
 }
 
 function softmax(node, [x], arrays, y) {
@@ -309,5 +354,5 @@ function softmax(node, [x], arrays, y) {
 }
 
 const KERNELS = {
-  conv, average, max, lp, norm, lrn, elementwise, flatten, linear, rbf, add, concatenate, softmax,
+  conv, average, max, unpool, lp, norm, lrn, elementwise, flatten, linear, rbf, add, concatenate, softmax,
 };

@@ -19,6 +19,8 @@ from cnn_jax import nn, ops
 from cnn_jax.errors import UsageError
 from cnn_jax.geometry.windows import numbered_padding
 from cnn_jax.models.airbench import gelu
+from cnn_jax.models.autoencoder import unflatten
+from cnn_jax.models.fcn import AddScores
 from cnn_jax.models.resnet import PaddedIdentity
 from cnn_jax.ops.adaptive_pool import windows as adaptive_windows
 from cnn_jax.ops.arguments import one_or_several, per_axis
@@ -266,7 +268,8 @@ def _convolution(
     words += [f"dilation {_by(kernel_dilation)}"] if max(kernel_dilation) > 1 else []
     words += [f"input spread by {_by(input_dilation)}"] if max(input_dilation) > 1 else []
     words += [f"{groups} groups"] if groups > 1 else []
-    words += [f"padding {_padding(sliding.padding)}"] if any(map(any, sliding.padding)) else []
+    padded = any(number > 0 for pair in sliding.padding for number in pair)
+    words += [f"padding {_padding(sliding.padding)}"] if padded else []
     words += [f"boundary {boundary}"] if boundary != "zero" else []
     arrays = {"kernel": kernel} | ({} if bias is None else {"bias": np.asarray(bias[...])})
     options = {
@@ -280,10 +283,72 @@ def _convolution(
 
 @_of_module.register
 def _max_pool(layer: nn.MaxPool, shape: Shape) -> Record | None:
-    if len(shape) != 3 or layer.return_indices:
+    found = None if layer.return_indices else max_pool(layer, shape)
+    return found and found[0]
+
+
+def max_pool(layer: nn.MaxPool, shape: Shape) -> tuple[Record, Shape] | None:
+    """The maxima of a pool, which may also return their positions, and their shape."""
+    if len(shape) != 3:
         return None
     axes = _pool_axes(layer, shape)
-    return Record("max", _pool_words("maximum", axes), {name: {"taps": _taps(axis)} for name, axis in axes.items()})
+    options = {name: {"taps": _taps(axis)} for name, axis in axes.items()}
+    record = Record("max", _pool_words("maximum", axes), options)
+    return record, (axes["rows"].output, axes["columns"].output, shape[-1])
+
+
+def unpooled(layer: nn.MaxUnpool, pool: Record | None, shape: Shape) -> tuple[Record, Shape] | None:
+    """Values at the positions where a max pool found its maxima.
+
+    Args:
+      layer: The unpooling.
+      pool: The record of the pool.
+      shape: Of the map that was pooled.
+    """
+    if pool is None or pool.kind != "max":
+        return None
+    about = "each value where the pool found its maximum, and zeros"
+    return Record("unpool", about, {**pool.options, "overlap": layer.overlap}), shape
+
+
+def of_two_maps(layer: Any, skip: Shape, shape: Shape) -> tuple[Record, Shape] | None:
+    """What a layer of a skip connection computes, and its shape; None for one that the page cannot compute.
+
+    Args:
+      layer: The layer.
+      skip: The shape of the earlier map, of which a part is read.
+      shape: That of the layer's input.
+    """
+    if len(shape) != 3 or len(skip) != 3:
+        return None
+    if isinstance(layer, nn.CutTo):
+        output = (*skip[:2], shape[-1])
+        return Record(
+            "concatenate", _cut_words("the map", layer.offset), {"cuts": [_start(layer, shape, skip)]}
+        ), output
+    start = _start(layer, skip, shape)
+    cuts = {"cuts": [start, [0, 0]]} if any(start) else {}
+    if isinstance(layer, nn.Concatenate):
+        about = _cut_words("the channels of an earlier map, then those of the input", start[0])
+        return Record("concatenate", about, cuts), (*shape[:2], skip[-1] + shape[-1])
+    if isinstance(layer, nn.Add):
+        return Record("add", _cut_words("the sum of an earlier map and the input", start[0]), cuts), shape
+    if isinstance(layer, AddScores):
+        score = layer.score
+        ends = [size - first - part for size, first, part in zip(skip, start, shape[:2], strict=False)]
+        padding = [(-first, -end) for first, end in zip(start, ends, strict=True)]
+        what = "convolution of an earlier map, plus the input"
+        return _convolution(score, skip, np.asarray(score.kernel[...]), score.bias, padding=padding, what=what), shape
+    return None
+
+
+def _start(layer: Any, before: Shape, after: Shape) -> list[int]:
+    """Where the part of a map begins that is cut to the size of another."""
+    return [(a - b) // 2 if layer.offset is None else layer.offset for a, b in zip(before[:2], after[:2], strict=True)]
+
+
+def _cut_words(what: str, start: int) -> str:
+    return f"{what}, cut from row {start}" if start else what
 
 
 @_of_module.register
@@ -461,9 +526,19 @@ def _dropout(layer: nnx.Dropout, shape: Shape) -> Record | None:
     return Record("elementwise", "dropout, which does nothing in evaluation", {"function": "identity"})
 
 
+@_of_module.register
+def _noise(layer: nn.GaussianNoise, shape: Shape) -> Record | None:
+    return Record("elementwise", "noise, which is added in training only", {"function": "identity"})
+
+
 @_of_module.register(nn.Flatten)
 def _flatten(layer: Any, shape: Shape) -> Record | None:
     return Record("flatten", "all values in a row: by rows, columns, channels")
+
+
+@_of_module.register
+def _partial(layer: functools.partial, shape: Shape) -> Record | None:
+    return Record("flatten", "the values as rows, columns and channels") if layer.func is unflatten else None
 
 
 @_of_module.register
@@ -489,8 +564,8 @@ def refusal(name: str, layer: Any) -> UsageError:
     """The error for a layer that the page cannot compute."""
     what = getattr(layer, "__name__", type(layer).__name__)
     return UsageError(
-        f"the explorer cannot compute layer {name!r} ({what}); it computes the layers of cnn_jax.nn for images, except "
-        "SkipSequence and MaxUnpool, and the common activation functions"
+        f"the explorer cannot compute layer {name!r} ({what}); it computes the layers of cnn_jax.nn for images, "
+        "and the common activation functions"
     )
 
 

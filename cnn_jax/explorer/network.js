@@ -57,15 +57,22 @@ class Network {
     return { data: this.values.subarray(offset, offset + count(shape)), shape };
   }
 
-  // Computes every node from the values of the first one; returns all values one after the other.
-  run(image) {
-    this.of(0).data.set(image);
+  // Computes every node behind one, by default the first, from the values of that; returns all values in a row.
+  run(values, from = 0) {
+    this.of(from).data.set(values);
+    this.given = from;
     this.nodes.forEach((node, index) => {
-      if (node.kind === "input") return;
+      if (index <= from) return;
       const inputs = node.inputs.map((input) => this.of(input));
       KERNELS[node.kind](node, inputs, this.arrays[index], this.of(index).data);
     });
     return this.values;
+  }
+
+  // Takes over the values of a node and of all behind it from those of all nodes.
+  take(values, from) {
+    this.values.set(values.subarray(this.offsets[from]), this.offsets[from]);
+    this.given = from;
   }
 
   // The largest difference to values from Python, relative to the largest value of each node.
@@ -114,6 +121,11 @@ class Network {
   before(index, box, input, unit) {
     const node = this.nodes[index];
     const { shape } = this.nodes[input];
+    const cut = node.cuts?.[node.inputs.indexOf(input)];
+    if (cut) return { rows: box.rows.map((row) => row + cut[0]), columns: box.columns.map((column) => column + cut[1]) };
+    if (node.kind === "unpool") // the second input tells where values go, and not which
+      return input === node.inputs[0] && { rows: holding(node.rows, box.rows), columns: holding(node.columns, box.columns) };
+    if (node.kind === "conv" && input === node.inputs[1]) return box; // what is added
     if (node.rows) return { rows: reached(node.rows, box.rows), columns: reached(node.columns, box.columns) };
     if (node.kind === "lrn" && node.around.length === 2) {
       const [[above, below], [left, right]] = node.around;
@@ -135,8 +147,14 @@ function reached(axis, [first, last]) {
   return found.length ? [Math.min(...found), Math.max(...found)] : [0, -1];
 }
 
+// The windows of an axis with entries from first to last.
+function holding(axis, [first, last]) {
+  const found = taps(axis).flatMap((places, at) => (places.some((place) => place >= first && place <= last) ? [at] : []));
+  return found.length ? [found[0], found[found.length - 1]] : [0, -1];
+}
+
 function hull(a, b) {
-  if (!a) return b;
+  if (!a || !b) return a || b;
   const joined = (p, q) => [Math.min(p[0], q[0]), Math.max(p[1], q[1])];
   return { rows: joined(a.rows, b.rows), columns: joined(a.columns, b.columns) };
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Integer, Shaped
 from markupsafe import Markup
 from PIL import Image
 
@@ -22,12 +22,30 @@ from cnn_jax.ops.padding import BOUNDARIES
 from cnn_jax.report.embedding import script_hash, script_json, stylesheet
 from cnn_jax.runtime.files import write_atomically
 
-SCRIPTS = ("kernels.js", "network.js", "explain.js", "worker.js", "ink.js", "drawing.js", "images.js", "explorer.js")
+SCRIPTS = ("kernels.js", "network.js", "explain.js", "worker.js", "ink.js", "drawing.js")
+SCRIPTS += ("images.js", "outputs.js", "explorer.js")
 MOST_BYTES = 20_000_000  # of weights; a browser takes long to open more
 COMPLETE_CHECK = 30_000  # values of the test input's activations; of larger networks fewer are compared, evenly spaced
 SPARSE_CHECK = 12_000  # so many
 _MOST_ROWS = 21  # of a kernel of the second view
 _PHOTOGRAPH = (144, 96)  # width, height
+
+
+@dataclasses.dataclass(frozen=True)
+class Codes:
+    """A layer of two numbers, as a square to walk in.
+
+    Attributes:
+      node: The name of the layer.
+      codes: Its output for some images, (n, 2).
+      labels: The class of each of these images; None without classes.
+      names: Of the classes.
+    """
+
+    node: str
+    codes: Float[np.ndarray, "n 2"]
+    labels: Integer[np.ndarray, " n"] | None
+    names: Sequence[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +59,14 @@ class Explored:
       mean: Of the preprocessing, per channel, to show the network's input as an image again.
       std: The same.
       labels: The names of the outputs.
+      view: How the last node is shown: ``'bars'``, ``'image'``, ``'classes'`` of pixels, or as ``'maps'`` only.
       probabilities: Whether the outputs are probabilities.
       images: Test images, uint8 (n, height, width, channels); the first is the one that the page is checked with.
       titles: A title for each.
       activations: The values of each node for all images, by name: (n, ...).
       ink_extent: How much of a training image ink takes, if they are ink; see :mod:`cnn_jax.data.ink`.
       framing: How images of other sizes are scaled: ``'fit'``, ``'crop'`` or ``'stretch'``.
+      codes: Of an autoencoder with two numbers for each image.
       footer: The last line.
     """
 
@@ -56,12 +76,14 @@ class Explored:
     mean: Sequence[float]
     std: Sequence[float]
     labels: Sequence[str]
+    view: str
     probabilities: bool
     images: Shaped[np.ndarray, "n height width channels"]
     titles: Sequence[str]
     activations: Mapping[str, Shaped[np.ndarray, "..."]]
     ink_extent: float | None = None
     framing: str = "fit"
+    codes: Codes | None = None
     footer: str = ""
 
 
@@ -102,7 +124,8 @@ def render(explored: Explored, *, live: Mapping[str, Any] | None = None) -> str:
         "bounds": [_bound(explored.activations[node.name]) for node in explored.graph.nodes],
         "check": {"image": _base64(explored.images[0]), "reference": _reference(explored)},
         "preprocess": {"mean": list(explored.mean), "std": list(explored.std)},
-        "output": {"labels": list(explored.labels), "probabilities": explored.probabilities},
+        "output": {"labels": list(explored.labels), "probabilities": explored.probabilities, "view": explored.view},
+        "latent": explored.codes and _square(explored.graph, explored.codes),
         "examples": [
             {"title": title, "image": _base64(image)}
             for title, image in zip(explored.titles, explored.images, strict=True)
@@ -136,6 +159,20 @@ def image_kernels() -> dict[str, Shaped[np.ndarray, "rows columns"]]:
     first = "sobel(axis=1)"
     names = (first, *(name for name in kernels if name != first))
     return {name: kernels[name] for name in names if max(kernels[name].shape) <= _MOST_ROWS}
+
+
+def _square(graph: Graph, found: Codes) -> dict[str, Any]:
+    """The codes, and the square around them."""
+    low, high = found.codes.min(axis=0), found.codes.max(axis=0)
+    margin = 0.05 * (high - low) + 1e-6
+    return {
+        "index": [node.name for node in graph.nodes].index(found.node),
+        "low": (low - margin).tolist(),
+        "high": (high + margin).tolist(),
+        "codes": _base64(found.codes.astype("<f4")),
+        "labels": None if found.labels is None else _base64(found.labels.astype(np.uint8)),
+        "names": list(found.names),
+    }
 
 
 def _image_kernels() -> dict[str, Any]:

@@ -17,11 +17,15 @@ const ANSWERS = {
     return this.network.check(check.reference);
   },
 
-  async run({ image }) {
+  // From an image, or from the values of a later node.
+  async run({ given, from }) {
+    const { network } = this;
     const started = performance.now();
-    if (this.server) this.network.values.set(new Float32Array(await this.asked("run", image)));
-    else this.network.run(image);
-    const values = this.network.values.slice();
+    if (this.server) {
+      const found = new Float32Array(await (from ? this.asked("decode", given) : this.asked("run", pixels(given))));
+      network.take(found, from);
+    } else network.run(given, from);
+    const values = network.values.slice();
     return { values, milliseconds: performance.now() - started };
   },
 
@@ -30,17 +34,18 @@ const ANSWERS = {
   },
 
   async gradients({ image, method }) {
-    return { values: new Float32Array(await this.asked(`gradients/${method}`, image)) };
+    return { values: new Float32Array(await this.asked(`gradients/${method}`, pixels(image))) };
   },
 
   // What the server of a live page answers, as bytes.
-  async asked(path, image) {
-    const body = image && Uint8Array.from(image, (value) => Math.round(255 * value));
+  async asked(path, body) {
     const response = await fetch(this.server.origin + "/" + path + this.server.query, body ? { method: "POST", body } : {});
     if (!response.ok) throw new Error(await response.text());
     return response.arrayBuffer();
   },
 };
+
+const pixels = (image) => Uint8Array.from(image, (value) => Math.round(255 * value));
 
 if (self.document === undefined) {
   self.onmessage = async ({ data }) => {

@@ -9,14 +9,15 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import he_normal, lecun_normal
-from jaxtyping import DTypeLike
+from jaxtyping import Array, DTypeLike, Shaped
 
 from cnn_jax import nn
 from cnn_jax.errors import UsageError
 from cnn_jax.models.variant import Variant, scaled
-from cnn_jax.ops.arguments import Number
+from cnn_jax.ops.arguments import AnyArray, Number
 
 LATENT = "latent"
 """The name of the layer whose output is the code of an image."""
@@ -56,7 +57,7 @@ def conv_autoencoder(
     decoder: dict[str, Callable[..., Any]] = {
         "expand": nn.Linear(latent_size, math.prod(inner), kernel_init=he_normal(), dtype=dtype, rngs=rngs),
         "expand_relu": jax.nn.relu,
-        "unflatten": partial(_reshaped, shape=inner),
+        "unflatten": partial(unflatten, shape=inner),
     }
     sizes = [scaled(count, width) for count in channels]
     for number in range(len(sizes) - 1, 0, -1):
@@ -127,8 +128,17 @@ def _encoder(
     return layers, inner
 
 
-def _reshaped(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    return x.reshape(*x.shape[:-1], *shape)
+def unflatten(x: Shaped[AnyArray, "*batch values"], shape: tuple[int, ...]) -> Shaped[Array, "..."]:
+    """The values of each example as rows, columns and channels.
+
+    Args:
+      x: ``(*batch, values)``.
+      shape: Of one example.
+
+    >>> unflatten(jnp.ones((8, 18)), (3, 3, 2)).shape
+    (8, 3, 3, 2)
+    """
+    return jnp.asarray(x).reshape(*x.shape[:-1], *shape)
 
 
 VARIANTS = {

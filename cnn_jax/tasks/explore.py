@@ -1,6 +1,7 @@
 """``--mode=explore``: a trained network on a page that computes it in the browser."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,22 @@ from cnn_jax import explorer, nn
 from cnn_jax import train as training
 from cnn_jax.errors import UsageError
 from cnn_jax.explorer.layers import Record
+from cnn_jax.models.autoencoder import LATENT
 from cnn_jax.runtime.files import check_output
 from cnn_jax.runtime.terminal import say
+from cnn_jax.tasks.autoencoder import Autoencoder
+from cnn_jax.tasks.autoencoder_report import codes as encoded
 from cnn_jax.tasks.classification import Classification
 from cnn_jax.tasks.multi_label import MultiLabel
 from cnn_jax.tasks.network import TaskNetwork
 from cnn_jax.tasks.responses import Explained, default_methods, methods_of
 from cnn_jax.tasks.saved import load_run
+from cnn_jax.tasks.segmentation import Segmentation
 from cnn_jax.tasks.sets import ExampleSet, examples_of, load_splits, read_description, take
 
 EXAMPLES = 12  # test images on the page
 SEARCHED = 500  # test images, to have one of each class
+MOST_VALUES = 50_000_000  # of all activations of all test images on the page; of a large network there are fewer images
 FULL_PRECISION = 150_000  # weights; kernels of larger networks are rounded to float16
 
 
@@ -49,10 +55,13 @@ def show(
       open_browser: Whether to open the live page.
 
     Raises:
-      UsageError: The file cannot be written, the run does not learn from images, or the page cannot compute a layer.
+      UsageError: The file cannot be written, the packages of the server are missing, the run does not learn from
+        images, or the page cannot compute a layer.
     """
     if output is not None:
         check_output(output, [".html"], what="--output")
+    else:
+        explorer.require_server()
     if (kind := examples_of(read_description(directory)).input_kind) != "image":
         raise UsageError(f"--mode=explore shows images, but {directory} was trained on {kind}s")
     exact = config.copy_and_resolve_references()
@@ -64,7 +73,8 @@ def show(
     description = read_description(directory)
     which = f"network 1 of {config.ensemble}, " if config.ensemble > 1 else ""
     words = f"{directory.name}, {checkpoint} checkpoint, {which}step {int(state.step):,}"
-    images, titles = _examples(load_splits(config, [config.data.test])[0], network)
+    test_set = load_splits(config, [config.data.test])[0]
+    images, titles = _examples(test_set, network)
     page = explored(
         network,
         model,
@@ -75,6 +85,7 @@ def show(
         ink_extent=description["ink_extent"],
         framing=description["framing"],
         rounded=output is not None,
+        codes=_codes(test_set, network, Explained.of(network, state)),
     )
     if output is None:
         explorer.serve(live(network, state, model, page), host=host, open_browser=open_browser)
@@ -95,6 +106,7 @@ def explored(
     ink_extent: float | None = None,
     framing: str = "fit",
     rounded: bool = True,
+    codes: explorer.Codes | None = None,
 ) -> explorer.Explored:
     """What a page shows of a network and some images.
 
@@ -108,6 +120,7 @@ def explored(
       ink_extent: See :class:`cnn_jax.explorer.Explored`.
       framing: The same.
       rounded: Whether to round the kernels of a large network to float16.
+      codes: See :class:`cnn_jax.explorer.Explored`.
 
     Raises:
       UsageError: The page cannot compute a layer.
@@ -120,12 +133,11 @@ def explored(
         graph, note = explorer.export(model, shape), "kernels rounded to float16"
     weights = graph.weights()
     graph = explorer.preprocessed(graph, network.preprocess, images.shape[1:])
-    function = _probability(network)
-    if function is not None:
-        about = {"softmax": "softmax, e^x / sum of e^x", "sigmoid": "sigmoid of each output"}[function]
-        options = {} if function == "softmax" else {"function": function}
-        kind = "softmax" if function == "softmax" else "elementwise"
-        graph = graph.then("probabilities", Record(kind, about, options))
+    last = _Last.of(network)
+    if last is not None:
+        graph = graph.then(last.name, last.record)
+    shown = slice(max(1, MOST_VALUES // sum(math.prod(node.shape) for node in graph.nodes)))
+    images, titles = images[shown], titles[shown]
     return explorer.Explored(
         title=title,
         subtitle=f"{subtitle}, {weights:,} weights, {note}",
@@ -133,12 +145,14 @@ def explored(
         mean=network.preprocess.mean,
         std=network.preprocess.std,
         labels=network.task.outputs,
-        probabilities=function is not None,
+        view=last.view if last is not None else "bars" if len(graph.output.shape) == 1 else "maps",
+        probabilities=last is not None and last.name == "probabilities",
         images=images,
         titles=titles,
         activations=_activations(network, model, images, graph),
         ink_extent=ink_extent,
         framing=framing,
+        codes=codes,
         footer="Written by cnn_jax. Everything on this page is computed in your browser; nothing is sent anywhere.",
     )
 
@@ -154,48 +168,96 @@ def live(
       model: The network, in evaluation mode.
       page: What the page shows.
     """
-    explained = Explained.of(network, state)
-    methods = methods_of(explained, default_methods(explained))
-    forward, names = _forward(network, model), [node.name for node in page.graph.nodes]
     nodes = page.graph.nodes
+    image = nodes[0].shape
+    forward = _forward(network, model)
 
-    def values(image: np.ndarray) -> np.ndarray:
-        found = forward(image[None])
-        return np.concatenate([np.asarray(found[name][0], np.float32).ravel() for name in names])
+    def values(pixels: np.ndarray, code: np.ndarray | None = None) -> np.ndarray:
+        found = forward(pixels[None], None if code is None else code[None])
+        return np.concatenate([np.asarray(found[node.name][0], np.float32).ravel() for node in nodes])
 
-    def picture(method: Any) -> explorer.Compute:
-        @jax.jit
-        def attributed(pixels: Any) -> Any:
-            inputs = network.preprocess(pixels)
-            return method(explained.model, inputs, network.task.predict(explained.model(inputs)).argmax(axis=-1))
-
-        return lambda image: np.asarray(attributed(image[None])[0], np.float32)
-
+    answers = {"run": explorer.Answer(image, "uint8", values)}
+    if page.codes is not None:
+        black = np.zeros(image, np.uint8)
+        answers["decode"] = explorer.Answer((2,), "<f4", lambda code: values(black, code))
+    methods = _pictures(network, state)
+    answers |= {f"gradients/{name}": explorer.Answer(image, "uint8", picture) for name, picture in methods.items()}
     page = dataclasses.replace(page, footer="Computed by cnn_jax on this computer.")
-    pictures = {name: picture(method) for name, method in methods.items()}
-    values(np.zeros(nodes[0].shape, np.uint8))  # compiles, so that the first drawing is answered quickly
+    values(np.zeros(image, np.uint8))  # compiles, so that the first drawing is answered quickly
     return explorer.Live(
-        page=lambda query: explorer.render(page, live={"methods": list(pictures), "query": query}),
+        page=lambda query: explorer.render(page, live={"methods": list(methods), "query": query}),
         weights=page.graph.stored()[1],
-        image_shape=nodes[0].shape,
-        forward=values,
-        methods=pictures,
+        answers=answers,
     )
 
 
-def _forward(network: TaskNetwork, model: nn.Sequence) -> Callable[[Any], dict[str, Any]]:
-    """A function from images to the values of every node, by name, compiled once."""
+@dataclasses.dataclass(frozen=True)
+class _Last:
+    """The node behind a network's output, which turns it into what the task predicts.
+
+    Attributes:
+      name: Of the node.
+      record: What the page computes.
+      function: The same in JAX.
+      view: See :class:`cnn_jax.explorer.Explored`.
+    """
+
+    name: str
+    record: Record
+    function: Callable[[Any], Any]
+    view: str
+
+    @classmethod
+    def of(cls, network: TaskNetwork) -> "_Last | None":
+        """None for a task that predicts the output itself."""
+        task = network.task
+        sigmoid = Record("elementwise", "sigmoid of each output", {"function": "sigmoid"})
+        if isinstance(task, Autoencoder):
+            clip = Record("elementwise", "cut off below 0 and above 1", {"function": "clip"})
+            return cls("reconstruction", clip if task.config.loss == "mse" else sigmoid, task.predict, "image")
+        if isinstance(task, Segmentation):
+            record = Record("softmax", "softmax over the classes of each pixel")
+            return cls("probabilities", record, jax.nn.softmax, "classes")
+        if isinstance(task, MultiLabel) or (isinstance(task, Classification) and task.config.loss == "sigmoid"):
+            return cls("probabilities", sigmoid, task.predict, "bars")
+        if isinstance(task, Classification):
+            return cls("probabilities", Record("softmax", "softmax, e^x / sum of e^x"), task.predict, "bars")
+        return None
+
+
+def _pictures(network: TaskNetwork, state: training.TrainState) -> dict[str, Callable[[Any], np.ndarray]]:
+    """Attribution methods: name -> picture of an image for its predicted class; none for an autoencoder."""
+    if isinstance(network.task, Autoencoder):
+        return {}
+    explained = Explained.of(network, state)
+
+    def picture(method: Any) -> Callable[[Any], np.ndarray]:
+        @jax.jit
+        def attributed(pixels: Any) -> Any:
+            inputs = network.preprocess(pixels)
+            return method(explained.model, inputs, explained.model(inputs).argmax(axis=-1))
+
+        return lambda image: np.asarray(attributed(image[None])[0], np.float32)
+
+    methods = methods_of(explained, default_methods(explained))
+    return {name: picture(method) for name, method in methods.items()}
+
+
+def _forward(network: TaskNetwork, model: nn.Sequence) -> Callable[..., dict[str, Any]]:
+    """A function from images, or the codes that are decoded instead, to the values of every node by name."""
+    last = _Last.of(network)
 
     @jax.jit
-    def forward(pixels: Any) -> dict[str, Any]:
+    def forward(pixels: Any, codes: Any = None) -> dict[str, Any]:
         inputs = network.preprocess(pixels)
-        output, activations = model(inputs, train=False, return_activations=True)
+        intercept = None if codes is None else {LATENT: lambda code: codes.astype(code.dtype)}
+        output, activations = model(inputs, train=False, return_activations=True, intercept=intercept)
         return {
             "image": pixels / 255,
             "resized": _resized(network, pixels),
             "network input": inputs,
             **activations,
-            "probabilities": network.task.predict(output),
+            **({} if last is None else {last.name: last.function(output)}),
         }
 
     return forward
@@ -214,18 +276,8 @@ def _resized(network: TaskNetwork, pixels: Any) -> Any:
     return network.preprocess(pixels) * std.reshape(1, 1, 1, -1) + mean.reshape(1, 1, 1, -1)
 
 
-def _probability(network: TaskNetwork) -> str | None:
-    """The function that turns the network's outputs into probabilities, if the task has one."""
-    task = network.task
-    if isinstance(task, MultiLabel):
-        return "sigmoid"
-    if isinstance(task, Classification):
-        return "sigmoid" if task.config.loss == "sigmoid" else "softmax"
-    return None
-
-
 def _examples(test_set: ExampleSet, network: TaskNetwork) -> tuple[np.ndarray, list[str]]:
-    """Some test images: the first of each class, and then the first ones."""
+    """Some test images: the first of each class, and then the first ones; of a network for tiles their middle."""
     batch = take(test_set, range(min(SEARCHED, len(test_set))))
     images, outputs = batch[network.input_name], network.task.outputs
     chosen = list(range(min(EXAMPLES, len(images))))
@@ -242,6 +294,37 @@ def _examples(test_set: ExampleSet, network: TaskNetwork) -> tuple[np.ndarray, l
             if (labels == label).any()
         ]
         chosen = (firsts + [index for index in chosen if index not in firsts])[: min(EXAMPLES, len(images))]
+    images = images[chosen]
+    if network.tiling is not None:
+        images = _middle(images, network.tiling.tile)
     if images.dtype != np.uint8:
         images = np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
-    return images[chosen], [names[index] for index in chosen]
+    return images, [names[index] for index in chosen]
+
+
+def _middle(images: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
+    """The middle of images, which are mirrored at their borders where they are smaller."""
+    for axis, size in enumerate(sizes, start=1):
+        start = (images.shape[axis] - size) // 2
+        around = [(0, 0)] * images.ndim
+        around[axis] = (max(0, -start), max(0, size - images.shape[axis] + start))
+        images = np.pad(images, around, mode="reflect")
+        images = images.take(range(max(0, start), max(0, start) + size), axis=axis)
+    return images
+
+
+def _codes(test_set: ExampleSet, network: TaskNetwork, explained: Explained) -> explorer.Codes | None:
+    """The codes of some test images, if an autoencoder makes two numbers of an image and everything else of these."""
+    if not isinstance(network.task, Autoencoder) or LATENT not in explained.model.names:
+        return None
+    batch = take(test_set, range(min(SEARCHED, len(test_set))))
+    found = encoded(explained, batch[network.input_name])
+    if found.shape[1] != 2 or isinstance(explained.model, nn.SkipSequence):  # whose skips pass by the code
+        return None
+    labels, names = None, ()
+    for name, field in test_set.spec.items():
+        if field.kind == "label" and not field.count and field.class_names:
+            labels, names = np.asarray(batch[name]), field.class_names
+    if labels is not None and not 0 <= labels.min() <= labels.max() < len(names):  # some are not labelled
+        labels = None
+    return explorer.Codes(LATENT, found, labels, names)

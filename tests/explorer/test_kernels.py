@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,6 +19,8 @@ from cnn_jax.errors import UsageError
 from cnn_jax.explorer.graph import export, rounded_to_half
 from cnn_jax.explorer.layers import FUNCTIONS
 from cnn_jax.explorer.page import boundaries, image_kernels, script
+from cnn_jax.models.autoencoder import unflatten
+from cnn_jax.models.fcn import AddScores
 from cnn_jax.models.resnet import PaddedIdentity
 from cnn_jax.ops.padding import BOUNDARIES
 from tests.explorer.networks import filled
@@ -25,6 +28,7 @@ from tests.report.browser import Tab
 
 IMAGE = (7, 6, 4)
 R = nnx.Rngs
+VALID: Any = {"padding": "VALID"}
 
 
 def conv(*args: Any, **options: Any) -> Callable[[nnx.Rngs], nn.Conv]:
@@ -89,6 +93,40 @@ LAYERS: dict[str, Callable[[nnx.Rngs], Any]] = {
         {"one": conv(2, (1, 1))(rngs), "three": nn.Sequence({"conv": conv(3, (3, 3))(rngs), "tanh": jnp.tanh})}
     ),
     "auxiliary": lambda rngs: nn.Auxiliary({"pool": ops.global_avg_pool}),
+    "noise": lambda rngs: nn.GaussianNoise(0.5),
+    "unflatten": lambda rngs: nn.Sequence({"flatten": nn.flatten, "map": partial(unflatten, shape=(4, 7, 6))}),
+    "skips that are cut": lambda rngs: nn.SkipSequence(
+        {
+            "conv": conv(4, (3, 3), **VALID)(rngs),
+            "add": nn.Add(),
+            "corner": nn.Concatenate(offset=2),
+            "middle": nn.Concatenate(),
+        },
+        {"add": "input", "corner": "input", "middle": "conv"},
+    ),
+    "cut": lambda rngs: nn.SkipSequence(
+        {"conv": conv(4, (3, 3), padding=4)(rngs), "cut": nn.CutTo(3)}, {"cut": "input"}
+    ),
+    "scores of an earlier map": lambda rngs: nn.SkipSequence(
+        {"conv": conv(5, (3, 3), **VALID)(rngs), "fuse": AddScores(4, 5, 2, 1, dtype=None, rngs=rngs)},
+        {"fuse": "input"},
+    ),
+    "unpool": lambda rngs: nn.SkipSequence(
+        {
+            "pool": nn.MaxPool((2, 2), return_indices=True, rounding="floor"),
+            "tanh": jnp.tanh,
+            "unpool": nn.MaxUnpool(),
+        },
+        {"unpool": "pool"},
+    ),
+    "unpool, shared maxima": lambda rngs: nn.SkipSequence(
+        {
+            "pool": nn.MaxPool((3, 3), strides=2, padding=1, return_indices=True, rounding="ceil"),
+            "relu": ops.relu,
+            "unpool": nn.MaxUnpool(overlap="add"),
+        },
+        {"unpool": "pool"},
+    ),
 }
 
 
@@ -145,18 +183,21 @@ def test_every_kind_of_layer_and_the_explanation_of_one_of_its_values(scripts: T
 
 def test_receptive_fields_are_where_the_gradient_is_not_zero(scripts: Tab) -> None:
     model = filled(
-        lambda rngs: nn.Sequence(
+        lambda rngs: nn.SkipSequence(
             {
                 "conv": nn.Conv(1, 2, (3, 3), strides=2, padding=1, rngs=rngs),
                 "block": nn.Residual({"conv": nn.Conv(2, 2, (3, 3), kernel_dilation=2, padding=2, rngs=rngs)}),
+                "valid": nn.Conv(2, 2, (3, 3), padding="VALID", rngs=rngs),
+                "both": nn.Concatenate(offset=2),
                 "pool": nn.AvgPool((2, 2)),
-                "flatten": nn.Flatten((3, 3, 2)),
-            }
+                "flatten": nn.Flatten((2, 2, 4)),
+            },
+            {"both": "conv"},
         )
     )
     jacobian = jax.jacobian(lambda x: model(x[None])[0])(jnp.ones((12, 12, 1)))
     network = json.dumps(export(model, (12, 12, 1)).to_json())
-    found = scripts.run(f"[...Array(18).keys()].map((unit) => new Network({network}).field(5, unit))")
+    found = scripts.run(f"[...Array(16).keys()].map((unit) => new Network({network}).field(7, unit))")
     for unit, field in enumerate(found):
         rows, columns = (np.flatnonzero(np.abs(jacobian[unit, ..., 0]).max(axis=axis)) for axis in (1, 0))
         assert field == {"rows": [rows[0], rows[-1]], "columns": [columns[0], columns[-1]]}
@@ -231,7 +272,8 @@ def test_a_flat_image_has_no_ink(scripts: Tab) -> None:
         (lambda rngs: nn.Residual({"own": nn.MaxUnpool((2, 2))}), IMAGE, "layer 'it/branch/own' (MaxUnpool)"),
         (lambda rngs: nn.ConvTranspose(4, 3, (3, 3), padding="CIRCULAR", rngs=rngs), IMAGE, "(ConvTranspose)"),
         (lambda rngs: nn.Conv(4, 3, (3,), rngs=rngs), (9, 4), "the explorer shows images"),
-        (lambda rngs: nn.SkipSequence({"a": jnp.tanh, "add": nn.Add()}, {"add": "a"}), IMAGE, "'it' (SkipSequence)"),
+        (lambda rngs: nn.SkipSequence({"own": lambda x, y: x}, {"own": "input"}), IMAGE, "'it/own' (<lambda>)"),
+        (lambda rngs: nn.SkipSequence({"un": nn.MaxUnpool()}, {"un": "input"}), IMAGE, "'it/un' (MaxUnpool)"),
     ],
 )
 def test_what_the_page_cannot_compute_is_refused_by_name(make: Any, shape: Any, message: str) -> None:

@@ -1,10 +1,10 @@
 """The live page: what its server answers and refuses, and a real browser that draws on it."""
 
-import contextlib
 import dataclasses
 import html
 import http.client
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -15,27 +15,15 @@ import optax
 import pytest
 from flax import nnx
 
-from cnn_jax import tasks
-from cnn_jax.explorer import Server
+from cnn_jax import explorer, tasks
+from cnn_jax.errors import UsageError
+from cnn_jax.explorer.server import Server
 from cnn_jax.tasks import run
 from cnn_jax.tasks.explore import explored, live
 from tests.explorer.networks import filled
 from tests.report.browser import Tab
 
 SHAPE = (12, 12, 1)
-
-
-@contextlib.contextmanager
-def served(server: Server) -> Iterator[Server]:
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
-        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +42,32 @@ def answers() -> Any:
     return live(network, state, model, page), page
 
 
+def served(found: explorer.Live, host: str) -> Iterator[Server]:
+    server = Server(found, host)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield server
+    server.stop()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def server(answers: Any) -> Iterator[Server]:
+    yield from served(answers[0], explorer.LOOPBACK)
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Server]:
+    """A server of another address, which computes nothing."""
+    image = explorer.Answer(SHAPE, "uint8", lambda image: image)
+    yield from served(explorer.Live(lambda query: f"page {query}", b"", {"run": image}), "127.0.0.2")
+
+
 def ask(server: Server, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
-    port = server.server_address[1]
-    headers = {"Host": f"127.0.0.1:{port}", "Origin": f"http://127.0.0.1:{port}", **headers}
+    host = server.url.split("/")[2]
+    connection = http.client.HTTPConnection(host, timeout=20)
+    headers = {"Host": host, "Origin": f"http://{host}", **headers}
     connection.request("GET" if body is None else "POST", path, body, headers)
     response = connection.getresponse()
     content = response.read()
@@ -65,90 +75,120 @@ def ask(server: Server, path: str, body: bytes | None = None, **headers: str) ->
     return response.status, content
 
 
-def test_requests(answers: Any) -> None:
+def test_answers(server: Server, answers: Any) -> None:
     found, page = answers
     image = page.images[1].tobytes()
-    with served(Server(found)) as server:
-        status, text = ask(server, "/")
-        assert status == 200
-        assert "worker-src blob:; connect-src 'self'; " in html.unescape(text.decode())
-        status, values = ask(server, "/run", image)
-        expected = np.concatenate([page.activations[node.name][1].ravel() for node in page.graph.nodes])
-        np.testing.assert_allclose(np.frombuffer(values, np.float32), expected, rtol=1e-4, atol=1e-5)
-        for method in ("saliency", "guided_backpropagation", "grad_cam"):
-            status, gradient = ask(server, f"/gradients/{method}", image)
-            assert (status, len(gradient)) == (200, 4 * 144)
-        assert ask(server, "/weights")[1] == found.weights
-        for status, path, body, headers in [
-            (403, "/", None, {"Host": "evil.example"}),
-            (403, "/run", image, {"Origin": "http://evil.example"}),
-            (403, "/run", image, {"Origin": ""}),
-            (413, "/run", b"x" * 100_000, {}),
-            (413, "/run", b"garbage", {}),
-            (404, "/../../etc/passwd", None, {}),
-            (404, "/gradients/own", image, {}),
-        ]:
-            assert ask(server, path, body, **headers)[0] == status, path
-        with socket.create_connection(server.server_address[:2]) as vanishes:
-            vanishes.sendall(
-                f"POST /run HTTP/1.1\r\nHost: 127.0.0.1:{server.server_address[1]}\r\nOrigin: "
-                f"http://127.0.0.1:{server.server_address[1]}\r\nContent-Length: {len(image)}\r\n\r\nhalf".encode()
-            )
-        results: list[Any] = [None, None]
-
-        def client(number: int) -> None:
-            results[number] = [ask(server, "/run", page.images[number].tobytes())[1] for _ in range(5)]
-
-        clients = [threading.Thread(target=client, args=(number,)) for number in range(2)]
-        for thread in clients:
-            thread.start()
-        for thread in clients:
-            thread.join()
-        assert [len(set(result)) for result in results] == [1, 1]
-        assert results[1][0] == values
+    status, text = ask(server, "/")
+    assert status == 200
+    assert "worker-src blob:; connect-src 'self'; " in html.unescape(text.decode())
+    status, values = ask(server, "/run", image)
+    expected = np.concatenate([page.activations[node.name][1].ravel() for node in page.graph.nodes])
+    np.testing.assert_allclose(np.frombuffer(values, np.float32), expected, rtol=1e-4, atol=1e-5)
+    for method in ("saliency", "guided_backpropagation", "grad_cam"):
+        status, gradient = ask(server, f"/gradients/{method}", image)
+        assert (status, len(gradient)) == (200, 4 * 144)
+    assert ask(server, "/weights")[1] == found.weights
+    assert ask(server, "/", Host=f"localhost:{server.port}")[0] == 200
 
 
-def test_another_address_needs_the_token(answers: Any) -> None:
-    with served(Server(answers[0], "127.0.0.2")) as server:
-        port = server.server_address[1]
-        assert server.url.startswith(f"http://127.0.0.2:{port}/?token=")
-        connection = http.client.HTTPConnection("127.0.0.2", port, timeout=20)
-        connection.request("GET", "/", headers={"Host": f"127.0.0.2:{port}"})
-        assert connection.getresponse().status == 403
-        connection.close()
-        connection = http.client.HTTPConnection("127.0.0.2", port, timeout=20)
-        connection.request("GET", f"/{server.query}", headers={"Host": f"my-machine:{port}"})
-        response = connection.getresponse()
-        assert (response.status, f'"query":"{server.query}"'.encode() in response.read()) == (200, True)
-        body, path = bytes(144), f"/run{server.query}"
-        connection.request("POST", path, body, {"Host": f"my-machine:{port}", "Origin": "http://evil.example"})
-        assert connection.getresponse().status == 403
-        connection.close()
+@pytest.mark.parametrize(
+    ("status", "path", "body", "headers"),
+    [
+        (403, "/", None, {"Host": "evil.example"}),
+        (403, "/", None, {"Host": "127.0.0.1:1"}),
+        (403, "/run", bytes(144), {"Origin": "http://evil.example"}),
+        (403, "/run", bytes(144), {"Origin": "https://127.0.0.1"}),
+        (403, "/run", bytes(144), {"Origin": ""}),
+        (413, "/run", bytes(100_000), {}),
+        (413, "/run", b"garbage", {}),
+        (413, "/run", b"", {}),
+        (413, "/run", bytes(144), {"Content-Length": "9" * 20}),
+        (400, "/run", bytes(144), {"Content-Length": "-1"}),
+        (404, "/gradients/own", bytes(144), {}),
+        (404, "/../../etc/passwd", bytes(144), {}),
+        (405, "/../../etc/passwd", None, {}),
+        (405, "/run", None, {}),
+        (405, "/", bytes(144), {}),
+    ],
+)
+def test_refusals(server: Server, status: int, path: str, body: bytes | None, headers: dict[str, str]) -> None:
+    assert ask(server, path, body, **headers)[0] == status
 
 
-def test_a_burst_of_drawings_in_a_browser(browser: Tab, answers: Any) -> None:
+def test_two_clients_and_one_that_vanishes(server: Server, answers: Any) -> None:
     found, page = answers
-    with served(Server(found)) as server:
-        browser.errors.clear()
-        browser.open(server.url)
-        values = browser.run(
-            """explorer.then(async ({explorer}) => {
-              for (let i = 0; i < 200; i += 1) explorer.compute(new Float32Array(144).fill(i / 255));
+    request = f"POST /run HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nOrigin: http://127.0.0.1:{server.port}\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as vanishes:
+        vanishes.sendall(f"{request}Content-Length: 144\r\n\r\nhalf".encode())
+    results: list[Any] = [None, None]
+
+    def client(number: int) -> None:
+        results[number] = [ask(server, "/run", page.images[number].tobytes()) for _ in range(5)]
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(2)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
+    for result, image in zip(results, page.images, strict=True):
+        expected = found.answers["run"].compute(image).astype("<f4").tobytes()
+        assert result == [(200, expected)] * 5
+
+
+def test_another_address_needs_the_token(elsewhere: Server) -> None:
+    assert elsewhere.url == f"http://127.0.0.2:{elsewhere.port}/{elsewhere.query}"
+    token = elsewhere.query.removeprefix("?token=")
+    assert len(token) > 20
+    for query in ("", "?token=", f"?token={token[:-1]}", f"?token={token}x", f"?taken={token}"):
+        assert ask(elsewhere, f"/{query}")[0] == 403
+        assert ask(elsewhere, f"/run{query}", bytes(144))[0] == 403
+    mine = {"Host": "my-machine:1", "Origin": "http://my-machine:1"}
+    assert ask(elsewhere, f"/{elsewhere.query}", **mine) == (200, f"page {elsewhere.query}".encode())
+    assert ask(elsewhere, f"/run{elsewhere.query}", bytes(144), **mine)[0] == 200
+    assert ask(elsewhere, f"/run{elsewhere.query}", bytes(144), Origin="http://evil.example")[0] == 403
+
+
+def test_an_address_that_is_not_here() -> None:
+    with pytest.raises(UsageError, match=r"^--host=192\.0\.2\.1: cannot listen there: "):
+        Server(explorer.Live(lambda query: "", b"", {}), "192.0.2.1")
+
+
+def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(UsageError, match=r"^--mode=explore without --output needs uvicorn: pip install .*\[explore\]"):
+        explorer.require_server()
+
+
+def test_a_burst_of_drawings_in_a_browser(browser: Tab, server: Server, answers: Any) -> None:
+    found, page = answers
+    browser.errors.clear()
+    browser.open(server.url)
+    values = browser.run(
+        """explorer.then(async ({explorer}) => {
+          for (let i = 0; i < 200; i += 1) explorer.compute(new Float32Array(144).fill(i / 255));
+          while (explorer.busy) await new Promise((done) => setTimeout(done, 5));
+          return [explorer.frames, Array.from(explorer.values)];
+        })"""
+    )
+    assert values[0] < 50, "drawings in between are left out"
+    expected = found.answers["run"].compute(np.full(SHAPE, 199, np.uint8))
+    np.testing.assert_allclose(values[1], expected, rtol=1e-5, atol=1e-6)
+    unit = "explorer.then(({explorer}) => explorer.ask({do: 'unit', index: 2, unit: 31}).then((one) => one.value))"
+    names = [node.name for node in page.graph.nodes]
+    offset = sum(int(np.prod(node.shape)) for node in page.graph.nodes[:2])
+    assert names[2] == "conv1_1"
+    assert browser.run(unit) == pytest.approx(expected[offset + 31], rel=1e-5)
+    for method in ("saliency", "guided_backpropagation", "grad_cam"):  # while drawing: of the latest image
+        colours = browser.run(
+            f"""document.getElementById('method').value = '{method}';
+            explorer.then(async ({{explorer}}) => {{
+              await explorer.compute(Float32Array.from({{length: 144}}, (_, i) => (i * 37 % 101) / 101));
               while (explorer.busy) await new Promise((done) => setTimeout(done, 5));
-              return [explorer.frames, Array.from(explorer.values)];
-            })"""
+              const {{ width, height }} = explorer.picture;
+              const data = explorer.picture.getContext('2d').getImageData(0, 0, width, height).data;
+              return [width, new Set(new Uint32Array(data.buffer)).size];
+            }})"""
         )
-        assert values[0] < 50, "drawings in between are left out"
-        expected = found.forward(np.full(SHAPE, 199, np.uint8))
-        np.testing.assert_allclose(values[1], expected, rtol=1e-5, atol=1e-6)
-        unit = "explorer.then(({explorer}) => explorer.ask({do: 'unit', index: 2, unit: 31}).then((one) => one.value))"
-        names = [node.name for node in page.graph.nodes]
-        offset = sum(int(np.prod(node.shape)) for node in page.graph.nodes[:2])
-        assert names[2] == "conv1_1"
-        assert browser.run(unit) == pytest.approx(expected[offset + 31], rel=1e-5)
-        browser.run(
-            "document.getElementById('method').value = 'saliency';"
-            "explorer.then(({explorer}) => explorer.drawGradients()).then(() => 0)"
-        )
-        assert browser.run("document.getElementById('picture').width") > 100
-        assert browser.errors == []
+        assert colours[0] == 168
+        assert colours[1] > 3, method
+    assert browser.errors == []

@@ -12,14 +12,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from cnn_jax import explorer, nn, ops, tasks
+from cnn_jax import data, explorer, nn, ops, tasks
 from cnn_jax.data.ink import frame_ink
 from cnn_jax.errors import UsageError
 from cnn_jax.explorer.page import render
 from cnn_jax.tasks import run
-from cnn_jax.tasks.explore import explored
+from cnn_jax.tasks.explore import explored, live
+from cnn_jax.tasks.network import TaskNetwork
+from cnn_jax.tasks.segmentation import Segmentation
+from cnn_jax.tasks.task import Examples
 from tests.explorer.networks import filled
 from tests.report.browser import Tab
 
@@ -180,6 +184,37 @@ def test_keyboard_and_narrow_window(lenet: tuple[Tab, explorer.Explored, Path]) 
     assert browser.errors == []
 
 
+def test_the_webcam_is_filtered(lenet: tuple[Tab, explorer.Explored, Path]) -> None:
+    browser, _, _ = lenet
+    browser.resize(1440, 900)
+    browser.run("document.getElementById('kernels-tab').click()")
+    assert "144\N{MULTIPLICATION SIGN}96 pixels" in browser.run("document.querySelector('.sides').innerText"), (
+        "no camera without a click"
+    )
+    browser.run("document.getElementById('webcam').click()")
+    frames = browser.run(
+        """(async () => {
+          const before = document.getElementById('photograph');
+          const seen = new Set();
+          for (let i = 0; i < 500 && seen.size < 3; i += 1) {
+            await new Promise((done) => setTimeout(done, 20));
+            if (document.querySelector('.sides').innerText.includes('160\u00d7120'))
+              seen.add(before.toDataURL() + document.getElementById('filtered').toDataURL());
+          }
+          return seen.size;
+        })()"""
+    )
+    assert frames == 3, "moving images"
+    button = "(() => { const it = document.getElementById('webcam'); it.click(); return it.textContent; })()"
+    assert browser.run(button) == "Webcam"
+    browser.run("navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotFoundError'); }; 0")
+    browser.run(button)
+    message = "new Promise((done) => setTimeout(() => done(document.getElementById('products').innerText), 50))"
+    assert browser.run(message) == "no webcam: there is none"
+    browser.run("document.getElementById('network-tab').click()")
+    assert browser.errors == []
+
+
 def minus(text: str) -> str:
     return text.replace("\N{MINUS SIGN}", "-")
 
@@ -232,6 +267,95 @@ def test_a_network_with_every_kind_of_layer_and_the_winner_of_a_max_pool(browser
     assert float(minus(winner)) == pytest.approx(found["norm"][1:4, 2:5, 6].max(), abs=0.006)
 
 
+def test_the_square_of_an_autoencoder(browser: Tab, tmp_path: Path) -> None:
+    config = tasks.default_config("autoencoder")
+    config.input_shape, config.model.name = (8, 8, 1), "conv_autoencoder"
+    config.model.options = {"channels": (4,)}
+    network = run.untrained(config)
+    model = filled(lambda rngs: network.create(rngs.params()))
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), np.uint8)
+    codes = explorer.Codes("latent", np.array([[-2.0, 1.0], [2.0, 3.0]], np.float32), np.array([0, 1]), ("a", "b"))
+    page = explored(network, model, images, ["one", "two"], title="square", subtitle="", codes=codes)
+    path = tmp_path / "square.html"
+    path.write_text(render(page))
+    browser.errors.clear()
+    browser.open(path)
+    browser.run("explorer.then(() => 0)")
+    settled(browser)
+    assert float(browser.run("document.getElementById('badge').dataset.difference")) < 1e-4
+    reconstruction = "explorer.then(({explorer}) => explorer.output.canvas.toDataURL())"
+    before = browser.run(reconstruction)
+    left, top, side = browser.run(
+        "(() => { const it = document.getElementById('square'); it.scrollIntoView();"
+        " const box = it.getBoundingClientRect(); return [box.left, box.top, box.width]; })()"
+    )
+    browser.point(left + 0.25 * side, top + 0.4 * side)
+    browser.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))).then(() => 0)")
+    settled(browser)
+    found = values_on(browser, page)
+    code = np.array([-2.2 + 0.25 * 4.4, 0.9 + 0.6 * 2.2])  # the sides are 10 % longer than the codes reach
+    np.testing.assert_allclose(found["latent"], code, atol=0.02)
+    y = np.maximum(found["latent"] @ model.expand.kernel[...] + model.expand.bias[...], 0).reshape(1, 4, 4, 4)
+    expected = jax.nn.sigmoid(model.output(y))[0]
+    np.testing.assert_allclose(found["reconstruction"], expected, atol=1e-5)
+    assert browser.run(reconstruction) != before
+    assert found["image"].std() > 0.1, "the image stays"
+    unit = "explorer.then(({explorer}) => explorer.ask({do: 'unit', index: explorer.square.index, unit: 1}))"
+    assert browser.run(unit)["formula"] == "chosen in the square"
+    browser.run("document.getElementById('square').focus()")
+    browser.press("ArrowUp")
+    settled(browser)
+    np.testing.assert_allclose(values_on(browser, page)["latent"] - found["latent"], [0, 2.2 / 40], atol=1e-5)
+    state = network.init(jax.random.key(0), optax.identity())
+    answer = live(network, state, model, page).answers["decode"]
+    decoded = answer.compute(found["latent"])[-64:].reshape(8, 8, 1)
+    np.testing.assert_allclose(decoded, found["reconstruction"], atol=1e-5)
+    assert browser.errors == []
+
+
+def test_the_classes_of_pixels(browser: Tab, tmp_path: Path) -> None:
+    config = tasks.default_config("segmentation")
+    config.input_shape, config.model.name, config.model.width = (24, 24, 1), "u_net", 0.05
+    config.model.options = {"depth": 1}
+    names = ("paper", "ink", "line")
+    fields = {"image": data.Field("image", (24, 24, 1)), "mask": data.Field("mask", class_names=names)}
+    task = Segmentation(config, Examples("sheets", fields))
+    network = TaskNetwork(config, task, data.Preprocess.scaled((24, 24, 1)))
+    model = filled(lambda rngs: network.create(rngs.params()))
+    images = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 1), np.uint8)
+    page = explored(network, model, images, ["one", "two"], title="classes", subtitle="")
+    path = tmp_path / "classes.html"
+    path.write_text(render(page))
+    browser.errors.clear()
+    browser.open(path)
+    browser.run("explorer.then(() => 0)")
+    settled(browser)
+    assert float(browser.run("document.getElementById('badge').dataset.difference")) < 1e-4
+    found = values_on(browser, page)["probabilities"]
+    classes = page.activations["output"][0].argmax(axis=-1)
+    np.testing.assert_array_equal(found.argmax(axis=-1), classes)
+    width = classes.shape[1]
+    colours = browser.run(
+        f"""explorer.then(({{explorer: {{output}}}}) => [...Array({classes.size}).keys()].map((at) =>
+          output.canvas.getContext('2d').getImageData((at % {width} + 0.5) * output.scale,
+            (Math.floor(at / {width}) + 0.5) * output.scale, 1, 1).data.slice(0, 3).join()))"""
+    )
+    assert len(set(zip(classes.ravel(), colours, strict=True))) == len(set(classes.ravel())) == len(set(colours))
+    legend = browser.run("[...document.querySelectorAll('#bars li')].map((it) => it.innerText.split('\\n'))")
+    assert [name for name, _ in legend] == [*names]
+    shares = [100 * np.mean(classes == number) for number in range(3)]
+    np.testing.assert_allclose([float(share.split()[0]) for _, share in legend], shares, atol=0.051)
+    left, top, scale = browser.run(
+        "(() => { const it = document.getElementById('output'); it.scrollIntoView();"
+        f" const box = it.getBoundingClientRect(); return [box.left, box.top, box.width / {width}]; }})()"
+    )
+    browser.point(left + 3.5 * scale, top + 1.5 * scale)
+    text = browser.run("document.getElementById('pixel').textContent")
+    best = classes[1, 3]
+    assert text == f"row 1, column 3: {names[best]}, {100 * found[1, 3, best]:.1f} %"
+    assert browser.errors == []
+
+
 def test_a_wrong_network_says_so(browser: Tab, tmp_path: Path) -> None:
     config = tasks.default_config()
     config.model.name, config.input_shape = "logistic_regression", (4, 4, 1)
@@ -278,7 +402,9 @@ def test_skips_and_branches(browser: Tab, tmp_path: Path, name: str, shape: Any,
 def test_a_page_is_not_larger_than_a_browser_opens_quickly() -> None:
     model = nn.Sequence({"flatten": nn.flatten, "fc": filled(lambda rngs: nn.Linear(3000, 3000, rngs=rngs))})
     graph = explorer.export(model, (30, 100, 1))
-    page = explorer.Explored("t", "", graph, [0.0], [1.0], [], False, np.zeros((1, 30, 100, 1), np.uint8), ["a"], {})
+    page = explorer.Explored(
+        "t", "", graph, [0.0], [1.0], [], "bars", False, np.zeros((1, 30, 100, 1), np.uint8), ["a"], {}
+    )
     with pytest.raises(UsageError, match="36 MB of weights"):
         render(page)
 
@@ -288,7 +414,9 @@ def test_the_values_that_are_compared_come_from_every_node() -> None:
     nodes = tuple(explorer.Node(name, None, (), shape) for name, shape in shapes.items())
     arrays = {name: np.ones((1, *shape), np.float32) for name, shape in shapes.items()}
     images = np.zeros((1, 32, 32, 3), np.uint8)
-    text = render(explorer.Explored("t", "", explorer.Graph(nodes), [0.0], [1.0], [], False, images, ["a"], arrays))
+    text = render(
+        explorer.Explored("t", "", explorer.Graph(nodes), [0.0], [1.0], [], "bars", False, images, ["a"], arrays)
+    )
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     assert found is not None
     reference = json.loads(found.group(1))["check"]["reference"]

@@ -3,6 +3,9 @@
 import csv
 import json
 import re
+import signal
+import time
+import urllib.request
 from pathlib import Path
 
 import jax
@@ -15,7 +18,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from cnn_jax.config import load_config
 from cnn_jax.tasks import run
-from tests.launch.process import ROOT, launch
+from tests.launch.process import ROOT, launch, started
 
 
 def test_run_writes_all_files(trained: Path) -> None:
@@ -132,3 +135,26 @@ def test_strict_promotion(trained: Path, tmp_path: Path) -> None:
         run.predict(config, workdir, images=[str(tmp_path / "black.png")], output=None, checkpoint="latest")
     results = [json.loads((folder / "result.json").read_text()) for folder in (trained, workdir)]
     assert results[0]["scores"]["test/accuracy"] == pytest.approx(results[1]["scores"]["test/accuracy"], abs=0.01)
+
+
+def test_the_live_explorer_opens_a_browser_and_ends_with_control_c(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, command = tmp_path / "opened", tmp_path / "browser"
+    command.write_text(f'#!/bin/sh\necho "$1" > {opened}.new && mv {opened}.new {opened}\n')
+    command.chmod(0o700)
+    monkeypatch.setenv("BROWSER", f"{command} %s")
+    with started("--mode=explore", f"--workdir={trained}", "--open") as process:
+        until = time.monotonic() + 100
+        while not opened.exists():
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        url = opened.read_text().strip()
+        with urllib.request.urlopen(url, timeout=20) as page:
+            assert b"layer by layer" in page.read()
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=20)
+    assert process.returncode == 130, printed
+    lines = printed.splitlines()
+    assert lines[-2:] == [f"the explorer is at {url}; Ctrl-C ends it", "launch.py: ended by SIGINT"]
