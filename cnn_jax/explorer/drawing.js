@@ -33,7 +33,7 @@ function colorIndex(value, bound) {
   return (step > STEPS ? STEPS : step < -STEPS ? -STEPS : step || 0) + STEPS;
 }
 
-// Where the maps of one layer lie on its canvas: tiles of width x height units, each unit `scale` pixels wide.
+// Where the maps of one layer lie on its canvas, in rows that fit into a number of pixels.
 function tiling(shape, room, most) {
   const [height, width, channels] = shape.length === 3 ? shape : [1, 1, shape[0]];
   const single = height * width === 1;
@@ -41,19 +41,21 @@ function tiling(shape, room, most) {
   const gap = single ? 2 : 4;
   const shown = Math.min(channels, most);
   const across = Math.max(1, Math.min(shown, Math.floor((room + gap) / (width * scale + gap))));
-  const down = Math.ceil(shown / across);
+  return tiled({ height, width, channels, scale, gap, shown, across });
+}
+
+// Tiles of width x height units, each unit `scale` pixels wide, `across` of them in a row.
+function tiled({ height, width, channels, scale, gap, shown, across }) {
+  const [right, down] = [width * scale + gap, height * scale + gap];
   return {
-    height, width, channels, scale, gap, shown, across,
-    canvasWidth: across * (width * scale + gap) - gap,
-    canvasHeight: down * (height * scale + gap) - gap,
-    corner: (channel) => [
-      (channel % across) * (width * scale + gap),
-      Math.floor(channel / across) * (height * scale + gap),
-    ],
+    height, width, channels, scale, shown, across,
+    canvasWidth: across * right - gap,
+    canvasHeight: Math.ceil(shown / across) * down - gap,
+    corner: (channel) => [(channel % across) * right, Math.floor(channel / across) * down],
     unitAt(x, y) {
-      const channel = Math.floor(y / (height * scale + gap)) * across + Math.floor(x / (width * scale + gap));
-      const column = Math.floor((x % (width * scale + gap)) / scale);
-      const row = Math.floor((y % (height * scale + gap)) / scale);
+      const channel = Math.floor(y / down) * across + Math.floor(x / right);
+      const column = Math.floor((x % right) / scale);
+      const row = Math.floor((y % down) / scale);
       if (channel >= shown || column >= width || row >= height || x < 0 || y < 0) return null;
       return (row * width + column) * channels + channel;
     },

@@ -17,6 +17,7 @@ class Explorer {
     this.frames = 0;
     this.output = new Output(page, this);
     if (page.latent) this.square = new Square(page.latent, this);
+    this.stack = new Stack(this);
     this.setColors();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.setColors());
     new ResizeObserver(() => this.layout()).observe(document.getElementById("layers"));
@@ -127,6 +128,7 @@ class Explorer {
     this.drawSeen();
     this.output.draw();
     this.square?.draw();
+    this.stack.draw();
   }
 
   drawLayer(layer) {

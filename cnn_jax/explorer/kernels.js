@@ -52,83 +52,115 @@ function taps(axis) {
   return axis.found;
 }
 
-// A kernel rearranged so that eight output channels lie side by side: [position][group][block][tap][channel][8].
-// In double precision, so that the inner loop converts one number for eight products.
+// The input index behind every position of an axis with its gaps and its border.
+function places(axis) {
+  if (!axis.places) {
+    const length = (axis.output - 1) * axis.stride + (axis.window - 1) * axis.dilation + 1;
+    const found = Int32Array.from({ length }, (_, p) => source(p - axis.low, axis));
+    Object.defineProperty(axis, "places", { value: found });
+  }
+  return axis.places;
+}
+
+// The input with its gaps and its border, in double precision: the inner loop of conv neither branches nor converts.
+function bordered(node, { data, shape: [, W, C] }) {
+  const [rows, columns] = [places(node.rows), places(node.columns)];
+  if (!node.work) Object.defineProperty(node, "work", { value: new Float64Array(rows.length * columns.length * C) });
+  const { work } = node;
+  for (let r = 0, at = 0; r < rows.length; r += 1)
+    for (let c = 0; c < columns.length; c += 1) {
+      const end = at + C;
+      if (rows[r] >= 0 && columns[c] >= 0)
+        for (let from = (rows[r] * W + columns[c]) * C; at < end; at += 1, from += 1) work[at] = data[from];
+      else if (node.boundary_value && (rows[r] === CONSTANT || columns[c] === CONSTANT))
+        work.fill(node.boundary_value, at, end);
+      at = end;
+    }
+  return work;
+}
+
+// A kernel rearranged so that four output channels lie side by side: [position][group][block][tap][channel][4].
 function packed(node, kernel) {
   const [height, width, inputs, outputs] = kernel.shape.slice(-4);
   const local = kernel.shape.length > 4 ? kernel.shape[0] * kernel.shape[1] : 1;
   const perGroup = outputs / node.groups;
-  const blocks = Math.ceil(perGroup / 8);
-  const result = new Float64Array(local * node.groups * blocks * height * width * inputs * 8);
+  const blocks = Math.ceil(perGroup / 4);
+  const result = new Float64Array(local * node.groups * blocks * height * width * inputs * 4);
   let at = 0;
   for (let position = 0; position < local; position += 1)
     for (let group = 0; group < node.groups; group += 1)
       for (let block = 0; block < blocks; block += 1)
         for (let tap = 0; tap < height * width * inputs; tap += 1)
-          for (let lane = 0; lane < 8; lane += 1, at += 1) {
-            const channel = block * 8 + lane;
+          for (let lane = 0; lane < 4; lane += 1, at += 1) {
+            const channel = block * 4 + lane;
             if (channel < perGroup)
               result[at] = kernel.data[(position * height * width * inputs + tap) * outputs + group * perGroup + channel];
           }
   return result;
 }
 
-function conv(node, [x, addend], arrays, y) {
-  if (!arrays.kernel.packed) arrays.kernel.packed = packed(node, arrays.kernel);
-  const k = arrays.kernel.packed;
-  const [height, width, inputs, outputs] = arrays.kernel.shape.slice(-4);
-  const local = arrays.kernel.shape.length > 4;
-  const rows = taps(node.rows);
-  const columns = taps(node.columns);
-  const perGroup = outputs / node.groups;
-  const blocks = Math.ceil(perGroup / 8);
-  const size = height * width * inputs * 8; // of the packed kernel of one block
-  const [, W, C] = x.shape;
-  const data = x.data;
-  const bias = arrays.bias ? arrays.bias.data : null;
-  const perUnit = bias && arrays.bias.shape.length > 1;
-  for (let row = 0; row < rows.length; row += 1) {
-    for (let column = 0; column < columns.length; column += 1) {
-      const position = row * columns.length + column;
-      for (let group = 0; group < node.groups; group += 1) {
+// Four channels of two positions at a time: a weight is read once for two products, a value once for four.
+function conv(node, [x, addend], { kernel, bias }, y) {
+  if (!kernel.packed) kernel.packed = packed(node, kernel);
+  const k = kernel.packed;
+  const data = bordered(node, x);
+  const [height, width, inputs, outputs] = kernel.shape.slice(-4);
+  const local = kernel.shape.length > 4;
+  const { rows, columns, groups } = node;
+  const C = x.shape[2];
+  const line = places(columns).length * C;
+  const apart = columns.spread || 1; // of the two positions, so that the same taps fall into gaps
+  const joined = groups === 1 && columns.dilation === 1 && apart === 1; // the taps of a row are one range
+  const [steps, span] = joined ? [1, width * inputs] : [width, inputs];
+  const perGroup = outputs / groups;
+  const blocks = Math.ceil(perGroup / 4);
+  const size = height * width * inputs * 4; // of the packed kernel of one block
+  const holes = !node.boundary_value; // whether a tap on a hole reads zero
+  for (let row = 0; row < rows.output; row += 1)
+    for (let column = 0; column < columns.output; column += 1) {
+      if (!local && Math.floor(column / apart) % 2) continue; // the second of two
+      const position = row * columns.output + column;
+      const two = !local && column + apart < columns.output;
+      const right = two ? apart * columns.stride * C : 0;
+      for (let group = 0; group < groups; group += 1)
         for (let block = 0; block < blocks; block += 1) {
-          const first = (((local ? position : 0) * node.groups + group) * blocks + block) * size;
-          let s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
+          let a0 = 0, a1 = 0, a2 = 0, a3 = 0, b0 = 0, b1 = 0, b2 = 0, b3 = 0;
+          let at = (((local ? position : 0) * groups + group) * blocks + block) * size;
           for (let i = 0; i < height; i += 1) {
-            const r = rows[row][i];
-            for (let j = 0; j < width; j += 1) {
-              const c = columns[column][j];
-              let at = first + (i * width + j) * inputs * 8;
-              if (r < 0 || c < 0) {
-                if (node.boundary_value && (r === CONSTANT || c === CONSTANT)) {
-                  const v = node.boundary_value;
-                  for (const end = at + inputs * 8; at < end; at += 8) {
-                    s0 += v * k[at]; s1 += v * k[at + 1]; s2 += v * k[at + 2]; s3 += v * k[at + 3];
-                    s4 += v * k[at + 4]; s5 += v * k[at + 5]; s6 += v * k[at + 6]; s7 += v * k[at + 7];
-                  }
-                }
-                continue;
-              }
-              const from = (r * W + c) * C + group * inputs;
-              for (let channel = from; channel < from + inputs; channel += 1, at += 8) {
-                const v = data[channel];
-                s0 += v * k[at]; s1 += v * k[at + 1]; s2 += v * k[at + 2]; s3 += v * k[at + 3];
-                s4 += v * k[at + 4]; s5 += v * k[at + 5]; s6 += v * k[at + 6]; s7 += v * k[at + 7];
+            const r = row * rows.stride + i * rows.dilation;
+            if (holes && places(rows)[r] === HOLE) {
+              at += width * inputs * 4;
+              continue;
+            }
+            for (let j = 0; j < steps; j += 1) {
+              let from = r * line + (column * columns.stride + j * columns.dilation) * C + group * inputs;
+              for (const end = from + span; from < end; from += 1, at += 4) {
+                const k0 = k[at], k1 = k[at + 1], k2 = k[at + 2], k3 = k[at + 3];
+                const a = data[from], b = data[from + right];
+                a0 += a * k0; a1 += a * k1; a2 += a * k2; a3 += a * k3;
+                b0 += b * k0; b1 += b * k1; b2 += b * k2; b3 += b * k3;
               }
             }
           }
-          const sums = [s0, s1, s2, s3, s4, s5, s6, s7];
-          const channel = group * perGroup + block * 8;
-          const count = Math.min(8, perGroup - block * 8);
-          for (let lane = 0; lane < count; lane += 1) {
-            const at = position * outputs + channel + lane;
-            const b = bias ? bias[perUnit ? at : channel + lane] : 0;
-            y[at] = sums[lane] + b + (addend ? addend.data[at] : 0);
-          }
+          const count = perGroup - block * 4;
+          const first = position * outputs + group * perGroup + block * 4;
+          write(y, first, count, a0, a1, a2, a3);
+          if (two) write(y, first + apart * outputs, count, b0, b1, b2, b3);
         }
-      }
     }
+  if (bias) {
+    const { length } = bias.data; // one for each channel, or for each unit
+    for (let first = 0; first < y.length; first += length)
+      for (let i = 0; i < length; i += 1) y[first + i] += bias.data[i];
   }
+  if (addend) for (let i = 0; i < y.length; i += 1) y[i] += addend.data[i];
+}
+
+function write(y, first, count, s0, s1, s2, s3) {
+  y[first] = s0;
+  if (count > 1) y[first + 1] = s1;
+  if (count > 2) y[first + 2] = s2;
+  if (count > 3) y[first + 3] = s3;
 }
 
 // Calls visit(output position, list of [input position, weight]) for each window of a pool.

@@ -294,7 +294,7 @@ def max_pool(layer: nn.MaxPool, shape: Shape) -> tuple[Record, Shape] | None:
     axes = _pool_axes(layer, shape)
     options = {name: {"taps": _taps(axis)} for name, axis in axes.items()}
     record = Record("max", _pool_words("maximum", axes), options)
-    return record, (axes["rows"].output, axes["columns"].output, shape[-1])
+    return record, (len(options["rows"]["taps"]), len(options["columns"]["taps"]), shape[-1])
 
 
 def unpooled(layer: nn.MaxUnpool, pool: Record | None, shape: Shape) -> tuple[Record, Shape] | None:

@@ -23,7 +23,7 @@ from cnn_jax.report.embedding import script_hash, script_json, stylesheet
 from cnn_jax.runtime.files import write_atomically
 
 SCRIPTS = ("kernels.js", "network.js", "explain.js", "worker.js", "ink.js", "drawing.js")
-SCRIPTS += ("images.js", "outputs.js", "explorer.js")
+SCRIPTS += ("images.js", "outputs.js", "stack.js", "explorer.js")
 MOST_BYTES = 20_000_000  # of weights; a browser takes long to open more
 COMPLETE_CHECK = 30_000  # values of the test input's activations; of larger networks fewer are compared, evenly spaced
 SPARSE_CHECK = 12_000  # so many
@@ -146,10 +146,12 @@ def render(explored: Explored, *, live: Mapping[str, Any] | None = None) -> str:
 
 
 def script() -> str:
-    """All scripts of the page, as one. The page runs it a second time in a worker."""
+    """All scripts of the page as one, without comments and indentation. The page runs it a second time in a worker."""
     files = resources.files("cnn_jax.explorer")
-    parts = [files.joinpath(name).read_text(encoding="utf-8").removeprefix('"use strict";\n') for name in SCRIPTS]
-    return '"use strict";\n' + "".join(parts)
+    text = "".join(files.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
+    lines = (line.strip() for line in text.splitlines())
+    kept = (line for line in lines if line and not line.startswith("//") and line != '"use strict";')
+    return "\n".join(['"use strict";', *kept]) + "\n"
 
 
 def image_kernels() -> dict[str, Shaped[np.ndarray, "rows columns"]]:

@@ -189,15 +189,16 @@ def test_receptive_fields_are_where_the_gradient_is_not_zero(scripts: Tab) -> No
                 "block": nn.Residual({"conv": nn.Conv(2, 2, (3, 3), kernel_dilation=2, padding=2, rngs=rngs)}),
                 "valid": nn.Conv(2, 2, (3, 3), padding="VALID", rngs=rngs),
                 "both": nn.Concatenate(offset=2),
+                "mix": nn.Conv(4, 2, (1, 1), rngs=rngs),
                 "pool": nn.AvgPool((2, 2)),
-                "flatten": nn.Flatten((2, 2, 4)),
+                "flatten": nn.Flatten((2, 2, 2)),
             },
             {"both": "conv"},
         )
     )
     jacobian = jax.jacobian(lambda x: model(x[None])[0])(jnp.ones((12, 12, 1)))
     network = json.dumps(export(model, (12, 12, 1)).to_json())
-    found = scripts.run(f"[...Array(16).keys()].map((unit) => new Network({network}).field(7, unit))")
+    found = scripts.run(f"[...Array(8).keys()].map((unit) => new Network({network}).field(8, unit))")
     for unit, field in enumerate(found):
         rows, columns = (np.flatnonzero(np.abs(jacobian[unit, ..., 0]).max(axis=axis)) for axis in (1, 0))
         assert field == {"rows": [rows[0], rows[-1]], "columns": [columns[0], columns[-1]]}

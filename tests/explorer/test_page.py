@@ -184,13 +184,35 @@ def test_keyboard_and_narrow_window(lenet: tuple[Tab, explorer.Explored, Path]) 
     assert browser.errors == []
 
 
+def test_the_stack_turns(lenet: tuple[Tab, explorer.Explored, Path]) -> None:
+    browser, _, _ = lenet
+    browser.resize(1440, 900)
+    browser.run("document.getElementById('network-tab').click(); document.getElementById('stack').open = true")
+    browser.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))).then(() => 0)")
+    names = browser.run("[...document.querySelectorAll('.plane')].map((plane) => plane.innerText)")
+    assert [name for name in names if "tanh" not in name] == names, "layers that only apply a function are left out"
+    assert {"network input", "c1", "s2", "c3", "c5", "f6", "probabilities"} <= {*names}
+    turn = "document.querySelector('.world').style.transform"
+    left, top = browser.run(
+        "(() => { const it = document.querySelector('.scene'); it.scrollIntoView();"
+        " const box = it.getBoundingClientRect(); return [box.left + box.width / 2, box.top + box.height / 2]; })()"
+    )
+    assert browser.run(turn) == "scale3d(1, 1, 1) rotateX(-14deg) rotateY(58deg)"
+    browser.drag([(left, top), (left + 30, top - 60), (left + 60, top - 60)])
+    assert browser.run(turn) == "scale3d(1, 1, 1) rotateX(6deg) rotateY(78deg)"
+    browser.run("document.querySelector('.scene').focus()")
+    browser.press("ArrowDown")
+    assert browser.run(turn) == "scale3d(1, 1, 1) rotateX(0deg) rotateY(78deg)"
+    browser.run("document.getElementById('stack').open = false")
+    assert browser.errors == []
+
+
 def test_the_webcam_is_filtered(lenet: tuple[Tab, explorer.Explored, Path]) -> None:
     browser, _, _ = lenet
     browser.resize(1440, 900)
     browser.run("document.getElementById('kernels-tab').click()")
-    assert "144\N{MULTIPLICATION SIGN}96 pixels" in browser.run("document.querySelector('.sides').innerText"), (
-        "no camera without a click"
-    )
+    sides = browser.run("document.querySelector('.sides').innerText")
+    assert "144\N{MULTIPLICATION SIGN}96 pixels" in sides, "no camera without a click"
     browser.run("document.getElementById('webcam').click()")
     frames = browser.run(
         """(async () => {
