@@ -22,6 +22,7 @@ from cnn_jax.models.airbench import gelu
 from cnn_jax.models.autoencoder import unflatten
 from cnn_jax.models.fcn import AddScores
 from cnn_jax.models.resnet import PaddedIdentity
+from cnn_jax.nn.skips import Meeting
 from cnn_jax.ops.adaptive_pool import windows as adaptive_windows
 from cnn_jax.ops.arguments import one_or_several, per_axis
 from cnn_jax.ops.normalization import neighbourhood
@@ -326,6 +327,8 @@ def of_two_maps(layer: Any, skip: Shape, shape: Shape) -> tuple[Record, Shape] |
         return Record(
             "concatenate", _cut_words("the map", layer.offset), {"cuts": [_start(layer, shape, skip)]}
         ), output
+    if not isinstance(layer, Meeting):
+        return None
     start = _start(layer, skip, shape)
     cuts = {"cuts": [start, [0, 0]]} if any(start) else {}
     if isinstance(layer, nn.Concatenate):

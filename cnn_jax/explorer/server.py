@@ -59,6 +59,7 @@ class Server:
         hosts = None if token else frozenset(f"{name}:{self.port}" for name in _LOOPBACKS)
         config = uvicorn.Config(
             _application(live, self.query, Middleware(_Guard, hosts=hosts, token=token)),
+            loop="asyncio",  # uvloop would take over the signals that end a run
             http="h11",
             ws="none",
             lifespan="off",

@@ -74,7 +74,7 @@ class Stack {
 
   rotate(up, right) {
     this.turn = [Math.min(Math.max(this.turn[0] + up, -85), 85), this.turn[1] + right];
-    const scale = Math.min(1, this.world.parentElement.clientWidth / 720);
+    const scale = Math.min(1, this.world.parentElement.clientWidth / 680);
     this.world.style.transform = `scale3d(${scale}, ${scale}, ${scale}) rotateX(${this.turn[0]}deg) rotateY(${this.turn[1]}deg)`;
   }
 

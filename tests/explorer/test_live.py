@@ -108,7 +108,7 @@ def test_answers(server: Server, answers: Any) -> None:
         (404, "/../../etc/passwd", bytes(144), {}),
         (405, "/../../etc/passwd", None, {}),
         (405, "/run", None, {}),
-        (405, "/", bytes(144), {}),
+        (404, "/", bytes(144), {}),
     ],
 )
 def test_refusals(server: Server, status: int, path: str, body: bytes | None, headers: dict[str, str]) -> None:
