@@ -6,7 +6,7 @@ scripts that compute it into one self-contained page. The scripts beside this mo
 """
 
 from cnn_jax.explorer.graph import Graph, Node, export, preprocessed, rounded_to_half
-from cnn_jax.explorer.live import LOOPBACK, Answer, Live, require_server, serve
+from cnn_jax.explorer.live import LOOPBACK, Answer, Live, require_server
 from cnn_jax.explorer.page import Codes, Explored, render, write
 
 __all__ = [
@@ -22,6 +22,5 @@ __all__ = [
     "render",
     "require_server",
     "rounded_to_half",
-    "serve",
     "write",
 ]

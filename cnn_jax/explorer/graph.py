@@ -147,7 +147,8 @@ def export(model: nn.Sequence, input_shape: Sequence[int], *, name: str = "input
             )
         shape = nodes[x].shape
         found = record(layer, shape)
-        return named(prefix.removesuffix("/"), layer, found and (found, _shape_after(layer, shape)), [x])
+        pair = None if found is None else (found, _shape_after(layer, shape))
+        return named(prefix.removesuffix("/"), layer, pair, [x])
 
     def skipping(prefix: str, model: nn.SkipSequence, x: int) -> int:
         skips, kept = dict(model.skips), {INPUT: x}

@@ -1,14 +1,15 @@
-"""The page with a server behind it, which computes with the real network: for networks too large for a page."""
+"""What a page asks of the server behind it, which computes with the real network: for networks too large for a page.
+
+The server is :mod:`cnn_jax.explorer.server`, whose packages are optional.
+"""
 
 import dataclasses
-import webbrowser
 from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import Shaped
 
 from cnn_jax.runtime import extras
-from cnn_jax.runtime.terminal import say
 
 LOOPBACK = "127.0.0.1"
 
@@ -57,24 +58,3 @@ def require_server() -> None:
     """Raises a ``UsageError`` that says what to install if the packages of the server are missing."""
     for module in ("starlette", "uvicorn"):
         extras.require(module, "explore", "--mode=explore without --output")
-
-
-def serve(live: Live, *, host: str = LOOPBACK, open_browser: bool = False) -> None:
-    """Answers until it is interrupted.
-
-    Args:
-      live: What to answer.
-      host: The address to listen on. Any other than the loopback interface needs a token, which the address has.
-      open_browser: Whether to open the page.
-
-    Raises:
-      UsageError: It cannot listen on this address, or the packages of the extra ``explore`` are missing.
-    """
-    require_server()
-    from cnn_jax.explorer.server import Server  # which imports these packages
-
-    server = Server(live, host)
-    say(f"the explorer is at {server.url}; Ctrl-C ends it")
-    if open_browser:
-        webbrowser.open(server.url)
-    server.run()

@@ -22,8 +22,10 @@ from cnn_jax.ops.padding import BOUNDARIES
 from cnn_jax.report.embedding import script_hash, script_json, stylesheet
 from cnn_jax.runtime.files import write_atomically
 
-SCRIPTS = ("kernels.js", "network.js", "explain.js", "worker.js", "ink.js", "drawing.js")
-SCRIPTS += ("images.js", "outputs.js", "stack.js", "explorer.js")
+SCRIPTS = (
+    *("kernels.js", "network.js", "explain.js", "worker.js", "ink.js"),
+    *("drawing.js", "images.js", "outputs.js", "stack.js", "explorer.js"),
+)
 MOST_BYTES = 20_000_000  # of weights; a browser takes long to open more
 COMPLETE_CHECK = 30_000  # values of the test input's activations; of larger networks fewer are compared, evenly spaced
 SPARSE_CHECK = 12_000  # so many

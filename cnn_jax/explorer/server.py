@@ -9,6 +9,7 @@ import asyncio
 import hmac
 import secrets
 import socket
+import webbrowser
 
 import numpy as np
 import uvicorn
@@ -23,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cnn_jax.errors import UsageError
 from cnn_jax.explorer.live import LOOPBACK, Live
+from cnn_jax.runtime.terminal import say
 
 _LOOPBACKS = (LOOPBACK, "localhost")
 _PATIENCE = 20  # seconds for a client to send what it announced
@@ -80,6 +82,24 @@ class Server:
     def stop(self) -> None:
         """Ends :meth:`run`; from any thread."""
         self._server.should_exit = True
+
+
+def serve(live: Live, *, host: str = LOOPBACK, open_browser: bool = False) -> None:
+    """Answers until it is interrupted.
+
+    Args:
+      live: What to answer.
+      host: The address to listen on. Any other than the loopback interface needs a token, which the address has.
+      open_browser: Whether to open the page.
+
+    Raises:
+      UsageError: It cannot listen on this address.
+    """
+    server = Server(live, host)
+    say(f"the explorer is at {server.url}; Ctrl-C ends it")
+    if open_browser:
+        webbrowser.open(server.url)
+    server.run()
 
 
 class _Guard:

@@ -88,7 +88,9 @@ def show(
         codes=_codes(test_set, network, Explained.of(network, state)),
     )
     if output is None:
-        explorer.serve(live(network, state, model, page), host=host, open_browser=open_browser)
+        from cnn_jax.explorer.server import serve  # whose packages are optional
+
+        serve(live(network, state, model, page), host=host, open_browser=open_browser)
         return
     explorer.write(Path(output), page)
     size = Path(output).stat().st_size
@@ -321,7 +323,8 @@ def _codes(test_set: ExampleSet, network: TaskNetwork, explained: Explained) -> 
     found = encoded(explained, batch[network.input_name])
     if found.shape[1] != 2 or isinstance(explained.model, nn.SkipSequence):  # whose skips pass by the code
         return None
-    labels, names = None, ()
+    labels: np.ndarray | None = None
+    names: tuple[str, ...] = ()
     for name, field in test_set.spec.items():
         if field.kind == "label" and not field.count and field.class_names:
             labels, names = np.asarray(batch[name]), field.class_names
