@@ -112,7 +112,7 @@ function startKernels(root, { kernels: encoded, photograph, boundaries }) {
     const positive = result.data.every((v) => v >= 0);
     if (positive) drawImage(after, { ...result, data: result.data.map((v) => v / bound), channels: 1 }, scale);
     else drawMaps(after, oneTile(result, scale), result.data, bound, diverging(dark));
-    after.style.width = "";
+    before.style.width = after.style.width = ""; // that of their column
     about.textContent = `${plane.width}×${plane.height} pixels, from 0 (black) to 1 (white)`;
     size.textContent = `${result.width}×${result.height} values; ` +
       (positive ? `black is 0, white is ${number(bound)}` : `blue is −${number(bound)}, ${dark ? "black" : "white"} is 0, orange is ${number(bound)}`);
