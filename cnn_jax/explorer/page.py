@@ -28,7 +28,7 @@ SCRIPTS = (
 )
 MOST_BYTES = 20_000_000  # of weights; a browser takes long to open more
 COMPLETE_CHECK = 30_000  # values of the test input's activations; of larger networks fewer are compared, evenly spaced
-SPARSE_CHECK = 12_000  # so many
+SPARSE_CHECK = 10_000  # so many
 _MOST_ROWS = 21  # of a kernel of the second view
 _PHOTOGRAPH = (144, 96)  # width, height
 
