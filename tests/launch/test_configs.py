@@ -17,8 +17,15 @@ from tests.requirements import require_data
 CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").glob("*.py"))
 
 
-# Compiling their 8 to 59 convolutions takes 20 s or more at any size.
-_LARGE = ("alexnet_imagenet", "googlenet_imagenet", "resnet18_fashion_mnist", "resnet20_cifar10", "resnet50_imagenet")
+# Compiling their 8 to 59 convolutions takes 10 s or more at any size.
+_LARGE = (
+    "airbench_cifar10",
+    "alexnet_imagenet",
+    "googlenet_imagenet",
+    "resnet18_fashion_mnist",
+    "resnet20_cifar10",
+    "resnet50_imagenet",
+)
 # The code of other configs here (hog_digits, lenet5_mnist, finetune_mnist_halves), or of runs in tests/tasks.
 _ALIKE = (
     *("autoencoder_digits", "autoencoder_mnist", "digits_multi_label", "digits_regression", "invariance_digits"),
