@@ -1,5 +1,6 @@
 """Volumes in NIfTI files (``.nii``, ``.nii.gz``), read and written by ``nibabel`` (the extra ``nifti``)."""
 
+import gzip
 import os
 import zlib
 from os import PathLike
@@ -14,6 +15,7 @@ from cnn_jax.runtime.extras import require
 from cnn_jax.typed import typed
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+_READ_AT_ONCE = 2**20
 
 
 @typed
@@ -122,6 +124,14 @@ def _opened(path: str | PathLike[str]) -> Any:
 def _array(path: str | PathLike[str]) -> np.ndarray:
     opened = _opened(path)
     try:
-        return np.asanyarray(opened.dataobj)
+        if str(path).lower().endswith(".gz"):
+            # nibabel stops at the end of the array, before the checksum, and returns damaged values without an error.
+            with gzip.open(path) as whole:
+                while whole.read(_READ_AT_ONCE):
+                    pass
+        values = np.asanyarray(opened.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UsageError(f"{path}: is not a complete NIfTI file: {' '.join(str(error).split())}") from error
+    if values.dtype.kind not in "biuf":  # colours are records, and there are complex volumes
+        raise UsageError(f"{path}: holds values of type {values.dtype}; give real numbers, channels on a fourth axis")
+    return values

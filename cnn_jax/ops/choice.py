@@ -7,6 +7,7 @@ The first row that applies is used, except where NATIVE is. No row depends on th
 chosen      for                   where
 ==========  ====================  =====================================================================================
 SHIFTS      all three products    depthwise, also of one channel, at most 128 taps; the kernel gradient at most 49
+WINDOWS     all three products    a transposed convolution whose stride is its window
 SLABS       all three products    more than two spatial axes
 BLOCKS      all three products    groups of fewer than 32 channels
 MATMUL      kernel gradient       a window of 1
@@ -47,6 +48,7 @@ from cnn_jax.ops.formulations import (
     SHIFTS,
     SLABS,
     TILES,
+    WINDOWS,
     ConvPlan,
     Formulation,
     tiling,
@@ -82,6 +84,8 @@ def _formulation_of_xla(product: str, plan: ConvPlan) -> Formulation:
     depthwise = plan.groups == plan.channels and (plan.channels > 1 or plan.features == 1)
     if depthwise and _shifts_are_few(product, plan):
         return SHIFTS
+    if _windows_are_side_by_side(plan):
+        return WINDOWS
     if len(plan.axes) > 2:
         return SLABS
     if plan.groups > 1:
@@ -91,6 +95,16 @@ def _formulation_of_xla(product: str, plan: ConvPlan) -> Formulation:
     if _tiles_are_faster(product, plan):
         return TILES
     return PHASES if product == "input_gradient" and _phases_are_faster(plan) else CANONICAL
+
+
+def _windows_are_side_by_side(plan: ConvPlan) -> bool:
+    """Whether each input alone determines a block of outputs, because inputs are a window apart."""
+    return plan.groups == 1 and all(
+        axis.input_dilation == axis.window > 1
+        and axis.low == axis.high == axis.window - 1
+        and axis.stride == axis.kernel_dilation == 1
+        for axis in plan.axes
+    )
 
 
 def _shifts_are_few(product: str, plan: ConvPlan) -> bool:

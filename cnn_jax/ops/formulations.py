@@ -15,6 +15,7 @@ formulation.
 ``SLABS``       an N-D convolution as a sum of 2-D ones, since XLA's CPU backend is fast only at those
 ``MATMUL``      the kernel gradient of a window of 1 as one matrix product
 ``NATIVE``      one of the kernels of ``cnn_jax.native``
+``WINDOWS``     a convolution of an input dilated by its window as one matrix product, whose windows are side by side
 ``COLUMNS``     one matrix product with the windows written out (im2col), for many small models at once
 ==============  =======================================================================================================
 
@@ -403,6 +404,18 @@ def _product_of_columns(plan: ConvPlan, x: jax.Array, kernel: jax.Array) -> jax.
 
 
 COLUMNS = _transposed_by_jax(_product_of_columns)
+
+
+def _windows_side_by_side(plan: ConvPlan, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Each input times the whole flipped kernel: no zeros between the inputs are multiplied."""
+    rank = len(plan.axes)
+    flipped = jnp.flip(kernel, axis=tuple(range(rank)))
+    y = lax.dot_general(x, flipped, (((rank + 1,), (rank,)), ((), ())), precision=plan.precision)
+    order = (0, *(axis for number in range(1, rank + 1) for axis in (number, rank + number)), 2 * rank + 1)
+    return y.transpose(order).reshape(plan.shapes["dy"])
+
+
+WINDOWS = _transposed_by_jax(_windows_side_by_side)
 
 
 class _Slabs:

@@ -35,6 +35,8 @@ CASES = {
     "depthwise, several features each": ([Axis(4, 2, 1, 0, 1, 2, 2)], 1, 2, 3, "SHIFTS " * 3),
     "slabs": ([Axis(4, 2, 2, 1, 1, 1, 2), Axis(4, 3, 2, 1, 1), Axis(3, 2, 1, 0, 1, 2, 1)], 2, 3, 2, "SLABS " * 3),
     "slabs of four axes": ([Axis(2, 2, 1, 1, 0), Axis(3, 2), Axis(3, 2), Axis(2, 1)], 1, 2, 1, "SLABS " * 3),
+    "windows": ([Axis(3, 2, 1, 1, 1, 2), Axis(4, 3, 1, 2, 2, 3)], 3, 2, 1, "WINDOWS " * 3),
+    "windows of three axes": ([Axis(2, 2, 1, 1, 1, 2), *[Axis(1, 2, 1, 1, 1, 2)] * 2], 2, 3, 1, "WINDOWS " * 3),
 }  # fmt: skip
 PRODUCTS = ["output", "input_gradient", "kernel_gradient"]
 

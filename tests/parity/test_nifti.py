@@ -1,5 +1,7 @@
 """NIfTI volumes against nibabel: values, class numbers, affines, damaged files, and prediction from file to file."""
 
+import gzip
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +15,11 @@ from cnn_jax.errors import UsageError
 from cnn_jax.experiments import find
 from cnn_jax.tasks import default_config
 from cnn_jax.tasks import run as runs
+from tests.launch.process import ROOT
 
 GENERATOR = np.random.default_rng(0)
 AFFINE = np.array([[0.0, 1.5, 0, -9], [-1, 0, 0, 4], [0, 0, 2.5, 7], [0, 0, 0, 1]])
+COLOURS = np.zeros((11, 9, 10), [("R", "u1"), ("G", "u1"), ("B", "u1")])
 SHAPES = [(11, 9, 10), (10, 10, 8), (12, 9, 9)]
 
 
@@ -65,11 +69,24 @@ def test_scaled_labels_are_rounded(tmp_path: Path) -> None:
     assert read_label_volume(tmp_path / "a.nii").tolist() == [[[0, 1, 3]]]
 
 
+def with_a_flipped_bit(content: bytes) -> bytes:
+    """A gzip file of the same length whose checksum is not that of its data."""
+    data = bytearray(gzip.decompress(content))
+    data[-1] ^= 1
+    return gzip.compress(bytes(data))[:-8] + content[-8:]
+
+
 @pytest.mark.parametrize(
     ("damage", "part"),
     [
+        (lambda file: nibabel.save(nibabel.Nifti1Image(COLOURS, AFFINE), file), "holds values of type [('R', 'u1')"),
+        (
+            lambda file: nibabel.save(nibabel.Nifti1Image(1j * COLOURS["R"], AFFINE), file),
+            "holds values of type complex",
+        ),
         (lambda file: file.write_bytes(file.read_bytes()[:100]), "NIfTI file"),
         (lambda file: file.write_bytes(b"no volume"), "is not a readable NIfTI file"),
+        (lambda file: file.write_bytes(with_a_flipped_bit(file.read_bytes())), "is not a complete NIfTI file: CRC"),
         (
             lambda file: nibabel.save(nibabel.Nifti1Image(np.full((11, 9, 10), 7, np.uint8), AFFINE), file),
             "the value 7 at (0, 0, 0) is none of dataset.json",
@@ -79,7 +96,7 @@ def test_scaled_labels_are_rounded(tmp_path: Path) -> None:
             "has 3x3x3 pixels, but",
         ),
     ],
-    ids=["cut short", "no volume", "an unknown label", "another size"],
+    ids=["colours", "complex numbers", "cut short", "no volume", "a flipped bit", "an unknown label", "another size"],
 )
 def test_a_damaged_file_is_named_in_one_line(damage, part: str, tmp_path: Path) -> None:
     write(tmp_path / "set", count=3)
@@ -158,9 +175,10 @@ def test_streamed_volumes_need_at_most_half_as_much_again_as_one_batch(tmp_path:
         nibabel.save(
             nibabel.Nifti1Image((volume > 1).astype(np.uint8), np.eye(4)), tmp_path / f"set/masks/{number}.nii"
         )
+    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}  # one device, not those of the tests
     grown = {}
     for loading, count in (("memory", 2), ("stream", 300)):
         command = [sys.executable, program, tmp_path / "set", loading, str(count), tmp_path / loading]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+        done = subprocess.run(list(map(str, command)), env=environment, stdout=subprocess.PIPE, text=True, check=True)
         grown[loading] = int(done.stdout.rpartition("grown by ")[2])
     assert grown["stream"] <= 1.5 * grown["memory"], grown
