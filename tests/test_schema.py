@@ -29,6 +29,7 @@ WRONG = {
 }
 TUPLES = {  # key -> values of the right type, values of a wrong one
     "input_shape": ([(28, 28, 1), (28, 1)], [("28", 28, 1), (28.0, 28, 1)]),
+    "data.features": ([(), ("image", "mask")], [(3,), (1.5,), (True,)]),
     "data.classes": ([(), (3, 5)], [("3", "5"), (3.0,), (True,)]),
     "data.train_part": ([(), (0, 10)], [(0.0, 0.5), ("0", "10")]),
     "data.size": ([(), (8, 8)], [(8.5, 8), ("8", "8")]),

@@ -210,9 +210,8 @@ def _numbers(where: str, cells: Sequence[str]) -> np.ndarray:
         numbers = np.full(1, np.nan, np.float32)
     if not len(numbers) or not np.isfinite(numbers).all():
         wrong = next((cell for cell in cells if not _is_number(cell)), "")
-        reason = (
-            f"{wrong[:40]!r} is a missing value; fill it in" if wrong in ("?", "") else f"{wrong[:40]!r} is no number"
-        )
+        missing = wrong.lower() in ("?", "", "nan", "na")
+        reason = f"{wrong[:40]!r} is a missing value; fill it in" if missing else f"{wrong[:40]!r} is no number"
         raise UsageError(f"{where}: {reason}")
     return numbers
 

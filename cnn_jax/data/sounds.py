@@ -207,12 +207,11 @@ def _find(name: str, path: str) -> tuple[Path, list[str], list[dict[str, str]]]:
         raise UsageError(f"data set {name!r}: there is no folder {root}")
     paths, fields = [], []
     for (part, class_name), folder in class_folders(root, source="sounds", what="WAV files").items():
-        for file in sorted(files_in(folder)):
-            if file.suffix.lower() in SUFFIXES:
-                paths.append(file.relative_to(root).as_posix())
-                fields.append({"label": class_name, "": part})
-    if not paths:
-        raise UsageError(f"data set {name!r}: no WAV files in its class folders (looked for {' '.join(SUFFIXES)})")
+        inside = [file for file in sorted(files_in(folder)) if file.suffix.lower() in SUFFIXES]
+        if not inside:
+            raise UsageError(f"data set {name!r}: no WAV files in {folder} (looked for {' '.join(SUFFIXES)})")
+        paths += [file.relative_to(root).as_posix() for file in inside]
+        fields += [{"label": class_name, "": part}] * len(inside)
     return root, paths, fields
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from cnn_jax.data.arrays import load_digits, load_npz
 from cnn_jax.data.dataset import Dataset
-from cnn_jax.data.fields import IGNORED, Field, Spec, with_ignored
+from cnn_jax.data.fields import IGNORED, Spec, with_ignored
 from cnn_jax.data.folder import open_folder
 from cnn_jax.data.images import RESIZES
 from cnn_jax.data.masks import open_masks
@@ -23,7 +23,7 @@ from cnn_jax.data.records import Records
 from cnn_jax.data.series import open_series
 from cnn_jax.data.sounds import open_sounds
 from cnn_jax.data.text import open_text
-from cnn_jax.data.tfds import open_tfds, tfds_class_names
+from cnn_jax.data.tfds import open_tfds, tfds_spec
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.runtime.objects import load_object
 from cnn_jax.typed import typed
@@ -69,6 +69,7 @@ def open_set(
     ignore_label: int = IGNORED,
     normalize: str = "none",
     train: str = "train",
+    features: tuple[str, ...] = (),
 ) -> Dataset | Records:
     """One split of a data set, left on disk where it is there as files.
 
@@ -76,8 +77,8 @@ def open_set(
       name: ``"digits"``; ``"mnist1d"``, short signals; ``"photographs"``, two of them in pieces; ``"folder:path"``:
         images in one subfolder per class, or such folders in ``train``, ``val`` and ``test``; ``"masks:path"``: images
         or volumes with masks; ``"npz:path"``: NumPy arrays; ``"series:path"``, ``"sounds:path"``, ``"text:path"``:
-        lines of values, WAV files, lines of text; or the name of a TFDS set of labelled images, with its configuration
-        and version where wanted: ``"mnist"``, ``"cifar10:3.0.2"``, ``"cifar10_corrupted/fog_1"``.
+        lines of values, WAV files, lines of text; or the name of a TFDS set, with its configuration and version where
+        wanted: ``"mnist"``, ``"cifar10:3.0.2"``, ``"cifar10_corrupted/fog_1"``.
       split: A TFDS split expression. ``digits`` has ``train`` (1,297), ``validation`` (200) and ``test`` (300); where
         a source has no parts, ``train``, ``validation`` and ``test`` are 80, 10 and 10 % of each class.
       data_dir: Where TFDS keeps its sets; by default ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
@@ -88,13 +89,15 @@ def open_set(
         itself declares; in a ``.npz`` file of images and labels it is -1.
       normalize: ``"each"`` brings every NIfTI volume of ``masks:path`` to mean 0 and standard deviation 1.
       train: The split that is trained on, from which the vocabulary of texts is made.
+      features: The names of the features of a TFDS set to read, the network's input first; by default the input and
+        the target that TFDS declares.
 
     Returns:
       The split, in the order in which it is stored; a folder's is mixed.
 
     Raises:
-      UsageError: For an unknown or unprepared set, a split that does not exist or is empty, or a set that is not
-        images with one label each.
+      UsageError: For an unknown or unprepared set, a split that does not exist or is empty, or features of TFDS that
+        are not read.
 
     Example:
       >>> open_set("digits", "test").image_shape
@@ -105,6 +108,8 @@ def open_set(
     prefix, _, path = name.partition(":")
     if normalize != "none" and prefix != "masks":
         raise UsageError(f"data.normalize={normalize!r} is for volumes of masks:path and not for {name!r}; use 'none'")
+    if features and not _is_tfds(prefix):
+        raise UsageError(f"data.features={features} names features of a TFDS set, which {name!r} is not; leave it out")
     options: dict[str, Any] = {"data_dir": data_dir, "image_shape": image_shape, "framing": framing}
     if prefix.endswith(".py"):
         found = load_object(name, what=f"data.name={name!r}")(split, **options)
@@ -112,7 +117,7 @@ def open_set(
         further = {"normalize": normalize} if prefix == "masks" else {}
         found = SOURCES[prefix](path, split, ignore_label=ignore_label, train=train, **further, **options)
     else:
-        found = open_tfds(name, split, **options)
+        found = open_tfds(name, split, features=features, train=train, **options)
     if ignore_label == IGNORED:
         return found
     return dataclasses.replace(found, spec=with_ignored(name, found.spec, ignore_label))
@@ -135,11 +140,14 @@ def known_spec(name: str, split: str, **options: Any) -> Spec:
       >>> known_spec("digits", "test")["label"].class_names[:3]
       ('0', '1', '2')
     """
-    prefix = name.partition(":")[0]
-    if prefix in SOURCES or prefix.endswith(".py"):
+    if not _is_tfds(name.partition(":")[0]):
         return open_set(name, split, **options).spec
-    names = tfds_class_names(name, data_dir=options.get("data_dir"))
-    return {"image": Field("image"), "label": Field("label", (), "int32", names)}
+    known = ("data_dir", "features", "image_shape")
+    return tfds_spec(name, **{key: value for key, value in options.items() if key in known})
+
+
+def _is_tfds(prefix: str) -> bool:
+    return prefix not in SOURCES and not prefix.endswith(".py")
 
 
 @typed
