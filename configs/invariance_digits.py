@@ -32,6 +32,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.networks = {
         "max pools": {},
         "max pools, augmented": {"data": {"augment": augment}, "epochs": 60},
+        "max pools, rotated pairs": {"rotated_pairs": {"weight": 0.1, "rotation": 90.0}},
         "average pools": {"model": {"options": {"pool": "average"}}},
         "no pools": {"model": {"options": {"pool": "stride"}}},
     }

@@ -1,6 +1,8 @@
 """Autoencoder: the network learns to give its input back, through a layer of few numbers."""
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,11 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 from ml_collections import ConfigDict
+from PIL import Image
 
 from cnn_jax import ops
 from cnn_jax import train as training
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.metrics import Metric
+from cnn_jax.models.autoencoder import LATENT
+from cnn_jax.runtime.files import write_atomically
 from cnn_jax.tasks.task import Examples, Results, Task, mean_over
 
 LOSSES = ("cross_entropy", "mse")
@@ -36,6 +41,8 @@ class Autoencoder(Task):
         is unknown or has no meaning for this task.
     """
 
+    writes_files = True
+
     def __init__(self, config: ConfigDict, examples: Examples) -> None:
         self.config = config
         if examples.input_kind != "image":
@@ -52,6 +59,8 @@ class Autoencoder(Task):
             raise UsageError(
                 f"data.test_time={config.data.test_time!r} has no meaning for an autoencoder; leave it out"
             )
+        labels = (name for name, field in examples.spec.items() if field.kind == "label" and not field.count)
+        self._label, self._class_names = next(labels, None), examples.class_names
         channels = self._shape[-1]
         self.outputs = _COLOURS.get(channels, tuple(f"channel_{number}" for number in range(1, channels + 1)))
 
@@ -92,8 +101,40 @@ class Autoencoder(Task):
         return jax.nn.sigmoid(outputs) if self.config.loss == "cross_entropy" else jnp.clip(outputs, 0, 1)
 
     def rows(self, predictions: Float[np.ndarray, "n height width channels"]) -> list[dict[str, Any]]:
-        """The mean value of each channel of the reconstruction."""
-        return [dict(zip(self.outputs, row.mean(axis=(0, 1)).tolist(), strict=True)) for row in predictions]
+        """Nothing: reconstructions are written as images, see :meth:`write_prediction`."""
+        return [{} for _ in predictions]
+
+    def inspect(
+        self,
+        inputs: Shaped[np.ndarray, "n height width channels"],
+        predictions: Float[np.ndarray, "n height width channels"],
+        activations: Callable[[], Mapping[str, Shaped[np.ndarray, "..."]]],
+    ) -> list[dict[str, Any]]:
+        """The root mean square error of the reconstruction, and the code: ``code_1``, ``code_2`` and so on."""
+        pixels = inputs / np.float32(255) if inputs.dtype == np.uint8 else inputs
+        errors = np.sqrt(np.square(pixels - predictions).mean(axis=(1, 2, 3)))
+        codes = activations()[LATENT].reshape(len(inputs), -1)
+        return [
+            {"rmse": float(error), **{f"code_{number}": float(value) for number, value in enumerate(code, start=1)}}
+            for error, code in zip(errors, codes, strict=True)
+        ]
+
+    def targets(self, batch: Mapping[str, Shaped[np.ndarray, "..."]]) -> list[dict[str, Any]]:
+        """The class of the image, where the data set has one, to tell codes apart."""
+        if self._label is None:
+            return super().targets(batch)
+        return [{"label": self._class_names[label] if label >= 0 else ""} for label in batch[self._label]]
+
+    def write_prediction(
+        self, folder: Path, name: str, *, source: Path, image: Shaped[np.ndarray, "..."], prediction: Any
+    ) -> None:
+        """The reconstruction as an image of the format of the user's file, or PNG where that cannot be written."""
+        pixels = np.rint(255 * np.asarray(prediction)).astype(np.uint8)
+        formats = Image.registered_extensions()
+        suffix = source.suffix.lower() if formats.get(source.suffix.lower()) in Image.SAVE else ".png"
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, format=formats[suffix])
+        write_atomically(folder / f"{name}{suffix}", buffer.getvalue())
 
     def headlines(self, results: Results) -> list[Any]:
         """The root mean square error, and how many numbers an image becomes."""

@@ -18,7 +18,7 @@ from cnn_jax import train as training
 from cnn_jax.data import augment
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.metrics import Metric
-from cnn_jax.ops.arguments import may_differ_from_zero
+from cnn_jax.ops.arguments import is_traced, may_differ_from_zero
 from cnn_jax.report.compilation import Announce, silent
 from cnn_jax.tasks.task import Task
 
@@ -63,6 +63,7 @@ class TaskNetwork:
     ) -> None:
         self.config, self.task, self.preprocess, self.input_name = config, task, preprocess, input_name
         augment.check_test_time(config.data.test_time)
+        self._check_rotated_pairs()
         self.abstract_model = nnx.eval_shape(lambda: self.create(jax.random.key(0)))
         self._trained = models.trainable(self.abstract_model, freeze=config.freeze)
         self._graph = nnx.split(self.abstract_model, self._trained, ...)[0]
@@ -129,14 +130,50 @@ class TaskNetwork:
     def loss(
         self, params: PyTree, model_state: PyTree, batch: training.Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[training.Metrics, PyTree]]:
-        """What training minimises: the task's loss, and that of each auxiliary head with the config's weight."""
+        """What training minimises: the task's loss, with the config's weights that of each auxiliary head and of pairs.
+
+        The loss of pairs is the mean squared Euclidean distance between the outputs for an image and for the same image
+        rotated by a random angle (lecture 000, after Cheng, Zhou & Han, "Learning rotation-invariant convolutional
+        neural networks for object detection in VHR optical remote sensing images", 2016).
+        """
+        images, weight = batch[self.input_name], self._pair_weight
         if self.tiling is not None:
-            self._check_tile(batch[self.input_name])
+            self._check_tile(images)
+        if may_differ_from_zero(weight):
+            key, pair_key = jax.random.split(key)
         options: dict[str, Any] = {"train": True, "rngs": nnx.Rngs(key), "return_activations": True}
-        (outputs, activations), model_state = self.apply(params, model_state, batch[self.input_name], **options)
+        (outputs, activations), model_state = self.apply(params, model_state, images, **options)
         auxiliary = sum(self.task.loss(activations[head], batch) for head in self.auxiliary_heads)
         total = self.task.loss(outputs, batch) + self.config.auxiliary_weight * auxiliary
+        if may_differ_from_zero(weight):
+            if outputs.ndim != 2:
+                raise UsageError("rotated_pairs makes outputs alike, but those of this task rotate too; use weight=0")
+            rotated = self._rotated(images, pair_key)
+            # The same key as above, so that both are computed with the same dropout.
+            others, model_state = self.apply(params, model_state, rotated, train=True, rngs=nnx.Rngs(key))
+            total = total + weight * jnp.square((outputs - others).astype(jnp.float32)).sum(axis=-1).mean()
         return total, (self.task.measure(outputs, batch), model_state)
+
+    @property
+    def _pair_weight(self) -> Any:
+        return self.config.get("rotated_pairs", {"weight": 0.0})["weight"]  # runs of earlier versions lack it
+
+    def _rotated(self, images: Array, key: Key[Array, ""]) -> Array:
+        """Raw images, each rotated by an angle of its own; floating-point ones are from 0 to 1."""
+        values = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+        return augment.affine(key, values, rotation=self.config.rotated_pairs.rotation)
+
+    def _check_rotated_pairs(self) -> None:
+        """Rejects pairs of inputs that cannot be rotated, or of outputs that rotate with them."""
+        weight = self._pair_weight
+        if not may_differ_from_zero(weight):
+            return
+        if not is_traced(weight) and not 0 <= weight < float("inf"):
+            raise UsageError(f"rotated_pairs.weight={weight} must be finite and at least 0")
+        if len(self.config.input_shape) != 3:
+            raise UsageError(
+                f"rotated_pairs rotates images, not inputs of shape {self.config.input_shape}; use weight=0"
+            )
 
     def _check_tile(self, images: Array) -> None:
         """Rejects training images that are not of the size of the network's input, which is not resized."""

@@ -49,10 +49,15 @@ from cnn_jax.tasks.sets import (
 from cnn_jax.tasks.start import Start, find_start
 from cnn_jax.tasks.table import schema as task_schema
 from cnn_jax.tasks.table import task_class
-from cnn_jax.tasks.task import Task
+from cnn_jax.tasks.task import Task, brief_cells
 from cnn_jax.train.evaluation import of_split
 
-_TRACED = (*training.TRACED_HYPERPARAMETERS, "auxiliary_weight", "model.options.dropout_rate")
+_TRACED = (
+    *training.TRACED_HYPERPARAMETERS,
+    "auxiliary_weight",
+    "rotated_pairs.weight",
+    "model.options.dropout_rate",
+)
 _ROLES = {"train": "training"}  # role of a set -> the word for it
 _TAKEN_AT_ONCE = 500  # examples, while predictions are written
 
@@ -281,9 +286,11 @@ def _compared(network: TaskNetwork, state: training.TrainState, found: ExampleSe
     for first in range(0, len(found), _TAKEN_AT_ONCE):
         batch = take(found, range(first, min(first + _TAKEN_AT_ONCE, len(found))))
         task, predictions = network.task, network.predict(state, batch[network.input_name])
-        columns = batch["index"], task.targets(batch), task.rows(predictions), task.compared(predictions, batch)
-        for index, target, row, scores in zip(*columns, strict=True):
-            yield {"index": int(index), **target, **row, **scores}
+        inputs = batch[network.input_name]
+        inside = task.inspect(inputs, predictions, functools.partial(network.activations, state, inputs))
+        columns = task.targets(batch), task.rows(predictions), inside, task.compared(predictions, batch)
+        for index, *cells in zip(batch["index"], *columns, strict=True):
+            yield {"index": int(index), **dict(item for each in cells for item in each.items())}
 
 
 def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], output: str | None, checkpoint: str) -> None:
@@ -293,7 +300,7 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
       config: Of the run.
       directory: The run's folder.
       images: Files, and folders of files, see :func:`cnn_jax.tasks.inputs.read_inputs`.
-      output: A ``.csv`` file to write it to as well; of a spatial task a folder for files of each prediction, and for
+      output: A ``.csv`` file to write it to as well; of a task that writes files a folder for these and for
         ``predictions.csv``.
       checkpoint: ``'latest'`` or ``'best'``.
 
@@ -303,24 +310,27 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
     """
     if not images:
         raise UsageError("--mode=predict needs --images=<image or folder>, several separated by commas or blanks")
-    spatial = task_class(config.experiment).spatial
-    folder, table = (Path(output), str(Path(output) / "predictions.csv")) if spatial and output else (None, output)
-    if folder is not None:
+    task = task_class(config.experiment)
+    folder, table = None, output
+    if task.writes_files and output:
+        folder, table = Path(output), str(Path(output) / "predictions.csv")
         check_output_folder(folder, what="--output")
     else:
         check_csv(output)
     description = read_description(directory)
-    own = read_inputs(images, description, whole=spatial)
+    own = read_inputs(images, description, whole=task.spatial)
     network, state = load_run(config, directory, checkpoint=checkpoint)
     notes, brief, full = dict(own.reasons), [], []
     predictions: dict[str, Any] = {}
     if own.read:
         with compiling() as announce:
-            predictions = _predictions(network, state, own.read, announce)
+            predictions, inside = _predictions(network, state, own.read, announce)
         for name, read in own.read.items():
-            one = predictions[name][None]
-            brief += network.task.brief_rows(one)
-            full += network.task.rows(one)
+            one, cells = predictions[name][None], inside[name]
+            brief += [
+                row | brief_cells(dict(itertools.islice(cells.items(), 1))) for row in network.task.brief_rows(one)
+            ]
+            full += [row | cells for row in network.task.rows(one)]
             notes[name] = ", ".join(filter(None, [read.hint, *network.task.hints(one)]))
     assumed = {name: one.assumed for name, one in own.read.items()}
 
@@ -348,17 +358,20 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
 
 def _predictions(
     network: TaskNetwork, state: training.TrainState, read: Mapping[str, OwnInput], announce: Any
-) -> dict[str, Any]:
-    """The prediction of each input by its name; inputs of one size are predicted together."""
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The prediction of each input by its name, and its further cells; inputs of one size are predicted together."""
     names: dict[tuple[int, ...], list[str]] = {}
     for name, one in read.items():
         names.setdefault(one.array.shape, []).append(name)
     found: dict[str, Any] = {}
+    inside: dict[str, dict[str, Any]] = {}
     for alike in names.values():
-        found |= zip(
-            alike, network.predict(state, np.stack([read[name].array for name in alike]), announce), strict=True
-        )
-    return found
+        inputs = np.stack([read[name].array for name in alike])
+        predictions = network.predict(state, inputs, announce)
+        cells = network.task.inspect(inputs, predictions, functools.partial(network.activations, state, inputs))
+        found |= zip(alike, predictions, strict=True)
+        inside |= zip(alike, cells, strict=True)
+    return found, inside
 
 
 def _names(paths: Iterable[str]) -> dict[str, str]:

@@ -46,6 +46,7 @@ class Segmentation(ClassWeighted):
     kind = "mask"
     losses = ("cross_entropy", "focal", "dice", "cross_entropy_dice")
     spatial = True
+    writes_files = True
     counted = "the pixels of each class"
     tuple_examples: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **ClassWeighted.tuple_examples,

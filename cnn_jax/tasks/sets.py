@@ -61,6 +61,7 @@ def _options(config: ConfigDict) -> dict[str, Any]:
         "ignore_label": config.get("ignore_label", -1),  # which runs of earlier versions lack, like the next
         **({"normalize": config.data.normalize} if config.data.get("normalize", "none") != "none" else {}),
         "train": config.data.train,
+        "features": tuple(config.data.get("features", ())),
     }
 
 

@@ -25,6 +25,7 @@ TASKS: dict[str, type[Task]] = {
 """Name in ``config.experiment`` -> task."""
 
 _TUPLE_EXAMPLES = {  # of keys whose default is an empty tuple
+    "data.features": ("image", "segmentation_mask"),
     "data.classes": (3, 5),
     "data.train_part": (0, 1000),
     "data.size": (256, 256),
@@ -80,6 +81,7 @@ def default_config(name: str = "classification") -> ConfigDict:
                 "train": "train",
                 "validation": "validation",  # chooses the best checkpoint; empty for none
                 "test": "test",
+                "features": (),  # of a TFDS set, the input first; empty for the (input, target) that TFDS declares
                 "classes": (),  # the numbers of those to tell apart; empty for all
                 "train_part": (),  # (start, stop) of the training examples of these classes; empty for all
                 "data_dir": "",  # where TFDS looks; empty for its own default
@@ -96,6 +98,10 @@ def default_config(name: str = "classification") -> ConfigDict:
             "ignore_label": -1,  # a label that means "not labelled": no loss, no metric; -1 for the data set's own
             "report": {"explain": False},  # whether report.html shows what channels and classes respond to
             "ensemble": 1,  # how many networks to train and average
+            "rotated_pairs": {  # a loss: the squared distance between the outputs for an image and its rotation
+                "weight": 0.0,  # 0 for none
+                "rotation": 45.0,  # the largest angle in degrees, either way
+            },
             "auxiliary_weight": 0.3,  # of the loss of each auxiliary head, in networks that have such
         }
     )

@@ -9,7 +9,7 @@ in :mod:`cnn_jax.tasks.run` and need nothing else. A new task is one class in on
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -102,6 +102,9 @@ class Task(abc.ABC):
     to overlapping tiles of them, see :class:`cnn_jax.models.Tiling`; a network whose output is smaller than its input
     is trained on the middle of its input."""
 
+    writes_files: ClassVar[bool] = False
+    """Whether ``--mode=predict --output=folder`` writes files about each prediction, see :meth:`write_prediction`."""
+
     config: ConfigDict
     """The run's config."""
 
@@ -186,11 +189,24 @@ class Task(abc.ABC):
 
     def brief_rows(self, predictions: Shaped[np.ndarray, "..."]) -> list[dict[str, str]]:
         """The cells of :meth:`rows` as text for the terminal; by default numbers have four digits."""
+        return [brief_cells(row) for row in self.rows(predictions)]
 
-        def text(value: Any) -> str:
-            return f"{value:.4g}" if isinstance(value, float) else str(value)
+    def inspect(
+        self,
+        inputs: Shaped[np.ndarray, "..."],
+        predictions: Shaped[np.ndarray, "..."],
+        activations: Callable[[], Mapping[str, Shaped[np.ndarray, "..."]]],
+    ) -> list[dict[str, Any]]:
+        """Further cells of each line, from the input or from within the network; by default nothing.
 
-        return [{name: text(value) for name, value in row.items()} for row in self.rows(predictions)]
+        The terminal shows the first of them.
+
+        Args:
+          inputs: What the network was given, before preprocessing, (n, ...).
+          predictions: Of :meth:`predict`, (n, ...).
+          activations: Computes the outputs of the layers: name -> (n, ...).
+        """
+        return [{} for _ in predictions]
 
     def hints(self, predictions: Shaped[np.ndarray, "..."]) -> list[str]:
         """Why a prediction may be wrong, for each example, as ``--mode=predict`` shows it; by default nothing.
@@ -222,7 +238,7 @@ class Task(abc.ABC):
     def write_prediction(
         self, folder: Path, name: str, *, source: Path, image: Shaped[np.ndarray, "..."], prediction: Any
     ) -> None:
-        """Writes files about one prediction, for ``--mode=predict --output=folder`` of a spatial task.
+        """Writes files about one prediction, for ``--mode=predict --output=folder``, see :attr:`writes_files`.
 
         Args:
           folder: An existing folder.
@@ -259,6 +275,15 @@ class Task(abc.ABC):
     def typical(self, results: Results) -> tuple[int, str]:
         """The number and a description of the test example whose activations the report shows."""
         return 0, "test image 0"
+
+
+def brief_cells(cells: Mapping[str, Any]) -> dict[str, str]:
+    """Cells as text for the terminal, numbers with four digits.
+
+    >>> brief_cells({"class": "cat", "score": 0.123456})
+    {'class': 'cat', 'score': '0.1235'}
+    """
+    return {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in cells.items()}
 
 
 def mean_over(values: Shaped[Array, "batch *values"], batch: training.Batch) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from ml_collections import ConfigDict
+from scipy import ndimage
 from sklearn.metrics import classification_report
 
 from cnn_jax import data, nn, train
@@ -227,6 +228,43 @@ def test_auxiliary_heads_add_their_losses_with_their_weight() -> None:
     assert float(total) == pytest.approx(losses[0] + 0.25 * losses[1], rel=1e-5)
 
 
+class Linear(TaskNetwork):
+    """The outputs are sums over the pixels."""
+
+    def create(self, key: jax.Array) -> nn.Sequence:
+        return nn.Sequence({"flatten": nn.flatten, "output": nn.Linear(784, 3, rngs=nnx.Rngs(key))})
+
+
+def test_rotated_pairs_add_the_squared_distance_of_their_outputs() -> None:
+    """The outputs of a linear network for a rotated line are those of SciPy's; for a round blob they do not change."""
+    pairs = {"weight": 0.5, "rotation": 90.0}
+    settings = config(rotated_pairs=pairs)
+    network, plain = (Linear(one, task(one), PREPROCESS) for one in (settings, config()))
+    state = network.init(jax.random.key(0), train.create_optimizer("sgd", 0.1))
+    kernel = np.asarray(state.params["output"]["kernel"][...])
+    key = jax.random.key(3)
+
+    def added(images: np.ndarray) -> float:
+        given = {**batch(), "image": jnp.asarray(images)}
+        both = [one.loss(state.params, state.model_state, given, key)[0] for one in (network, plain)]
+        return float(both[0] - both[1])
+
+    rows, columns = np.mgrid[:28, :28] - 13.5
+    blob = 255 * np.exp(-(rows**2 + columns**2) / 50)
+    blobs = np.repeat(blob.round().astype(np.uint8)[None, ..., None], 6, axis=0)
+    lines = np.zeros_like(blobs)
+    lines[:, 4:24, 12:14] = 255  # a vertical line
+    # Every angle is one of the 181 whole ones, but for half a degree.
+    line = lines[0, ..., 0] / 255
+    turned = [ndimage.rotate(line, angle, reshape=False, order=1) for angle in range(-90, 91)]
+    moved = np.stack([(np.ravel(one - line) / np.asarray(PREPROCESS.std)) @ kernel for one in turned])
+    distances = np.square(moved).sum(axis=1)
+    assert 0.5 * distances.min() < added(lines) < 0.5 * distances.max()
+    assert added(blobs) < 0.05 * added(lines)
+    float_images = (lines / 255).astype(np.float32)
+    assert added(float_images) == pytest.approx(added(lines), rel=1e-4)
+
+
 def test_values_to_start_from_are_in_the_state_and_in_its_average() -> None:
     settings = config(input_shape=(32, 32, 3), ema_decay=0.9, model={"name": "airbench", "width": 1 / 16})
     network, optimizer = network_of(settings), train.create_optimizer("lookahead", 0.1)
@@ -246,6 +284,8 @@ def test_values_to_start_from_are_in_the_state_and_in_its_average() -> None:
     [
         ({"dtype": "bfloat"}, ["'bfloat'", "'bfloat16'"]),
         ({"ensemble": 0}, ["ensemble=0"]),
+        ({"rotated_pairs": {"weight": -1.0}}, ["rotated_pairs.weight=-1.0", "at least 0"]),
+        ({"rotated_pairs": {"weight": 1.0}, "input_shape": (28, 1)}, ["rotated_pairs", "(28, 1)", "weight=0"]),
         ({"top_k": 2}, ["top_k=2", "classes, 2"]),
         ({"ensemble": 2, "loss": "squared_error"}, ["ensemble=2", "'squared_error'"]),
         ({"ensemble": 2, "loss": "sigmoid"}, ["ensemble=2", "'sigmoid'"]),
