@@ -6,7 +6,7 @@ The recipe and the variant ``resnet`` are those of arrow_head.py.
 
 Command:  python launch.py --config=configs/italy_power_demand.py
 Time:     79 s on 2 CPU cores (AMD EPYC) that had other work too
-Expected: test accuracy 96.02 % (1 seed)
+Expected: test accuracy 95.89 % ± 0.15 (mean ± std over 3 seeds: --config.seed=0 to 2)
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@ The test set is that of the published table, and nothing is chosen on it.
 
 Command:  python launch.py --config=configs/mnist1d.py
 Time:     40 s on 2 CPU cores (AMD EPYC) that had other work too
-Expected: test accuracy 97.30 % (1 seed)
+Expected: test accuracy 97.80 % ± 0.50 (mean ± std over 3 seeds: --config.seed=0 to 2)
 """
 
 from ml_collections import ConfigDict

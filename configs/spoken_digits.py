@@ -9,7 +9,8 @@ frames of 512 samples, 128 apart: 63 of them, and 40 mel filters by HTK's formul
 
 Command:  python launch.py --config=configs/spoken_digits.py
 Time:     5 minutes on 2 CPU cores (AMD EPYC) that had much other work
-Expected: test accuracy 99.00 % (1 seed); left out: jackson 69.40 %, lucas 47.20 %, theo 80.80 %
+Expected: test accuracy 98.78 % ± 0.39 (mean ± std over 3 seeds: --config.seed=0 to 2); left out, 1 seed each:
+          george 60.20 %, jackson 69.40 %, lucas 47.20 %, nicolas 68.60 %, theo 80.80 %, yweweler 76.20 %
 """
 
 from ml_collections import ConfigDict

@@ -41,7 +41,6 @@ from cnn_jax.tasks import run as runs
 from cnn_jax.tasks import schema as task_schema
 from cnn_jax.tasks.sets import load_splits
 
-_SERIES_KEYS = ("networks", "seeds", "methods", "hog", "published", "few")
 _AT_ONCE = 1000  # images whose histograms are computed together
 
 
@@ -129,7 +128,7 @@ def network_runs(config: ConfigDict, title: str) -> list[ConfigDict]:
     """The runs of one network, one for each seed."""
     changes = series.flattened(config.networks[title])
     seeds = range(config.seed, config.seed + config.seeds.get(title, 1))
-    return [series.variation(config, {**changes, "seed": seed}, without=_SERIES_KEYS) for seed in seeds]
+    return [series.variation(config, {**changes, "seed": seed}) for seed in seeds]
 
 
 def _method(config: ConfigDict, title: str, path: Path, features: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
@@ -182,7 +181,7 @@ def _few(config: ConfigDict, directory: Path) -> float:
         "optimizer.schedule": "constant",
         "optimizer.weight_decay": 0.0,
     }
-    run = series.variation(config, few, without=_SERIES_KEYS)
+    run = series.variation(config, few)
     return series.finished(run, directory)["scores"]["validation/accuracy"]
 
 

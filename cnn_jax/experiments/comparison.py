@@ -32,8 +32,6 @@ from cnn_jax.tasks import schema as task_schema
 from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import load_splits
 
-_SERIES_KEYS = ("task", "networks", "seeds", "shown")
-
 Scores = dict[str, list[float]]
 """Name of a metric -> its value on the test set for each seed."""
 
@@ -94,11 +92,9 @@ def summary(config: ConfigDict, *, output: str | None = None) -> None:
 
 def network_runs(config: ConfigDict, title: str) -> list[ConfigDict]:
     """The runs of one network, one for each seed."""
-    changes = series.flattened(config.networks[title])
+    changes = {"experiment": config.task, **series.flattened(config.networks[title])}
     seeds = range(config.seed, config.seed + config.seeds)
-    return [
-        series.variation(config, {**changes, "seed": seed}, without=_SERIES_KEYS, task=config.task) for seed in seeds
-    ]
+    return [series.variation(config, {**changes, "seed": seed}) for seed in seeds]
 
 
 def _folder(directory: Path, title: str, run: ConfigDict) -> Path:

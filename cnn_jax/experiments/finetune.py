@@ -1,7 +1,9 @@
-"""Transfer learning: features that were learned on one data set, compared with training from scratch on another.
+"""Transfer learning: features that were learned on a source, compared with training from scratch on a target.
 
-For each number of examples and each seed there are two runs on the target: ``kept`` starts with the features learned
-on the source and trains only the output layer, ``scratch`` trains all parameters. One figure shows their scores.
+The source may be another data set, or the same one for another task, such as an autoencoder that needs no labels. For
+each number of examples and each seed there is one run on the target for each way: ``kept`` starts with the features
+of the source and trains only the output layer, ``tuned`` starts with them and trains all parameters, and ``scratch``
+starts with random ones. One figure shows the scores.
 """
 
 import statistics
@@ -15,7 +17,7 @@ from ml_collections import ConfigDict
 from cnn_jax import config as configs
 from cnn_jax import models
 from cnn_jax import train as training
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import UsageError, nearest
 from cnn_jax.experiments import series
 from cnn_jax.experiments.series import evaluate, explain, explore, predict  # noqa: F401  part of an experiment
 from cnn_jax.report.figures import spreads
@@ -28,12 +30,12 @@ from cnn_jax.schema import Schema, with_keys
 from cnn_jax.tasks import default_config as task_config
 from cnn_jax.tasks import run as runs
 from cnn_jax.tasks import schema as task_schema
+from cnn_jax.tasks import task_class
 
 Scores = dict[str, dict[int, list[float]]]
 """Way -> number of examples -> test accuracy for each seed."""
 
-_SERIES_KEYS = ("source", "examples", "seeds")
-_TITLES = {"kept": "features kept", "scratch": "from scratch"}
+_TITLES = {"kept": "features kept", "tuned": "features tuned", "scratch": "from scratch"}
 
 
 def default_config() -> ConfigDict:
@@ -47,12 +49,14 @@ def default_config() -> ConfigDict:
         "batch_size": 128,
         "duration": "5 epochs",
         "evaluate_every": "1 epoch",
+        "changes": {},  # of other keys of the config, as nested groups, such as {"experiment": "autoencoder"}
     }
     keys = {
         "experiment": "finetune",
         "source": source,
         "examples": (10, 100, 1000),  # of the target's training set
         "seeds": 3,
+        "ways": ("kept", "scratch"),  # also tuned: all parameters are trained, from the features of the source
     }
     return with_keys(task_config("classification"), keys)
 
@@ -67,10 +71,15 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
     """Trains the runs that are not finished, and writes ``result.json`` and ``report.html``."""
     if config.seeds < 1:
         raise UsageError(f"seeds={config.seeds} must be at least 1")
+    for way in config.ways:
+        if way not in _TITLES:
+            raise UsageError(f"ways: {way!r} is unknown; {nearest(way, _TITLES)}")
     started = time.perf_counter()
     with training.open_workdir(directory, config):
-        source = series.finished(source_run(config), directory / "source")["scores"]["test/accuracy"]
-        scores: Scores = {way: {count: [] for count in config.examples} for way in _TITLES}
+        own = source_run(config)
+        metric = task_class(own.experiment).metrics(own)[0].of("test")
+        source = series.finished(own, directory / "source")["scores"][metric.name]
+        scores: Scores = {way: {count: [] for count in config.examples} for way in config.ways}
         for count in config.examples:
             for number in range(config.seeds):
                 for way, by_count in scores.items():
@@ -78,8 +87,8 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
                     result = series.finished(run, directory / f"{way}-{count}-{number}")
                     by_count[count].append(result["scores"]["test/accuracy"])
         write_json(directory / "result.json", {"source": source, "scores": scores})
-        _write_report(config, directory, source, scores)
-    say(f"\n{1 + 2 * len(config.examples) * config.seeds} runs in {time.perf_counter() - started:.1f} s")
+        _write_report(config, directory, f"{metric.name.replace('/', ' ')} {metric.format(source)}", scores)
+    say(f"\n{1 + len(config.ways) * len(config.examples) * config.seeds} runs in {time.perf_counter() - started:.1f} s")
     for count in config.examples:
         ways = ", ".join(f"{_TITLES[way]} {format_shares(found[count])}" for way, found in scores.items())
         say(f"{count:>8,} examples: {ways}")
@@ -96,7 +105,7 @@ def source_run(config: ConfigDict) -> ConfigDict:
     source = config.source
     data = {f"data.{key}": source[key] for key in ("name", "train", "validation", "test", "classes")}
     rest = {key: source[key] for key in ("batch_size", "duration", "evaluate_every")}
-    return series.variation(config, {**data, **rest}, without=_SERIES_KEYS)
+    return series.variation(config, {**data, **rest, **series.flattened(source.changes)})
 
 
 def target_run(config: ConfigDict, way: str, *, count: int, number: int, source: Path) -> ConfigDict:
@@ -106,9 +115,11 @@ def target_run(config: ConfigDict, way: str, *, count: int, number: int, source:
         "data.train_part": (number * count, (number + 1) * count),
         "batch_size": min(config.batch_size, count),
     }
+    if way != "scratch":
+        changes["model.weights"] = str(source)
     if way == "kept":
-        changes |= {"model.weights": str(source), "freeze": _feature_layers(config)}
-    return series.variation(config, changes, without=_SERIES_KEYS)
+        changes["freeze"] = _feature_layers(config)
+    return series.variation(config, changes)
 
 
 def _feature_layers(config: ConfigDict) -> tuple[str, ...]:
@@ -123,7 +134,7 @@ def _feature_layers(config: ConfigDict) -> tuple[str, ...]:
     return tuple(dict.fromkeys("/".join(map(str, path[:-1])) for path in paths if path[: len(head)] != head))
 
 
-def _write_report(config: ConfigDict, directory: Path, source: float, scores: Scores) -> None:
+def _write_report(config: ConfigDict, directory: Path, source: str, scores: Scores) -> None:
     lines = {
         _TITLES[way]: {
             count: (statistics.fmean(row), statistics.stdev(row) if len(row) > 1 else 0.0)
@@ -132,25 +143,31 @@ def _write_report(config: ConfigDict, directory: Path, source: float, scores: Sc
         for way, by_count in scores.items()
     }
     few, many = config.examples[0], config.examples[-1]
+    first, last = _TITLES[config.ways[0]], _TITLES[config.ways[-1]]
+    explained = {
+        "kept": "trains the output layer alone, on the features of the source",
+        "tuned": "trains every parameter, from the features of the source on",
+        "scratch": "trains every parameter, from random ones on",
+    }
     page = Page(
         title=f"Features of {_described(config.source)}, used for {_described(config.data)}",
         subtitle=f"{config.model.name}; {config.seeds} runs for each number of examples, each with other examples",
         headlines=[
             Headline(
-                f"test accuracy, features kept, {count:,} examples",
-                f"{lines[_TITLES['kept']][count][0]:.2%}",
-                reference=f"{lines[_TITLES['scratch']][count][0]:.2%}",
-                reference_source="from scratch",
+                f"test accuracy, {first}, {count:,} examples",
+                f"{lines[first][count][0]:.2%}",
+                reference=f"{lines[last][count][0]:.2%}",
+                reference_source=last,
             )
             for count in dict.fromkeys((few, many))
         ],
         sections=[
             Section(
-                "Kept features against training from scratch",
-                text="Both ways see the same examples. One trains the output layer alone, on features that it has from "
-                f"the source, where the network reached {source:.2%}. The other trains every parameter.",
+                "Features of the source against training from scratch",
+                text=f"All ways see the same examples. On the source the network reached {source}. "
+                + " ".join(f"The way called {_TITLES[way]!r} {explained[way]}." for way in config.ways),
                 figure=spreads(lines, x_label="training examples", y_label="test accuracy"),
-                alt="Test accuracy over the number of training examples, with kept features and from scratch",
+                alt="Test accuracy over the number of training examples, for each way",
                 caption="The band is one standard deviation over the runs.",
                 table=Table(
                     ["examples", *(_TITLES[way] for way in scores)],
@@ -166,4 +183,6 @@ def _write_report(config: ConfigDict, directory: Path, source: float, scores: Sc
 
 
 def _described(data: ConfigDict) -> str:
-    return data.name + (f", classes {', '.join(map(str, data.classes))}" if data.classes else "")
+    experiment = data.get("changes", {}).get("experiment")
+    classes = f", classes {', '.join(map(str, data.classes))}" if data.classes else ""
+    return (f"{experiment} on " if experiment else "") + data.name + classes

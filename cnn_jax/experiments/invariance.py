@@ -41,7 +41,6 @@ from cnn_jax.tasks.network import TaskNetwork
 from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import load_splits
 
-_SERIES_KEYS = ("run", "networks", "changes", "measured", "shown")
 _AT_ONCE = 500
 _STEPS_SHOWN = 8  # strengths in a row of images
 
@@ -184,7 +183,7 @@ def train(config: ConfigDict, directory: Path, *, profile: int = 0) -> None:
 
 def summary(config: ConfigDict, **options: Any) -> None:
     """Prints the table of the network of the config."""
-    runs.summary(series.variation(config, {}, without=_SERIES_KEYS), **options)
+    runs.summary(series.variation(config, {}), **options)
 
 
 def measure(
@@ -252,7 +251,7 @@ def _runs(config: ConfigDict, directory: Path) -> dict[str, tuple[ConfigDict, Pa
     found = {}
     for title in config.networks or {config.model.name: {}}:
         changes = series.flattened(config.networks.get(title, ConfigDict()))
-        own = series.variation(config, changes, without=_SERIES_KEYS)
+        own = series.variation(config, changes)
         folder = directory / series.file_name(title)
         series.finished(own, folder)
         found[title] = own, folder

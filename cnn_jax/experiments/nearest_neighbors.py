@@ -43,7 +43,6 @@ from cnn_jax.tasks.responses import Explained
 from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import load_splits
 
-_SERIES_KEYS = ("activation", "neighbors", "queries", "shown")
 _AT_ONCE = 512
 
 
@@ -97,7 +96,7 @@ def summary(config: ConfigDict, **options: Any) -> None:
 
 def network_run(config: ConfigDict) -> ConfigDict:
     """The config of the run that trains the network."""
-    return series.variation(config, {}, without=_SERIES_KEYS)
+    return series.variation(config, {})
 
 
 def _features_of(explained: Explained, activation: str) -> Callable[[Array], Array]:

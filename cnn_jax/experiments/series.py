@@ -13,19 +13,15 @@ from ml_collections import ConfigDict
 
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.terminal import say
-from cnn_jax.tasks import run, schema
+from cnn_jax.tasks import default_config, run, schema
 
 
-def variation(
-    config: ConfigDict, changes: Mapping[str, Any], *, without: tuple[str, ...] = (), task: str = "classification"
-) -> ConfigDict:
-    """The config of one run of a series.
+def variation(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+    """The config of one run of a series: a classification, unless the changes name another experiment.
 
     Args:
-      config: The config of the series.
+      config: The config of the series. Keys that the run does not have are left out.
       changes: Dotted key -> value, such as ``{"optimizer.learning_rate": 0.1}``.
-      without: The keys that only the series has.
-      task: What the run learns.
 
     Raises:
       UsageError: A key is unknown, or a value has a wrong type.
@@ -35,10 +31,12 @@ def variation(
     >>> variation(config, {"model.name": "mlp"}).model.name, config.model.name
     ('mlp', 'lenet_5_modern')
     """
-    fields = {key: value for key, value in config.to_dict().items() if key not in without}
-    varied = ConfigDict({**fields, "experiment": task})
+    experiment = changes.get("experiment", "classification")
+    known = default_config(experiment).to_dict()
+    fields = {key: config.to_dict().get(key, default) for key, default in known.items()}
+    varied = ConfigDict({**fields, "experiment": experiment})
     varied.update_from_flattened_dict(dict(changes))
-    schema(varied.experiment).check(varied)
+    schema(experiment).check(varied)
     return varied
 
 

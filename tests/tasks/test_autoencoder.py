@@ -1,15 +1,19 @@
 """Autoencoders: scores against NumPy, codes and decoded images, a classifier that starts from the encoder, errors."""
 
+import csv
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 
 from cnn_jax import data, geometry, models, nn
 from cnn_jax.errors import UsageError
+from cnn_jax.experiments import finetune
 from cnn_jax.tasks import default_config
 from cnn_jax.tasks import run as runs
 from cnn_jax.tasks.autoencoder_report import _plane, codes, decoded
@@ -68,17 +72,83 @@ def test_the_report_shows_reconstructions_codes_and_decoded_images(run):
     assert all(f">{title}</h2>" in page for title in ("Reconstructions", "Codes", "Decoded"))
 
 
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Some test digits as files of a user: two formats, one of another size, dark on light."""
+    folder = tmp_path_factory.mktemp("images")
+    digits = data.load("digits", "test[:2]").images[..., 0]
+    Image.fromarray(digits[0]).save(folder / "digit.png")
+    Image.fromarray(255 - digits[1]).resize((20, 20)).convert("RGB").save(folder / "scan.jpg", quality=95)
+    return folder, digits
+
+
+def test_reconstructions_are_written_as_images_and_codes_as_a_table(run, images, tmp_path, capsys):
+    config, folder = run
+    paths = [str(images[0] / name) for name in ("digit.png", "scan.jpg")]
+    runs.predict(config, folder, images=paths, output=str(tmp_path / "out"), checkpoint="latest")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"digit.png", "scan.jpg", "predictions.csv"}
+    network, state = load_run(config, folder)
+    reconstructed = network.predict(state, images[1][:1, ..., None])[0, ..., 0]
+    with Image.open(tmp_path / "out" / "digit.png") as written, Image.open(tmp_path / "out" / "scan.jpg") as other:
+        np.testing.assert_allclose(np.asarray(written), 255 * reconstructed, atol=0.51)
+        assert (written.mode, other.mode, other.size, other.format) == ("L", "L", (8, 8), "JPEG")
+    first, second = csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines())
+    expected = codes(Explained.of(network, state), images[1][:1, ..., None])[0]
+    assert [float(first[f"code_{number}"]) for number in (1, 2, 3)] == pytest.approx(expected, rel=1e-4)
+    error = np.sqrt(np.square(images[1][0] / 255 - reconstructed).mean())
+    assert float(first["rmse"]) == pytest.approx(error, rel=1e-4)
+    assert "inverted" in second["assumed"]
+    shown = capsys.readouterr().out
+    assert "rmse" in shown
+    assert "code_1" not in shown
+
+
+def test_a_folder_for_reconstructions_is_no_file(run, images):
+    config, folder = run
+    with pytest.raises(UsageError, match=r"--output=out.csv is a file; give the name of a folder"):
+        runs.predict(config, folder, images=[str(images[0])], output="out.csv", checkpoint="latest")
+
+
+def test_codes_of_the_test_set_are_beside_its_labels(run, tmp_path):
+    config, folder = run
+    runs.evaluate(config, folder, checkpoint="latest", output=str(tmp_path / "codes.csv"))
+    rows = list(csv.DictReader((tmp_path / "codes.csv").read_text().splitlines()))
+    assert (len(rows), list(rows[0])) == (40, ["index", "label", "rmse", "code_1", "code_2", "code_3"])
+    assert [row["label"] for row in rows] == [str(label) for label in data.load("digits", "test[:40]").labels]
+
+
 def test_a_classifier_starts_with_the_encoder(run, tmp_path):
-    config = default_config()
+    """The pretraining experiment, whose source is already trained; a learning rate of 0 leaves the encoder as it is."""
+    config = finetune.default_config()
     config.input_shape, config.model.name, config.model.options = (8, 8, 1), "conv_encoder", SIZES
-    config.model.weights, config.data.train, config.data.validation = str(run[1]), "train[:100]", ""
-    config.duration, config.batch_size, config.optimizer.learning_rate = "1 step", 48, 0.0
-    runs.train(config, tmp_path, report=False)
-    (_, ours), (_, theirs) = (load_run(own, folder) for own, folder in ((config, tmp_path), run))
+    config.duration, config.optimizer.learning_rate, config.batch_size = "1 step", 0.0, 48
+    config.data.validation, config.data.test, config.evaluate_every = "", "test[:40]", "1 step"
+    config.source.update({"name": "digits", "train": "train[:200]", "test": "test[:40]"})
+    config.source.changes = {"experiment": "autoencoder", "model": {"name": "conv_autoencoder"}}
+    config.examples, config.seeds, config.ways = (100,), 1, ("tuned",)
+    shutil.copytree(run[1], tmp_path / "series" / "source")
+    finetune.train(config, tmp_path / "series")
+    own = finetune.target_run(config, "tuned", count=100, number=0, source=tmp_path / "series" / "source")
+    (_, ours), (_, theirs) = (load_run(*pair) for pair in ((own, tmp_path / "series" / "tuned-100-0"), run))
     for layer in ("conv1", "latent"):
         np.testing.assert_array_equal(
             ours.params[layer]["kernel"].get_value(), theirs.params[layer]["kernel"].get_value()
         )
+    source, kept = (
+        finetune.source_run(config),
+        finetune.target_run(config, "kept", count=100, number=0, source=run[1]),
+    )
+    assert (source.experiment, source.model.name, source.data.train) == (
+        "autoencoder",
+        "conv_autoencoder",
+        "train[:200]",
+    )
+    assert kept.freeze == ("conv1", "latent")
+    page = (tmp_path / "series" / "report.html").read_text()
+    assert "On the source the network reached test rmse 0." in page
+    config.ways = ("tunned",)
+    with pytest.raises(UsageError, match="ways: 'tunned' is unknown; did you mean 'tuned'"):
+        finetune.train(config, tmp_path / "series")
 
 
 def test_shapes_of_the_network():
@@ -107,6 +177,7 @@ def test_noise_is_gaussian_and_only_in_training():
             {"input_shape": (16, 16, 1)},
             r"images of shape \(8, 8, 1\), .* set input_shape to it instead of \(16, 16, 1\)",
         ),
+        ({"rotated_pairs.weight": 1.0}, "rotated_pairs makes outputs alike, but those of this task rotate too"),
         ({"loss": "bce"}, "loss='bce' is unknown"),
         ({"data.test_time": "mirror"}, "data.test_time='mirror' has no meaning for an autoencoder"),
         ({"model.name": "lenet_5_modern", "model.options": {}}, "must give these back; use conv_autoencoder|input"),
