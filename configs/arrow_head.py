@@ -7,7 +7,7 @@ The variant ``resnet`` has the residual network of the same paper. Both recipes 
 
 Command:  python launch.py --config=configs/arrow_head.py
 Time:     7 minutes on 2 CPU cores (AMD EPYC) that had much other work
-Expected: test accuracy 82.29 % (1 seed)
+Expected: test accuracy 81.34 % ± 1.65 (mean ± std over 3 seeds: --config.seed=0 to 2)
 """
 
 from ml_collections import ConfigDict
