@@ -46,6 +46,7 @@ class ImageToImage(Task):
     """
 
     spatial = True
+    writes_files = True
 
     def __init__(self, config: ConfigDict, examples: Examples) -> None:
         self.config, spec = config, examples.spec
