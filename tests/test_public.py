@@ -31,7 +31,7 @@ PUBLIC = FUNCTIONS + [
 POSITIONAL = {
     *("x", "y", "kernel", "depthwise_kernel", "pointwise_kernel", "columns", "indices", "logits", "outputs", "labels"),
     *("targets", "centers", "bins", "confusion", "counts", "predicted", "probabilities", "window", "sizes", "widths"),
-    *("output_size", "output_shape", "scale", "rate", "x_shape", "kernel_shape"),
+    *("output_size", "output_shape", "scale", "rate", "x_shape", "kernel_shape", "boxes", "others", "scores"),
 }
 UNDOCUMENTED = {"self", "args"}
 # "strides: This and all remaining options have the same meaning as in conv" documents the rest.

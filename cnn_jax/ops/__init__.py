@@ -7,6 +7,7 @@ channels last. Options are keyword-only and named as in Flax and ``jax.lax``. Ar
 
 from cnn_jax.ops.activations import relu, scaled_tanh
 from cnn_jax.ops.adaptive_pool import adaptive_avg_pool, adaptive_max_pool, global_avg_pool, global_max_pool
+from cnn_jax.ops.boxes import box_area, box_iou, generalized_box_iou, non_maximum_suppression
 from cnn_jax.ops.color import lab_to_rgb, rgb_to_lab
 from cnn_jax.ops.conv import conv
 from cnn_jax.ops.conv_local import conv_local
@@ -57,6 +58,8 @@ __all__ = [
     "balanced_class_weights",
     "batch_norm",
     "batch_statistics",
+    "box_area",
+    "box_iou",
     "calibration_bins",
     "class_counts",
     "col2im",
@@ -67,6 +70,7 @@ __all__ = [
     "depthwise_conv",
     "dropout",
     "expected_calibration_error",
+    "generalized_box_iou",
     "global_avg_pool",
     "global_max_pool",
     "huber_loss",
@@ -81,6 +85,7 @@ __all__ = [
     "mean_absolute_error",
     "mean_squared_error",
     "mel_filters",
+    "non_maximum_suppression",
     "normalize_by_batch",
     "overlaps",
     "pad",
