@@ -5,6 +5,7 @@ from cnn_jax.tasks.autoencoder import Autoencoder
 from cnn_jax.tasks.classification import Classification
 from cnn_jax.tasks.image_to_image import ImageToImage
 from cnn_jax.tasks.multi_label import MultiLabel
+from cnn_jax.tasks.pix2pix import Pix2Pix
 from cnn_jax.tasks.regression import Regression
 from cnn_jax.tasks.segmentation import Segmentation
 from cnn_jax.tasks.table import TASKS, default_config, schema, task_class
@@ -18,6 +19,7 @@ __all__ = [
     "ImageToImage",
     "Metric",
     "MultiLabel",
+    "Pix2Pix",
     "Regression",
     "Results",
     "Segmentation",

@@ -24,6 +24,8 @@ from cnn_jax.tasks.task import Task
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _PREDICTED_AT_ONCE = 500
+_DISCRIMINATOR = nnx.PathContains("discriminator")
+_TURNS: dict[str, nnx.filterlib.Filter] = {"discriminator": _DISCRIMINATOR, "network": nnx.Not(_DISCRIMINATOR)}
 
 Values = Mapping[str, Array]
 """Path of a parameter or of another array of a network, its parts joined by slashes -> the value to start from."""
@@ -72,7 +74,16 @@ class TaskNetwork:
 
     def create(self, key: Key[Array, ""]) -> nn.Sequence:
         """The network with freshly drawn parameters."""
-        return create_model(self.config, len(self.task.outputs), key)
+        model: Any = create_model(self.config, len(self.task.outputs), key)
+        discriminator = self.task.discriminator(nnx.Rngs(training.stream_key(key, "discriminator")))
+        if discriminator is not None:
+            model.discriminator = discriminator
+        return model
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether a discriminator is trained against the network."""
+        return hasattr(self.abstract_model, "discriminator")
 
     def model(self, params: PyTree, model_state: PyTree) -> nn.Sequence:
         """The network with these parameters."""
@@ -106,6 +117,7 @@ class TaskNetwork:
         parts = nnx.state(model, self._trained), nnx.state(model, nnx.Not(self._trained))
         params, model_state = (_with_values(part, values or {}) for part in parts)
         averaged = may_differ_from_zero(self.config.ema_decay)
+        optimizer = training.optimizer_in_turns(optimizer, _TURNS) if self.adversarial else optimizer
         return training.create_state(key, params, model_state, optimizer, ema=averaged)
 
     @functools.cached_property
@@ -124,8 +136,18 @@ class TaskNetwork:
         learning_rate: optax.Schedule,
         parallel: training.DataParallel,
     ) -> training.Step:
-        """One optimiser step."""
-        return training.make_step_of(self.config, self.loss, optimizer, learning_rate, parallel)
+        """One optimiser step; of networks that are trained against each other one of each."""
+        if not self.adversarial:
+            return training.make_step_of(self.config, self.loss, optimizer, learning_rate, parallel)
+        losses = {"discriminator": self.discriminator_loss, "network": self.loss}
+        turns = {
+            name: (
+                chosen,
+                training.make_step_of(self.config, _of(chosen, losses[name]), optimizer, learning_rate, parallel),
+            )
+            for name, chosen in _TURNS.items()
+        }
+        return training.in_turns(turns)
 
     def loss(
         self, params: PyTree, model_state: PyTree, batch: training.Batch, key: Key[Array, ""]
@@ -152,7 +174,22 @@ class TaskNetwork:
             # The same key as above, so that both are computed with the same dropout.
             others, model_state = self.apply(params, model_state, rotated, train=True, rngs=nnx.Rngs(key))
             total = total + weight * jnp.square((outputs - others).astype(jnp.float32)).sum(axis=-1).mean()
-        return total, (self.task.measure(outputs, batch), model_state)
+        metrics = self.task.measure(outputs, batch)
+        if self.adversarial:
+            model: Any = self.model(params, model_state)
+            against = self.task.adversarial_loss(functools.partial(model.discriminator, train=True), outputs, batch)
+            total, metrics = total + against, metrics | {"adversarial_loss": (against, jnp.ones(()))}
+        return total, (metrics, model_state)
+
+    def discriminator_loss(
+        self, params: PyTree, model_state: PyTree, batch: training.Batch, key: Key[Array, ""]
+    ) -> tuple[Float[Array, ""], tuple[training.Metrics, PyTree]]:
+        """What the discriminator minimises; the network's outputs are those that :meth:`loss` has with this key."""
+        model: Any = self.model(params, model_state)
+        outputs = model(self.preprocess(batch[self.input_name]), train=True, rngs=nnx.Rngs(key))
+        discriminate = functools.partial(model.discriminator, train=True)
+        total = self.task.discriminator_loss(discriminate, jax.lax.stop_gradient(outputs), batch)
+        return total, ({"loss": (total, jnp.ones(()))}, nnx.state(model, nnx.Not(self._trained)))
 
     @property
     def _pair_weight(self) -> Any:
@@ -331,6 +368,18 @@ def declared_metrics(config: ConfigDict, task: type[Task]) -> tuple[Metric, ...]
     metrics, members = task.metrics(config), range(1, config.ensemble + 1) if config.ensemble > 1 else ()
     first = metrics[0]
     return (*metrics, *(Metric(f"{first.name}_{number}", first.better, first.unit) for number in members))
+
+
+def _of(chosen: nnx.filterlib.Filter, loss: Any) -> Any:
+    """The loss of a turn, see :func:`cnn_jax.train.in_turns`: it changes only what belongs to its own network."""
+
+    def of_own(own: PyTree, given: PyTree, batch: training.Batch, key: Key[Array, ""]) -> Any:
+        others, model_state = given
+        total, (metrics, new) = loss(nnx.merge_state(own, others), model_state, batch, key)
+        kept = nnx.filter_state(model_state, nnx.Not(chosen))
+        return total, (metrics, (others, nnx.merge_state(nnx.filter_state(new, chosen), kept)))
+
+    return of_own
 
 
 def _with_values(state: Any, values: Values) -> Any:

@@ -10,6 +10,7 @@ from cnn_jax.tasks.autoencoder import Autoencoder
 from cnn_jax.tasks.classification import Classification
 from cnn_jax.tasks.image_to_image import ImageToImage
 from cnn_jax.tasks.multi_label import MultiLabel
+from cnn_jax.tasks.pix2pix import Pix2Pix
 from cnn_jax.tasks.regression import Regression
 from cnn_jax.tasks.segmentation import Segmentation
 from cnn_jax.tasks.task import Task
@@ -19,6 +20,7 @@ TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "image_to_image": ImageToImage,
     "multi_label": MultiLabel,
+    "pix2pix": Pix2Pix,
     "regression": Regression,
     "segmentation": Segmentation,
 }

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Shaped
 from ml_collections import ConfigDict
 
@@ -142,6 +143,34 @@ class Task(abc.ABC):
           outputs: The outputs of the network, (batch, ..., outputs).
           batch: The examples.
         """
+
+    def discriminator(self, rngs: nnx.Rngs) -> nnx.Module | None:
+        """A second network, which is trained against the first one; by default there is none.
+
+        In each step the discriminator takes an optimiser step to lower :meth:`discriminator_loss`, then the network one
+        to lower the sum of :meth:`loss` and :meth:`adversarial_loss`. Its parameters are those of the network whose
+        names begin with ``discriminator/``; each of both has an optimiser's state of its own.
+
+        Args:
+          rngs: Draws its parameters.
+        """
+        return None
+
+    def discriminator_loss(
+        self, discriminate: Callable[[Array], Array], outputs: Array, batch: training.Batch
+    ) -> Array:
+        """What the discriminator minimises: a scalar, the mean over the batch.
+
+        Args:
+          discriminate: The discriminator, in training.
+          outputs: Of the network, as in :meth:`loss`; they have no gradient.
+          batch: The examples.
+        """
+        raise NotImplementedError
+
+    def adversarial_loss(self, discriminate: Callable[[Array], Array], outputs: Array, batch: training.Batch) -> Array:
+        """What the network minimises beside its :meth:`loss`; arguments as for :meth:`discriminator_loss`."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def measure(self, outputs: Array, batch: training.Batch) -> training.Metrics:

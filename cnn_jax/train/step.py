@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 from jaxtyping import Array, Int, Key, PyTree
 
 from cnn_jax.data.batches import batch_indices
@@ -106,6 +107,60 @@ def make_step(
         return _unless_finite(state, gradients, new, metrics) if on_nonfinite == "skip" else (new, metrics)
 
     return step
+
+
+def in_turns(turns: Mapping[str, tuple[nnx.filterlib.Filter, Step]]) -> Step:
+    """One step of networks that are trained against each other: each takes an optimiser step of its own, in order.
+
+    The parameters of a turn are part of those of the state, and ``opt_state`` has an optimiser's state for each turn,
+    see :func:`optimizer_in_turns`. Whatever a step can do, such as accumulation, several devices and averaged weights,
+    each turn does. Averaged weights follow the last turn, when all parameters have changed.
+
+    Args:
+      turns: A name -> which parameters are trained in the turn, and its step. To that step all other parameters are
+        part of the model state, ``(other parameters, model state)``, and it returns them as they are.
+
+    Returns:
+      The step. Metrics of the last turn have their own names, those of the others begin with their turn's.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        params, model_state, ema = state.params, state.model_state, state.ema
+        opt_states: dict[str, PyTree] = {}
+        metrics: Metrics = {}
+        for name, (chosen, one) in turns.items():
+            last = len(opt_states) == len(turns) - 1
+            own, others = nnx.split_state(params, chosen, ...)
+            own_ema = None
+            if ema is not None:
+                averaged, averaged_others = nnx.split_state(ema[0], chosen, ...)
+                own_ema = averaged, (averaged_others, ema[1])
+            given = (others, model_state)
+            new, found = one(TrainState(state.step, state.key, own, given, state.opt_state[name], own_ema), batch)
+            others, model_state = new.model_state
+            params, opt_states[name] = nnx.merge_state(new.params, others), new.opt_state
+            metrics |= found if last else {f"{name}_{metric}": value for metric, value in found.items()}
+            if last and ema is not None:
+                ema = nnx.merge_state(new.ema[0], new.ema[1][0]), new.ema[1][1]
+        return TrainState(state.step + 1, state.key, params, model_state, opt_states, ema), metrics
+
+    return step
+
+
+def optimizer_in_turns(
+    optimizer: optax.GradientTransformation, turns: Mapping[str, nnx.filterlib.Filter]
+) -> optax.GradientTransformation:
+    """An optimiser whose first state is that of one optimiser for each turn of :func:`in_turns`, by name.
+
+    Args:
+      optimizer: Of every turn.
+      turns: A name -> which parameters are trained in the turn.
+    """
+
+    def init(params: PyTree) -> PyTree:
+        return {name: optimizer.init(nnx.split_state(params, chosen, ...)[0]) for name, chosen in turns.items()}
+
+    return optax.GradientTransformation(init, optimizer.update)
 
 
 def _norm(tree: PyTree) -> tuple[Array, Array]:
