@@ -9,7 +9,7 @@ pixels; in evaluation dropout is off and batch normalisation has its running ave
 Needs Fashion-MNIST prepared for tensorflow_datasets: python -m cnn_jax.data.prepare fashion_mnist
 
 Command:  python launch.py --config=configs/pix2pix_fashion_mnist.py
-Time:     4 min of CPU time on one core (Intel Xeon) that other programs shared, compiling included
+Time:     2 min of CPU time on one core (Intel Xeon), compiling included
 Expected: test error 12.34 % of white, PSNR 14.5 dB, SSIM 0.499 (1 seed)
 """
 
