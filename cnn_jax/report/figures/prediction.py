@@ -54,7 +54,7 @@ def predicted_images(
     head, title = 0.26, 0.24
     figure = Figure(figsize=(WIDTH, head + sum(title + height + 0.08 for height in heights) + 0.1))
     for column, name in enumerate(COLUMNS):
-        text = f"{name}, 0 to {largest:.0%}" if name == "error" else name
+        text = f"{name} to {largest:.0%}" if name == "error" else name
         write(figure, MARGIN + column * (width + _GAP), 0.06, text, size=9, weight="bold")
     top = head
     for row, error, text, height in zip(rows, errors, titles, heights, strict=True):
