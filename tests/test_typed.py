@@ -182,6 +182,11 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any] | tuple[Any, ...], str]] = 
     (figures.overlay, {"image": IMAGES[0], "classes": [[0]], "count": 2}, "classes"),
     (figures.panels_of_lines, {"panels": [], "y_labels": ("a", "b")}, "panels"),
     (figures.precision_recall, {"curves": {"a": LABELS}}, "curves"),
+    (
+        figures.predicted_images,
+        {"inputs": [IMAGES[0]], "truth": [IMAGES[0]], "predictions": ["a.png"], "titles": ["a"]},
+        "predictions",
+    ),
     (figures.predicted_values, {"true": np.ones((2, 1)), "predicted": None, "names": ["a"]}, "predicted"),
     (figures.reliability, {"count": LABELS, "confidence": LABELS, "correct": [0.5]}, "correct"),
     (figures.rows_of_images, {"rows": IMAGES}, "rows"),

@@ -9,11 +9,13 @@ from matplotlib.figure import Figure
 
 from cnn_jax.errors import UsageError
 from cnn_jax.report.figures.style import GREY, MARGIN, VERMILLION, WIDTH, as_rgb, framed, place, styled, write
+from cnn_jax.typed import typed
 
 COLUMNS = ("input", "truth", "prediction", "error")
 _GAP = 0.06  # inches
 
 
+@typed
 @styled
 def predicted_images(
     inputs: Sequence[Shaped[np.ndarray, "height width channels_before"]],
