@@ -137,16 +137,20 @@ OPS: dict[str, Callable[[], Program]] = {
         lambda y, k: ops.conv_transpose(y, k, padding=1, boundary="mirror", input_dilation=2), (4, 3, 2, 4)
     ),
     "depthwise_conv": lambda: of_op(lambda x, k: ops.depthwise_conv(x, k, padding="SAME", strides=2), (3, 3, 4, 2)),
+    "box_area": lambda: of_op(ops.box_area, image=FEATURES),
+    "box_iou": lambda: of_pair(ops.box_iou, FEATURES, FEATURES),
     "depthwise_conv, line": lambda: of_op(ops.depthwise_conv, (3, 4, 1), image=LINE),
     "dropout": lambda: of_op(lambda x: ops.dropout(x, 0.5, key=KEY)),
     "expected_calibration_error": lambda: of_op(
         lambda x: ops.expected_calibration_error(ops.calibration_bins(jax.nn.softmax(x), _labels(x))), image=FEATURES
     ),
+    "generalized_box_iou": lambda: of_pair(ops.generalized_box_iou, FEATURES, FEATURES),
     "global_avg_pool": lambda: of_op(ops.global_avg_pool),
     "global_max_pool": lambda: of_op(lambda x: ops.global_max_pool(x, keepdims=True)),
     "huber_loss": lambda: of_pair(ops.huber_loss, FEATURES, FEATURES),
     "in_top_k": lambda: of_op(lambda x: (x, ops.in_top_k(x, _labels(x), k=2)), image=FEATURES),
     "im2col": lambda: of_op(lambda x: ops.im2col(x, (2, 3), **SLIDING)),
+    "lab_to_rgb": lambda: of_op(lambda x: ops.lab_to_rgb(20 * x[..., :3])),
     "local_response_norm": lambda: of_op(ops.local_response_norm),
     "local_response_norm within channels": lambda: of_op(
         lambda x: ops.local_response_norm(x, size=(3, 2), convention="torch")
@@ -163,6 +167,7 @@ OPS: dict[str, Callable[[], Program]] = {
     "max_unpool": lambda: of_op(_unpooled),
     "mean_absolute_error": lambda: of_pair(ops.mean_absolute_error, FEATURES, FEATURES),
     "mean_squared_error": lambda: of_pair(ops.mean_squared_error, FEATURES, FEATURES),
+    "non_maximum_suppression": lambda: of_op(lambda x: (x, ops.non_maximum_suppression(x, x[..., 0])), image=LINE),
     "normalize_by_batch": lambda: of_op(
         lambda x, scale, bias: ops.normalize_by_batch(x, scale=scale, bias=bias), (4,), (4,)
     ),
@@ -174,13 +179,16 @@ OPS: dict[str, Callable[[], Program]] = {
         for boundary in ("zero", "constant", "replicate", "mirror", "symmetric", "periodic")
     },
     "precision_recall_f1": lambda: of_op(lambda x: ops.precision_recall_f1(_confusion(x)), image=FEATURES),
+    "psnr": lambda: of_pair(ops.psnr, IMAGE, IMAGE),
     "rbf_output": lambda: of_op(ops.rbf_output, (3, 4), image=FEATURES),
     **{
         f"relu, {rule}": lambda rule=rule: of_op(lambda x: ops.relu(x, rule=rule))
         for rule in ("standard", "deconvnet", "guided")
     },
     "spectrogram": lambda: of_op(lambda x, w: ops.spectrogram(x, w, hop_length=2), (4,), image=LINE),
+    "ssim": lambda: of_pair(lambda x, y: ops.ssim(x, y, window="uniform"), (8, 7, 2), (8, 7, 2)),
     "stft": lambda: of_op(lambda x, w: ops.stft(x, w, hop_length=2), (5,), image=LINE),
+    "rgb_to_lab": lambda: of_op(lambda x: ops.rgb_to_lab(x[..., :3])),
     "scaled_tanh": lambda: of_op(ops.scaled_tanh),
     "separable_conv": lambda: of_op(ops.separable_conv, (3, 3, 4, 2), (8, 5)),
     "sigmoid_cross_entropy": lambda: of_pair(

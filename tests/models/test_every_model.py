@@ -52,7 +52,7 @@ SMALL = {
 # The learning rate of Adam and the number of steps, also by the beginning of the name.
 LEARNING = {
     "": (0.003, 60),
-    "alexnet": (0.003, 150),
+    "alexnet": (0.002, 250),
     "fcn_series": (0.003, 600),  # whose running statistics are those of a hundred steps, as in Keras
     "resnet_series": (0.003, 600),
     "googlenet": (0.003, 200),
