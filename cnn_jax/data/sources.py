@@ -1,9 +1,9 @@
 """Where examples come from: ``load(name, split)`` reads a data set into memory, ``open_set`` leaves it on disk.
 
 ``digits`` comes with scikit-learn, and ``mnist1d`` is generated: nothing to download. ``folder:path``, ``masks:path``,
-``npz:path``, ``series:path``, ``sounds:path`` and ``text:path`` are the user's own. Every other name is one of
-TensorFlow Datasets (TFDS), prepared by ``python -m cnn_jax.data.prepare <name>``. Split expressions are TFDS's for all
-of them: ``"train"``, ``"train[:90%]"``, ``"train+validation"``, ``"all"``.
+``boxes:path``, ``npz:path``, ``series:path``, ``sounds:path`` and ``text:path`` are the user's own. Every other name is
+one of TensorFlow Datasets (TFDS), prepared by ``python -m cnn_jax.data.prepare <name>``. Split expressions are TFDS's
+for all of them: ``"train"``, ``"train[:90%]"``, ``"train+validation"``, ``"all"``.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from os import PathLike
 from typing import Any
 
 from cnn_jax.data.arrays import load_digits, load_npz
+from cnn_jax.data.boxes import open_boxes
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.fields import IGNORED, Spec, with_ignored
 from cnn_jax.data.folder import open_folder
@@ -45,6 +46,9 @@ SOURCES: dict[str, Source] = {
     "masks": lambda path, split, *, image_shape, framing, normalize="none", **_: open_masks(
         path, split, image_shape=image_shape, framing=framing, normalize=normalize
     ),
+    "boxes": lambda path, split, *, image_shape, framing, invalid_boxes="fix", **_: open_boxes(
+        path, split, image_shape=image_shape, framing=framing, invalid=invalid_boxes
+    ),
     "series": lambda path, split, **_: open_series(path, split),
     "sounds": lambda path, split, *, image_shape, **_: open_sounds(path, split, image_shape=image_shape),
     "text": lambda path, split, *, image_shape, train, **_: open_text(
@@ -68,6 +72,7 @@ def open_set(
     framing: str = "crop",
     ignore_label: int = IGNORED,
     normalize: str = "none",
+    invalid_boxes: str = "fix",
     train: str = "train",
     features: tuple[str, ...] = (),
 ) -> Dataset | Records:
@@ -76,9 +81,9 @@ def open_set(
     Args:
       name: ``"digits"``; ``"mnist1d"``, short signals; ``"photographs"``, two of them in pieces; ``"folder:path"``:
         images in one subfolder per class, or such folders in ``train``, ``val`` and ``test``; ``"masks:path"``: images
-        or volumes with masks; ``"npz:path"``: NumPy arrays; ``"series:path"``, ``"sounds:path"``, ``"text:path"``:
-        lines of values, WAV files, lines of text; or the name of a TFDS set, with its configuration and version where
-        wanted: ``"mnist"``, ``"cifar10:3.0.2"``, ``"cifar10_corrupted/fog_1"``.
+        or volumes with masks; ``"boxes:path"``: images with boxes; ``"npz:path"``: NumPy arrays; ``"series:path"``,
+        ``"sounds:path"``, ``"text:path"``: lines of values, WAV files, lines of text; or the name of a TFDS set, with
+        its configuration and version where wanted: ``"mnist"``, ``"cifar10:3.0.2"``, ``"cifar10_corrupted/fog_1"``.
       split: A TFDS split expression. ``digits`` has ``train`` (1,297), ``validation`` (200) and ``test`` (300); where
         a source has no parts, ``train``, ``validation`` and ``test`` are 80, 10 and 10 % of each class.
       data_dir: Where TFDS keeps its sets; by default ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
@@ -88,6 +93,7 @@ def open_set(
       ignore_label: A class number that means "not labelled", see :class:`~cnn_jax.data.Field`. -1 for what the set
         itself declares; in a ``.npz`` file of images and labels it is -1.
       normalize: ``"each"`` brings every NIfTI volume of ``masks:path`` to mean 0 and standard deviation 1.
+      invalid_boxes: What happens to boxes of ``boxes:path`` that are not valid: ``"fix"``, ``"drop"``, ``"refuse"``.
       train: The split that is trained on, from which the vocabulary of texts is made.
       features: The names of the features of a TFDS set to read, the network's input first; by default the input and
         the target that TFDS declares.
@@ -114,7 +120,7 @@ def open_set(
     if prefix.endswith(".py"):
         found = load_object(name, what=f"data.name={name!r}")(split, **options)
     elif prefix in SOURCES:
-        further = {"normalize": normalize} if prefix == "masks" else {}
+        further = {"masks": {"normalize": normalize}, "boxes": {"invalid_boxes": invalid_boxes}}.get(prefix, {})
         found = SOURCES[prefix](path, split, ignore_label=ignore_label, train=train, **further, **options)
     else:
         found = open_tfds(name, split, features=features, train=train, **options)

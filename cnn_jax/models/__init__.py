@@ -10,11 +10,12 @@
 
 from cnn_jax.models.registry import NAMES_ELSEWHERE, available, create, variant
 from cnn_jax.models.surgery import convolutionalize, output_layer, output_layers, replace_head, trainable
-from cnn_jax.models.tiling import Tiling
+from cnn_jax.models.tiling import Cells, Tiling
 from cnn_jax.models.variant import Variant
 
 __all__ = [
     "NAMES_ELSEWHERE",
+    "Cells",
     "Tiling",
     "Variant",
     "available",

@@ -17,6 +17,7 @@ from cnn_jax.models import (
     alexnet,
     autoencoder,
     baselines,
+    detector,
     fcn,
     googlenet,
     inception_resnet,
@@ -102,6 +103,9 @@ def variant(name: str) -> Variant:
         fix = f"its name here is {known!r}" if known else nearest(str(name), available())
         raise UsageError(f"model.name={name!r} is unknown; {fix}")
     return _VARIANTS[name]
+
+
+_VARIANTS |= detector.variants(variant)
 
 
 def create(

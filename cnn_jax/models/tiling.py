@@ -142,6 +142,60 @@ class Tiling:
         return stitched[(slice(None), *inside)]
 
 
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """How a network whose outputs are maps of cells is applied to images of any size.
+
+    Each cell is for a square of pixels. An image is continued by zeros, which are the mean of normalised images, at its
+    bottom and right to a multiple of the network's largest stride, and the cells that lie in the image are kept.
+
+    Attributes:
+      tile: The spatial sizes of the network's input in training.
+      cell: The number of pixels of a cell along each axis.
+      stride: The largest distance of neighbouring units in the network.
+    """
+
+    tile: tuple[int, ...]
+    cell: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @classmethod
+    def of(cls, model: Any, input_shape: Sequence[int]) -> "Cells":
+        """The cells of a network.
+
+        Args:
+          model: Maps (batch, *space, channels) to (batch, *cells, outputs); its parameters may be abstract.
+          input_shape: The shape of one input, (*space, channels).
+
+        Raises:
+          UsageError: The output is no map of equal cells.
+        """
+        tile = tuple(input_shape[:-1])
+        output = geometry.output_shape(model, input_shape)[:-1]
+        if len(output) != len(tile) or any(before % after for before, after in zip(tile, output, strict=True)):
+            raise UsageError(
+                f"the output of the network has shape {output} for each class, which is no map of equal cells of its "
+                f"input of {tile}; use a network for detection, such as detector"
+            )
+        cell = tuple(before // after for before, after in zip(tile, output, strict=True))
+        return cls(tile, cell, Tiling.of(model, input_shape).stride)
+
+    def __call__(
+        self, network: Callable[[Array], Array], images: Shaped[Array, "batch *space channels"]
+    ) -> Shaped[Array, "batch *cells outputs"]:
+        """The network's outputs for images of any size: a cell for each square of pixels that is begun.
+
+        Args:
+          network: Maps (batch, *space, channels) to (batch, *cells, outputs).
+          images: Of any spatial sizes, all the same.
+        """
+        sizes = images.shape[1:-1]
+        missing = [-size % stride for size, stride in zip(sizes, self.stride, strict=True)]
+        outputs = network(jnp.pad(images, [(0, 0), *((0, pixels) for pixels in missing), (0, 0)]))
+        inside = tuple(slice(-(-size // cell)) for size, cell in zip(sizes, self.cell, strict=True))
+        return outputs[(slice(None), *inside)]
+
+
 def _mirrored(size: int, margin: int, length: int) -> np.ndarray:
     """Which pixels a mirrored axis of ``length`` has that begins ``margin`` pixels before the image.
 

@@ -70,7 +70,8 @@ class TaskNetwork:
         self._trained = models.trainable(self.abstract_model, freeze=config.freeze)
         self._graph = nnx.split(self.abstract_model, self._trained, ...)[0]
         self.abstract_params = nnx.state(self.abstract_model, self._trained)
-        self.tiling = models.Tiling.of(self.abstract_model, config.input_shape) if task.spatial else None
+        whole = models.Cells if task.coarse else models.Tiling
+        self.tiling = whole.of(self.abstract_model, config.input_shape) if task.spatial else None
 
     def create(self, key: Key[Array, ""]) -> nn.Sequence:
         """The network with freshly drawn parameters."""
@@ -174,7 +175,8 @@ class TaskNetwork:
             # The same key as above, so that both are computed with the same dropout.
             others, model_state = self.apply(params, model_state, rotated, train=True, rngs=nnx.Rngs(key))
             total = total + weight * jnp.square((outputs - others).astype(jnp.float32)).sum(axis=-1).mean()
-        metrics = self.task.measure(outputs, batch)
+        measured = self.task.measure(outputs, batch)
+        metrics = {name: metric for name, metric in measured.items() if not isinstance(metric, training.Each)}
         if self.adversarial:
             model: Any = self.model(params, model_state)
             against = self.task.adversarial_loss(functools.partial(model.discriminator, train=True), outputs, batch)
@@ -231,7 +233,7 @@ class TaskNetwork:
     def outputs(self, state: training.TrainState, images: Array) -> Array:
         """The network's outputs for raw images: the average over the views that ``config.data.test_time`` names.
 
-        Those of a spatial task may have any size, and the outputs have the same.
+        Those of a spatial task may have any size, and the outputs have the same, or a cell for each square of pixels.
         """
         if self.tiling is not None:
             preprocess = dataclasses.replace(self.preprocess, input_shape=images.shape[1:])
@@ -263,7 +265,7 @@ class TaskNetwork:
         with announce("predictions"):
             forward.lower(state, images[indices[0]]).compile()
         rows = np.concatenate([forward(state, images[batch]) for batch in np.asarray(indices)])
-        return rows[np.asarray(mask).reshape(-1) > 0]
+        return self.task.within(rows[np.asarray(mask).reshape(-1) > 0], images.shape[1:-1])
 
     def framed(self, images: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n ..."]:
         """What the network is given at once of raw images: of those of a spatial task the middle, otherwise all."""

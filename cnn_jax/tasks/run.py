@@ -348,6 +348,8 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         for path, name in _names(predictions).items():
             image, prediction = own.read[path].array, predictions[path]
             network.task.write_prediction(folder, name, source=Path(path), image=image, prediction=prediction)
+        sizes = {path: own.read[path].array.shape[:-1] for path in predictions}
+        network.task.write_predictions(folder, predictions, sizes)
     if table is not None:
         write_csv(table, rows(full, assumed=assumed, note=notes))
     if own.reasons:

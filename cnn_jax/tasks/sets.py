@@ -60,6 +60,7 @@ def _options(config: ConfigDict) -> dict[str, Any]:
         "framing": config.data.framing,
         "ignore_label": config.get("ignore_label", -1),  # which runs of earlier versions lack, like the next
         **({"normalize": config.data.normalize} if config.data.get("normalize", "none") != "none" else {}),
+        **({"invalid_boxes": config.data.invalid_boxes} if "invalid_boxes" in config.data else {}),
         "train": config.data.train,
         "features": tuple(config.data.get("features", ())),
     }
@@ -145,12 +146,17 @@ def _class_counts(found: ExampleSet) -> tuple[int, ...]:
 
 
 def _target_statistics(found: ExampleSet) -> dict[str, TargetStatistics]:
-    """Mean and standard deviation of each number of the targets; of a set on disk, of a sample of it."""
-    names = [name for name, field in found.spec.items() if field.kind == "target" and not field.count]
-    fields = data.sample(found).fields if names else {}
+    """Mean and standard deviation of each number of the targets and of the first boxes; on disk, of a sample."""
+    targets = [name for name, field in found.spec.items() if field.kind == "target" and not field.count]
+    boxes = [name for name, field in found.spec.items() if field.kind == "boxes"]
+    fields = data.sample(found).fields if targets or boxes else {}
+    arrays = {name: fields[name] for name in targets}
+    arrays |= {name: fields[name][fields[found.spec[name].count] > 0, 0] for name in boxes}
     statistics = {}
-    for name in names:
-        values = fields[name].reshape(len(fields[name]), -1).astype(np.float64)
+    for name, array in arrays.items():
+        if not len(array):
+            continue
+        values = array.reshape(len(array), -1).astype(np.float64)
         statistics[name] = TargetStatistics(tuple(values.mean(axis=0).tolist()), tuple(values.std(axis=0).tolist()))
     return statistics
 

@@ -8,7 +8,9 @@ from cnn_jax.runtime.objects import is_reference, load_object
 from cnn_jax.schema import Schema, locked
 from cnn_jax.tasks.autoencoder import Autoencoder
 from cnn_jax.tasks.classification import Classification
+from cnn_jax.tasks.detection import Detection
 from cnn_jax.tasks.image_to_image import ImageToImage
+from cnn_jax.tasks.localization import Localization
 from cnn_jax.tasks.multi_label import MultiLabel
 from cnn_jax.tasks.pix2pix import Pix2Pix
 from cnn_jax.tasks.regression import Regression
@@ -19,6 +21,8 @@ TASKS: dict[str, type[Task]] = {
     "autoencoder": Autoencoder,
     "classification": Classification,
     "image_to_image": ImageToImage,
+    "detection": Detection,
+    "localization": Localization,
     "multi_label": MultiLabel,
     "pix2pix": Pix2Pix,
     "regression": Regression,

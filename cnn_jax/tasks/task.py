@@ -35,8 +35,8 @@ class Examples(Described):
       spec: Name of a field -> what it is.
       class_counts: The number of training examples of each class; empty if unknown, as for a set that stays on disk, or
         for a trained network without its data.
-      targets: Name of a field of kind ``target`` -> its statistics in the training set; empty if unknown, as for an
-        untrained network without its data.
+      targets: Name of a field of kind ``target``, or of ``boxes``, of which the first of each example counts -> its
+        statistics in the training set; empty if unknown, as for an untrained network without its data.
 
     >>> Examples("mine", {"label": data.Field("label", class_names=("cat", "dog"))}).class_names
     ('cat', 'dog')
@@ -102,6 +102,10 @@ class Task(abc.ABC):
     then never resized for the network. In evaluation and prediction they may have any size, and the network is applied
     to overlapping tiles of them, see :class:`cnn_jax.models.Tiling`; a network whose output is smaller than its input
     is trained on the middle of its input."""
+
+    coarse: ClassVar[bool] = False
+    """Of a spatial task: whether outputs are maps of cells, each for a square of pixels, as those of detectors are. The
+    network is then applied to the whole image, see :class:`cnn_jax.models.Cells`."""
 
     writes_files: ClassVar[bool] = False
     """Whether ``--mode=predict --output=folder`` writes files about each prediction, see :meth:`write_prediction`."""
@@ -177,7 +181,8 @@ class Task(abc.ABC):
         """The metrics of a batch, in training and in evaluation: name -> (sum over examples, number of examples).
 
         Use :func:`mean_over` for means over examples. There must be a ``'loss'``; training stops if it is not finite.
-        The sum may be an array, from which :meth:`scores` computes numbers.
+        The sum may be an array, from which :meth:`scores` computes numbers. :func:`each_of` keeps something of
+        every example, for a score of the whole split; in training, nothing is kept.
 
         Args:
           outputs: The outputs of the network, (batch, ..., outputs).
@@ -191,14 +196,23 @@ class Task(abc.ABC):
         single numbers.
 
         Args:
-          means: Name -> average of :meth:`measure` over the split, a number or an array. A name is missing if nothing
-            was counted.
+          means: Name -> average of :meth:`measure` over the split, a number or an array, or what was kept of each
+            example, (n, ...). A name is missing if nothing was counted.
         """
         return {name: value for name, value in means.items() if not np.ndim(value)}
 
     def predict(self, outputs: Array) -> Array:
         """What is shown to a user for each example, such as class probabilities; by default the outputs, float32."""
         return outputs.astype(jnp.float32)
+
+    def within(self, predictions: Shaped[np.ndarray, "..."], sizes: tuple[int, ...]) -> Shaped[np.ndarray, "..."]:
+        """Predictions about inputs whose sizes are known, such as boxes that end where the image does.
+
+        Args:
+          predictions: Of :meth:`predict`, (n, ...).
+          sizes: The spatial sizes of the inputs.
+        """
+        return predictions
 
     def average(self, outputs: Array) -> Array:
         """One output from those of several views of an image or several networks; by default their mean.
@@ -281,6 +295,17 @@ class Task(abc.ABC):
         """
         raise UsageError(f"{type(self).__name__} writes no files about predictions; leave --output out")
 
+    def write_predictions(  # noqa: B027, by default there are none
+        self, folder: Path, predictions: Mapping[str, Any], sizes: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        """Writes files about all predictions together, beside those of :meth:`write_prediction`; by default none.
+
+        Args:
+          folder: An existing folder.
+          predictions: Of :meth:`predict`, by the paths of the user's files.
+          sizes: The spatial sizes of the user's images, by the same paths.
+        """
+
     def describe(self, scores: Mapping[str, float]) -> dict[str, str]:
         """The scores of one split as they are printed, label -> text; by default all metrics with their units.
 
@@ -323,3 +348,12 @@ def mean_over(values: Shaped[Array, "batch *values"], batch: training.Batch) -> 
     """
     mask = batch.get("mask", jnp.ones(len(values), values.dtype))
     return (values * mask.astype(values.dtype).reshape(-1, *[1] * (values.ndim - 1))).sum(axis=0), mask.sum()
+
+
+def each_of(values: Shaped[Array, "batch ..."], batch: training.Batch) -> training.Each:
+    """Keeps values of every example of a split, without those that are padding, for :meth:`Task.scores`.
+
+    >>> each_of(jnp.array([[1.0, 2.0]]), {"mask": jnp.array([1.0])}).values.shape
+    (1, 2)
+    """
+    return training.Each(values, batch.get("mask", jnp.ones(len(values))))

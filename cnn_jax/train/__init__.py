@@ -32,6 +32,7 @@ from cnn_jax.train.settings import (
 from cnn_jax.train.state import TrainState, create_state, digest, evaluated, stream_key
 from cnn_jax.train.step import (
     Batch,
+    Each,
     ExampleArrays,
     Metrics,
     Step,
@@ -58,6 +59,7 @@ __all__ = [
     "Checkpoint",
     "Checkpoints",
     "DataParallel",
+    "Each",
     "Ended",
     "Evaluations",
     "ExampleArrays",

@@ -11,7 +11,7 @@ from cnn_jax.data.augment import Augmentation
 from cnn_jax.data.stream import Stream, sent_ahead
 from cnn_jax.train.parallel import ONE_DEVICE, DataParallel
 from cnn_jax.train.state import TrainState, stream_key
-from cnn_jax.train.step import Batch, Evaluate, Metrics, Step
+from cnn_jax.train.step import Batch, Evaluate, Metrics, Step, over_devices
 
 
 def augmented(
@@ -116,6 +116,7 @@ def streamed_evaluation(evaluate: Evaluate, *, parallel: DataParallel) -> Callab
     """The metrics of a batch with its ``'mask'``, as a pure function of the state and the batch."""
 
     def of_batch(state: TrainState, batch: Batch) -> Metrics:
-        return parallel.sum(evaluate(state, {name: parallel.split(array) for name, array in batch.items()}))
+        parts = {name: parallel.split(array) for name, array in batch.items()}
+        return over_devices(evaluate(state, parts), parallel)
 
     return of_batch

@@ -109,6 +109,12 @@ class DataParallel:
         """The sums over the devices."""
         return tree if self.mode == "jit" else jax.lax.psum(tree, _AXIS)
 
+    def together(self, tree: PyTree) -> PyTree:
+        """The parts of a batch that the devices have, one behind the other: the opposite of :meth:`split`."""
+        if self.mode == "jit":
+            return tree
+        return jax.tree.map(lambda part: jax.lax.all_gather(part, _AXIS, tiled=True), tree)
+
     def first_example(self, part: int) -> int | Array:
         """The index in the whole batch of the first example in the result of :meth:`split`."""
         return jax.lax.axis_index(_AXIS) * part if self.mode == "pmap" else 0

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +24,26 @@ Batch = dict[str, Array]
 ExampleArrays = Mapping[str, Array | np.ndarray]
 """A whole data set in the form of a batch, on the host or on a device."""
 
-Metrics = dict[str, tuple[Array | np.ndarray, Array | np.ndarray]]
+
+class Each(NamedTuple):
+    """What an evaluation keeps of every example, for scores that are no sums over examples, such as average precision.
+
+    Attributes:
+      values: One entry for each example of a batch, (batch, ...).
+      mask: (batch,): 0 for an example that is padding.
+    """
+
+    values: Any
+    mask: Any
+
+
+Metrics = dict[str, tuple[Array | np.ndarray, Array | np.ndarray] | Each]
 """Name -> (sum, count), so that averages over batches of unequal size are exact; device or host arrays. A sum may have
-more axes, such as one of classes."""
+more axes, such as one of classes. In evaluations also name -> :class:`Each`."""
 
 Summarize = Callable[[Mapping[str, Any]], dict[str, float]]
-"""Computes the scores of a split from the averages of its metrics, which are numbers or arrays by name."""
+"""Computes the scores of a split from the averages of its metrics, numbers or arrays by name, and from what was kept of
+each example, (n, ...)."""
 
 Loss = Callable[[PyTree, PyTree, Batch, Key[Array, ""]], tuple[Array, tuple[Metrics, PyTree]]]
 """``loss(params, model_state, batch, key) -> (scalar, (metrics, new_model_state))``."""
@@ -292,11 +306,23 @@ def scanned_evaluation(
         def one(_: None, number: Int[Array, ""]) -> tuple[None, Metrics]:
             rows, valid = (parallel.split(array[number]) for array in (indices, mask))
             batch = {name: jnp.take(array, rows, axis=0) for name, array in examples.items()}
-            return None, parallel.sum(evaluate(state, {**batch, "mask": valid}))
+            return None, over_devices(evaluate(state, {**batch, "mask": valid}), parallel)
 
         return scan_first(one, None, first + jnp.arange(len(indices)), count)[1]
 
     return evaluation
+
+
+def over_devices(metrics: Metrics, parallel: DataParallel) -> Metrics:
+    """The metrics of a batch from those that each device has of its part.
+
+    Args:
+      metrics: Of the part.
+      parallel: The devices.
+    """
+    each = {name: metric for name, metric in metrics.items() if isinstance(metric, Each)}
+    sums = parallel.sum({name: metric for name, metric in metrics.items() if name not in each})
+    return {**sums, **parallel.together(each)}
 
 
 _Carry = TypeVar("_Carry")
@@ -334,11 +360,12 @@ def scan_first(
     return jax.lax.fori_loop(0, count, one, (carry, empty))
 
 
-Totals = Mapping[str, tuple[Any, float]]
-"""Name -> (sum, count): the totals of the metrics of several steps or batches. A sum that is an array is a list."""
+Totals = Mapping[str, tuple[Any, float] | Each]
+"""Name -> (sum, count): the totals of the metrics of several steps or batches. A sum that is an array is a list.
+What is kept of each example is an :class:`Each` without padding."""
 
 
-def added(totals: Totals, metrics: Metrics, count: int | None = None) -> dict[str, tuple[Any, float]]:
+def added(totals: Totals, metrics: Metrics, count: int | None = None) -> dict[str, tuple[Any, float] | Each]:
     """Adds metrics with a leading axis of steps or batches, in order and in float64.
 
     The bits of a sum therefore do not depend on how the steps were divided into calls.
@@ -360,21 +387,38 @@ def added(totals: Totals, metrics: Metrics, count: int | None = None) -> dict[st
         return np.cumsum(np.concatenate([first, entries], dtype=np.float64), axis=0)[-1].tolist()
 
     result = dict(totals)
-    for name, (sums, counts) in host.items():
+    for name, metric in host.items():
+        if isinstance(metric, Each):
+            result[name] = _together(totals.get(name), metric, count)
+            continue
+        sums, counts = metric
         sums, counts = (sums, counts) if np.ndim(counts) else (np.asarray(sums)[None], np.asarray(counts)[None])
         of_sum, of_count = totals.get(name, (0.0, 0.0))
         result[name] = total(of_sum, sums), total(of_count, counts)
     return result
 
 
+def _together(before: Any, new: Each, count: int | None) -> Each:
+    """What was kept of the examples until now, and what the next batches keep of theirs, which are not padding."""
+    values, mask = (np.asarray(array) if np.ndim(new.mask) > 1 else np.asarray(array)[None] for array in new)
+    kept = values[:count][mask[:count] > 0]
+    kept = kept if before is None else np.concatenate([before.values, kept])
+    return Each(kept, np.ones(len(kept), bool))
+
+
 def averages(totals: Totals) -> dict[str, Any]:
     """Sums divided by their counts, as floats or NumPy arrays; metrics with a count of 0 are left out.
+
+    What was kept of each example is an array of all of them.
 
     >>> averages({"accuracy": (4.0, 8.0), "auxiliary": (0.0, 0.0)})
     {'accuracy': 0.5}
     """
-    return {
-        name: np.asarray(total) / count if isinstance(total, list) else total / count
-        for name, (total, count) in totals.items()
-        if count > 0
-    }
+    found: dict[str, Any] = {}
+    for name, metric in totals.items():
+        if isinstance(metric, Each):
+            found[name] = metric.values
+        elif metric[1] > 0:
+            total, count = metric
+            found[name] = np.asarray(total) / count if isinstance(total, list) else total / count
+    return found

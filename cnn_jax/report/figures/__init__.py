@@ -6,6 +6,15 @@ notebook.
 """
 
 from cnn_jax.report.figures.attribution import attributions, gallery, strongest_crops
+from cnn_jax.report.figures.boxes import (
+    BOX_LEGEND,
+    PREDICTED,
+    TRUTH,
+    DrawnBox,
+    box_colours,
+    images_with_boxes,
+    overlay_of_boxes,
+)
 from cnn_jax.report.figures.comparison import errors, heat_map, panels_of_lines, spreads
 from cnn_jax.report.figures.network import network
 from cnn_jax.report.figures.pictures import feature_maps, filters, grid_of_images, mistakes, rows_of_images
@@ -24,8 +33,13 @@ from cnn_jax.report.figures.segmentation import overlay, segmentations
 from cnn_jax.report.figures.signals import signals, views
 
 __all__ = [
+    "BOX_LEGEND",
     "OPTIMISATION",
+    "PREDICTED",
+    "TRUTH",
+    "DrawnBox",
     "attributions",
+    "box_colours",
     "code_map",
     "confusion_matrix",
     "errors",
@@ -34,11 +48,13 @@ __all__ = [
     "gallery",
     "grid_of_images",
     "heat_map",
+    "images_with_boxes",
     "learning_curves",
     "mistakes",
     "network",
     "optimisation",
     "overlay",
+    "overlay_of_boxes",
     "panels_of_lines",
     "precision_recall",
     "predicted_images",
