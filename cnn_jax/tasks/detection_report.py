@@ -107,7 +107,7 @@ def _examples(
                     legend=figures.BOX_LEGEND,
                 ),
                 alt="The test images with the most mistakes: objects that are found, missed, and false detections",
-                caption="The test images with the most mistakes, by their numbers. An object is found by a detection of "
+                caption="Test images with the most mistakes, by their numbers. An object is found by a detection of "
                 "its class with an IoU of at least 0.5; of missed objects the true boxes are drawn, dashed.",
             )
         )
