@@ -181,8 +181,8 @@ def _coco(name: str, root: Path, files: Sequence[Path], images: Sequence[Path]) 
     """COCO: a JSON file for each part."""
     by_path = {image.relative_to(root).as_posix(): image for image in images}
     by_name: dict[str, list[Path]] = {}
-    for image in images:
-        by_name.setdefault(image.name, []).append(image)
+    for own in images:
+        by_name.setdefault(own.name, []).append(own)
     found: list[Annotated] = []
     names: dict[int, str] = {}
     for file in files:
@@ -214,10 +214,10 @@ def _coco(name: str, root: Path, files: Sequence[Path], images: Sequence[Path]) 
         for number, one in listed.items():
             given = files_of[number]
             places = [f"{folder}/{given}", f"{folder}/images/{given}", given, f"images/{given}"]
-            image = next((by_path[place] for place in map(_normal, places) if place in by_path), None)
+            at = next((by_path[place] for place in map(_normal, places) if place in by_path), None)
             alike = by_name.get(Path(given).name, [])
             same = [other for other in alike if _part(other, root) == part] if len(alike) > 1 else alike
-            image = image or (same[0] if len(same) == 1 else None)
+            image = at or (same[0] if len(same) == 1 else None)
             if image is None:
                 raise UsageError(
                     f"{file}: there is no image {given!r} in {root}"
@@ -295,7 +295,7 @@ def _stated(name: str, root: Path) -> tuple[str, ...]:
             continue
         if file.suffix != ".yaml":
             return tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-        import yaml
+        import yaml  # type: ignore[import-untyped]
 
         try:
             names = yaml.safe_load(file.read_text())["names"]

@@ -78,7 +78,7 @@ def detector(
             known = ", ".join(map(str, sorted(levels)))
             raise UsageError(f"{backbone} has no map with {name}={stride} pixels a cell, but of {known}")
     options: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
-    conv = partial(nn.Conv, kernel_init=he_normal(), **options)
+    conv: Any = partial(nn.Conv, kernel_init=he_normal(), **options)
     norm = partial(nn.BatchNorm, momentum=0.9, **options)
     skips = {}
 

@@ -23,13 +23,13 @@ class BoxFields(NamedTuple):
     Attributes:
       boxes: Corners, (entries, 4).
       label: The class of each.
-      count: The number of entries that are real.
+      counted_by: The field with the number of entries that are real.
       crowd: 1 for what is not counted; empty where there is no such field.
     """
 
     boxes: str
     label: str
-    count: str
+    counted_by: str
     crowd: str
 
     @classmethod
@@ -57,15 +57,15 @@ class BoxFields(NamedTuple):
         """The true boxes as one array (batch, entries, 6): corners, class, and 1 for what is not counted; class -1 is
         padding."""
         boxes, labels = batch[self.boxes].astype(jnp.float32), batch[self.label].astype(jnp.float32)
-        real = jnp.arange(boxes.shape[1]) < batch[self.count][:, None]
+        real = jnp.arange(boxes.shape[1]) < batch[self.counted_by][:, None]
         crowd = batch[self.crowd].astype(jnp.float32) if self.crowd else jnp.zeros(labels.shape)
         return jnp.concatenate([boxes, jnp.where(real, labels, -1)[..., None], crowd[..., None]], axis=-1)
 
     def truths(self, batch: Mapping[str, Shaped[np.ndarray, "..."]]) -> list[Truth]:
         """The true boxes of each example, of NumPy arrays."""
         found = []
-        for row in range(len(batch[self.count])):
-            real = slice(int(batch[self.count][row]))
+        for row in range(len(batch[self.counted_by])):
+            real = slice(int(batch[self.counted_by][row]))
             crowd = batch[self.crowd][row][real] > 0 if self.crowd else None
             found.append(Truth(batch[self.boxes][row][real], batch[self.label][row][real], crowd))
         return found
@@ -95,7 +95,7 @@ def write_coco(
         {"id": numbers[file], "file_name": file, "height": int(size[0]), "width": int(size[1])}
         for file, size in sizes.items()
     ]
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for file, boxes in found.items():
         for corners, score, number in boxes:
             top, left, bottom, right = (round(float(edge), 2) for edge in corners)

@@ -163,7 +163,7 @@ class Localization(Task):
     ) -> Float[np.ndarray, " n"]:
         """The IoU of the predicted box of each image with the true one; NaN without an object."""
         iou = np.asarray(ops.box_iou(predictions[:, -4:], batch[self.fields.boxes][:, 0]))
-        return np.where(batch[self.fields.count] > 0, iou, np.nan)
+        return np.where(batch[self.fields.counted_by] > 0, iou, np.nan)
 
     def write_prediction(
         self, folder: Path, name: str, *, source: Path, image: Shaped[np.ndarray, "..."], prediction: Any
@@ -201,11 +201,11 @@ class Localization(Task):
 
     def _detected(self, prediction: Float[np.ndarray, " outputs"]) -> Detected:
         classes = prediction[:-4]
-        return Detected(prediction[None, -4:], classes.max()[None], classes.argmax()[None])
+        return Detected(prediction[None, -4:], classes.max(keepdims=True), np.array([classes.argmax()]))
 
     def _first(self, batch: training.Batch) -> tuple[Array, Array, Array]:
         """The box and the class of the first object of each image, and whether there is one."""
-        return batch[self.fields.boxes][:, 0], batch[self.fields.label][:, 0], batch[self.fields.count] > 0
+        return batch[self.fields.boxes][:, 0], batch[self.fields.label][:, 0], batch[self.fields.counted_by] > 0
 
     def _corners(self, outputs: Float[Array, "batch outputs"]) -> Float[Array, "batch 4"]:
         """The predicted corners in pixels; the bottom is never above the top, nor the right before the left."""

@@ -65,7 +65,7 @@ def _thresholds(task: "Localization", results: Results, overlaps: np.ndarray) ->
     from cnn_jax import ops
 
     fields = results.test_set.fields
-    there = fields[task.fields.count] > 0
+    there = fields[task.fields.counted_by] > 0
     constant = np.asarray(ops.box_iou(task.constant, fields[task.fields.boxes][:, 0]))[there]
     known = overlaps[there]
     rows = [
