@@ -147,6 +147,17 @@ Scores of every pixel, `(batch, *space, classes)`, for inputs with any number of
         ("u_net", "u_net_padded", "segnet", "fcn_32s", "fcn_16s", "fcn_8s", "voxel_classifier"),
     ),
     (
+        "Boxes",
+        """\
+Networks on the layers of another one, the `backbone`; see [detection](detection.md). Their sizes are this project's own.
+
+- `detector` has a map of cells, with a score for each class and four numbers of a box in each (CenterNet). Maps of
+  several scales are joined as in feature pyramid networks.
+- `localizer` has one score for each class and one box for each image. With `separate`, the box head does not train the
+  layers that both heads share.""",
+        ("detector", "localizer"),
+    ),
+    (
         "GoogLeNet",
         """\
 - `googlenet` is the paper's network: a 5x5 window in the branch of that name, local response normalisation, biases, and

@@ -154,6 +154,7 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any] | tuple[Any, ...], str]] = 
     (arithmetic.to_svg, {"found": None}, "found"),
     (arithmetic.write, {"path": "a.gif", "found": DRAWN}, "path"),
     (figures.attributions, {"images": IMAGES, "pictures": [IMAGES], "titles": ["a", "b"]}, "pictures"),
+    (figures.box_colours, {"count": "2"}, "count"),
     (figures.code_map, {"points": [[0.0, 1.0]], "labels": None, "class_names": []}, "points"),
     (figures.confusion_matrix, {"counts": [[1, 0], [0, 1]], "class_names": ["a", "b"]}, "counts"),
     (figures.confusion_matrix, {"counts": np.eye(2, dtype=int), "class_names": "ab"}, "class_names"),
@@ -164,6 +165,7 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any] | tuple[Any, ...], str]] = 
     (figures.gallery, {"images": [*IMAGES], "titles": "ab"}, "titles"),
     (figures.grid_of_images, {"images": [IMAGES]}, "images"),
     (figures.heat_map, {"cells": {}, "x_label": "x", "y_label": "y", "metric": "accuracy"}, "metric"),
+    (figures.images_with_boxes, {"images": IMAGES, "boxes": [[3], [3]], "titles": ["a", "b"]}, "boxes"),
     (figures.learning_curves, {"rows": [3], "metrics": [ACCURACY]}, "rows"),
     (figures.learning_curves, {"rows": [], "metrics": ["accuracy"]}, "metrics"),
     (
@@ -180,6 +182,7 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any] | tuple[Any, ...], str]] = 
     (figures.network, {"rows": "mlp", "input_shape": (8, 8, 1)}, "rows"),
     (figures.optimisation, {"rows": None}, "rows"),
     (figures.overlay, {"image": IMAGES[0], "classes": [[0]], "count": 2}, "classes"),
+    (figures.overlay_of_boxes, {"image": "a.png", "boxes": []}, "image"),
     (figures.panels_of_lines, {"panels": [], "y_labels": ("a", "b")}, "panels"),
     (figures.precision_recall, {"curves": {"a": LABELS}}, "curves"),
     (
@@ -218,7 +221,7 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any] | tuple[Any, ...], str]] = 
 ]
 
 PUBLIC = [getattr(module, name) for module in (data, augment, weights, figures) for name in module.__all__]
-RESULTS_AND_DECORATORS = {data.ReadImage, augment.by_kind, augment.photometric}
+RESULTS_AND_DECORATORS = {data.ReadImage, augment.by_kind, augment.photometric, figures.DrawnBox}
 
 
 def name_of(value: object) -> str | None:

@@ -68,8 +68,8 @@ MAPS = ("fcn_8s", "fcn_16s", "fcn_32s", "segnet", "u_net", "u_net_padded", "voxe
 COMPILED = ("alexnet", "lenet_1989", "lenet_5", "logistic_regression", "mlp_two_neurons", "vgg_a_bn", *MAPS)
 # Their outputs are bounded and their gradients vanish; they have their own learning rule, with its own tests.
 NOT_BY_GRADIENTS = ("neocognitron",)
-# Its outputs are images; tests/tasks/test_autoencoder.py has its tests.
-RECONSTRUCTS = ("conv_autoencoder",)
+# Their outputs are images or boxes; the tests of their tasks train them.
+OTHER_OUTPUTS = ("conv_autoencoder", "detector", "localizer")
 
 # Networks with the same layers as others; tests/models/test_published.py checks their tables. Traced in the slow run.
 RELATIVES = (
@@ -159,7 +159,7 @@ def program(name: str):
     [
         pytest.param(name, marks=pytest.mark.slow if name in RELATIVES else ())
         for name in models.available()
-        if name not in (*LEARNED, *RECONSTRUCTS)
+        if name not in (*LEARNED, *OTHER_OUTPUTS)
     ],
 )
 def test_forward_and_backward_can_be_traced(name: str) -> None:
@@ -235,7 +235,7 @@ def learned_layer_by_layer(name: str):
     [
         pytest.param(name, marks=() if name in LEARNED else pytest.mark.slow)
         for name in models.available()
-        if name not in (*NOT_BY_GRADIENTS, *RECONSTRUCTS)
+        if name not in (*NOT_BY_GRADIENTS, *OTHER_OUTPUTS)
     ],
 )
 def test_overfits_32_images(name: str) -> None:

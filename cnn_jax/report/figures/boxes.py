@@ -27,6 +27,7 @@ from cnn_jax.report.figures.style import (
     styled,
     write,
 )
+from cnn_jax.typed import typed
 
 HIT, MISSED, FALSE = OTHERS[0], VERMILLION, OTHERS[2]
 BOX_LEGEND = (("found", HIT), ("missed", MISSED), ("false", FALSE))
@@ -53,6 +54,7 @@ class DrawnBox(NamedTuple):
     dashed: bool = False
 
 
+@typed
 @styled
 def images_with_boxes(
     images: Sequence[Shaped[np.ndarray, "height width channels"]],
@@ -138,6 +140,7 @@ def draw(axes: Axes, box: DrawnBox, *, size: float | int = 6) -> None:
         )
 
 
+@typed
 def box_colours(count: int) -> list[str]:
     """A colour for the boxes of each class.
 
@@ -147,6 +150,7 @@ def box_colours(count: int) -> list[str]:
     return [to_hex(colour) for colour in class_colours(count + 1)[1:]]
 
 
+@typed
 @styled
 def overlay_of_boxes(image: Shaped[np.ndarray, "height width channels"], boxes: Sequence[DrawnBox]) -> Figure:
     """One image with boxes, with as many pixels as the image has, or twice as many of a small one.
