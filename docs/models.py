@@ -149,7 +149,8 @@ Scores of every pixel, `(batch, *space, classes)`, for inputs with any number of
     (
         "Boxes",
         """\
-Networks on the layers of another one, the `backbone`; see [detection](detection.md). Their sizes are this project's own.
+Networks on the layers of another one, the `backbone`; see [detection](detection.md). Their sizes are this project's
+own.
 
 - `detector` has a map of cells, with a score for each class and four numbers of a box in each (CenterNet). Maps of
   several scales are joined as in feature pyramid networks.
