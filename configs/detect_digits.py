@@ -1,10 +1,12 @@
 """Which digits are where? A detector of handwritten digits on photographs, on embedded data.
 
-Each image of 64x64 has up to four digits of scikit-learn's 8x8 ones, enlarged to 14 to 26 pixels, in a random grey on a
-random piece of one of its two photographs. Training, validation and test images have other digits; those of the test
-set are on the other photograph. A box is around the ink of a digit. Nothing to download.
+Each image of 64x64 has up to four digits of scikit-learn's 8x8 ones, enlarged to 14 to 26 pixels, in light grey on a
+random piece of one of its two photographs, at half of its brightness. Training, validation and test images have other
+digits; those of the test set are on the other photograph. A box is around the ink of a digit. Nothing to download.
 
 Command:  python launch.py --config=configs/detect_digits.py
+Time:     81 s on 2 cores (Intel Xeon), from the command to the report, compiling included
+Expected: test AP at IoU 0.5 97.03 % ± 0.09, AP of COCO 77.26 % ± 1.17 (mean ± std over 2 seeds)
 """
 
 from typing import Any
@@ -18,7 +20,7 @@ from cnn_jax.config import check_variant
 from cnn_jax.tasks import default_config
 
 SIDE, MOST = 64, 4
-COUNTS = {"train": 1600, "validation": 100, "test": 300}
+COUNTS = {"train": 2400, "validation": 100, "test": 300}
 
 
 def digits_on_photographs(split: str, *, most: int = MOST, **_: Any) -> data.Dataset:
@@ -39,7 +41,7 @@ def digits_on_photographs(split: str, *, most: int = MOST, **_: Any) -> data.Dat
     counts = np.zeros(count, np.int32)
     for number in range(count):
         top, left = (generator.integers(0, size - SIDE) for size in photograph.shape)
-        image = photograph[top : top + SIDE, left : left + SIDE].copy()
+        image = photograph[top : top + SIDE, left : left + SIDE] / 2
         taken = np.zeros((SIDE, SIDE), bool)
         for _digit in range(generator.integers(1, most + 1)):
             chosen, side = generator.integers(len(digits)), int(generator.integers(14, 27))
@@ -49,9 +51,7 @@ def digits_on_photographs(split: str, *, most: int = MOST, **_: Any) -> data.Dat
             place = np.s_[row : row + side, column : column + side]
             if taken[place].any():  # digits do not lie on each other
                 continue
-            behind = image[place].mean()
-            grey = generator.uniform(0, 60) if behind > 128 else generator.uniform(195, 255)
-            image[place] = (1 - ink) * image[place] + ink * grey
+            image[place] = (1 - ink) * image[place] + ink * generator.uniform(180, 255)
             taken[place] = True
             dark = np.argwhere(ink > 0.5)
             corners = [*dark.min(axis=0), *(dark.max(axis=0) + 1)]
@@ -75,8 +75,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config = default_config("detection")
     config.data.name, config.input_shape = f"{__file__}:digits_on_photographs", (SIDE, SIDE, 1)
     config.model.name, config.model.width = "detector", 0.5
-    config.model.options = {"backbone": "resnet_20", "cell": 2, "coarsest": 4, "features": 32}
-    config.batch_size, config.epochs = 16, 8
+    config.model.options = {"backbone": "resnet_20", "coarsest": 4, "features": 32}
+    config.batch_size, config.epochs = 16, 10
     config.optimizer.name, config.optimizer.learning_rate = "adam", 0.004
     if variant == "smoke":
         config.epochs, config.model.width = 1, 0.25

@@ -5,9 +5,10 @@ Training, validation and test images have other digits. The two heads share the 
 ``separate`` the box head does not train them: the network learns to classify, and the box head to locate with the
 features of that. Nothing to download.
 
-Commands:
-    python launch.py --config=configs/localize_digits.py
-    python launch.py --config=configs/localize_digits.py:separate
+Command:  python launch.py --config=configs/localize_digits.py, and localize_digits.py:separate
+Time:     65 s on 2 cores (Intel Xeon) beside another run, from the command to the report, compiling included
+Expected: test class and box both right 85.25 % ± 2.19, accuracy 94.10 % ± 0.42, IoU 66.82 % ± 2.25 (mean ± std over 2
+          seeds); separate 28.80 %, 92.10 %, 36.80 % (1 seed); the constant box has an IoU of 22.04 %
 """
 
 from typing import Any
@@ -65,8 +66,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config = default_config("localization")
     config.data.name, config.input_shape = f"{__file__}:digits_on_a_canvas", (SIDE, SIDE, 1)
     config.model.name = "localizer"
-    config.model.options = {"separate": variant == "separate"}
-    config.batch_size, config.epochs = 64, 8
+    config.model.options = {"separate": variant == "separate", "backbone_options": {"dropout_rate": 0.1}}
+    config.batch_size, config.epochs = 64, 10
     config.optimizer.name, config.optimizer.learning_rate = "adam", 0.001
     if variant == "smoke":
         config.epochs, config.model.width = 1, 0.25

@@ -295,7 +295,7 @@ def _stated(name: str, root: Path) -> tuple[str, ...]:
             continue
         if file.suffix != ".yaml":
             return tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-        import yaml  # type: ignore[import-untyped]
+        import yaml
 
         try:
             names = yaml.safe_load(file.read_text())["names"]

@@ -23,9 +23,9 @@ from cnn_jax.tasks.boxed import BoxFields, unpacked_truths
 from cnn_jax.tasks.detection_scores import (
     CONVENTIONS,
     Detected,
-    Truth,
     average_precision,
     coco_scores,
+    matched,
     voc_average_precision,
     voc_curves,
 )
@@ -37,7 +37,6 @@ LOSSES = ("l1", "giou")
 _BOX_OUTPUTS = ("down", "right", "log_height", "log_width")
 _SPREAD = 0.54 / 6  # the deviation of a centre's peak, in parts of the object's size, as in the paper
 _LEAST = 0.1  # of a peak: where sizes are learned
-_IOU = 0.5  # of what a picture calls found
 
 
 class Detection(Task):
@@ -326,38 +325,6 @@ class Detection(Task):
         logs = jnp.abs(outputs[..., -2:] - jnp.log(jnp.maximum(owned(sides), 1e-3))).sum(axis=-1)
         wrong = self.config.offset_weight * offsets + self.config.size_weight * logs
         return loss + (wrong * weight).sum(axis=(1, 2)) / total
-
-
-def matched(truth: Truth, found: Detected, *, iou: float = _IOU) -> tuple[list[tuple[int, int]], list[int], list[int]]:
-    """Which objects of an image are found, at one threshold of the overlap.
-
-    Detections are visited from the surest, and each takes the free object of its class that it overlaps most. What lies
-    in an object that is not counted is neither found nor false.
-
-    Args:
-      truth: The true boxes.
-      found: The detections, the surest first.
-      iou: The overlap from which on an object is found.
-
-    Returns:
-      Pairs (number of the object, number of the detection); the objects that are missed; the detections that are false.
-    """
-    crowd = np.zeros(len(truth.classes), bool) if truth.crowd is None else np.asarray(truth.crowd, bool)
-    boxes = np.asarray(truth.boxes, np.float32).reshape(-1, 4)
-    overlap = np.asarray(ops.box_iou(np.asarray(found.boxes, np.float32).reshape(-1, 1, 4), boxes[None]))
-    pairs: list[tuple[int, int]] = []
-    false = []
-    free = ~crowd
-    for number, label in enumerate(found.classes):
-        same = (np.asarray(truth.classes) == label) & (overlap[number] >= iou) if len(boxes) else np.zeros(0, bool)
-        possible = np.flatnonzero(same & free)
-        if len(possible):
-            best = int(possible[overlap[number][possible].argmax()])
-            free[best] = False
-            pairs.append((best, number))
-        elif not (same & crowd).any():
-            false.append(number)
-    return pairs, np.flatnonzero(free).tolist(), false
 
 
 def _peaks(

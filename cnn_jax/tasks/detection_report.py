@@ -12,7 +12,7 @@ from cnn_jax.report import figures
 from cnn_jax.report.page import Headline, Section, Table
 from cnn_jax.runtime.files import write_atomically
 from cnn_jax.tasks.boxed import box_rows, write_coco
-from cnn_jax.tasks.detection_scores import Detected, Truth, voc_curves
+from cnn_jax.tasks.detection_scores import Detected, Truth, matched, voc_curves
 from cnn_jax.tasks.predictions import write_csv
 from cnn_jax.tasks.task import Results
 
@@ -40,8 +40,6 @@ def headlines(task: "Detection", results: Results) -> list[Headline]:
 
 def sections(task: "Detection", results: Results) -> list[Section]:
     """Typical and worst images, the scores of each class, and curves of precision over recall."""
-    from cnn_jax.tasks.detection import matched
-
     truths = task.fields.truths(results.test_set.fields)
     shown = [task.shown(prediction) for prediction in results.predictions]
     matches = [matched(truth, found) for truth, found in zip(truths, shown, strict=True)]
@@ -79,12 +77,10 @@ def _examples(
     order = np.argsort(wrong, kind="stable")
     spread = [int(order[round(part * (len(order) - 1))]) for part in np.linspace(0, 1, min(_SHOWN, len(order)))]
     spread = list(dict.fromkeys(spread))
-    colours = figures.box_colours(len(task.class_names))
     predicted = figures.images_with_boxes(
         [images[number] for number in spread],
         [drawn(shown[number], task.class_names) for number in spread],
-        titles=[f"{number}: {len(shown[number].scores)} objects" for number in spread],
-        legend=list(zip(task.class_names[:5], colours, strict=False)),
+        titles=[f"{number}: {_counted(len(shown[number].scores), 'box', 'boxes')}" for number in spread],
     )
     found = [
         Section(
@@ -133,17 +129,21 @@ def _judged(task: "Detection", truth: Truth, found: Detected, match: Any) -> lis
     pairs, missed, false = match
     names = task.class_names
     hit, lost, wrong = (colour for _, colour in figures.BOX_LEGEND)
-    boxes = [figures.DrawnBox(tuple(map(float, found.boxes[number])), "", hit) for _, number in pairs]
-    boxes += [
-        figures.DrawnBox(tuple(map(float, truth.boxes[number])), names[truth.classes[number]], lost, dashed=True)
-        for number in missed
-    ]
-    return boxes + [
+    boxes = [
         figures.DrawnBox(
             tuple(map(float, found.boxes[number])), f"{names[found.classes[number]]} {found.scores[number]:.0%}", wrong
         )
         for number in false
     ]
+    boxes += [
+        figures.DrawnBox(tuple(map(float, truth.boxes[number])), names[truth.classes[number]], lost, dashed=True)
+        for number in missed
+    ]
+    return boxes + [figures.DrawnBox(tuple(map(float, found.boxes[number])), "", hit) for _, number in pairs]
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 def _classes(

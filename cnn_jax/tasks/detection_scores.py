@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
+from cnn_jax import ops
 from cnn_jax.errors import UsageError, nearest
 
 CONVENTIONS = ("coco", "voc2007", "voc2010")
@@ -286,6 +287,38 @@ def voc_curves(
         precision = found_so_far / np.arange(1, len(chosen) + 1)
         curves.append(PrecisionCurve(recall, precision, flat.scores[chosen], int(counts[number])))
     return curves
+
+
+def matched(truth: Truth, found: Detected, *, iou: float = 0.5) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+    """Which objects of an image are found, at one threshold of the overlap.
+
+    Detections are visited from the surest, and each takes the free object of its class that it overlaps most. What lies
+    in an object that is not counted is neither found nor false.
+
+    Args:
+      truth: The true boxes.
+      found: The detections, the surest first.
+      iou: The overlap from which on an object is found.
+
+    Returns:
+      Pairs (number of the object, number of the detection); the objects that are missed; the detections that are false.
+    """
+    crowd = np.zeros(len(truth.classes), bool) if truth.crowd is None else np.asarray(truth.crowd, bool)
+    boxes = np.asarray(truth.boxes, np.float32).reshape(-1, 4)
+    overlap = np.asarray(ops.box_iou(np.asarray(found.boxes, np.float32).reshape(-1, 1, 4), boxes[None]))
+    pairs: list[tuple[int, int]] = []
+    false = []
+    free = ~crowd
+    for number, label in enumerate(found.classes):
+        same = (np.asarray(truth.classes) == label) & (overlap[number] >= iou) if len(boxes) else np.zeros(0, bool)
+        possible = np.flatnonzero(same & free)
+        if len(possible):
+            best = int(possible[overlap[number][possible].argmax()])
+            free[best] = False
+            pairs.append((best, number))
+        elif not (same & crowd).any():
+            false.append(number)
+    return pairs, np.flatnonzero(free).tolist(), false
 
 
 class _Flat(NamedTuple):

@@ -17,8 +17,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.experiments import find
 from cnn_jax.tasks import Detection, default_config
 from cnn_jax.tasks import run as runs
-from cnn_jax.tasks.detection import matched
-from cnn_jax.tasks.detection_scores import Detected, Truth, average_precision
+from cnn_jax.tasks.detection_scores import Detected, Truth, average_precision, matched
 from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import known_examples
 from cnn_jax.tasks.task import Results

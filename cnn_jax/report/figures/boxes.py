@@ -16,7 +16,6 @@ from cnn_jax.report.figures.segmentation import class_colours
 from cnn_jax.report.figures.style import (
     BLUE,
     GREY,
-    INK,
     MARGIN,
     OTHERS,
     VERMILLION,
@@ -33,7 +32,7 @@ HIT, MISSED, FALSE = OTHERS[0], VERMILLION, OTHERS[2]
 BOX_LEGEND = (("found", HIT), ("missed", MISSED), ("false", FALSE))
 """What the colours of hits and misses mean."""
 
-TRUTH, PREDICTED = INK, BLUE
+TRUTH, PREDICTED = OTHERS[0], BLUE
 _GAP = 0.08  # inches
 _LINE = 1.3  # points
 
