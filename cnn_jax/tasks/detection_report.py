@@ -116,12 +116,13 @@ def _title(number: int, match: Any) -> str:
 
 
 def drawn(found: Detected, names: Sequence[str]) -> list[figures.DrawnBox]:
-    """Predicted boxes in the colours of their classes, with class and score."""
+    """Predicted boxes in the colours of their classes, with class and score; the surest is drawn last, on top."""
     colours = figures.box_colours(len(names))
-    return [
+    boxes = [
         figures.DrawnBox(tuple(map(float, corners)), f"{names[label]} {score:.0%}", colours[label])
         for corners, score, label in zip(found.boxes, found.scores, found.classes, strict=True)
     ]
+    return boxes[::-1]
 
 
 def _judged(task: "Detection", truth: Truth, found: Detected, match: Any) -> list[figures.DrawnBox]:
