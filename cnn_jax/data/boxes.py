@@ -259,7 +259,7 @@ def _checked(
     limits = np.array([*size, *size], np.float64)
     for box in one.boxes:
         edges = np.array(box.corners, np.float64) * (limits if one.relative else 1)
-        # Corners in parts of the sides are rounded: a thousandth of a pixel is no fault.
+        # Corners in parts of the sides are rounded: a thousandth of a pixel is not a fault.
         outside = not (edges >= -1e-3).all() or not (edges <= limits + 1e-3).all()
         cut = edges.clip(0, limits) if np.isfinite(edges).all() else np.zeros(4)
         empty = not (cut[2:] > cut[:2]).all()

@@ -221,7 +221,7 @@ def mask_values(path: str | PathLike[str], *, colours: bool) -> Int32[np.ndarray
             raise UsageError(f"{path}: is a mask of colours; state the colour of each class in {TABLE}")
         values = values[..., 0]
     if values.ndim != 2 or values.dtype.kind not in "biu":
-        raise UsageError(f"{path}: is no mask of whole numbers, but an image of mode {opened.mode}")
+        raise UsageError(f"{path}: is not a mask of whole numbers, but an image of mode {opened.mode}")
     return values.astype(np.int32)
 
 

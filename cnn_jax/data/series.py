@@ -93,7 +93,7 @@ def read_series(file: Path, *, length: int | None = None) -> Series:
       UsageError: It is not readable; the message names the file and the line.
     """
     if file.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{file}: is no file of series; known are {', '.join(SUFFIXES)}")
+        raise UsageError(f"{file}: is not a file of series; known are {', '.join(SUFFIXES)}")
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
@@ -211,7 +211,7 @@ def _numbers(where: str, cells: Sequence[str]) -> np.ndarray:
     if not len(numbers) or not np.isfinite(numbers).all():
         wrong = next((cell for cell in cells if not _is_number(cell)), "")
         missing = wrong.lower() in ("?", "", "nan", "na")
-        reason = f"{wrong[:40]!r} is a missing value; fill it in" if missing else f"{wrong[:40]!r} is no number"
+        reason = f"{wrong[:40]!r} is a missing value; fill it in" if missing else f"{wrong[:40]!r} is not a number"
         raise UsageError(f"{where}: {reason}")
     return numbers
 

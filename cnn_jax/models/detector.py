@@ -25,7 +25,7 @@ CELL = 4
 """The number of pixels along each side of a cell of the detector's maps."""
 
 BOX_NUMBERS = 4
-"""Outputs of a cell that are no classes: where in the cell the centre is, and how large the box is."""
+"""Outputs of a cell that are not classes: where in the cell the centre is, and how large the box is."""
 
 _RARE = -2.19  # the output for "no object" that a sigmoid makes 0.1 of, as in the paper
 
@@ -234,7 +234,7 @@ def _levels(
     levels: dict[int, tuple[str, int]] = {}
     shape, whole = tuple(input_shape), input_shape[:-1]
     if isinstance(base, nn.SkipSequence):
-        raise UsageError(f"backbone={name!r} is no network for classification; use one such as resnet_18")
+        raise UsageError(f"backbone={name!r} is not a network for classification; use one such as resnet_18")
     for layer_name in base.names:
         layer = getattr(base, layer_name)
         if isinstance(layer, nn.Auxiliary):

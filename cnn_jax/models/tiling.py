@@ -56,8 +56,8 @@ class Tiling:
         output = geometry.output_shape(model, input_shape)[:-1]
         if len(output) != len(tile) or any(after > before for before, after in zip(tile, output, strict=True)):
             raise UsageError(
-                f"the output of the network has shape {output} for each class, which is no map of its input of {tile}; "
-                "use a network for segmentation, such as u_net_padded"
+                f"the output of the network has shape {output} for each class, which is not a map of its input of "
+                f"{tile}; use a network for segmentation, such as u_net_padded"
             )
         fields = [row.receptive_field for row in geometry.trace(model, input_shape)]
         jumps = [field.jump for field in fields if field is not None and len(field.jump) == len(tile)]
@@ -168,14 +168,14 @@ class Cells:
           input_shape: The shape of one input, (*space, channels).
 
         Raises:
-          UsageError: The output is no map of equal cells.
+          UsageError: The output is not a map of equal cells.
         """
         tile = tuple(input_shape[:-1])
         output = geometry.output_shape(model, input_shape)[:-1]
         if len(output) != len(tile) or any(before % after for before, after in zip(tile, output, strict=True)):
             raise UsageError(
-                f"the output of the network has shape {output} for each class, which is no map of equal cells of its "
-                f"input of {tile}; use a network for detection, such as detector"
+                f"the output of the network has shape {output} for each class, which is not a map of equal cells of "
+                f"its input of {tile}; use a network for detection, such as detector"
             )
         cell = tuple(before // after for before, after in zip(tile, output, strict=True))
         return cls(tile, cell, Tiling.of(model, input_shape).stride)

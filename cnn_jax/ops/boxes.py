@@ -146,5 +146,5 @@ def _parts(one: Array, other: Array) -> tuple[Array, Array]:
 def _floats(op: str, name: str, boxes: Shaped[AnyArray, "..."]) -> Array:
     array = jnp.asarray(boxes)
     if not array.ndim or array.shape[-1] != 4:
-        raise UsageError(f"{op}: {name} of shape {array.shape} are no boxes, whose last axis is 4")
+        raise UsageError(f"{op}: {name} of shape {array.shape} are not boxes, whose last axis is 4")
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.float32)

@@ -424,7 +424,7 @@ def _key(name: str) -> str:
 def _some(name: str, values: Iterable[Any]) -> tuple[Any, ...]:
     listed = np.asarray(values).tolist() if isinstance(values, np.ndarray | np.generic) else values
     if isinstance(listed, str) or not isinstance(listed, Iterable) or not (found := tuple(listed)):
-        raise UsageError(f"{name}: {values!r} is no list of values; write [0.1, 0.2]")
+        raise UsageError(f"{name}: {values!r} is not a list of values; write [0.1, 0.2]")
     plain = (value.item() if isinstance(value, np.generic) else value for value in found)
     return tuple(tuple(value) if isinstance(value, list) else value for value in plain)
 
@@ -435,6 +435,6 @@ def _parts(parts: Sequence[Any]) -> tuple[Part, ...]:
     for part in flat:
         if not isinstance(part, Part):
             raise UsageError(
-                f"{part!r} is no part of a space; make it by sweep, uniform, log_uniform, integers or product"
+                f"{part!r} is not a part of a space; make it by sweep, uniform, log_uniform, integers or product"
             )
     return tuple(flat)

@@ -1,4 +1,4 @@
-"""pix2pix: images from images, trained to be near the truth and not to be told from it."""
+"""pix2pix: images from images, trained to be near the truth and indistinguishable from it."""
 
 from collections.abc import Callable
 from typing import Any

@@ -154,7 +154,7 @@ def methods_of(explained: Explained, names: Sequence[str]) -> Methods:
     }
     for name in names:
         if name not in attribution.METHODS:
-            raise UsageError(f"--methods={name} is no method of attribution; {nearest(name, attribution.METHODS)}")
+            raise UsageError(f"--methods={name} is not a method of attribution; {nearest(name, attribution.METHODS)}")
         if name == "grad_cam" and not explained.maps:
             raise UsageError("--methods=grad_cam needs an activation with several positions, which the network lacks")
     return {name: functools.partial(attribution.METHODS[name], **options.get(name, {})) for name in names}

@@ -26,7 +26,7 @@ ExampleArrays = Mapping[str, Array | np.ndarray]
 
 
 class Each(NamedTuple):
-    """What an evaluation keeps of every example, for scores that are no sums over examples, such as average precision.
+    """What an evaluation keeps of every example, for scores that are not sums over examples, such as average precision.
 
     Attributes:
       values: One entry for each example of a batch, (batch, ...).

@@ -110,7 +110,7 @@ def test_ignored_files_and_folders_are_reported(tmp_path):
     report = str(found)
     assert "other files, left out: .heic 2, .txt 1, without a suffix 1" in report
     assert "1 images in no class folder, left out, such as loose.jpg" in report
-    assert "1 classes have images in folders of their own, which are no classes: tiny" in report
+    assert "1 classes have images in folders of their own, which are not classes: tiny" in report
 
 
 def test_classes_one_level_too_deep_are_reported(tmp_path):
@@ -118,7 +118,7 @@ def test_classes_one_level_too_deep_are_reported(tmp_path):
         scan_folder(layout(tmp_path / "set", "monday/ant/1.png monday/bee/2.png friday/ant/3.png friday/bee/4.png"))
     )
     assert (
-        "folders of their own, which are no classes: ant, bee; if these are the classes, make them the first" in report
+        "folders of their own, which are not classes: ant, bee; if these are the classes, make them the first" in report
     )
 
 

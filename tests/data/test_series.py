@@ -64,7 +64,7 @@ def test_series_of_different_lengths_are_padded_at_the_end(tmp_path):
     [
         ("a.ts", "no header\n", "has no line @data"),
         ("a.ts", TS, "has no series"),
-        ("a.ts", TS + "1,2,3:1\n1,x,3:2\n", "a.ts, line 7: 'x' is no number"),
+        ("a.ts", TS + "1,2,3:1\n1,x,3:2\n", "a.ts, line 7: 'x' is not a number"),
         ("a.ts", TS + "1,?,3:1\n", "line 6: '?' is a missing value; fill it in"),
         ("a.ts", TS + "1,2,3\n", "line 6: its last field, '1,2,3', is none of the classes"),
         ("a.ts", TS + "1,2:3\n", "line 6: its last field, '3', is none of the classes"),
@@ -73,11 +73,11 @@ def test_series_of_different_lengths_are_padded_at_the_end(tmp_path):
         ("a.ts", HEADER.format(u="true", labels="false") + "1,2\n", "has no labels"),
         ("a.ts", "@timeStamps true\n" + TS, "@timeStamps true is not supported"),
         ("a.csv", "1,2,3\n1,nan,3\n", "line 2: 'nan' is a missing value"),
-        ("a.csv", "1,2,3\n1,inf,3\n", "line 2: 'inf' is no number"),
+        ("a.csv", "1,2,3\n1,inf,3\n", "line 2: 'inf' is not a number"),
         ("a.csv", "1,2,3\n1,,3\n", "line 2: '' is a missing value"),
         ("a.csv", "1\n", "line 1: has 1 columns"),
         ("a.csv", "", "has no series"),
-        ("a.xls", "1 2", "is no file of series"),
+        ("a.xls", "1 2", "is not a file of series"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line(tmp_path, name, text, expected):

@@ -96,7 +96,7 @@ def test_rules_of_suppression(boxes: list, scores: list, threshold: float, left:
 
 def test_no_boxes_and_wrong_shapes() -> None:
     assert ops.non_maximum_suppression(np.zeros((3, 0, 4)), np.zeros((3, 0))).shape == (3, 0)
-    with pytest.raises(UsageError, match="boxes of shape \\(2, 3\\) are no boxes"):
+    with pytest.raises(UsageError, match="boxes of shape \\(2, 3\\) are not boxes"):
         ops.box_iou(np.zeros((2, 3)), np.zeros(4))
     with pytest.raises(UsageError, match="do not go with scores"):
         ops.non_maximum_suppression(np.zeros((2, 4)), np.zeros(3))

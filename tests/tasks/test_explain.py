@@ -102,7 +102,7 @@ def test_own_images_and_a_unit(trained: Path, tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("message", "options"),
     [
-        ("--methods=saliancy is no method of attribution; .*'saliency'", {"methods": ["saliancy"]}),
+        ("--methods=saliancy is not a method of attribution; .*'saliency'", {"methods": ["saliancy"]}),
         ("--target=11 is neither a class nor a unit", {"target": "11"}),
         ("--target=conv9/1: no activation is called 'conv9'; .*'conv", {"target": "conv9/1"}),
         ("--target=conv1/99: conv1 has channels 0 to", {"target": "conv1/99"}),

@@ -116,7 +116,7 @@ class FolderContents:
             return []
         names = sorted(set.union(*deeper.values()))
         listed = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
-        line = f"{len(deeper)} classes have images in folders of their own, which are no classes: {listed}"
+        line = f"{len(deeper)} classes have images in folders of their own, which are not classes: {listed}"
         alike = len(deeper) > 1 and len(names) > 1 and all(folders == set(names) for folders in deeper.values())
         return [line + ("; if these are the classes, make them the first level" if alike else "")]
 
