@@ -74,7 +74,7 @@ def test_a_bad_image_is_listed_with_its_reason(
     assert "inverted: dark ink on light paper" in rows[0]["assumed"]
     assert "pieces" not in rows[0]["note"]
     assert "ink in 2 pieces" in rows[4]["note"]
-    assert "no ink found" in rows[5]["note"]
+    assert "no ink that stands out" in rows[5]["note"]
 
 
 def test_only_bad_images(trained: Path, tmp_path: Path) -> None:
