@@ -161,7 +161,10 @@ def read_image(
         like_training_set = image.size == (width, height)
         ink = (as_ink if like_training_set else find_ink)(np.asarray(image))
         pieces = 0 if ink is None else count_pieces(ink)
-        hint = "no ink that stands out from the border" if ink is None else f"ink in {pieces} pieces" if pieces > ink_pieces else ""
+        if ink is None:
+            hint = "no ink that stands out from the border"
+        elif pieces > ink_pieces:
+            hint = f"ink in {pieces} pieces"
         if ink is not None and not like_training_set:
             pixels = frame_ink(ink, height=height, width=width, extent=ink_extent)
             assumed.append(f"ink framed in {width}x{height} as in the training set")

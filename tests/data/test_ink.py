@@ -112,7 +112,10 @@ def test_an_empty_sheet_has_no_ink(tmp_path):
     assert hint == "no ink that stands out from the border"
     assert read_image(tmp_path / "sheet.png", height=150, width=200, channels=1, ink_extent=1.0).hint == ""
     Image.new("L", (8, 8)).save(tmp_path / "black.png")
-    assert read_image(tmp_path / "black.png", height=8, width=8, channels=1, ink_extent=1.0).hint == "no ink that stands out from the border"
+    assert (
+        read_image(tmp_path / "black.png", height=8, width=8, channels=1, ink_extent=1.0).hint
+        == "no ink that stands out from the border"
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)
