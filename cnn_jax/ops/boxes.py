@@ -116,6 +116,13 @@ def non_maximum_suppression(
             f"{op}: boxes of shape {boxes.shape} do not go with scores of {scores.shape} and classes of {numbers.shape}"
         )
 
+    return _left(boxes, scores, numbers, threshold)
+
+
+@jax.jit  # outside of jit, the loop would be compiled again at each call
+def _left(boxes: Array, scores: Array, numbers: Array, threshold: Number) -> Array:
+    """Which boxes are left, for any number of leading axes."""
+
     def one(boxes: Array, scores: Array, numbers: Array) -> Array:
         order = jnp.argsort(-scores, stable=True)
         boxes, numbers = boxes[order], numbers[order]
