@@ -13,6 +13,7 @@ from cnn_jax.report.page import Headline, Section, Table
 from cnn_jax.runtime.files import write_atomically
 from cnn_jax.tasks.boxed import box_rows, write_coco
 from cnn_jax.tasks.detection_scores import Detected, Truth, matched, voc_curves
+from cnn_jax.tasks.examples import spread
 from cnn_jax.tasks.predictions import write_csv
 from cnn_jax.tasks.task import Results
 
@@ -75,12 +76,11 @@ def _examples(
     images = results.test_set.inputs
     wrong = np.array([len(missed) + len(false) for _, missed, false in matches])
     order = np.argsort(wrong, kind="stable")
-    spread = [int(order[round(part * (len(order) - 1))]) for part in np.linspace(0, 1, min(_SHOWN, len(order)))]
-    spread = list(dict.fromkeys(spread))
+    chosen = spread(order.tolist(), _SHOWN)
     predicted = figures.images_with_boxes(
-        [images[number] for number in spread],
-        [drawn(shown[number], task.class_names) for number in spread],
-        titles=[f"{number}: {_counted(len(shown[number].scores), 'box', 'boxes')}" for number in spread],
+        [images[number] for number in chosen],
+        [drawn(shown[number], task.class_names) for number in chosen],
+        titles=[f"{number}: {_counted(len(shown[number].scores), 'box', 'boxes')}" for number in chosen],
     )
     found = [
         Section(

@@ -32,6 +32,16 @@ def shown(found: data.Dataset, chosen: Sequence[int], titles: Sequence[str]) -> 
     return {"figure": figures.rows_of_images(images)}
 
 
+def spread(order: Sequence[int], count: int) -> list[int]:
+    """Some entries of an order, evenly spread, with the first and the last; all if there are no more.
+
+    >>> spread([7, 3, 5, 1, 9], 3)
+    [7, 5, 9]
+    """
+    places = np.linspace(0, 1, min(count, len(order))) * (len(order) - 1)
+    return list(dict.fromkeys(int(order[round(place)]) for place in places))
+
+
 def words_of(tokens: np.ndarray, field: data.Field) -> str:
     """The words of a text, without its padding; token numbers where words are not known."""
     names = field.class_names

@@ -12,6 +12,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.report import figures
 from cnn_jax.report.page import Headline, Section, Table
 from cnn_jax.runtime.files import write_atomically
+from cnn_jax.tasks.examples import spread
 from cnn_jax.tasks.task import Results
 
 if TYPE_CHECKING:
@@ -58,15 +59,14 @@ def sections(task: "ImageToImage", results: Results) -> list[Section]:
 def _examples(results: Results, inputs: Any, truth: Any, images: Any, errors: Any) -> list[Section]:
     """Test images over the range of errors, and those with the largest."""
     order = np.argsort(errors, kind="stable").tolist()
-    spread = [order[round(part * (len(order) - 1))] for part in np.linspace(0, 1, min(_SHOWN, len(order)))]
+    some = spread(order, _SHOWN)
     found = []
     for title, chosen, what in (
-        ("Predictions", spread, "Test images from the smallest to the largest error, evenly spread over their order."),
+        ("Predictions", some, "Test images from the smallest to the largest error, evenly spread over their order."),
         ("Worst cases", order[::-1][:_SHOWN], "The test images with the largest errors."),
     ):
-        numbers = list(dict.fromkeys(chosen))
-        rows = [[array[number] for number in numbers] for array in (inputs, truth, images)]
-        titles = [f"test image {number}: error {errors[number]:.2%}" for number in numbers]
+        rows = [[array[number] for number in chosen] for array in (inputs, truth, images)]
+        titles = [f"test image {number}: error {errors[number]:.2%}" for number in chosen]
         found.append(
             Section(
                 title,

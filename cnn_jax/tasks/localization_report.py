@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnn_jax import ops
 from cnn_jax.report import figures
 from cnn_jax.report.page import Headline, Section, Table
+from cnn_jax.tasks.examples import spread
 from cnn_jax.tasks.task import Results
 
 if TYPE_CHECKING:
@@ -32,15 +34,15 @@ def sections(task: "Localization", results: Results) -> list[Section]:
     order = [int(number) for number in np.argsort(overlaps, kind="stable") if not np.isnan(overlaps[number])]
     if not order:
         return []
-    spread = [order[round(part * (len(order) - 1))] for part in np.linspace(1, 0, min(_SHOWN, len(order)))]
+    some = spread(order, _SHOWN)[::-1]
     legend = (("true", figures.TRUTH), ("predicted", figures.PREDICTED), ("constant", figures.BOX_LEGEND[2][1]))
     found = []
     for title, chosen, what in (
-        ("Predictions", spread, "Test images from the best to the worst IoU, evenly spread over their order."),
+        ("Predictions", some, "Test images from the best to the worst IoU, evenly spread over their order."),
         ("Worst cases", order[:_SHOWN], "The test images with the lowest IoU."),
     ):
         boxes, titles = [], []
-        for number in dict.fromkeys(chosen):
+        for number in chosen:
             row, true = results.predictions[number], fields[task.fields.boxes][number, 0]
             given = f"{task.class_names[int(row[:-4].argmax())]} {row[:-4].max():.0%}"
             boxes.append(
@@ -53,7 +55,7 @@ def sections(task: "Localization", results: Results) -> list[Section]:
             label = task.class_names[int(fields[task.fields.label][number, 0])]
             titles.append(f"{label}: IoU {overlaps[number]:.0%}")
         figure = figures.images_with_boxes(
-            [images[number] for number in dict.fromkeys(chosen)], boxes, titles=titles, legend=legend, columns=3
+            [images[number] for number in chosen], boxes, titles=titles, legend=legend, columns=3
         )
         alt = "Test images with their true boxes, the predicted ones and the constant box"
         found.append(Section(title, figure=figure, alt=alt, caption=f"{what} The constant box is the same for all."))
@@ -62,8 +64,6 @@ def sections(task: "Localization", results: Results) -> list[Section]:
 
 def _thresholds(task: "Localization", results: Results, overlaps: np.ndarray) -> Section:
     """How many boxes are right at several thresholds of the IoU."""
-    from cnn_jax import ops
-
     fields = results.test_set.fields
     there = fields[task.fields.counted_by] > 0
     constant = np.asarray(ops.box_iou(task.constant, fields[task.fields.boxes][:, 0]))[there]

@@ -12,6 +12,7 @@ from cnn_jax import data, ops
 from cnn_jax.report import figures
 from cnn_jax.report.page import Headline, Section, Table
 from cnn_jax.runtime.files import write_atomically
+from cnn_jax.tasks.examples import spread
 from cnn_jax.tasks.instances import connected_objects, instance_scores
 from cnn_jax.tasks.task import Results
 
@@ -61,18 +62,18 @@ def _examples(
     order = [int(number) for number in np.argsort(scores, kind="stable") if not np.isnan(scores[number])]
     if not order:
         return []
-    spread = [order[round(part * (len(order) - 1))] for part in np.linspace(1, 0, min(_SHOWN, len(order)))]
+    some = spread(order, _SHOWN)[::-1]
     kind = results.test_set.input_kind
     solid = images.ndim == 5
     about = " Of a volume or video one slice is shown, that with the most pixels of other classes than the first and "
     about += "of errors." if solid else ""
     found = []
     for title, chosen, what in (
-        ("Predictions", spread, f"Test {kind}s from the best to the worst IoU, evenly spread over their order."),
+        ("Predictions", some, f"Test {kind}s from the best to the worst IoU, evenly spread over their order."),
         ("Worst cases", order[:_SHOWN], f"The test {kind}s with the lowest IoU."),
     ):
         planes, titles = [], []
-        for number in dict.fromkeys(chosen):
+        for number in chosen:
             slice_number = _slice(truth[number], predictions[number], task.ignored) if solid else None
             part: Any = ... if slice_number is None else slice_number
             planes.append((images[number][part], truth[number][part], predictions[number][part]))
