@@ -1,6 +1,5 @@
 """Autoencoder: the network learns to give its input back, through a layer of few numbers."""
 
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from cnn_jax import train as training
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.metrics import Metric
 from cnn_jax.models.autoencoder import LATENT
-from cnn_jax.runtime.files import write_atomically
+from cnn_jax.tasks.predictions import write_image
 from cnn_jax.tasks.task import Examples, Results, Task, mean_over
 
 LOSSES = ("cross_entropy", "mse")
@@ -132,9 +131,7 @@ class Autoencoder(Task):
         pixels = np.rint(255 * np.asarray(prediction)).astype(np.uint8)
         formats = Image.registered_extensions()
         suffix = source.suffix.lower() if formats.get(source.suffix.lower()) in Image.SAVE else ".png"
-        buffer = io.BytesIO()
-        Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, format=formats[suffix])
-        write_atomically(folder / f"{name}{suffix}", buffer.getvalue())
+        write_image(folder / f"{name}{suffix}", pixels)
 
     def headlines(self, results: Results) -> list[Any]:
         """The root mean square error, and how many numbers an image becomes."""

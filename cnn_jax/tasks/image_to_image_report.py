@@ -1,18 +1,16 @@
 """What the report of an image-to-image task shows besides what every report does, and the images of predictions."""
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Shaped
-from PIL import Image
 
 from cnn_jax.errors import UsageError
 from cnn_jax.report import figures
 from cnn_jax.report.page import Headline, Section, Table
-from cnn_jax.runtime.files import write_atomically
 from cnn_jax.tasks.examples import spread
+from cnn_jax.tasks.predictions import write_image
 from cnn_jax.tasks.task import Results
 
 if TYPE_CHECKING:
@@ -115,7 +113,4 @@ def write_prediction(
     pixels = np.asarray(task.composed(prediction[None], image[None]))[0]
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3):
         raise UsageError(f"predictions of shape {pixels.shape} are no images of 1 or 3 channels; leave --output out")
-    shown = np.rint(255 * pixels).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(shown[..., 0] if shown.shape[-1] == 1 else shown).save(buffer, format="PNG")
-    write_atomically(folder / f"{name}.png", buffer.getvalue())
+    write_image(folder / f"{name}.png", np.rint(255 * pixels).astype(np.uint8))

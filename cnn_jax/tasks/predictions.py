@@ -1,4 +1,4 @@
-"""Predictions as a table in the terminal and as a CSV file."""
+"""Predictions as a table in the terminal, as a CSV file, and as images."""
 
 import csv
 import io
@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Shaped
+from PIL import Image
 from rich.cells import cell_len
 from rich.table import Table
 
@@ -116,3 +119,16 @@ def describe_assumptions(assumed: Mapping[str, str]) -> str:
     if len(images) > _MOST_ASSUMPTIONS:
         lines.append(f"  and {len(images) - _MOST_ASSUMPTIONS} more, each about fewer images; --output has all")
     return "\n".join(lines)
+
+
+def write_image(path: Path, pixels: Shaped[np.ndarray, "height width *channels"]) -> None:
+    """Writes an image in the format that the suffix of its path says.
+
+    Args:
+      path: The file, such as ``name.png``.
+      pixels: uint8, ``(height, width)`` or with 1 or 3 channels; or another dtype that the format has.
+    """
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
+    image.save(buffer, format=Image.registered_extensions()[path.suffix])
+    write_atomically(path, buffer.getvalue())

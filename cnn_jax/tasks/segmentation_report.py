@@ -1,19 +1,17 @@
 """What the report of a segmentation shows besides what every report does, and the files of predictions."""
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Shaped
-from PIL import Image
 
 from cnn_jax import data, ops
 from cnn_jax.report import figures
 from cnn_jax.report.page import Headline, Section, Table
-from cnn_jax.runtime.files import write_atomically
 from cnn_jax.tasks.examples import spread
 from cnn_jax.tasks.instances import connected_objects, instance_scores
+from cnn_jax.tasks.predictions import write_image
 from cnn_jax.tasks.task import Results
 
 if TYPE_CHECKING:
@@ -154,8 +152,5 @@ def write_prediction(
         return
     count = len(task.outputs)
     coloured = np.rint(255 * figures.overlay(image, prediction, count)).astype(np.uint8)
-    mask = Image.fromarray(prediction.astype(np.uint8 if count <= 256 else np.int32))
-    for ending, picture in (("", mask), ("_overlay", Image.fromarray(coloured))):
-        buffer = io.BytesIO()
-        picture.save(buffer, format="PNG")
-        write_atomically(folder / f"{name}{ending}.png", buffer.getvalue())
+    write_image(folder / f"{name}.png", prediction.astype(np.uint8 if count <= 256 else np.int32))
+    write_image(folder / f"{name}_overlay.png", coloured)
