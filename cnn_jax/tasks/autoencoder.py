@@ -13,6 +13,7 @@ from PIL import Image
 
 from cnn_jax import ops
 from cnn_jax import train as training
+from cnn_jax.data.augment.arguments import from_zero_to_one
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.metrics import Metric
 from cnn_jax.models.autoencoder import LATENT
@@ -161,8 +162,7 @@ class Autoencoder(Task):
         return ops.sigmoid_cross_entropy(outputs, pixels).mean(axis=(1, 2, 3))
 
     def _pixels(self, batch: Mapping[str, Array]) -> Float[Array, "batch height width channels"]:
-        images = batch[self._image]
-        return images.astype(jnp.float32) / (255 if images.dtype == jnp.uint8 else 1)
+        return from_zero_to_one(batch[self._image]).astype(jnp.float32)
 
 
 def _codes(results: Results, images: Shaped[np.ndarray, "n height width channels"]) -> Float[np.ndarray, "n numbers"]:

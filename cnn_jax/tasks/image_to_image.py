@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from cnn_jax import ops
 from cnn_jax import train as training
+from cnn_jax.data.augment.arguments import from_zero_to_one
 from cnn_jax.data.fields import PIXEL_KINDS
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.metrics import Metric
@@ -258,6 +259,5 @@ _ssim = jax.jit(ops.ssim, static_argnames="window")  # a report has thousands of
 
 
 def _scaled(images: Shaped[Any, "..."]) -> Float[Array, "..."]:
-    """Pixels from 0 to 1."""
-    pixels = jnp.asarray(images, jnp.float32)
-    return pixels / 255 if images.dtype == jnp.uint8 else pixels
+    """Pixels from 0 to 1, float32."""
+    return from_zero_to_one(jnp.asarray(images)).astype(jnp.float32)

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from cnn_jax import data, models, nn
 from cnn_jax import train as training
 from cnn_jax.data import augment
+from cnn_jax.data.augment.arguments import from_zero_to_one
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.metrics import Metric
 from cnn_jax.ops.arguments import is_traced, may_differ_from_zero
@@ -199,8 +200,7 @@ class TaskNetwork:
 
     def _rotated(self, images: Array, key: Key[Array, ""]) -> Array:
         """Raw images, each rotated by an angle of its own; floating-point ones are from 0 to 1."""
-        values = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
-        return augment.affine(key, values, rotation=self.config.rotated_pairs.rotation)
+        return augment.affine(key, from_zero_to_one(images), rotation=self.config.rotated_pairs.rotation)
 
     def _check_rotated_pairs(self) -> None:
         """Rejects pairs of inputs that cannot be rotated, or of outputs that rotate with them."""

@@ -20,6 +20,15 @@ def check_images(augmentation: str, images: Shaped[Array, "..."]) -> None:
         raise UsageError(f"{augmentation}: images are {images.dtype}; give floating-point ones, as a rule from 0 to 1")
 
 
+def from_zero_to_one(images: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    """Images as augmentations take them: uint8 ones, 0 to 255, as float32 from 0 to 1; others as they are.
+
+    >>> from_zero_to_one(jnp.array([0, 255], jnp.uint8)).tolist(), from_zero_to_one(jnp.array([0.5])).tolist()
+    ([0.0, 1.0], [0.5])
+    """
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
 def check_range(
     augmentation: str, name: str, value: int | float, low: int | float, high: int | float = float("inf")
 ) -> None:

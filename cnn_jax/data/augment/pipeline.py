@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Integer, Key
 
 from cnn_jax.data.augment import color, geometric, mixing
-from cnn_jax.data.augment.arguments import example_keys
+from cnn_jax.data.augment.arguments import example_keys, from_zero_to_one
 from cnn_jax.data.augment.by_kind import MOVED_KINDS, Fields
 from cnn_jax.data.fields import INPUT_KINDS, Field, Spec
 from cnn_jax.errors import UsageError, nearest
@@ -159,8 +159,8 @@ class Augmentation:
         spec = dict(self._spec)
         for name, field in self._spec.items():
             array = arrays[name]
-            if field.kind in INPUT_KINDS and array.dtype == jnp.uint8:
-                arrays[name] = array.astype(jnp.float32) / 255
+            if field.kind in INPUT_KINDS:
+                arrays[name] = from_zero_to_one(array)
             elif self.mixes and field.kind == "labels":
                 arrays[name] = array.astype(jnp.float32)
             elif self.mixes and field.kind == "label":

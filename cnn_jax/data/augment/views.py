@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from cnn_jax.data.augment.arguments import check_images, check_size
+from cnn_jax.data.augment.arguments import check_images, check_size, from_zero_to_one
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.typed import typed
 
@@ -94,7 +94,7 @@ def test_time_views(
     check_test_time(name)
     if not name:
         return None
-    images = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+    images = from_zero_to_one(images)
     return mirror(images) if name == "mirror" else ten_crop(images, size=size)
 
 
