@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Shaped
+from ml_collections import ConfigDict
 
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.files import write_atomically
@@ -69,6 +70,25 @@ class BoxFields(NamedTuple):
             crowd = batch[self.crowd][row][real] > 0 if self.crowd else None
             found.append(Truth(batch[self.boxes][row][real], batch[self.label][row][real], crowd))
         return found
+
+
+def check_images_stay(config: ConfigDict, task: str) -> None:
+    """Rejects what would change images without their boxes.
+
+    Args:
+      config: The run's config.
+      task: What takes the images, for the message.
+
+    Raises:
+      UsageError: ``data.resize`` or ``data.test_time`` is set.
+    """
+    if config.data.resize != "none":
+        raise UsageError(
+            f"data.resize={config.data.resize!r}: {task} takes images in the size that their boxes are for; "
+            "use 'none', and data.size and data.framing to read both in another size"
+        )
+    if config.data.test_time:
+        raise UsageError(f"data.test_time={config.data.test_time!r} has no meaning for boxes; leave it empty")
 
 
 def unpacked_truths(packed: Shaped[np.ndarray, "n entries 6"]) -> list[Truth]:

@@ -19,7 +19,7 @@ from cnn_jax import train as training
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.metrics import Metric
 from cnn_jax.models.detector import BOX_NUMBERS, CELL
-from cnn_jax.tasks.boxed import BoxFields, unpacked_truths
+from cnn_jax.tasks.boxed import BoxFields, check_images_stay, unpacked_truths
 from cnn_jax.tasks.detection_scores import (
     CONVENTIONS,
     Detected,
@@ -78,13 +78,7 @@ class Detection(Task):
         for key in ("suppress_above", "shown_score"):
             if not 0 <= config[key] <= 1:
                 raise UsageError(f"{key}={config[key]} must be from 0 to 1")
-        if config.data.resize != "none":
-            raise UsageError(
-                f"data.resize={config.data.resize!r}: detection takes images in the size that their boxes are for; "
-                "use 'none', and data.size and data.framing to read both in another size"
-            )
-        if config.data.test_time:
-            raise UsageError(f"data.test_time={config.data.test_time!r} has no meaning for detection; leave it empty")
+        check_images_stay(config, "detection")
 
     @classmethod
     def default_config(cls) -> ConfigDict:

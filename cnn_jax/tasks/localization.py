@@ -14,7 +14,7 @@ from cnn_jax import ops
 from cnn_jax import train as training
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.metrics import Metric
-from cnn_jax.tasks.boxed import BoxFields
+from cnn_jax.tasks.boxed import BoxFields, check_images_stay
 from cnn_jax.tasks.detection_scores import Detected
 from cnn_jax.tasks.task import Examples, Results, TargetStatistics, Task, mean_over
 
@@ -56,13 +56,7 @@ class Localization(Task):
         self._std = np.maximum(np.array(found.std, np.float32), 1e-2 * max(height, width))
         if config.box_loss not in LOSSES:
             raise UsageError(f"box_loss={config.box_loss!r} is unknown; {nearest(config.box_loss, LOSSES)}")
-        if config.data.resize != "none":
-            raise UsageError(
-                f"data.resize={config.data.resize!r}: localisation takes images in the size that their boxes are for; "
-                "use 'none', and data.size and data.framing to read both in another size"
-            )
-        if config.data.test_time:
-            raise UsageError(f"data.test_time={config.data.test_time!r} has no meaning for boxes; leave it empty")
+        check_images_stay(config, "localisation")
 
     @classmethod
     def default_config(cls) -> ConfigDict:

@@ -12,6 +12,7 @@ from cnn_jax import ops
 from cnn_jax import train as training
 from cnn_jax.errors import UsageError
 from cnn_jax.models.patch_gan import patch_gan
+from cnn_jax.ops.arguments import is_traced
 from cnn_jax.tasks.image_to_image import ImageToImage
 from cnn_jax.tasks.task import Examples
 
@@ -39,9 +40,8 @@ class Pix2Pix(ImageToImage):
 
     def __init__(self, config: ConfigDict, examples: Examples) -> None:
         super().__init__(config, examples)
-        weight = config.adversarial_weight
-        if isinstance(weight, int | float) and weight < 0:
-            raise UsageError(f"adversarial_weight={weight} must be at least 0")
+        if not is_traced(config.adversarial_weight) and config.adversarial_weight < 0:
+            raise UsageError(f"adversarial_weight={config.adversarial_weight} must be at least 0")
         self._rank = len(config.input_shape) - 1
         shapes = [examples.spec[name].shape or (config.input_shape[-1],) for name in (self._input, self._truth)]
         self._channels = sum(shape[-1] for shape in shapes)
