@@ -3,6 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+
+from cnn_jax import nn
 
 
 def plane(rows):
@@ -36,3 +39,18 @@ def field(layers, size=17):
     centre = jax.jit(jax.grad(lambda x: layers(x)[size // 2, size // 2, 0]))
     seen = np.argwhere(np.asarray(centre(jnp.ones((size, size, 1))))[..., 0] != 0)
     return (*(int(extent) + 1 for extent in np.ptp(seen, axis=0)), len(seen))
+
+
+def convolutions(*sizes):
+    """Convolution layers of one channel with square windows of ones of these sizes and no biases."""
+    return nnx.Sequential(
+        *(
+            nn.Conv(1, 1, (size, size), use_bias=False, kernel_init=nnx.initializers.ones, rngs=nnx.Rngs(0))
+            for size in sizes
+        )
+    )
+
+
+def parameters(model):
+    """The number of parameters of a layer or a network, which may be abstract."""
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cnn_jax import filters, nn, ops
+from cnn_jax import filters, models, nn, ops
 from cnn_jax.errors import UsageError
-from tests.lectures.exact import assert_agree, plane, pullback, shape, window
+from cnn_jax.models.neocognitron import CCells
+from cnn_jax.train import create_optimizer
+from tests.lectures.exact import assert_agree, parameters, plane, pullback, shape, window
 
 X = np.array(
     [
@@ -178,6 +180,17 @@ def test_000_cross_correlation_the_kernel_is_not_reflected():
     assert_agree(y[:, 0], [0, 3, 3.5, 2, 0.5])
 
 
+def test_000_cross_correlation_conjugates_f_and_convolution_layers_do_not():
+    # sum over m of conj(f[m]) g[m + n] with f = 1 + i, 2i and g = 1, i, for n = -1 .. 1.
+    f, g = jnp.array([1 + 1j, 2j]), jnp.array([1, 1j])
+    expected = np.array([-2j, (1 - 1j) + 2, (1 - 1j) * 1j])
+    found = ops.conv(g[:, None], jnp.conj(f)[:, None, None], padding="FULL")[:, 0]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(found, np.correlate(g, f, "full"), atol=1e-12)
+    plain = ops.conv(g[:, None], f[:, None, None], padding="FULL")[:, 0]
+    np.testing.assert_allclose(plain, [2j, (1 + 1j) - 2, (1 + 1j) * 1j], atol=1e-12)
+
+
 def test_000_convolution_padding_and_stride_set_the_output_size():
     # 5x5 under 3x3: 3x3; padded by one it keeps its size; with stride two every other position is left.
     assert shape(ops.conv, (5, 5, 1), (3, 3, 1, 1)) == (3, 3, 1)
@@ -330,6 +343,16 @@ def test_000_pooling_layers_introduce_some_translation_invariance():
     assert_agree(pooled(1, 2)[..., 0], [[0, 1], [0, 0]])
 
 
+def test_000_max_pooling_confers_invariance_to_rotation_inside_a_window():
+    # A quarter turn of each window's four pixels moves no maximum out of its window; one of the image turns the map.
+    x = np.array(PORTION, float)
+    turned = np.block([[np.rot90(x[i : i + 2, j : j + 2]) for j in (0, 2)] for i in (0, 2)])
+    assert (turned != x).any()
+    pooled = ops.max_pool(plane(x), (2, 2))[..., 0]
+    assert_agree(ops.max_pool(plane(turned), (2, 2))[..., 0], pooled)
+    assert_agree(ops.max_pool(plane(np.rot90(x)), (2, 2))[..., 0], np.rot90(pooled))
+
+
 @pytest.mark.parametrize(
     ("ties", "expected"),
     [("all", [1, 1, 0, 1]), ("first", [1, 0, 0, 0]), ("split", [1 / 3, 1 / 3, 0, 1 / 3])],
@@ -379,6 +402,47 @@ def test_000_replace_fc_by_conv_on_seven_by_seven_by_32():
 def test_000_replace_fc_by_conv_runs_on_larger_images():
     # A classifier over 7x7x32 becomes, on a 10x12x32 map, a 4x6 map of classifiers.
     assert shape(ops.conv, (10, 12, 32), (7, 7, 32, 100)) == (4, 6, 100)
+
+
+def test_000_why_cnn_any_size_of_image_with_the_same_parameters():
+    model = models.create("lenet_5_modern", rngs=nnx.Rngs(0))
+    sliding = models.convolutionalize(model)
+    assert parameters(sliding) == parameters(model) == 61_706
+    image = jnp.asarray(np.random.default_rng(0).random((1, 44, 52, 1)), jnp.float32)
+    votes = sliding(image)
+    assert votes.shape == (1, 4, 6, 10)
+    # The network moves by four pixels: row 2 and column 3 are its answer to the 32x32 pixels from (8, 12) on.
+    np.testing.assert_allclose(votes[0, 2, 3], model(image[:, 8:40, 12:44])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_000_adagrad_and_rmsprop_differ_in_the_effect_of_time():
+    # Under a gradient of 1 Adagrad divides by the root of the sum of all squares, 1 / sqrt(t), and RMSprop by the root
+    # of their mean over the recent past, which is 1 after a while.
+    gradient = {"w": jnp.ones(())}
+    steps = {}
+    for name in ("adagrad", "rmsprop"):
+        tx = create_optimizer(name, 1.0, momentum=0.0)
+        state = tx.init(gradient)
+        steps[name] = []
+        for _ in range(100):
+            update, state = tx.update(gradient, state, gradient)
+            steps[name].append(-float(update["w"]))
+    adagrad, rmsprop = np.array(steps["adagrad"]), np.array(steps["rmsprop"])
+    np.testing.assert_allclose(adagrad, 1 / np.sqrt(np.arange(1, 101)), rtol=1e-6)
+    np.testing.assert_allclose(rmsprop, 1 / np.sqrt(1 - 0.9 ** np.arange(1, 101)), rtol=1e-6)
+
+
+def test_000_complex_cells_respond_to_a_feature_wherever_it_is_in_their_window():
+    # A plane of simple cells of which one responds: the complex cell that looks at it does not see where, and is silent
+    # if the active cell is outside its window.
+    def response(row, column):
+        cells = jnp.zeros((1, 5, 5, 2)).at[0, row, column, 0].set(1)
+        return np.asarray(CCells((3, 3))(cells))[0, 1, 1]  # rows and columns 1 to 3
+
+    inside = [response(row, column) for row in (1, 2, 3) for column in (1, 2, 3)]
+    assert min(first for first, _ in inside) > 0.2
+    assert all(second == 0 for _, second in inside)
+    assert (response(0, 2) == 0).all()
 
 
 def test_000_why_cnn_the_transform_of_a_convolution_is_the_product_of_the_transforms():

@@ -7,7 +7,7 @@ import pytest
 
 from cnn_jax import attribution, ops
 from cnn_jax.errors import UsageError
-from tests.lectures.exact import assert_agree, field, plane, pullback, shape, window
+from tests.lectures.exact import assert_agree, convolutions, field, parameters, plane, pullback, shape, window
 
 SEVEN = [
     [6, 3, 4, 4, 5, 0, 3],
@@ -31,6 +31,20 @@ def test_001_filter_no_larger_than_the_layer_and_of_its_depth():
         ops.conv(jnp.ones((4, 4, 3)), jnp.ones((5, 5, 3, 1)))
     with pytest.raises(UsageError, match="3 channels"):
         ops.conv(jnp.ones((8, 8, 3)), jnp.ones((5, 5, 4, 1)))
+
+
+def test_001_numerical_example_with_depth_1():
+    # The drawing of Aggarwal, Neural Networks and Deep Learning, 2018, chapter 8, from which the slide is: the input of
+    # the padding slide. The first entry: 6 + 4 in the top row, 4 in the middle one, 2 * 2 at the bottom.
+    kernel = window([[1, 0, 1], [1, 0, 0], [0, 0, 2]])
+    expected = [
+        [18, 20, 21, 14, 16],
+        [25, 7, 16, 3, 26],
+        [14, 14, 21, 16, 13],
+        [15, 15, 21, 2, 15],
+        [16, 16, 7, 14, 23],
+    ]
+    assert_agree(ops.conv(plane(SEVEN), kernel)[..., 0], expected)
 
 
 def test_001_numerical_example_adds_the_activation_maps_over_the_depth():
@@ -272,18 +286,11 @@ def test_001_vgg_volume_halves_where_the_slide_says_roughly_constant():
 
 
 def test_001_principle_of_reduced_filter_size():
-    def three(x):
-        for _ in range(3):
-            x = ops.conv(x, jnp.ones((3, 3, 1, 1)))
-        return x
-
-    assert shape(three, (7, 7, 1)) == shape(ops.conv, (7, 7, 1), (7, 7, 1, 1)) == (1, 1, 1)
-    assert jnp.ones((7, 7, 1, 1)).size == 49
-    assert 3 * jnp.ones((3, 3, 1, 1)).size == 27
-
-
-def test_001_vgg_configuration_c_has_one_by_one_convolutions():
-    assert shape(ops.conv, (56, 56, 256), (1, 1, 256, 256)) == (56, 56, 256)
+    # One 7x7 layer and three of 3x3 see 7x7 pixels; their weights are 49 and 27.
+    for sizes, weights in (([7], 49), ([3, 3, 3], 27)):
+        layers = convolutions(*sizes)
+        assert field(layers) == (7, 7, 49)
+        assert parameters(layers) == weights
 
 
 def test_001_googlenet_output_averages_each_map_to_one_value():

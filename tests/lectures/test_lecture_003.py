@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from cnn_jax import filters, ops
+from cnn_jax import filters, nn, ops
 from cnn_jax.models.voxel_classifier import FilterBank
-from tests.lectures.exact import assert_agree, plane, shape, window
+from tests.lectures.exact import assert_agree, parameters, plane, shape, window
 
 FIBONACCI = [0, 1, 1, 2, 3, 5, 8, 13]
 AVERAGE = [1 / 3, 1 / 3, 1 / 3]
@@ -188,6 +189,21 @@ def test_003_maximum_over_a_point_and_its_16_neighbours():
     assert_agree(ops.max_pool(plane(x), (17,), strides=1, padding="SAME")[:, 0], expected)
 
 
+def test_003_maximum_of_the_laplacian_of_gaussian_over_16_neighbours_tells_spikes_from_waves():
+    # Forty samples of a slow wave and forty of a quick one, both between 0 and 1. Only the quick one responds, and the
+    # maximum spreads its response over the eight samples to each side.
+    weights = filters.laplacian_of_gaussian_section(1, radius=4)
+    signal = np.zeros(160)
+    signal[20:60] = (1 - np.cos(2 * np.pi * np.arange(40) / 4)) / 2
+    signal[90:130] = (1 - np.cos(2 * np.pi * np.arange(40) / 40)) / 2
+    response = np.correlate(np.pad(signal, 4), np.asarray(weights), "valid")
+    expected = [response[max(0, i - 8) : i + 9].max() for i in range(160)]
+    z = ops.conv(plane(signal), window(weights), padding="SAME")
+    found = np.asarray(ops.max_pool(z, (17,), strides=1, padding="SAME"))[:, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    assert found[20:60].min() > 5 * found[90:130].max()
+
+
 def test_003_naive_voxel_level_classifier_sees_the_values_of_the_voxel_alone():
     # Two voxels with x = (98, 187, 246) have the same features, whatever is around them.
     scan = jnp.zeros((1, 9, 3)).at[0, 2].set(jnp.array([98.0, 187, 246])).at[0, 6:].set(jnp.array([98.0, 187, 246]))
@@ -245,11 +261,11 @@ def test_003_convolutional_layer_repeats_several_filters_at_a_stride():
 
 def test_003_motivation_two_billion_weights_against_75():
     # Each of 10,000 units reading all of 256 x 256 x 3, or one 5 x 5 filter read at every position.
-    dense = jax.ShapeDtypeStruct((256, 256, 3, 10_000), jnp.float32)
-    assert math.prod(dense.shape[:-1]) == 196_608
-    assert dense.size == 1_966_080_000
-    assert shape(ops.conv, (256, 256, 3), dense.shape) == (1, 1, 10_000)
-    assert jnp.zeros((5, 5, 3, 1)).size == 75
+    inputs = 256 * 256 * 3
+    dense = nnx.eval_shape(lambda: nn.Linear(inputs, 10_000, use_bias=False, rngs=nnx.Rngs(0)))
+    assert inputs == 196_608
+    assert parameters(dense) == 1_966_080_000
+    assert parameters(nn.Conv(3, 1, (5, 5), use_bias=False, rngs=nnx.Rngs(0))) == 75
 
 
 def layer_sizes(size):

@@ -6,7 +6,7 @@ import pytest
 
 from cnn_jax import filters, ops
 from cnn_jax.errors import UsageError
-from tests.lectures.exact import assert_agree, field, plane, pullback, shape, window
+from tests.lectures.exact import assert_agree, convolutions, field, parameters, plane, pullback, shape, window
 
 
 def test_004_patch_flattened_to_25_dot_product_28_by_28():
@@ -128,9 +128,10 @@ def test_004_receptive_field_of_one_and_two_three_by_three_layers():
 
 
 def test_004_two_three_by_three_layers_have_fewer_parameters_than_one_five_by_five():
-    small, large = jnp.ones((3, 3, 1, 1)), jnp.ones((5, 5, 1, 1))
-    assert (2 * small.size, large.size) == (18, 25)
-    assert field(stack(1, 1)) == field(lambda x: ops.conv(x, large, padding="SAME")) == (5, 5, 25)
+    for sizes, weights in (([3, 3], 18), ([5], 25)):
+        layers = convolutions(*sizes)
+        assert field(layers) == (5, 5, 25)
+        assert parameters(layers) == weights
 
 
 def test_004_dilated_convolution_called_1_dilated_is_dilation_rate_2():

@@ -2,10 +2,16 @@
 
 import functools
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 from flax import nnx
+from sklearn.datasets import load_digits
 
-from cnn_jax import geometry, models, nn
+from cnn_jax import geometry, models, nn, ops
+from tests.lectures.exact import parameters
 
 
 @functools.cache
@@ -44,6 +50,12 @@ def test_000_putting_things_together_convolution_relu_pooling_and_full_connectio
     assert kinds[:6] == ["Conv", "relu", "MaxPool"] * 2
     assert kinds[-1] == "Linear"
     assert set(kinds) == {"Conv", "relu", "MaxPool", "Flatten", "Linear", "Dropout"}
+
+
+def test_000_stride_in_layer_1_of_resnet_halves_the_image():
+    rows = table("resnet_18")
+    assert rows["conv1"].strides == (2, 2)
+    assert rows["conv1"].output_shape == (112, 112, 64)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +121,16 @@ def test_001_vgg_configurations_layer_by_layer(column, name):
     ]
 
 
+def test_001_vgg_configuration_c_has_one_by_one_convolutions():
+    model = network("vgg_c")
+    small = [
+        model.layer(name) for name in model.names if cell(model.layer(name)) and cell(model.layer(name))[:2] == "C1"
+    ]
+    assert [(layer.in_features, layer.out_features) for layer in small] == [(256, 256), (512, 512), (512, 512)]
+    # They keep the footprint and add to network B one matrix and one bias for each.
+    assert parameters(model) - parameters(network("vgg_b")) == 256 * 257 + 2 * 512 * 513
+
+
 def test_001_alexnet_architecture_volumes_from_55_to_13():
     expected = [(55, 55, 96), (27, 27, 256), (13, 13, 384), (13, 13, 384), (13, 13, 256), (4096,), (4096,), (1000,)]
     layers = [*(f"conv{number}" for number in range(1, 6)), "fc6", "fc7", "fc8"]
@@ -148,6 +170,42 @@ def test_002_lenet_5_as_listed_has_61706_parameters():
     assert sum((156, 2416, 48120, 10164, 850)) == 61_706
 
 
+def test_002_how_many_weights_between_s2_and_c3():
+    rows = table("lenet_5_modern")
+    assert rows["s2"].output_shape == (14, 14, 6)
+    assert rows["c3"].output_shape == (10, 10, 16)
+    assert rows["c3"].parameters - 16 == 16 * 6 * 5 * 5 == 2_400
+
+
+def test_002_poll_1_logistic_regression_has_10_times_784_weights_and_10_biases():
+    assert models.variant("logistic_regression").input_shape == (28, 28, 1)
+    assert parameters(network("logistic_regression")) == 10 * 784 + 10 == 7_850
+
+
+def test_002_poll_2_logistic_regression_fits_1000_digits():
+    digits = load_digits()
+    images, labels = jnp.asarray(digits.images[:1000, ..., None] / 16), jnp.asarray(digits.target[:1000])
+    model = models.create("logistic_regression", input_shape=(8, 8, 1), rngs=nnx.Rngs(0))
+    graph, start = nnx.split(model, nnx.Param)
+
+    def loss(weights):
+        return ops.softmax_cross_entropy(nnx.merge(graph, weights)(images), labels).mean()
+
+    tx = optax.adam(0.05)
+
+    @jax.jit
+    def train(weights):
+        def step(_, state):
+            weights, moments = state
+            updates, moments = tx.update(jax.grad(loss)(weights), moments)
+            return optax.apply_updates(weights, updates), moments
+
+        return jax.lax.fori_loop(0, 1000, step, (weights, tx.init(weights)))[0]
+
+    predicted = nnx.merge(graph, train(start))(images).argmax(-1)
+    assert (predicted == labels).all()
+
+
 def test_002_one_hidden_layer_with_two_neurons_has_1600_parameters():
     # 784 * 2 + 2 and 2 * 10 + 10.
     assert [row.parameters for row in table("mlp_two_neurons").values() if row.parameters] == [1_570, 30]
@@ -172,6 +230,13 @@ def test_002_network_changes_between_lenet_5_and_alexnet():
 
 
 def test_002_residual_connections_add_the_input_of_a_block_to_its_output():
+    # relu(F(x) + x): without the weights of F what is left of a block is its input, and F alone is what it adds.
+    conv1, conv2 = (nn.Conv(4, 4, (3, 3), rngs=nnx.Rngs(seed)) for seed in (0, 1))
+    block = nn.Residual({"conv1": conv1, "relu": ops.relu, "conv2": conv2})
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 5, 6, 4)))
+    np.testing.assert_allclose(block(x) - block.branch(x), x, atol=1e-12)
+    block.branch.conv2.kernel[...] = jnp.zeros_like(block.branch.conv2.kernel[...])
+    np.testing.assert_array_equal(block(x), x)
     rows = table("resnet_18")
     assert rows["layer1_0/add"].kind == "add"
     assert rows["layer1_0/add"].output_shape == rows["maxpool"].output_shape == (56, 56, 64)
