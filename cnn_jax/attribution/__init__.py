@@ -31,6 +31,7 @@ from cnn_jax.attribution.gradients import (
 from cnn_jax.attribution.maps import grad_cam, occlusion
 from cnn_jax.attribution.randomization import Stage, randomization_test
 from cnn_jax.attribution.rectifiers import Rectifier
+from cnn_jax.attribution.style import StyledImages, gram_matrix, style_transfer, total_variation
 from cnn_jax.attribution.target import Objective, objective
 
 METHODS = {
@@ -57,10 +58,12 @@ __all__ = [
     "Rectifier",
     "Stage",
     "StrongestCrops",
+    "StyledImages",
     "deconvnet",
     "fantasy_image",
     "grad_cam",
     "gradient",
+    "gram_matrix",
     "guided_backpropagation",
     "input_times_gradient",
     "integrated_gradients",
@@ -70,4 +73,6 @@ __all__ = [
     "saliency",
     "smooth_gradient",
     "strongest_crops",
+    "style_transfer",
+    "total_variation",
 ]

@@ -1,6 +1,5 @@
 """Fantasy images: inputs that maximise the score of a class or a unit."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from jaxtyping import Array, Float, Key, Shaped
 
 from cnn_jax import filters
 from cnn_jax.attribution.backpropagation import rewritten
-from cnn_jax.attribution.target import Function, Target, check_images, objective
+from cnn_jax.attribution.target import Function, Target, check_images, limits, objective
 from cnn_jax.data import augment
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.arguments import AnyArray, Number, check_number, integer
@@ -124,7 +123,7 @@ def fantasy_image(
     steps = integer(op, "steps", steps, least=1)
     check_number(op, "decay", decay, least=0)
     check_number(op, "blur", blur, least=0)
-    low, high = _limits(op, value_range)
+    low, high = limits(op, value_range)
     unit = high - low
     space = _coordinates(op, x.shape[1:], fourier=fourier, decorrelate=decorrelate)
     transform = _transformation(op, key, jitter=jitter, rotation=rotation, scale=scale)
@@ -245,14 +244,6 @@ def _blurred(z: Array, blur: int | float, *, share: Array) -> Array:
     for axis in range(z.ndim - 2):
         z = filters.apply(z, row.reshape([-1 if axis == other else 1 for other in range(z.ndim - 2)]))
     return z
-
-
-def _limits(op: str, value_range: tuple[int | float, int | float]) -> tuple[float, float]:
-    pair = tuple(value_range) if isinstance(value_range, Sequence) else ()
-    numbers = len(pair) == 2 and all(isinstance(limit, int | float) and math.isfinite(limit) for limit in pair)
-    if not numbers or not pair[0] < pair[1]:
-        raise UsageError(f"{op}: value_range={value_range!r} must be two finite numbers, the smaller first")
-    return float(pair[0]), float(pair[1])
 
 
 def _norms(arrays: Array) -> Float[Array, " n"]:

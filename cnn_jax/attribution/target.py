@@ -19,6 +19,7 @@ Under ``jit`` the value of an array is unknown. A class or index that is out of 
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -69,7 +70,7 @@ class Objective:
         """
         if _is_unit(self.target):
             return self._unit(x, intercept)
-        output = self._call(x, intercept)
+        output = _call(self.op, self.function, x, intercept)
         if callable(self.target):
             return self._checked(self.target(output), len(x))
         if not isinstance(output, Array) or output.ndim != 2 or len(output) != len(x):
@@ -94,12 +95,9 @@ class Objective:
         """
         name = self.target[0]
         if name is None:
-            array = self._call(x, intercept)
+            array = _call(self.op, self.function, x, intercept)
         else:
-            _, activations = self._call(x, intercept, return_activations=True)
-            if name not in activations:
-                raise UsageError(f"{self.op}: no activation is called {name!r}; {nearest(str(name), activations)}")
-            array = activations[name]
+            (array,) = activations(self.op, self.function, x, [name], intercept)
         if not isinstance(array, Array) or array.ndim < 2 or len(array) != len(x):
             raise UsageError(
                 f"{self.op}: {self._activation_name} is {_described(array)}, but a unit is an entry of an array of "
@@ -127,25 +125,6 @@ class Objective:
             for axis, (index, size) in enumerate(zip(position, space, strict=False))
         ]
         return _entries(array, [*indices, self._indices(f"channel of {shown}", channel, array.shape[-1], len(x))])
-
-    def _call(self, x: Array, intercept: Mapping[str, Any] | None, *, return_activations: bool = False) -> Any:
-        """The result of the function; an error of the function about its input is raised in one line."""
-        options: dict[str, Any] = {"return_activations": True} if return_activations else {}
-        if intercept is not None:
-            options["intercept"] = intercept
-        for option in options:
-            if option not in _keywords(self.function):
-                raise UsageError(
-                    f"{self.op}: {_name(self.function)} has no named activations: it does not take {option}=; "
-                    f"use nn.Sequence, or a function that returns the activation, with a target of its output"
-                )
-        try:
-            return self.function(x, **options)
-        except UsageError as error:
-            raise UsageError(f"{self.op}: {error}") from error
-        except (TypeError, ValueError) as error:
-            message = str(error).strip().split("\n")[0]
-            raise UsageError(f"{self.op}: {_name(self.function)} fails for x of shape {x.shape}: {message}") from error
 
     def _indices(self, what: str, value: Any, size: int, examples: int) -> int | Array:
         """A Python int, or int32 indices of shape (N,)."""
@@ -211,6 +190,64 @@ def objective(op: str, function: Function, target: Target, *, of: str = "score")
     return Objective(op, function, target, of)
 
 
+def activations(
+    op: str,
+    function: Function,
+    x: Shaped[Array, "n ..."],
+    names: Sequence[str],
+    intercept: Mapping[str, Callable[[Any], Any]] | None = None,
+) -> list[Array]:
+    """The activations of a network with the given names.
+
+    Args:
+      op: The calling function, for error messages.
+      function: A network that returns its activations, called as ``function(x, return_activations=True)``.
+      x: A batch of inputs.
+      names: Of the activations.
+      intercept: The same as in a call of an :class:`Objective`.
+
+    Raises:
+      UsageError: The function has no named activations, or none with such a name.
+
+    >>> def model(x, return_activations):
+    ...     return x, {"twice": 2 * x}
+    >>> activations("example", model, jnp.array([[1.0]]), ["twice"])
+    [Array([[2.]], dtype=float32)]
+    """
+    _, found = _call(op, function, x, intercept, return_activations=True)
+    for name in names:
+        if name not in found:
+            raise UsageError(f"{op}: no activation is called {name!r}; {nearest(str(name), found)}")
+    return [found[name] for name in names]
+
+
+def _call(
+    op: str,
+    function: Function,
+    x: Array,
+    intercept: Mapping[str, Any] | None = None,
+    *,
+    return_activations: bool = False,
+) -> Any:
+    """The result of the function; an error of the function about its input is raised in one line."""
+    options: dict[str, Any] = {"return_activations": True} if return_activations else {}
+    if intercept is not None:
+        options["intercept"] = intercept
+    for option in options:
+        if option not in _keywords(function):
+            raise UsageError(
+                f"{op}: {_name(function)} has no named activations: it does not take {option}=; "
+                f"use nn.Sequence, or a function that returns the activation, with a target of its output"
+            )
+    try:
+        return function(x, **options)
+    except UsageError as error:
+        raise UsageError(f"{op}: {error}") from error
+    except (TypeError, ValueError) as error:
+        message = str(error).strip().split("\n")[0]
+        raise UsageError(f"{op}: {_name(function)} fails for x of shape {x.shape}: {message}") from error
+
+
 def check_ready(op: str, model: nnx.Module) -> None:
     """Raises a ``UsageError`` for a module in training mode or with abstract parameters.
 
@@ -238,6 +275,19 @@ def check_images(op: str, x: Shaped[AnyArray, "..."]) -> Float[Array, "..."]:
     if array.ndim == 0:
         raise UsageError(f"{op}: x is one number; give a batch of shape (N, ...), e.g. x[None] for one example")
     return check_array(op, "x", array)
+
+
+def limits(op: str, value_range: tuple[int | float, int | float]) -> tuple[float, float]:
+    """The range of values as two floats, checked.
+
+    >>> limits("example", (0, 255))
+    (0.0, 255.0)
+    """
+    pair = tuple(value_range) if isinstance(value_range, Sequence) else ()
+    numbers = len(pair) == 2 and all(isinstance(limit, int | float) and math.isfinite(limit) for limit in pair)
+    if not numbers or not pair[0] < pair[1]:
+        raise UsageError(f"{op}: value_range={value_range!r} must be two finite numbers, the smaller first")
+    return float(pair[0]), float(pair[1])
 
 
 def _is_unit(target: Target) -> bool:

@@ -49,8 +49,11 @@ _IMAGES = flags.DEFINE_multi_string(
     "By default explain uses the first test images.",
 )
 _METHODS = flags.DEFINE_list(
-    "methods", [], "For explain: names of methods, such as saliency,guided_backpropagation,grad_cam,occlusion."
+    "methods",
+    [],
+    "For explain: names of methods, such as saliency,guided_backpropagation,grad_cam,occlusion; or style alone.",
 )
+_STYLE = flags.DEFINE_string("style", None, "For explain --methods=style: the image whose style the images get.")
 _TARGET = flags.DEFINE_string(
     "target", None, "For explain: a class, or a unit such as c3/5 (activation/channel). Default: the predicted class."
 )
@@ -118,6 +121,7 @@ def _run(added_xla_flags: list[str], others: list[str]) -> None:
                     workdir,
                     images=command_line.image_paths([*_IMAGES.value, *others]),
                     methods=_METHODS.value,
+                    style=None if _STYLE.value is None else str(user_path(_STYLE.value)),
                     target=_TARGET.value,
                     output=output,
                     checkpoint=_CHECKPOINT.value,

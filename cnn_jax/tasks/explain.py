@@ -32,6 +32,7 @@ from cnn_jax.tasks.responses import (
 )
 from cnn_jax.tasks.saved import load_run, saved_steps
 from cnn_jax.tasks.sets import ExampleSet, examples_of, load_splits, read_description, take
+from cnn_jax.tasks.styles import style_sections
 
 TEST_EXAMPLES = 8  # that are explained if the user names no images
 SEARCHED = 2_000  # test examples, for the strongest crops
@@ -43,6 +44,7 @@ def write(
     *,
     images: Sequence[str] = (),
     methods: Sequence[str] = (),
+    style: str | None = None,
     target: str | None = None,
     output: str | None = None,
     checkpoint: str = "latest",
@@ -54,6 +56,8 @@ def write(
       directory: The run's folder.
       images: The user's files, and folders of files; the first test examples by default.
       methods: Names in :data:`cnn_jax.attribution.METHODS`; by default saliency, guided backpropagation and Grad-CAM.
+        Or ``'style'`` alone: the images in the style of another one.
+      style: For the method ``'style'``: the file of the image whose style is taken.
       target: The name or number of a class; a unit as ``'activation/channel'``, at the position of each image where it
         responds most; by default the class that is predicted for each image.
       output: The folder to write to; by default ``explain`` in the run's folder.
@@ -69,6 +73,12 @@ def write(
     if (kind := examples_of(read_description(directory)).input_kind) != "image":
         raise UsageError(f"--mode=explain draws images, but {directory} was trained on {kind}s")
     explained = Explained.of(network, state)
+    which = ", ".join(
+        filter(None, [str(directory), f"{checkpoint} checkpoint", f"step {int(state.step):,}", explained.which])
+    )
+    if "style" in methods or style is not None:
+        _write_styles(explained, directory, folder, which, images, methods, style)
+        return
     methods_of(explained, methods)  # refuses unknown ones before images are read
     test_set = None if images else load_splits(config, [config.data.test])[0]
     raw, names = _own_images(network, directory, images) if test_set is None else _examples(test_set)
@@ -92,9 +102,7 @@ def write(
         sections += fantasies(explained)
     page = Page(
         title=f"What {config.model.name} responds to",
-        subtitle=", ".join(
-            filter(None, [str(directory), f"{checkpoint} checkpoint", f"step {int(state.step):,}", explained.which])
-        ),
+        subtitle=which,
         sections=sections,
         footer="Written by cnn_jax. The arrays behind the attributions are in explain.npz.",
     )
@@ -105,6 +113,47 @@ def write(
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # which takes the arrays for its own options
     write_atomically(folder / "explain.npz", buffer.getvalue())
     say(f"wrote {folder / 'explain.html'}, with its figures and explain.npz beside it")
+
+
+def _write_styles(
+    explained: Explained,
+    directory: Path,
+    folder: Path,
+    which: str,
+    images: Sequence[str],
+    methods: Sequence[str],
+    style: str | None,
+) -> None:
+    """Writes ``style.html`` and its figures: the user's images in the style of another one."""
+    if style is None or not images or list(methods) != ["style"]:
+        raise UsageError(
+            "--methods=style, which no other method goes with, needs --images with the images to draw and --style with "
+            "the image whose style they get, as in --methods=style --images=photo.png --style=painting.png"
+        )
+    description = read_description(directory)
+    painting, reasons = read_whole([style], description)
+    if reasons:
+        raise UsageError(f"--style={style}: {reasons[style]}")
+    contents, reasons = read_whole(list(map(str, data.find_images(images))), description)
+    for path, reason in reasons.items():
+        say(f"{path} is left out: {reason}")
+    if not contents:
+        raise UsageError("--images: none of them can be read")
+    page = Page(
+        title="Images in the style of another",
+        subtitle=which,
+        sections=list(
+            style_sections(
+                explained,
+                {Path(path).name: image.pixels for path, image in contents.items()},
+                (Path(style).name, painting[style].pixels),
+            )
+        ),
+        footer="Written by cnn_jax.",
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    page.write(folder, "style.html")
+    say(f"wrote {folder / 'style.html'}, with its figures beside it")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -99,9 +99,27 @@ def test_own_images_and_a_unit(trained: Path, tmp_path: Path, capsys: pytest.Cap
         np.testing.assert_allclose(arrays["saliency"], expected, atol=1e-6)
 
 
+def test_own_images_get_the_style_of_another(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cnn_jax.tasks.styles._STEPS", 3)
+    monkeypatch.setattr("cnn_jax.tasks.styles._LONGEST", 40)
+    noise = np.random.default_rng(0).integers(0, 256, (30, 50)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "style.png")
+    Image.fromarray(np.eye(64, 48, dtype=np.uint8) * 255).save(tmp_path / "photo.png")
+    options = {"images": [str(tmp_path / "photo.png")], "methods": ["style"], "style": str(tmp_path / "style.png")}
+    run.explain(small_config(), trained, **options, output=str(tmp_path / "out"))
+    page = (tmp_path / "out/style.html").read_text()
+    assert "photo.png in the style of style.png" in page
+    assert "After 3 steps" in page
+    with Image.open(*(tmp_path / "out/figures").glob("*.png")) as figure:
+        assert figure.width > figure.height  # three images side by side
+
+
 @pytest.mark.parametrize(
     ("message", "options"),
     [
+        ("--methods=style, .* needs --images", {"methods": ["style"], "images": [__file__]}),
+        ("--methods=style, .* --style", {"style": __file__, "images": [__file__]}),
+        ("--style=.*test_explain.py: ", {"methods": ["style"], "style": __file__, "images": [__file__]}),
         ("--methods=saliancy is not a method of attribution; .*'saliency'", {"methods": ["saliancy"]}),
         ("--target=11 is neither a class nor a unit", {"target": "11"}),
         ("--target=conv9/1: no activation is called 'conv9'; .*'conv", {"target": "conv9/1"}),
