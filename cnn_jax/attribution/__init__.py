@@ -33,6 +33,7 @@ from cnn_jax.attribution.randomization import Stage, randomization_test
 from cnn_jax.attribution.rectifiers import Rectifier
 from cnn_jax.attribution.style import StyledImages, gram_matrix, style_transfer, total_variation
 from cnn_jax.attribution.target import Objective, objective
+from cnn_jax.attribution.tuning import TuningCurves, tuning_curves
 
 METHODS = {
     method.__name__: method
@@ -59,6 +60,7 @@ __all__ = [
     "Stage",
     "StrongestCrops",
     "StyledImages",
+    "TuningCurves",
     "deconvnet",
     "fantasy_image",
     "grad_cam",
@@ -75,4 +77,5 @@ __all__ = [
     "strongest_crops",
     "style_transfer",
     "total_variation",
+    "tuning_curves",
 ]

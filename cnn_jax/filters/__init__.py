@@ -19,6 +19,7 @@ from cnn_jax.filters.edges import (
     scharr,
     sobel,
 )
+from cnn_jax.filters.gratings import energy, grating
 from cnn_jax.filters.hog import hog
 from cnn_jax.filters.named import KERNELS
 from cnn_jax.filters.smoothing import (
@@ -39,9 +40,11 @@ __all__ = [
     "box",
     "canny",
     "canny_gaussian",
+    "energy",
     "finite_difference",
     "gabor",
     "gaussian",
+    "grating",
     "hog",
     "identity",
     "laplacian",
