@@ -24,6 +24,7 @@ def convolution(
     strides: Sequence[int],
     low: Sequence[int],
     kernel_dilation: Sequence[int],
+    winograd: bool = False,
 ) -> Float32[Array, "..."]:
     """One of the three products of a convolution of rank 1 to 3.
 
@@ -37,6 +38,8 @@ def convolution(
       strides: The distance between neighbouring windows along each axis.
       low: The padding before each axis; may be negative.
       kernel_dilation: The distance between the inputs that neighbouring kernel entries read.
+      winograd: Whether to use Winograd's algorithm instead of direct sums: for windows of 3 at stride 1 along the last
+        two axes, without dilation or groups, and at least 16 channels and features.
     """
     call = jax.ffi.ffi_call(TARGETS["convolution"], jax.ShapeDtypeStruct(tuple(shape), jnp.float32))
     axes = {"strides": strides, "low": low, "dilation": kernel_dilation}
@@ -45,6 +48,7 @@ def convolution(
         b,
         product=np.int64(_PRODUCTS.index(product)),
         groups=np.int64(groups),
+        winograd=winograd,
         **{name: np.array(values, np.int64) for name, values in axes.items()},
     )
 

@@ -22,7 +22,9 @@
 #include <utility>
 #include <vector>
 
+#include "convolution.h"
 #include "parallel.h"
+#include "products.h"
 #include "vectors.h"
 
 namespace ffi = xla::ffi;
@@ -37,69 +39,7 @@ constexpr int64_t kShared = int64_t{1} << 21;       // floats of inputs and of g
 constexpr int64_t kWorthSharing = 1 << 15;          // floats from which copies are shared among threads
 constexpr int kBlock = kRegisters == 32 ? 8 : 4;    // channels of a block of a large kernel gradient
 
-using Three = std::array<int64_t, 3>;
-
 // --- the innermost loops ---------------------------------------------------------------------------------------------
-
-// y[m, :] = the sum over all segments and their entries c of x[m * pixel + segment + c] * kernel[next row, :].
-//
-// A segment is a run of inputs that are neighbours in memory: the channels of one tap, or of a row of taps.
-template <int PIXELS, int VECTORS>
-void output_tile(const float* x, int64_t pixel, const int64_t* segments, int64_t count, int64_t run,
-                 const float* kernel, float* y, int64_t y_pixel, int columns) {
-  Vector sums[PIXELS][VECTORS] = {};
-  for (int64_t segment = 0; segment < count; ++segment) {
-    const float* from = x + segments[segment];
-    for (int64_t c = 0; c < run; ++c, kernel += VECTORS * kLanes) {
-      Vector weights[VECTORS];
-#pragma GCC unroll 2
-      for (int v = 0; v < VECTORS; ++v) weights[v] = load(kernel + v * kLanes);
-#pragma GCC unroll 16
-      for (int m = 0; m < PIXELS; ++m)
-#pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; ++v) sums[m][v] += from[m * pixel + c] * weights[v];
-    }
-  }
-  if (columns == VECTORS * kLanes) {
-#pragma GCC unroll 16
-    for (int m = 0; m < PIXELS; ++m)
-#pragma GCC unroll 2
-      for (int v = 0; v < VECTORS; ++v) store(y + m * y_pixel + v * kLanes, sums[m][v]);
-    return;
-  }
-  float all[PIXELS][VECTORS * kLanes];
-  for (int m = 0; m < PIXELS; ++m) {
-    for (int v = 0; v < VECTORS; ++v) store(&all[m][v * kLanes], sums[m][v]);
-    std::memcpy(y + m * y_pixel, all[m], sizeof(float) * columns);
-  }
-}
-
-// out[c, :] += the sum over rows and pixels of x[row, pixel, c] * dy[row, pixel, :].
-template <int CHANNELS, int VECTORS>
-void gradient_block(const float* x, int64_t x_row, int64_t x_pixel, const float* dy, int64_t dy_row, int64_t dy_pixel,
-                    int64_t rows, int64_t pixels, float* out, int64_t out_row) {
-  Vector sums[CHANNELS][VECTORS];
-#pragma GCC unroll 16
-  for (int c = 0; c < CHANNELS; ++c)
-#pragma GCC unroll 2
-    for (int v = 0; v < VECTORS; ++v) sums[c][v] = load(out + c * out_row + v * kLanes);
-  for (int64_t row = 0; row < rows; ++row) {
-    const float *from = x + row * x_row, *other = dy + row * dy_row;
-    for (int64_t pixel = 0; pixel < pixels; ++pixel, from += x_pixel, other += dy_pixel) {
-      Vector gradient[VECTORS];
-#pragma GCC unroll 2
-      for (int v = 0; v < VECTORS; ++v) gradient[v] = load(other + v * kLanes);
-#pragma GCC unroll 16
-      for (int c = 0; c < CHANNELS; ++c)
-#pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; ++v) sums[c][v] += from[c] * gradient[v];
-    }
-  }
-#pragma GCC unroll 16
-  for (int c = 0; c < CHANNELS; ++c)
-#pragma GCC unroll 2
-    for (int v = 0; v < VECTORS; ++v) store(out + c * out_row + v * kLanes, sums[c][v]);
-}
 
 // One vector of features of narrow groups: y[m, o] = the sum over taps t and channels c of the group of
 // x[m * pixel + at[t] + c] * kernel[tap[t], c, o].
@@ -145,33 +85,6 @@ void narrow_gradient_block(const float* x, int64_t x_pixel, const int64_t* at, c
   for (int t = 0; t < TAPS; ++t)
 #pragma GCC unroll 8
     for (int c = 0; c < GROUP; ++c) store(out + (t * GROUP + c) * features, sums[t][c]);
-}
-
-// The most pixels, or channels, whose sums fit into the registers beside the vectors that they are multiplied by.
-constexpr int most(int vectors) { return kRegisters == 32 ? (vectors == 2 ? 14 : 16) : (vectors == 2 ? 6 : 12); }
-
-using Tile = decltype(&output_tile<1, 1>);
-using Block = decltype(&gradient_block<1, 1>);
-
-template <int VECTORS, int... N>
-constexpr std::array<Tile, sizeof...(N)> tiles(std::integer_sequence<int, N...>) {
-  return {output_tile<N + 1, VECTORS>...};
-}
-template <int VECTORS, int... N>
-constexpr std::array<Block, sizeof...(N)> blocks(std::integer_sequence<int, N...>) {
-  return {gradient_block<N + 1, VECTORS>...};
-}
-
-Tile tile_of(int vectors, int64_t pixels) {
-  static constexpr auto one = tiles<1>(std::make_integer_sequence<int, most(1)>());
-  static constexpr auto two = tiles<2>(std::make_integer_sequence<int, most(2)>());
-  return vectors == 2 ? two[pixels - 1] : one[pixels - 1];
-}
-
-Block block_of(int vectors, int64_t channels) {
-  static constexpr auto one = blocks<1>(std::make_integer_sequence<int, most(1)>());
-  static constexpr auto two = blocks<2>(std::make_integer_sequence<int, most(2)>());
-  return vectors == 2 ? two[channels - 1] : one[channels - 1];
 }
 
 // --- what slides over what -------------------------------------------------------------------------------------------
@@ -434,14 +347,6 @@ void slide(Pool& pool, const Sliding& s, const float* x, const float* kernel, fl
   else
     parallel(pool, parts, part);
 }
-
-// The arguments of a convolution. Axes that it does not have are of size 1.
-struct Problem {
-  int64_t batch, channels, features, groups;
-  Three size, window, out, stride, low, dilation;
-};
-
-int64_t product(const Three& three) { return three[0] * three[1] * three[2]; }
 
 Sliding output_of(const Problem& p) {
   Sliding s{p.batch, p.groups, p.channels, p.features, p.size, p.stride, p.low, p.out, {}, {}, 0, 0, 0, 0, {}};
@@ -756,6 +661,18 @@ void kernel_gradient(Pool& pool, const Problem& p, const float* x, const float* 
     small_kernel_gradient(pool, s, x, dy, dk);
 }
 
+}  // namespace
+
+void convolve(Pool& pool, const Problem& problem, Product which, const float* a, const float* b, float* result) {
+  switch (which) {
+    case kOutput: return slide(pool, output_of(problem), a, b, result);
+    case kInputGradient: return input_gradient(pool, problem, a, b, result);
+    case kKernelGradient: return kernel_gradient(pool, problem, a, b, result);
+  }
+}
+
+namespace {
+
 // --- the handler -----------------------------------------------------------------------------------------------------
 
 using Array = ffi::Buffer<ffi::F32>;
@@ -771,8 +688,7 @@ Three spatial(const int64_t* values, size_t rank) {
 
 ffi::Error convolution(Pool pool, Array a, Array b, ffi::Result<Array> result, int64_t which, int64_t groups,
                        ffi::Span<const int64_t> strides, ffi::Span<const int64_t> low,
-                       ffi::Span<const int64_t> dilation) {
-  enum { kOutput, kInputGradient, kKernelGradient };
+                       ffi::Span<const int64_t> dilation, bool winograd) {
   const auto x = which == kInputGradient ? result->dimensions() : a.dimensions();
   const auto kernel = which == kKernelGradient ? result->dimensions() : b.dimensions();
   const auto y = which == kOutput ? result->dimensions() : which == kInputGradient ? a.dimensions() : b.dimensions();
@@ -789,13 +705,11 @@ ffi::Error convolution(Pool pool, Array a, Array b, ffi::Result<Array> result, i
   for (int axis : {0, 1, 2})
     if (axis == 2 || rank == 3 || (rank == 2 && axis == 0)) p.low[axis] = given[axis];
   p.dilation = spatial(dilation.begin(), rank);
+  if (winograd && !winograd_is_possible(p))
+    return ffi::Error::InvalidArgument("Winograd's algorithm is for windows of 3 at stride 1, without groups");
   try {
-    if (which == kOutput)
-      slide(pool, output_of(p), a.typed_data(), b.typed_data(), result->typed_data());
-    else if (which == kInputGradient)
-      input_gradient(pool, p, a.typed_data(), b.typed_data(), result->typed_data());
-    else
-      kernel_gradient(pool, p, a.typed_data(), b.typed_data(), result->typed_data());
+    const auto compute = winograd ? convolve_by_winograd : convolve;
+    compute(pool, p, static_cast<Product>(which), a.typed_data(), b.typed_data(), result->typed_data());
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "convolution: out of memory");
   }
@@ -820,6 +734,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_convolution, cnn_jax::convolution,
                                   .Attr<int64_t>("groups")
                                   .Attr<ffi::Span<const int64_t>>("strides")
                                   .Attr<ffi::Span<const int64_t>>("low")
-                                  .Attr<ffi::Span<const int64_t>>("dilation"));
+                                  .Attr<ffi::Span<const int64_t>>("dilation")
+                                  .Attr<bool>("winograd"));
 
 #pragma GCC visibility pop

@@ -36,4 +36,37 @@ inline Vector spread(Vector vector, int number) {
 #endif
 }
 
+// Exchanges row i + HALF's lanes without the bit HALF and row i's lanes with it, for all pairs of rows.
+template <int HALF>
+inline void exchange(Vector (&rows)[kLanes]) {
+  typedef int32_t Lanes __attribute__((vector_size(4 * kLanes)));
+  Lanes lower, upper;
+#pragma GCC unroll 16
+  for (int lane = 0; lane < kLanes; ++lane) {
+    lower[lane] = lane & HALF ? kLanes + lane - HALF : lane;
+    upper[lane] = lane & HALF ? kLanes + lane : lane + HALF;
+  }
+#pragma GCC unroll 16
+  for (int row = 0; row < kLanes; ++row) {
+    if (row & HALF) continue;
+    const Vector a = rows[row], b = rows[row + HALF];
+#if defined(__clang__)
+    for (int lane = 0; lane < kLanes; ++lane) {
+      rows[row][lane] = lower[lane] < kLanes ? a[lower[lane]] : b[lower[lane] - kLanes];
+      rows[row + HALF][lane] = upper[lane] < kLanes ? a[upper[lane]] : b[upper[lane] - kLanes];
+    }
+#else
+    rows[row] = __builtin_shuffle(a, b, lower);
+    rows[row + HALF] = __builtin_shuffle(a, b, upper);
+#endif
+  }
+}
+
+// Transposes a square of vectors: blocks of half its size first, then those within them.
+template <int HALF = kLanes / 2>
+inline void transpose(Vector (&rows)[kLanes]) {
+  exchange<HALF>(rows);
+  if constexpr (HALF > 1) transpose<HALF / 2>(rows);
+}
+
 }  // namespace cnn_jax
