@@ -41,8 +41,9 @@ namespace {
 constexpr int kOut = 4, kTaps = 3, kIn = 6, kPoints = kIn * kIn;  // along an axis; points of a tile
 constexpr int64_t kCached = int64_t{1} << 18;     // floats of transformed inputs that stay in the L2 cache: half of it
 constexpr int64_t kStored = kKept / sizeof(float);  // floats of transformed kernels at a time
-constexpr int64_t kChannels = 128;                // the most channels and features of a block of a kernel gradient
-constexpr int64_t kPieces = 8;                    // the most pieces in which a kernel gradient is summed
+constexpr int64_t kTiles = 3 * most(2);             // that are multiplied by a kernel from the L2 cache: few loads of it
+constexpr int64_t kChannels = 64;                   // the most channels and features of a block of a kernel gradient
+constexpr int64_t kPieces = 8;                      // the most pieces in which a kernel gradient is summed
 
 // --- the transforms of one axis, and of a tile -----------------------------------------------------------------------
 
@@ -271,7 +272,9 @@ void transform_kernels(const Filtering& f, const Panel& panel, int64_t c0, int64
         for (int t = 0; t < kTaps * kTaps; ++t)
           copy_square(from + t * f.next_tap, f.next_channel, f.next_feature, rows,
                       std::min<int64_t>(kLanes, columns), squares + t * kSquare);
-        for (int64_t r = 0; r < rows; ++r) {
+        const float* next = from + kLanes * f.next_channel;  // read after these
+        for (int64_t r = 0; r < rows; ++r, next += std::max(f.next_channel, f.next_feature)) {
+          for (int t = 0; t < kTaps * kTaps; ++t) __builtin_prefetch(next + t * f.next_tap);
           float* at = to + (tap * f.channels + c + r) * panel.width() + v * kLanes;
           transform<TransformKernel>(
               [&](int i, int j) { return load(squares + (i * kTaps + j) * kSquare + r * kLanes); },
@@ -303,6 +306,13 @@ void transform_outputs(const Filtering& f, const Panel& panel, int64_t first, in
   }
 }
 
+// Where the inputs of each tap of the first axis begin.
+std::vector<int64_t> segments_of(const Filtering& f, int64_t distance) {
+  std::vector<int64_t> segments;
+  for (int64_t tap = 0; tap < f.taps; ++tap) segments.push_back(tap * distance);
+  return segments;
+}
+
 // The products of `tiles` tiles and a panel at all points: [point, tile, lane].
 void multiply(const float* v, int64_t row, int64_t v_plane, const std::vector<int64_t>& segments, int64_t channels,
               const float* u, int64_t u_plane, const Panel& panel, int64_t tiles, float* m, int64_t m_plane) {
@@ -315,18 +325,43 @@ void multiply(const float* v, int64_t row, int64_t v_plane, const std::vector<in
     }
 }
 
-void filter(Pool& pool, const Filtering& f, const float* x, const float* kernel, float* y,
-            std::atomic<bool>* is_not_finite) {
+// There are two ways to share the work. If the transforms of all inputs can be stored, and those of the kernels are too
+// large for the cache, then threads share the panels. Each of them transforms the kernels of a panel and multiplies all
+// tiles by them at once, while they are in its cache.
+void share_panels(Pool& pool, const Filtering& f, const float* x, const float* kernel, const float* zeros, float* y,
+                  std::atomic<bool>* is_not_finite) {
+  const std::vector<Panel> panels = panels_of(f.features);
+  const int64_t tiles = f.tiles(), blocks = ceil_div(tiles, kTiles), row = row_of(f.channels);
+  const int64_t v_plane = plane_of(f.taps * tiles * row), u_plane = plane_of(f.taps * f.channels * 2 * kLanes);
+  const int64_t m_plane = plane_of(kTiles * 2 * kLanes);
+  const std::vector<int64_t> segments = segments_of(f, tiles * row);
+  Scratch v(kKernel, kPoints * v_plane);
+  const int64_t some = ceil_div(tiles, ceil_div(tiles, 8));
+  parallel(pool, ceil_div(tiles, some) * f.taps, [&](int64_t i) {
+    const int64_t first = i / f.taps * some, end = std::min(tiles, first + some), tap = i % f.taps;
+    transform_inputs(f, x, tap, first, end, 0, f.channels, zeros, v.data() + segments[tap] + first * row, row, v_plane);
+  });
+  parallel(pool, panels.size(), [&](int64_t i) {
+    Scratch u(kInput, kPoints * u_plane), m(kOther, kPoints * m_plane);
+    transform_kernels(f, panels[i], 0, f.channels, kernel, u.data(), u_plane);
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int64_t first = first_of(tiles, block, blocks), end = first_of(tiles, block + 1, blocks);
+      multiply(v.data() + first * row, row, v_plane, segments, f.channels, u.data(), u_plane, panels[i], end - first,
+               m.data(), m_plane);
+      transform_outputs(f, panels[i], first, end, m.data(), m_plane, y, is_not_finite);
+    }
+  });
+}
+
+// Otherwise, threads share blocks of tiles. Each of them transforms the inputs of a block and multiplies them by the
+// kernels of as many panels as can be stored.
+void share_tiles(Pool& pool, const Filtering& f, const float* x, const float* kernel, const float* zeros, float* y,
+                 std::atomic<bool>* is_not_finite) {
   const std::vector<Panel> panels = panels_of(f.features);
   const int64_t count = panels.size(), tiles = f.tiles(), threads = std::max<int64_t>(1, pool.num_threads());
-  const int64_t u_plane = plane_of(f.taps * f.channels * 2 * kLanes), u_floats = kPoints * u_plane;
-  const int64_t row = row_of(f.channels);
-  const std::vector<float> zeros(f.channels);
-
-  // The kernels of some panels at a time. For each of them, blocks of tiles; if there are few blocks, the threads share
-  // the panels, too.
-  const int64_t some = std::clamp<int64_t>(kStored / u_floats, 1, count);
-  const int64_t most_tiles = std::max<int64_t>(kCached / (kPoints * f.taps * row), 3 * most(2));
+  const int64_t row = row_of(f.channels), u_plane = plane_of(f.taps * f.channels * 2 * kLanes);
+  const int64_t u_floats = kPoints * u_plane, some = std::clamp<int64_t>(kStored / u_floats, 1, count);
+  const int64_t most_tiles = std::max<int64_t>(kCached / (kPoints * f.taps * row), kTiles);
   const int64_t blocks = std::min(tiles, ceil_div(ceil_div(tiles, most_tiles), threads) * threads);
   Scratch u(kKernel, some * u_floats);
   for (int64_t chunk = 0; chunk < count; chunk += some) {
@@ -337,13 +372,11 @@ void filter(Pool& pool, const Filtering& f, const float* x, const float* kernel,
     });
     parallel(pool, blocks, [&](int64_t block) {
       const int64_t first = first_of(tiles, block, blocks), end = first_of(tiles, block + 1, blocks);
+      const std::vector<int64_t> segments = segments_of(f, (end - first) * row);
       const int64_t v_plane = plane_of(f.taps * (end - first) * row), m_plane = plane_of((end - first) * 2 * kLanes);
       Scratch v(kInput, kPoints * v_plane), m(kOther, kPoints * m_plane);
-      std::vector<int64_t> segments;
-      for (int64_t tap = 0; tap < f.taps; ++tap) {
-        segments.push_back(tap * (end - first) * row);
-        transform_inputs(f, x, tap, first, end, 0, f.channels, zeros.data(), v.data() + segments[tap], row, v_plane);
-      }
+      for (int64_t tap = 0; tap < f.taps; ++tap)
+        transform_inputs(f, x, tap, first, end, 0, f.channels, zeros, v.data() + segments[tap], row, v_plane);
       for (int64_t i = 0; i < here; ++i) {
         const Panel& panel = panels[chunk + i];
         multiply(v.data(), row, v_plane, segments, f.channels, u.data() + i * u_floats, u_plane, panel, end - first,
@@ -352,6 +385,15 @@ void filter(Pool& pool, const Filtering& f, const float* x, const float* kernel,
       }
     });
   }
+}
+
+void filter(Pool& pool, const Filtering& f, const float* x, const float* kernel, float* y,
+            std::atomic<bool>* is_not_finite) {
+  const std::vector<float> zeros(f.channels);
+  const bool store_inputs = kPoints * f.taps * f.tiles() * row_of(f.channels) <= kStored;
+  const bool cache_kernels = kPoints * f.taps * f.channels * f.features <= kCached;
+  const auto compute = store_inputs && !cache_kernels ? share_panels : share_tiles;
+  compute(pool, f, x, kernel, zeros.data(), y, is_not_finite);
 }
 
 // --- kernel gradient -------------------------------------------------------------------------------------------------
@@ -393,7 +435,7 @@ bool kernel_gradient(Pool& pool, const Filtering& f, const float* x, const float
   const int64_t all = channel_blocks * feature_blocks, tiles = f.tiles();
   const int64_t most_channels = ceil_div(f.channels, channel_blocks);
   const int64_t most_features = ceil_div(ceil_div(f.features, feature_blocks), 2 * kLanes) * 2 * kLanes;
-  const int64_t most_tiles = std::clamp<int64_t>(kCached / (kPoints * (most_channels + most_features)), 32, 256);
+  const int64_t most_tiles = std::max<int64_t>(kCached / (kPoints * (most_channels + most_features)), 64);
   const int64_t pieces = std::clamp<int64_t>(tiles / most_tiles, 1, ceil_div(kPieces, all));
   const int64_t floats = f.taps * kTaps * kTaps * f.channels * f.features;
   const std::vector<float> zeros(std::max(f.channels, f.features));

@@ -17,8 +17,11 @@ PHASES      input gradient        few channels, a stride that is at most the win
 CANONICAL   all three products    everything else
 ==========  ====================  =====================================================================================
 
-After ``cnn_jax.enable_native()``, NATIVE is used for float32 arrays with up to three spatial axes and no input
-dilation, in programs for one device, except where XLA is faster:
+After ``cnn_jax.enable_native()``, kernels are used for float32 arrays with up to three spatial axes and no input
+dilation, in programs for one device. WINOGRAD is used for all three products of windows of 3 at stride 1, without
+dilation or groups, over images or volumes of at least 7 x 7 outputs with 16 or more channels and features, unless the
+precision is given. Its tiles are 4 x 4 outputs: smaller images waste too much of them, and repay no transformed kernel.
+NATIVE is used for the rest, except where XLA is faster:
 
 ================  ======================  ============================================================================
 faster            for                     where
@@ -49,6 +52,7 @@ from cnn_jax.ops.formulations import (
     SLABS,
     TILES,
     WINDOWS,
+    WINOGRAD,
     ConvPlan,
     Formulation,
     tiling,
@@ -57,7 +61,10 @@ from cnn_jax.ops.formulations import (
 LARGEST_PROGRAM = 800
 """The largest number of equations in the jaxpr of one product."""
 LEAST_CHANNELS = 16
-"""The least number of channels for which depthwise convolutions by NATIVE are faster: the lanes of a vector."""
+"""The least number of channels for which WINOGRAD, and depthwise convolutions by NATIVE, are faster: the lanes of a
+vector."""
+LEAST_SIZE = 7
+"""The least height and width for which WINOGRAD is faster."""
 LEAST_FEATURES = 6
 """The least number of features for which the output by NATIVE is faster than by TILES."""
 _SHIFTS = {"output": 128, "input_gradient": 128, "kernel_gradient": 49}  # taps
@@ -76,6 +83,8 @@ def formulation(product: str, plan: ConvPlan, *, native: bool = False) -> Formul
     of_xla = _formulation_of_xla(product, plan)
     if not native or not native_is_possible(len(plan.axes), plan.each("input_dilation")):
         return of_xla
+    if not plan.native and _winograd_is_faster(plan):
+        return WINOGRAD
     return NATIVE if plan.native or _native_is_faster(product, plan, of_xla) else of_xla
 
 
@@ -137,6 +146,15 @@ def _phases_are_faster(plan: ConvPlan) -> bool:
 def native_is_possible(rank: int, input_dilation: Sequence[int]) -> bool:
     """Whether NATIVE can compute convolutions of this rank and input dilation."""
     return rank <= 3 and set(input_dilation) == {1}
+
+
+def _winograd_is_faster(plan: ConvPlan) -> bool:
+    """Whether WINOGRAD is possible, and faster than NATIVE."""
+    if len(plan.axes) < 2 or set(plan.each("window")) != {3} or plan.groups > 1 or plan.precision is not None:
+        return False
+    sizes = [size for axis in plan.axes[-2:] for size in (axis.size, axis.out)]
+    dense = {*plan.each("stride"), *plan.each("kernel_dilation")} == {1}
+    return dense and min(plan.channels, plan.features) >= LEAST_CHANNELS and min(sizes) >= LEAST_SIZE
 
 
 def _native_is_faster(product: str, plan: ConvPlan, of_xla: Formulation) -> bool:

@@ -67,7 +67,8 @@ def conv(
         Errors are then relative to the norm of the whole image, and a single NaN or infinity affects all outputs of its
         image. With ``'direct'`` neither is the case.
       derivatives: Has no effect; still accepted for one release.
-      precision: The same as in ``jax.lax.conv_general_dilated``; on NVIDIA GPUs the default for float32 is TF32.
+      precision: The same as in ``jax.lax.conv_general_dilated``; on NVIDIA GPUs the default for float32 is TF32, and
+        after ``cnn_jax.enable_native`` Winograd's algorithm computes windows of 3 on a CPU unless a precision is given.
 
     Returns:
       ``(*batch, *output, C_out)``.

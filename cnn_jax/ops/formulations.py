@@ -14,7 +14,8 @@ formulation.
 ``PHASES``      a strided convolution as one of stride 1 over ``stride**rank`` times the channels
 ``SLABS``       an N-D convolution as a sum of 2-D ones, since XLA's CPU backend is fast only at those
 ``MATMUL``      the kernel gradient of a window of 1 as one matrix product
-``NATIVE``      one of the kernels of ``cnn_jax.native``
+``NATIVE``      one of the kernels of ``cnn_jax.native``, with direct sums
+``WINOGRAD``    another one, by Winograd's minimal filtering F(4x4, 3x3): a quarter of the multiplications
 ``WINDOWS``     a convolution of an input dilated by its window as one matrix product, whose windows are side by side
 ``COLUMNS``     one matrix product with the windows written out (im2col), for many small models at once
 ==============  =======================================================================================================
@@ -86,7 +87,7 @@ class ConvPlan(NamedTuple):
     groups: int
     precision: Any
     native: bool = False
-    """Whether to use NATIVE wherever it can be called, instead of where it is faster."""
+    """Whether to use NATIVE wherever it can be called, instead of the fastest formulation."""
 
     def each(self, field: str) -> tuple[int, ...]:
         """The value of one field for each axis."""
@@ -493,7 +494,7 @@ SLABS = Formulation(_slabs_output, _slabs_input_gradient, _slabs_kernel_gradient
 # --- C++ --------------------------------------------------------------------------------------------------------------
 
 
-def _native(product: str, result: str) -> ConvProduct:
+def _native(product: str, result: str, *, winograd: bool) -> ConvProduct:
     def compute(plan: ConvPlan, a: jax.Array, b: jax.Array) -> jax.Array:
         return calls.convolution(
             product,
@@ -504,10 +505,18 @@ def _native(product: str, result: str) -> ConvProduct:
             strides=plan.each("stride"),
             low=plan.each("low"),
             kernel_dilation=plan.each("kernel_dilation"),
+            winograd=winograd,
         )
 
     return compute
 
 
-NATIVE = Formulation(_native("output", "dy"), _native("input_gradient", "x"), _native("kernel_gradient", "kernel"))
+def _natively(*, winograd: bool) -> Formulation:
+    results = {"output": "dy", "input_gradient": "x", "kernel_gradient": "kernel"}
+    return Formulation(*(_native(product, result, winograd=winograd) for product, result in results.items()))
+
+
+NATIVE = _natively(winograd=False)
 """For float32, up to three axes and no input dilation, in programs that may call functions of this process."""
+WINOGRAD = _natively(winograd=True)
+"""For windows of 3 along the last two axes, at stride 1, without dilation or groups, from 16 channels and features."""
