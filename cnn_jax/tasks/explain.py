@@ -19,6 +19,7 @@ from cnn_jax.runtime.terminal import say
 from cnn_jax.tasks.inputs import read_images, read_whole
 from cnn_jax.tasks.labelled import Labelled
 from cnn_jax.tasks.network import TaskNetwork
+from cnn_jax.tasks.predictions import file_names, write_image
 from cnn_jax.tasks.responses import (
     Explained,
     attribute,
@@ -32,7 +33,7 @@ from cnn_jax.tasks.responses import (
 )
 from cnn_jax.tasks.saved import load_run, saved_steps
 from cnn_jax.tasks.sets import ExampleSet, examples_of, load_splits, read_description, take
-from cnn_jax.tasks.styles import style_sections
+from cnn_jax.tasks.styles import styled
 
 TEST_EXAMPLES = 8  # that are explained if the user names no images
 SEARCHED = 2_000  # test examples, for the strongest crops
@@ -139,21 +140,24 @@ def _write_styles(
         say(f"{path} is left out: {reason}")
     if not contents:
         raise UsageError("--images: none of them can be read")
+    found = list(
+        styled(
+            explained,
+            {path: image.pixels for path, image in contents.items()},
+            (Path(style).name, painting[style].pixels),
+        )
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, one in zip(file_names(contents).values(), found, strict=True):
+        write_image(folder / f"{name}.png", one.pixels)
     page = Page(
         title="Images in the style of another",
         subtitle=which,
-        sections=list(
-            style_sections(
-                explained,
-                {Path(path).name: image.pixels for path, image in contents.items()},
-                (Path(style).name, painting[style].pixels),
-            )
-        ),
-        footer="Written by cnn_jax.",
+        sections=[one.section for one in found],
+        footer="Written by cnn_jax. The images are beside this page.",
     )
-    folder.mkdir(parents=True, exist_ok=True)
     page.write(folder, "style.html")
-    say(f"wrote {folder / 'style.html'}, with its figures beside it")
+    say(f"wrote {len(found)} image{'s' if len(found) > 1 else ''} to {folder}; open {folder / 'style.html'}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 import csv
 import io
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from rich.cells import cell_len
 from rich.table import Table
 
+from cnn_jax import data
 from cnn_jax.runtime.files import check_output, write_atomically
 from cnn_jax.runtime.terminal import Console, printable, say
 
@@ -132,3 +134,17 @@ def write_image(path: Path, pixels: Shaped[np.ndarray, "height width *channels"]
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
     image.save(buffer, format=Image.registered_extensions()[path.suffix])
     write_atomically(path, buffer.getvalue())
+
+
+def file_names(paths: Iterable[str]) -> dict[str, str]:
+    """A name for the files of each path, without its suffix; names that several have are numbered.
+
+    >>> file_names(["a/one.png", "b/one.png"])
+    {'a/one.png': 'one', 'b/one.png': 'one-2'}
+    """
+    names: dict[str, str] = {}
+    for path in paths:
+        stem = data.stem_of(Path(path))
+        numbered = (f"{stem}-{number}" for number in itertools.count(2))
+        names[path] = next(name for name in itertools.chain([stem], numbered) if name not in names.values())
+    return names

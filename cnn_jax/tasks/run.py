@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from cnn_jax.runtime.terminal import say
 from cnn_jax.schema import Schema
 from cnn_jax.tasks.inputs import OwnInput, read_inputs
 from cnn_jax.tasks.network import TaskNetwork, declared_metrics, make_network
-from cnn_jax.tasks.predictions import check_csv, describe_assumptions, print_table, write_csv
+from cnn_jax.tasks.predictions import check_csv, describe_assumptions, file_names, print_table, write_csv
 from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.sets import (
     ExampleSet,
@@ -345,7 +345,7 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         say(describe_assumptions(assumed))
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        for path, name in _names(predictions).items():
+        for path, name in file_names(predictions).items():
             image, prediction = own.read[path].array, predictions[path]
             network.task.write_prediction(folder, name, source=Path(path), image=image, prediction=prediction)
         sizes = {path: own.read[path].array.shape[:-1] for path in predictions}
@@ -374,16 +374,6 @@ def _predictions(
         found |= zip(alike, predictions, strict=True)
         inside |= zip(alike, cells, strict=True)
     return found, inside
-
-
-def _names(paths: Iterable[str]) -> dict[str, str]:
-    """A name for the files of each path, without its suffix; names that several have are numbered."""
-    names: dict[str, str] = {}
-    for path in paths:
-        stem = data.stem_of(Path(path))
-        numbered = (f"{stem}-{number}" for number in itertools.count(2))
-        names[path] = next(name for name in itertools.chain([stem], numbered) if name not in names.values())
-    return names
 
 
 def explain(config: ConfigDict, directory: Path, **options: Any) -> None:

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,18 +22,30 @@ _STEPS = 300
 _STYLE_LAYERS = 5
 
 
-def style_sections(
+class Styled(NamedTuple):
+    """An image in the style of another one.
+
+    Attributes:
+      section: For the page: the image, the style, and the image in that style.
+      pixels: The image in that style, (h, w, channels), uint8.
+    """
+
+    section: Section
+    pixels: Shaped[np.ndarray, "h w channels"]
+
+
+def styled(
     explained: Explained,
     contents: Mapping[str, Shaped[np.ndarray, "..."]],
     style: tuple[str, Shaped[np.ndarray, "..."]],
-) -> Iterator[Section]:
-    """A figure for each image: the image, the style, and the image in that style.
+) -> Iterator[Styled]:
+    """Draws each image in the style of another one.
 
     The style is taken from up to five convolutions of the network, the content from one at three quarters of its depth.
 
     Args:
       explained: The network.
-      contents: Name -> raw image, of any size.
+      contents: Path -> raw image, of any size.
       style: The name of the image whose style is taken, and the raw image.
 
     Raises:
@@ -46,24 +59,23 @@ def style_sections(
     content_layer, style_layers = names[round(0.75 * last)], tuple(spread)
     graph, state = nnx.split(_of_any_size(explained))
     painted = _inputs(explained, style[1])
-    for name, pixels in contents.items():
+    for path, pixels in contents.items():
+        name = Path(path).name
         content = _inputs(explained, pixels)
         found = jax.device_get(
             _styled(graph, state, content, painted, content_layer, style_layers, explained.value_range)
         )
-        yield Section(
+        shown = [explained.shown(array[0]) for array in (content, painted, found.images)]
+        section = Section(
             f"{name} in the style of {style[0]}",
-            figure=figures.gallery(
-                [explained.shown(array[0]) for array in (content, painted, found.images)],
-                [name, style[0], "content and style"],
-                columns=3,
-            ),
+            figure=figures.gallery(shown, [name, style[0], "content and style"], columns=3, largest=3),
             alt=f"{name}, {style[0]}, and the content of the first in the style of the second",
             caption=f"Content is the activation of {content_layer}, style the products of the channels of "
             f"{', '.join(style_layers)} (Gatys, Ecker and Bethge 2016). After {_STEPS} steps the relative squared "
             f"error of the content is {found.content_losses[0]:.2f} and that of the style "
             f"{found.style_losses[0]:.3f}.",
         )
+        yield Styled(section, np.round(255 * shown[-1]).astype(np.uint8))
 
 
 def _of_any_size(explained: Explained) -> nn.Sequence:

@@ -124,13 +124,14 @@ def strongest_crops(channels: Mapping[str, tuple[Pictures, Pictures]]) -> Figure
 
 @typed
 @styled
-def gallery(images: Pictures, titles: Sequence[str], *, columns: int = 5) -> Figure:
+def gallery(images: Pictures, titles: Sequence[str], *, columns: int = 5, largest: float = 1.2) -> Figure:
     """Images in rows with a title above each, such as the fantasy images of all classes.
 
     Args:
       images: The images, each (height, width, channels), displayed by :func:`cnn_jax.report.figures.style.as_rgb`.
       titles: The title of each image.
       columns: The number of images in a row.
+      largest: The width of an image in inches, if there is room.
 
     Returns:
       A figure with one axes for each image.
@@ -144,7 +145,7 @@ def gallery(images: Pictures, titles: Sequence[str], *, columns: int = 5) -> Fig
     """
     _check_counts("gallery", len(images), {"titles": titles})
     columns = min(columns, len(images))
-    side = _side(columns, largest=1.2)
+    side = _side(columns, largest=largest)
     row = _LINE + side * images[0].shape[0] / images[0].shape[1] + 0.08
     figure = Figure(figsize=(WIDTH, row * -(-len(images) // columns) + 0.04))
     for index, (image, title) in enumerate(zip(images, titles, strict=True)):
