@@ -124,7 +124,7 @@ def strongest_crops(channels: Mapping[str, tuple[Pictures, Pictures]]) -> Figure
 
 @typed
 @styled
-def gallery(images: Pictures, titles: Sequence[str], *, columns: int = 5, largest: float = 1.2) -> Figure:
+def gallery(images: Pictures, titles: Sequence[str], *, columns: int = 5, largest: float | int = 1.2) -> Figure:
     """Images in rows with a title above each, such as the fantasy images of all classes.
 
     Args:
@@ -158,7 +158,7 @@ def gallery(images: Pictures, titles: Sequence[str], *, columns: int = 5, larges
     return figure
 
 
-def _side(columns: int, *, largest: float) -> float:
+def _side(columns: int, *, largest: float | int) -> float:
     return min(largest, (WIDTH - 2 * MARGIN - (columns - 1) * _GAP) / columns)
 
 
