@@ -147,6 +147,14 @@ Scores of every pixel, `(batch, *space, classes)`, for inputs with any number of
         ("u_net", "u_net_padded", "segnet", "fcn_32s", "fcn_16s", "fcn_8s", "voxel_classifier"),
     ),
     (
+        "Image to image",
+        """\
+The generator of CycleGAN: two convolutions with stride 2, residual blocks and two transposed convolutions, with
+instance normalisation; see [images from images](image_to_image.md#cyclegan). Weights are drawn with a standard
+deviation of 0.02, as in the paper. Fields are those of the values, without the statistics of the normalisation.""",
+        ("resnet_generator",),
+    ),
+    (
         "Boxes",
         """\
 Networks on the layers of another one, the `backbone`; see [detection](detection.md). Their sizes are this project's

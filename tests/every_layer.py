@@ -269,6 +269,7 @@ LAYERS: dict[str, Callable[[], Program]] = {
     "Embed": lambda: of_layer(lambda rngs: nn.Embed(8, 3, rngs=rngs), image=(9,)),
     "Flatten": lambda: of_layer(lambda rngs: nn.Flatten(IMAGE)),
     "GaussianNoise": lambda: of_layer(lambda rngs: nn.GaussianNoise(0.5), train=True, rngs=KEY),
+    "InstanceNorm": lambda: of_layer(lambda rngs: nn.InstanceNorm()),
     "Linear": lambda: of_layer(lambda rngs: nn.Linear(4, 3, rngs=rngs)),
     "LocalResponseNorm": lambda: of_layer(lambda rngs: nn.LocalResponseNorm()),
     "LpPool": lambda: of_layer(lambda rngs: nn.LpPool(2, p=4)),

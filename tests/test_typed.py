@@ -82,6 +82,7 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any] | tuple[Any, ...], str]] = 
     (data.save_npz, {"path": "a.npz", "parts": DIGITS}, "parts"),
     (data.stem_of, {"file": "a.png"}, "file"),
     (data.steps_per_epoch, {"num_examples": "9", "batch_size": 3}, "num_examples"),
+    (data.unpaired, {"name": "a", "split": "train", "domains": [IMAGES, IMAGES]}, "domains"),
     (data.with_field, {"found": DIGITS, "name": "x", "field": "label", "derive": len}, "field"),
     (data.with_field, {"found": DIGITS, "name": "x", "field": data.Field("label"), "derive": LABELS}, "derive"),
     (data.write_label_volume, {"path": "a.nii", "classes": [[0]], "like": "b.nii"}, "classes"),

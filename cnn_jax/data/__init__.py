@@ -4,6 +4,7 @@ from cnn_jax.data.arrays import from_arrays, save_npz
 from cnn_jax.data.batches import batch_indices, epoch_order, padded_batches, steps_per_epoch
 from cnn_jax.data.borders import BorderWeights, border_weights
 from cnn_jax.data.dataset import Dataset, chosen_classes
+from cnn_jax.data.domains import unpaired
 from cnn_jax.data.fields import KINDS, Field, Spec
 from cnn_jax.data.folder import folder_white
 from cnn_jax.data.framing import framed
@@ -57,6 +58,7 @@ __all__ = [
     "save_npz",
     "stem_of",
     "steps_per_epoch",
+    "unpaired",
     "with_field",
     "write_label_volume",
 ]

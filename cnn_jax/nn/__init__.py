@@ -9,7 +9,7 @@ from cnn_jax.nn.connections import ConvLocal, SeparableConv
 from cnn_jax.nn.conv import Conv, ConvTranspose
 from cnn_jax.nn.lecun import Subsampling, TableConv
 from cnn_jax.nn.linear import Flatten, Linear, RBFOutput, Scale, flatten
-from cnn_jax.nn.normalization import BatchNorm, Dropout, GaussianNoise, LocalResponseNorm
+from cnn_jax.nn.normalization import BatchNorm, Dropout, GaussianNoise, InstanceNorm, LocalResponseNorm
 from cnn_jax.nn.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, LpPool, MaxPool, MaxUnpool, Upsample
 from cnn_jax.nn.sequence import Sequence
 from cnn_jax.nn.skips import Add, Concatenate, CutTo, SkipSequence
@@ -33,6 +33,7 @@ __all__ = [
     "Embed",
     "Flatten",
     "GaussianNoise",
+    "InstanceNorm",
     "Linear",
     "LocalResponseNorm",
     "LpPool",

@@ -175,6 +175,39 @@ class BatchNorm(nnx.BatchNorm):
             setattr(self, name, running.replace(moved))
 
 
+class InstanceNorm(nnx.Module):
+    """Normalises each channel of each example by its own mean and variance over space, without parameters.
+
+    It is the same in training and in evaluation, and an example does not depend on the others of its batch.
+
+    Args:
+      epsilon: Added to the variance.
+
+    References:
+      Ulyanov, Vedaldi and Lempitsky, Instance normalization: the missing ingredient for fast stylization, 2016.
+
+    >>> y = InstanceNorm()(jnp.arange(8.0).reshape(1, 4, 2, 1))
+    >>> round(y.mean().item(), 4), round(y.std().item(), 4)
+    (0.0, 1.0)
+    """
+
+    def __init__(self, epsilon: float = 1e-5) -> None:
+        self.epsilon = epsilon
+
+    @property
+    def window(self) -> Window:
+        """A window of one entry: receptive fields are those of the values, not of the statistics, as in BatchNorm."""
+        return Window(1)
+
+    def __call__(self, inputs: Shaped[AnyArray, "batch *space channels"]) -> Shaped[Array, "batch *space channels"]:
+        """Normalises ``(batch, *space, C)``; statistics are float32 or wider."""
+        x = jnp.asarray(inputs)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        space = tuple(range(1, x.ndim - 1))
+        mean, variance = wide.mean(space, keepdims=True), wide.var(space, keepdims=True)
+        return ((wide - mean) * jax.lax.rsqrt(variance + self.epsilon)).astype(x.dtype)
+
+
 class LocalResponseNorm(nnx.Module):
     """:func:`cnn_jax.ops.local_response_norm` as a layer.
 

@@ -3,6 +3,7 @@
 from cnn_jax.metrics import Metric
 from cnn_jax.tasks.autoencoder import Autoencoder
 from cnn_jax.tasks.classification import Classification
+from cnn_jax.tasks.cyclegan import CycleGAN
 from cnn_jax.tasks.detection import Detection
 from cnn_jax.tasks.image_to_image import ImageToImage
 from cnn_jax.tasks.localization import Localization
@@ -17,6 +18,7 @@ __all__ = [
     "TASKS",
     "Autoencoder",
     "Classification",
+    "CycleGAN",
     "Detection",
     "Examples",
     "ImageToImage",

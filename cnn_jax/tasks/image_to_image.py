@@ -172,7 +172,7 @@ class ImageToImage(Task):
         predictions = jnp.asarray(predictions)
         if self.config.predicts != "lab":
             return predictions
-        colours = jnp.broadcast_to(_scaled(inputs), (*predictions.shape[:-1], 3))
+        colours = jnp.broadcast_to(scaled(inputs), (*predictions.shape[:-1], 3))
         return ops.lab_to_rgb(jnp.concatenate([ops.rgb_to_lab(colours)[..., :1], predictions], axis=-1))
 
     def truth(self, fields: Mapping[str, Shaped[Any, "..."]]) -> Shaped[Any, "..."]:
@@ -188,7 +188,7 @@ class ImageToImage(Task):
           images: From 0 to 1.
           truth: uint8, or from 0 to 1.
         """
-        images, truth = jnp.asarray(images), _scaled(truth)
+        images, truth = jnp.asarray(images), scaled(truth)
         errors = jnp.abs(images - truth).mean(axis=tuple(range(1, images.ndim)))
         similarity = _ssim(images, truth, window=self.config.ssim_window)
         found = {"mae": errors, "psnr": ops.psnr(images, truth), "ssim": similarity}
@@ -238,7 +238,7 @@ class ImageToImage(Task):
     def typical(self, results: Results) -> tuple[int, str]:
         """The test image whose error is the median."""
         images = self.composed(results.predictions, results.test_set.inputs)
-        errors = np.asarray(jnp.abs(images - _scaled(self.truth(results.test_set.fields))).mean(range(1, images.ndim)))
+        errors = np.asarray(jnp.abs(images - scaled(self.truth(results.test_set.fields))).mean(range(1, images.ndim)))
         chosen = int(np.argsort(errors, kind="stable")[len(errors) // 2])
         return chosen, f"test {results.test_set.input_kind} {chosen}"
 
@@ -252,12 +252,12 @@ class ImageToImage(Task):
 
     def _cut(self, images: Array, outputs: Array) -> Float[Array, "batch *space channels"]:
         """The middle of images that the outputs are for, from 0 to 1."""
-        return cut(_scaled(images), outputs.shape[1:-1])
+        return cut(scaled(images), outputs.shape[1:-1])
 
 
 _ssim = jax.jit(ops.ssim, static_argnames="window")  # a report has thousands of images
 
 
-def _scaled(images: Shaped[Any, "..."]) -> Float[Array, "..."]:
+def scaled(images: Shaped[Any, "..."]) -> Float[Array, "..."]:
     """Pixels from 0 to 1, float32."""
     return from_zero_to_one(jnp.asarray(images)).astype(jnp.float32)

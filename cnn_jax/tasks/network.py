@@ -32,23 +32,27 @@ Values = Mapping[str, Array]
 """Path of a parameter or of another array of a network, its parts joined by slashes -> the value to start from."""
 
 
-def create_model(config: ConfigDict, num_outputs: int, key: Key[Array, ""]) -> nn.Sequence:
-    """The network that a config names, with freshly drawn parameters.
+def create_model(config: ConfigDict, task: Task, key: Key[Array, ""]) -> nn.Sequence:
+    """The network of a config, with freshly drawn parameters.
 
     Args:
       config: Of a run.
-      num_outputs: The number of the network's outputs.
+      task: Its task, which determines the number of outputs.
       key: Of the random numbers.
     """
-    return models.create(
-        config.model.name,
-        num_classes=num_outputs,
-        input_shape=tuple(config.input_shape),
-        width=config.model.width,
-        dtype=_dtype(config.dtype),
-        rngs=nnx.Rngs(key),
-        **config.model.options,
-    )
+
+    def create(key: Key[Array, ""]) -> nn.Sequence:
+        return models.create(
+            config.model.name,
+            num_classes=len(task.outputs),
+            input_shape=tuple(config.input_shape),
+            width=config.model.width,
+            dtype=_dtype(config.dtype),
+            rngs=nnx.Rngs(key),
+            **config.model.options,
+        )
+
+    return task.assemble(create, key)
 
 
 class TaskNetwork:
@@ -76,7 +80,7 @@ class TaskNetwork:
 
     def create(self, key: Key[Array, ""]) -> nn.Sequence:
         """The network with freshly drawn parameters."""
-        model: Any = create_model(self.config, len(self.task.outputs), key)
+        model: Any = create_model(self.config, self.task, key)
         discriminator = self.task.discriminator(nnx.Rngs(training.stream_key(key, "discriminator")))
         if discriminator is not None:
             model.discriminator = discriminator
@@ -91,11 +95,23 @@ class TaskNetwork:
         """The network with these parameters."""
         return nnx.merge(self._graph, params, model_state)
 
+    def given(self, batch: Mapping[str, Any]) -> Any:
+        """What the network is given of a batch, before preprocessing."""
+        return self.task.network_input(batch, self.input_name)
+
+    def _preprocessed(self, images: Array) -> Array:
+        """The network's inputs; those of a spatial task keep their size, and may be several images side by side."""
+        if self.tiling is None:
+            return self.preprocess(images)
+        several = max(1, images.shape[-1] // self.config.input_shape[-1])
+        numbers = {"mean": self.preprocess.mean * several, "std": self.preprocess.std * several}
+        return dataclasses.replace(self.preprocess, input_shape=images.shape[1:], **numbers)(images)
+
     def apply(
         self, params: PyTree, model_state: PyTree, images: Array, *, train: bool = False, **options: Any
     ) -> tuple[Any, PyTree]:
         """Runs the network on raw images; returns its output and its new state."""
-        return self._run(params, model_state, self.preprocess(images), train=train, **options)
+        return self._run(params, model_state, self._preprocessed(images), train=train, **options)
 
     def _run(
         self, params: PyTree, model_state: PyTree, inputs: Array, *, train: bool = False, **options: Any
@@ -160,7 +176,7 @@ class TaskNetwork:
         rotated by a random angle (lecture 000, after Cheng, Zhou & Han, "Learning rotation-invariant convolutional
         neural networks for object detection in VHR optical remote sensing images", 2016).
         """
-        images, weight = batch[self.input_name], self._pair_weight
+        images, weight = self.given(batch), self._pair_weight
         if self.tiling is not None:
             self._check_tile(images)
         if may_differ_from_zero(weight):
@@ -189,7 +205,7 @@ class TaskNetwork:
     ) -> tuple[Float[Array, ""], tuple[training.Metrics, PyTree]]:
         """What the discriminator minimises; the network's outputs are those that :meth:`loss` has with this key."""
         model: Any = self.model(params, model_state)
-        outputs = model(self.preprocess(batch[self.input_name]), train=True, rngs=nnx.Rngs(key))
+        outputs = model(self._preprocessed(self.given(batch)), train=True, rngs=nnx.Rngs(key))
         discriminate = functools.partial(model.discriminator, train=True)
         total = self.task.discriminator_loss(discriminate, jax.lax.stop_gradient(outputs), batch)
         return total, ({"loss": (total, jnp.ones(()))}, nnx.state(model, nnx.Not(self._trained)))
@@ -235,9 +251,12 @@ class TaskNetwork:
 
         Those of a spatial task may have any size, and the outputs have the same, or a cell for each square of pixels.
         """
+        options: dict[str, Any] = {}
+        if self.task.test_as_training:
+            options = {"train": True, "rngs": nnx.Rngs(training.stream_key(state.key, "test"))}
         if self.tiling is not None:
-            preprocess = dataclasses.replace(self.preprocess, input_shape=images.shape[1:])
-            return self.tiling(lambda x: self._run(state.params, state.model_state, x)[0], preprocess(images))
+            inputs = self._preprocessed(images)
+            return self.tiling(lambda x: self._run(state.params, state.model_state, x, **options)[0], inputs)
         views = augment.test_time_views(self.config.data.test_time, images, size=tuple(self.config.input_shape[:2]))
         if views is None:
             return self.apply(state.params, state.model_state, images)[0]
@@ -245,7 +264,7 @@ class TaskNetwork:
 
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
         """The task's metrics of a batch."""
-        return self.task.measure(self.outputs(state, batch[self.input_name]), batch)
+        return self.task.measure(self.outputs(state, self.given(batch)), batch)
 
     def scores(self, means: Mapping[str, Any]) -> dict[str, float]:
         """The scores of a split from the averages of :meth:`evaluate`, or of the steps of training."""
@@ -326,7 +345,7 @@ class Ensemble(TaskNetwork):
 
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
         """The metrics of the average, and those of each network, whose names begin with its number and a colon."""
-        each = self.member_outputs(state, batch[self.input_name])
+        each = self.member_outputs(state, self.given(batch))
         metrics = self.task.measure(self.task.average(each), batch)
         of_each = jax.vmap(lambda outputs: self.task.measure(outputs, batch))(each)
         for number in range(self.config.ensemble):

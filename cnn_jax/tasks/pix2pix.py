@@ -10,11 +10,13 @@ from ml_collections import ConfigDict
 
 from cnn_jax import ops
 from cnn_jax import train as training
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import UsageError, nearest
 from cnn_jax.models.patch_gan import patch_gan
 from cnn_jax.ops.arguments import is_traced
 from cnn_jax.tasks.image_to_image import ImageToImage
 from cnn_jax.tasks.task import Examples
+
+TEST_MODES = ("evaluation", "training")
 
 
 class Pix2Pix(ImageToImage):
@@ -24,9 +26,11 @@ class Pix2Pix(ImageToImage):
     scores of its images with "real". The paper's weight of 100 for L1 is an adversarial weight of 0.01. Both networks
     are updated once in each step, the discriminator first.
 
-    In training, dropout is the noise of the network, and batch normalisation has the statistics of the batch. In
-    evaluation and prediction there is no dropout, and batch normalisation has its running averages: an image gives the
-    same prediction whatever the seed and the other images of its batch. The paper keeps both as in training.
+    In training, dropout is the noise of the network, and batch normalisation has the statistics of the batch. With
+    ``config.test_mode='evaluation'`` there is no dropout in evaluation and prediction, and batch normalisation has its
+    running averages: an image gives the same prediction whatever the seed and the other images of its batch. With
+    ``'training'`` both are as in training, as in the paper: dropout depends on the run's seed alone, and the statistics
+    are those of the images that are predicted together.
 
     Args:
       config: With the keys of :meth:`default_config`.
@@ -42,6 +46,10 @@ class Pix2Pix(ImageToImage):
         super().__init__(config, examples)
         if not is_traced(config.adversarial_weight) and config.adversarial_weight < 0:
             raise UsageError(f"adversarial_weight={config.adversarial_weight} must be at least 0")
+        # Runs of earlier versions lack the key.
+        self._test_mode = config.get("test_mode", "evaluation")
+        if self._test_mode not in TEST_MODES:
+            raise UsageError(f"test_mode={self._test_mode!r} is unknown; {nearest(self._test_mode, TEST_MODES)}")
         self._rank = len(config.input_shape) - 1
         shapes = [examples.spec[name].shape or (config.input_shape[-1],) for name in (self._input, self._truth)]
         self._channels = sum(shape[-1] for shape in shapes)
@@ -58,9 +66,15 @@ class Pix2Pix(ImageToImage):
             {
                 "adversarial_weight": 0.01,  # of the discriminator's judgement, beside the loss
                 "discriminator": {"width": 1.0, "layers": 1},  # PatchGAN: 1 for patches of 16x16, 3 for 70x70
+                "test_mode": "evaluation",  # or training: dropout and batch statistics at test time, as in the paper
             }
         )
         return config
+
+    @property
+    def test_as_training(self) -> bool:
+        """Whether ``config.test_mode`` says so."""
+        return self._test_mode == "training"
 
     def discriminator(self, rngs: nnx.Rngs) -> nnx.Module:
         """The PatchGAN."""

@@ -39,7 +39,7 @@ def write(directory: Path, network: TaskNetwork, trained: training.Trained, sets
     config, task, test_set = network.config, network.task, sets["test"]
     shown = data.sample(test_set)
     state = training.evaluated(trained.state)
-    predictions, explained = network.predict(state, shown.inputs), Explained.of(network, state)
+    predictions, explained = network.predict(state, network.given(shown.fields)), Explained.of(network, state)
     results = Results(config, shown, len(test_set), predictions, trained.scores, explained)
     records = training.read_records(directory)
     sections = [

@@ -285,7 +285,7 @@ def _compared(network: TaskNetwork, state: training.TrainState, found: ExampleSe
     """What is right and what is predicted, for every example of a set."""
     for first in range(0, len(found), _TAKEN_AT_ONCE):
         batch = take(found, range(first, min(first + _TAKEN_AT_ONCE, len(found))))
-        task, predictions = network.task, network.predict(state, batch[network.input_name])
+        task, predictions = network.task, network.predict(state, network.given(batch))
         inputs = batch[network.input_name]
         inside = task.inspect(inputs, predictions, functools.partial(network.activations, state, inputs))
         columns = task.targets(batch), task.rows(predictions), inside, task.compared(predictions, batch)

@@ -78,7 +78,7 @@ def _from_run(config: ConfigDict, task: Task, folder: Path) -> Start:
     network, state = load_run(own, folder)
     state = network.first(state)
     values = paths(state.params) | paths(state.model_state)
-    model = nnx.eval_shape(lambda: create_model(config, len(task.outputs), jax.random.key(0)))
+    model = nnx.eval_shape(lambda: create_model(config, task, jax.random.key(0)))
     preprocess = dataclasses.replace(network.preprocess, input_shape=tuple(config.input_shape))
     if own.model.name == models.variant(config.model.name).trunk:
         return Start(preprocess, _checked_trunk(config, model, network.abstract_model, values))
@@ -90,9 +90,9 @@ def _from_run(config: ConfigDict, task: Task, folder: Path) -> Start:
 def _from_file(config: ConfigDict, task: Task, train_set: ExampleSet) -> Start:
     """A file of weights, or weights by their name on the Hugging Face hub."""
     source, preprocess = config.model.weights, make_preprocess(config, train_set)
-    model = nnx.eval_shape(lambda: create_model(config, len(task.outputs), jax.random.key(0)))
+    model = nnx.eval_shape(lambda: create_model(config, task, jax.random.key(0)))
     trunk = _trunk_in_file(config, task, model)
-    whole = create_model(config, len(task.outputs), jax.random.key(0)) if trunk is None else trunk
+    whole = create_model(config, task, jax.random.key(0)) if trunk is None else trunk
     loaded = weights.load(whole, source, adapt=True)
     values = paths(nnx.state(loaded.model, nnx.Not(nnx.RngState)))
     values = {name: value for name, value in values.items() if name not in loaded.kept}

@@ -8,6 +8,7 @@ from cnn_jax.runtime.objects import is_reference, load_object
 from cnn_jax.schema import Schema, locked
 from cnn_jax.tasks.autoencoder import Autoencoder
 from cnn_jax.tasks.classification import Classification
+from cnn_jax.tasks.cyclegan import CycleGAN
 from cnn_jax.tasks.detection import Detection
 from cnn_jax.tasks.image_to_image import ImageToImage
 from cnn_jax.tasks.localization import Localization
@@ -20,6 +21,7 @@ from cnn_jax.tasks.task import Task
 TASKS: dict[str, type[Task]] = {
     "autoencoder": Autoencoder,
     "classification": Classification,
+    "cyclegan": CycleGAN,
     "image_to_image": ImageToImage,
     "detection": Detection,
     "localization": Localization,

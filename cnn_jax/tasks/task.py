@@ -16,10 +16,10 @@ from typing import Any, ClassVar, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Key, Shaped
 from ml_collections import ConfigDict
 
-from cnn_jax import data
+from cnn_jax import data, nn
 from cnn_jax import train as training
 from cnn_jax.data.fields import Described
 from cnn_jax.errors import UsageError
@@ -147,6 +147,29 @@ class Task(abc.ABC):
           outputs: The outputs of the network, (batch, ..., outputs).
           batch: The examples.
         """
+
+    def assemble(self, create: Callable[[Key[Array, ""]], nn.Sequence], key: Key[Array, ""]) -> nn.Sequence:
+        """The network; by default the one that the config names.
+
+        Args:
+          create: Creates the one that the config names, with parameters drawn by a key.
+          key: Of the random numbers.
+        """
+        return create(key)
+
+    def network_input(self, batch: Mapping[str, Any], name: str) -> Any:
+        """What the network is given of a batch in training and evaluation, before preprocessing; by default one field.
+
+        Args:
+          batch: The examples, JAX arrays or NumPy arrays.
+          name: The field that is the input, see :attr:`cnn_jax.data.Dataset.input_name`.
+        """
+        return batch[name]
+
+    @property
+    def test_as_training(self) -> bool:
+        """Whether dropout and batch statistics in evaluation and prediction are those of training; by default not."""
+        return False
 
     def discriminator(self, rngs: nnx.Rngs) -> nnx.Module | None:
         """A second network, which is trained against the first one; by default there is none.

@@ -69,7 +69,7 @@ COMPILED = ("alexnet", "lenet_1989", "lenet_5", "logistic_regression", "mlp_two_
 # Their outputs are bounded and their gradients vanish; they have their own learning rule, with its own tests.
 NOT_BY_GRADIENTS = ("neocognitron",)
 # Their outputs are images or boxes; the tests of their tasks train them.
-OTHER_OUTPUTS = ("conv_autoencoder", "detector", "localizer")
+OTHER_OUTPUTS = ("conv_autoencoder", "detector", "localizer", "resnet_generator")
 
 # Networks with the same layers as others; tests/models/test_published.py checks their tables. Traced in the slow run.
 RELATIVES = (

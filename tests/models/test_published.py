@@ -65,6 +65,7 @@ TOTALS = {
         + (128 * 2 + 2),
         None,
     ),
+    "resnet_generator": (11_378_179, None),  # 11.378 million, as the authors' code prints
     "text_cnn": (20_000 * 300 + 100 * 300 * (3 + 4 + 5) + 300 + 300 * 2 + 2, None),  # Kim 2014
     "small_cnn_1d": (3 * (32 + 32 * 64 + 64 * 64) + 2 * 160 + 10 * 64 * 128 + 128 + 1290, None),
     "small_cnn_3d": (27 * (32 + 32 * 64 + 64 * 64) + 2 * 160 + 7**3 * 64 * 128 + 128 + 1290, None),
@@ -127,6 +128,7 @@ FIELDS = {
     "conv_stack": ("pool2", 22, 4),
     **dict.fromkeys(("u_net", "u_net_padded"), ("pool4", 76, 16)),
     "segnet": ("pool5", 212, 32),  # VGG-16's
+    "resnet_generator": ("block9/add", 7 + 2 + 4 + 18 * 8, 4),
     **dict.fromkeys(("fcn_32s", "fcn_16s", "fcn_8s"), ("fc6", 404, 32)),
 }
 # The same for several layers of a network.

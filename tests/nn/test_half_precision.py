@@ -147,6 +147,7 @@ MODULES = {
     "Linear on images": (nn.Linear(2, 3, rngs=RNGS), IMAGES),
     "Embed": (nn.Embed(2, 3, rngs=RNGS), (4, 4096)),
     "BatchNorm": (nn.BatchNorm(2, rngs=RNGS), IMAGES),
+    "InstanceNorm": (nn.InstanceNorm(), IMAGES),
     "BatchNorm in evaluation": (nn.BatchNorm(2, use_running_average=True, rngs=RNGS), IMAGES),
 }
 # Metrics that count in integers for every dtype of their inputs; tests/ops/test_metrics.py has their values.

@@ -24,6 +24,12 @@ def test_batch_norm_is_that_of_flax(train):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-7)
 
 
+def test_instance_norm_is_that_of_each_image_and_channel():
+    wide = X.astype(np.float64)
+    expected = (wide - wide.mean(axis=(1, 2), keepdims=True)) / np.sqrt(wide.var(axis=(1, 2), keepdims=True) + 0.01)
+    np.testing.assert_allclose(nn.InstanceNorm(epsilon=0.01)(X), expected, atol=1e-6)
+
+
 def test_batch_norm_types():
     layer = nn.BatchNorm(4, dtype=jnp.bfloat16, use_bias=False, use_scale=False, rngs=nnx.Rngs(0))
     assert layer(jnp.asarray(X, jnp.bfloat16), train=True).dtype == jnp.bfloat16
