@@ -2,7 +2,8 @@
 
 Images of the first domain are scikit-learn's digits, enlarged to 16x16, white on black. Those of the second are digits
 in dark blue on yellow paper, whose light falls off to one side. The training images of both domains are of different
-digits. Each test digit is there in both domains, so that the error of its translation is known.
+digits. Each test digit is there in both domains, so that the error of its translation is known. With :paired, pix2pix
+learns the first direction from as many pairs.
 
 Departures from the paper: a quarter of the width, 3 residual blocks instead of 9, patches of 16x16, batches of 8.
 
@@ -32,24 +33,37 @@ def on_paper(digits: np.ndarray) -> np.ndarray:
     return (1 - ink) * PAPER * LIGHT[:, None] + ink * INK
 
 
-def digits_and_paper(split: str, **_: Any) -> data.Dataset:
-    """Digits, and digits on paper: of the same digits in evaluation, of different ones in training."""
+def both(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Digits, and the same digits on paper."""
     digits = data.load("digits", split).images[..., 0]
     large = [np.asarray(Image.fromarray(digit).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for digit in digits]
     plain = np.stack(large) / 255
     drawn = [np.repeat(plain[..., None], 3, axis=-1), on_paper(plain)]
-    grey, coloured = (np.rint(255 * images).astype(np.uint8) for images in drawn)
-    if split.startswith("train"):
-        grey, coloured = grey[::2], coloured[1::2]
-    return data.unpaired("digits and digits on paper", split, {"image": grey, "paper": coloured})
+    first, second = (np.rint(255 * images).astype(np.uint8) for images in drawn)
+    return first, second
+
+
+def pairs(split: str, **_: Any) -> data.Dataset:
+    """Digits, and the same digits on paper; every other one in training."""
+    first, second = (images[:: 2 if split == "train" else 1] for images in both(split))
+    spec = {"image": "image", "paper": "image"}
+    return data.Dataset("digits on paper", split, {"image": first, "paper": second}, spec)
+
+
+def no_pairs(split: str, **_: Any) -> data.Dataset:
+    """The same, but in training the digits on paper are the other ones."""
+    first, second = both(split)
+    if split == "train":
+        first, second = first[::2], second[1::2]
+    return data.unpaired("digits and digits on paper", split, {"image": first, "paper": second})
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, or its ``smoke`` variant: a few steps of a small network."""
-    check_variant(variant, ("smoke",))
-    config = default_config("cyclegan")
-    config.data.name, config.input_shape = f"{__file__}:digits_and_paper", (SIDE, SIDE, 3)
-    config.data.validation = ""
+    """The experiment; ``paired``: pix2pix instead; ``smoke``: a few steps of a small network."""
+    check_variant(variant, ("paired", "smoke"))
+    config = default_config("pix2pix" if variant == "paired" else "cyclegan")
+    config.data.name = f"{__file__}:{'pairs' if variant == 'paired' else 'no_pairs'}"
+    config.data.validation, config.input_shape = "", (SIDE, SIDE, 3)
     config.model.name, config.model.width = "resnet_generator", 0.25
     config.model.options = {"blocks": 3}
     config.discriminator.width, config.discriminator.layers = 0.25, 1

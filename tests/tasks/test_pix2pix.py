@@ -171,3 +171,50 @@ def test_metrics_of_both_networks_are_recorded(run):
     rows = train.read_records(run[1] / "whole")
     recorded = {name for row in rows for name in row}
     assert {"loss", "adversarial_loss", "discriminator_loss", "discriminator_gradient_norm", "mae"} <= recorded
+
+
+def test_a_mode_at_test_time_that_does_not_exist_is_told():
+    with pytest.raises(UsageError, match=r"test_mode='train' is unknown; did you mean 'training'"):
+        task(test_mode="train")
+
+
+def test_in_the_mode_of_training_predictions_have_the_dropout_of_the_seed_and_the_statistics_of_their_batch(run):
+    config, folder = run
+    own = config.copy_and_resolve_references()
+    own.test_mode = "training"
+    (network, state), (usual, _) = (load_run(one, folder / "whole") for one in (own, config))
+    images = np.random.default_rng(1).integers(0, 256, (4, 16, 16, 1)).astype(np.uint8)
+    both = network.predict(state, images)
+    np.testing.assert_array_equal(both, network.predict(state, images))
+    key = train.stream_key(state.key, "test")
+    model = network.model(state.params, state.model_state)
+    expected = jax.nn.sigmoid(model(network.preprocess(images), train=True, rngs=nnx.Rngs(key)))
+    np.testing.assert_allclose(both, expected, atol=1e-5)
+    assert not np.allclose(both[:2], network.predict(state, images[:2]), atol=1e-3), "statistics of another batch"
+    assert not np.allclose(both, usual.predict(state, images), atol=1e-3)
+    assert train.digest(state.model_state) == train.digest(load_run(own, folder / "whole")[1].model_state)
+
+
+@pytest.mark.slow
+def test_a_step_computes_the_outputs_of_the_network_once(run):
+    """Both turns need them, and the compiler finds that they are the same."""
+    config, _ = run
+    network = load_run(config, run[1] / "whole")[0]
+    optimizer = optax.adam(0.01)
+    state = network.init(jax.random.key(0), optimizer)
+    batch = {name: jnp.zeros((8, 16, 16, 1), jnp.uint8) for name in ("image", "truth")}
+    key = jax.random.key(1)
+
+    def flops(function, *given):
+        return jax.jit(function).lower(*given).compile().cost_analysis()["flops"]
+
+    def gradient(loss):
+        return flops(jax.grad(loss, has_aux=True), state.params, state.model_state, batch, key)
+
+    step = flops(network.step(optimizer, optax.constant_schedule(0.01), train.ONE_DEVICE), state, batch)
+    forward = flops(
+        lambda state: network.apply(state.params, state.model_state, batch["image"], train=True, rngs=nnx.Rngs(key))[0],
+        state,
+    )
+    update = 30 * sum(leaf.size for leaf in jax.tree.leaves(state.params))  # of Adam and the norms
+    assert step < gradient(network.loss) + gradient(network.discriminator_loss) - forward + update
