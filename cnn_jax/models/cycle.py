@@ -22,7 +22,7 @@ class Cycle(nn.Parallel):
 
     An image, ``(batch, *space, channels)``, is translated by both, whatever its domain is, and both translations are
     side by side in the channels of the output. A pair, with an image of each domain side by side, is also translated
-    back, and given to the network of the other direction. Its output has 6 images, see :attr:`PARTS`.
+    back. Its output has the images of :attr:`PARTS`, the last two only with ``keep``.
 
     Inputs are from -1 to 1. Outputs are before their activation function: half of them, as tanh, is from -1 to 1.
 
@@ -30,15 +30,16 @@ class Cycle(nn.Parallel):
       forward: From the first domain to the second, of as many channels.
       backward: From the second to the first.
       channels: Of an image.
+      keep: Whether each image of a pair is also given to the network of the other direction, which should keep it.
     """
 
     PARTS = ("second", "first", "first again", "second again", "second kept", "first kept")
     """What the output for a pair is made of: both translations, both translations back, and each image after the
     network whose outputs are in the image's own domain."""
 
-    def __init__(self, forward: nn.Sequence, backward: nn.Sequence, channels: int) -> None:
+    def __init__(self, forward: nn.Sequence, backward: nn.Sequence, channels: int, *, keep: bool = True) -> None:
         super().__init__({"forward": forward, "backward": backward})
-        self.channels = channels
+        self.channels, self.keep = channels, keep
 
     def __call__(
         self,
@@ -66,11 +67,11 @@ class Cycle(nn.Parallel):
             return jnp.split(y, len(images))
 
         first, second = jnp.split(jnp.asarray(x), 2, axis=-1)
-        to_second, second_kept = translated("forward", first, second)
-        to_first, first_kept = translated("backward", second, first)
+        to_second, *second_kept = translated("forward", first, *([second] if self.keep else []))
+        to_first, *first_kept = translated("backward", second, *([first] if self.keep else []))
         (first_again,) = translated("backward", jnp.tanh(to_second / 2))
         (second_again,) = translated("forward", jnp.tanh(to_first / 2))
-        parts = (to_second, to_first, first_again, second_again, second_kept, first_kept)
+        parts = (to_second, to_first, first_again, second_again, *second_kept, *first_kept)
         joint = jnp.concatenate(parts, axis=-1)
         return (joint, Activations()) if return_activations else joint
 

@@ -17,7 +17,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
 from cnn_jax.models.cycle import Cycle, Judges, Pool
 from cnn_jax.models.patch_gan import patch_gan
-from cnn_jax.ops.arguments import by, is_traced
+from cnn_jax.ops.arguments import by, is_traced, may_differ_from_zero
 from cnn_jax.tasks.image_to_image import ImageToImage, scaled
 from cnn_jax.tasks.task import Examples, Results, mean_over
 
@@ -88,7 +88,7 @@ class CycleGAN(ImageToImage):
         config.update(
             {
                 "cycle_weight": 10.0,  # of images that are translated and translated back
-                "identity_weight": 5.0,  # of images that are in the domain already
+                "identity_weight": 0.0,  # of images that are in the domain already; 5.0 keeps colours of paintings
                 "adversarial_weight": 1.0,  # of the discriminators' judgement
                 "pool": 50,  # generated images of each domain that are kept for the discriminators; 0 for none
                 "paired": True,  # whether validation and test examples are pairs, whose errors are scores
@@ -107,7 +107,7 @@ class CycleGAN(ImageToImage):
     def assemble(self, create: Callable[[Key[Array, ""]], nn.Sequence], key: Key[Array, ""]) -> nn.Sequence:
         """Both networks, which are of one kind."""
         forward, backward = (create(own) for own in jax.random.split(key))
-        return Cycle(forward, backward, self._shape[-1])
+        return Cycle(forward, backward, self._shape[-1], keep=may_differ_from_zero(self.config.identity_weight))
 
     def network_input(self, batch: Mapping[str, Any], name: str) -> Any:
         """An image of each domain, side by side."""
@@ -253,16 +253,16 @@ class CycleGAN(ImageToImage):
 
     def _losses(self, outputs: Array, batch: training.Batch) -> Float[Array, " batch"]:
         first, second = (2 * image - 1 for image in self._images(batch))
-        _, _, first_again, second_again, second_kept, first_kept = self._parts(outputs)
+        _, _, first_again, second_again, *kept = self._parts(outputs)
         of = jnp.abs if self.config.loss == "l1" else jnp.square
 
         def errors(*pairs: tuple[Array, Array]) -> Array:
             return sum(of(one - other).mean(range(1, one.ndim)) for one, other in pairs)
 
-        cycles = errors((first_again, first), (second_again, second))
-        return self.config.cycle_weight * cycles + self.config.identity_weight * errors(
-            (first_kept, first), (second_kept, second)
-        )
+        total = self.config.cycle_weight * errors((first_again, first), (second_again, second))
+        if kept:
+            total = total + self.config.identity_weight * errors(*zip(kept, (second, first), strict=True))
+        return total
 
 
 def _split(images: Any, channels: int) -> list[Any]:

@@ -26,6 +26,8 @@ def test_a_pair_is_translated_there_and_back_and_kept_and_an_image_in_both_direc
     assert parts.keys() == expected.keys()
     for name, image in expected.items():
         np.testing.assert_allclose(parts[name], image, rtol=1e-5, atol=1e-6, err_msg=name)
+    short = Cycle(cycle.forward, cycle.backward, 1, keep=False)(np.concatenate([first, second], axis=-1))
+    np.testing.assert_allclose(short, np.concatenate(list(expected.values())[:4], axis=-1), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(cycle(first), np.concatenate([first + 1, 3 * first], axis=-1), rtol=1e-6)
     with pytest.raises(UsageError, match="which cannot be translated back; use one that keeps the size"):
         Cycle(nn.Sequence({"cut": lambda x: x[:, 1:]}), nn.Sequence({"same": lambda x: x}), 1)(jnp.ones((1, 4, 4, 2)))
