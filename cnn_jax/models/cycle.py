@@ -93,8 +93,8 @@ class Pool(nnx.Module):
     """
 
     def __init__(self, size: int, shape: tuple[int, ...], *, rngs: nnx.Rngs) -> None:
-        self.images = Past(jnp.zeros((size, *shape), jnp.float32))
-        self.batches = Past(jnp.zeros((), jnp.int32))
+        self.images: nnx.Variable[Array] = Past(jnp.zeros((size, *shape), jnp.float32))
+        self.batches: nnx.Variable[Array] = Past(jnp.zeros((), jnp.int32))
         self.number = Past(jax.random.bits(rngs.params(), (), jnp.uint32))
 
     def __call__(self, images: Shaped[Array, "batch *shape"]) -> Shaped[Array, "batch *shape"]:

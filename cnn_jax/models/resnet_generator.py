@@ -55,8 +55,8 @@ def resnet_generator(
                 f"not {size}; use {below} or {below + multiple}"
             )
     rank = len(input_shape) - 1
-    options: dict[str, Any] = {"kernel_init": normal(0.02), "dtype": dtype, "rngs": rngs}
-    conv, up = partial(nn.Conv, **options), partial(nn.ConvTranspose, **options)
+    conv = partial(nn.Conv, kernel_init=normal(0.02), dtype=dtype, rngs=rngs)
+    up = partial(nn.ConvTranspose, strides=2, kernel_init=normal(0.02), dtype=dtype, rngs=rngs)
     around, three = partial(conv, padding="REFLECT"), (3,) * rank
     layers: dict[str, Any] = {}
 
@@ -72,7 +72,7 @@ def resnet_generator(
         branch = {"conv1": first, "norm1": nn.InstanceNorm(), "relu": ops.relu, "conv2": second}
         layers[f"block{number}"] = nn.Residual({**branch, "norm2": nn.InstanceNorm()})
     for stage in range(downsamplings, 0, -1):
-        add(f"up{stage}", up(sizes[stage], sizes[stage - 1], three, strides=2))
+        add(f"up{stage}", up(sizes[stage], sizes[stage - 1], three))
     return nn.Sequence({**layers, "output": around(sizes[0], num_classes, (7,) * rank)})
 
 

@@ -1,6 +1,6 @@
 """CycleGAN: images of one domain become images of another one, learned without pairs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -150,18 +150,18 @@ class CycleGAN(ImageToImage):
     def measure(self, outputs: Float[Array, "batch *space channels"], batch: training.Batch) -> training.Metrics:
         """The loss and the error of the cycles; in evaluation also the errors of pairs."""
         images, parts = self._images(batch), self._pixels(outputs)
-        cycles = [_error(again, image) for again, image in zip(parts[2:4], images, strict=True)]
+        cycles = _both(_error(again, image) for again, image in zip(parts[2:4], images, strict=True))
         metrics: training.Metrics = {
             "loss": mean_over(self._losses(outputs, batch), batch),
-            "cycle": mean_over(sum(cycles) / DIRECTIONS, batch),
+            "cycle": mean_over(cycles, batch),
         }
         if "mask" not in batch or not self.config.paired:
             return metrics
         pairs = list(zip(parts[:2], images[::-1], strict=True))
         errors = [_error(*pair) for pair in pairs]
-        each = {"mae": sum(errors), "psnr": sum(ops.psnr(*pair) for pair in pairs)}
-        each["ssim"] = sum(ops.ssim(*pair, window=self.config.ssim_window) for pair in pairs)
-        metrics |= {name: mean_over(values / DIRECTIONS, batch) for name, values in each.items()}
+        each = {"mae": _both(errors), "psnr": _both(ops.psnr(*pair) for pair in pairs)}
+        each["ssim"] = _both(ops.ssim(*pair, window=self.config.ssim_window) for pair in pairs)
+        metrics |= {name: mean_over(values, batch) for name, values in each.items()}
         return metrics | {f"mae_to_{name}": mean_over(own, batch) for name, own in zip(self.names, errors, strict=True)}
 
     def predict(self, outputs: Float[Array, "batch *space channels"]) -> Float[Array, "batch *space channels"]:
@@ -256,17 +256,22 @@ class CycleGAN(ImageToImage):
         _, _, first_again, second_again, *kept = self._parts(outputs)
         of = jnp.abs if self.config.loss == "l1" else jnp.square
 
-        def errors(*pairs: tuple[Array, Array]) -> Array:
-            return sum(of(one - other).mean(range(1, one.ndim)) for one, other in pairs)
+        def error(one: Array, other: Array) -> Array:
+            return of(one - other).mean(range(1, one.ndim))
 
-        total = self.config.cycle_weight * errors((first_again, first), (second_again, second))
+        total = self.config.cycle_weight * (error(first_again, first) + error(second_again, second))
         if kept:
-            total = total + self.config.identity_weight * errors(*zip(kept, (second, first), strict=True))
+            total = total + self.config.identity_weight * (error(kept[0], second) + error(kept[1], first))
         return total
 
 
 def _split(images: Any, channels: int) -> list[Any]:
     return [images[..., first : first + channels] for first in range(0, images.shape[-1], channels)]
+
+
+def _both(values: Iterable[Array]) -> Float[Array, " batch"]:
+    """The mean over both directions."""
+    return jnp.stack(list(values)).mean(axis=0)
 
 
 def _error(images: Array, truth: Array) -> Float[Array, " batch"]:

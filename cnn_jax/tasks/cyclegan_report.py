@@ -46,7 +46,7 @@ def sections(task: "CycleGAN", results: Results) -> list[Section]:
             )
     if not task.config.paired:
         return found
-    table = []
+    table: list[list[str]] = []
     for name, image, there, truth in zip(task.names, inputs, translations, inputs[::-1], strict=True):
         scores = scored(task, there, truth)
         if image.ndim == 4:
