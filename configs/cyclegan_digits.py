@@ -8,8 +8,8 @@ learns the first direction from as many pairs.
 Departures from the paper: a quarter of the width, 3 residual blocks instead of 9, patches of 16x16, batches of 8.
 
 Command:  python launch.py --config=configs/cyclegan_digits.py
-Time:     TODO
-Expected: TODO
+Time:     90 s of CPU time on one core (Intel Xeon), compiling included
+Expected: test error 3.16 % of white: to paper 1.99 %, to digits 4.33 %; there and back 3.08 % (1 seed)
 """
 
 from typing import Any

@@ -34,8 +34,10 @@ def sections(task: "CycleGAN", results: Results) -> list[Section]:
     found = []
     if inputs[0].ndim == 4:
         chosen = spread(range(len(predictions)), SHOWN)
-        for name, image, there, back in zip(task.names, inputs, translations, again, strict=True):
-            rows = {"image": image, f"to {name}": there, "and back": back}
+        for name, image, there, back, own in zip(
+            task.names, inputs, translations, again, reversed(task.names), strict=True
+        ):
+            rows = {own: image, f"to {name}": there, "and back": back}
             found.append(
                 Section(
                     f"To {name} and back",

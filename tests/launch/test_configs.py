@@ -38,7 +38,7 @@ _ALIKE = (
         "lenet5_mnist_distorted",
     ),
     *("finetune_mnist_to_fashion_mnist", "inpaint_digits", "colorize_cifar10", "pretrain_digits", "pretrain_mnist"),
-    *("pix2pix_digits", "pix2pix_fashion_mnist", "cyclegan_digits", "cyclegan_fashion_mnist"),
+    *("pix2pix_digits", "pix2pix_fashion_mnist", "cyclegan_digits"),
 )
 LONG = [f"configs/{name}.py" for name in (*_LARGE, "moving_digits", "vgg_imagenet", *_ALIKE)]
 
