@@ -131,7 +131,10 @@ def stop(*_):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """One run to its end, and one that ends at its first evaluation and is continued."""
+    """One run to its end, and one that ends at its first evaluation and is continued.
+
+    Its tests are slow; by default those of CycleGAN, in test_cyclegan.py, test the same of four networks.
+    """
     folder = tmp_path_factory.mktemp("pix2pix")
     (folder / "inverted.py").write_text(INVERTED)
     config = default_config("pix2pix")
@@ -146,12 +149,14 @@ def run(tmp_path_factory):
     return config, folder
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(run):
     _, folder = run
     whole, killed = (json.loads((folder / name / "result.json").read_text()) for name in ("whole", "killed"))
     assert whole == killed
 
 
+@pytest.mark.slow
 def test_both_networks_are_trained_and_predictions_have_no_dropout(run):
     config, folder = run
     network, state = load_run(config, folder / "whole")
@@ -167,6 +172,7 @@ def test_both_networks_are_trained_and_predictions_have_no_dropout(run):
     np.testing.assert_allclose(one, both[:1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_metrics_of_both_networks_are_recorded(run):
     rows = train.read_records(run[1] / "whole")
     recorded = {name for row in rows for name in row}
@@ -178,6 +184,7 @@ def test_a_mode_at_test_time_that_does_not_exist_is_told():
         task(test_mode="train")
 
 
+@pytest.mark.slow
 def test_in_the_mode_of_training_predictions_have_the_dropout_of_the_seed_and_the_statistics_of_their_batch(run):
     config, folder = run
     own = config.copy_and_resolve_references()
