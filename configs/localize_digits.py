@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
 from cnn_jax import data
 from cnn_jax.config import check_variant
@@ -33,31 +32,15 @@ def digits_on_a_canvas(split: str, **_: Any) -> data.Dataset:
     """
     digits = data.load("digits", split)
     generator = np.random.default_rng(len(digits))
-    count = COUNTS[split]
-    images = generator.normal(40, 15, (count, SIDE, SIDE))
-    boxes, labels = np.zeros((count, 1, 4), np.float32), np.zeros((count, 1), np.int32)
-    for number, image in enumerate(images):
-        chosen, side = generator.integers(len(digits)), int(generator.integers(12, 25))
-        small = Image.fromarray(digits.images[chosen, ..., 0])
-        ink = np.asarray(small.resize((side, side), Image.Resampling.BICUBIC), np.float32) / 255
-        row, column = generator.integers(0, SIDE - side + 1, 2)
-        image[row : row + side, column : column + side] += ink * generator.uniform(100, 200)
-        dark = np.argwhere(ink > 0.5)
-        boxes[number, 0] = np.add([*dark.min(axis=0), *(dark.max(axis=0) + 1)], (row, column, row, column))
-        labels[number] = digits.labels[chosen]
-    fields = {
-        "image": np.rint(images).clip(0, 255).astype(np.uint8)[..., None],
-        "boxes": boxes,
-        "label": labels,
-        "boxes_count": np.ones(count, np.int32),
-    }
-    spec = {
-        "image": "image",
-        "boxes": data.Field("boxes", count="boxes_count"),
-        "label": data.Field("label", class_names=digits.class_names, count="boxes_count"),
-        "boxes_count": "count",
-    }
-    return data.Dataset("digits_on_a_canvas", split, fields, spec)
+    images = generator.normal(40, 15, (COUNTS[split], SIDE, SIDE))
+    boxes, labels = [], []
+    for image in images:
+        digit = data.paste_digit(generator, digits, sides=(12, 24), canvas=(SIDE + 1, SIDE + 1))  # which it may touch
+        image[digit.place] += digit.ink * generator.uniform(100, 200)
+        boxes.append([digit.box])
+        labels.append([digit.label])
+    pixels, names = np.rint(images).clip(0, 255).astype(np.uint8)[..., None], digits.class_names
+    return data.from_boxes("digits_on_a_canvas", split, pixels, boxes, labels, class_names=names)
 
 
 def get_config(variant: str = "") -> ConfigDict:

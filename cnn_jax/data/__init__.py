@@ -3,6 +3,7 @@
 from cnn_jax.data.arrays import from_arrays, save_npz
 from cnn_jax.data.batches import batch_indices, epoch_order, padded_batches, steps_per_epoch
 from cnn_jax.data.borders import BorderWeights, border_weights
+from cnn_jax.data.boxes import from_boxes
 from cnn_jax.data.dataset import Dataset, chosen_classes
 from cnn_jax.data.domains import unpaired
 from cnn_jax.data.fields import KINDS, Field, Spec
@@ -13,6 +14,7 @@ from cnn_jax.data.ink import measure_ink_extent, measure_ink_pieces
 from cnn_jax.data.masks import open_masks
 from cnn_jax.data.nifti import NIFTI_SUFFIXES, is_nifti, read_volume, stem_of, write_label_volume
 from cnn_jax.data.overlap import count_shared
+from cnn_jax.data.pasted import PastedDigit, paste_digit
 from cnn_jax.data.preprocess import Preprocess
 from cnn_jax.data.records import Records, as_records, sample, with_field
 from cnn_jax.data.sounds import read_sound
@@ -26,6 +28,7 @@ __all__ = [
     "BorderWeights",
     "Dataset",
     "Field",
+    "PastedDigit",
     "Preprocess",
     "ReadImage",
     "Records",
@@ -42,6 +45,7 @@ __all__ = [
     "folder_white",
     "framed",
     "from_arrays",
+    "from_boxes",
     "is_nifti",
     "known_spec",
     "load",
@@ -50,6 +54,7 @@ __all__ = [
     "open_masks",
     "open_set",
     "padded_batches",
+    "paste_digit",
     "read_image",
     "read_sound",
     "read_volume",

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Integer, Shaped
 
 from cnn_jax.data.annotations import Annotated, read_annotations
+from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.fields import Field
 from cnn_jax.data.images import decode_image, upright_size
 from cnn_jax.data.records import Records, in_threads, showing_progress
 from cnn_jax.data.splits import PARTS, members_of_split, mixed_order, stratified_parts
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.runtime.files import user_path
+from cnn_jax.typed import typed
 
 INVALID = ("fix", "drop", "refuse")
 _LISTED = 5  # faults of a kind that the report names
@@ -128,6 +130,67 @@ def box_fields(image_shape: tuple[int, ...], class_names: Sequence[str], most: i
         "crowd": Field("target", (most,), "float32", count="boxes_count"),
         "boxes_count": Field("count", (), "int32"),
     }
+
+
+@typed
+def from_boxes(
+    name: str,
+    split: str,
+    images: Shaped[np.ndarray, "n height width channels"],
+    boxes: Sequence[Any],
+    labels: Sequence[Any],
+    *,
+    class_names: Sequence[str],
+    most: int = 0,
+    objects: Integer[np.ndarray, "n height width"] | None = None,
+) -> Dataset:
+    """Images in memory with boxes, of which each may have any number: ``image``, ``boxes``, ``label``, ``boxes_count``.
+
+    With masks there are ``objects``, the number of the object at each pixel, and ``instance``, that of each box.
+
+    Args:
+      name: The data set's name.
+      split: The name of the split that these examples are.
+      images: uint8, or float32 from 0 to 1.
+      boxes: Of each image the corners of its objects, (top, left, bottom, right) in pixels: (objects, 4).
+      labels: Of each image the class numbers of its objects: (objects,).
+      class_names: One name per class.
+      most: The number of entries; by default the most objects of any image.
+      objects: The masks as the number of the object at each pixel: 1 for the first box of the image, 0 for none.
+
+    Raises:
+      UsageError: An image has not as many labels as boxes, or arrays are not like that.
+
+    Example:
+      >>> found = from_boxes("mine", "train", np.zeros((1, 8, 8, 1), np.uint8), [[(1, 2, 5, 6)]], [[0]],
+      ...                    class_names=["cell"])
+      >>> found.fields["boxes"].tolist()
+      [[[1.0, 2.0, 5.0, 6.0]]]
+    """
+    counts = [len(of_image) for of_image in boxes]
+    if not len(images) == len(boxes) == len(labels) or counts != [len(of_image) for of_image in labels]:
+        raise UsageError(f"from_boxes {name!r}: give boxes for each image, and a label for each box")
+    wrong = [place for place, of_image in enumerate(boxes) if len(of_image) and np.shape(of_image)[1:] != (4,)]
+    if wrong:
+        shape = np.shape(boxes[wrong[0]])
+        raise UsageError(f"from_boxes {name!r}: boxes of image {wrong[0]} have shape {shape}; give (objects, 4)")
+    most = max([most, 1, *counts])
+    fields = {
+        "image": images,
+        "boxes": np.zeros((len(images), most, 4), np.float32),
+        "label": np.zeros((len(images), most), np.int32),
+        "boxes_count": np.array(counts, np.int32),
+    }
+    for number, count in enumerate(counts):
+        if count:
+            fields["boxes"][number, :count], fields["label"][number, :count] = boxes[number], labels[number]
+    spec = {**box_fields(images.shape[1:], class_names, most), "image": Field("image")}
+    if objects is not None:
+        places = np.arange(most, dtype=np.float32)
+        fields["objects"] = objects.astype(np.int32)
+        fields["instance"] = np.where(places < fields["boxes_count"][:, None], places + 1, 0)
+        spec |= {"objects": Field("mask"), "instance": Field("target", count="boxes_count")}
+    return Dataset(name, split, fields, {key: spec[key] for key in fields})
 
 
 @dataclasses.dataclass(frozen=True)

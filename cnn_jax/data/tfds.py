@@ -22,6 +22,7 @@ from cnn_jax.data.splits import first_line, resolve_split
 from cnn_jax.data.text import vocabulary_of
 from cnn_jax.data.tfds_features import (
     OUTSIDE,
+    BoxesColumn,
     Column,
     MaskColumn,
     MissingLabelError,
@@ -104,7 +105,10 @@ def _instructions(name: str, builder: Any, split: str) -> tuple[Any, ...]:
 def _completed(
     column: Column, instructions: Callable[[str], tuple[Any, ...]], *, train: str, splits: tuple[str, ...]
 ) -> Column:
-    """A column with the names that only the examples tell: of the words of a text, of the classes of a mask."""
+    """A column with what only the examples tell: the words of a text, the classes of a mask, the most boxes."""
+    if isinstance(column, BoxesColumn):
+        every = (one for part in splits for one in _stored_examples(instructions(part)))
+        return dataclasses.replace(column, most=max(1, *(column.count(features) for features in every)))
     if column.field.class_names or not isinstance(column, TextColumn | MaskColumn):
         return column
     if isinstance(column, TextColumn):

@@ -1,11 +1,13 @@
 """The features that TFDS declares, as fields: which kind each becomes, and how its stored value is decoded.
 
 TFDS types each value of an example, such as ``tfds.features.Audio``. The first feature that is read is the network's
-input. A later image with one channel is a mask, and a later tensor is a target.
+input. A later image with one channel is a mask, and a later tensor is a target. Boxes are a ``BBoxFeature``, alone or
+in a sequence of objects.
 """
 
 import contextlib
 import dataclasses
+import io
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cnn_jax.data.boxes import box_fields, placed_boxes
 from cnn_jax.data.dataset import IMAGE_DTYPES
 from cnn_jax.data.fields import RESERVED, Field
 from cnn_jax.data.images import resize_image, resize_mask
@@ -173,6 +176,59 @@ class TensorColumn(Column):
 
 
 @dataclasses.dataclass(frozen=True)
+class BoxesColumn(Column):
+    """The boxes of an example with their classes, moved as the image is when that is brought to another size.
+
+    TFDS stores corners as ``(top, left, bottom, right)`` in parts of the image's sides.
+
+    Attributes:
+      image: The name of the image's feature.
+      image_shape: Of the image's field.
+      corners: The name under which corners are stored, such as ``objects/bbox``.
+      classes: That of the class numbers; of a class for the whole example it is the class of each of its boxes.
+      class_names: Of the objects.
+      crowd: That of what is not counted, such as ``objects/is_crowd``; empty without.
+      framing: As in :class:`~cnn_jax.data.Records`.
+      most: The number of entries.
+    """
+
+    image: str = ""
+    image_shape: tuple[int, ...] = ()
+    corners: str = ""
+    classes: str = ""
+    class_names: tuple[str, ...] = ()
+    crowd: str = ""
+    framing: str = "crop"
+    most: int = 1
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """Boxes, their classes, which are not counted, and their number."""
+        found = box_fields(self.image_shape, self.class_names, self.most)
+        return {name: field for name, field in found.items() if name != "image"}
+
+    def count(self, features: Mapping[str, Any]) -> int:
+        """The number of boxes of one stored example."""
+        return len(features[self.corners].float_list.value) // 4
+
+    def read(self, features: Mapping[str, Any]) -> dict[str, Any]:
+        """The boxes of one example, in pixels of the image as it is read."""
+        parts = np.array(features[self.corners].float_list.value, np.float64).reshape(-1, 4)
+        classes, crowd = (
+            np.array(features[key].int64_list.value, int) if key else np.zeros(len(parts), int)
+            for key in (self.classes, self.crowd)
+        )
+        if (classes < 0).any():
+            raise MissingLabelError(self.where)
+        classes = np.broadcast_to(classes, len(parts)) if len(classes) == 1 else classes
+        with Image.open(io.BytesIO(features[self.image].bytes_list.value[0])) as image:  # reads the header only
+            width, height = image.size
+        corners, size = parts * [height, width, height, width], (height, width)
+        given = classes.tolist(), (crowd > 0).tolist()
+        return placed_boxes(corners, *given, size, self.image_shape, self.framing, self.most)
+
+
+@dataclasses.dataclass(frozen=True)
 class Wanted:
     """How the examples of a set are to be read.
 
@@ -213,14 +269,19 @@ def columns(name: str, features: Mapping[str, Any], keys: Sequence[str], wanted:
     for key in keys:
         if key not in features:
             raise UsageError(f"data set {name!r} has no feature {key!r}; it has {listed(features)}")
-        make = _MAKERS.get(type(features[key]).__name__)
-        if make is None:
+        where, make = f"data set {name!r}: {key}", _MAKERS.get(type(features[key]).__name__)
+        if _of_type("BBoxFeature", key, features[key]):
+            labels = [other for other in keys if type(features.get(other)).__name__ == "ClassLabel"]
+            found.append(_boxes(where, key, features[key], wanted, found, labels, features))
+        elif make is None:
             raise UsageError(
-                f"data set {name!r}: {key} is {type(features[key]).__name__}, which is not read; leave it out of "
-                f"data.features (the set has {listed(features)})"
+                f"{where} is {type(features[key]).__name__}, which is not read; leave it out of data.features (the "
+                f"set has {listed(features)})"
             )
-        found.append(make(f"data set {name!r}: {key}", key, features[key], wanted, found))
-    return found
+        else:
+            found.append(make(where, key, features[key], wanted, found))
+    of_boxes = {column.classes for column in found if isinstance(column, BoxesColumn)}
+    return [column for column in found if column.key not in of_boxes]
 
 
 def listed(features: Mapping[str, Any]) -> str:
@@ -316,6 +377,51 @@ def _tensor(where: str, key: str, feature: Any, wanted: Wanted, others: Sequence
     return TensorColumn(where, key, feature, Field(kind, full, "uint8" if whole else "float32"))
 
 
+def _boxes(
+    where: str,
+    key: str,
+    feature: Any,
+    wanted: Wanted,
+    others: Sequence[Column],
+    labels: Sequence[str],
+    features: Mapping[str, Any],
+) -> Column:
+    """Boxes with classes of their own, with that of the example, or, without any, of the one class that is their name.
+
+    Args:
+      labels: The features that are read and are the class of the whole example.
+      features: All features of the set, by name.
+    """
+    (corners, box), *more = _of_type("BBoxFeature", key, feature).items()
+    classes = _of_type("ClassLabel", key, feature) or {label: features[label] for label in labels}
+    if more or len(classes) > 1:
+        raise UsageError(f"{where}: several boxes or classes for each object are not read; leave it out")
+    if getattr(box.bbox_format, "value", None) not in (None, "REL_YXYX"):
+        raise UsageError(f"{where}: boxes in the format {box.bbox_format.value} are not read, but REL_YXYX")
+    if not others or not isinstance(others[0], ImageColumn):
+        raise UsageError(f"{where}: boxes need the image that they are in; name it first in data.features")
+    inside = {name.rpartition("/")[2]: name for name in _inside(key, feature)}
+    crowd = next((inside[name] for name in ("is_crowd", "is_difficult") if name in inside), "")
+    class_names = next((tuple(one.names) for one in classes.values()), (key,))
+    image_shape = others[0].field.shape or ()
+    boxes = box_fields(image_shape, class_names, 1)["boxes"]
+    stored_under = corners, next(iter(classes), ""), class_names, crowd
+    return BoxesColumn(where, key, feature, boxes, others[0].key, image_shape, *stored_under, wanted.framing)
+
+
+def _inside(key: str, feature: Any) -> dict[str, Any]:
+    """The features that one consists of, by the names under which they are stored."""
+    inner = getattr(feature, "feature", feature)  # of a sequence
+    if not hasattr(inner, "items"):
+        return {key: inner}
+    return {f"{key}/{name}": one for name, one in inner.items()}
+
+
+def _of_type(name: str, key: str, feature: Any) -> dict[str, Any]:
+    """Those of them that are of one type."""
+    return {path: one for path, one in _inside(key, feature).items() if type(one).__name__ == name}
+
+
 _MAKERS: Mapping[str, _Make] = {
     "ClassLabel": _label,
     "Image": _image,
@@ -327,4 +433,4 @@ _MAKERS: Mapping[str, _Make] = {
     "Scalar": _tensor,
 }
 """Name of a type in ``tfds.features`` -> how it is read. Types that are derived from these may mean something else, as
-``BBoxFeature`` does, which is a ``Tensor``."""
+``BBoxFeature`` does, which is a ``Tensor``. Boxes are read together with their classes, see :class:`BoxesColumn`."""

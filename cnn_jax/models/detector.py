@@ -45,15 +45,21 @@ def detector(
     coarsest: int = 16,
     features: int = 64,
     cell: int = CELL,
+    prototypes: int = 0,
 ) -> nn.SkipSequence:
     """A fully convolutional network whose output is a map of cells: a score of each class, and four numbers of a box.
+
+    With prototypes there is a head for masks as well (Bolya et al., "YOLACT: real-time instance segmentation", ICCV
+    2019): the mask of an object is a sum of prototypes, which the image has, with the coefficients of its cell.
+    Prototypes are maps of pixels: a cell has one output for each pixel of each of them (sub-pixel convolution).
 
     It has the layers of the backbone up to its coarsest map, under their own names, so that pretrained weights fit.
     Coarse maps are enlarged by transposed convolutions and added to finer ones, down to the size of the cells.
 
     Args:
       variant: Finds the registry entry of the backbone.
-      num_classes: The number of outputs of a cell: the classes, and 4 for the box.
+      num_classes: The number of outputs of a cell: the classes, 4 for the box, and those of the mask, see
+        :func:`mask_outputs`.
       input_shape: The shape of one input, (*space, channels); the sides are multiples of ``coarsest``.
       width: Multiplies the numbers of channels of the backbone.
       dtype: The type to compute in.
@@ -63,11 +69,18 @@ def detector(
       coarsest: The number of pixels of a cell of the coarsest map; the backbone's layers behind it are left out.
       features: The number of channels of the joined maps.
       cell: The number of pixels along each side of a cell of the output, 4 in the paper.
+      prototypes: The number of prototypes of masks; 0 for boxes only.
 
     Raises:
       UsageError: The backbone has no maps of these sizes, or the input is not a multiple of ``coarsest``.
     """
     rank = len(input_shape) - 1
+    classes = num_classes - BOX_NUMBERS - mask_outputs(prototypes, cell)
+    if prototypes and (classes < 1 or rank != 2):
+        raise UsageError(
+            f"prototypes={prototypes}: are for images, and num_classes={num_classes} has the outputs of masks; use a "
+            "task with masks, such as instance_segmentation"
+        )
     if any(size % coarsest for size in input_shape[:-1]):
         raise UsageError(f"the sides of an input of this network are multiples of coarsest={coarsest}")
     base = _create(variant, backbone, input_shape, width, dtype, rngs, backbone_options or {})
@@ -108,10 +121,19 @@ def detector(
         num_classes,
         (1,) * rank,
         kernel_init=jax.nn.initializers.normal(0.01),
-        bias_init=_output_bias,
+        bias_init=partial(_output_bias, max(0, classes)),
         **options,
     )
     return nn.SkipSequence(layers, skips)
+
+
+def mask_outputs(prototypes: int, cell: int) -> int:
+    """The number of outputs of a cell that are for masks: the coefficients, and the pixels of the prototypes.
+
+    >>> mask_outputs(8, 4)
+    136
+    """
+    return prototypes * (1 + cell**2)
 
 
 class Lateral(Meeting):
@@ -258,9 +280,8 @@ def _levels(
     return layers, levels
 
 
-def _output_bias(key: Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:
-    """The bias of the last layer: at first no class is likely, and nothing is known of boxes."""
-    classes = max(0, shape[0] - BOX_NUMBERS)
+def _output_bias(classes: int, key: Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:
+    """The bias of the last layer: at first no class is likely, and nothing is known of boxes and masks."""
     return jnp.concatenate([jnp.full(classes, _RARE, dtype), jnp.zeros(shape[0] - classes, dtype)])
 
 

@@ -6,6 +6,7 @@ from cnn_jax.tasks.classification import Classification
 from cnn_jax.tasks.cyclegan import CycleGAN
 from cnn_jax.tasks.detection import Detection
 from cnn_jax.tasks.image_to_image import ImageToImage
+from cnn_jax.tasks.instance_segmentation import InstanceSegmentation
 from cnn_jax.tasks.localization import Localization
 from cnn_jax.tasks.multi_label import MultiLabel
 from cnn_jax.tasks.pix2pix import Pix2Pix
@@ -22,6 +23,7 @@ __all__ = [
     "Detection",
     "Examples",
     "ImageToImage",
+    "InstanceSegmentation",
     "Localization",
     "Metric",
     "MultiLabel",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Bool, Shaped
 from ml_collections import ConfigDict
 
 from cnn_jax.errors import UsageError
@@ -101,6 +101,7 @@ def write_coco(
     names: Sequence[str],
     sizes: Mapping[str, tuple[int, ...]],
     found: Mapping[str, Sequence[tuple[Any, float, int]]],
+    masks: Mapping[str, Bool[np.ndarray, "n height width"]] | None = None,
 ) -> None:
     """Writes predicted boxes as a JSON file of COCO's form, whose annotations have a ``score``.
 
@@ -109,6 +110,8 @@ def write_coco(
       names: Of the classes, which are numbered from 1.
       sizes: File -> (height, width) of the image.
       found: File -> (corners, score, class number) of each box.
+      masks: File -> which pixels of the image belong to the object of each box, written as ``segmentation`` by
+        :func:`run_lengths`; None for none.
     """
     numbers = {file: number for number, file in enumerate(sizes, start=1)}
     images = [
@@ -117,15 +120,42 @@ def write_coco(
     ]
     annotations: list[dict[str, Any]] = []
     for file, boxes in found.items():
-        for corners, score, number in boxes:
+        of_file = (masks or {}).get(file, [None] * len(boxes))
+        for (corners, score, number), mask in zip(boxes, of_file, strict=True):
             top, left, bottom, right = (round(float(edge), 2) for edge in corners)
             box = [left, top, round(right - left, 2), round(bottom - top, 2)]
             one = {"id": len(annotations) + 1, "image_id": numbers[file], "category_id": number + 1, "bbox": box}
             area = round(box[2] * box[3], 2)
-            annotations.append({**one, "area": area, "iscrowd": 0, "score": round(float(score), 6)})
+            one |= {"area": area, "iscrowd": 0, "score": round(float(score), 6)}
+            if mask is not None:
+                one |= {"area": int(mask.sum()), "segmentation": run_lengths(mask)}
+            annotations.append(one)
     categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
     content = {"images": images, "categories": categories, "annotations": annotations}
     write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def run_lengths(mask: Bool[np.ndarray, "height width"]) -> dict[str, Any]:
+    """A mask as COCO's compressed run-length encoding, which ``pycocotools.mask.decode`` reads.
+
+    The lengths of the runs of equal pixels, column by column and beginning with 0, are each written as their difference
+    from the one two before, in characters of five bits.
+
+    >>> run_lengths(np.array([[False, True], [False, True]]))
+    {'size': [2, 2], 'counts': '22'}
+    """
+    pixels = mask.T.reshape(-1).astype(np.int8)
+    changes = np.flatnonzero(np.diff(pixels, prepend=0))
+    lengths = np.diff([0, *changes, len(pixels)]).tolist()
+    text = ""
+    for place, length in enumerate(lengths):
+        value, more = length - (lengths[place - 2] if place > 2 else 0), True
+        while more:
+            bits = value & 31
+            value >>= 5
+            more = value != (-1 if bits & 16 else 0)
+            text += chr(48 + (bits | 32 if more else bits))
+    return {"size": list(mask.shape), "counts": text}
 
 
 def box_rows(names: Sequence[str], found: Mapping[str, Sequence[tuple[Any, float, int]]]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 from ml_collections import ConfigDict
 
 from cnn_jax import ops
@@ -141,8 +141,14 @@ class Detection(Task):
         named = zip(self.class_names, each, strict=True)
         return scores | {f"ap50_{name}": value for name, value in named if not np.isnan(value)}
 
-    def predict(self, outputs: Float[Array, "batch rows columns outputs"]) -> Float[Array, "batch boxes 6"]:
+    def predict(self, outputs: Float[Array, "batch rows columns outputs"]) -> Float[Array, "batch boxes numbers"]:
         """Corners in pixels, score and class number of the boxes, the surest first; of padding the score is 0."""
+        return self.found(outputs)[0]
+
+    def found(
+        self, outputs: Float[Array, "batch rows columns outputs"]
+    ) -> tuple[Float[Array, "batch boxes 6"], Int[Array, "batch boxes"]]:
+        """The boxes of :meth:`predict`, and the number of the cell that each is from, in the order of the rows."""
         outputs = outputs.astype(jnp.float32)
         classes = len(self.class_names)
         heat = jax.nn.sigmoid(outputs[..., :classes])
@@ -159,13 +165,17 @@ class Detection(Task):
         order = jnp.argsort(-scores, axis=-1, stable=True)
         found = jnp.concatenate([chosen, scores[..., None], numbers[..., None].astype(jnp.float32)], axis=-1)
         found = jnp.take_along_axis(found, order[..., None], axis=1)
-        return jnp.pad(found, ((0, 0), (0, most - found.shape[1]), (0, 0)))
+        cells = jnp.take_along_axis(places // classes, order, axis=1)
+        missing = (0, 0), (0, most - found.shape[1])
+        return jnp.pad(found, (*missing, (0, 0))), jnp.pad(cells, missing)
 
     def within(self, predictions: Shaped[np.ndarray, "..."], sizes: tuple[int, ...]) -> Shaped[np.ndarray, "..."]:
         """Boxes that end where the image does; those outside have a score of 0."""
         return np.asarray(self.clipped(jnp.asarray(predictions), sizes))
 
-    def clipped(self, found: Float[Array, "batch boxes 6"], sizes: tuple[int, ...]) -> Float[Array, "batch boxes 6"]:
+    def clipped(
+        self, found: Float[Array, "batch boxes numbers"], sizes: tuple[int, ...]
+    ) -> Float[Array, "batch boxes numbers"]:
         """Predictions cut at the border of their image.
 
         Args:
@@ -177,7 +187,7 @@ class Detection(Task):
         scores = jnp.where(there, found[..., 4], 0)
         return jnp.concatenate([corners, scores[..., None], found[..., 5:]], axis=-1)
 
-    def detected(self, prediction: Shaped[np.ndarray, "boxes 6"], *, least: float = 0.0) -> Detected:
+    def detected(self, prediction: Shaped[np.ndarray, "boxes numbers"], *, least: float = 0.0) -> Detected:
         """The detections of one image.
 
         Args:
@@ -187,15 +197,15 @@ class Detection(Task):
         chosen = prediction[prediction[:, 4] > least]
         return Detected(chosen[:, :4], chosen[:, 4], chosen[:, 5].astype(int))
 
-    def shown(self, prediction: Shaped[np.ndarray, "boxes 6"]) -> Detected:
+    def shown(self, prediction: Shaped[np.ndarray, "boxes numbers"]) -> Detected:
         """The detections of one image with at least the config's ``shown_score``."""
         return self.detected(prediction, least=float(np.nextafter(np.float32(self.config.shown_score), np.float32(-1))))
 
-    def rows(self, predictions: Shaped[np.ndarray, "n boxes 6"]) -> list[dict[str, Any]]:
+    def rows(self, predictions: Shaped[np.ndarray, "n boxes numbers"]) -> list[dict[str, Any]]:
         """How many objects of each class there are."""
         return [self._counts(self.shown(row).classes) for row in predictions]
 
-    def brief_rows(self, predictions: Shaped[np.ndarray, "n boxes 6"]) -> list[dict[str, str]]:
+    def brief_rows(self, predictions: Shaped[np.ndarray, "n boxes numbers"]) -> list[dict[str, str]]:
         """The same in one cell, and the surest object."""
         rows = []
         for prediction in predictions:
@@ -215,7 +225,7 @@ class Detection(Task):
         return found
 
     def compared(
-        self, predictions: Shaped[np.ndarray, "n boxes 6"], batch: Mapping[str, Shaped[np.ndarray, "..."]]
+        self, predictions: Shaped[np.ndarray, "n boxes numbers"], batch: Mapping[str, Shaped[np.ndarray, "..."]]
     ) -> list[dict[str, Any]]:
         """How many objects are found, missed, and found where there are none."""
         rows = []
@@ -230,7 +240,8 @@ class Detection(Task):
         """The image with its boxes."""
         from cnn_jax.tasks.detection_report import write_overlay  # brings in matplotlib
 
-        write_overlay(folder / f"{name}.png", image, self.shown(prediction), self.class_names)
+        painted = self.painted(image, prediction)
+        write_overlay(folder / f"{name}.png", painted, self.shown(prediction), self.class_names)
 
     def write_predictions(self, folder: Path, predictions: Mapping[str, Any], sizes: Mapping[str, Any]) -> None:
         """All boxes as ``boxes.csv``, a line for each, and as ``boxes.json`` of COCO's form."""
@@ -239,6 +250,10 @@ class Detection(Task):
         write_boxes(
             folder, self.class_names, {file: self.detected(row, least=0.01) for file, row in predictions.items()}, sizes
         )
+
+    def painted(self, image: Shaped[np.ndarray, "height width channels"], prediction: Any) -> Any:
+        """An image as pictures of predictions show it, below the boxes; as it is."""
+        return image
 
     def headlines(self, results: Results) -> list[Any]:
         """Average precision, with its convention."""
@@ -266,10 +281,14 @@ class Detection(Task):
         """(height, width) of the images of a batch."""
         return next(array.shape[1:3] for name, array in batch.items() if name not in self.fields and array.ndim == 4)
 
+    def _numbers(self, outputs: Float[Array, "batch rows columns outputs"]) -> Float[Array, "batch rows columns 4"]:
+        """The four outputs of each cell that describe a box."""
+        return outputs[..., len(self.class_names) :][..., :BOX_NUMBERS]
+
     def _boxes(self, outputs: Float[Array, "batch rows columns outputs"]) -> Float[Array, "batch rows columns 4"]:
         """The corners in pixels of the box that each cell describes."""
         rows, columns = outputs.shape[1:3]
-        down, right, log_height, log_width = jnp.moveaxis(outputs[..., -BOX_NUMBERS:].astype(jnp.float32), -1, 0)
+        down, right, log_height, log_width = jnp.moveaxis(self._numbers(outputs).astype(jnp.float32), -1, 0)
         centre = jnp.stack([jnp.arange(rows)[:, None] + down, jnp.arange(columns) + right], axis=-1)
         half = jnp.exp(jnp.stack([log_height, log_width], axis=-1).clip(-8, 8)) / 2
         return jnp.concatenate([centre - half, centre + half], axis=-1) * self.cell
@@ -279,15 +298,13 @@ class Detection(Task):
     ) -> Float[Array, " batch"]:
         """The loss of each image, over the number of its objects."""
         outputs = outputs.astype(jnp.float32)
-        _, rows, columns, channels = outputs.shape
-        classes = channels - BOX_NUMBERS
+        rows, columns = outputs.shape[1:3]
+        classes = len(self.class_names)
         packed = self.fields.packed(batch)
         boxes, labels, crowd = packed[..., :4] / self.cell, packed[..., 4], packed[..., 5] > 0
         sides = boxes[..., 2:] - boxes[..., :2]
         real = (labels >= 0) & ~crowd & (sides > 0).all(axis=-1)
-        centres = (boxes[..., :2] + boxes[..., 2:]) / 2
-        grid = jnp.array([rows, columns])
-        cells = jnp.floor(centres).clip(0, grid - 1)
+        centres, cells = centre_cells(boxes, (rows, columns))
         peaks = _peaks(cells, sides, (rows, columns)) * real[..., None, None]  # (batch, entries, rows, columns)
         own = labels[..., None, None, None] == jnp.arange(classes)
         target = jnp.where(own, peaks[..., None], 0).max(axis=1)
@@ -315,10 +332,24 @@ class Detection(Task):
             wrong = 1 - ops.generalized_box_iou(self._boxes(outputs) / self.cell, owned(boxes))
             return loss + self.config.size_weight * (wrong * weight).sum(axis=(1, 2)) / total
         places = jnp.stack(jnp.meshgrid(jnp.arange(rows), jnp.arange(columns), indexing="ij"), axis=-1)
-        offsets = jnp.abs(outputs[..., -4:-2] - (owned(centres) - places)).sum(axis=-1)
-        logs = jnp.abs(outputs[..., -2:] - jnp.log(jnp.maximum(owned(sides), 1e-3))).sum(axis=-1)
+        numbers = self._numbers(outputs)
+        offsets = jnp.abs(numbers[..., :2] - (owned(centres) - places)).sum(axis=-1)
+        logs = jnp.abs(numbers[..., 2:] - jnp.log(jnp.maximum(owned(sides), 1e-3))).sum(axis=-1)
         wrong = self.config.offset_weight * offsets + self.config.size_weight * logs
         return loss + (wrong * weight).sum(axis=(1, 2)) / total
+
+
+def centre_cells(
+    boxes: Float[Array, "batch entries 4"], space: tuple[int, int]
+) -> tuple[Float[Array, "batch entries 2"], Float[Array, "batch entries 2"]]:
+    """The centres of boxes, and the row and the column of the cell that each is in.
+
+    Args:
+      boxes: Corners in cells.
+      space: The numbers of rows and columns.
+    """
+    centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+    return centres, jnp.floor(centres).clip(0, jnp.array(space) - 1)
 
 
 def _peaks(

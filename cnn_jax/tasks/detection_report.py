@@ -73,12 +73,12 @@ def _examples(
     task: "Detection", results: Results, truths: Sequence[Truth], shown: Sequence[Detected], matches: Sequence[Any]
 ) -> list[Section]:
     """Test images with classes and scores, and those with the most mistakes."""
-    images = results.test_set.inputs
+    inputs = results.test_set.inputs
     wrong = np.array([len(missed) + len(false) for _, missed, false in matches])
     order = np.argsort(wrong, kind="stable")
     chosen = spread(order.tolist(), _SHOWN)
     predicted = figures.images_with_boxes(
-        [images[number] for number in chosen],
+        [task.painted(inputs[number], results.predictions[number]) for number in chosen],
         [drawn(shown[number], task.class_names) for number in chosen],
         titles=[f"{number}: {_counted(len(shown[number].scores), 'box', 'boxes')}" for number in chosen],
     )
@@ -97,7 +97,7 @@ def _examples(
             Section(
                 "Worst cases",
                 figure=figures.images_with_boxes(
-                    [images[number] for number in worst],
+                    [task.painted(inputs[number], results.predictions[number]) for number in worst],
                     [_judged(task, truths[number], shown[number], matches[number]) for number in worst],
                     titles=[_title(number, matches[number]) for number in worst],
                     legend=figures.BOX_LEGEND,
@@ -186,7 +186,7 @@ def write_overlay(path: Path, image: Shaped[np.ndarray, "..."], found: Detected,
 def write_boxes(
     folder: Path, names: Sequence[str], found: Mapping[str, Detected], sizes: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Writes ``boxes.csv`` and ``boxes.json``.
+    """Writes ``boxes.csv`` and ``boxes.json``; that has the masks of detections which have some, run-length encoded.
 
     Args:
       folder: An existing folder.
@@ -195,10 +195,11 @@ def write_boxes(
       sizes: (height, width) of their images.
     """
     listed = {
-        file: [(box, float(score), int(label)) for box, score, label in zip(*one, strict=True)]
+        file: [(box, float(score), int(label)) for box, score, label in zip(*one[:3], strict=True)]
         for file, one in found.items()
     }
     rows = box_rows(names, listed)
     if rows:
         write_csv(str(folder / "boxes.csv"), rows)
-    write_coco(folder / "boxes.json", names, sizes, listed)
+    masks = {file: one.masks for file, one in found.items() if one.masks is not None}
+    write_coco(folder / "boxes.json", names, sizes, listed, masks)

@@ -44,13 +44,16 @@ class Truth(NamedTuple):
       classes: Their class numbers, (n,).
       crowd: Which of them are not counted, (n,): COCO's crowds, which many detections may lie in, and boxes that VOC
         calls difficult; None for none.
-      areas: The area of each object, (n,), by which COCO tells small from large ones; by default that of its box.
+      areas: The area of each object, (n,), by which COCO tells small from large ones; by default that of its box, or of
+        its mask where masks are compared.
+      masks: Which pixels belong to each object, (n, height, width); None where boxes are compared.
     """
 
     boxes: Any
     classes: Any
     crowd: Any = None
     areas: Any = None
+    masks: Any = None
 
 
 class Detected(NamedTuple):
@@ -60,11 +63,13 @@ class Detected(NamedTuple):
       boxes: Two corners of each box, (m, 4), in pixels.
       scores: How sure each one is, (m,).
       classes: Their class numbers, (m,).
+      masks: Which pixels belong to each one, (m, height, width); None where boxes are compared.
     """
 
     boxes: Any
     scores: Any
     classes: Any
+    masks: Any = None
 
 
 class CocoScores(NamedTuple):
@@ -199,6 +204,7 @@ def coco_scores(
     ious: Sequence[float] = COCO_IOUS,
     max_detections: Sequence[int] = (1, 10, 100),
     areas: Any = None,
+    masks: bool = False,
 ) -> CocoScores:
     """Precision and recall of all classes by COCO's protocol.
 
@@ -210,6 +216,7 @@ def coco_scores(
       max_detections: How many detections of one class count in one image, those with the highest scores; increasing.
       areas: Name -> smallest and largest area of an object; by default :data:`COCO_AREAS`. Objects of other areas, and
         detections of other areas that match nothing, are not counted.
+      masks: Whether the overlap is that of masks, not of boxes.
 
     Raises:
       UsageError: Arrays of other shapes, values that are not finite, class numbers out of range.
@@ -219,9 +226,17 @@ def coco_scores(
     1.0
     """
     ranges = COCO_AREAS if areas is None else areas
+    if masks:
+        _check_masks(truths, detections)
+        truths = [one._replace(areas=_mask_areas(one.masks)) if one.areas is None else one for one in truths]
     flat = _flat(truths, detections, num_classes, most=max(max_detections))
     thresholds = np.minimum(np.asarray(ious, np.float64), 1 - 1e-10)
-    pairs = _overlapping(flat, float(thresholds.min()))
+    if masks:
+        areas_of_masks = np.concatenate([np.zeros(0), *(_mask_areas(one.masks) for one in detections)])
+        flat = flat._replace(areas=areas_of_masks[flat.order])
+        pairs = _overlapping_masks(flat, truths, detections, float(thresholds.min()))
+    else:
+        pairs = _overlapping(flat, float(thresholds.min()))
     shape = len(thresholds), num_classes, len(ranges), len(max_detections)
     recall = np.full(shape, np.nan)
     precision, scores = (np.full((shape[0], len(COCO_RECALLS), *shape[1:]), np.nan) for _ in range(2))
@@ -335,6 +350,8 @@ class _Flat(NamedTuple):
     classes: np.ndarray
     scores: np.ndarray
     ranks: np.ndarray  # of a detection in its group, the surest first
+    true_order: np.ndarray  # the numbers of the true boxes as they were given, counted over all images
+    order: np.ndarray  # those of the detections
 
 
 class _Pairs(NamedTuple):
@@ -385,6 +402,8 @@ def _flat(truths: Sequence[Truth], detections: Sequence[Detected], num_classes: 
         groups // images,
         scores[order],
         ranks,
+        true_order,
+        order,
     )
 
 
@@ -444,6 +463,48 @@ def _overlapping(flat: _Flat, least: float, *, crowd_by_union: bool = False) -> 
         parts.append(_Pairs(found[kept], true[kept], iou[kept]))
     if not parts:
         return _Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    return _Pairs(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+def _check_masks(truths: Sequence[Truth], detections: Sequence[Detected]) -> None:
+    """Rejects images without masks, or with masks of another number or size."""
+    for number, pair in enumerate(zip(truths, detections, strict=False)):
+        shapes = [np.shape(one.masks) if one.masks is not None else () for one in pair]
+        counts = [len(one.classes) for one in pair]
+        sizes = {shape[1:] for shape, count in zip(shapes, counts, strict=True) if count}
+        if len(sizes) > 1 or any(
+            len(shape) != 3 or shape[0] != count for shape, count in zip(shapes, counts, strict=True) if count
+        ):
+            raise UsageError(
+                f"image {number}: masks of shapes {shapes[0]} and {shapes[1]} for {counts[0]} objects and {counts[1]} "
+                "detections; give (n, height, width) of both"
+            )
+
+
+def _mask_areas(masks: Any) -> np.ndarray:
+    return np.asarray(masks, bool).sum(axis=(1, 2)).astype(np.float64) if np.size(masks) else np.zeros(0)
+
+
+def _overlapping_masks(flat: _Flat, truths: Sequence[Truth], detections: Sequence[Detected], least: float) -> _Pairs:
+    """As :func:`_overlapping`, of masks."""
+    true_places, places = np.full(len(flat.true_order), -1), np.full(sum(len(one.classes) for one in detections), -1)
+    true_places[flat.true_order], places[flat.order] = np.arange(len(flat.true_order)), np.arange(len(flat.order))
+    first_true = first = 0
+    parts = [_Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    for truth, detected in zip(truths, detections, strict=True):
+        counts = len(truth.classes), len(detected.classes)
+        mine, true = places[first : first + counts[1]], true_places[first_true : first_true + counts[0]]
+        first, first_true = first + counts[1], first_true + counts[0]
+        if not min(counts):
+            continue
+        pixels = [np.asarray(masks, np.float32).reshape(len(masks), -1) for masks in (detected.masks, truth.masks)]
+        shared = (pixels[0] @ pixels[1].T).astype(np.float64)  # exact up to 2^24 pixels
+        area, true_area = (each.sum(axis=1, dtype=np.float64) for each in pixels)
+        union = np.where(flat.crowd[true], area[:, None], area[:, None] + true_area - shared)
+        iou = shared / np.where(union > 0, union, 1.0)
+        same = (np.asarray(detected.classes)[:, None] == np.asarray(truth.classes)) & (mine >= 0)[:, None]
+        found, of = np.nonzero(same & (iou >= least) & (shared > 0))
+        parts.append(_Pairs(mine[found], true[of], iou[found, of]))
     return _Pairs(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Shaped
 
 from cnn_jax import data
 from cnn_jax.data import series, sounds, text
+from cnn_jax.data.images import upright_size
 from cnn_jax.errors import UsageError
 from cnn_jax.tasks.sets import examples_of
 
@@ -20,11 +21,13 @@ class OwnInput(NamedTuple):
       array: As the run's examples are, without a batch axis.
       assumed: What was done to it and why, in parts separated by semicolons.
       hint: Why what a network says about it may be wrong.
+      size: The height and width of the image of the file, upright, or the sizes of a volume; empty for other inputs.
     """
 
     array: Shaped[np.ndarray, "..."]
     assumed: str = ""
     hint: str = ""
+    size: tuple[int, ...] = ()
 
 
 class OwnInputs(NamedTuple):
@@ -61,7 +64,10 @@ def read_inputs(paths: Sequence[str], description: Mapping[str, Any], *, whole: 
         volumes: dict[str, Any] = {"kind": "NIfTI volume", "suffixes": data.NIFTI_SUFFIXES} if kind == "volume" else {}
         names = list(map(str, data.find_images(paths, **volumes)))
         images, reasons = (read_whole if whole else read_images)(names, description)
-        read = {name: OwnInput(image.pixels, image.assumed, image.hint) for name, image in images.items()}
+        read = {}
+        for name, image in images.items():
+            size = image.pixels.shape[:-1] if whole else upright_size(Path(name).read_bytes())[::-1]
+            read[name] = OwnInput(image.pixels, image.assumed, image.hint, size)
         return OwnInputs(kind, names, read, reasons)
     called = "sound" if field.rate else kind
     files, suffixes, reader = _READERS[called]

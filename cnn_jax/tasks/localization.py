@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 from ml_collections import ConfigDict
 
-from cnn_jax import ops
+from cnn_jax import data, ops
 from cnn_jax import train as training
+from cnn_jax.data.boxes import placement
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.metrics import Metric
 from cnn_jax.tasks.boxed import BoxFields, check_images_stay
@@ -114,8 +115,14 @@ class Localization(Task):
         limits = jnp.array(self.config.input_shape[:2] * 2, jnp.float32)
         return jnp.concatenate([classes, self._corners(outputs).clip(0, limits)], axis=-1)
 
+    def of_file(self, prediction: Float[np.ndarray, " outputs"], size: tuple[int, ...], framing: str) -> Any:
+        """The prediction with corners in pixels of the image of the file, cut at its border."""
+        scale, offset = placement(size, self.config.input_shape[:2], framing)
+        corners = (prediction[-4:] - np.tile(offset, 2)) / np.tile(scale, 2)
+        return np.concatenate([prediction[:-4], corners.clip(0, np.tile(size, 2))]).astype(prediction.dtype)
+
     def rows(self, predictions: Float[np.ndarray, "n outputs"]) -> list[dict[str, Any]]:
-        """The most probable class, its probability, and the corners in pixels of the image as the network gets it."""
+        """The most probable class, its probability, and the corners in pixels."""
         return [
             {
                 "class": self.class_names[int(row[:-4].argmax())],
@@ -162,10 +169,11 @@ class Localization(Task):
     def write_prediction(
         self, folder: Path, name: str, *, source: Path, image: Shaped[np.ndarray, "..."], prediction: Any
     ) -> None:
-        """The image as the network is given it, with its box."""
+        """The image of the file with its box."""
         from cnn_jax.tasks.detection_report import write_overlay  # brings in matplotlib
 
-        write_overlay(folder / f"{name}.png", image, self._detected(prediction), self.class_names)
+        whole = data.read_whole(source, channels=image.shape[-1]).pixels
+        write_overlay(folder / f"{name}.png", whole, self._detected(prediction), self.class_names)
 
     def write_predictions(self, folder: Path, predictions: Mapping[str, Any], sizes: Mapping[str, Any]) -> None:
         """All boxes as ``boxes.csv``, a line for each, and as ``boxes.json`` of COCO's form."""

@@ -325,6 +325,11 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
     if own.read:
         with compiling() as announce:
             predictions, inside = _predictions(network, state, own.read, announce)
+        if not task.spatial:
+            framing = description["framing"]
+            predictions = {
+                name: network.task.of_file(one, own.read[name].size, framing) for name, one in predictions.items()
+            }
         for name, read in own.read.items():
             one, cells = predictions[name][None], inside[name]
             brief += [
@@ -348,7 +353,7 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
         for path, name in file_names(predictions).items():
             image, prediction = own.read[path].array, predictions[path]
             network.task.write_prediction(folder, name, source=Path(path), image=image, prediction=prediction)
-        sizes = {path: own.read[path].array.shape[:-1] for path in predictions}
+        sizes = {path: own.read[path].size for path in predictions}
         network.task.write_predictions(folder, predictions, sizes)
     if table is not None:
         write_csv(table, rows(full, assumed=assumed, note=notes))

@@ -224,7 +224,9 @@ def describe_data(config: ConfigDict, sets: Mapping[str, ExampleSet], preprocess
 
 
 def _describe_ink(found: ExampleSet) -> dict[str, Any]:
-    images = data.sample(found).inputs if found.input_kind == "image" else None
+    # Images whose boxes are wanted are not framed by their ink, which would move it.
+    boxed = any(field.kind == "boxes" for field in found.spec.values())
+    images = data.sample(found).inputs if found.input_kind == "image" and not boxed else None
     extent = None if images is None else data.measure_ink_extent(images)
     pieces = 1 if images is None or extent is None else data.measure_ink_pieces(images)
     return {"ink_extent": extent, "ink_pieces": pieces}

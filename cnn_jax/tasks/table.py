@@ -11,6 +11,7 @@ from cnn_jax.tasks.classification import Classification
 from cnn_jax.tasks.cyclegan import CycleGAN
 from cnn_jax.tasks.detection import Detection
 from cnn_jax.tasks.image_to_image import ImageToImage
+from cnn_jax.tasks.instance_segmentation import InstanceSegmentation
 from cnn_jax.tasks.localization import Localization
 from cnn_jax.tasks.multi_label import MultiLabel
 from cnn_jax.tasks.pix2pix import Pix2Pix
@@ -24,6 +25,7 @@ TASKS: dict[str, type[Task]] = {
     "cyclegan": CycleGAN,
     "image_to_image": ImageToImage,
     "detection": Detection,
+    "instance_segmentation": InstanceSegmentation,
     "localization": Localization,
     "multi_label": MultiLabel,
     "pix2pix": Pix2Pix,

@@ -237,6 +237,16 @@ class Task(abc.ABC):
         """
         return predictions
 
+    def of_file(self, prediction: Any, size: tuple[int, ...], framing: str) -> Any:
+        """A prediction about an image that was brought to the network's size, as one about the image of its file.
+
+        Args:
+          prediction: Of :meth:`predict`, of one image.
+          size: (height, width) of the image of the file.
+          framing: How the image was brought to the network's size, ``"crop"``, ``"fit"`` or ``"stretch"``.
+        """
+        return prediction
+
     def average(self, outputs: Array) -> Array:
         """One output from those of several views of an image or several networks; by default their mean.
 

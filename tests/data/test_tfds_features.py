@@ -122,7 +122,7 @@ def test_tensors_are_inputs_by_their_axes_and_targets(tmp_path, shape, dtype, ki
         (("audio", "text"), (3, 1), "text: a text beside audio is not read"),
         (("audio",), (3,), r"audio has different sizes \(None, 1\); give image_shape=\(length, channels\)"),
         (("audio", "open"), (3, 1), r"open: is a tensor of float32 \(None,\)"),
-        (("audio", "boxes"), (3, 1), "boxes is BBoxFeature, which is not read; leave it out of data.features"),
+        (("audio", "boxes"), (3, 1), "boxes: boxes need the image that they are in; name it first"),
     ],
 )
 def test_mistakes(tmp_path, asked, shape, message):

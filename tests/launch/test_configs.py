@@ -39,6 +39,7 @@ _ALIKE = (
     ),
     *("finetune_mnist_to_fashion_mnist", "inpaint_digits", "colorize_cifar10", "pretrain_digits", "pretrain_mnist"),
     *("pix2pix_digits", "pix2pix_fashion_mnist", "cyclegan_digits"),
+    *("detect_digits", "detect_blood_cells", "localize_blood_cells"),
 )
 LONG = [f"configs/{name}.py" for name in (*_LARGE, "moving_digits", "vgg_imagenet", *_ALIKE)]
 
@@ -49,9 +50,10 @@ LONG = [f"configs/{name}.py" for name in (*_LARGE, "moving_digits", "vgg_imagene
     ids=str,
 )
 def test_smoke_variant_runs(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    name = runpy.run_path(str(ROOT / path))["get_config"]("smoke").data.name
-    source, _, place = name.partition(":")
-    if source in SOURCES and place:
+    about = runpy.run_path(str(ROOT / path))["get_config"]("smoke").data
+    source, _, place = (name := about.name).partition(":")
+    place = about.data_dir or place  # of a function that reads the files of a folder
+    if about.data_dir or (source in SOURCES and place):
         if not (ROOT / place.partition("{")[0]).exists():
             pytest.skip(f"{place} is not there: see the header of {path}")
     elif source not in SOURCES and not is_reference(name):

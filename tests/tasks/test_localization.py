@@ -1,10 +1,13 @@
 """Localisation: one class and one box for each image."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 
 from cnn_jax import data, models
 from cnn_jax.errors import UsageError
@@ -89,3 +92,26 @@ def test_a_wrong_config_is_named(overrides: dict, part: str) -> None:
     with pytest.raises(UsageError) as caught:
         task(**overrides)
     assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("framing", ["fit", "stretch", "crop"])
+@pytest.mark.parametrize("size", [(32, 32), (64, 40), (20, 50)])
+def test_corners_are_in_pixels_of_the_image_of_the_file(framing: str, size: tuple[int, int], tmp_path: Path) -> None:
+    """Where a bright object is in the image that the network is given, and where it is in the file."""
+    top, left, bottom, right = true = np.array([size[0] // 3, size[1] // 3, 2 * size[0] // 3, 2 * size[1] // 3])
+    image = np.zeros(size, np.uint8)
+    image[top:bottom, left:right] = 255
+    Image.fromarray(image).save(tmp_path / "a.png")
+    form = {"height": 32, "width": 32, "channels": 1, "invert": False}
+    read = data.read_image(tmp_path / "a.png", resize=framing, **form).pixels[..., 0]
+    bright = np.argwhere(read > 127)
+    prediction = np.array([0.1, 0.9, *bright.min(axis=0), *(bright.max(axis=0) + 1)], np.float32)
+    found = task().of_file(prediction, size, framing)
+    assert found[:2].tolist() == prediction[:2].tolist()
+    shown = max(1, max(size) / 32)  # pixels of the file for one of the network's
+    np.testing.assert_allclose(found[2:], true, atol=shown)
+
+
+def test_a_box_ends_where_the_image_of_the_file_does() -> None:
+    found = task().of_file(np.array([1, 0, -4, 0, 40, 36], np.float32), (16, 32), "fit")
+    assert found[2:].tolist() == [0, 0, 16, 32]

@@ -14,6 +14,7 @@ from cnn_jax.report.figures.boxes import (
     box_colours,
     images_with_boxes,
     overlay_of_boxes,
+    tinted,
 )
 from cnn_jax.report.figures.comparison import errors, heat_map, panels_of_lines, spreads
 from cnn_jax.report.figures.network import network
@@ -65,5 +66,6 @@ __all__ = [
     "signals",
     "spreads",
     "strongest_crops",
+    "tinted",
     "views",
 ]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Bool, Float, Shaped
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -147,6 +147,28 @@ def box_colours(count: int) -> list[str]:
     '#0072b2'
     """
     return [to_hex(colour) for colour in class_colours(count + 1)[1:]]
+
+
+@typed
+def tinted(
+    image: Shaped[np.ndarray, "height width channels"],
+    masks: Bool[np.ndarray, "n height width"],
+    colours: Sequence[str],
+) -> Float[np.ndarray, "height width 3"]:
+    """An image with the pixels of masks tinted.
+
+    Args:
+      image: As :func:`images_with_boxes` takes it.
+      masks: The pixels of each object; the first is on top.
+      colours: Of each.
+
+    >>> tinted(np.zeros((1, 2, 1)), np.array([[[True, False]]]), ["#ffffff"])[0, :, 0].tolist()
+    [0.5, 0.0]
+    """
+    shown = as_rgb(image)
+    for mask, colour in reversed(list(zip(masks, colours, strict=True))):
+        shown[mask] = (as_rgb(image)[mask] + to_rgb(colour)) / 2
+    return shown
 
 
 @typed
