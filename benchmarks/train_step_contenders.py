@@ -7,7 +7,8 @@ by SGD with momentum 0.9.
 * ``ours``: ``models.create`` and ``train.make_step``.
 * ``stock``: the same network with each layer replaced by Flax's own (``nnx.Conv``, ``nnx.BatchNorm``,
   ``nnx.max_pool``, ...), in the same step. This favours Flax, because ``nnx.jit`` would also traverse the modules.
-* ``PyTorch``: the networks of ``tests/parity/torch_networks.py`` and ``torch_segmentation.py``, and two of this module.
+* ``PyTorch``: the networks of ``tests/parity/torch_networks.py`` and ``torch_segmentation.py`` and
+  ``torch_detection.py``, and two of this module.
 """
 
 import gc
@@ -56,6 +57,7 @@ NETWORKS = {
     "u_net": Network("U-Net", "u_net", 4, 64, (188, 188, 1), 2, {"width": 0.25}, labels=(4, 4)),
     "u_net_3d": Network("3-D U-Net", "u_net_padded", 2, 16, (32, 48, 32, 1), 3, VOLUMES, labels=(32, 48, 32)),
     "segnet": Network("SegNet", "segnet", 4, 32, (96, 128, 3), 11, {"width": 0.25}, labels=(96, 128)),
+    "detector": Network("Detector, ResNet-18", "detector", 8, 64, (240, 320, 3), 7, {"width": 0.5}, labels=(60, 80)),
 }
 RATE, MOMENTUM, AUXILIARY = 1e-3, 0.9, 0.3
 
@@ -172,6 +174,7 @@ def torch_network(name: str) -> Any:
     import torch
     import torch.nn.functional as F
     from torch import nn
+    from torch_detection import Detector
     from torch_segmentation import SegNet, UNet
 
     from tests.parity import torch_networks
@@ -227,6 +230,7 @@ def torch_network(name: str) -> Any:
         "u_net": lambda: UNet(0.25, 2, batch_norm=False),
         "u_net_3d": lambda: UNet(0.25, 3, rank=3, depth=3, padding=1, batch_norm=True),
         "segnet": lambda: SegNet(0.25, 11),
+        "detector": lambda: Detector(0.5, 7),
     }
     torch.manual_seed(0)
     return makers[name]().train()

@@ -9,8 +9,8 @@ BY_HAND: dict[str, str] = {
 blood_cells: 300 + 60 pictures of blood with the boxes of all cells (Complete Blood Count), fetched by hand
   where: github.com/MahmudulAlam/Complete-Blood-Cell-Count-Dataset.
   licence: MIT; cite Alam and Islam 2019, doi 10.1049/htl.2018.5098.
-  layout: blood_cells/Training/Images and Annotations, blood_cells/Testing/Images and Annotations, as they are. Leave its
-    folder Validation out: all of its pictures are also in Training.
+  layout: blood_cells/Training/Images and Annotations, blood_cells/Testing/Images and Annotations, as they are. Leave
+    its folder Validation out: all of its pictures are also in Training.
   use: --config=detect_blood_cells, or --config=localize_blood_cells; for a folder elsewhere add
     --config.data.name=boxes:path/to/blood_cells, or --config.data.data_dir=path/to/blood_cells for the second""",
     "membranes": """\

@@ -6,7 +6,7 @@ real-time object detection", AAAI 2020, sizes are also learned around the centre
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ class Detection(Task):
     spatial = True
     coarse = True
     writes_files = True
-    traced = ("size_weight", "offset_weight")
+    traced: ClassVar[tuple[str, ...]] = ("size_weight", "offset_weight")
 
     def __init__(self, config: ConfigDict, examples: Examples) -> None:
         self.config = config

@@ -469,7 +469,7 @@ def _overlapping(flat: _Flat, least: float, *, crowd_by_union: bool = False) -> 
 def _check_masks(truths: Sequence[Truth], detections: Sequence[Detected]) -> None:
     """Rejects images without masks, or with masks of another number or size."""
     for number, pair in enumerate(zip(truths, detections, strict=False)):
-        shapes = [np.shape(one.masks) if one.masks is not None else () for one in pair]
+        shapes: list[tuple[int, ...]] = [() if one.masks is None else np.shape(one.masks) for one in pair]
         counts = [len(one.classes) for one in pair]
         sizes = {shape[1:] for shape, count in zip(shapes, counts, strict=True) if count}
         if len(sizes) > 1 or any(

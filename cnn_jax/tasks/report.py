@@ -53,6 +53,7 @@ def write(directory: Path, network: TaskNetwork, trained: training.Trained, sets
         *_feature_maps(network, state, results),
         *_responses(network, results),
         _table(network),
+        *_read(sets),
         Section("Config", code=configs.to_json(config)),
         _reproduction(directory),
     ]
@@ -70,6 +71,12 @@ def write(directory: Path, network: TaskNetwork, trained: training.Trained, sets
 def _name(data: str) -> str:
     """The name of a data set; of a function in a file, such as ``'path/to/file.py:name'``, its own."""
     return data.rpartition(".py:")[2]
+
+
+def _read(sets: Mapping[str, ExampleSet]) -> list[Section]:
+    """What was found where the examples were read, such as boxes that are not valid; nothing if nothing is said."""
+    reports = dict.fromkeys(found.report for found in sets.values() if found.report)
+    return [Section("Data", code="\n".join(reports))] if reports else []
 
 
 def _parameters(network: TaskNetwork) -> Headline:

@@ -37,7 +37,7 @@ def config() -> ConfigDict:
 def examples(split: str, seed: int) -> data.Dataset:
     images = np.random.default_rng(seed).integers(0, 256, (6, *SHAPE), dtype=np.uint8)
     spec = {"image": data.Field("image"), "label": data.Field("label", class_names=("cat", "dog", "owl"))}
-    return data.Dataset("mine", split, {"image": images, "label": np.arange(6, dtype=np.int32) % 3}, spec)
+    return data.Dataset("mine", split, {"image": images, "label": np.arange(6, dtype=np.int32) % 3}, spec, "6 images")
 
 
 def sections(directory: Path, records: list[dict]) -> dict[str, Section]:
@@ -75,6 +75,10 @@ NEW = {
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Section]:
     return sections(tmp_path_factory.mktemp("report"), [OLD, NEW])
+
+
+def test_what_was_found_where_the_data_are_is_shown_once(shown: dict[str, Section]) -> None:
+    assert shown["Data"].code == "6 images"
 
 
 def test_the_learning_rate_and_norms_are_shown_where_they_were_recorded(
