@@ -229,7 +229,7 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any] | tuple[Any, ...], str]] = 
 ]
 
 PUBLIC = [getattr(module, name) for module in (data, augment, weights, figures) for name in module.__all__]
-RESULTS_AND_DECORATORS = {data.ReadImage, augment.by_kind, augment.photometric, figures.DrawnBox}
+RESULTS_AND_DECORATORS = {data.PastedDigit, data.ReadImage, augment.by_kind, augment.photometric, figures.DrawnBox}
 
 
 def name_of(value: object) -> str | None:

@@ -79,7 +79,7 @@ def theirs(truths: list[Truth], found: list[Detected], classes: int = CLASSES, *
     with contextlib.redirect_stdout(io.StringIO()):
         dataset = COCO()
         dataset.dataset = {
-            "images": [{"id": image} for image in range(1, len(truths) + 1)],
+            "images": [{"id": image, "height": 90, "width": 110} for image in range(1, len(truths) + 1)],
             "categories": [{"id": number} for number in range(classes)],
             "annotations": [{"id": number, **one} for number, one in enumerate(annotations, start=1)],
             "info": {},

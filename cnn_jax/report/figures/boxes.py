@@ -162,8 +162,9 @@ def tinted(
       masks: The pixels of each object; the first is on top.
       colours: Of each.
 
-    >>> tinted(np.zeros((1, 2, 1)), np.array([[[True, False]]]), ["#ffffff"])[0, :, 0].tolist()
-    [0.5, 0.0]
+    Example:
+      >>> tinted(np.zeros((1, 2, 1)), np.array([[[True, False]]]), ["#ffffff"])[0, :, 0].tolist()
+      [0.5, 0.0]
     """
     shown = as_rgb(image)
     for mask, colour in reversed(list(zip(masks, colours, strict=True))):
