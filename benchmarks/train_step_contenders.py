@@ -7,7 +7,7 @@ by SGD with momentum 0.9.
 * ``ours``: ``models.create`` and ``train.make_step``.
 * ``stock``: the same network with each layer replaced by Flax's own (``nnx.Conv``, ``nnx.BatchNorm``,
   ``nnx.max_pool``, ...), in the same step. This favours Flax, because ``nnx.jit`` would also traverse the modules.
-* ``PyTorch``: the networks of ``tests/parity/torch_networks.py`` and ``torch_segmentation.py`` and
+* ``PyTorch``: the networks of ``tests/parity/torch_networks.py``, ``torch_segmentation.py`` and
   ``torch_detection.py``, and two of this module.
 """
 
