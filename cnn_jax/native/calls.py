@@ -38,8 +38,8 @@ def convolution(
       strides: The distance between neighbouring windows along each axis.
       low: The padding before each axis; may be negative.
       kernel_dilation: The distance between the inputs that neighbouring kernel entries read.
-      winograd: Whether to use Winograd's algorithm instead of direct sums: for windows of 3 at stride 1 along the last
-        two axes, without dilation or groups, and at least 16 channels and features.
+      winograd: Whether to use Winograd's algorithm instead of direct sums: for windows of 3 or 5 along the last two
+        axes, at stride 1, without dilation or groups, and at least 16 channels and features.
     """
     call = jax.ffi.ffi_call(TARGETS["convolution"], jax.ShapeDtypeStruct(tuple(shape), jnp.float32))
     axes = {"strides": strides, "low": low, "dilation": kernel_dilation}

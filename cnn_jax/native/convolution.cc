@@ -706,7 +706,7 @@ ffi::Error convolution(Pool pool, Array a, Array b, ffi::Result<Array> result, i
     if (axis == 2 || rank == 3 || (rank == 2 && axis == 0)) p.low[axis] = given[axis];
   p.dilation = spatial(dilation.begin(), rank);
   if (winograd && !winograd_is_possible(p))
-    return ffi::Error::InvalidArgument("Winograd's algorithm is for windows of 3 at stride 1, without groups");
+    return ffi::Error::InvalidArgument("Winograd's algorithm is for windows of 3 or 5 at stride 1, without groups");
   try {
     const auto compute = winograd ? convolve_by_winograd : convolve;
     compute(pool, p, static_cast<Product>(which), a.typed_data(), b.typed_data(), result->typed_data());

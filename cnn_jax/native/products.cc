@@ -1,5 +1,5 @@
-// The innermost loops of matrix products, see products.h. Multiplications and not loads limit their speed: each product
-// of two vectors reads one vector of the kernel, or of the gradient, for all pixels or channels, and one number of them.
+// The innermost loops of matrix products, see products.h. Multiplications and not loads limit their speed: one or two
+// vectors of the kernel, or of the gradient, are read for all pixels or channels, and one number for each of those.
 
 #include "products.h"
 

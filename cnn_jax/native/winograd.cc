@@ -1,10 +1,12 @@
-// Convolutions with windows of 3 x 3 at stride 1 by Winograd's minimal filtering, F(4x4, 3x3), channels last.
+// Convolutions with windows of 3 x 3 or 5 x 5 at stride 1 by Winograd's minimal filtering, F(4x4, 3x3) and F(2x2, 5x5),
+// channels last.
 //
 // A tile of 4 x 4 outputs needs 6 x 6 inputs and 9 multiplications per output, channel and feature. As polynomials, the
 // outputs of one axis are evaluated at six points instead: the kernel is transformed by G, the tile of inputs by B^T,
 // the two are multiplied point by point, and A^T transforms the products back. In two dimensions each of the 36 points
 // is a matrix product of its own, (tiles x channels) (channels x features), and needs 36 multiplications for 16 outputs
-// instead of 144. The transforms are additions, for each channel or feature alone.
+// instead of 144, or for the 4 outputs of windows of 5 x 5 instead of 100. Transforms are additions for each channel
+// or feature alone. Their matrices follow from the points, and B^T is the same for both windows.
 //
 //   output            Y  = A^T [(G K G^T) . (B^T X B)] A       . is the product at each point, summed over channels
 //   input gradient    the same, of dY and the flipped kernel whose channels and features are exchanged
@@ -38,16 +40,18 @@
 namespace cnn_jax {
 namespace {
 
-constexpr int kOut = 4, kTaps = 3, kIn = 6, kPoints = kIn * kIn;  // along an axis; points of a tile
-constexpr int64_t kCached = int64_t{1} << 18;     // floats of transformed inputs that stay in the L2 cache: half of it
-constexpr int64_t kStored = kKept / sizeof(float);  // floats of transformed kernels at a time
-constexpr int64_t kTiles = 3 * most(2);             // that are multiplied by a kernel from the L2 cache: few loads of it
+constexpr int kIn = 6, kPoints = kIn * kIn;  // inputs of a tile along an axis, and the points of a tile
+constexpr int outputs(int window) { return kIn - window + 1; }  // of a tile along an axis
+constexpr int64_t kCached = int64_t{1} << 18;       // floats of transforms that stay in the L2 cache: half of it
+constexpr int64_t kStored = kKept / sizeof(float);  // floats of transforms that all threads share
+constexpr int64_t kTiles = 3 * most(2);             // at a time: a kernel in the L2 cache is read once for all of them
 constexpr int64_t kChannels = 64;                   // the most channels and features of a block of a kernel gradient
 constexpr int64_t kPieces = 8;                      // the most pieces in which a kernel gradient is summed
 
 // --- the transforms of one axis, and of a tile -----------------------------------------------------------------------
 
 constexpr float kA = 0.70710678118654752f, kB = 1.41421356237309505f;  // the points, a^2 = 1/2 and b^2 = 2
+constexpr float kPowersA[] = {1, kA, 0.5f, 0.5f * kA, 0.25f}, kPowersB[] = {1, kB, 2, 2 * kB, 4};
 
 struct TransformInput {  // B^T
   static constexpr int kFrom = kIn, kTo = kIn;
@@ -63,56 +67,44 @@ struct TransformInput {  // B^T
   }
 };
 
-struct TransformKernel {  // G
-  static constexpr int kFrom = kTaps, kTo = kIn;
-  static void apply(const Vector* k, Vector* u) {
-    const Vector even_a = (-2.0f / 3) * k[0] - (1.0f / 3) * k[2], odd_a = (-2.0f / 3 * kA) * k[1];
-    const Vector even_b = (1.0f / 6) * k[0] + (1.0f / 3) * k[2], odd_b = (1.0f / 6 * kB) * k[1];
-    u[0] = k[0];
-    u[1] = even_a + odd_a;
-    u[2] = even_a - odd_a;
-    u[3] = even_b + odd_b;
-    u[4] = even_b - odd_b;
-    u[5] = k[2];
+// The values at the points of the polynomial with COEFFICIENTS, those at +-a and +-b times a factor: G, with factors
+// that the inverse of B^T needs, or A, without.
+template <int COEFFICIENTS, bool IS_KERNEL>
+struct Evaluate {
+  static constexpr int kFrom = COEFFICIENTS, kTo = kIn;
+  static constexpr float kFactorA = IS_KERNEL ? -2.0f / 3 : 1, kFactorB = IS_KERNEL ? 1.0f / 6 : 1;
+  static void apply(const Vector* from, Vector* to) {
+    Vector at_a[2] = {}, at_b[2] = {};  // the even and the odd powers
+#pragma GCC unroll 5
+    for (int power = 0; power < COEFFICIENTS; ++power) {
+      at_a[power % 2] += kFactorA * kPowersA[power] * from[power];
+      at_b[power % 2] += kFactorB * kPowersB[power] * from[power];
+    }
+    to[0] = from[0];
+    to[1] = at_a[0] + at_a[1];
+    to[2] = at_a[0] - at_a[1];
+    to[3] = at_b[0] + at_b[1];
+    to[4] = at_b[0] - at_b[1];
+    to[5] = from[COEFFICIENTS - 1];
   }
 };
 
-struct TransformOutput {  // A^T
-  static constexpr int kFrom = kIn, kTo = kOut;
-  static void apply(const Vector* m, Vector* y) {
-    const Vector sum_a = m[1] + m[2], difference_a = m[1] - m[2], sum_b = m[3] + m[4], difference_b = m[3] - m[4];
-    y[0] = m[0] + sum_a + sum_b;
-    y[1] = kA * difference_a + kB * difference_b;
-    y[2] = 0.5f * sum_a + 2.0f * sum_b;
-    y[3] = (0.5f * kA) * difference_a + (2.0f * kB) * difference_b + m[5];
+// The transpose of Evaluate: G^T or A^T.
+template <int COEFFICIENTS, bool IS_KERNEL>
+struct Transpose {
+  using Of = Evaluate<COEFFICIENTS, IS_KERNEL>;
+  static constexpr int kFrom = kIn, kTo = COEFFICIENTS;
+  static void apply(const Vector* from, Vector* to) {
+    const Vector at_a[2] = {from[1] + from[2], from[1] - from[2]}, at_b[2] = {from[3] + from[4], from[3] - from[4]};
+#pragma GCC unroll 5
+    for (int power = 0; power < COEFFICIENTS; ++power)
+      to[power] = Of::kFactorA * kPowersA[power] * at_a[power % 2] + Of::kFactorB * kPowersB[power] * at_b[power % 2];
+    to[0] += from[0];
+    to[COEFFICIENTS - 1] += from[5];
   }
 };
 
-struct TransposeOutput {  // A
-  static constexpr int kFrom = kOut, kTo = kIn;
-  static void apply(const Vector* dy, Vector* w) {
-    const Vector even_a = dy[0] + 0.5f * dy[2], odd_a = kA * (dy[1] + 0.5f * dy[3]);
-    const Vector even_b = dy[0] + 2.0f * dy[2], odd_b = kB * (dy[1] + 2.0f * dy[3]);
-    w[0] = dy[0];
-    w[1] = even_a + odd_a;
-    w[2] = even_a - odd_a;
-    w[3] = even_b + odd_b;
-    w[4] = even_b - odd_b;
-    w[5] = dy[3];
-  }
-};
-
-struct TransposeKernel {  // G^T
-  static constexpr int kFrom = kIn, kTo = kTaps;
-  static void apply(const Vector* du, Vector* dk) {
-    const Vector sum_a = du[1] + du[2], sum_b = du[3] + du[4];
-    dk[0] = du[0] - (2.0f / 3) * sum_a + (1.0f / 6) * sum_b;
-    dk[1] = (-2.0f / 3 * kA) * (du[1] - du[2]) + (1.0f / 6 * kB) * (du[3] - du[4]);
-    dk[2] = (-1.0f / 3) * sum_a + (1.0f / 3) * sum_b + du[5];
-  }
-};
-
-// Transforms both axes of a tile: calls read(row, column) for its entries, and write(row, column, value) for the result.
+// Transforms both axes of a tile: calls read(row, column) for its entries, and write(row, column, value) for results.
 template <class Transform, class Read, class Write>
 __attribute__((always_inline)) inline void transform(const Read& read, const Write& write) {
   constexpr int kFrom = Transform::kFrom, kTo = Transform::kTo;
@@ -141,11 +133,12 @@ __attribute__((always_inline)) inline void transform(const Read& read, const Wri
 // are those of the last two axes; along the first one, of volumes, the products of `taps` tiles are added up.
 struct Filtering {
   int64_t batch, channels, features, taps;
+  int window;  // along the last two axes
   Three size, low, out;
   int64_t next_tap, next_channel, next_feature;  // distances in the kernel
 
-  int64_t rows() const { return ceil_div(out[1], kOut); }
-  int64_t columns() const { return ceil_div(out[2], kOut); }
+  int64_t rows() const { return ceil_div(out[1], outputs(window)); }
+  int64_t columns() const { return ceil_div(out[2], outputs(window)); }
   int64_t tiles() const { return batch * out[0] * rows() * columns(); }
 };
 
@@ -154,9 +147,9 @@ struct Tile2D {
   int64_t image, slice, row, column;  // of its first output
 
   Tile2D(const Filtering& f, int64_t number) {
-    column = number % f.columns() * kOut;
+    column = number % f.columns() * outputs(f.window);
     number /= f.columns();
-    row = number % f.rows() * kOut;
+    row = number % f.rows() * outputs(f.window);
     number /= f.rows();
     slice = number % f.out[0];
     image = number / f.out[0];
@@ -210,8 +203,8 @@ bool has_nan(Vector vector) {
   return found;
 }
 
-// B^T X B of channels [c0, c1) for tiles [first, end): [point, tile, channel]. At least kLanes channels; the last vector
-// may overlap the one before it.
+// B^T X B of channels [c0, c1), at least kLanes, for tiles [first, end): [point, tile, channel]. The last vector may
+// overlap the one before it.
 void transform_inputs(const Filtering& f, const float* x, int64_t tap, int64_t first, int64_t end, int64_t c0,
                       int64_t c1, const float* zeros, float* to, int64_t row, int64_t plane) {
   for (int64_t number = first; number < end; ++number, to += row) {
@@ -259,33 +252,36 @@ void copy_square(const float* from, int64_t next_row, int64_t next_column, int64
 }
 
 // G K G^T of channels [c0, c1) of a panel: [point, tap of the first axis, channel, lane].
+template <int WINDOW>
 void transform_kernels(const Filtering& f, const Panel& panel, int64_t c0, int64_t c1, const float* kernel, float* to,
                        int64_t plane) {
-  constexpr int64_t kSquare = kLanes * kLanes;
+  constexpr int64_t kSquare = kLanes * kLanes, kTaps = WINDOW * WINDOW;
   for (int64_t tap = 0; tap < f.taps; ++tap)
     for (int64_t c = c0; c < c1; c += kLanes)
       for (int v = 0; v < panel.vectors; ++v) {
         const int64_t rows = std::min<int64_t>(kLanes, c1 - c), columns = panel.columns - v * kLanes;
-        const float* from = kernel + tap * kTaps * kTaps * f.next_tap + c * f.next_channel +
+        const float* from = kernel + tap * kTaps * f.next_tap + c * f.next_channel +
                             (panel.first + v * kLanes) * f.next_feature;
-        float squares[kTaps * kTaps * kSquare];
-        for (int t = 0; t < kTaps * kTaps; ++t)
+        float squares[kTaps * kSquare];
+        for (int t = 0; t < kTaps; ++t)
           copy_square(from + t * f.next_tap, f.next_channel, f.next_feature, rows,
                       std::min<int64_t>(kLanes, columns), squares + t * kSquare);
         const float* next = from + kLanes * f.next_channel;  // read after these
         for (int64_t r = 0; r < rows; ++r, next += std::max(f.next_channel, f.next_feature)) {
-          for (int t = 0; t < kTaps * kTaps; ++t) __builtin_prefetch(next + t * f.next_tap);
+          for (int t = 0; t < kTaps; ++t) __builtin_prefetch(next + t * f.next_tap);
           float* at = to + (tap * f.channels + c + r) * panel.width() + v * kLanes;
-          transform<TransformKernel>(
-              [&](int i, int j) { return load(squares + (i * kTaps + j) * kSquare + r * kLanes); },
+          transform<Evaluate<WINDOW, true>>(
+              [&](int i, int j) { return load(squares + (i * WINDOW + j) * kSquare + r * kLanes); },
               [&](int i, int j, Vector value) { store(at + (i * kIn + j) * plane, value); });
         }
       }
 }
 
 // A^T M A of tiles [first, end) of a panel. Marks the images that have outputs which are not finite.
+template <int WINDOW>
 void transform_outputs(const Filtering& f, const Panel& panel, int64_t first, int64_t end, const float* from,
                        int64_t plane, float* y, std::atomic<bool>* is_not_finite) {
+  constexpr int kOut = outputs(WINDOW);
   for (int64_t number = first; number < end; ++number, from += panel.width()) {
     const Tile2D tile(f, number);
     const int64_t rows = std::min<int64_t>(kOut, f.out[1] - tile.row);
@@ -295,7 +291,7 @@ void transform_outputs(const Filtering& f, const Panel& panel, int64_t first, in
     Vector check = {};  // NaN if a value is not finite
     for (int v = 0; v < panel.vectors; ++v) {
       const int64_t lanes = panel.columns - v * kLanes;
-      transform<TransformOutput>(
+      transform<Transpose<kOut, false>>(
           [&](int i, int j) { return load(from + (i * kIn + j) * plane + v * kLanes); },
           [&](int i, int j, Vector value) {
             check += value * 0.0f;
@@ -328,6 +324,7 @@ void multiply(const float* v, int64_t row, int64_t v_plane, const std::vector<in
 // There are two ways to share the work. If the transforms of all inputs can be stored, and those of the kernels are too
 // large for the cache, then threads share the panels. Each of them transforms the kernels of a panel and multiplies all
 // tiles by them at once, while they are in its cache.
+template <int WINDOW>
 void share_panels(Pool& pool, const Filtering& f, const float* x, const float* kernel, const float* zeros, float* y,
                   std::atomic<bool>* is_not_finite) {
   const std::vector<Panel> panels = panels_of(f.features);
@@ -343,18 +340,19 @@ void share_panels(Pool& pool, const Filtering& f, const float* x, const float* k
   });
   parallel(pool, panels.size(), [&](int64_t i) {
     Scratch u(kInput, kPoints * u_plane), m(kOther, kPoints * m_plane);
-    transform_kernels(f, panels[i], 0, f.channels, kernel, u.data(), u_plane);
+    transform_kernels<WINDOW>(f, panels[i], 0, f.channels, kernel, u.data(), u_plane);
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t first = first_of(tiles, block, blocks), end = first_of(tiles, block + 1, blocks);
       multiply(v.data() + first * row, row, v_plane, segments, f.channels, u.data(), u_plane, panels[i], end - first,
                m.data(), m_plane);
-      transform_outputs(f, panels[i], first, end, m.data(), m_plane, y, is_not_finite);
+      transform_outputs<WINDOW>(f, panels[i], first, end, m.data(), m_plane, y, is_not_finite);
     }
   });
 }
 
 // Otherwise, threads share blocks of tiles. Each of them transforms the inputs of a block and multiplies them by the
 // kernels of as many panels as can be stored.
+template <int WINDOW>
 void share_tiles(Pool& pool, const Filtering& f, const float* x, const float* kernel, const float* zeros, float* y,
                  std::atomic<bool>* is_not_finite) {
   const std::vector<Panel> panels = panels_of(f.features);
@@ -368,7 +366,7 @@ void share_tiles(Pool& pool, const Filtering& f, const float* x, const float* ke
     const int64_t here = std::min(some, count - chunk), parts = ceil_div(f.channels, 64);
     parallel(pool, here * parts, [&](int64_t i) {
       const int64_t c0 = i % parts * 64, c1 = std::min(f.channels, c0 + 64);
-      transform_kernels(f, panels[chunk + i / parts], c0, c1, kernel, u.data() + i / parts * u_floats, u_plane);
+      transform_kernels<WINDOW>(f, panels[chunk + i / parts], c0, c1, kernel, u.data() + i / parts * u_floats, u_plane);
     });
     parallel(pool, blocks, [&](int64_t block) {
       const int64_t first = first_of(tiles, block, blocks), end = first_of(tiles, block + 1, blocks);
@@ -381,48 +379,51 @@ void share_tiles(Pool& pool, const Filtering& f, const float* x, const float* ke
         const Panel& panel = panels[chunk + i];
         multiply(v.data(), row, v_plane, segments, f.channels, u.data() + i * u_floats, u_plane, panel, end - first,
                  m.data(), m_plane);
-        transform_outputs(f, panel, first, end, m.data(), m_plane, y, is_not_finite);
+        transform_outputs<WINDOW>(f, panel, first, end, m.data(), m_plane, y, is_not_finite);
       }
     });
   }
 }
 
+template <int WINDOW>
 void filter(Pool& pool, const Filtering& f, const float* x, const float* kernel, float* y,
             std::atomic<bool>* is_not_finite) {
   const std::vector<float> zeros(f.channels);
   const bool store_inputs = kPoints * f.taps * f.tiles() * row_of(f.channels) <= kStored;
   const bool cache_kernels = kPoints * f.taps * f.channels * f.features <= kCached;
-  const auto compute = store_inputs && !cache_kernels ? share_panels : share_tiles;
+  const auto compute = store_inputs && !cache_kernels ? share_panels<WINDOW> : share_tiles<WINDOW>;
   compute(pool, f, x, kernel, zeros.data(), y, is_not_finite);
 }
 
 // --- kernel gradient -------------------------------------------------------------------------------------------------
 
 // A dY A^T of features [o0, o1) for tiles [first, end): [point, panel, tile, lane].
+template <int WINDOW>
 void transform_gradients(const Filtering& f, const float* dy, int64_t first, int64_t end, int64_t o0, int64_t o1,
                          const float* zeros, float* to, int64_t plane) {
   for (int64_t number = first; number < end; ++number, to += 2 * kLanes) {
     const Tile2D tile(f, number);
-    const Square<kOut> out(dy, f.out, f.features, tile.image, tile.slice, tile.row, tile.column, zeros);
+    const Square<outputs(WINDOW)> out(dy, f.out, f.features, tile.image, tile.slice, tile.row, tile.column, zeros);
     for (int64_t o = o0; o < o1; o += kLanes) {
       const int64_t panel = (o - o0) / (2 * kLanes), lane = (o - o0) % (2 * kLanes);
       float* at = to + panel * (end - first) * 2 * kLanes + lane;
-      transform<TransposeOutput>([&](int i, int j) { return load_some(out.at[i][j] + o, o1 - o); },
+      transform<Evaluate<outputs(WINDOW), false>>([&](int i, int j) { return load_some(out.at[i][j] + o, o1 - o); },
                                  [&](int i, int j, Vector value) { store(at + (i * kIn + j) * plane, value); });
     }
   }
 }
 
 // G^T dU G of channels [c0, c1) and features [o0, o1), from du [point, channel, feature]. Says whether it is finite.
+template <int WINDOW>
 bool transform_kernel_gradient(const Filtering& f, int64_t c0, int64_t c1, int64_t o0, int64_t o1, const float* du,
                                int64_t row, int64_t plane, float* dk) {
   Vector check = {};
   for (int64_t c = c0; c < c1; ++c, du += row)
     for (int64_t o = o0; o < o1; o += kLanes)
-      transform<TransposeKernel>([&](int i, int j) { return load(du + (i * kIn + j) * plane + o - o0); },
+      transform<Transpose<WINDOW, true>>([&](int i, int j) { return load(du + (i * kIn + j) * plane + o - o0); },
                                  [&](int i, int j, Vector value) {
                                    check += value * 0.0f;
-                                   float* to = dk + ((i * kTaps + j) * f.channels + c) * f.features + o;
+                                   float* to = dk + ((i * WINDOW + j) * f.channels + c) * f.features + o;
                                    store_some(to, value, o1 - o);
                                  });
   return !has_nan(check);
@@ -430,6 +431,7 @@ bool transform_kernel_gradient(const Filtering& f, int64_t c0, int64_t c1, int64
 
 // Each part of the work is a block of channels and of features, over one piece of the tiles. The number of pieces
 // depends on the shapes alone, so that the result has the same bits for any number of threads.
+template <int WINDOW>
 bool kernel_gradient(Pool& pool, const Filtering& f, const float* x, const float* dy, float* dk) {
   const int64_t channel_blocks = ceil_div(f.channels, kChannels), feature_blocks = ceil_div(f.features, kChannels);
   const int64_t all = channel_blocks * feature_blocks, tiles = f.tiles();
@@ -437,7 +439,7 @@ bool kernel_gradient(Pool& pool, const Filtering& f, const float* x, const float
   const int64_t most_features = ceil_div(ceil_div(f.features, feature_blocks), 2 * kLanes) * 2 * kLanes;
   const int64_t most_tiles = std::max<int64_t>(kCached / (kPoints * (most_channels + most_features)), 64);
   const int64_t pieces = std::clamp<int64_t>(tiles / most_tiles, 1, ceil_div(kPieces, all));
-  const int64_t floats = f.taps * kTaps * kTaps * f.channels * f.features;
+  const int64_t floats = f.taps * WINDOW * WINDOW * f.channels * f.features;
   const std::vector<float> zeros(std::max(f.channels, f.features));
   std::atomic<bool> finite{true};
 
@@ -460,7 +462,7 @@ bool kernel_gradient(Pool& pool, const Filtering& f, const float* x, const float
     const int64_t begin = first_of(tiles, piece, pieces), stop = first_of(tiles, piece + 1, pieces);
     for (int64_t first = begin; first < stop; first += most_tiles) {
       const int64_t end = std::min(stop, first + most_tiles), count = end - first;
-      transform_gradients(f, dy, first, end, o0, o1, zeros.data(), w, w_plane);
+      transform_gradients<WINDOW>(f, dy, first, end, o0, o1, zeros.data(), w, w_plane);
       for (int64_t tap = 0; tap < f.taps; ++tap) {
         transform_inputs(f, x, tap, first, end, c0, c1, zeros.data(), v, v_row, v_plane);
         for (int64_t point = 0; point < kPoints; ++point)
@@ -480,8 +482,8 @@ bool kernel_gradient(Pool& pool, const Filtering& f, const float* x, const float
     }
     float* to = pieces > 1 ? sums.data() + piece * floats : dk;
     for (int64_t tap = 0; tap < f.taps; ++tap)
-      if (!transform_kernel_gradient(f, c0, c1, o0, o1, du.data() + tap * kPoints * du_plane, du_row, du_plane,
-                                     to + tap * kTaps * kTaps * f.channels * f.features))
+      if (!transform_kernel_gradient<WINDOW>(f, c0, c1, o0, o1, du.data() + tap * kPoints * du_plane, du_row, du_plane,
+                                     to + tap * WINDOW * WINDOW * f.channels * f.features))
         finite = false;
   });
   if (pieces > 1) {
@@ -511,27 +513,30 @@ Problem with_slices(Problem p) {
 
 bool winograd_is_possible(const Problem& problem) {
   const Problem p = with_slices(problem);
-  return p.window[1] == kTaps && p.window[2] == kTaps && p.stride == Three{1, 1, 1} && p.dilation == Three{1, 1, 1} &&
-         p.groups == 1 && p.channels >= kLanes && p.features >= kLanes;
+  return (p.window[1] == 3 || p.window[1] == 5) && p.window[2] == p.window[1] && p.stride == Three{1, 1, 1} &&
+         p.dilation == Three{1, 1, 1} && p.groups == 1 && p.channels >= kLanes && p.features >= kLanes;
 }
 
 void convolve_by_winograd(Pool& pool, const Problem& problem, Product which, const float* a, const float* b,
                           float* result) {
   const Problem p = with_slices(problem);
   const int64_t pairs = p.channels * p.features;
-  Filtering f{p.batch, p.channels, p.features, p.window[0], p.size, p.low, p.out, pairs, p.features, 1};
+  const int window = static_cast<int>(p.window[2]);
+  Filtering f{p.batch, p.channels, p.features, p.window[0], window, p.size, p.low, p.out, pairs, p.features, 1};
   if (which == kKernelGradient) {
-    if (!kernel_gradient(pool, f, a, b, result)) convolve(pool, problem, which, a, b, result);
+    const auto compute = window == 3 ? kernel_gradient<3> : kernel_gradient<5>;
+    if (!compute(pool, f, a, b, result)) convolve(pool, problem, which, a, b, result);
     return;
   }
   const float* kernel = b;
   if (which == kInputGradient) {  // the flipped kernel, from its last tap on
-    f = {p.batch, p.features, p.channels, p.window[0], p.out, {}, p.size, -pairs, 1, p.features};
+    f = {p.batch, p.features, p.channels, p.window[0], window, p.out, {}, p.size, -pairs, 1, p.features};
     for (int axis : {0, 1, 2}) f.low[axis] = p.window[axis] - 1 - p.low[axis];
     kernel += (product(p.window) - 1) * pairs;
   }
   const std::unique_ptr<std::atomic<bool>[]> is_not_finite(new std::atomic<bool>[p.batch]());
-  filter(pool, f, a, kernel, result, is_not_finite.get());
+  const auto compute = window == 3 ? filter<3> : filter<5>;
+  compute(pool, f, a, kernel, result, is_not_finite.get());
   Problem one = problem;
   one.batch = 1;
   for (int64_t n = 0; n < p.batch; ++n)

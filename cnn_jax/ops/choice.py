@@ -18,10 +18,10 @@ CANONICAL   all three products    everything else
 ==========  ====================  =====================================================================================
 
 After ``cnn_jax.enable_native()``, kernels are used for float32 arrays with up to three spatial axes and no input
-dilation, in programs for one device. WINOGRAD is used for all three products of windows of 3 at stride 1, without
-dilation or groups, over images or volumes of at least 7 x 7 outputs with 16 or more channels and features, unless the
-precision is given. Its tiles are 4 x 4 outputs: smaller images waste too much of them, and repay no transformed kernel.
-NATIVE is used for the rest, except where XLA is faster:
+dilation, in programs for one device. WINOGRAD is used for all three products of windows of 3 or 5 along all axes at
+stride 1, without dilation or groups, over images or volumes of at least 7 x 7 outputs with 16 or more channels and
+features, unless the precision is given. Its tiles are 4 x 4 or 2 x 2 outputs: smaller images waste too much of them,
+and repay no transformed kernel. NATIVE is used for the rest, except where XLA is faster:
 
 ================  ======================  ============================================================================
 faster            for                     where
@@ -150,7 +150,12 @@ def native_is_possible(rank: int, input_dilation: Sequence[int]) -> bool:
 
 def _winograd_is_faster(plan: ConvPlan) -> bool:
     """Whether WINOGRAD is possible, and faster than NATIVE."""
-    if len(plan.axes) < 2 or set(plan.each("window")) != {3} or plan.groups > 1 or plan.precision is not None:
+    if (
+        len(plan.axes) < 2
+        or set(plan.each("window")) not in ({3}, {5})
+        or plan.groups > 1
+        or plan.precision is not None
+    ):
         return False
     sizes = [size for axis in plan.axes[-2:] for size in (axis.size, axis.out)]
     dense = {*plan.each("stride"), *plan.each("kernel_dilation")} == {1}

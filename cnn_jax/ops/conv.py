@@ -68,7 +68,7 @@ def conv(
         image. With ``'direct'`` neither is the case.
       derivatives: Has no effect; still accepted for one release.
       precision: The same as in ``jax.lax.conv_general_dilated``; on NVIDIA GPUs the default for float32 is TF32, and
-        after ``cnn_jax.enable_native`` Winograd's algorithm computes windows of 3 on a CPU unless a precision is given.
+        after ``cnn_jax.enable_native`` Winograd's algorithm computes windows of 3 or 5 on a CPU unless one is given.
 
     Returns:
       ``(*batch, *output, C_out)``.

@@ -15,7 +15,7 @@ formulation.
 ``SLABS``       an N-D convolution as a sum of 2-D ones, since XLA's CPU backend is fast only at those
 ``MATMUL``      the kernel gradient of a window of 1 as one matrix product
 ``NATIVE``      one of the kernels of ``cnn_jax.native``, with direct sums
-``WINOGRAD``    another one, by Winograd's minimal filtering F(4x4, 3x3): a quarter of the multiplications
+``WINOGRAD``    another one, by Winograd's minimal filtering: 0.25 (3x3) or 0.36 (5x5) of the multiplications
 ``WINDOWS``     a convolution of an input dilated by its window as one matrix product, whose windows are side by side
 ``COLUMNS``     one matrix product with the windows written out (im2col), for many small models at once
 ==============  =======================================================================================================
@@ -519,4 +519,4 @@ def _natively(*, winograd: bool) -> Formulation:
 NATIVE = _natively(winograd=False)
 """For float32, up to three axes and no input dilation, in programs that may call functions of this process."""
 WINOGRAD = _natively(winograd=True)
-"""For windows of 3 along the last two axes, at stride 1, without dilation or groups, from 16 channels and features."""
+"""For windows of 3 or 5 along the last two axes at stride 1, without groups, from 16 channels and features on."""

@@ -9,8 +9,8 @@ method             bound on the absolute error of an output
 =================  ===================================================================================================
 ``direct``         ``(K + 4) u sum |x| |kernel|``, over its own window: XLA's convolution, or sums of matrix products
 ``native``         the same: kernels of our own for CPUs, see ``cnn_jax.enable_native``. After that function, ``direct``
-                   uses other such kernels for windows of 3 at stride 1 from 16 channels on, unless ``precision`` is
-                   given: F(4,3), ``(K + 4) u 56^rank max|x| max|kernel|``, in practice twice the error of sums
+                   uses other such kernels for windows of 3 and 5 at stride 1 from 16 channels on, unless ``precision``
+                   is given: F(4,3), F(2,5), ``(K + 4) u 56^rank max|x| max|kernel|``, in practice 2 times the error
 ``im2col``         the same: one matrix product over all windows
 ``toeplitz``       the same: banded matrices along the last axis, im2col along the others
 ``fft``            ``10 u log2(L + 2) |x|_2 |kernel|_2``, over a whole image with its channels: small outputs of a large
