@@ -1,11 +1,12 @@
-"""Kernels of our own for CPUs, which XLA calls through ``jax.ffi``: C++ that is compiled once, on its first use.
+"""Kernels of our own for CPUs, which XLA calls through ``jax.ffi``: C++ that is compiled once.
 
 ``cnn_jax.enable_native()`` turns them on for the programs that are compiled from then on; ``launch.py`` always does.
 ``cnn_jax.ops`` then uses them in the CPU lowering of its primitives, for the shapes for which they are faster than
 XLA's operations (``cnn_jax.ops.choice``). Everything works without them. ``docs/native.md`` explains how to add one.
 
 ======================  ============================================================
-``library.py``          compiles the C++ into the user's cache and loads it
+``build.py``            compiles the C++: into a wheel, or on its first use into the user's cache
+``library.py``          loads it
 ``calls.py``            one function per kernel, from arrays to arrays
 ``convolution.cc``      the three products of a convolution
 ``batch_norm.cc``       batch normalisation in training with addend and ReLU, and its gradients

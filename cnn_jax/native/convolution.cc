@@ -721,9 +721,6 @@ ffi::Error convolution(Pool pool, Array a, Array b, ffi::Result<Array> result, i
 
 #pragma GCC visibility push(default)
 
-// The lanes of a vector, which say for which instructions the library was compiled.
-extern "C" int cnn_jax_lanes() { return cnn_jax::kLanes; }
-
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_convolution, cnn_jax::convolution,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()

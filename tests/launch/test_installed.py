@@ -8,11 +8,13 @@ import shutil
 import site
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cnn_jax.native import build
 from tests.launch.process import ROOT, environment
 
 
@@ -23,21 +25,23 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, venv = folder / "source", folder / "venv"
     for name in ("cnn_jax", "configs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, "wheel", "--no-build-isolation", "--no-deps", "-w", folder, source], check=True)
+    one = {**os.environ, "CNN_JAX_NATIVE": build.possible_here()[0]}  # the library that tests/native uses, too
+    subprocess.run([*pip, "wheel", "--no-build-isolation", "--no-deps", "-w", folder, source], env=one, check=True)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     (packages,) = venv.glob("lib/python*/site-packages")
     (packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
     (wheel,) = folder.glob("*.whl")
     subprocess.run([*pip, "--python", venv / "bin/python", "install", "--no-deps", "--no-index", wheel], check=True)
     shutil.rmtree(source)
+    assert wheel.name.endswith(f"-py3-none-{sysconfig.get_platform().replace('-', '_')}.whl")
     return venv / "bin"
 
 
-def run(program: Path, *arguments: str, folder: Path) -> str:
-    variables = {name: value for name, value in environment().items() if name != "PYTHONPATH"}
+def run(program: Path, *arguments: str, folder: Path, **variables: str) -> str:
+    variables = {name: value for name, value in environment().items() if name != "PYTHONPATH"} | variables
     done = subprocess.run(
         [program, *arguments], cwd=folder, env=variables, capture_output=True, text=True, timeout=300, check=False
     )
@@ -46,8 +50,13 @@ def run(program: Path, *arguments: str, folder: Path) -> str:
 
 
 def test_a_config_by_its_name_trains_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
-    printed = run(installed / "cnn-jax", "--config=lenet5_digits:smoke", "--workdir=run", folder=tmp_path)
+    """With the native kernels of the wheel: there is no compiler that could make others."""
+    command = ["--config=lenet5_digits:smoke", "--workdir=run"]
+    switches = {"CNN_JAX_NATIVE": "1", "CXX": "nowhere"}
+    printed = run(installed / "cnn-jax", *command, folder=tmp_path, **switches)
     assert "test accuracy" in printed
+    used = json.loads((tmp_path / "run/environment.json").read_text())["native_kernels"]
+    assert used == f"on, {build.possible_here()[0]}"
     assert (tmp_path / "run/report.html").exists()
     assert os.listdir(tmp_path) == ["run"]
     assert "cnn-jax --config" in run(installed / "cnn-jax", "--help", folder=tmp_path)

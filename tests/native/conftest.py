@@ -1,5 +1,6 @@
-"""The native kernels, which the other tests do without unless CNN_JAX_NATIVE=1."""
+"""The native kernels, which the other tests do without unless CNN_JAX_NATIVE says otherwise."""
 
+import os
 import shutil
 from collections.abc import Iterator
 
@@ -16,7 +17,8 @@ def kernels() -> Iterator[None]:
     if shutil.which("c++") is None:
         pytest.skip("there is no C++ compiler")
     before = library._State.wanted
-    native.enable(environ={})
+    switch = os.environ[library.SWITCH]
+    native.enable(environ={} if switch == "0" else {library.SWITCH: switch})
     assert native.is_enabled(), native.describe()
     jax.clear_caches()
     yield
