@@ -14,7 +14,8 @@
 // depthwise convolution, have loops of their own, `narrow_tile` and `narrow_gradient_block`: the lanes of a vector are
 // neighbouring channels of several groups, and one channel of each group is spread over the lanes of its group.
 //
-// An input that needs padding is copied, with its zeros, in slabs of rows that fit into the processor's cache.
+// An input that needs padding is copied, with its zeros, in slabs of rows that fit into the processor's cache. The inputs
+// of several groups are copied group by group. Narrow groups read long lines in place, and copy only their ends.
 
 #include <algorithm>
 #include <array>
@@ -42,47 +43,85 @@ constexpr int kBlock = kRegisters == 32 ? 8 : 4;    // channels of a block of a 
 // --- the innermost loops ---------------------------------------------------------------------------------------------
 
 // One vector of features of narrow groups: y[m, o] = the sum over taps t and channels c of the group of
-// x[m * pixel + at[t] + c] * kernel[tap[t], c, o].
-template <int PIXELS, int GROUP>
-void narrow_tile(const float* x, int64_t pixel, const int64_t* at, const int64_t* tap, int64_t taps,
+// at[t][offset + m * pixel + c] * kernel[tap[t], c, o].
+//
+// The taps come in runs of RUN, which read inputs a pixel apart, so that each input is read and spread once for a run.
+template <int PIXELS, int GROUP, int RUN>
+void narrow_tile(const float* const* at, int64_t offset, int64_t pixel, const int64_t* tap, int64_t taps,
                  const float* kernel, int64_t features, float* y, int64_t y_pixel) {
   Vector sums[PIXELS] = {};
-  for (int64_t t = 0; t < taps; ++t) {
-    Vector weights[GROUP];
+  for (int64_t t = 0; t < taps; t += RUN)
 #pragma GCC unroll 8
-    for (int c = 0; c < GROUP; ++c) weights[c] = load(kernel + tap[t] + c * features);
+    for (int c = 0; c < GROUP; ++c) {
+      Vector weights[RUN];
+#pragma GCC unroll 8
+      for (int k = 0; k < RUN; ++k) weights[k] = load(kernel + tap[t + k] + c * features);
 #pragma GCC unroll 16
-    for (int m = 0; m < PIXELS; ++m) {
-      const Vector value = load(x + at[t] + m * pixel);
+      for (int i = 0; i < PIXELS + RUN - 1; ++i) {
+        const Vector value = spread<GROUP>(load(at[t] + offset + i * pixel), c);
 #pragma GCC unroll 8
-      for (int c = 0; c < GROUP; ++c) sums[m] += spread<GROUP>(value, c) * weights[c];
+        for (int k = 0; k < RUN; ++k)
+          if (i >= k && i - k < PIXELS) sums[i - k] += value * weights[k];
+      }
     }
-  }
 #pragma GCC unroll 16
   for (int m = 0; m < PIXELS; ++m) store(y + m * y_pixel, sums[m]);
 }
 
 // One vector of features of the kernel gradient of narrow groups:
-// out[t, c, o] += the sum over pixels of x[pixel + at[t] + c] * dy[pixel, o].
+// out[t, c, o] += the sum over pixels of at[t][offset + pixel + c] * dy[pixel, o].
 template <int TAPS, int GROUP>
-void narrow_gradient_block(const float* x, int64_t x_pixel, const int64_t* at, const float* dy, int64_t features,
+void narrow_gradient_block(const float* const* at, int64_t offset, int64_t x_pixel, const float* dy, int64_t features,
                            int64_t pixels, float* out) {
   Vector sums[TAPS][GROUP];
 #pragma GCC unroll 8
   for (int t = 0; t < TAPS; ++t)
 #pragma GCC unroll 8
     for (int c = 0; c < GROUP; ++c) sums[t][c] = load(out + (t * GROUP + c) * features);
-  for (int64_t pixel = 0; pixel < pixels; ++pixel, x += x_pixel, dy += features) {
+  for (int64_t pixel = 0; pixel < pixels; ++pixel, offset += x_pixel, dy += features) {
     const Vector gradient = load(dy);
 #pragma GCC unroll 8
     for (int t = 0; t < TAPS; ++t) {
-      const Vector value = load(x + at[t]);
+      const Vector value = load(at[t] + offset);
 #pragma GCC unroll 8
       for (int c = 0; c < GROUP; ++c) sums[t][c] += spread<GROUP>(value, c) * gradient;
     }
   }
 #pragma GCC unroll 8
   for (int t = 0; t < TAPS; ++t)
+#pragma GCC unroll 8
+    for (int c = 0; c < GROUP; ++c) store(out + (t * GROUP + c) * features, sums[t][c]);
+}
+
+// The same for RUN taps that read neighbouring inputs, where x is the first: each input is spread once for all of them.
+template <int RUN, int GROUP>
+void narrow_gradient_run(const float* x, int64_t x_pixel, const float* dy, int64_t features, int64_t pixels,
+                         float* out) {
+  Vector sums[RUN][GROUP];
+#pragma GCC unroll 8
+  for (int t = 0; t < RUN; ++t)
+#pragma GCC unroll 8
+    for (int c = 0; c < GROUP; ++c) sums[t][c] = load(out + (t * GROUP + c) * features);
+  // The input of number i, for taps [first, end). The sums stay in registers only if this is inlined.
+  auto column = [&](int64_t i, int64_t first, int64_t end) __attribute__((always_inline)) {
+    const Vector value = load(x + i * x_pixel);
+    Vector gradients[RUN];
+#pragma GCC unroll 8
+    for (int t = 0; t < RUN; ++t)
+      if (t >= first && t < end) gradients[t] = load(dy + (i - t) * features);
+#pragma GCC unroll 8
+    for (int c = 0; c < GROUP; ++c) {
+      const Vector one = spread<GROUP>(value, c);
+#pragma GCC unroll 8
+      for (int t = 0; t < RUN; ++t)
+        if (t >= first && t < end) sums[t][c] += one * gradients[t];
+    }
+  };
+  for (int64_t i = 0; i < RUN - 1; ++i) column(i, std::max<int64_t>(0, i + 1 - pixels), i + 1);
+  for (int64_t i = RUN - 1; i < pixels; ++i) column(i, 0, RUN);
+  for (int64_t i = std::max<int64_t>(RUN - 1, pixels); i < pixels + RUN - 1; ++i) column(i, i + 1 - pixels, RUN);
+#pragma GCC unroll 8
+  for (int t = 0; t < RUN; ++t)
 #pragma GCC unroll 8
     for (int c = 0; c < GROUP; ++c) store(out + (t * GROUP + c) * features, sums[t][c]);
 }
@@ -108,18 +147,37 @@ struct Sliding {
     return possible && (group == 1 || (2 * group <= kLanes && channels >= kLanes)) ? group : 0;
   }
   int64_t span(int axis, int64_t outputs) const { return (outputs - 1) * step[axis] + at[axis].back() + 1; }
+  // Whether the taps along an axis read neighbouring inputs.
+  bool is_dense(int axis) const { return at[axis].back() + 1 == static_cast<int64_t>(at[axis].size()); }
+  // The outputs [begin, end) along the last axis whose taps are inside of the input, along this axis.
+  int64_t begin() const { return std::clamp<int64_t>(ceil_div(low[2], step[2]), 0, out[2]); }
+  int64_t end() const {
+    const int64_t room = size[2] + low[2] - at[2].back() - 1;
+    return std::clamp<int64_t>(room < 0 ? 0 : room / step[2] + 1, begin(), out[2]);
+  }
   // Whether no tap is outside of the input, so that it needs no padding.
   bool is_inside() const {
     for (int axis = 0; axis < 3; ++axis)
       if (low[axis] > 0 || span(axis, out[axis]) - low[axis] > size[axis]) return false;
     return true;
   }
+  // Whether each group is copied to a place of its own, so that it is a convolution without groups.
+  bool is_split() const { return groups > 1 && !narrow(); }
+  // The number of taps that read neighbouring inputs of a line, for neighbouring outputs.
+  int64_t run() const { return step[2] == 1 && is_dense(2) ? static_cast<int64_t>(at[2].size()) : 1; }
+  // Whether inputs are read where they are. Narrow groups then copy the ends of all lines that a line of outputs reads,
+  // see `Lines`, which is less work than to copy each line once if the lines are long.
+  bool is_in_place() const {
+    const int64_t ends = out[2] - (end() - begin()), lines = at[0].size() * at[1].size();
+    return !is_split() && (is_inside() || (narrow() && ends * lines <= out[2]));
+  }
 };
 
 // The inputs that some rows of outputs of an image read.
 struct Slab {
   const float* data;
-  int64_t row, line;  // distances of neighbours along the first two axes; the third has that of the channels
+  int64_t row, line, pixel;  // distances of neighbours along the three axes
+  int64_t group;             // the distance between groups
 };
 
 int64_t floats_of_slab(const Sliding& s, int64_t rows) {
@@ -135,23 +193,40 @@ void copy_line(const float* line, int64_t size, int64_t first, int64_t count, in
   std::memset(to + end * channels, 0, sizeof(float) * (count - end) * channels);
 }
 
-// The slab of rows [first, end) of outputs of one image: in place if it needs no padding, otherwise a copy.
-Slab slab_of(const Sliding& s, const float* image, int64_t first, int64_t end, bool inside, float* copy) {
-  const Three start = {first * s.step[0] - s.low[0], -s.low[1], -s.low[2]};
-  if (inside) {
-    const int64_t line = s.size[2] * s.channels, row = s.size[1] * line;
-    return {image + start[0] * row + start[1] * line + start[2] * s.channels, row, line};
-  }
-  const int64_t lines = s.span(1, s.out[1]), pixels = s.span(2, s.out[2]), line = pixels * s.channels;
-  float* to = copy;
-  for (int64_t i = start[0]; i < start[0] + s.span(0, end - first); ++i)
-    for (int64_t j = start[1]; j < start[1] + lines; ++j, to += line) {
-      if (i >= 0 && i < s.size[0] && j >= 0 && j < s.size[1])
-        copy_line(image + (i * s.size[1] + j) * s.size[2] * s.channels, s.size[2], start[2], pixels, s.channels, to);
+// The same for each group; the copies of the groups are `next` apart.
+void split_line(const float* line, int64_t size, int64_t first, int64_t count, int64_t channels, int64_t groups,
+                float* to, int64_t next) {
+  for (int64_t p = first; p < first + count; ++p, to += channels)
+    for (int64_t group = 0; group < groups; ++group)
+      if (p < 0 || p >= size)
+        std::memset(to + group * next, 0, sizeof(float) * channels);
+      else if (channels == kLanes)
+        store(to + group * next, load(line + (p * groups + group) * channels));
       else
-        std::memset(to, 0, sizeof(float) * line);
+        std::memcpy(to + group * next, line + (p * groups + group) * channels, sizeof(float) * channels);
+}
+
+// The slab of rows [first, end) of outputs of one image: in place, or a copy with the padding.
+Slab slab_of(const Sliding& s, const float* image, int64_t first, int64_t end, float* copy) {
+  const Three start = {first * s.step[0] - s.low[0], -s.low[1], -s.low[2]};
+  if (s.is_in_place()) {
+    const int64_t line = s.size[2] * s.channels, row = s.size[1] * line;
+    return {image + start[0] * row + start[1] * line + start[2] * s.channels, row, line, s.channels, s.per_group()};
+  }
+  const int64_t lines = s.span(1, s.out[1]), pixels = s.span(2, s.out[2]), rows = s.span(0, end - first);
+  const int64_t copies = s.is_split() ? s.groups : 1, channels = s.channels / copies;
+  const int64_t line = pixels * channels, plane = rows * lines * line;
+  float* to = copy;
+  for (int64_t i = start[0]; i < start[0] + rows; ++i)
+    for (int64_t j = start[1]; j < start[1] + lines; ++j, to += line) {
+      const bool in = i >= 0 && i < s.size[0] && j >= 0 && j < s.size[1];
+      const float* from = in ? image + (i * s.size[1] + j) * s.size[2] * s.channels : nullptr;
+      if (copies == 1)
+        copy_line(from, in ? s.size[2] : 0, start[2], pixels, channels, to);
+      else
+        split_line(from, in ? s.size[2] : 0, start[2], pixels, channels, copies, to, plane);
     }
-  return {copy, lines * line, line};
+  return {copy, lines * line, line, channels, copies == 1 ? s.per_group() : plane};
 }
 
 // The runs of inputs that are neighbours in memory, for one group.
@@ -160,15 +235,71 @@ struct Segments {
   int64_t run;
 };
 
-Segments segments_of(const Sliding& s, int64_t row, int64_t line) {
-  const bool joined = s.groups == 1 && s.at[2].back() + 1 == static_cast<int64_t>(s.at[2].size());
-  Segments segments{{}, joined ? static_cast<int64_t>(s.at[2].size()) * s.channels : s.per_group()};
+Segments segments_of(const Sliding& s, const Slab& slab) {
+  const bool joined = slab.pixel == s.per_group() && s.is_dense(2);
+  Segments segments{{}, (joined ? static_cast<int64_t>(s.at[2].size()) : 1) * s.per_group()};
   for (int64_t i : s.at[0])
     for (int64_t j : s.at[1])
       for (int64_t k : s.at[2])
-        if (k == 0 || !joined) segments.at.push_back(i * row + j * line + k * s.channels);
+        if (k == 0 || !joined) segments.at.push_back(i * slab.row + j * slab.line + k * slab.pixel);
   return segments;
 }
+
+// Where the taps of narrow groups read the inputs of a line of outputs. In place, inputs outside of the image are read
+// from a line of zeros, or at the ends of a line from copies with zeros.
+class Lines {
+ public:
+  explicit Lines(const Sliding& s)
+      : s_(s), width_(s.span(2, s.out[2]) * s.channels), padded_(s.is_in_place() && !s.is_inside()),
+        scratch_(kOther, padded_ ? width_ * (1 + ends()) : 0), at_(s.taps()) {
+    if (padded_) std::memset(scratch_.data(), 0, sizeof(float) * width_);
+  }
+
+  // Calls compute(at, first, count), with the inputs of output `first` in `at`, for the outputs of line l of a row: of
+  // number r in the image, and `r_slab` in the slab.
+  template <class Compute>
+  void each_stretch(const Slab& slab, int64_t r_slab, int64_t r, int64_t l, const Compute& compute) {
+    const float* from = slab.data + r_slab * s_.step[0] * slab.row + l * s_.step[1] * slab.line;
+    if (!padded_) return stretch(slab, from, r, l, 0, s_.out[2], compute);
+    const int64_t begin = s_.begin(), end = s_.end();
+    stretch(slab, from, r, l, 0, begin, compute);
+    stretch(slab, from, r, l, begin, end, compute);
+    stretch(slab, from, r, l, end, s_.out[2], compute);
+  }
+
+ private:
+  int64_t ends() const { return static_cast<int64_t>(s_.at[0].size() * s_.at[1].size()); }
+
+  template <class Compute>
+  void stretch(const Slab& slab, const float* from, int64_t r, int64_t l, int64_t first, int64_t end,
+               const Compute& compute) {
+    if (first == end) return;
+    const bool at_end = padded_ && (first < s_.begin() || end > s_.end());
+    const int64_t offset = first * s_.step[2], pixels = s_.span(2, end - first);
+    float* copy = scratch_.data() + width_;
+    size_t t = 0;
+    for (int64_t i : s_.at[0])
+      for (int64_t j : s_.at[1]) {
+        const int64_t row = r * s_.step[0] - s_.low[0] + i, line = l * s_.step[1] - s_.low[1] + j;
+        const bool in = !padded_ || (row >= 0 && row < s_.size[0] && line >= 0 && line < s_.size[1]);
+        const float* inputs = in ? from + i * slab.row + j * slab.line + offset * s_.channels : scratch_.data();
+        if (in && at_end) {
+          const float* whole = inputs + (s_.low[2] - offset) * s_.channels;
+          copy_line(whole, s_.size[2], offset - s_.low[2], pixels, s_.channels, copy);
+          inputs = copy;
+          copy += pixels * s_.channels;
+        }
+        for (int64_t k : s_.at[2]) at_[t++] = inputs + k * s_.channels;
+      }
+    compute(at_.data(), first, end - first);
+  }
+
+  const Sliding& s_;
+  const int64_t width_;
+  const bool padded_;
+  Scratch scratch_;
+  std::vector<const float*> at_;
+};
 
 // A block of features of one group, of one or two vectors.
 struct Panel {
@@ -227,29 +358,49 @@ void output_row(const float* x, int64_t pixel, const Segments& segments, const f
   }
 }
 
-// A row of outputs of narrow groups. The last vector of channels may overlap the one before it; if there are fewer
-// channels than lanes, which only happens for groups of one, they are computed one by one.
-template <int GROUP>
-void narrow_row(const float* x, int64_t pixel, const Segments& segments, const std::vector<int64_t>& tap,
-                const float* kernel, float* y, int64_t y_pixel, int64_t pixels, int64_t channels) {
-  constexpr int kPixels = 8;
-  const int64_t* at = segments.at.data();
-  const int64_t taps = static_cast<int64_t>(tap.size());
-  for (int64_t p = 0; channels >= kLanes && p < pixels;) {  // all channels of some pixels, which stay in the L1 cache
-    const int some = p + kPixels <= pixels ? kPixels : 1;
-    const auto tile = some == 1 ? narrow_tile<1, GROUP> : narrow_tile<kPixels, GROUP>;
-    for (int64_t next = 0; next < channels; next += kLanes) {
-      const int64_t c = std::min(next, channels - kLanes);
-      tile(x + p * pixel + c, pixel, at, tap.data(), taps, kernel + c, channels, y + p * y_pixel + c, y_pixel);
-    }
-    p += some;
+// Some pixels, at most 8, of a row of outputs of narrow groups. The last vector of channels may overlap the one before.
+template <int PIXELS, int GROUP, int RUN>
+void narrow_pixels(const float* const* at, int64_t offset, int64_t pixel, const std::vector<int64_t>& tap,
+                   const float* kernel, float* y, int64_t y_pixel, int64_t channels) {
+  for (int64_t next = 0; next < channels; next += kLanes) {
+    const int64_t c = std::min(next, channels - kLanes);
+    narrow_tile<PIXELS, GROUP, RUN>(at, offset + c, pixel, tap.data(), tap.size(), kernel + c, channels, y + c, y_pixel);
   }
-  for (int64_t p = 0; channels < kLanes && p < pixels; ++p)
-    for (int64_t c = 0; c < channels; ++c) {
-      float sum = 0;
-      for (int64_t t = 0; t < taps; ++t) sum += x[p * pixel + at[t] + c] * kernel[tap[t] + c];
-      y[p * y_pixel + c] = sum;
-    }
+}
+
+// Some of a line of outputs of narrow groups: all channels of some pixels, which stay in the L1 cache, after the other. The last
+// pixels may overlap those before them. If there are fewer channels than lanes, which only happens for groups of one,
+// they are computed one by one.
+template <int GROUP, int RUN>
+void narrow_row(const float* const* at, int64_t pixel, const std::vector<int64_t>& tap, const float* kernel, float* y,
+                int64_t y_pixel, int64_t pixels, int64_t channels) {
+  if (channels < kLanes) {
+    for (int64_t p = 0; p < pixels; ++p)
+      for (int64_t c = 0; c < channels; ++c) {
+        float sum = 0;
+        for (size_t t = 0; t < tap.size(); ++t) sum += at[t][p * pixel + c] * kernel[tap[t] + c];
+        y[p * y_pixel + c] = sum;
+      }
+    return;
+  }
+  const int64_t some = pixels >= 8 ? 8 : pixels >= 4 ? 4 : pixels >= 2 ? 2 : 1;
+  const auto compute = some == 8   ? narrow_pixels<8, GROUP, RUN>
+                       : some == 4 ? narrow_pixels<4, GROUP, RUN>
+                       : some == 2 ? narrow_pixels<2, GROUP, RUN>
+                                   : narrow_pixels<1, GROUP, RUN>;
+  for (int64_t next = 0; next < pixels; next += some) {
+    const int64_t p = std::min(next, pixels - some);
+    compute(at, p * pixel, pixel, tap, kernel, y + p * y_pixel, y_pixel, channels);
+  }
+}
+
+template <int GROUP>
+auto narrow_row_of(int64_t run) {
+  if constexpr (GROUP == 1) {
+    if (run == 5) return narrow_row<GROUP, 5>;
+    if (run == 7) return narrow_row<GROUP, 7>;
+  }
+  return run == 3 ? narrow_row<GROUP, 3> : narrow_row<GROUP, 1>;
 }
 
 // The entries of the kernel of narrow groups: [tap, channel of the group, feature].
@@ -283,9 +434,9 @@ void slide(Pool& pool, const Sliding& s, const float* x, const float* kernel, fl
       parallel(pool, panels.count(), one);
     kernel = packed.data();
   }
-  const bool inside = s.is_inside();
+  const bool in_place = s.is_in_place();
   // All outputs are neighbours in memory, like their inputs: one long row.
-  const bool flat = inside && s.taps() == 1 && s.groups == 1 && s.step == Three{1, 1, 1} && s.out == s.size &&
+  const bool flat = in_place && s.taps() == 1 && s.groups == 1 && s.step == Three{1, 1, 1} && s.out == s.size &&
                     s.next[2] == s.features && s.next[1] == s.out[2] * s.next[2] &&
                     s.next[0] == s.out[1] * s.next[1] && s.next_image == s.out[0] * s.next[0];
 
@@ -301,45 +452,51 @@ void slide(Pool& pool, const Sliding& s, const float* x, const float* kernel, fl
   else
     images = ceil_div(s.batch, ceil_div(ceil_div(s.batch, images), threads) * threads);
   const int64_t pieces = ceil_div(s.out[0], rows), parts = ceil_div(s.batch, images) * pieces;
-  const int64_t slab = inside ? 0 : floats_of_slab(s, rows);
+  const int64_t slab = in_place ? 0 : floats_of_slab(s, rows);
 
+  const int64_t run = s.run();
+  const auto row = narrow == 8   ? narrow_row_of<8>(run)
+                   : narrow == 4 ? narrow_row_of<4>(run)
+                   : narrow == 2 ? narrow_row_of<2>(run)
+                                 : narrow_row_of<1>(run);
   auto part = [&](int64_t i) {
     const int64_t n0 = i / pieces * images, n1 = std::min(s.batch, n0 + images);
     const int64_t r0 = i % pieces * rows, r1 = std::min(s.out[0], r0 + rows);
     Scratch copy(kInput, slab * (n1 - n0));
     std::vector<Slab> slabs;
     for (int64_t n = n0; n < n1; ++n)
-      slabs.push_back(slab_of(s, x + n * s.size[0] * s.size[1] * s.size[2] * s.channels, r0, r1, inside,
+      slabs.push_back(slab_of(s, x + n * s.size[0] * s.size[1] * s.size[2] * s.channels, r0, r1,
                               copy.data() + (n - n0) * slab));
-    const Segments segments = segments_of(s, slabs[0].row, slabs[0].line);
-    const int64_t pixel = s.step[2] * s.channels;
-    auto each_row = [&](const auto& compute) {
+    if (narrow) {
+      Lines lines(s);
+      for (int64_t n = n0; n < n1; ++n)
+        for (int64_t r = r0; r < r1; ++r)
+          for (int64_t l = 0; l < s.out[1]; ++l)
+            lines.each_stretch(slabs[n - n0], r - r0, r, l, [&](const float* const* at, int64_t first, int64_t count) {
+              float* to = y + n * s.next_image + r * s.next[0] + l * s.next[1] + first * s.next[2];
+              row(at, s.step[2] * s.channels, taps, kernel, to, s.next[2], count, s.channels);
+            });
+      return;
+    }
+    const Segments segments = segments_of(s, slabs[0]);
+    const int64_t pixel = s.step[2] * slabs[0].pixel;
+    for (const Panel& panel : panels.all) {
+      const float* weights = kernel + depth * panel.at;
+      float* to = y + panel.group * (s.features / s.groups) + panel.first;
+      if (flat) {
+        output_row(slabs[0].data, pixel, segments, weights, panel, to + n0 * s.next_image + r0 * s.next[0], s.next[2],
+                   (n1 - n0) * (r1 - r0) * s.out[1] * s.out[2]);
+        continue;
+      }
       for (int64_t n = n0; n < n1; ++n)
         for (int64_t r = r0; r < r1; ++r)
           for (int64_t l = 0; l < s.out[1]; ++l) {
             const Slab& from = slabs[n - n0];
-            compute(from.data + (r - r0) * s.step[0] * from.row + l * s.step[1] * from.line,
-                    n * s.next_image + r * s.next[0] + l * s.next[1]);
+            output_row(from.data + (r - r0) * s.step[0] * from.row + l * s.step[1] * from.line +
+                           panel.group * from.group,
+                       pixel, segments, weights, panel, to + n * s.next_image + r * s.next[0] + l * s.next[1],
+                       s.next[2], s.out[2]);
           }
-    };
-    const auto row = narrow == 8   ? narrow_row<8>
-                     : narrow == 4 ? narrow_row<4>
-                     : narrow == 2 ? narrow_row<2>
-                                   : narrow_row<1>;
-    if (narrow)
-      each_row([&](const float* from, int64_t to) {
-        row(from, pixel, segments, taps, kernel, y + to, s.next[2], s.out[2], s.channels);
-      });
-    for (const Panel& panel : panels.all) {
-      const float* weights = kernel + depth * panel.at;
-      const int64_t group = panel.group * s.per_group(), first = panel.group * (s.features / s.groups) + panel.first;
-      if (flat)
-        output_row(slabs[0].data, pixel, segments, weights, panel, y + first + n0 * s.next_image + r0 * s.next[0],
-                   s.next[2], (n1 - n0) * (r1 - r0) * s.out[1] * s.out[2]);
-      else
-        each_row([&](const float* from, int64_t to) {
-          output_row(from + group, pixel, segments, weights, panel, y + first + to, s.next[2], s.out[2]);
-        });
     }
   };
   if (threads == 1)
@@ -443,22 +600,22 @@ int64_t pieces_of(const Sliding& s, int64_t floats, int64_t least) {
   return std::clamp<int64_t>(std::min(positions / least, kShared / floats), 1, std::min<int64_t>(rows, 32));
 }
 
-// Sums a gradient of `floats` in pieces: calls add(part, its inputs, its gradients, segments, sums) for all parts.
+// Sums a gradient of `floats` in pieces: calls add(part, its inputs, its gradients, sums) for all parts.
 template <class Add>
 void sum_in_pieces(Pool& pool, const Sliding& s, const float* x, const float* dy, int64_t pieces, int64_t floats,
                    float* sums, const Add& add) {
   const int64_t all_rows = s.batch * s.out[0], row = s.out[1] * s.out[2];
-  const bool inside = s.is_inside();
+  const bool in_place = s.is_in_place();
   parallel(pool, pieces, [&](int64_t piece) {
     float* sum = sums + piece * floats;
     std::memset(sum, 0, sizeof(float) * floats);
     const int64_t begin = first_of(all_rows, piece, pieces), end = first_of(all_rows, piece + 1, pieces);
     for (const Part& part : parts_of(s, begin, end, kSlab)) {
-      Scratch copy(kInput, inside ? 0 : floats_of_slab(s, part.end - part.first));
+      Scratch copy(kInput, in_place ? 0 : floats_of_slab(s, part.end - part.first));
       const float* image = x + part.image * product(s.size) * s.channels;
-      const Slab slab = slab_of(s, image, part.first, part.end, inside, copy.data());
+      const Slab slab = slab_of(s, image, part.first, part.end, copy.data());
       const float* gradient = dy + (part.image * s.out[0] + part.first) * row * s.features;
-      add(part, slab, gradient, segments_of(s, slab.row, slab.line), sum);
+      add(part, slab, gradient, sum);
     }
   });
 }
@@ -469,7 +626,8 @@ void small_kernel_gradient(Pool& pool, const Sliding& s, const float* x, const f
   const int64_t depth = s.taps() * s.per_group(), width = panels.width, floats = depth * width;
   const int64_t line = s.out[2], row = s.out[1] * line, pieces = pieces_of(s, floats, 512);
   Scratch sums(kKernel, pieces * floats);
-  auto add = [&](const Part& part, const Slab& slab, const float* gradient, const Segments& segments, float* sum) {
+  auto add = [&](const Part& part, const Slab& slab, const float* gradient, float* sum) {
+    const Segments segments = segments_of(s, slab);
     const int64_t rows = part.end - part.first;
     const bool widened = width != s.features;
     Scratch wide(kOther, widened ? rows * row * width : 0);
@@ -490,11 +648,11 @@ void small_kernel_gradient(Pool& pool, const Sliding& s, const float* x, const f
           const int64_t largest = most(panel.vectors), count = ceil_div(segments.run, largest);
           for (size_t segment = 0; segment < segments.at.size(); ++segment) {
             const float* from = slab.data + r * s.step[0] * slab.row + l * s.step[1] * slab.line +
-                                segments.at[segment] + panel.group * s.per_group();
+                                segments.at[segment] + panel.group * slab.group;
             float* to = sum + depth * panel.at + segment * segments.run * panel.width();
             for (int64_t block = 0; block < count; ++block) {
               const int64_t c = first_of(segments.run, block, count), end = first_of(segments.run, block + 1, count);
-              block_of(panel.vectors, end - c)(from + c, s.step[0] * slab.row, s.step[2] * s.channels,
+              block_of(panel.vectors, end - c)(from + c, s.step[0] * slab.row, s.step[2] * slab.pixel,
                                                gradient + (r * row + l * line) * width + panel.at, row * width, width,
                                                std::min(some, rows - r), line, to + c * panel.width(), panel.width());
             }
@@ -615,30 +773,39 @@ constexpr auto narrow_blocks(std::integer_sequence<int, N...>) {
 // The gradient of the kernel of narrow groups, [tap, channel of the group, feature]; in pieces like a small gradient.
 template <int GROUP>
 void narrow_kernel_gradient(Pool& pool, const Sliding& s, const float* x, const float* dy, float* dk) {
-  constexpr int kTaps = std::min(8, kRegisters / 2 / GROUP), kPixels = 16;
+  constexpr int kTaps = std::min(8, kRegisters / 2 / GROUP), kPixels = 16, kRun = 3;
   static constexpr auto block = narrow_blocks<GROUP>(std::make_integer_sequence<int, kTaps>());
   const int64_t channels = s.channels, floats = s.taps() * GROUP * channels, line = s.out[2];
   const int64_t pixel = s.step[2] * channels, full = channels / kLanes * kLanes, pieces = pieces_of(s, floats, 256);
+  const bool in_runs = GROUP >= 4 && s.run() == kRun;  // with fewer channels there are too few sums to hide latencies
   Scratch sums(kKernel, pieces * floats);
-  auto add = [&](const Part& part, const Slab& slab, const float* dy, const Segments& segments, float* sum) {
-    for (int64_t r = 0; r < part.end - part.first; ++r)
-      for (int64_t l = 0; l < s.out[1]; ++l) {
-        const float* from = slab.data + r * s.step[0] * slab.row + l * s.step[1] * slab.line;
-        const float* gradient = dy + (r * s.out[1] + l) * line * channels;
-        for (int64_t first = 0; first < s.taps(); first += kTaps) {
-          const int64_t taps = std::min<int64_t>(kTaps, s.taps() - first), *at = segments.at.data() + first;
-          float* to = sum + first * GROUP * channels;
-          for (int64_t p = 0; p < line; p += kPixels)  // all channels of some pixels, which stay in the L1 cache
-            for (int64_t c = 0; c < full; c += kLanes)
-              block[taps - 1](from + p * pixel + c, pixel, at, gradient + p * channels + c, channels,
-                              std::min<int64_t>(kPixels, line - p), to + c);
-          for (int64_t o = full; o < channels; ++o)
-            for (int64_t i = 0; i < taps * GROUP; ++i)
-              for (int64_t p = 0; p < line; ++p)
-                to[i * channels + o] += from[p * pixel + at[i / GROUP] + o / GROUP * GROUP + i % GROUP] *
-                                        gradient[p * channels + o];
-        }
+  auto add = [&](const Part& part, const Slab& slab, const float* dy, float* sum) {
+    Lines lines(s);
+    auto stretch = [&](const float* const* at, const float* gradient, int64_t count) {
+      for (int64_t first = 0; first < s.taps(); first += in_runs ? kRun : kTaps) {
+        const int64_t taps = std::min<int64_t>(in_runs ? kRun : kTaps, s.taps() - first);
+        float* to = sum + first * GROUP * channels;
+        for (int64_t p = 0; p < count; p += kPixels)  // all channels of some pixels, which stay in the L1 cache
+          for (int64_t c = 0; c < full; c += kLanes) {
+            const int64_t offset = p * pixel + c, pixels = std::min<int64_t>(kPixels, count - p);
+            const float* of = gradient + p * channels + c;
+            if (in_runs)
+              narrow_gradient_run<kRun, GROUP>(at[first] + offset, pixel, of, channels, pixels, to + c);
+            else
+              block[taps - 1](at + first, offset, pixel, of, channels, pixels, to + c);
+          }
+        for (int64_t o = full; o < channels; ++o)
+          for (int64_t i = 0; i < taps * GROUP; ++i)
+            for (int64_t p = 0; p < count; ++p)
+              to[i * channels + o] += at[first + i / GROUP][p * pixel + o / GROUP * GROUP + i % GROUP] *
+                                      gradient[p * channels + o];
       }
+    };
+    for (int64_t r = 0; r < part.end - part.first; ++r)
+      for (int64_t l = 0; l < s.out[1]; ++l)
+        lines.each_stretch(slab, r, part.first + r, l, [&](const float* const* at, int64_t first, int64_t count) {
+          stretch(at, dy + ((r * s.out[1] + l) * line + first) * channels, count);
+        });
   };
   sum_in_pieces(pool, s, x, dy, pieces, floats, sums.data(), add);
   std::memset(dk, 0, sizeof(float) * floats);
