@@ -36,7 +36,7 @@ def digests():
 def test_one_thread_gives_the_same_bits():
     program = (
         "import os, json; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
-        "from cnn_jax import native; native.enable(environ={}); assert native.is_enabled()\n"
+        "from tests.native.conftest import enable; enable()\n"
         "from tests.native.test_threads import digests; print(json.dumps(digests()))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
