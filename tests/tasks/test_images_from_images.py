@@ -50,7 +50,7 @@ def test_a_sweep_trains_its_trials_in_one_program_as_each_alone(config, tmp_path
         trials.append(Trial(number, {key: value}, own, trial_directory(tmp_path / "sweep", number)))
     options = {"train": runs.train, "metric": "test/mae", "reports": False, "report": lambda *_: False}
     outcomes = {outcome.number: outcome for outcome in vectorized.run_vectorized(trials, **options)}
-    assert "2 trials in one program" in (trials[0].directory / "log.txt").read_text()
+    assert "2 trials in one program" in (trials[0].workdir / "log.txt").read_text()
     for trial in trials:
         runs.train(trial.config, tmp_path / f"alone{trial.number}", report=False)
         scores = json.loads((tmp_path / f"alone{trial.number}/result.json").read_text())["scores"]
