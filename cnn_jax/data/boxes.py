@@ -91,7 +91,7 @@ def open_boxes(
     """
     name = f"boxes:{path}"
     root = user_path(path).absolute()
-    if not str(path) or not root.is_dir():
+    if not root.is_dir():
         raise UsageError(f"data set {name!r}: there is no folder {root}")
     if invalid not in INVALID:
         raise UsageError(f"data.invalid_boxes={invalid!r} is unknown; {nearest(invalid, INVALID)}")

@@ -128,7 +128,7 @@ def open_masks(
     """
     name = f"masks:{path}"
     root = user_path(path).absolute()
-    if not str(path) or not root.is_dir():
+    if not root.is_dir():
         raise UsageError(f"data set {name!r}: there is no folder {root}")
     if normalize not in NORMALIZE:
         raise UsageError(f"data.normalize={normalize!r} must be one of {', '.join(NORMALIZE)}")

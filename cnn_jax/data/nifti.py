@@ -75,7 +75,7 @@ def read_label_volume(path: str | PathLike[str]) -> Int32[np.ndarray, "*space"]:
     """
     values = _array(path)
     values = values[..., 0] if values.ndim == 4 and values.shape[-1] == 1 else values
-    rounded = np.rint(np.nan_to_num(values, nan=-1))
+    rounded = values if values.dtype.kind in "iu" else np.rint(np.nan_to_num(values, nan=-1))
     if values.ndim != 3 or np.abs(values - rounded).max(initial=0) > 0.01:
         raise UsageError(f"{path}: is not a volume of class numbers: shape {values.shape}, dtype {values.dtype}")
     return rounded.astype(np.int32)

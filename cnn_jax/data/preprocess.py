@@ -185,10 +185,10 @@ class Preprocess:
                 f"(n, {axes}); {hint}"
             )
         if images.dtype.name not in IMAGE_DTYPES:
-            raise UsageError(f"Preprocess: images are {images.dtype}; give {' or '.join(IMAGE_DTYPES)}")
+            raise UsageError(f"Preprocess: inputs are {images.dtype}; give {' or '.join(IMAGE_DTYPES)}")
         if images.shape[-1] != self.input_shape[-1]:
             raise UsageError(
-                f"Preprocess: images have {images.shape[-1]} channels, the network's input has {self.input_shape[-1]}; "
+                f"Preprocess: inputs have {images.shape[-1]} channels, the network's input has {self.input_shape[-1]}; "
                 f"set input_shape to {(*self.input_shape[:-1], images.shape[-1])}"
             )
         pixels = jnp.asarray(images, jnp.float32)

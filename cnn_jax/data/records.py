@@ -24,6 +24,7 @@ from cnn_jax.typed import typed
 READ_AT_ONCE = 64
 SAMPLED = 2000  # of a set on disk, where its statistics or its looks are wanted
 SAMPLED_BYTES = 2**28  # of them at most, whatever the size of one, such as a volume
+PART_BYTES = 2**24  # of examples that are read only to be counted or measured
 PROGRESS_AFTER_SECONDS = 2.0
 
 Reader = Callable[[Sequence[int]], list[dict[str, Any]]]
@@ -116,10 +117,11 @@ class Records(Described):
 
     def _decode(self) -> Arrays:
         arrays = self._arrays(self.count)
-        starts = range(0, self.count, READ_AT_ONCE)
+        at_once = min(READ_AT_ONCE, -(-self.count // (os.cpu_count() or 1)))
+        starts = range(0, self.count, at_once)
 
         def read(start: int) -> int:
-            chosen = range(start, min(start + READ_AT_ONCE, self.count))
+            chosen = range(start, min(start + at_once, self.count))
             for name, part in self.take(chosen).items():
                 arrays[name][chosen.start : chosen.stop] = part
             return len(chosen)
@@ -244,7 +246,7 @@ def sample(found: Dataset | Records, *, most: int = SAMPLED) -> Dataset:
 
 
 def sampled_parts(found: Dataset | Records, *, most: int, at_once: int) -> Iterator[Dataset]:
-    """Examples spread evenly over a set on disk, or all of one in memory, in parts of at most 64 MiB.
+    """Examples spread evenly over a set on disk, or all of one in memory, in parts of at most 16 MiB.
 
     Args:
       found: The set.
@@ -257,7 +259,7 @@ def sampled_parts(found: Dataset | Records, *, most: int, at_once: int) -> Itera
       [200, 100]
     """
     each = max(1, found.num_bytes // len(found))
-    at_once = max(1, min(at_once, SAMPLED_BYTES // 4 // each))
+    at_once = max(1, min(at_once, PART_BYTES // each))
     if isinstance(found, Dataset):
         for start in range(0, len(found), at_once):
             yield found.part(start, min(start + at_once, len(found)))

@@ -5,24 +5,31 @@ The formats are those of the UCR archive: ``.ts`` with a header, which may have 
 """
 
 import csv
+import dataclasses
 import functools
+import hashlib
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
 
-from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.fields import Field
 from cnn_jax.data.named_files import class_order, part_of_file
+from cnn_jax.data.records import Records
 from cnn_jax.data.splits import members_of_split, stratified_parts
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.files import user_path
 
 SUFFIXES = (".ts", ".tsv", ".txt", ".csv")  # of several in one folder the first is read
 LABEL_COLUMNS = ("label", "class", "target", "y")  # in the first line of a table
+
+Parser = Callable[[str, str], tuple[np.ndarray, str | None]]
+"""Where a line is, for messages, and the line -> its series, ``(length, channels)``, and its class where it has one.
+Must be picklable, for worker processes."""
 
 
 class Series(NamedTuple):
@@ -39,7 +46,28 @@ class Series(NamedTuple):
     lines: list[int]
 
 
-def open_series(path: str, split: str) -> Dataset:
+class _Line(NamedTuple):
+    """A line of a file, its number, and where it begins."""
+
+    number: int
+    offset: int
+    text: str
+
+
+class _Found(NamedTuple):
+    """A series without its values."""
+
+    file: Path
+    parse: Parser
+    line: int
+    offset: int
+    length: int
+    channels: int
+    label: str | None
+    hash: int
+
+
+def open_series(path: str, split: str) -> Records:
     """A split of the series in a file or a folder: the fields ``signal`` and ``label``.
 
     Args:
@@ -52,34 +80,59 @@ def open_series(path: str, split: str) -> Dataset:
     """
     name = f"series:{path}"
     files = _files_of_parts(name, user_path(path))
-    parts = {part: _read(file, file.stat().st_size, file.stat().st_mtime_ns) for part, file in files.items()}
-    for part, series in parts.items():
-        if not series.labels:
+    parts = {part: _scan(file, file.stat().st_size, file.stat().st_mtime_ns) for part, file in files.items()}
+    for part, of_part in parts.items():
+        if of_part[0].label is None:
             raise UsageError(
                 f"data set {name!r}: {files[part]} has no labels; put the class of each series in its line"
             )
-    values = [series for of_part in parts.values() for series in of_part.values]
-    labels = [label for of_part in parts.values() for label in of_part.labels]
-    channels = {part: series.values[0].shape[1] for part, series in parts.items()}
+    channels = {part: of_part[0].channels for part, of_part in parts.items()}
     if len(set(channels.values())) > 1:
         raise UsageError(f"data set {name!r}: numbers of channels differ: {channels}")
+    found = [series for of_part in parts.values() for series in of_part]
+    labels = [series.label or "" for series in found]
     names = class_order(labels)
-    lengths = [len(series) for series in values]
-    signals = np.zeros((len(values), max(lengths), values[0].shape[1]), np.float32)
-    for signal, one in zip(signals, values, strict=True):
-        signal[: len(one)] = one
-    numbers = np.array([names.index(label) for label in labels], np.int32)
     if "" in parts:
-        members = stratified_parts(numbers.tolist(), map(str, parts[""].lines))
+        members = stratified_parts([names.index(label) for label in labels], [str(series.line) for series in found])
     else:
-        ends = np.cumsum([len(series.values) for series in parts.values()])
-        members = {part: np.arange(e - len(s.values), e) for (part, s), e in zip(parts.items(), ends, strict=True)}
-    chosen = members_of_split(name, split, members)
-    report = ""
-    if min(lengths) < max(lengths):
-        report = f"{name}: series of {min(lengths)} to {max(lengths)} values, padded with zeros at their ends"
-    spec = {"signal": Field("signal"), "label": Field("label", class_names=names)}
-    return Dataset(name, split, {"signal": signals[chosen], "label": numbers[chosen]}, spec, report)
+        ends = np.cumsum([len(of_part) for of_part in parts.values()])
+        members = {part: np.arange(e - len(own), e) for (part, own), e in zip(parts.items(), ends, strict=True)}
+    chosen = [found[number] for number in members_of_split(name, split, members)]
+    shortest, longest = min(series.length for series in found), max(series.length for series in found)
+    signal = Field("signal", (longest, found[0].channels), "float32")
+    padded = f"{name}: series of {shortest} to {longest} values, padded with zeros at their ends"
+    return Records(
+        name,
+        split,
+        SeriesReader(tuple(chosen), names, longest),
+        len(chosen),
+        {"signal": signal, "label": Field("label", (), "int32", class_names=names)},
+        identity=repr([(series.hash, series.label) for series in chosen]),
+        report=padded if shortest < longest else "",
+        hashes=np.array([series.hash for series in chosen], np.uint64),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SeriesReader:
+    """Reads lines of files by their places; see :data:`~cnn_jax.data.records.Reader`."""
+
+    found: tuple[_Found, ...]
+    names: tuple[str, ...]
+    length: int
+
+    def __call__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Series, followed by zeros up to the length of all, and their classes."""
+        return [self._read(self.found[number]) for number in indices]
+
+    def _read(self, series: _Found) -> dict[str, Any]:
+        with open(series.file, "rb") as opened:
+            opened.seek(series.offset)
+            text = _text(opened.readline())
+        values, _ = series.parse(f"{series.file}, line {series.line}", text)
+        signal = np.zeros((self.length, series.channels), np.float32)
+        signal[: len(values)] = values
+        return {"signal": signal, "label": self.names.index(series.label)}
 
 
 def read_series(file: Path, *, length: int | None = None) -> Series:
@@ -92,23 +145,26 @@ def read_series(file: Path, *, length: int | None = None) -> Series:
     Raises:
       UsageError: It is not readable; the message names the file and the line.
     """
-    if file.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{file}: is not a file of series; known are {', '.join(SUFFIXES)}")
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise UsageError(f"{file}: there is no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: cannot be read as text: {error}") from error
-    found = _ts(file, lines) if file.suffix.lower() == ".ts" else _table(file, lines, length)
-    if not found.values:
-        raise UsageError(f"{file}: has no series")
+    found = Series([], [], [])
+    for line, values, label in _parsed(file, *_opened(file, length)):
+        found.values.append(values)
+        found.lines.append(line.number)
+        found.labels.extend(() if label is None else (label,))
     return found
 
 
 @functools.lru_cache(maxsize=8)
-def _read(file: Path, size: int, modified: int) -> Series:
-    return read_series(file)
+def _scan(file: Path, size: int, modified: int) -> tuple[_Found, ...]:
+    """Where the series of a file are. Every line is checked, and no values are kept."""
+    parse, lines = _opened(file, None)
+    return tuple(
+        _Found(file, parse, line.number, line.offset, *values.shape, label, _hash(values))
+        for line, values, label in _parsed(file, parse, lines)
+    )
+
+
+def _hash(values: np.ndarray) -> int:
+    return int.from_bytes(hashlib.blake2b(values.tobytes(), digest_size=8).digest(), "big")
 
 
 def _files_of_parts(name: str, path: Path) -> dict[str, Path]:
@@ -126,81 +182,113 @@ def _files_of_parts(name: str, path: Path) -> dict[str, Path]:
     raise UsageError(f"data set {name!r}: has no file such as NAME_TRAIN.ts (looked for {', '.join(SUFFIXES)})")
 
 
-def _ts(file: Path, lines: Sequence[str]) -> Series:
-    """The format of aeon and sktime: ``#`` comments, ``@`` settings, then values by comma and channels by colon."""
+def _opened(file: Path, length: int | None) -> tuple[Parser, Iterable[_Line]]:
+    """What the lines of a file mean, by its beginning, and those that follow it."""
+    lines = _lines(file)
+    if file.suffix.lower() == ".ts":
+        return _ts(file, lines), (line for line in lines if not line.text.startswith("#"))
+    first = next(lines, None)
+    if first is None:
+        raise UsageError(f"{file}: has no series")
+    delimiter = next((mark for mark in ("\t", ";", ",") if mark in first.text), None)
+    heading = [cell.lower() for cell in _cells(first.text, delimiter)]
+    column = next((heading.index(name) for name in LABEL_COLUMNS if name in heading), 0)
+    is_heading = any(not _is_number(cell) for place, cell in enumerate(heading) if place != column)
+    return _Row(delimiter, column, length), lines if is_heading else itertools.chain([first], lines)
+
+
+def _parsed(
+    file: Path, parse: Parser, lines: Iterable[_Line]
+) -> Iterator[tuple[_Line, Float32[np.ndarray, "length channels"], str | None]]:
+    """Each line with its series and its class."""
+    channels = 0
+    for line in lines:
+        where = f"{file}, line {line.number}"
+        values, label = parse(where, line.text)
+        if channels and values.shape[1] != channels:
+            raise UsageError(f"{where}: has {values.shape[1]} channels, the series before it {channels}")
+        channels = values.shape[1]
+        yield line, values, label
+    if not channels:
+        raise UsageError(f"{file}: has no series")
+
+
+def _lines(file: Path) -> Iterator[_Line]:
+    """The lines of a file that are not blank, one at a time."""
+    if file.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{file}: is not a file of series; known are {', '.join(SUFFIXES)}")
+    offset = 0
+    try:
+        with open(file, "rb") as opened:
+            for number, line in enumerate(opened, start=1):
+                text = _text(line)
+                if text.strip():
+                    yield _Line(number, offset, text)
+                offset += len(line)
+    except FileNotFoundError as error:
+        raise UsageError(f"{file}: there is no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: cannot be read as text: {error}") from error
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8").removeprefix("\ufeff").rstrip("\r\n")  # spreadsheets write U+FEFF first
+
+
+def _ts(file: Path, lines: Iterable[_Line]) -> "_TsLine":
+    """The settings of a file of aeon and sktime: ``#`` comments, then lines with ``@``, up to ``@data``."""
     settings: dict[str, list[str]] = {}
-    begin = None
-    for number, line in enumerate(lines, start=1):
-        key, *words = line.strip().split() or [""]
+    for line in lines:
+        key, *words = line.text.split()
         if key.startswith("@"):
             settings[key.lower()] = words
         if key.lower() == "@data":
-            begin = number
             break
-    if begin is None:
+    else:
         raise UsageError(f"{file}: has no line @data, after which a .ts file has its series")
     if settings.get("@timestamps", ["false"])[0].lower() == "true":
         raise UsageError(f"{file}: @timeStamps true is not supported; write values at equal distances, without times")
     declared = settings.get("@classlabel", ["false"])
-    labelled, known = declared[0].lower() == "true", declared[1:]
-    values: list[np.ndarray] = []
-    labels: list[str] = []
-    numbers: list[int] = []
-    for number, line in enumerate(lines[begin:], start=begin + 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        where = f"{file}, line {number}"
-        fields = line.strip().split(":")
-        label = fields.pop().strip() if labelled else ""
-        if labelled and (label not in known or not fields):
-            raise UsageError(f"{where}: its last field, {label[:40]!r}, is none of the classes of @classLabel")
+    return _TsLine(tuple(declared[1:]) if declared[0].lower() == "true" else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class _TsLine:
+    """A line of a .ts file: values by comma, channels by colon, and the class last."""
+
+    classes: tuple[str, ...] | None
+
+    def __call__(self, where: str, text: str) -> tuple[np.ndarray, str | None]:
+        fields = text.strip().split(":")
+        label = None if self.classes is None else fields.pop().strip()
+        if self.classes is not None and (label not in self.classes or not fields):
+            raise UsageError(f"{where}: its last field, {(label or '')[:40]!r}, is none of the classes of @classLabel")
         channels = [_numbers(where, field.split(",")) for field in fields]
         if len({len(channel) for channel in channels}) > 1:
             raise UsageError(f"{where}: its channels have {', '.join(str(len(c)) for c in channels)} values")
-        _append(where, values, np.stack(channels, axis=-1))
-        labels += [label] if labelled else []
-        numbers.append(number)
-    return Series(values, labels, numbers)
+        return np.stack(channels, axis=-1), label
 
 
-def _table(file: Path, lines: Sequence[str], length: int | None) -> Series:
-    """One series per row; the class in the first column, or in the one that the first line calls so."""
-    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not numbered:
-        return Series([], [], [])
-    first = numbered[0][1]
-    delimiter = next((mark for mark in ("\t", ",", ";") if mark in first), None)
-    rows = [
-        (
-            number,
-            line.split()
-            if delimiter is None
-            else [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))],
-        )
-        for number, line in numbered
-    ]
-    heading = [cell.lower() for cell in rows[0][1]]
-    column = next((heading.index(name) for name in LABEL_COLUMNS if name in heading), 0)
-    if any(not _is_number(cell) for place, cell in enumerate(heading) if place != column):
-        rows = rows[1:]
-    values: list[np.ndarray] = []
-    labels: list[str] = []
-    numbers: list[int] = []
-    for number, cells in rows:
-        where = f"{file}, line {number}"
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A row of a table: values, and the class in one column, unless the row has as many columns as a series values."""
+
+    delimiter: str | None
+    column: int
+    length: int | None
+
+    def __call__(self, where: str, text: str) -> tuple[np.ndarray, str | None]:
+        cells = _cells(text, self.delimiter)
         if len(cells) < 2:
             raise UsageError(f"{where}: has {len(cells)} columns; give a class and values, by commas, tabs or blanks")
-        if len(cells) != length:
-            labels.append(_label(cells.pop(column)))
-        _append(where, values, _numbers(where, cells)[:, np.newaxis])
-        numbers.append(number)
-    return Series(values, labels, numbers)
+        label = None if len(cells) == self.length else _label(cells.pop(self.column))
+        return _numbers(where, cells)[:, np.newaxis], label
 
 
-def _append(where: str, values: list[np.ndarray], series: np.ndarray) -> None:
-    if values and series.shape[1] != values[0].shape[1]:
-        raise UsageError(f"{where}: has {series.shape[1]} channels, the series before it {values[0].shape[1]}")
-    values.append(series)
+def _cells(text: str, delimiter: str | None) -> list[str]:
+    if delimiter is None:
+        return text.split()
+    return [cell.strip() for cell in next(csv.reader([text], delimiter=delimiter))]
 
 
 def _numbers(where: str, cells: Sequence[str]) -> np.ndarray:
@@ -212,6 +300,8 @@ def _numbers(where: str, cells: Sequence[str]) -> np.ndarray:
         wrong = next((cell for cell in cells if not _is_number(cell)), "")
         missing = wrong.lower() in ("?", "", "nan", "na")
         reason = f"{wrong[:40]!r} is a missing value; fill it in" if missing else f"{wrong[:40]!r} is not a number"
+        if re.fullmatch(r"[-+]?\d*,\d+", wrong):
+            reason += "; write it with a decimal point"
         raise UsageError(f"{where}: {reason}")
     return numbers
 

@@ -27,6 +27,7 @@ from cnn_jax.typed import typed
 
 SUFFIXES = (".wav", ".wave")
 PARTS_OF_FOLDERS = ("train", "validation", "test")
+UNKNOWN_SIZES = 2**31 - 2**16  # from here on: programs that write to a pipe state no real size
 
 
 class Sound(NamedTuple):
@@ -60,7 +61,7 @@ def read_sound(file: str | os.PathLike[str], content: bytes | None = None) -> So
       content: Its bytes, if they have been read.
 
     Raises:
-      UsageError: It is no complete WAV file, or has no samples.
+      UsageError: It is no complete WAV file, or has no samples, or some that are not finite.
 
     Example:
       >>> import tempfile
@@ -73,11 +74,18 @@ def read_sound(file: str | os.PathLike[str], content: bytes | None = None) -> So
     from scipy.io import wavfile
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # about texts beside the samples
-            rate, samples = wavfile.read(io.BytesIO(Path(file).read_bytes() if content is None else content))
+        content = Path(file).read_bytes() if content is None else content
     except OSError as error:
         raise UsageError(f"{file}: cannot be read: {error.strerror or error}") from error
+    if content[:4] not in (b"RIFF", b"RIFX", b"RF64"):
+        raise UsageError(f"{file}: is not a WAV file; convert it to one, for example by ffmpeg")
+    size = 8 + int.from_bytes(content[4:8], "big" if content[:4] == b"RIFX" else "little")
+    if len(content) + 1 < size < UNKNOWN_SIZES:  # the last byte may only fill up
+        raise UsageError(f"{file}: is not a complete WAV file: it has {len(content):,} of {size:,} bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # about texts beside the samples
+            rate, samples = wavfile.read(io.BytesIO(content))
     except Exception as error:  # a damaged header leads the reader anywhere
         raise UsageError(f"{file}: cannot be read as a WAV file: {' '.join(str(error).split())}") from error
     if not samples.size:
@@ -86,6 +94,8 @@ def read_sound(file: str | os.PathLike[str], content: bytes | None = None) -> So
         samples = (samples.astype(np.float32) - 128) / 128
     elif np.issubdtype(samples.dtype, np.integer):
         samples = (samples / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
+    elif not np.isfinite(samples).all():
+        raise UsageError(f"{file}: holds values that are not finite")
     return Sound(np.ascontiguousarray(samples.reshape(len(samples), -1), np.float32), int(rate))
 
 
@@ -107,9 +117,11 @@ def fit_sound(
     samples, done = sound.samples, []
     if samples.shape[1] != channels:
         if channels != 1:
+            own = samples.shape[1]
+            mean = f", or to ({length}, 1) for the mean of all" if own > 1 else ""
             raise UsageError(
-                f"{file}: has {samples.shape[1]} channels, but input_shape asks for {channels}; set input_shape to "
-                f"({length}, {samples.shape[1]}), or to ({length}, 1) for the mean of all"
+                f"{file}: has {own} channels, but input_shape asks for {channels}; set input_shape to ({length}, {own})"
+                + mean
             )
         samples = samples.mean(axis=1, keepdims=True)
         done.append(f"mean of {sound.samples.shape[1]} channels")
@@ -203,7 +215,7 @@ def _find(name: str, path: str) -> tuple[Path, list[str], list[dict[str, str]]]:
         root = Path(os.path.commonpath([file.parent for file, _ in found]))
         return root, [file.relative_to(root).as_posix() for file, _ in found], [fields for _, fields in found]
     root = user_path(path).absolute()
-    if not str(path) or not root.is_dir():
+    if not root.is_dir():
         raise UsageError(f"data set {name!r}: there is no folder {root}")
     paths, fields = [], []
     for (part, class_name), folder in class_folders(root, source="sounds", what="WAV files").items():

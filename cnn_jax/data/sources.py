@@ -61,6 +61,9 @@ ignore_label)``.
 It gives a :class:`Dataset` or, for examples that may have to stay on disk, :class:`Records`. A new source is one more
 entry; ``**_`` takes the parameters that it does not use."""
 
+WITH_PATH = ("npz", "folder", "masks", "boxes", "series", "sounds", "text")
+"""The sources that read what is at a path."""
+
 
 @typed
 def open_set(
@@ -112,6 +115,8 @@ def open_set(
     if framing not in RESIZES:
         raise UsageError(f"data set {name!r}: unknown framing={framing!r}; {nearest(framing, RESIZES)}")
     prefix, _, path = name.partition(":")
+    if prefix in WITH_PATH and not path:
+        raise UsageError(f"data set {name!r} has no path; write it behind the colon, as {prefix}:path")
     if normalize != "none" and prefix != "masks":
         raise UsageError(f"data.normalize={normalize!r} is for volumes of masks:path and not for {name!r}; use 'none'")
     if features and not _is_tfds(prefix):

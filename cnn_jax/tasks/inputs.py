@@ -183,7 +183,7 @@ def _array(file: Path, field: data.Field) -> _Read:
     try:
         loaded = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"{file}: cannot be read as a NumPy file: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{file}: is not a readable .npy or .npz file of numbers") from error
     if not isinstance(loaded, np.ndarray):
         with loaded:
             arrays = [loaded[name] for name in loaded.files]
@@ -192,9 +192,10 @@ def _array(file: Path, field: data.Field) -> _Read:
         (loaded,) = arrays
     shape = field.shape or ()
     array = loaded[..., np.newaxis] if loaded.shape == shape[:-1] and shape[-1] == 1 else loaded
-    if array.shape != shape or array.dtype.name != field.dtype:
+    fits = array.dtype.name == field.dtype or (field.dtype == "float32" and array.dtype.kind == "f")
+    if array.shape != shape or not fits:
         raise UsageError(f"{file}: is {loaded.dtype} {loaded.shape}; the run's {field.kind}s are {field.dtype} {shape}")
-    return {0: OwnInput(array)}
+    return {0: OwnInput(array.astype(field.dtype))}
 
 
 _READERS: dict[str, tuple[str, tuple[str, ...], Callable[[Path, data.Field], _Read]]] = {

@@ -257,9 +257,10 @@ class TaskNetwork:
         if self.tiling is not None:
             inputs = self._preprocessed(images)
             return self.tiling(lambda x: self._run(state.params, state.model_state, x, **options)[0], inputs)
-        views = augment.test_time_views(self.config.data.test_time, images, size=tuple(self.config.input_shape[:2]))
-        if views is None:
+        test_time = self.config.data.test_time
+        if not test_time:
             return self.apply(state.params, state.model_state, images)[0]
+        views = augment.test_time_views(test_time, images, size=tuple(self.config.input_shape[:2]))
         return self.task.average(jax.lax.map(lambda view: self.apply(state.params, state.model_state, view)[0], views))
 
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:

@@ -79,8 +79,8 @@ def test_crop_takes_the_middle():
             lambda: plain((8, 8, 3))(IMAGES[0]),
             "inputs have shape (8, 8, 3), but input_shape=(8, 8, 3) needs (n, height, width, channels)",
         ),
-        (lambda: plain((8, 8, 3))(IMAGES.astype(np.int32)), "images are int32"),
-        (lambda: plain((8, 8, 1))(IMAGES), "images have 3 channels, the network's input has 1"),
+        (lambda: plain((8, 8, 3))(IMAGES.astype(np.int32)), "inputs are int32"),
+        (lambda: plain((8, 8, 1))(IMAGES), "inputs have 3 channels, the network's input has 1"),
         (lambda: plain((9, 9, 3))(IMAGES), "8x8 do not become 9x9 with resize='none'; use resize='bilinear' or 'pad'"),
         (lambda: plain((9, 7, 3), "crop")(IMAGES), "8x8 do not become 9x7 with resize='crop'; use resize='bilinear'"),
         (lambda: plain((9, 7, 3), "pad")(IMAGES), "8x8 do not become 9x7 with resize='pad'; use resize='bilinear'"),
@@ -98,6 +98,7 @@ def test_large_examples_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -
     volumes = np.random.default_rng(0).standard_normal((7, 3, 4, 5, 2)).astype(np.float32)
     found = Dataset("mine", "train", {"scan": volumes}, {"scan": "volume"})
     monkeypatch.setattr(records, "SAMPLED_BYTES", 5 * volumes[0].nbytes)
+    monkeypatch.setattr(records, "PART_BYTES", volumes[0].nbytes)
     stored = as_records(found)
     assert [len(part) for part in records.sampled_parts(stored, most=7, at_once=4)] == [1] * 7
     assert len(sample(stored)) == 5

@@ -38,6 +38,21 @@ def test_a_heading_names_the_column_of_the_class(tmp_path):
     np.testing.assert_array_equal(found.values[1][:, 0], [3, 4])
 
 
+def test_only_the_lines_of_a_batch_are_read(tmp_path):
+    """Examples of a set on disk, in any order, after a heading and a mark of the byte order."""
+    file = tmp_path / "made.csv"
+    rows = [f"{n % 2},{','.join(map(str, row))}" for n, row in enumerate(np.tile(VALUES, (4, 1)))]
+    file.write_text("\n\n".join(["label,a,b,c,d,e", *rows]), encoding="utf-8-sig")
+    found = data.open_set(f"series:{file}", "all")
+    whole, part = found.to_memory(), found.take([7, 0, 23])
+    np.testing.assert_array_equal(part["signal"], whole.inputs[[7, 0, 23]])
+    assert whole.class_names == ("0", "1")
+    assert sorted(map(tuple, whole.inputs[..., 0].tolist())) == sorted(
+        map(tuple, np.tile(VALUES, (4, 1)).astype(np.float32).tolist())
+    )
+    assert (whole.inputs[whole.labels == 1][:, 0, 0, None] == VALUES[1::2, 0].astype(np.float32)).any(axis=1).all()
+
+
 def test_parts_by_names_of_files_and_channels_by_colons(tmp_path):
     rows = ["1,2,3:4,5,6:up", "7,8,9:1,1,1:down"]
     for part, chosen in (("TRAIN", rows), ("TEST", rows[:1])):
@@ -76,6 +91,7 @@ def test_series_of_different_lengths_are_padded_at_the_end(tmp_path):
         ("a.csv", "1,2,3\n1,inf,3\n", "line 2: 'inf' is not a number"),
         ("a.csv", "1,2,3\n1,,3\n", "line 2: '' is a missing value"),
         ("a.csv", "1\n", "line 1: has 1 columns"),
+        ("a.csv", "1;0,5;2\n1;3;0,5\n", "line 2: '0,5' is not a number; write it with a decimal point"),
         ("a.csv", "", "has no series"),
         ("a.xls", "1 2", "is not a file of series"),
     ],
@@ -91,6 +107,8 @@ def test_a_bad_file_is_named_with_its_line(tmp_path, name, text, expected):
 
 
 def test_folders_without_series(tmp_path):
+    with pytest.raises(UsageError, match="'series:' has no path; write it behind the colon, as series:path"):
+        data.load("series:", "train")
     with pytest.raises(UsageError, match=r"no file such as NAME_TRAIN\.ts"):
         data.load(f"series:{tmp_path}", "train")
     with pytest.raises(UsageError, match="no file or folder"):

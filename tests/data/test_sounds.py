@@ -1,5 +1,6 @@
 """WAV files written by the standard library and by SciPy, read by this project."""
 
+import io
 import wave
 
 import numpy as np
@@ -27,6 +28,13 @@ def tone(length: int, *, rate: int = RATE, frequency: float = 440.0) -> np.ndarr
     return np.rint(20_000 * np.sin(2 * np.pi * frequency * np.arange(length) / rate)).astype(np.int16)
 
 
+def wav(samples: np.ndarray) -> bytes:
+    """A file of SciPy's."""
+    file = io.BytesIO()
+    wavfile.write(file, RATE, samples)
+    return file.getvalue()
+
+
 @pytest.fixture
 def recordings(tmp_path):
     for digit in "01":
@@ -42,6 +50,13 @@ def test_all_16_bit_samples_survive(tmp_path):
     found, rate = read_sound(tmp_path / "a.wav")
     assert rate == RATE
     np.testing.assert_array_equal(found[:, 0] * 32768, samples)
+
+
+def test_the_size_of_a_sound_that_came_through_a_pipe_is_not_known(tmp_path):
+    samples = np.arange(100, dtype=np.int16)
+    content = bytearray(wav(samples))
+    content[4:8] = content[40:44] = b"\xff" * 4
+    assert (read_sound(tmp_path / "a.wav", bytes(content)).samples[:, 0] * 32768 == samples).all()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32, np.float64])
@@ -82,7 +97,14 @@ def test_folders_are_classes_and_other_rates_and_channels_are_brought_to_one(tmp
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [(b"", "cannot be read as a WAV file"), (b"RIFF\x00\x00\x00\x00WAVEjunk", "WAV file")]
+    ("content", "expected"),
+    [
+        (b"", "is not a WAV file; convert it to one"),
+        (b"ID3\x03" + bytes(100), "is not a WAV file; convert it to one"),
+        (b"RIFF\x00\x00\x00\x00WAVEjunk", "WAV file"),
+        (wav(np.arange(100, dtype=np.int16))[:-50], "is not a complete WAV file: it has 194 of 244 bytes"),
+        (wav(np.array([0, np.nan], np.float32)), "holds values that are not finite"),
+    ],
 )
 def test_a_damaged_file_is_named(recordings, content, expected):
     (recordings / "0_ann_9.wav").write_bytes(content)

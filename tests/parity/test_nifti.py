@@ -1,9 +1,6 @@
 """NIfTI volumes against nibabel: values, class numbers, affines, damaged files, and prediction from file to file."""
 
 import gzip
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel
@@ -15,7 +12,6 @@ from cnn_jax.errors import UsageError
 from cnn_jax.experiments import find
 from cnn_jax.tasks import default_config
 from cnn_jax.tasks import run as runs
-from tests.launch.process import ROOT
 
 GENERATOR = np.random.default_rng(0)
 AFFINE = np.array([[0.0, 1.5, 0, -9], [-1, 0, 0, 4], [0, 0, 2.5, 7], [0, 0, 0, 1]])
@@ -129,56 +125,3 @@ def test_a_volume_is_predicted_from_file_to_file(folder: Path, tmp_path: Path) -
     predicted = np.asarray(written.dataobj)
     assert predicted.shape == labels.shape
     assert 2 * ((predicted == 1) & (labels == 1)).sum() / ((predicted == 1).sum() + (labels == 1).sum()) > 0.5
-
-
-PROGRAM = """
-import re, sys
-from pathlib import Path
-from flax import nnx
-import jax
-from cnn_jax import models, nn
-from cnn_jax.tasks import default_config, run
-
-def now(field):
-    return int(re.search(field + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
-
-def tiny(*, num_classes, input_shape, width, dtype, rngs):
-    first = nn.Conv(1, 2, (3, 3, 3), padding="SAME", rngs=rngs)
-    return nn.Sequence({"conv": first, "relu": jax.nn.relu, "output": nn.Conv(2, num_classes, (1, 1, 1), rngs=rngs)})
-
-TINY = models.Variant(tiny, (64, 64, 64, 1), 2)
-
-if __name__ == "__main__":
-    folder, loading, count, workdir = sys.argv[1:]
-    config = default_config("segmentation")
-    config.data.name, config.data.loading, config.data.workers = f"masks:{folder}", loading, 0
-    config.data.train = config.data.test = f"sorted[:{count}]"
-    config.data.validation, config.input_shape = "", (64, 64, 64, 1)
-    config.model.name = f"{__file__}:TINY"
-    config.batch_size, config.epochs = 2, 1
-    before = now("VmRSS")
-    run.train(config, Path(workdir), report=False)
-    print("grown by", now("VmHWM") - before)
-"""
-
-
-@pytest.mark.slow
-def test_streamed_volumes_need_at_most_half_as_much_again_as_one_batch(tmp_path: Path) -> None:
-    """Of memory that a process takes beyond its imports: 300 volumes of 1.3 MB, against a set of one batch."""
-    generator, program = np.random.default_rng(0), tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    for folder in ("images", "masks"):
-        (tmp_path / "set" / folder).mkdir(parents=True)
-    for number in range(300):
-        volume = generator.standard_normal((64, 64, 64), np.float32)
-        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / f"set/images/{number}.nii")
-        nibabel.save(
-            nibabel.Nifti1Image((volume > 1).astype(np.uint8), np.eye(4)), tmp_path / f"set/masks/{number}.nii"
-        )
-    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}  # one device, not those of the tests
-    grown = {}
-    for loading, count in (("memory", 2), ("stream", 300)):
-        command = [sys.executable, program, tmp_path / "set", loading, str(count), tmp_path / loading]
-        done = subprocess.run(list(map(str, command)), env=environment, stdout=subprocess.PIPE, text=True, check=True)
-        grown[loading] = int(done.stdout.rpartition("grown by ")[2])
-    assert grown["stream"] <= 1.5 * grown["memory"], grown

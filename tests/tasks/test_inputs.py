@@ -31,7 +31,7 @@ def test_a_sound_of_another_rate_is_resampled_and_a_short_one_padded(tmp_path: P
     np.testing.assert_allclose(found.read[fast].array[50:1550, 0], expected[50:1550], atol=5e-3)
     assert not found.read[fast].array[1600:].any()
     assert found.read[silent].hint == "silence"
-    assert "cannot be read as a WAV file" in found.reasons[broken]
+    assert "is not a complete WAV file" in found.reasons[broken]
 
 
 def test_lines_of_text_with_unknown_words(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_volumes_in_numpy_files(tmp_path: Path) -> None:
     assert [one.array.shape for one in found.read.values()] == [(2, 3, 4, 1)] * 2
     wrong, broken = found.reasons.values()
     assert wrong == "is uint8 (2, 3, 5); the run's volumes are uint8 (2, 3, 4, 1)"
-    assert broken.startswith("cannot be read as a NumPy file")
+    assert broken == "is not a readable .npy or .npz file of numbers"
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no NumPy files in this folder"):
         read_inputs([str(tmp_path / "empty")], spec)

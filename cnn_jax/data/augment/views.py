@@ -73,27 +73,25 @@ def check_test_time(name: str) -> None:
 @typed
 def test_time_views(
     name: str, images: Shaped[Array, "..."], *, size: tuple[int, int]
-) -> Float[Array, "views batch height width channels"] | None:
+) -> Float[Array, "views batch height width channels"]:
     """The views that a config names, of images as they are stored.
 
     Args:
-      name: ``"mirror"``, ``"ten_crop"``, or empty for no views but the image.
+      name: ``"mirror"`` or ``"ten_crop"``.
       images: uint8 (0..255) or floating point (0..1), shape ``(batch, height, width, channels)``.
       size: Of the ten crops.
 
     Returns:
-      The views, on the scale 0 to 1; None where there are none.
+      The views, on the scale 0 to 1.
 
     Raises:
-      UsageError: For an unknown name, or where the images do not fit.
+      UsageError: The name is unknown, or the images do not fit.
 
     Example:
       >>> test_time_views("mirror", jnp.zeros((2, 8, 8, 1), jnp.uint8), size=(8, 8)).shape
       (2, 2, 8, 8, 1)
     """
     check_test_time(name)
-    if not name:
-        return None
     images = from_zero_to_one(images)
     return mirror(images) if name == "mirror" else ten_crop(images, size=size)
 
