@@ -3,8 +3,8 @@
 The report has the map of these two numbers, coloured by class, and the digits that are decoded from a grid over it.
 
 Command:  python launch.py --config=configs/autoencoder_digits.py
-Time:     33 s of CPU time on 2 cores (Intel Xeon) that did other work, too
-Expected: test root mean square error of pixels from 0 to 1: 0.191, or 19.1 % of white (1 seed)
+Time:     15 to 33 s of CPU time on cores that did other work, too
+Expected: test root mean square error, of white: 19.19 % ± 0.04 (mean ± std over 3 seeds: --config.seed=0 to 2)
 """
 
 from ml_collections import ConfigDict
