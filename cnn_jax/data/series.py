@@ -158,7 +158,7 @@ def _scan(file: Path, size: int, modified: int) -> tuple[_Found, ...]:
     """Where the series of a file are. Every line is checked, and no values are kept."""
     parse, lines = _opened(file, None)
     return tuple(
-        _Found(file, parse, line.number, line.offset, *values.shape, label, _hash(values))
+        _Found(file, parse, line.number, line.offset, len(values), values.shape[1], label, _hash(values))
         for line, values, label in _parsed(file, parse, lines)
     )
 
