@@ -4,6 +4,7 @@ from cnn_jax.data.arrays import from_arrays, save_npz
 from cnn_jax.data.batches import batch_indices, epoch_order, padded_batches, steps_per_epoch
 from cnn_jax.data.borders import BorderWeights, border_weights
 from cnn_jax.data.boxes import from_boxes
+from cnn_jax.data.canvases import captioned_canvases, combinations_of
 from cnn_jax.data.dataset import Dataset, chosen_classes
 from cnn_jax.data.domains import unpaired
 from cnn_jax.data.fields import KINDS, Field, Spec
@@ -37,8 +38,10 @@ __all__ = [
     "as_records",
     "batch_indices",
     "border_weights",
+    "captioned_canvases",
     "choose_loading",
     "chosen_classes",
+    "combinations_of",
     "count_shared",
     "epoch_order",
     "find_images",

@@ -1,9 +1,9 @@
 """Where examples come from: ``load(name, split)`` reads a data set into memory, ``open_set`` leaves it on disk.
 
 ``digits`` comes with scikit-learn, and ``mnist1d`` is generated: nothing to download. ``folder:path``, ``masks:path``,
-``boxes:path``, ``npz:path``, ``series:path``, ``sounds:path`` and ``text:path`` are the user's own. Every other name is
-one of TensorFlow Datasets (TFDS), prepared by ``python -m cnn_jax.data.prepare <name>``. Split expressions are TFDS's
-for all of them: ``"train"``, ``"train[:90%]"``, ``"train+validation"``, ``"all"``.
+``boxes:path``, ``captions:path``, ``npz:path``, ``series:path``, ``sounds:path`` and ``text:path`` are the user's own.
+Every other name is one of TensorFlow Datasets (TFDS), prepared by ``python -m cnn_jax.data.prepare <name>``. Split
+expressions are TFDS's for all of them: ``"train"``, ``"train[:90%]"``, ``"train+validation"``, ``"all"``.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from typing import Any
 
 from cnn_jax.data.arrays import load_digits, load_npz
 from cnn_jax.data.boxes import open_boxes
+from cnn_jax.data.captions import open_captions
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.fields import IGNORED, Spec, with_ignored
 from cnn_jax.data.folder import open_folder
@@ -49,6 +50,9 @@ SOURCES: dict[str, Source] = {
     "boxes": lambda path, split, *, image_shape, framing, invalid_boxes="fix", **_: open_boxes(
         path, split, image_shape=image_shape, framing=framing, invalid=invalid_boxes
     ),
+    "captions": lambda path, split, *, image_shape, framing, train, **_: open_captions(
+        path, split, image_shape=image_shape, framing=framing, train=train
+    ),
     "series": lambda path, split, **_: open_series(path, split),
     "sounds": lambda path, split, *, image_shape, **_: open_sounds(path, split, image_shape=image_shape),
     "text": lambda path, split, *, image_shape, train, **_: open_text(
@@ -84,7 +88,7 @@ def open_set(
     Args:
       name: ``"digits"``; ``"mnist1d"``, short signals; ``"photographs"``, two of them in pieces; ``"folder:path"``:
         images in one subfolder per class, or such folders in ``train``, ``val`` and ``test``; ``"masks:path"``: images
-        or volumes with masks; ``"boxes:path"``: images with boxes; ``"npz:path"``: NumPy arrays; ``"series:path"``,
+        or volumes with masks; ``"boxes:path"``: images with boxes; ``"captions:path"``: images with captions; ``"npz:path"``: NumPy arrays; ``"series:path"``,
         ``"sounds:path"``, ``"text:path"``: lines of values, WAV files, lines of text; or the name of a TFDS set, with
         its configuration and version where wanted: ``"mnist"``, ``"cifar10:3.0.2"``, ``"cifar10_corrupted/fog_1"``.
       split: A TFDS split expression. ``digits`` has ``train`` (1,297), ``validation`` (200) and ``test`` (300); where

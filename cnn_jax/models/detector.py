@@ -4,8 +4,6 @@ The detector is that of Zhou, Wang & Krähenbühl, "Objects as points", 2019 (Ce
 joined as in Lin et al., "Feature pyramid networks for object detection", CVPR 2017.
 """
 
-import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,6 +15,7 @@ from jaxtyping import Array, DTypeLike, Shaped
 
 from cnn_jax import geometry, nn, ops
 from cnn_jax.errors import UsageError
+from cnn_jax.models.backbone import Lookup, create_backbone, maps_of
 from cnn_jax.models.variant import Variant
 from cnn_jax.nn.skips import Meeting
 from cnn_jax.ops.arguments import AnyArray
@@ -28,8 +27,6 @@ BOX_NUMBERS = 4
 """Outputs of a cell that are not classes: where in the cell the centre is, and how large the box is."""
 
 _RARE = -2.19  # the output for "no object" that a sigmoid makes 0.1 of, as in the paper
-
-Lookup = Callable[[str], Variant]
 
 
 def detector(
@@ -83,8 +80,8 @@ def detector(
         )
     if any(size % coarsest for size in input_shape[:-1]):
         raise UsageError(f"the sides of an input of this network are multiples of coarsest={coarsest}")
-    base = _create(variant, backbone, input_shape, width, dtype, rngs, backbone_options or {})
-    layers, levels = _levels(base, backbone, input_shape, coarsest)
+    base = create_backbone(variant, backbone, input_shape, width, dtype, rngs, backbone_options or {})
+    layers, levels = maps_of(base, backbone, input_shape, coarsest)
     finer = [stride for stride in levels if cell <= stride < coarsest]
     for stride, name in ((cell, "cell"), (coarsest, "coarsest")):
         if stride not in levels:
@@ -191,7 +188,7 @@ def localizer(
     """
     if num_classes <= BOX_NUMBERS:
         raise UsageError(f"num_classes={num_classes} must be the number of classes and {BOX_NUMBERS} for the box")
-    base = _create(variant, backbone, input_shape, width, dtype, rngs, backbone_options or {})
+    base = create_backbone(variant, backbone, input_shape, width, dtype, rngs, backbone_options or {})
     *names, last = base.names
     if not isinstance(getattr(base, last), nn.Linear):
         raise UsageError(
@@ -229,55 +226,6 @@ class Heads(nnx.Module):
         x = jnp.asarray(inputs)
         box = self.box_head(ops.relu(self.box_hidden(jax.lax.stop_gradient(x) if self.separate else x)))
         return jnp.concatenate([self.class_head(x), box], axis=-1)
-
-
-def _create(
-    variant: Lookup,
-    name: str,
-    input_shape: tuple[int, ...],
-    width: float,
-    dtype: DTypeLike | None,
-    rngs: nnx.Rngs,
-    options: Any,
-) -> nn.Sequence:
-    """The network whose layers another one takes over; of its output layer nothing is used."""
-    chosen = variant(name)
-    unknown = [option for option in options if option not in chosen.options()]
-    if unknown:
-        raise UsageError(f"{name} has no option {unknown[0]!r}, of backbone_options")
-    return chosen.builder(num_classes=2, input_shape=input_shape, width=width, dtype=dtype, rngs=rngs, **options)
-
-
-def _levels(
-    base: nn.Sequence, name: str, input_shape: tuple[int, ...], coarsest: int
-) -> tuple[dict[str, Any], dict[int, tuple[str, int]]]:
-    """The layers up to the coarsest map, and for each number of pixels of a cell the last layer and its channels."""
-    layers: dict[str, Any] = {}
-    levels: dict[int, tuple[str, int]] = {}
-    shape, whole = tuple(input_shape), input_shape[:-1]
-    if isinstance(base, nn.SkipSequence):
-        raise UsageError(f"backbone={name!r} is not a network for classification; use one such as resnet_18")
-    for layer_name in base.names:
-        layer = getattr(base, layer_name)
-        if isinstance(layer, nn.Auxiliary):
-            continue
-        shape = geometry.output_shape({layer_name: layer}, shape)
-        space = shape[:-1]
-        if (
-            len(space) != len(whole)
-            or max(before / after for before, after in zip(whole, space, strict=True)) > coarsest
-        ):
-            break
-        strides = {before / after for before, after in zip(whole, space, strict=True)}
-        stride = strides.pop()
-        if strides or stride != math.floor(stride):
-            raise UsageError(
-                f"backbone={name!r}: layer {layer_name!r} makes {space} of {whole}, no map of equal cells; use one "
-                "whose convolutions keep the size, such as resnet_18 or small_cnn"
-            )
-        layers[layer_name] = layer
-        levels[int(stride)] = layer_name, shape[-1]
-    return layers, levels
 
 
 def _output_bias(classes: int, key: Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:

@@ -17,6 +17,7 @@ from cnn_jax.models import (
     alexnet,
     autoencoder,
     baselines,
+    captioner,
     detector,
     fcn,
     googlenet,
@@ -107,7 +108,7 @@ def variant(name: str) -> Variant:
     return _VARIANTS[name]
 
 
-_VARIANTS |= detector.variants(variant)
+_VARIANTS |= detector.variants(variant) | captioner.variants(variant)
 
 
 def create(

@@ -2,6 +2,7 @@
 
 from cnn_jax.metrics import Metric
 from cnn_jax.tasks.autoencoder import Autoencoder
+from cnn_jax.tasks.captioning import Captioning
 from cnn_jax.tasks.classification import Classification
 from cnn_jax.tasks.cyclegan import CycleGAN
 from cnn_jax.tasks.detection import Detection
@@ -18,6 +19,7 @@ from cnn_jax.tasks.task import Examples, Results, Task, each_of, mean_over
 __all__ = [
     "TASKS",
     "Autoencoder",
+    "Captioning",
     "Classification",
     "CycleGAN",
     "Detection",

@@ -181,7 +181,8 @@ class TaskNetwork:
             self._check_tile(images)
         if may_differ_from_zero(weight):
             key, pair_key = jax.random.split(key)
-        options: dict[str, Any] = {"train": True, "rngs": nnx.Rngs(key), "return_activations": True}
+        told = self.task.told(batch)
+        options: dict[str, Any] = {"train": True, "rngs": nnx.Rngs(key), "return_activations": True, **told}
         (outputs, activations), model_state = self.apply(params, model_state, images, **options)
         auxiliary = sum(self.task.loss(activations[head], batch) for head in self.auxiliary_heads)
         total = self.task.loss(outputs, batch) + self.config.auxiliary_weight * auxiliary
@@ -265,7 +266,12 @@ class TaskNetwork:
 
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
         """The task's metrics of a batch."""
-        return self.task.measure(self.outputs(state, self.given(batch)), batch)
+        inputs, told = self.given(batch), self.task.told(batch)
+        outputs = self.outputs(state, inputs)
+        if told:
+            batch = {**batch, "prediction": self.task.predict(outputs)}
+            outputs = self.apply(state.params, state.model_state, inputs, **told)[0]
+        return self.task.measure(outputs, batch)
 
     def scores(self, means: Mapping[str, Any]) -> dict[str, float]:
         """The scores of a split from the averages of :meth:`evaluate`, or of the steps of training."""
@@ -382,6 +388,10 @@ def make_network(
     """The network of a config, or its ensemble of networks; arguments as for :class:`TaskNetwork`."""
     if config.ensemble < 1:
         raise UsageError(f"ensemble={config.ensemble} must be at least 1")
+    if config.ensemble > 1 and type(task).told is not Task.told:
+        raise UsageError(
+            f"ensemble={config.ensemble}: what {type(task).__name__} networks write has no average; use ensemble=1"
+        )
     return (TaskNetwork if config.ensemble == 1 else Ensemble)(config, task, preprocess, input_name=input_name)
 
 

@@ -7,6 +7,7 @@ from cnn_jax.errors import UsageError, nearest
 from cnn_jax.runtime.objects import is_reference, load_object
 from cnn_jax.schema import Schema, locked
 from cnn_jax.tasks.autoencoder import Autoencoder
+from cnn_jax.tasks.captioning import Captioning
 from cnn_jax.tasks.classification import Classification
 from cnn_jax.tasks.cyclegan import CycleGAN
 from cnn_jax.tasks.detection import Detection
@@ -21,6 +22,7 @@ from cnn_jax.tasks.task import Task
 
 TASKS: dict[str, type[Task]] = {
     "autoencoder": Autoencoder,
+    "captioning": Captioning,
     "classification": Classification,
     "cyclegan": CycleGAN,
     "image_to_image": ImageToImage,

@@ -139,6 +139,18 @@ class Task(abc.ABC):
         """
         return found
 
+    def told(self, batch: training.Batch) -> dict[str, Array]:
+        """What the network is told beside its input where the truth is known, as keywords; by default nothing.
+
+        A network that writes words is told the true words before each place (teacher forcing). In prediction nothing is
+        told. In evaluation the network is applied both ways: the outputs in :meth:`measure` are those of a network that
+        is told the truth, and what it predicts without is ``batch['prediction']``.
+
+        Args:
+          batch: The examples, as in :meth:`loss`.
+        """
+        return {}
+
     @abc.abstractmethod
     def loss(self, outputs: Array, batch: training.Batch) -> Array:
         """What training minimises: a scalar, the mean over the batch.

@@ -16,6 +16,7 @@ from cnn_jax.report.figures.boxes import (
     overlay_of_boxes,
     tinted,
 )
+from cnn_jax.report.figures.captions import captioned_image, words_with_attention
 from cnn_jax.report.figures.comparison import errors, heat_map, panels_of_lines, spreads
 from cnn_jax.report.figures.network import network
 from cnn_jax.report.figures.pictures import feature_maps, filters, grid_of_images, mistakes, rows_of_images
@@ -41,6 +42,7 @@ __all__ = [
     "DrawnBox",
     "attributions",
     "box_colours",
+    "captioned_image",
     "code_map",
     "confusion_matrix",
     "errors",
@@ -68,4 +70,5 @@ __all__ = [
     "strongest_crops",
     "tinted",
     "views",
+    "words_with_attention",
 ]
