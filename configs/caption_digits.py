@@ -1,9 +1,9 @@
 """What is on the canvas? Captions such as "two threes left of a seven", on embedded data.
 
 Each canvas of 48x48 has one or two groups of one to three digits, scikit-learn's 8x8 ones, enlarged to 12 to 16
-pixels. The grammar of the captions is in cnn_jax/data/canvases.py. Of the 180 combinations of two digits and a relation,
-36 occur in the test set alone, and 18 in the validation set alone; about 40 % of the test canvases have one of these 36.
-Nothing to download.
+pixels. The grammar of the captions is in cnn_jax/data/canvases.py. Of the 180 combinations of two digits and a
+relation, 36 occur in the test set alone, and 18 in the validation set alone; about 40 % of the test canvases have one
+of these 36. Nothing to download.
 
 Command:  python launch.py --config=configs/caption_digits.py
 Time:     ?

@@ -167,6 +167,16 @@ own.
         ("detector", "localizer"),
     ),
     (
+        "Captions",
+        """\
+The layers of a classification network, the `backbone`, up to a map, and a decoder that writes words about it; see
+[captioning](captioning.md). The decoder has convolutions over the words before each place and gated linear units
+(Gehring et al. 2017, Aneja et al. 2018), and in each block attention over the cells of the map (Xu et al. 2015). Its
+sizes are this project's own. The table is for writing a caption of the greatest length by greedy search, in which the
+whole decoder is computed for each word.""",
+        ("captioner",),
+    ),
+    (
         "GoogLeNet",
         """\
 - `googlenet` is the paper's network: a 5x5 window in the branch of that name, local response normalisation, biases, and

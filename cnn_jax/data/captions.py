@@ -1,7 +1,7 @@
 """Images with captions in a folder: ``captions:path``, with a file of lines ``file,caption``, as Flickr8k has it.
 
-An example is one caption with its image, so an image with five captions gives five examples; all of them are in the same
-part of the data. The fields are ``image``, ``caption`` and ``caption_count``. The vocabulary are the words of the
+An example is one caption with its image, so an image with five captions gives five examples, all in the same part of
+the data. The fields are ``image``, ``caption`` and ``caption_count``. The vocabulary are the words of the
 training captions. Other words of validation and test captions are ``<unknown>``, which no network writes, so such
 captions are never right; the report says how many there are.
 """
@@ -57,8 +57,8 @@ def open_captions(
         ``file,caption``, or ``file<tab>caption``; or one such file for each part, whose names begin or end with
         ``train``, ``val``, ``test``. A number behind the name of the file, as in ``dog.jpg#2``, is left out, and so is
         a first line with the headings of the columns.
-      split: A split expression. Where names of files do not say the parts, these are 80, 10 and 10 % of the images, by a
-        hash of their names. Where there is no part for validation, it is a tenth of the training images, which are
+      split: A split expression. Where names of files do not say the parts, these are 80, 10 and 10 % of the images, by
+        a hash of their names. Where there is no part for validation, it is a tenth of the training images, which are
         then left out of these.
       image_shape: ``(height, width, channels)`` to which the images are brought.
       framing: As in :class:`~cnn_jax.data.Records`.
@@ -134,8 +134,9 @@ def _read(name: str, root: Path, files: tuple[tuple[Any, ...], ...]) -> tuple[Ca
     if not lists or (len(lists) > 1 and (not all(parts.values()) or "train" not in parts.values())):
         listed = ", ".join(file.name for file in lists) or "none"
         raise UsageError(
-            f"data set {name!r}: the folder needs one file with a line 'file,caption' for each caption, or one for each "
-            f"part, whose names begin or end with 'train', 'val' and 'test'; of {', '.join(SUFFIXES)} it has {listed}"
+            f"data set {name!r}: the folder needs one file with a line 'file,caption' for each caption, or one for "
+            f"each part, whose names begin or end with 'train', 'val' and 'test'; of {', '.join(SUFFIXES)} it has "
+            f"{listed}"
         )
     captions = []
     for file in lists:

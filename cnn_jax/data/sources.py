@@ -87,10 +87,11 @@ def open_set(
 
     Args:
       name: ``"digits"``; ``"mnist1d"``, short signals; ``"photographs"``, two of them in pieces; ``"folder:path"``:
-        images in one subfolder per class, or such folders in ``train``, ``val`` and ``test``; ``"masks:path"``: images
-        or volumes with masks; ``"boxes:path"``: images with boxes; ``"captions:path"``: images with captions; ``"npz:path"``: NumPy arrays; ``"series:path"``,
-        ``"sounds:path"``, ``"text:path"``: lines of values, WAV files, lines of text; or the name of a TFDS set, with
-        its configuration and version where wanted: ``"mnist"``, ``"cifar10:3.0.2"``, ``"cifar10_corrupted/fog_1"``.
+        images in one subfolder per class, or such folders in ``train``, ``val`` and ``test``; ``"masks:path"``:
+        images or volumes with masks; ``"boxes:path"``: images with boxes; ``"captions:path"``: images with
+        captions; ``"npz:path"``: NumPy arrays; ``"series:path"``, ``"sounds:path"``, ``"text:path"``: lines of
+        values, WAV files, lines of text; or the name of a TFDS set, with its configuration and version where
+        wanted: ``"mnist"``, ``"cifar10:3.0.2"``, ``"cifar10_corrupted/fog_1"``.
       split: A TFDS split expression. ``digits`` has ``train`` (1,297), ``validation`` (200) and ``test`` (300); where
         a source has no parts, ``train``, ``validation`` and ``test`` are 80, 10 and 10 % of each class.
       data_dir: Where TFDS keeps its sets; by default ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.

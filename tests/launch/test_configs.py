@@ -28,6 +28,7 @@ _LARGE = (
 )
 # The code of other configs here (hog_digits, lenet5_mnist, finetune_mnist_halves), or of runs in tests/tasks.
 _ALIKE = (
+    *("caption_digits", "caption_fashion_mnist"),
     *("autoencoder_digits", "autoencoder_mnist", "digits_multi_label", "digits_regression", "invariance_digits"),
     *(
         "segment_digits",

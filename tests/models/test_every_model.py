@@ -68,8 +68,8 @@ MAPS = ("fcn_8s", "fcn_16s", "fcn_32s", "segnet", "u_net", "u_net_padded", "voxe
 COMPILED = ("alexnet", "lenet_1989", "lenet_5", "logistic_regression", "mlp_two_neurons", "vgg_a_bn", *MAPS)
 # Their outputs are bounded and their gradients vanish; they have their own learning rule, with its own tests.
 NOT_BY_GRADIENTS = ("neocognitron",)
-# Their outputs are images or boxes; the tests of their tasks train them.
-OTHER_OUTPUTS = ("conv_autoencoder", "detector", "localizer", "resnet_generator")
+# Their outputs are images, boxes or words; the tests of their tasks train them.
+OTHER_OUTPUTS = ("captioner", "conv_autoencoder", "detector", "localizer", "resnet_generator")
 
 # Networks with the same layers as others; tests/models/test_published.py checks their tables. Traced in the slow run.
 RELATIVES = (

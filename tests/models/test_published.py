@@ -120,7 +120,9 @@ FIELDS = {
     **{f"resnet_{6 * n + 2}": (f"layer3_{n - 1}/add", 28 * n - 3, 4) for n in (3, 5, 7, 9, 18)},
     "airbench": ("maxpool", 67, 24),
     **dict.fromkeys(("small_cnn", "small_cnn_1d", "small_cnn_3d", "localizer"), ("conv3", 18, 4)),
-    "detector": ("layer3_1/add", 435 - 2 * 16 - 3 * 2 * 32, 16),  # ResNet-18 without its last stage
+    **dict.fromkeys(
+        ("captioner", "detector"), ("layer3_1/add", 435 - 2 * 16 - 3 * 2 * 32, 16)
+    ),  # ResNet-18 without its last stage
     "fcn_series": ("conv3", 14, 1),
     "resnet_series": ("block3/add", 40, 1),
     "resnet_18_3d": ("layer4_1/add", 109, 8),
