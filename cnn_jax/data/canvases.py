@@ -29,7 +29,7 @@ from cnn_jax.typed import typed
 COUNTS = ("a", "two", "three")
 RELATIONS = ("left of", "above")
 SEEN = ("seen", "held_out")
-"""The classes of the field ``combination``: whether training canvases have it."""
+"""The two classes of the field ``combination``: whether training canvases have the combination of a canvas."""
 
 _HELD_OUT = {"test": 0.2, "validation": 0.1}  # of all combinations
 _ALONE = 0.2  # of the canvases have one group
@@ -111,8 +111,8 @@ def captioned_canvases(
       seed: Decides which combinations are held out and, with the split, what is drawn.
 
     Returns:
-      A set with the fields ``image``, ``caption``, ``caption_count``, and ``combination``, the label that says whether
-      the combination is one of the training set. A caption ends before the last token of its field. A canvas with one
+      A set with the fields ``image``, ``caption``, ``caption_count``, and ``combination``, the labels ``seen`` and
+      ``held_out``, of which each canvas has one. A caption ends before the last token of its field. A canvas with one
       group counts as seen.
 
     Raises:
@@ -135,7 +135,7 @@ def captioned_canvases(
     generator = np.random.default_rng([seed, ["train", *_HELD_OUT].index(split)])
     of_class = [np.flatnonzero(items.labels == number) for number in range(len(nouns))]
     images = np.zeros((count, side, side, items.image_shape[-1]), np.uint8)
-    captions, new = [], np.zeros(count, np.int32)
+    captions, new = [], np.zeros(count, bool)
     for canvas in range(count):
         if generator.random() < _ALONE:
             number = int(generator.integers(len(nouns)))
@@ -158,9 +158,10 @@ def captioned_canvases(
         "image": "image",
         "caption": Field("text", count="caption_count", class_names=vocabulary),
         "caption_count": Field("count"),
-        "combination": Field("label", class_names=SEEN),
+        "combination": Field("labels", class_names=SEEN),
     }
-    fields = {"image": images, "caption": tokens, "caption_count": counts, "combination": new}
+    fields = {"image": images, "caption": tokens, "caption_count": counts}
+    fields["combination"] = np.stack([~new, new], axis=-1).astype(np.uint8)
     return Dataset(f"canvases of {items.name}", split, fields, spec)
 
 

@@ -126,7 +126,7 @@ class CaptionDecoder(nnx.Module):
         caption: Int[AnyArray, "batch words"] | None = None,
         train: bool | None = None,
         rngs: Any = None,
-    ) -> Shaped[Array, "batch places words"]:
+    ) -> Shaped[Array, "batch places vocabulary"]:
         """The logits of the next words of a caption that is told, or the caption that the decoder writes.
 
         Args:

@@ -30,8 +30,8 @@ class Captioning(Task):
     Scores: ``exact_match``, the share of the captions that are written as they truly are; ``word_accuracy``, the share
     of the places, up to the end of the longer one of both captions, that have the right word; ``next_word_accuracy``,
     the share of the words, with the end, that are right if the words before are told; and the loss, the mean over these
-    words. If the examples also have a label, exact match and word accuracy are given for each of its classes, such as
-    ``exact_match_held_out``.
+    words. If the examples also have a field of kind ``labels``, exact match and word accuracy are also given for the
+    examples of each of its classes, such as ``exact_match_held_out``.
 
     Args:
       config: With the keys of :meth:`default_config`.
@@ -69,9 +69,10 @@ class Captioning(Task):
                 f"data.test_time={config.data.test_time!r} has no meaning for captioning, since captions of several "
                 "views have no average; leave it empty"
             )
-        labels = [name for name, other in spec.items() if other.kind == "label" and not other.count]
-        self._label = labels[0] if labels else None
-        self._classes = spec[labels[0]].class_names if labels else ()
+        self._labels = next(
+            (name for name, other in spec.items() if other.kind == "labels" and other.class_names), None
+        )
+        self._classes = spec[self._labels].class_names if self._labels else ()
 
     @classmethod
     def default_config(cls) -> ConfigDict:
@@ -96,13 +97,13 @@ class Captioning(Task):
         """The true caption; the network is given the words before each place."""
         return {"caption": batch[self._caption]}
 
-    def loss(self, outputs: Float[Array, "batch places words"], batch: training.Batch) -> Float[Array, ""]:
+    def loss(self, outputs: Float[Array, "batch places vocabulary"], batch: training.Batch) -> Float[Array, ""]:
         """The mean over the words and ends of the captions of a batch."""
         counted = self._counted(batch)
         losses = self._losses(outputs, batch, label_smoothing=self.config.label_smoothing)
         return jnp.where(counted, losses, 0).sum() / counted.sum().astype(losses.dtype)
 
-    def measure(self, outputs: Float[Array, "batch places words"], batch: training.Batch) -> training.Metrics:
+    def measure(self, outputs: Float[Array, "batch places vocabulary"], batch: training.Batch) -> training.Metrics:
         """Loss and next-word accuracy of a network that is told the truth; in evaluation also of what it writes."""
         captions, counted = batch[self._caption], self._counted(batch)
         mask = batch.get("mask", jnp.ones(len(captions)))
@@ -120,14 +121,14 @@ class Captioning(Task):
         weights = mask.astype(jnp.float32)
         metrics["exact_match"] = mean_over(exact, batch)
         metrics["word_accuracy"] = ((matches * weights).sum(), (places * weights).sum())
-        if self._label:
-            of_class = (batch[self._label][:, None] == jnp.arange(len(self._classes))).astype(jnp.float32)
+        if self._labels:
+            of_class = batch[self._labels].astype(jnp.float32)
             each = {"examples": jnp.ones(len(exact)), "exact": exact, "matches": matches, "places": places}
             metrics |= {f"class_{name}": mean_over(of_class * value[:, None], batch) for name, value in each.items()}
         return metrics
 
     def scores(self, means: Mapping[str, Any]) -> dict[str, float]:
-        """Also exact match and word accuracy of each class of the label, where there is one."""
+        """Also exact match and word accuracy of the examples of each class, where there are classes."""
         scores = super().scores(means)
         if "class_examples" in means:
             for number, name in enumerate(self._classes):
@@ -138,7 +139,7 @@ class Captioning(Task):
                     scores |= {f"exact_match_{name}": exact / examples, f"word_accuracy_{name}": matches / places}
         return scores
 
-    def predict(self, outputs: Float[Array, "batch places words"]) -> Float[Array, "batch places 2"]:
+    def predict(self, outputs: Float[Array, "batch places vocabulary"]) -> Float[Array, "batch places 2"]:
         """At each place the number of the word that was written, and the logarithm of its probability."""
         outputs = outputs.astype(jnp.float32)
         return jnp.stack([outputs.argmax(axis=-1).astype(jnp.float32), outputs.max(axis=-1)], axis=-1)
@@ -179,14 +180,14 @@ class Captioning(Task):
     def compared(
         self, predictions: Float[np.ndarray, "n places 2"], batch: Mapping[str, Shaped[np.ndarray, "..."]]
     ) -> list[dict[str, Any]]:
-        """Whether the caption is right, and the share of its words that are; and the class of the label."""
+        """Whether the caption is right, and the share of its words that are; and the classes of the example."""
         matches, places = _compared(batch[self._caption], self.written(predictions), np)
         rows: list[dict[str, Any]] = [
             {"exact_match": int(right == count), "word_accuracy": f"{right / count:.6f}"}
             for right, count in zip(matches, places, strict=True)
         ]
-        for row, number in zip(rows, batch[self._label] if self._label else (), strict=False):
-            row[str(self._label)] = self._classes[number]
+        for row, labels in zip(rows, batch[self._labels] if self._labels else (), strict=False):
+            row[str(self._labels)] = " ".join(name for name, one in zip(self._classes, labels, strict=True) if one)
         return rows
 
     def right(self, results: Results) -> Bool[np.ndarray, " n"]:
@@ -203,13 +204,13 @@ class Captioning(Task):
         write_prediction(self, folder, name, image=image, prediction=prediction)
 
     def describe(self, scores: Mapping[str, float]) -> dict[str, str]:
-        """The metrics, and those of each class of the label."""
+        """The metrics, and those of the examples of each class."""
         share = self.metrics(self.config)[0]
         names = [f"{metric}_{name}" for metric in ("exact_match", "word_accuracy") for name in self._classes]
         return super().describe(scores) | {name: share.format(scores[name]) for name in names if name in scores}
 
     def headlines(self, results: Results) -> list[Any]:
-        """Exact match of all test images and of each class of the label, and word accuracy."""
+        """Exact match of all test images and of those of each class, and word accuracy."""
         from cnn_jax.tasks.captioning_report import headlines
 
         return headlines(self, results)
@@ -222,12 +223,12 @@ class Captioning(Task):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes of the label of whole examples; empty without."""
+        """The classes of examples; empty without."""
         return self._classes
 
-    def labels(self, fields: Mapping[str, Shaped[Any, "..."]]) -> Shaped[Any, " n"] | None:
-        """The class numbers among the fields of a set or a batch; None without."""
-        return fields[self._label] if self._label else None
+    def labels(self, fields: Mapping[str, Shaped[Any, "..."]]) -> Shaped[Any, "n classes"] | None:
+        """Which classes each example of a set or a batch has; None without."""
+        return fields[self._labels] if self._labels else None
 
     def _counted(self, batch: training.Batch) -> Bool[Array, "batch places"]:
         """Which places have a loss: the words of a caption, and its end where there is room for it."""

@@ -25,7 +25,7 @@ _WORDS = 40  # of the table
 
 
 def headlines(task: "Captioning", results: Results) -> list[Headline]:
-    """Exact match, also of each class of the label, and word accuracy."""
+    """Exact match, also of the examples of each class, and word accuracy."""
     share, scores = task.metrics(results.config)[0], results.scores
     found = [Headline("captions right", share.format(scores["test/exact_match"]), note="of the test images, exactly")]
     for name in task.classes:
@@ -83,7 +83,7 @@ def _attention(
 
 
 def _classes(task: "Captioning", results: Results) -> list[Section]:
-    """The scores of each class of the label; nothing without."""
+    """The scores of the examples of each class; nothing without."""
     labels = task.labels(results.test_set.fields)
     if labels is None:
         return []
@@ -93,7 +93,7 @@ def _classes(task: "Captioning", results: Results) -> list[Section]:
         if f"test/exact_match_{name}" in results.scores:
             values = (results.scores[f"test/{metric.name}_{name}"] for metric in (exact, word))
             rows.append(
-                [name.replace("_", " "), *(exact.format(value) for value in values), int((labels == number).sum())]
+                [name.replace("_", " "), *(exact.format(value) for value in values), int(labels[:, number].sum())]
             )
     return [Section("Classes", table=Table(["", "captions right", "words right", "test images"], rows))]
 

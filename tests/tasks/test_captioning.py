@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,15 +20,15 @@ SPEC = {
     "image": data.Field("image", (8, 8, 1), "uint8"),
     "caption": data.Field("text", (5,), "int32", WORDS, count="n"),
     "n": data.Field("count", (), "int32"),
-    "combination": data.Field("label", (), "int32", ("seen", "held_out")),
+    "combination": data.Field("labels", (2,), "uint8", ("seen", "held_out")),
 }
 CAPTIONS = np.array([[2, 3, 0, 0, 0], [2, 4, 5, 3, 0], [2, 4, 0, 0, 0], [3, 2, 3, 2, 4]], np.int32)
 COUNTS = np.array([2, 4, 2, 5], np.int32)
-NEW = np.array([0, 1, 1, 0], np.int32)
+KINDS = np.array([[1, 0], [0, 1], [0, 1], [1, 0]], np.uint8)
 WRITTEN = np.array([[2, 3, 0, 0, 0, 0], [2, 4, 3, 0, 0, 0], [2, 4, 4, 4, 0, 0], [3, 2, 3, 2, 4, 4]], np.int32)
 EXACT = [1, 0, 0, 0]
 RIGHT = [(2, 2), (2, 4), (2, 4), (5, 6)]  # places that have the same word, and all up to the later end
-BATCH = {"caption": CAPTIONS, "n": COUNTS, "combination": NEW}
+BATCH = {"caption": CAPTIONS, "n": COUNTS, "combination": KINDS}
 LOGITS = np.random.default_rng(0).normal(size=(4, 5, len(WORDS))).astype(np.float32)
 
 
@@ -50,10 +51,10 @@ def losses(rows) -> list[float]:
 def test_the_loss_is_the_mean_over_words_and_ends_and_not_over_padding():
     expected = losses(range(4))
     assert len(expected) == 3 + 5 + 3 + 5
-    assert float(task().loss(LOGITS, BATCH)) == pytest.approx(np.mean(expected), rel=1e-5)
+    assert float(task().loss(jnp.asarray(LOGITS), BATCH)) == pytest.approx(np.mean(expected), rel=1e-5)
     longer = {**BATCH, "caption": np.pad(CAPTIONS[:3], ((0, 0), (0, 2))), "n": COUNTS[:3]}
     padded = np.pad(LOGITS[:3], ((0, 0), (0, 2), (0, 0)), constant_values=7)
-    assert float(task().loss(padded, longer)) == pytest.approx(np.mean(losses(range(3))), rel=1e-5)
+    assert float(task().loss(jnp.asarray(padded), longer)) == pytest.approx(np.mean(losses(range(3))), rel=1e-5)
 
 
 def test_scores_are_those_of_a_loop_in_batches_with_padding():
@@ -116,13 +117,18 @@ def dots(split: str, **_) -> data.Dataset:
         for row in generator.permutation(4)[:number]:
             image[2 * row, generator.integers(0, 4)] = 255
     captions = np.array([[2, 0, 0] if number == 1 else [3, 4, 0] for number in numbers], np.int32)
-    fields = {"image": images, "caption": captions, "n": numbers.astype(np.int32), "many": numbers.astype(np.int32) - 1}
+    fields = {
+        "image": images,
+        "caption": captions,
+        "n": numbers.astype(np.int32),
+        "many": np.eye(2, dtype=np.uint8)[numbers - 1],
+    }
     words = ("<padding>", "<unknown>", "dot", "two", "dots")
     spec = {
         "image": "image",
         "caption": data.Field("text", count="n", class_names=words),
         "n": "count",
-        "many": data.Field("label", class_names=("one", "two")),
+        "many": data.Field("labels", class_names=("one", "two")),
     }
     return data.Dataset("dots", split, fields, spec)
 

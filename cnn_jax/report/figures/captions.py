@@ -65,14 +65,14 @@ def words_with_attention(
     width = (WIDTH - 2 * MARGIN - (_COLUMNS - 1) * _GAP) / _COLUMNS
     heights = [width * image.shape[0] / image.shape[1] + _LINE for image in images]
     rows = [-(-(1 + len(said)) // _COLUMNS) for said in words]
-    blocks = [_LINE + count * (height + 0.02) + 0.12 for count, height in zip(rows, heights, strict=True)]
+    blocks = [_LINE + count * (height + _GAP) + 0.12 for count, height in zip(rows, heights, strict=True)]
     figure, top = Figure(figsize=(WIDTH, sum(blocks) + 0.04)), 0.04
     for image, said, maps, title, height, block in zip(images, words, attention, titles, heights, blocks, strict=True):
         write(figure, MARGIN, top, fitted(title, 72 * (WIDTH - 2 * MARGIN), size=8), color=GREY, size=8)
         shown = as_rgb(image)
         for number, word in enumerate(["", *said]):
             row, column = divmod(number, _COLUMNS)
-            left, upper = MARGIN + column * (width + _GAP), top + _LINE + row * (height + 0.02)
+            left, upper = MARGIN + column * (width + _GAP), top + _LINE + row * (height + _GAP)
             write(figure, left, upper + 0.03, fitted(word, 72 * width, size=8, weight="bold"), size=8, weight="bold")
             axes = place(figure, left, upper + _LINE, width, height - _LINE)
             extent = (0, image.shape[1], image.shape[0], 0)
