@@ -28,7 +28,7 @@ KINDS = np.array([[1, 0], [0, 1], [0, 1], [1, 0]], np.uint8)
 WRITTEN = np.array([[2, 3, 0, 0, 0, 0], [2, 4, 3, 0, 0, 0], [2, 4, 4, 4, 0, 0], [3, 2, 3, 2, 4, 4]], np.int32)
 EXACT = [1, 0, 0, 0]
 RIGHT = [(2, 2), (2, 4), (2, 4), (5, 6)]  # places that have the same word, and all up to the later end
-BATCH = {"caption": CAPTIONS, "n": COUNTS, "combination": KINDS}
+BATCH = {name: jnp.asarray(array) for name, array in (("caption", CAPTIONS), ("n", COUNTS), ("combination", KINDS))}
 LOGITS = np.random.default_rng(0).normal(size=(4, 5, len(WORDS))).astype(np.float32)
 
 
@@ -52,7 +52,7 @@ def test_the_loss_is_the_mean_over_words_and_ends_and_not_over_padding():
     expected = losses(range(4))
     assert len(expected) == 3 + 5 + 3 + 5
     assert float(task().loss(jnp.asarray(LOGITS), BATCH)) == pytest.approx(np.mean(expected), rel=1e-5)
-    longer = {**BATCH, "caption": np.pad(CAPTIONS[:3], ((0, 0), (0, 2))), "n": COUNTS[:3]}
+    longer = {"caption": jnp.pad(BATCH["caption"][:3], ((0, 0), (0, 2))), "n": BATCH["n"][:3]}
     padded = np.pad(LOGITS[:3], ((0, 0), (0, 2), (0, 0)), constant_values=7)
     assert float(task().loss(jnp.asarray(padded), longer)) == pytest.approx(np.mean(losses(range(3))), rel=1e-5)
 
@@ -62,8 +62,8 @@ def test_scores_are_those_of_a_loop_in_batches_with_padding():
     predictions = np.stack([WRITTEN, np.full(WRITTEN.shape, -0.1)], axis=-1).astype(np.float32)
     for rows, mask in (([0, 1, 2], [1.0, 1.0, 1.0]), ([3, 0, 0], [1.0, 0.0, 0.0])):
         batch = {name: array[np.array(rows)] for name, array in BATCH.items()}
-        batch |= {"mask": np.array(mask, np.float32), "prediction": predictions[np.array(rows)]}
-        totals = train.added(totals, jax.jit(own.measure)(LOGITS[np.array(rows)], batch))
+        batch |= {"mask": jnp.array(mask), "prediction": jnp.asarray(predictions[np.array(rows)])}
+        totals = train.added(totals, jax.jit(own.measure)(jnp.asarray(LOGITS[np.array(rows)]), batch))
     scores = own.scores(train.averages(totals))
     counted = np.arange(5) <= COUNTS[:, None]
     right = (LOGITS.argmax(axis=-1) == CAPTIONS)[counted]
@@ -77,12 +77,12 @@ def test_scores_are_those_of_a_loop_in_batches_with_padding():
         "exact_match_held_out": 0,
         "word_accuracy_held_out": pytest.approx(4 / 8),
     }
-    rows = own.compared(predictions, BATCH)
+    rows = own.compared(predictions, {"caption": CAPTIONS, "combination": KINDS})
     assert [row["exact_match"] for row in rows] == EXACT
     assert [float(row["word_accuracy"]) for row in rows] == pytest.approx([a / b for a, b in RIGHT], abs=1e-6)
     assert rows[1]["combination"] == "held_out"
     assert own.rows(predictions)[1] == {"caption": "a shirt bag", "probability": pytest.approx(np.exp(-0.6))}
-    assert own.targets({**BATCH, "index": np.arange(4)})[3] == {"true caption": "bag a bag a shirt"}
+    assert own.targets({"caption": CAPTIONS})[3] == {"true caption": "bag a bag a shirt"}
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ _STRONGEST = 0.85  # how much of its colour the cell with the most attention has
 def words_with_attention(
     images: Sequence[Shaped[np.ndarray, "height width channels"]],
     words: Sequence[Sequence[str]],
-    attention: Sequence[Float[np.ndarray, "words rows columns"]],
+    attention: Sequence[Float[np.ndarray, "_ _ _"]],
     *,
     titles: Sequence[str],
 ) -> Figure:
