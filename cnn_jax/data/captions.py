@@ -140,23 +140,23 @@ def _read(name: str, root: Path, files: tuple[tuple[Any, ...], ...]) -> tuple[Ca
         )
     captions = []
     for file in lists:
-        for number, (image, text) in _lines(file):
+        for number, (called, text) in _lines(file):
             where = f"{file}, line {number}"
-            same_name = by_name.get(Path(image).name, []) if "/" not in image else []
-            path = images.get(image) or (same_name[0] if len(same_name) == 1 else None)
+            same_name = by_name.get(called, [])
+            path = images.get(called) or (same_name[0] if len(same_name) == 1 else None)
             if path is None:
                 why = f"{len(same_name)} images are called" if same_name else "there is no image"
-                raise UsageError(f"{where}: {why} {image!r} in {root}; give its path in this folder")
+                raise UsageError(f"{where}: {why} {called!r} in {root}; give its path in this folder")
             words = tuple(tokenize(text))
             if not words:
-                raise UsageError(f"{where}: the caption of {image!r} is empty; write one, or leave the line out")
+                raise UsageError(f"{where}: the caption of {called!r} is empty; write one, or leave the line out")
             captions.append(Caption(path, words, parts[file] if len(lists) > 1 else ""))
     return tuple(captions)
 
 
 def _lines(file: Path) -> list[tuple[int, tuple[str, str]]]:
     """The lines of a file with captions: the number of each, the name of the image, and the text."""
-    found = []
+    found: list[tuple[int, tuple[str, str]]] = []
     for number, line in enumerate(read_lines(file), start=1):
         if not line:
             continue

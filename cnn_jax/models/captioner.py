@@ -31,6 +31,8 @@ UNKNOWN = 1
 class Captioner(nn.Sequence):
     """A network whose last layer, ``decoder``, writes words about the map of the layers before it."""
 
+    decoder: "CaptionDecoder"
+
     def __call__(
         self,
         x: Shaped[AnyArray, "..."],

@@ -93,7 +93,7 @@ class Captioning(Task):
             Metric("loss", "lower"),
         )
 
-    def told(self, batch: training.Batch) -> dict[str, Array]:
+    def told(self, batch: training.Batch) -> dict[str, Any]:
         """The true caption; the network is given the words before each place."""
         return {"caption": batch[self._caption]}
 

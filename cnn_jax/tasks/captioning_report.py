@@ -62,14 +62,14 @@ def _looks(task: "Captioning", results: Results, chosen: Sequence[int], *, title
     if attention is not None and images.ndim == 4:
         maps = [one[: len(said)] for one, said in zip(attention, words, strict=True)]
         shown = figures.words_with_attention(list(images), words, maps, titles=titles)
-    table = Table(["example", "caption"], [[name, " ".join(said)] for name, said in zip(titles, words, strict=True)])
+    listed = [[name, " ".join(said)] for name, said in zip(titles, words, strict=True)]
     return Section(
         title,
         figure=shown,
         alt="Images with their captions and the attention of the network for each word",
         caption=f"{what}, from the most to the least probable, evenly spread over their order. The more colour a "
         "cell has, the larger is its share of the attention when the network writes the word.",
-        **({} if shown else {"table": table}),
+        table=None if shown else Table(["example", "caption"], listed),
     )
 
 
@@ -104,7 +104,7 @@ def _words(task: "Captioning", results: Results) -> Section:
     longest = max(truth.shape[1], written.shape[1])
     truth, written = (np.pad(tokens, ((0, 0), (0, longest - tokens.shape[1]))) for tokens in (truth, written))
     counts = Counter(truth[truth > 0].tolist())
-    rows = []
+    rows: list[list[Any]] = []
     for token, count in counts.most_common(_WORDS):
         instead = Counter(written[truth == token].tolist())
         hits = instead.pop(token, 0)
@@ -128,7 +128,7 @@ def write_prediction(
     """
     if image.ndim != 3:
         return
-    words = task.words(task.written(prediction))
+    words = task.words(task.written(prediction[None])[0])
     chances = np.exp(prediction[: len(words), 1])
     details = "  ".join(f"{word} {chance:.0%}" for word, chance in zip(words, chances, strict=True))
     out = io.BytesIO()

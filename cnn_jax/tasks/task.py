@@ -139,7 +139,7 @@ class Task(abc.ABC):
         """
         return found
 
-    def told(self, batch: training.Batch) -> dict[str, Array]:
+    def told(self, batch: training.Batch) -> dict[str, Any]:
         """What the network is told beside its input where the truth is known, as keywords; by default nothing.
 
         A network that writes words is told the true words before each place (teacher forcing). In prediction nothing is

@@ -138,8 +138,8 @@ def config(**changes):
     found.data.name, found.input_shape = f"{__file__}:dots", (8, 8, 1)
     found.model.name, found.model.width = "captioner", 0.25
     found.model.options = {"backbone": "small_cnn", "coarsest": 2, "length": 3, "features": 8, "blocks": 1, "window": 2}
-    found.batch_size, found.epochs = 16, 15
-    found.optimizer.name, found.optimizer.learning_rate = "adam", 0.02
+    found.batch_size, found.epochs, found.evaluate_every = 16, 60, "30 epochs"
+    found.optimizer.name, found.optimizer.learning_rate = "adam", 0.01
     found.update_from_flattened_dict(changes)
     return found
 
@@ -161,6 +161,7 @@ def test_a_captioner_learns_and_its_report_shows_where_it_looks(run):
     assert sorted(path.name for path in (run / "figures").iterdir() if "caption" in path.name)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_bits(run, tmp_path):
     class Killed(Exception):
         pass
