@@ -20,7 +20,7 @@ from cnn_jax.tasks import default_config
 
 SIDE = 64
 SPLITS = {"train": "train[:55000]", "validation": "train[55000:]", "test": "test"}
-COUNTS = {"train": 10_000, "validation": 500, "test": 2000}
+COUNTS = {"train": 6000, "validation": 400, "test": 1000}
 NOUNS = [
     ("top", "tops"),
     ("trouser", "trousers"),
@@ -48,7 +48,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.name, config.input_shape = f"{__file__}:canvases_of_garments", (SIDE, SIDE, 1)
     config.model.name, config.model.width = "captioner", 0.5
     config.model.options = {"backbone": "small_cnn", "coarsest": 4, "length": 7, "features": 64}
-    config.batch_size, config.epochs = 32, 12
+    config.batch_size, config.epochs = 32, 8
     config.optimizer.name, config.optimizer.learning_rate = "adam", 0.003
     if variant == "smoke":
         config.epochs, config.model.width = 1, 0.25
