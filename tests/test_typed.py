@@ -218,7 +218,7 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any] | tuple[Any, ...], str]] = 
     (figures.strongest_crops, {"channels": [IMAGES]}, "channels"),
     (
         figures.words_with_attention,
-        {"images": [IMAGES[0]], "words": ["a"], "attention": 3, "titles": ["a"]},
+        {"images": [IMAGES[0]], "words": [["a"]], "attention": 3, "titles": ["a"]},
         "attention",
     ),
     (figures.views, {"array": [[0.0]]}, "array"),
