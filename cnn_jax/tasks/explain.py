@@ -16,6 +16,7 @@ from cnn_jax.errors import UsageError, nearest
 from cnn_jax.report.page import Page
 from cnn_jax.runtime.files import check_output_folder, write_atomically
 from cnn_jax.runtime.terminal import say
+from cnn_jax.tasks.captioning import Captioning
 from cnn_jax.tasks.inputs import read_images, read_whole
 from cnn_jax.tasks.labelled import Labelled
 from cnn_jax.tasks.network import TaskNetwork
@@ -188,6 +189,11 @@ class _Target:
 def _target(network: TaskNetwork, explained: Explained, inputs: Array, text: str | None) -> _Target:
     """The target that a user names, or by default the predicted class of each image."""
     outputs, count = explained.outputs, len(inputs)
+    if isinstance(network.task, Captioning) and (text is None or text in outputs or text.isdigit()):
+        raise UsageError(
+            "--mode=explain: a word has a score at each place of a caption and not one of an image; report.html shows "
+            "where the network looks for each word; give --target a unit such as conv1/5"
+        )
     if text is None:
         if not isinstance(network.task, Labelled):
             raise UsageError(

@@ -201,6 +201,11 @@ def test_the_predictions_of_the_test_set_are_compared_with_the_truth(run, tmp_pa
     assert {row["many"] for row in rows} == {"one", "two"}
 
 
+def test_a_word_is_not_explained_as_a_class_is(run, tmp_path):
+    with pytest.raises(UsageError, match="a word has a score at each place of a caption"):
+        runs.explain(config(), run, images=(), methods=(), target="dot", output=str(tmp_path), checkpoint="latest")
+
+
 def test_an_ensemble_is_refused_in_one_line(tmp_path):
     with pytest.raises(UsageError, match="what Captioning networks write has no average; use ensemble=1"):
         runs.train(config(ensemble=2), tmp_path / "run")
