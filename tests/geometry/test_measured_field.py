@@ -9,8 +9,8 @@ from flax import nnx
 from cnn_jax import geometry, models, nn
 from tests.geometry.measured import intervals, transparent
 
-# Their first layers have no window, or depend on the whole image.
-WITHOUT_MAPS = ("logistic_regression", "mlp", "mlp_two_neurons")
+# Their first layers have no window, or depend on the whole image; a captioner has the layers of its backbone.
+WITHOUT_MAPS = ("captioner", "logistic_regression", "mlp", "mlp_two_neurons")
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in models.available() if name not in WITHOUT_MAPS),
     ("resnet_50", {"stride": "v1.5"}),
