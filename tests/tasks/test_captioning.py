@@ -109,13 +109,13 @@ def test_a_wrong_config_is_named(spec, changes, message):
 
 
 def dots(split: str, **_) -> data.Dataset:
-    """One or two dots in the left half: "dot" or "two dots"."""
+    """One dark dot or two light ones in the left half: "dot" or "two dots"."""
     generator = np.random.default_rng(len(split))
     numbers = generator.integers(1, 3, 64)
     images = np.zeros((64, 8, 8, 1), np.uint8)
     for image, number in zip(images, numbers, strict=True):
         for row in generator.permutation(4)[:number]:
-            image[2 * row, generator.integers(0, 4)] = 255
+            image[2 * row, generator.integers(0, 4)] = 127 * number + 1
     captions = np.array([[2, 0, 0] if number == 1 else [3, 4, 0] for number in numbers], np.int32)
     fields = {
         "image": images,
@@ -189,7 +189,8 @@ def test_own_images_get_captions_a_table_and_pictures(run, tmp_path, capsys):
     assert [row["caption"] for row in rows] == truth
     assert all(0 < float(row["probability"]) <= 1 for row in rows)
     assert truth[0] in capsys.readouterr().out
-    assert Image.open(tmp_path / "out/0.png").size[0] > 100
+    with Image.open(tmp_path / "out/0.png") as picture:
+        assert picture.size[0] > 100
 
 
 def test_the_predictions_of_the_test_set_are_compared_with_the_truth(run, tmp_path):
