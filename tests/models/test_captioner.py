@@ -51,7 +51,7 @@ def test_padding_changes_nothing(logits):
 
 def test_a_caption_that_is_too_long_is_refused(model):
     with pytest.raises(UsageError, match="a caption of 6 words does not fit length=5"):
-        model(IMAGES, caption=np.zeros((2, 6), np.int32))
+        jax.eval_shape(lambda images: model(images, caption=np.zeros((2, 6), np.int32)), IMAGES)
 
 
 def test_greedy_search_takes_the_most_probable_word_again_and_again(model, logits):
@@ -125,6 +125,7 @@ def test_beam_search_is_that_of_a_loop_and_if_it_is_wide_enough_exhaustive(width
         assert tokens[0].tolist() == list(max(ending, key=lambda one: score(table, one)))
 
 
+@pytest.mark.slow
 def test_beam_search_of_the_network_finds_captions_that_are_at_least_as_probable(model):
     totals = []
     for width in (1, 4):
