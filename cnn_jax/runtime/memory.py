@@ -1,6 +1,7 @@
-"""How much memory is available to a process."""
+"""How much memory is available to a process, and how to give back what it does not use."""
 
 import contextlib
+import ctypes
 import os
 from pathlib import Path
 
@@ -35,3 +36,15 @@ def available_memory(machine: Path = Path("/proc/meminfo"), group: Path = Path("
 
 def _fields(path: Path) -> dict[str, str]:
     return {name: value for name, value, *_ in map(str.split, path.read_text().splitlines())}
+
+
+def release_freed_memory() -> None:
+    """Gives memory that was freed, such as a compiler's, back to the system; without glibc does nothing.
+
+    glibc keeps it for the next small allocations, but the arrays of a training step are large ones, which come from
+    elsewhere. So the two would add up: to 1,473 MiB instead of 1,011 for GoogLeNet.
+
+    >>> release_freed_memory()
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # TypeError: there is no CDLL(None) on Windows
+        ctypes.CDLL(None).malloc_trim(0)

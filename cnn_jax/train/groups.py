@@ -22,7 +22,7 @@ from jaxtyping import Array, PyTree
 from cnn_jax.data.batches import padded_batches
 from cnn_jax.data.stream import Stream
 from cnn_jax.report.compilation import Announce, silent
-from cnn_jax.runtime.memory import available_memory
+from cnn_jax.runtime.memory import available_memory, release_freed_memory
 from cnn_jax.runtime.xla import options_for_single_use
 from cnn_jax.train.feed import Feed, make_streamed_steps
 from cnn_jax.train.pace import Pace, nothing
@@ -105,6 +105,7 @@ class Single:
             else:
                 self._program.compile_steps(self._state, self._examples)
         self._evaluations.compile(self._state, announce)
+        release_freed_memory()
 
     def evaluate(self, between: Callable[[], None] = nothing) -> dict[int, dict[str, float]]:
         """The scores of the run."""
