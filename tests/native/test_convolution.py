@@ -164,6 +164,7 @@ def transforms(x, kernel):
 
 def test_transforms_are_those_of_xla():
     x, kernel, *_ = arguments([Axis(9, 3), Axis(10, 3)], 8, 16)
+    kernel /= 8  # outputs of about 1, whose rounding the sine does not enlarge
     program = jax.jit(transforms).lower(x, kernel)
     assert CALL in program.as_text()
     ours = program.compile()(x, kernel)
