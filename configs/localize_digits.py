@@ -44,7 +44,7 @@ def digits_on_a_canvas(split: str, **_: Any) -> data.Dataset:
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, its variant ``separate``, or ``smoke``: one epoch of a smaller network."""
+    """The experiment, its variant ``separate``, or ``smoke``: a few steps of a smaller network."""
     check_variant(variant, ("separate", "smoke"))
     config = default_config("localization")
     config.data.name, config.input_shape = f"{__file__}:digits_on_a_canvas", (SIDE, SIDE, 1)
@@ -53,5 +53,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.batch_size, config.epochs = 64, 10
     config.optimizer.name, config.optimizer.learning_rate = "adam", 0.001
     if variant == "smoke":
-        config.epochs, config.model.width = 1, 0.25
+        config.duration, config.model.width = "20 steps", 0.25
     return config

@@ -22,9 +22,9 @@ gc.set_threshold(100_000, 20, 50)  # garbage collection took a quarter of the ti
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """All processes of a run of pytest, workers and every ``launch.py`` that they start, share a compilation cache.
+    """All processes of a run of pytest share a compilation cache, and one process of which ``launch.py`` is forked.
 
-    With ``JAX_COMPILATION_CACHE_DIR`` several runs share it.
+    They are the workers and every process that these start. With ``JAX_COMPILATION_CACHE_DIR`` several runs share it.
     """
     if os.environ["CNN_JAX_NATIVE"] != "0":
         from cnn_jax import native
@@ -33,10 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = tempfile.TemporaryDirectory(prefix="cnn_jax-compiled-")
-        config.add_cleanup(folder.cleanup)
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+    folder = tempfile.TemporaryDirectory(prefix="cnn_jax-tests-")
+    config.add_cleanup(folder.cleanup)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder.name}/compiled")
+    os.environ["CNN_JAX_WARM"] = f"{folder.name}/warm"  # for tests/launch/process.py
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,9 @@ Its imports take seconds, so by default it is forked from a process that has alr
 
 import atexit
 import contextlib
+import fcntl
 import functools
+import io
 import json
 import os
 import select
@@ -15,7 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cnn_jax.runtime.huge_pages import apply_recommended_tunables
@@ -24,19 +26,45 @@ from tests import quick
 ROOT = Path(__file__).parents[2]
 
 
-class Process:
-    """A started ``launch.py``, with some methods of ``subprocess.Popen``."""
+class Fork:
+    """``subprocess.Popen`` of a command ``python launch.py ...`` or ``python -m module ...``, forked when it is warm.
 
-    def __init__(self, arguments: Sequence[str], *, merged: bool) -> None:
+    With ``stdout=PIPE`` the output goes to a temporary file, so that a process never waits until it is read.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        stdin: int | None = None,
+        stdout: int | io.IOBase = subprocess.PIPE,
+        stderr: int | io.IOBase = subprocess.STDOUT,
+        start_new_session: bool = False,
+    ) -> None:
         self.returncode: int | None = None
         self._printed: tuple[str, str] | None = None
-        self._stdout = tempfile.TemporaryFile("w+")  # noqa: SIM115 - until it is read
-        self._stderr = self._stdout if merged else tempfile.TemporaryFile("w+")  # noqa: SIM115
-        ours, theirs = socket.socketpair()
-        request = json.dumps({"arguments": arguments, "environment": _warm_environment()})
-        streams = [self._stdout.fileno(), self._stderr.fileno(), theirs.fileno()]
-        socket.send_fds(_warm(), [request.encode()], streams)
-        theirs.close()
+        with contextlib.ExitStack() as theirs:
+            self.stdin = None
+            if stdin == subprocess.PIPE:
+                read, write = os.pipe()
+                their_stdin, self.stdin = theirs.enter_context(open(read)), open(write, "w")  # noqa: SIM115
+            else:
+                their_stdin = theirs.enter_context(open(os.devnull))
+            self._stdout = tempfile.TemporaryFile("w+") if stdout == subprocess.PIPE else None  # noqa: SIM115
+            self._stderr = tempfile.TemporaryFile("w+") if stderr == subprocess.PIPE else None  # noqa: SIM115
+            their_stdout = self._stdout or stdout
+            their_stderr = self._stderr or (their_stdout if stderr == subprocess.STDOUT else stderr)
+            ours, their_answers = socket.socketpair()
+            theirs.enter_context(their_answers)
+            request = {
+                "arguments": command[1:],
+                "environment": dict(env),
+                "cores": sorted(os.sched_getaffinity(0)),
+                "session": start_new_session,
+            }
+            streams = [file.fileno() for file in (their_stdin, their_stdout, their_stderr, their_answers)]
+            socket.send_fds(_warm(), [json.dumps(request).encode()], streams)
         self._answers = ours.makefile("rb")
         ours.close()  # the file keeps it open
         self.pid = int(self._answers.readline())
@@ -44,26 +72,27 @@ class Process:
     def poll(self) -> int | None:
         """The exit code; None while the process runs."""
         if self.returncode is None and select.select([self._answers], [], [], 0)[0]:
-            self.returncode = int(self._answers.readline())
+            self._end()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Waits until the process has ended and returns its exit code."""
-        if self.returncode is None and not select.select([self._answers], [], [], timeout)[0]:
-            raise subprocess.TimeoutExpired("launch.py", timeout or 0)
-        code = self.poll()
-        assert code is not None
-        return code
+        if self.returncode is None:
+            if not select.select([self._answers], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+            self._end()
+        assert self.returncode is not None
+        return self.returncode
+
+    def _end(self) -> None:
+        self.returncode = int(self._answers.readline())
+        self._answers.close()
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Waits until the process has ended and returns its stdout and stderr."""
         self.wait(timeout)
         if self._printed is None:
-            for stream in (self._stdout, self._stderr):
-                stream.seek(0)
-            self._printed = self._stdout.read(), self._stderr.read()
-            for file in (self._stdout, self._stderr, self._answers):
-                file.close()
+            self._printed = _content(self._stdout), _content(self._stderr)
         return self._printed
 
     def send_signal(self, number: int) -> None:
@@ -76,23 +105,54 @@ class Process:
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
 
+    def __enter__(self) -> "Fork":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.communicate()
+
+
+def _content(file: io.IOBase | None) -> str:
+    if file is None:
+        return ""
+    with file:
+        file.seek(0)
+        return file.read()
+
 
 @functools.cache
 def _warm() -> socket.socket:
-    """The socket to request forks; its process ends with this one."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, "-m", "tests.launch.warm", str(theirs.fileno())]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=_warm_environment(), stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
-    )
-    theirs.close()
+    """A connection to the warm process that all processes of a run of pytest share; the first one starts it."""
+    path = Path(os.environ["CNN_JAX_WARM"])
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    started: list[subprocess.Popen[bytes]] = []
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            client.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):  # refused: it has ended with its last client
+            path.unlink(missing_ok=True)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+                listener.bind(str(path))
+                listener.listen()
+                command = [sys.executable, "-m", "tests.launch.warm", str(listener.fileno())]
+                process = subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env=_warm_environment(),
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[listener.fileno()],
+                )
+                started.append(process)
+            client.connect(str(path))
 
     def end() -> None:
-        ours.close()
-        process.wait()
+        client.close()
+        for process in started:
+            process.wait()
 
     atexit.register(end)
-    return ours
+    return client
 
 
 def environment() -> dict[str, str]:
@@ -114,7 +174,7 @@ def launch(*arguments: str, under: Sequence[str] = (), fresh: bool = False) -> s
         return subprocess.run(
             command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
         )
-    process = Process(arguments, merged=False)
+    process = Fork(command, env=_warm_environment(), stderr=subprocess.PIPE)
     try:
         stdout, stderr = process.communicate(timeout=300)
     finally:
@@ -122,22 +182,18 @@ def launch(*arguments: str, under: Sequence[str] = (), fresh: bool = False) -> s
     return subprocess.CompletedProcess(command, process.wait(), stdout, stderr)
 
 
-def start(*arguments: str, fresh: bool = False) -> Process | subprocess.Popen[str]:
+def start(*arguments: str, fresh: bool = False) -> Fork | subprocess.Popen[str]:
     """Starts ``launch.py`` and returns at once; its stderr goes to its stdout."""
+    command = [sys.executable, "launch.py", *arguments]
     if not fresh:
-        return Process(arguments, merged=True)
+        return Fork(command, env=_warm_environment())
     return subprocess.Popen(
-        [sys.executable, "launch.py", *arguments],
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
 @contextlib.contextmanager
-def started(*arguments: str, fresh: bool = False) -> Iterator[Process | subprocess.Popen[str]]:
+def started(*arguments: str, fresh: bool = False) -> Iterator[Fork | subprocess.Popen[str]]:
     """A process of :func:`start`, which is killed at the end of the ``with`` block."""
     process = start(*arguments, fresh=fresh)
     try:

@@ -189,6 +189,6 @@ def test_checkpoint_of_another_network(trained: Path) -> None:
 
 
 def test_debug_shows_the_traceback() -> None:
-    done = launch(DIGITS, "--config.epochs=1.5", "--debug", fresh=True)
+    done = launch(DIGITS, "--config.epochs=1.5", "--debug")
     assert done.returncode == 2
     assert "Traceback" in done.stderr

@@ -30,14 +30,8 @@ _LARGE = (
 _ALIKE = (
     *("caption_digits", "caption_fashion_mnist"),
     *("autoencoder_digits", "autoencoder_mnist", "digits_multi_label", "digits_regression", "invariance_digits"),
-    *(
-        "segment_digits",
-        "segment_digits_methods",
-        "segnet_digits",
-        "hog_fashion_mnist",
-        "lenet5_fashion_mnist",
-        "lenet5_mnist_distorted",
-    ),
+    *("segment_digits", "segment_digits_methods", "segnet_digits"),
+    *("hog_fashion_mnist", "lenet5_fashion_mnist", "lenet5_mnist_distorted", "small_cnn_fashion_mnist"),
     *("finetune_mnist_to_fashion_mnist", "inpaint_digits", "colorize_cifar10", "pretrain_digits", "pretrain_mnist"),
     *("pix2pix_digits", "pix2pix_fashion_mnist", "cyclegan_digits"),
     *("detect_digits", "detect_blood_cells", "localize_blood_cells"),

@@ -101,7 +101,7 @@ def test_summary_prints_the_table() -> None:
 
 
 def test_help_explains_the_flags() -> None:
-    done = launch("--help", fresh=True)
+    done = launch("--help")
     assert done.returncode == 0
     for flag in ("--config", "--workdir", "--mode", "--images", "--output", "--[no]debug"):
         assert flag in done.stdout

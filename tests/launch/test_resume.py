@@ -1,6 +1,7 @@
 """Runs that are killed, stopped or repeated give bit-identical results, with data in memory and streamed."""
 
 import json
+import os
 import re
 import signal
 import time
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kill import is_saving, outcome, write_digits
+from cnn_jax import train as training
+from cnn_jax.config import load_config
 from tests.launch.process import launch, started, train
 
 # Long enough to be killed, with all kinds of state: augmentation, dropout, moments, averaged weights, patience.
@@ -51,11 +54,32 @@ def killed(workdir: Path, *arguments: str, config: str, lines: int, saving: bool
     assert not (workdir / "result.json").exists(), "it had ended before it could be killed"
 
 
-def test_killed_runs_continue_to_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
+def stopped(workdir: Path, arguments: list[str], number: signal.Signals, *, lines: int) -> tuple[list[str], int]:
+    """Stops the run by a signal after so many lines. Returns the arguments of the printed command, and the step."""
+    with started(*arguments) as process:
+        wait_for_lines(workdir, lines)
+        process.send_signal(number)
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[number], printed
+    assert "Traceback" not in printed
+    (command,) = re.findall(r"to continue: python launch.py (.*)", printed)
+    assert f"--workdir={workdir}" in command
+    step = int(re.findall(r"at step (\d+)", printed)[0])
+    assert (workdir / "checkpoints" / str(step)).is_dir()
+    return command.split(), step
+
+
+def test_killed_and_stopped_runs_continue_to_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
+    """One run that is killed, stopped by SIGTERM, killed while it saves, stopped by Ctrl-C, and continued."""
     workdir = tmp_path / "run"
-    for lines in (2, 7, 13):
-        killed(workdir, *SHORT, config=TORTURED, lines=lines, saving=lines == 7)
-    train(workdir, *SHORT, config=TORTURED)
+    killed(workdir, *SHORT, config=TORTURED, lines=2)
+    arguments = [f"--config={TORTURED}", f"--workdir={workdir}", *SHORT]
+    arguments, _ = stopped(workdir, arguments, signal.SIGTERM, lines=4)
+    killed(workdir, *SHORT, config=TORTURED, lines=7, saving=True)
+    arguments, step = stopped(workdir, arguments, signal.SIGINT, lines=10)
+    done = launch(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"continuing from step {step}" in done.stdout
     assert outcome(workdir) == outcome(undisturbed)
     left = [path.name for path in (workdir / "checkpoints").iterdir()]
     assert all(name.isdigit() for name in left), f"remains of a killed save: {left}"
@@ -77,35 +101,12 @@ def test_killed_streams_of_images_continue_to_the_same_bits_but_not_with_another
     assert outcome(workdir) == outcome(tmp_path / "undisturbed")
 
 
-def test_a_run_stopped_by_signals_saves_and_continues_to_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
-    """The first process is stopped by SIGTERM, the second one, started with the printed command, by Ctrl-C."""
-    workdir = tmp_path / "run"
-    arguments = [f"--config={TORTURED}", f"--workdir={workdir}", *SHORT]
-    for number, code, lines in ((signal.SIGTERM, 143, 4), (signal.SIGINT, 130, 10)):
-        with started(*arguments, fresh=number == signal.SIGTERM) as process:
-            wait_for_lines(workdir, lines)
-            process.send_signal(number)
-            printed, _ = process.communicate(timeout=60)
-        assert process.returncode == code, printed
-        assert "Traceback" not in printed
-        (command,) = re.findall(r"to continue: (python launch.py .*)", printed)
-        assert f"--workdir={workdir}" in command
-        step = int(re.findall(r"at step (\d+)", printed)[0])
-        assert (workdir / "checkpoints" / str(step)).is_dir()
-        arguments = command.split()[2:]
-    done = launch(*arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"continuing from step {step}" in done.stdout
-    assert outcome(workdir) == outcome(undisturbed)
-
-
 def test_a_second_process_in_the_workdir_is_refused(tmp_path: Path) -> None:
-    arguments = ["--config=configs/lenet5_digits.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.epochs=500"]
-    with started(*arguments) as first:
-        wait_for_lines(tmp_path / "run", 1)
-        second = launch(*arguments)
+    workdir, config = tmp_path / "run", load_config("lenet5_digits:smoke")
+    with training.open_workdir(workdir, config, may_change=training.MAY_CHANGE, total_steps=1):
+        second = launch("--config=configs/lenet5_digits.py:smoke", f"--workdir={workdir}")
     assert second.returncode == 2
-    assert f"in use by another process (pid {first.pid})" in second.stderr
+    assert f"in use by another process (pid {os.getpid()})" in second.stderr
 
 
 def test_every_step_with_scores_has_test_scores(undisturbed: Path) -> None:

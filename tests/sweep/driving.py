@@ -1,11 +1,13 @@
 """The driver of a sweep in a separate process: ``python -m tests.sweep.driving FOLDER WORKERS [RUNNER [ADDRESS]]``."""
 
+import contextlib
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from cnn_jax.errors import Interrupted, UsageError
 from cnn_jax.sweep import space
@@ -14,7 +16,7 @@ from cnn_jax.sweep.driver import drive
 from cnn_jax.sweep.local import LocalWorkers, Workers
 from cnn_jax.sweep.settings import Sweep, SweepPlace, read_sweep_file, write_sweep_file
 from cnn_jax.sweep.store import Store
-from tests.launch.process import ROOT, environment
+from tests.launch.process import ROOT, Fork, environment
 from tests.sweep import trivial
 
 
@@ -29,9 +31,11 @@ def begin(directory: Path, *, storage: str = "", **options: Any) -> Store:
     return Store(place, described)
 
 
-def driver(directory: Path, workers: int = 2, *runner: str) -> subprocess.Popen[str]:
-    """Starts a driver; each of its workers has its own session."""
+def driver(directory: Path, workers: int = 2, *runner: str) -> Fork | subprocess.Popen[str]:
+    """Starts a driver; each of its workers has its own session. A runner on a cluster is started without forks."""
     command = [sys.executable, "-m", "tests.sweep.driving", str(directory), str(workers), *runner]
+    if not runner:
+        return Fork(command, env=environment())
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=pipe, stderr=subprocess.STDOUT, text=True)
 
@@ -73,7 +77,8 @@ def main() -> int:
     directory, count, *runner = Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
     place, _ = read_sweep_file(directory)
     try:
-        drive(Store(place), workers(place, count, *runner))
+        with contextlib.nullcontext() if runner else mock.patch("subprocess.Popen", Fork):
+            drive(Store(place), workers(place, count, *runner))
     except (Interrupted, UsageError) as error:
         print(error)
         return error.exit_code if isinstance(error, Interrupted) else 2

@@ -31,7 +31,7 @@ def begun(directory: Path) -> int | None:
 
 
 def test_kill_a_worker_and_then_the_driver(tmp_path: Path) -> None:
-    store = begin(tmp_path, points=9, config={"evaluations": 10, "pause": 0.15})
+    store = begin(tmp_path, points=9, config={"evaluations": 10, "pause": 0.1})
     with driver(tmp_path) as first:
         number = until(lambda: begun(tmp_path))
         (victim,) = starts(tmp_path, number)

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,9 @@ from cnn_jax.sweep.settings import Sweep, SweepPlace, read_sweep_file, write_swe
 from cnn_jax.sweep.store import LeaseLost, Store
 from cnn_jax.sweep.trial import Outcome
 from cnn_jax.sweep.worker import work
+from tests.launch.process import started
 from tests.sweep import trivial
+from tests.sweep.driving import until
 
 METRIC = "validation/accuracy"
 
@@ -97,20 +97,12 @@ def test_only_the_owner_of_a_trial_reports_its_outcome_and_only_once(place: Swee
 
 
 def test_trial_of_a_process_that_was_killed_is_claimed_again(place: SweepPlace) -> None:
-    Store(place, described())
-    program = (
-        "import sys, time; from pathlib import Path; from cnn_jax.sweep.store import Store;"
-        "from cnn_jax.sweep.settings import SweepPlace; store = Store(SweepPlace(Path(sys.argv[1])));"
-        "print(store.claim()[0].number, flush=True); time.sleep(100)"
-    )
-    with subprocess.Popen([sys.executable, "-c", program, str(place.directory)], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"0\n"
-        store = Store(place)
-        assert [row.state for row in store.rows()] == ["running"]
+    sweep = described(config={"pause": 100.0})
+    write_sweep_file(place, sweep)
+    store = Store(place, sweep)
+    with started("--mode=sweep-worker", f"--workdir={place.directory}"):
+        until(lambda: [row.state for row in store.rows()] == ["running"])
         assert [trial.number for trial in store.claim() or ()] == [1]
-        process.send_signal(signal.SIGKILL)
-        process.wait()
     assert [row.state for row in store.rows()] == ["waiting", "running"]
     assert [trial.number for trial in store.claim() or ()] == [0]
 

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,14 @@ def small_config() -> ConfigDict:
     config.duration, config.evaluate_every, config.report.explain, config.keep_history = "60 steps", "20 steps", True, 4
     config.optimizer.name, config.optimizer.learning_rate = "adam", 0.01
     return config
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_optimization() -> Iterator[None]:
+    """Fantasy images of few steps; tests/attribution compares complete ones with their optimum."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("cnn_jax.tasks.responses._STEPS", 16)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
 """One device, eight simulated devices and two processes give the same results and can share checkpoints."""
 
-import os
 import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,10 +11,9 @@ import pytest
 
 from cnn_jax import train
 from cnn_jax.errors import UsageError
-from tests import quick
+from tests.launch.process import Fork, environment
 from tests.train import small_network
 
-ROOT = Path(__file__).parents[2]
 PROCESSES = 2
 EIGHT = train.DataParallel(num_devices=8)
 
@@ -90,19 +87,8 @@ def test_two_processes_learn_what_one_learns(half_way_on_eight: Path, alone: tra
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}  # the second run uses the programs of the first
     command = [sys.executable, "-m", "tests.train.one_of_several_processes", str(port), str(PROCESSES)]
-    running = [
-        subprocess.Popen(
-            [*command, str(number), str(tmp_path)],
-            cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": quick.XLA_FLAGS, **cache},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for number in range(PROCESSES)
-    ]
+    running = [Fork([*command, str(number), str(tmp_path)], env=environment()) for number in range(PROCESSES)]
     try:
         printed = [process.communicate(timeout=300)[0] for process in running]
     finally:
