@@ -48,6 +48,16 @@ _IMAGES = flags.DEFINE_multi_string(
     "For predict and explain: images and folders of images, separated by commas or spaces, such as --images *.png. "
     "By default explain uses the first test images.",
 )
+_WORDS = flags.DEFINE_multi_string(
+    "words",
+    [],
+    "For predict with a network that makes images of words: what to make, such as 'a sneaker' or 'nine boots'. Several "
+    "by repeating the flag.",
+)
+_COUNT = flags.DEFINE_integer(
+    "count", None, "For predict with a network that makes images: how many, of all words without a number of their own."
+)
+_SEED = flags.DEFINE_integer("seed", None, "For predict with a network that makes images: the seed of its noise.")
 _METHODS = flags.DEFINE_list(
     "methods",
     [],
@@ -114,7 +124,9 @@ def _run(added_xla_flags: list[str], others: list[str]) -> None:
                 experiment.evaluate(config, workdir, checkpoint=_CHECKPOINT.value, output=output)
             case "predict":
                 images = command_line.image_paths([*_IMAGES.value, *others])
-                experiment.predict(config, workdir, images=images, output=output, checkpoint=_CHECKPOINT.value)
+                made = {"words": _WORDS.value or None, "count": _COUNT.value, "seed": _SEED.value}
+                given = {name: value for name, value in made.items() if value is not None}
+                experiment.predict(config, workdir, images=images, output=output, checkpoint=_CHECKPOINT.value, **given)
             case "explain":
                 experiment.explain(
                     config,

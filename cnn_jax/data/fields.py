@@ -15,7 +15,7 @@ from cnn_jax.errors import UsageError, nearest
 from cnn_jax.typed import typed
 
 IGNORED = -1  # the label that is ignored where nothing else is stated
-RESERVED = ("index", "mask")  # of a batch: each example's number in its set, and 0 where an example is padding
+RESERVED = ("index", "mask", "drawn")  # of a batch: numbers in the set, 0 for padding, and inputs drawn by a task
 
 
 class Kind(NamedTuple):

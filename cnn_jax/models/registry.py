@@ -18,6 +18,7 @@ from cnn_jax.models import (
     autoencoder,
     baselines,
     captioner,
+    dcgan,
     detector,
     fcn,
     googlenet,
@@ -70,6 +71,7 @@ _FAMILIES = (
     sound_cnn,
     text_cnn,
     autoencoder,
+    dcgan,
 )
 _VARIANTS: dict[str, Variant] = {name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()}
 

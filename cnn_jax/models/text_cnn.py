@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from flax import nnx
+from jax.nn.initializers import Initializer
 from jaxtyping import DTypeLike
 
 from cnn_jax import nn
@@ -15,6 +16,8 @@ from cnn_jax.errors import UsageError
 from cnn_jax.models.initializers import uniform
 from cnn_jax.models.variant import Variant, scaled
 from cnn_jax.ops.arguments import Number
+
+_KIM = uniform(0.01)  # as in the author's code
 
 
 def text_cnn(
@@ -29,11 +32,11 @@ def text_cnn(
     windows: Sequence[int] = (3, 4, 5),
     filters: int = 100,
     dropout_rate: Number = 0.5,
+    kernel_init: Initializer = _KIM,
 ) -> nn.Sequence:
     """Word vectors, 100 filters of each window, their maxima over time, dropout, and one linear layer.
 
-    With 20,000 words it has 6,360,902 parameters for two classes, of which 6,000,000 are word vectors. Kernels start
-    between -0.01 and 0.01, as in the author's code.
+    With 20,000 words it has 6,360,902 parameters for two classes, of which 6,000,000 are word vectors.
 
     Args:
       num_classes: The number of outputs.
@@ -46,6 +49,7 @@ def text_cnn(
       windows: The numbers of words in the windows.
       filters: The number of filters of each window, before scaling.
       dropout_rate: The probability of dropping a maximum.
+      kernel_init: The initialiser of the kernels; by default Kim's, uniform between -0.01 and 0.01.
 
     Raises:
       UsageError: There are no windows, or one is given twice.
@@ -53,13 +57,13 @@ def text_cnn(
     if not windows or len(set(windows)) < len(windows):
         raise UsageError(f"windows={tuple(windows)} must be different numbers of words, such as (3, 4, 5)")
     found = scaled(filters, width)
-    conv = partial(nn.ConvMaxOverTime, features, found, kernel_init=uniform(0.01), dtype=dtype, rngs=rngs)
+    conv = partial(nn.ConvMaxOverTime, features, found, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
     return nn.Sequence(
         {
             "words": nn.Embed(vocabulary_size, features, dtype=dtype, rngs=rngs),
             "maxima": nn.Parallel({f"window{window}": conv(window) for window in windows}),
             "dropout": nn.Dropout(dropout_rate),
-            "output": nn.Linear(found * len(windows), num_classes, kernel_init=uniform(0.01), dtype=dtype, rngs=rngs),
+            "output": nn.Linear(found * len(windows), num_classes, kernel_init=kernel_init, dtype=dtype, rngs=rngs),
         }
     )
 

@@ -6,6 +6,7 @@ from cnn_jax.tasks.captioning import Captioning
 from cnn_jax.tasks.classification import Classification
 from cnn_jax.tasks.cyclegan import CycleGAN
 from cnn_jax.tasks.detection import Detection
+from cnn_jax.tasks.generation import Generation
 from cnn_jax.tasks.image_to_image import ImageToImage
 from cnn_jax.tasks.instance_segmentation import InstanceSegmentation
 from cnn_jax.tasks.localization import Localization
@@ -24,6 +25,7 @@ __all__ = [
     "CycleGAN",
     "Detection",
     "Examples",
+    "Generation",
     "ImageToImage",
     "InstanceSegmentation",
     "Localization",

@@ -74,6 +74,8 @@ def write(
     network, state = load_run(config, directory, checkpoint=checkpoint)
     if (kind := examples_of(read_description(directory)).input_kind) != "image":
         raise UsageError(f"--mode=explain draws images, but {directory} was trained on {kind}s")
+    if network.task.drawn_shape:
+        raise UsageError(f"--mode=explain draws what a network is given, but that of {directory} is not given images")
     explained = Explained.of(network, state)
     which = ", ".join(
         filter(None, [str(directory), f"{checkpoint} checkpoint", f"step {int(state.step):,}", explained.which])

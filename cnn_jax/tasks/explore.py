@@ -67,6 +67,8 @@ def show(
     exact = config.copy_and_resolve_references()
     exact.dtype = "float32"  # which the page computes in
     network, state = load_run(exact, directory, checkpoint=checkpoint)
+    if network.task.drawn_shape:
+        raise UsageError(f"--mode=explore draws what a network is given, but that of {directory} is not given images")
     state = network.first(state)
     model = network.model(state.params, state.model_state)
     model.eval()

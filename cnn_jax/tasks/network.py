@@ -21,7 +21,7 @@ from cnn_jax.errors import UsageError, nearest
 from cnn_jax.metrics import Metric
 from cnn_jax.ops.arguments import is_traced, may_differ_from_zero
 from cnn_jax.report.compilation import Announce, silent
-from cnn_jax.tasks.task import Task
+from cnn_jax.tasks.task import DRAWN, Task
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _PREDICTED_AT_ONCE = 500
@@ -37,7 +37,7 @@ def create_model(config: ConfigDict, task: Task, key: Key[Array, ""]) -> nn.Sequ
 
     Args:
       config: Of a run.
-      task: Its task, which determines the number of outputs.
+      task: Its task, which determines the number of outputs, and may determine the input and options.
       key: Of the random numbers.
     """
 
@@ -45,11 +45,11 @@ def create_model(config: ConfigDict, task: Task, key: Key[Array, ""]) -> nn.Sequ
         return models.create(
             config.model.name,
             num_classes=len(task.outputs),
-            input_shape=tuple(config.input_shape),
+            input_shape=task.drawn_shape or tuple(config.input_shape),
             width=config.model.width,
             dtype=_dtype(config.dtype),
             rngs=nnx.Rngs(key),
-            **config.model.options,
+            **{**task.network_options, **config.model.options},
         )
 
     return task.assemble(create, key)
@@ -62,13 +62,15 @@ class TaskNetwork:
       config: The run's config.
       task: What is learned.
       preprocess: Raw images, or other inputs, to network inputs.
-      input_name: The field of a batch that the network is given.
+      input_name: The field of a batch that the network is given, unless its input is drawn.
     """
 
     def __init__(
         self, config: ConfigDict, task: Task, preprocess: data.Preprocess, *, input_name: str = "image"
     ) -> None:
-        self.config, self.task, self.preprocess, self.input_name = config, task, preprocess, input_name
+        self.config, self.task, self.input_name = config, task, DRAWN if task.drawn_shape else input_name
+        self.input_shape = task.drawn_shape or tuple(config.input_shape)
+        self.preprocess = data.Preprocess.scaled(task.drawn_shape) if task.drawn_shape else preprocess
         augment.check_test_time(config.data.test_time)
         self._check_rotated_pairs()
         self.abstract_model = nnx.eval_shape(lambda: self.create(jax.random.key(0)))
@@ -95,8 +97,21 @@ class TaskNetwork:
         """The network with these parameters."""
         return nnx.merge(self._graph, params, model_state)
 
+    def drawn(self, batch: Mapping[str, Any], key: Key[Array, ""] | None = None) -> dict[str, Any]:
+        """A batch with what the task draws for the network, if it does, as the field :data:`DRAWN`.
+
+        Args:
+          batch: The examples.
+          key: In training that of the step's random numbers; in evaluation None.
+        """
+        if not self.task.drawn_shape:
+            return dict(batch)
+        own = training.stream_key(jax.random.key(0) if key is None else key, DRAWN)
+        arrays = {name: jnp.asarray(array) for name, array in batch.items()}
+        return {**arrays, DRAWN: self.task.draw(arrays, own, train=key is not None)}
+
     def given(self, batch: Mapping[str, Any]) -> Any:
-        """What the network is given of a batch, before preprocessing."""
+        """What the network is given of a batch, before preprocessing; of a task that draws, see :meth:`drawn`."""
         return self.task.network_input(batch, self.input_name)
 
     def _preprocessed(self, images: Array) -> Array:
@@ -176,6 +191,7 @@ class TaskNetwork:
         rotated by a random angle (lecture 000, after Cheng, Zhou & Han, "Learning rotation-invariant convolutional
         neural networks for object detection in VHR optical remote sensing images", 2016).
         """
+        batch = self.drawn(batch, key)
         images, weight = self.given(batch), self._pair_weight
         if self.tiling is not None:
             self._check_tile(images)
@@ -199,12 +215,13 @@ class TaskNetwork:
             model: Any = self.model(params, model_state)
             against = self.task.adversarial_loss(functools.partial(model.discriminator, train=True), outputs, batch)
             total, metrics = total + against, metrics | {"adversarial_loss": (against, jnp.ones(()))}
-        return total, (metrics, model_state)
+        return total, ({"loss": (total, jnp.ones(()))} | metrics, model_state)
 
     def discriminator_loss(
         self, params: PyTree, model_state: PyTree, batch: training.Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[training.Metrics, PyTree]]:
         """What the discriminator minimises; the network's outputs are those that :meth:`loss` has with this key."""
+        batch = self.drawn(batch, key)
         model: Any = self.model(params, model_state)
         outputs = model(self._preprocessed(self.given(batch)), train=True, rngs=nnx.Rngs(key))
         discriminate = functools.partial(model.discriminator, train=True)
@@ -266,6 +283,7 @@ class TaskNetwork:
 
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
         """The task's metrics of a batch."""
+        batch = self.drawn(batch)
         inputs, told = self.given(batch), self.task.told(batch)
         outputs = self.outputs(state, inputs)
         if told:
@@ -352,6 +370,7 @@ class Ensemble(TaskNetwork):
 
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
         """The metrics of the average, and those of each network, whose names begin with its number and a colon."""
+        batch = self.drawn(batch)
         each = self.member_outputs(state, self.given(batch))
         metrics = self.task.measure(self.task.average(each), batch)
         of_each = jax.vmap(lambda outputs: self.task.measure(outputs, batch))(each)

@@ -1,12 +1,13 @@
 """The page that a run leaves behind: its scores, how it learned, what the task shows, and what the network sees."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from cnn_jax import config as configs
 from cnn_jax import data, geometry
@@ -18,6 +19,7 @@ from cnn_jax.tasks.examples import shown, titles_of
 from cnn_jax.tasks.labelled import Labelled
 from cnn_jax.tasks.network import TaskNetwork
 from cnn_jax.tasks.responses import Explained, explained_mistakes, fantasies, first_kernel, hierarchy
+from cnn_jax.tasks.saved import load_run, saved_steps
 from cnn_jax.tasks.sets import ExampleSet, make_augmentation, take, warnings_about
 from cnn_jax.tasks.task import Results
 
@@ -39,9 +41,20 @@ def write(directory: Path, network: TaskNetwork, trained: training.Trained, sets
     config, task, test_set = network.config, network.task, sets["test"]
     shown = data.sample(test_set)
     state = training.evaluated(trained.state)
-    predictions, explained = network.predict(state, network.given(shown.fields)), Explained.of(network, state)
-    results = Results(config, shown, len(test_set), predictions, trained.scores, explained)
+    inputs = np.asarray(network.given(network.drawn(take(shown, range(len(shown))))))
+    predictions, explained = network.predict(state, inputs), Explained.of(network, state)
     records = training.read_records(directory)
+    results = Results(
+        config,
+        shown,
+        len(test_set),
+        predictions,
+        trained.scores,
+        explained,
+        train_set=data.sample(sets["train"]),
+        records=records,
+        history=_history(config, directory),
+    )
     sections = [
         *(Section("Warning", text=f"{warning}.") for warning in warnings_about(sets)),
         _learning_curves(records, network),
@@ -66,6 +79,15 @@ def write(directory: Path, network: TaskNetwork, trained: training.Trained, sets
         footer=f"Written by cnn_jax. Everything this page shows is in the folder {directory.name}.",
     )
     return page.write(directory)
+
+
+def _history(config: ConfigDict, directory: Path) -> dict[int, Callable[[], Explained]]:
+    """Step -> reads the network of the checkpoint that was saved there, where the config keeps several."""
+
+    def reader(step: int) -> Callable[[], Explained]:
+        return lambda: Explained.of(*load_run(config, directory, checkpoint=step))
+
+    return {step: reader(step) for step in (saved_steps(directory) if config.get("keep_history", 0) else [])}
 
 
 def _name(data: str) -> str:
@@ -132,11 +154,11 @@ def _training_images(network: TaskNetwork, state: training.TrainState, train_set
         return [_training_examples(data.sample(train_set), train_set.input_kind)]
     chosen = np.linspace(0, len(train_set) - 1, min(_SHOWN, len(train_set))).round().astype(int).tolist()
     batch = take(train_set, chosen)
-    rows, calls = {"as stored": batch[network.input_name]}, network.config.data.augment
+    name, calls = train_set.input_name, network.config.data.augment
+    rows = {"as stored": batch[name]}
     if calls:
         augmentation = make_augmentation(network.config, train_set, network.preprocess)
         key = training.stream_key(network.first(state).key, "augment")
-        name = network.input_name
         augmented = jax.jit(lambda key, batch: augmentation(key, batch, step=0, epoch=0)[name])
         rows["augmented"] = np.asarray(augmented(key, batch))
     return [
@@ -167,9 +189,9 @@ def _training_examples(found: data.Dataset, kind: str) -> Section:
 
 def _first_filters(network: TaskNetwork, state: training.TrainState) -> list[Section]:
     """The kernel of the first layer with one over an image or a signal; none for networks without convolutions."""
-    if len(network.config.input_shape) not in (2, 3):
+    if len(network.input_shape) not in (2, 3):
         return []
-    found = first_kernel(network.model(state.params, state.model_state), tuple(network.config.input_shape))
+    found = first_kernel(network.model(state.params, state.model_state), network.input_shape)
     if found is None:
         return []
     layer, kernel = found
@@ -192,7 +214,7 @@ def _first_filters(network: TaskNetwork, state: training.TrainState) -> list[Sec
 
 def _feature_maps(network: TaskNetwork, state: training.TrainState, results: Results) -> list[Section]:
     """One test image or signal and the activations that can be drawn: those with axes of space, and vectors."""
-    if results.test_set.input_kind not in ("image", "signal"):
+    if results.test_set.input_kind not in ("image", "signal") or network.task.drawn_shape:
         return []
     chosen, what = network.task.typical(results)
     image = network.framed(results.test_set.inputs[chosen][None])[0]
@@ -216,7 +238,7 @@ def _responses(network: TaskNetwork, results: Results) -> list[Section]:
     """What channels and classes respond to, and why the worst mistakes were made, if the config asks for it."""
     config, task = network.config, network.task
     # Runs of earlier versions lack the key.
-    if not config.get("report", {}).get("explain", False) or len(config.input_shape) != 3:
+    if not config.get("report", {}).get("explain", False) or len(network.input_shape) != 3:
         return []
     explained = results.explained
     sections = hierarchy(explained, network.framed(results.test_set.inputs))
@@ -228,7 +250,7 @@ def _responses(network: TaskNetwork, results: Results) -> list[Section]:
 
 
 def _table(network: TaskNetwork) -> Section:
-    rows = geometry.trace(network.abstract_model, tuple(network.config.input_shape))
+    rows = geometry.trace(network.abstract_model, network.input_shape)
     return Section(
         "Network",
         text=geometry.LEGEND,

@@ -28,10 +28,12 @@ from cnn_jax.runtime.command import command
 from cnn_jax.runtime.files import check_output_folder, write_json
 from cnn_jax.runtime.terminal import say
 from cnn_jax.schema import Schema
+from cnn_jax.tasks import generate
+from cnn_jax.tasks.generation import Generation
 from cnn_jax.tasks.inputs import OwnInput, read_inputs
 from cnn_jax.tasks.network import TaskNetwork, declared_metrics, make_network
 from cnn_jax.tasks.predictions import check_csv, describe_assumptions, file_names, print_table, write_csv
-from cnn_jax.tasks.saved import load_run
+from cnn_jax.tasks.saved import load_run, read_helpers
 from cnn_jax.tasks.sets import (
     ExampleSet,
     check_same_data,
@@ -92,7 +94,18 @@ def prepare(config: ConfigDict, directory: Path) -> "PreparedRun":
     """What a run is made of besides its traced hyperparameters: its data sets and where its network starts."""
     sets = load_sets(config, directory)
     sets["train"] = task_class(config.experiment).extended(config, sets["train"])
-    return PreparedRun(sets, find_start(config, _task(config, sets["train"]), sets["train"]))
+    start = find_start(config, _task(config, sets["train"]), sets["train"])
+    _train_helpers(config, directory)
+    return PreparedRun(sets, start, read_helpers(config, directory))
+
+
+def _train_helpers(config: ConfigDict, directory: Path) -> None:
+    """Trains the networks that a task needs and that have a config, where this is not done yet."""
+    for name, own in task_class(config.experiment).needs(config).items():
+        folder = directory / name
+        if isinstance(own, ConfigDict) and not (folder / "result.json").is_file():
+            say(f"{name}: first {own.model.name} is trained on {own.data.name}, in {folder}")
+            train(own, folder, report=False)
 
 
 def _task(config: ConfigDict, train_set: ExampleSet) -> Task:
@@ -106,10 +119,12 @@ class PreparedRun:
     Attributes:
       sets: By role: train, test, and validation if there is one.
       start: Where the network starts.
+      helpers: Read the trained networks that the task needs, see :attr:`Task.helpers`.
     """
 
     sets: Mapping[str, ExampleSet]
     start: Start
+    helpers: Mapping[str, Callable[[], Any]]
 
     def plan(self, config: ConfigDict) -> training.Plan:
         """How long to train."""
@@ -117,7 +132,9 @@ class PreparedRun:
 
     def task(self, config: ConfigDict) -> Task:
         """What is learned."""
-        return _task(config, self.sets["train"])
+        task = _task(config, self.sets["train"])
+        task.helpers = self.helpers
+        return task
 
     def network(self, config: ConfigDict) -> TaskNetwork:
         """The network of a config."""
@@ -160,9 +177,9 @@ class PreparedRun:
 
     def describe(self, config: ConfigDict) -> str:
         """The network and the data in two lines."""
-        model = self.network(config).abstract_model
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-        shape, count = "x".join(map(str, config.input_shape)), len(self.task(config).outputs)
+        own = self.network(config)
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(own.abstract_model, nnx.Param)))
+        shape, count = "x".join(map(str, own.input_shape)), len(own.task.outputs)
         several = f"{config.ensemble} x " if config.ensemble > 1 else ""
         network = f"{several}{config.model.name}, {parameters:,} parameters, input {shape}, {count} outputs"
         sizes = ", ".join(f"{len(found):,} {_ROLES.get(role, role)}" for role, found in self.sets.items())
@@ -285,16 +302,27 @@ def _compared(network: TaskNetwork, state: training.TrainState, found: ExampleSe
     """What is right and what is predicted, for every example of a set."""
     for first in range(0, len(found), _TAKEN_AT_ONCE):
         batch = take(found, range(first, min(first + _TAKEN_AT_ONCE, len(found))))
-        task, predictions = network.task, network.predict(state, network.given(batch))
-        inputs = batch[network.input_name]
+        batch = network.drawn(batch)
+        task, predictions = network.task, network.predict(state, np.asarray(network.given(batch)))
+        inputs = np.asarray(batch[network.input_name])
         inside = task.inspect(inputs, predictions, functools.partial(network.activations, state, inputs))
         columns = task.targets(batch), task.rows(predictions), inside, task.compared(predictions, batch)
         for index, *cells in zip(batch["index"], *columns, strict=True):
             yield {"index": int(index), **dict(item for each in cells for item in each.items())}
 
 
-def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], output: str | None, checkpoint: str) -> None:
-    """Prints what the network says about the user's own images, or inputs of another kind.
+def predict(
+    config: ConfigDict,
+    directory: Path,
+    *,
+    images: Sequence[str],
+    output: str | None,
+    checkpoint: str,
+    words: Sequence[str] = (),
+    count: int | None = None,
+    seed: int | None = None,
+) -> None:
+    """Prints what the network says about the user's own images, or inputs of another kind; or makes images.
 
     Args:
       config: Of the run.
@@ -303,14 +331,27 @@ def predict(config: ConfigDict, directory: Path, *, images: Sequence[str], outpu
       output: A ``.csv`` file to write it to as well; of a task that writes files a folder for these and for
         ``predictions.csv``.
       checkpoint: ``'latest'`` or ``'best'``.
+      words: Of a network that makes images, see :func:`cnn_jax.tasks.generate.write`, as the following two.
+      count: How many images.
+      seed: Of the noise.
 
     Raises:
       PartlyFailedError: At the end, if some of the inputs cannot be read; the table and the file list them.
       UsageError: A path does not exist, or the run has no checkpoint.
     """
+    task = task_class(config.experiment)
+    if issubclass(task, Generation):
+        if images:
+            raise UsageError(f"--images={images[0]}: the network in {directory} makes images and is given none")
+        generate.write(
+            config, directory, words=words, count=count, seed=seed or 0, output=output, checkpoint=checkpoint
+        )
+        return
+    for flag, value in (("words", words or None), ("count", count), ("seed", seed)):
+        if value is not None:
+            raise UsageError(f"--{flag} is for networks that make images, and that in {directory} does not")
     if not images:
         raise UsageError("--mode=predict needs --images=<image or folder>, several separated by commas or blanks")
-    task = task_class(config.experiment)
     folder, table = None, output
     if task.writes_files and output:
         folder, table = Path(output), str(Path(output) / "predictions.csv")
@@ -404,7 +445,8 @@ def summary(config: ConfigDict, *, output: str | None = None) -> None:
     """
     if output is not None:
         network_summary.check_path(output)
-    shape, network = tuple(config.input_shape), untrained(config)
+    network = untrained(config)
+    shape = network.input_shape
     title = f"{config.model.name}, input {'x'.join(map(str, shape))}, {len(network.task.outputs)} outputs"
     rows = geometry.trace(network.abstract_model, shape)
     geometry.print_table(rows, title=title)

@@ -1,9 +1,14 @@
 """A trained network from the folder of its run."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
+from cnn_jax import config as configs
 from cnn_jax import train as training
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.command import command
@@ -28,6 +33,7 @@ def load_run(
     description = read_description(directory)
     found = examples_of(description)
     task = task_class(config.experiment)(config, found)
+    task.helpers = read_helpers(config, directory)
     network = make_network(config, task, preprocess_of(description), input_name=found.input_name)
     with training.Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
         step = checkpoint if isinstance(checkpoint, int) else None
@@ -36,6 +42,26 @@ def load_run(
     if state is None:
         raise UsageError(f"{directory} holds no complete checkpoint; train first: {command(f'--workdir={directory}')}")
     return network, state
+
+
+def read_helpers(config: ConfigDict, directory: Path) -> dict[str, Callable[[], Any]]:
+    """Readers of the trained networks that the task of a config needs, see :attr:`cnn_jax.tasks.Task.helpers`.
+
+    Args:
+      config: Of the run.
+      directory: The run's folder.
+    """
+
+    def reader(folder: Path) -> Callable[[], Any]:
+        @functools.cache
+        def read() -> Any:
+            with jax.ensure_compile_time_eval():  # it may be used first while a program is traced
+                return load_run(configs.read_run_config(folder), folder)
+
+        return read
+
+    needed = task_class(config.experiment).needs(config)
+    return {name: reader(own if isinstance(own, Path) else directory / name) for name, own in needed.items()}
 
 
 def saved_steps(directory: Path) -> list[int]:

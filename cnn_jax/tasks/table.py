@@ -11,6 +11,7 @@ from cnn_jax.tasks.captioning import Captioning
 from cnn_jax.tasks.classification import Classification
 from cnn_jax.tasks.cyclegan import CycleGAN
 from cnn_jax.tasks.detection import Detection
+from cnn_jax.tasks.generation import Generation
 from cnn_jax.tasks.image_to_image import ImageToImage
 from cnn_jax.tasks.instance_segmentation import InstanceSegmentation
 from cnn_jax.tasks.localization import Localization
@@ -25,8 +26,9 @@ TASKS: dict[str, type[Task]] = {
     "captioning": Captioning,
     "classification": Classification,
     "cyclegan": CycleGAN,
-    "image_to_image": ImageToImage,
     "detection": Detection,
+    "generation": Generation,
+    "image_to_image": ImageToImage,
     "instance_segmentation": InstanceSegmentation,
     "localization": Localization,
     "multi_label": MultiLabel,

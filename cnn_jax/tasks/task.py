@@ -9,7 +9,7 @@ in :mod:`cnn_jax.tasks.run` and need nothing else. A new task is one class in on
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,6 +24,9 @@ from cnn_jax import train as training
 from cnn_jax.data.fields import Described
 from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
+
+DRAWN = "drawn"
+"""The field of a batch with the inputs that a task draws, see :meth:`Task.draw`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +69,9 @@ class Results:
       predictions: The output of :meth:`Task.predict` for each example of ``test_set``, ``(n, ...)``.
       scores: The scores of the last evaluation, ``'split/metric' -> value``.
       explained: The network, a :class:`cnn_jax.tasks.responses.Explained`, for tasks that show its activations.
+      train_set: The training set; a sample of it if the set stays on disk.
+      records: The lines of ``metrics.jsonl``.
+      history: Step -> reads the network of that checkpoint, as ``explained``, of a run with ``config.keep_history``.
     """
 
     config: ConfigDict
@@ -74,6 +80,9 @@ class Results:
     predictions: Shaped[np.ndarray, "..."]
     scores: Mapping[str, float]
     explained: Any = None
+    train_set: data.Dataset | None = None
+    records: Sequence[Mapping[str, Any]] = ()
+    history: Mapping[int, Callable[[], Any]] = dataclasses.field(default_factory=dict)
 
 
 class Task(abc.ABC):
@@ -83,7 +92,7 @@ class Task(abc.ABC):
     of arrays with a leading axis of examples. It has the fields of the data set by name, such as ``'label'`` and
     ``'image'`` (before preprocessing: uint8 from 0 to 255 as stored, or float32 from 0 to 1 after an augmentation), and
     ``'index'``, the number of the example in its set. In evaluation it also has ``'mask'``: 1 for an example, 0 for the
-    padding of the last batch.
+    padding of the last batch. ``'drawn'`` is what :meth:`draw` has drawn, in tasks that draw their inputs.
 
     Args:
       config: The run's config. While a program is compiled, the values of traced keys are JAX arrays.
@@ -116,6 +125,17 @@ class Task(abc.ABC):
     outputs: tuple[str, ...]
     """The names of the network's outputs, such as class names; their number is the network's."""
 
+    drawn_shape: tuple[int, ...] = ()
+    """The shape of one input of a network that is given what :meth:`draw` draws, such as noise. By default it is given
+    the input field of the examples, whose shape is ``config.input_shape``."""
+
+    network_options: Mapping[str, Any] = {}
+    """Options of the network that follow from the examples, beside those in ``config.model.options``."""
+
+    helpers: Mapping[str, Callable[[], Any]] = {}
+    """Name in :meth:`needs` -> reads the trained network, ``(network, state)`` as of ``saved.load_run``; set when the
+    task has been created."""
+
     @abc.abstractmethod
     def __init__(self, config: ConfigDict, examples: Examples) -> None: ...
 
@@ -128,6 +148,19 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def metrics(cls, config: ConfigDict) -> tuple[Metric, ...]:
         """The metrics among the scores. The first one chooses the best checkpoint and the best trial of a sweep."""
+
+    @classmethod
+    def needs(cls, config: ConfigDict) -> Mapping[str, ConfigDict | Path]:
+        """Trained networks that the task uses besides its own, such as a judge of its outputs; by default none.
+
+        Args:
+          config: The run's config.
+
+        Returns:
+          Name -> the folder of a run; or the config of a run that is trained first, in a folder of this name within the
+          run's.
+        """
+        return {}
 
     @classmethod
     def extended(cls, config: ConfigDict, found: data.Dataset | data.Records) -> data.Dataset | data.Records:
@@ -150,6 +183,20 @@ class Task(abc.ABC):
           batch: The examples, as in :meth:`loss`.
         """
         return {}
+
+    def draw(self, batch: training.Batch, key: Key[Array, ""], *, train: bool) -> Array:
+        """The inputs of a network that is not given a field of the examples, see :attr:`drawn_shape`.
+
+        Args:
+          batch: The examples.
+          key: In training that of the step; in evaluation always the same, so that results are reproducible. Fold in
+            ``batch['index']``, so that they do not depend on how examples are divided into batches.
+          train: Whether it is for training.
+
+        Returns:
+          (batch, *drawn_shape).
+        """
+        raise NotImplementedError
 
     @abc.abstractmethod
     def loss(self, outputs: Array, batch: training.Batch) -> Array:
@@ -195,19 +242,17 @@ class Task(abc.ABC):
         """
         return None
 
-    def discriminator_loss(
-        self, discriminate: Callable[[Array], Array], outputs: Array, batch: training.Batch
-    ) -> Array:
+    def discriminator_loss(self, discriminate: Callable[..., Array], outputs: Array, batch: training.Batch) -> Array:
         """What the discriminator minimises: a scalar, the mean over the batch.
 
         Args:
-          discriminate: The discriminator, in training.
+          discriminate: The discriminator, in training, as a function of its inputs.
           outputs: Of the network, as in :meth:`loss`; they have no gradient.
           batch: The examples.
         """
         raise NotImplementedError
 
-    def adversarial_loss(self, discriminate: Callable[[Array], Array], outputs: Array, batch: training.Batch) -> Array:
+    def adversarial_loss(self, discriminate: Callable[..., Array], outputs: Array, batch: training.Batch) -> Array:
         """What the network minimises beside its :meth:`loss`; arguments as for :meth:`discriminator_loss`."""
         raise NotImplementedError
 
@@ -215,9 +260,10 @@ class Task(abc.ABC):
     def measure(self, outputs: Array, batch: training.Batch) -> training.Metrics:
         """The metrics of a batch, in training and in evaluation: name -> (sum over examples, number of examples).
 
-        Use :func:`mean_over` for means over examples. There must be a ``'loss'``; training stops if it is not finite.
-        The sum may be an array, from which :meth:`scores` computes numbers. :func:`each_of` keeps something of
-        every example, for a score of the whole split; in training, nothing is kept.
+        Use :func:`mean_over` for means over examples. Training stops if the ``'loss'`` is not finite; where there is
+        none in training, it is what the network minimises. The sum may be an array, from which :meth:`scores` computes
+        numbers. :func:`each_of` keeps something of every example, for a score of the whole split; in training, nothing
+        is kept.
 
         Args:
           outputs: The outputs of the network, (batch, ..., outputs).

@@ -33,7 +33,7 @@ _ALIKE = (
     *("segment_digits", "segment_digits_methods", "segnet_digits"),
     *("hog_fashion_mnist", "lenet5_fashion_mnist", "lenet5_mnist_distorted", "small_cnn_fashion_mnist"),
     *("finetune_mnist_to_fashion_mnist", "inpaint_digits", "colorize_cifar10", "pretrain_digits", "pretrain_mnist"),
-    *("pix2pix_digits", "pix2pix_fashion_mnist", "cyclegan_digits"),
+    *("pix2pix_digits", "pix2pix_fashion_mnist", "cyclegan_digits", "dcgan_digits", "dcgan_fashion_mnist"),
     *("detect_digits", "detect_blood_cells", "localize_blood_cells"),
 )
 LONG = [f"configs/{name}.py" for name in (*_LARGE, "moving_digits", "vgg_imagenet", *_ALIKE)]

@@ -27,6 +27,7 @@ SMALL = {
     "conv_stack": {},
     "alexnet": {"width": 1 / 16, "input_shape": (67, 67, 3), "kernel_init": he_normal},
     "alexnet_batch_norm": {"width": 1 / 16, "input_shape": (195, 195, 3)},
+    "dcgan_generator": {"width": 1 / 16, "input_shape": (64,), "image_size": (8, 8)},
     "fcn": {"width": 1 / 32, "input_shape": (32, 32, 3)},
     "googlenet": {"width": 1 / 16, "input_shape": (64, 64, 3), "auxiliary_heads": False},
     "inception_naive": {"width": 1 / 16, "input_shape": (64, 64, 3), "auxiliary_heads": False},
@@ -69,7 +70,7 @@ COMPILED = ("alexnet", "lenet_1989", "lenet_5", "logistic_regression", "mlp_two_
 # Their outputs are bounded and their gradients vanish; they have their own learning rule, with its own tests.
 NOT_BY_GRADIENTS = ("neocognitron",)
 # Their outputs are images, boxes or words; the tests of their tasks train them.
-OTHER_OUTPUTS = ("captioner", "conv_autoencoder", "detector", "localizer", "resnet_generator")
+OTHER_OUTPUTS = ("captioner", "conv_autoencoder", "dcgan_generator", "detector", "localizer", "resnet_generator")
 
 # Networks with the same layers as others; tests/models/test_published.py checks their tables. Traced in the slow run.
 RELATIVES = (

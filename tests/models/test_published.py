@@ -66,6 +66,7 @@ TOTALS = {
         None,
     ),
     "resnet_generator": (11_378_179, None),  # 11.378 million, as the authors' code prints
+    "dcgan_generator": (3_576_704, None),  # of PyTorch's DCGAN example
     "text_cnn": (20_000 * 300 + 100 * 300 * (3 + 4 + 5) + 300 + 300 * 2 + 2, None),  # Kim 2014
     "small_cnn_1d": (3 * (32 + 32 * 64 + 64 * 64) + 2 * 160 + 10 * 64 * 128 + 128 + 1290, None),
     "small_cnn_3d": (27 * (32 + 32 * 64 + 64 * 64) + 2 * 160 + 7**3 * 64 * 128 + 128 + 1290, None),
@@ -195,7 +196,7 @@ def test_fields_layer_by_layer(name: str) -> None:
 
 
 def test_every_network_with_maps_has_its_field_here() -> None:
-    others = {"logistic_regression", "mlp", "mlp_two_neurons", "text_cnn", "voxel_classifier"}
+    others = {"logistic_regression", "mlp", "mlp_two_neurons", "text_cnn", "dcgan_generator", "voxel_classifier"}
     assert {*models.available()} - {*FIELDS} == others
 
 
@@ -221,8 +222,8 @@ def test_sizes(name: str) -> None:
 def test_the_default_is_the_published_task(name: str) -> None:
     imagenet = name.startswith(("alexnet", "zfnet", "vgg"))
     others = {"neocognitron": 24, "fcn_series": 2, "resnet_series": 2, "text_cnn": 2}
-    outputs = others.get(name, 1000 if imagenet else 10)
-    assert list(table(name).values())[-1].output_shape == (outputs,)
+    shape = {"dcgan_generator": (64, 64, 3)}.get(name, (others.get(name, 1000 if imagenet else 10),))
+    assert list(table(name).values())[-1].output_shape == shape
 
 
 def test_lenet_5_has_60000_trained_parameters() -> None:
