@@ -61,6 +61,15 @@ weights follow He's rule, those of `latent` and `output` LeCun's.""",
         ("conv_autoencoder", "conv_encoder"),
     ),
     (
+        "DCGAN",
+        """\
+Radford, Metz & Chintala 2016, the network of the task [`generation`](generation.md). `dcgan_generator` makes images of
+noise, or of words and noise; `width=2.0` and `kernel_size=5` are the paper's. Its defaults have the parameters of
+PyTorch's DCGAN example, as has the discriminator, `models.dcgan.DCGANDiscriminator`. Kernels start with a standard
+deviation of 0.02. torchvision does not have them.""",
+        ("dcgan_generator",),
+    ),
+    (
         "Stacks",
         "One large kernel, or several small ones with the same receptive field: the network of "
         "[a sweep](sweeps.md#kernel-size-and-depth).",
