@@ -160,7 +160,7 @@ class DCGANDiscriminator(nnx.Module):
           train: As of :class:`cnn_jax.nn.Sequence`.
         """
         found = self.image(images, train=train)
-        if self.text is not None:
+        if self.text is not None and words is not None:
             text = self.text(words, train=train)[:, None, None]
             found = jnp.concatenate([found, jnp.broadcast_to(text, (*found.shape[:-1], text.shape[-1]))], axis=-1)
         return self.score(found, train=train)

@@ -55,10 +55,10 @@ def write(
     task = network.task
     assert isinstance(task, Generation)
     requests = _requests(task, words, count)
-    tokens = np.concatenate([np.repeat(one.tokens[None], one.count or 1, axis=0) for one in requests.values()])
+    tokens = np.concatenate([np.repeat(one.tokens[None], one.number or 1, axis=0) for one in requests.values()])
     with compiling() as announce:
         images = network.predict(state, task.given(tokens, seed), announce)
-    names = [f"{name}-{number}.png" for name, one in requests.items() for number in range(1, (one.count or 1) + 1)]
+    names = [f"{name}-{number}.png" for name, one in requests.items() for number in range(1, (one.number or 1) + 1)]
     pixels = np.rint(255 * images).astype(np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
     for name, image in zip(names, pixels, strict=True):
@@ -67,7 +67,7 @@ def write(
     asked = [
         {"asked for": " ".join(one.words)} if one.words else {}
         for one in requests.values()
-        for _ in range(one.count or 1)
+        for _ in range(one.number or 1)
     ]
     rows: list[dict[str, Any]] = [
         {"image": name, **what, **seen} for name, what, seen in zip(names, asked, task.rows(images), strict=True)
@@ -95,7 +95,7 @@ def _requests(task: Generation, words: Sequence[str], count: int | None) -> dict
         name = re.sub(r"\W+", "-", " ".join(request.words))
         if name in found:
             raise UsageError(f"--words: {' '.join(request.words)!r} is asked for twice; give the number once")
-        found[name] = request._replace(count=request.count or count or 1)
+        found[name] = request._replace(number=request.number or count or 1)
     return found
 
 

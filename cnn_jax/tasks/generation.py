@@ -1,5 +1,6 @@
 """Generation: images from noise, or from words and noise, by a network that is trained against a discriminator."""
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,17 @@ class Generation(Task):
             raise UsageError(f"noise_size={config.noise_size} must be at least 1")
         self._refuse_what_has_no_meaning()
         labels = [name for name, field in examples.spec.items() if field.kind == "label" and not field.count]
-        self._label, self.class_names = next(iter(labels), None), examples.class_names if labels else ()
+        self._label, self.class_names = next(iter(labels), ""), examples.class_names if labels else ()
         self.phrases = None
         if config.condition == "words":
             if not self.class_names:
                 raise UsageError(
                     f"data set {examples.name!r} has no labels, whose names are the words; use condition='none'"
+                )
+            if examples.spec[labels[0]].ignored is not None:
+                raise UsageError(
+                    f"data set {examples.name!r} may have images without a label, which have no words; leave them out, "
+                    "or use condition='none'"
                 )
             self.phrases = Phrases.of_names(self.class_names)
         self.words = self.phrases.length if self.phrases else 0
@@ -148,7 +154,7 @@ class Generation(Task):
         """
         keys = jax.vmap(lambda index: jax.random.split(jax.random.fold_in(key, index)))(batch["index"])
         noise = jax.vmap(lambda own: jax.random.normal(own, (self.config.noise_size,)))(keys[:, 0])
-        if self.phrases is None or self._label is None:
+        if self.phrases is None:
             return noise
         tokens, counts = map(jnp.asarray, self.phrases.table())
         labels = batch[self._label]
@@ -224,7 +230,7 @@ class Generation(Task):
         Raises:
           UsageError: Its classes are not those of the data set.
         """
-        network, state = self.helpers["classifier"]()
+        network, state = self.helper("classifier")
         if self.phrases is not None and network.task.outputs != self.class_names:
             raise UsageError(
                 f"config.classifier={self.config.classifier!r} knows the classes {', '.join(network.task.outputs)}, "
@@ -242,15 +248,19 @@ class Generation(Task):
         Args:
           images: uint8, or from 0 to 1.
         """
-        judge = jax.jit(self.judge)
-        parts = [judge(images[first : first + _AT_ONCE]) for first in range(0, len(images), _AT_ONCE)]
+        starts = range(0, len(images), _AT_ONCE)
+        parts = [self._compiled_judge(images[first : first + _AT_ONCE]) for first in starts]
         logits, features = (np.concatenate([np.asarray(part) for part in own]) for own in zip(*parts, strict=True))
         return np.asarray(jax.nn.softmax(logits)), features
+
+    @functools.cached_property
+    def _compiled_judge(self) -> Any:
+        return jax.jit(self.judge)
 
     @property
     def judged_classes(self) -> tuple[str, ...]:
         """The names of the classifier's classes."""
-        return self.helpers["classifier"]()[0].task.outputs
+        return self.helper("classifier")[0].task.outputs
 
     def given(self, words: Shaped[np.ndarray, "n words"], seed: int) -> Float[np.ndarray, "n numbers"]:
         """Inputs of the generator with noise of a seed.

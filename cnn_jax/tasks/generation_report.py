@@ -1,12 +1,12 @@
 """What the report of generation shows: samples, how they came about, and whether they are copies or as asked for."""
 
 import functools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Float, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from cnn_jax import data
 from cnn_jax.metrics import Metric
@@ -34,12 +34,12 @@ class _Reference(NamedTuple):
 
     Attributes:
       frechet: The Fréchet distance of as many training images from the test images.
-      count: The number of these.
+      compared: The number of these.
       accuracy: Of the classifier on the test images; None if their classes are others.
     """
 
     frechet: float
-    count: int
+    compared: int
     accuracy: float | None
 
 
@@ -84,10 +84,16 @@ def sections(task: "Generation", results: Results) -> list[Section]:
 def generated(
     task: "Generation", explained: Explained, given: Float[np.ndarray, "n numbers"]
 ) -> Float[np.ndarray, "n height width channels"]:
-    """The images from 0 to 1 that a network makes of its inputs."""
+    """The images from 0 to 1 that a network makes of its inputs, some at a time."""
     graph, state = nnx.split(explained.model)
-    images = jax.jit(lambda state, x: task.predict(nnx.merge(graph, state)(x)))
-    return np.asarray(images(state, explained.inputs(given)))
+    filled = np.resize(given, (-(-len(given) // _COLUMNS), _COLUMNS, given.shape[-1]))
+    parts = [_images(task, graph, state, explained.inputs(part)) for part in filled]
+    return np.concatenate([np.asarray(part) for part in parts])[: len(given)]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _images(task: "Generation", graph: Any, state: Any, inputs: Array) -> Array:
+    return task.predict(nnx.merge(graph, state)(inputs))
 
 
 def _asked(task: "Generation") -> list[str]:
@@ -242,13 +248,14 @@ def _judgement(task: "Generation", results: Results) -> list[Section]:
     classes = task.judged(results.predictions)[0].argmax(axis=1)
     rows = [
         ["generated images", f"{results.scores['test/frechet']:.3f}"],
-        [f"{reference.count:,} training images", f"{reference.frechet:.3f}"],
+        [f"{reference.compared:,} training images", f"{reference.frechet:.3f}"],
     ]
     scores = Section(
         "Fréchet distance",
         text=f"Between features of {results.test_count:,} test images and as many others: the activations of "
-        f"{results.config.classifier} before its output layer. Real images from real images have the smallest distance "
-        "that can be expected. It depends on the classifier and on the number of images.",
+        f"{results.config.classifier} before its output layer. The classifier was trained on the training images, "
+        "so it sees them a little differently from new ones. The distance depends on the classifier and on the number "
+        "of images.",
         table=Table(["from the test images", "distance"], rows),
     )
     if task.phrases is not None:
@@ -274,13 +281,25 @@ def _judgement(task: "Generation", results: Results) -> list[Section]:
 
 @functools.lru_cache(maxsize=1)
 def _reference(task: "Generation", train_set: data.Dataset, test_set: data.Dataset) -> _Reference:
-    count = min(len(train_set), len(test_set))
     logits, features = task.judged(test_set.inputs)
-    training = task.judged(train_set.inputs[spread(range(len(train_set)), count)])[1]
-    accuracy = None
-    if task.phrases is not None:
+    if task.phrases is None:
+        chosen, accuracy = spread(range(len(train_set)), len(test_set)), None
+    else:
+        chosen = as_often(train_set.labels, test_set.labels)
         accuracy = float((logits.argmax(axis=1) == test_set.labels).mean())
-    return _Reference(frechet_distance(training, features), count, accuracy)
+    training = task.judged(train_set.inputs[chosen])[1]
+    return _Reference(frechet_distance(training, features), len(chosen), accuracy)
+
+
+def as_often(labels: Shaped[np.ndarray, " n"], wanted: Shaped[np.ndarray, " m"]) -> list[int]:
+    """Numbers of examples among which each class is as frequent as in other labels, as far as there are so many.
+
+    >>> as_often(np.array([0, 1, 0, 1, 0]), np.array([1, 0, 0]))
+    [0, 4, 1]
+    """
+    classes, counts = np.unique(wanted, return_counts=True)
+    chosen = [spread(np.flatnonzero(labels == one), count) for one, count in zip(classes, counts, strict=True)]
+    return [number for numbers in chosen for number in numbers]
 
 
 def _train_set(results: Results) -> data.Dataset:

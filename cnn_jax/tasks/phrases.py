@@ -28,12 +28,12 @@ class Request(NamedTuple):
     Attributes:
       words: Of the class, as they are known.
       tokens: Their numbers, padded.
-      count: How many images; None if the request does not say.
+      number: How many images; None if the request does not say.
     """
 
     words: tuple[str, ...]
     tokens: Int32[np.ndarray, " words"]
-    count: int | None
+    number: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Phrases:
           UsageError: A word is not known, there is none or there are too many, or the number is out of range.
 
         >>> Phrases.of_names(("Ankle boot", "9")).request("nine boots")
-        Request(words=('boot',), tokens=array([3, 0], dtype=int32), count=9)
+        Request(words=('boot',), tokens=array([3, 0], dtype=int32), number=9)
         """
         words = _WORD.findall(text.lower())
         count = None

@@ -33,7 +33,7 @@ from cnn_jax.tasks.generation import Generation
 from cnn_jax.tasks.inputs import OwnInput, read_inputs
 from cnn_jax.tasks.network import TaskNetwork, declared_metrics, make_network
 from cnn_jax.tasks.predictions import check_csv, describe_assumptions, file_names, print_table, write_csv
-from cnn_jax.tasks.saved import load_run, read_helpers
+from cnn_jax.tasks.saved import load_run, reader_of_helpers
 from cnn_jax.tasks.sets import (
     ExampleSet,
     check_same_data,
@@ -96,7 +96,7 @@ def prepare(config: ConfigDict, directory: Path) -> "PreparedRun":
     sets["train"] = task_class(config.experiment).extended(config, sets["train"])
     start = find_start(config, _task(config, sets["train"]), sets["train"])
     _train_helpers(config, directory)
-    return PreparedRun(sets, start, read_helpers(config, directory))
+    return PreparedRun(sets, start, reader_of_helpers(config, directory))
 
 
 def _train_helpers(config: ConfigDict, directory: Path) -> None:
@@ -119,12 +119,12 @@ class PreparedRun:
     Attributes:
       sets: By role: train, test, and validation if there is one.
       start: Where the network starts.
-      helpers: Read the trained networks that the task needs, see :attr:`Task.helpers`.
+      helper: Reads the trained networks that the task needs, see :attr:`Task.helper`.
     """
 
     sets: Mapping[str, ExampleSet]
     start: Start
-    helpers: Mapping[str, Callable[[], Any]]
+    helper: Callable[[str], Any]
 
     def plan(self, config: ConfigDict) -> training.Plan:
         """How long to train."""
@@ -133,7 +133,7 @@ class PreparedRun:
     def task(self, config: ConfigDict) -> Task:
         """What is learned."""
         task = _task(config, self.sets["train"])
-        task.helpers = self.helpers
+        task.helper = self.helper
         return task
 
     def network(self, config: ConfigDict) -> TaskNetwork:

@@ -33,7 +33,7 @@ def load_run(
     description = read_description(directory)
     found = examples_of(description)
     task = task_class(config.experiment)(config, found)
-    task.helpers = read_helpers(config, directory)
+    task.helper = reader_of_helpers(config, directory)
     network = make_network(config, task, preprocess_of(description), input_name=found.input_name)
     with training.Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
         step = checkpoint if isinstance(checkpoint, int) else None
@@ -44,24 +44,24 @@ def load_run(
     return network, state
 
 
-def read_helpers(config: ConfigDict, directory: Path) -> dict[str, Callable[[], Any]]:
-    """Readers of the trained networks that the task of a config needs, see :attr:`cnn_jax.tasks.Task.helpers`.
+def reader_of_helpers(config: ConfigDict, directory: Path) -> Callable[[str], Any]:
+    """Reads the trained networks that the task of a config needs, see :attr:`cnn_jax.tasks.Task.helper`.
 
     Args:
       config: Of the run.
       directory: The run's folder.
     """
 
-    def reader(folder: Path) -> Callable[[], Any]:
-        @functools.cache
-        def read() -> Any:
-            with jax.ensure_compile_time_eval():  # it may be used first while a program is traced
-                return load_run(configs.read_run_config(folder), folder)
+    @functools.cache
+    def read(name: str) -> Any:
+        folder = directory / name
+        if not folder.is_dir():
+            needed = task_class(config.experiment).needs(config)[name]
+            folder = needed if isinstance(needed, Path) else folder
+        with jax.ensure_compile_time_eval():  # it may be used first while a program is traced
+            return load_run(configs.read_run_config(folder), folder)
 
-        return read
-
-    needed = task_class(config.experiment).needs(config)
-    return {name: reader(own if isinstance(own, Path) else directory / name) for name, own in needed.items()}
+    return read
 
 
 def saved_steps(directory: Path) -> list[int]:

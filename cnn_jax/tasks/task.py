@@ -132,8 +132,8 @@ class Task(abc.ABC):
     network_options: Mapping[str, Any] = {}
     """Options of the network that follow from the examples, beside those in ``config.model.options``."""
 
-    helpers: Mapping[str, Callable[[], Any]] = {}
-    """Name in :meth:`needs` -> reads the trained network, ``(network, state)`` as of ``saved.load_run``; set when the
+    helper: Callable[[str], Any]
+    """Reads the trained network of a name in :meth:`needs`, ``(network, state)`` as of ``saved.load_run``; set when the
     task has been created."""
 
     @abc.abstractmethod

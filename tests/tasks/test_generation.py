@@ -69,7 +69,7 @@ def test_phrases_are_the_runs_of_words_of_names_their_alternatives_and_spoken_di
 
 
 @pytest.mark.parametrize(
-    ("text", "words", "count"),
+    ("text", "words", "number"),
     [
         ("dress", "dress", None),
         ("a dress", "dress", None),
@@ -82,9 +82,9 @@ def test_phrases_are_the_runs_of_words_of_names_their_alternatives_and_spoken_di
         ("3 9s", "9", 3),
     ],
 )
-def test_requests_have_a_number_or_an_article_and_words_that_may_be_plural(text, words, count):
+def test_requests_have_a_number_or_an_article_and_words_that_may_be_plural(text, words, number):
     request = PHRASES.request(text)
-    assert (" ".join(request.words), request.count) == (words, count)
+    assert (" ".join(request.words), request.number) == (words, number)
     assert request.tokens.tolist() == PHRASES.tokens(words.split()).tolist()
 
 
@@ -146,17 +146,18 @@ def test_the_losses_are_cross_entropies_of_real_images_and_generated_ones_with_t
 def test_what_is_drawn_depends_on_the_key_and_the_example_and_words_are_those_of_the_class():
     own, key = task(), jax.random.key(1)
     batch = {"label": jnp.arange(300) % 5, "index": jnp.arange(300)}
-    drawn = np.asarray(own.draw(batch, key, train=True))
+    draw = jax.jit(own.draw, static_argnames="train")
+    drawn = np.asarray(draw(batch, key, train=True))
     part = {name: values[100:200] for name, values in batch.items()}
-    np.testing.assert_array_equal(own.draw(part, key, train=True), drawn[100:200])
-    assert not np.isclose(own.draw(batch, jax.random.key(2), train=True)[:, 2:], drawn[:, 2:], rtol=0).any()
+    np.testing.assert_array_equal(draw(part, key, train=True), drawn[100:200])
+    assert not np.isclose(draw(batch, jax.random.key(2), train=True)[:, 2:], drawn[:, 2:], rtol=0).any()
     assert abs(drawn[:, 2:].mean()) < 0.1
     assert drawn[:, 2:].std() == pytest.approx(1, abs=0.1)
     for number, phrases in enumerate(own.phrases.of_class):
         rows = {tuple(row) for row in drawn[number::5, :2]}
         assert rows == {tuple(own.phrases.tokens(phrase)) for phrase in phrases}, "all of them are trained"
     whole = [own.phrases.tokens(phrases[0]) for phrases in own.phrases.of_class]
-    np.testing.assert_array_equal(own.draw(batch, key, train=False)[:5, :2], whole)
+    np.testing.assert_array_equal(draw(batch, key, train=False)[:5, :2], whole)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +175,18 @@ def test_what_is_drawn_depends_on_the_key_and_the_example_and_words_are_those_of
 def test_keys_without_a_meaning_are_refused(changes, message):
     with pytest.raises(UsageError, match=message):
         task(**changes)
+
+
+def test_images_without_a_label_have_no_words():
+    label = data.Field("label", (), "int32", NAMES, ignored=-1)
+    examples = Examples("mine", {"image": data.Field("image", (8, 8, 1), "uint8"), "label": label})
+    config = default_config("generation")
+    Generation(config, examples)
+    config.condition = "words"
+    with pytest.raises(UsageError, match=r"'mine' may have images without a label, .* use condition='none'"):
+        Generation(config, examples)
+    with pytest.raises(UsageError, match=r"'mine' has no labels, whose names are the words"):
+        Generation(config, Examples("mine", {"image": examples.spec["image"]}))
 
 
 @pytest.mark.parametrize(
