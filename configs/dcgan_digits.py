@@ -4,8 +4,9 @@ The words, such as seven or 7, are encoded by Kim's network for sentences, which
 is trained first, in the folder classifier, and judges the images. With --config.condition=none there are no words.
 
 Command:  python launch.py --config=configs/dcgan_digits.py
-Time:     40 s of CPU time on one core (Intel Xeon), compiling and the classifier included
-Expected: test accuracy 99.33 % of what was asked for, Fréchet distance 0.275 (1 seed)
+Time:     32 s of CPU time on one core (Intel Xeon), compiling and the classifier included
+Expected: test accuracy 99.67 % ± 0.47 of what was asked for, Fréchet distance 0.292 ± 0.023 (mean ± std over 2 seeds:
+          --config.seed=0 and 1)
 """
 
 from ml_collections import ConfigDict
