@@ -297,8 +297,9 @@ def as_often(labels: Shaped[np.ndarray, " n"], wanted: Shaped[np.ndarray, " m"])
     >>> as_often(np.array([0, 1, 0, 1, 0]), np.array([1, 0, 0]))
     [0, 4, 1]
     """
-    classes, counts = np.unique(wanted, return_counts=True)
-    chosen = [spread(np.flatnonzero(labels == one), count) for one, count in zip(classes, counts, strict=True)]
+    classes, counts = (found.tolist() for found in np.unique(wanted, return_counts=True))
+    members = [np.flatnonzero(labels == one).tolist() for one in classes]
+    chosen = [spread(own, count) for own, count in zip(members, counts, strict=True)]
     return [number for numbers in chosen for number in numbers]
 
 
