@@ -302,9 +302,9 @@ def _compared(network: TaskNetwork, state: training.TrainState, found: ExampleSe
     """What is right and what is predicted, for every example of a set."""
     for first in range(0, len(found), _TAKEN_AT_ONCE):
         batch = take(found, range(first, min(first + _TAKEN_AT_ONCE, len(found))))
-        batch = network.drawn(batch)
-        task, predictions = network.task, network.predict(state, np.asarray(network.given(batch)))
-        inputs = np.asarray(batch[network.input_name])
+        drawn = network.drawn(batch)
+        task, predictions = network.task, network.predict(state, np.asarray(network.given(drawn)))
+        inputs = np.asarray(drawn[network.input_name])
         inside = task.inspect(inputs, predictions, functools.partial(network.activations, state, inputs))
         columns = task.targets(batch), task.rows(predictions), inside, task.compared(predictions, batch)
         for index, *cells in zip(batch["index"], *columns, strict=True):
