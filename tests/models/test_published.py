@@ -222,7 +222,8 @@ def test_sizes(name: str) -> None:
 def test_the_default_is_the_published_task(name: str) -> None:
     imagenet = name.startswith(("alexnet", "zfnet", "vgg"))
     others = {"neocognitron": 24, "fcn_series": 2, "resnet_series": 2, "text_cnn": 2}
-    shape = {"dcgan_generator": (64, 64, 3)}.get(name, (others.get(name, 1000 if imagenet else 10),))
+    images = {"dcgan_generator": (64, 64, 3), "resnet_generator": (256, 256, 3)}
+    shape = images.get(name, (others.get(name, 1000 if imagenet else 10),))
     assert list(table(name).values())[-1].output_shape == shape
 
 
