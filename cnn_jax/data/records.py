@@ -24,7 +24,7 @@ from cnn_jax.typed import typed
 READ_AT_ONCE = 64
 SAMPLED = 2000  # of a set on disk, where its statistics or its looks are wanted
 SAMPLED_BYTES = 2**28  # of them at most, whatever the size of one, such as a volume
-PART_BYTES = 2**24  # of examples that are read only to be counted or measured
+PART_BYTES = 2**22  # of examples that are read only to be counted or measured
 PROGRESS_AFTER_SECONDS = 2.0
 
 Reader = Callable[[Sequence[int]], list[dict[str, Any]]]
@@ -246,7 +246,7 @@ def sample(found: Dataset | Records, *, most: int = SAMPLED) -> Dataset:
 
 
 def sampled_parts(found: Dataset | Records, *, most: int, at_once: int) -> Iterator[Dataset]:
-    """Examples spread evenly over a set on disk, or all of one in memory, in parts of at most 16 MiB.
+    """Examples spread evenly over a set on disk, or all of one in memory, in parts of at most 4 MiB.
 
     Args:
       found: The set.

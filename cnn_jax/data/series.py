@@ -293,7 +293,7 @@ def _cells(text: str, delimiter: str | None) -> list[str]:
 
 def _numbers(where: str, cells: Sequence[str]) -> np.ndarray:
     try:
-        numbers = np.array(cells, np.float32)
+        numbers = np.fromiter(map(float, cells), np.float32, len(cells))
     except ValueError:
         numbers = np.full(1, np.nan, np.float32)
     if not len(numbers) or not np.isfinite(numbers).all():

@@ -14,7 +14,7 @@ PROGRAM = r"""
 import re, sys
 from pathlib import Path
 import jax
-from cnn_jax import models, nn
+from cnn_jax import models, nn, ops
 from cnn_jax.tasks import default_config, run
 
 def kilobytes(field):
@@ -24,7 +24,7 @@ def tiny(*, num_classes, input_shape, width, dtype, rngs):
     rank = len(input_shape) - 1
     layers = {"conv": nn.Conv(1, 2, (3,) * rank, padding="SAME", rngs=rngs), "relu": jax.nn.relu}
     if rank == 1:
-        layers["pool"] = nn.GlobalAvgPool()
+        layers["pool"] = ops.global_avg_pool
     output = nn.Linear(2, num_classes, rngs=rngs) if rank == 1 else nn.Conv(2, num_classes, (1,) * rank, rngs=rngs)
     return nn.Sequence({**layers, "output": output})
 
