@@ -1,4 +1,4 @@
-"""The networks of CycleGAN: two that translate images in opposite directions, and two that judge images.
+"""The networks of CycleGAN: two that translate images in opposite directions, and their discriminators.
 
 Zhu, Park, Isola & Efros, "Unpaired image-to-image translation using cycle-consistent adversarial networks", ICCV 2017.
 """
@@ -115,7 +115,7 @@ class Pool(nnx.Module):
         return jnp.where(choose, old, images)
 
 
-class Judges(nnx.Module):
+class Discriminators(nnx.Module):
     """A discriminator for each domain, and the pools of the generated images that they are shown.
 
     Args:

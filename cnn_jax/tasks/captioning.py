@@ -72,7 +72,7 @@ class Captioning(Task):
         self._labels = next(
             (name for name, other in spec.items() if other.kind == "labels" and other.class_names), None
         )
-        self._classes = spec[self._labels].class_names if self._labels else ()
+        self.classes = spec[self._labels].class_names if self._labels else ()  # of examples
 
     @classmethod
     def default_config(cls) -> ConfigDict:
@@ -131,7 +131,7 @@ class Captioning(Task):
         """Also exact match and word accuracy of the examples of each class, where there are classes."""
         scores = super().scores(means)
         if "class_examples" in means:
-            for number, name in enumerate(self._classes):
+            for number, name in enumerate(self.classes):
                 examples, exact, matches, places = (
                     float(means[f"class_{part}"][number]) for part in ("examples", "exact", "matches", "places")
                 )
@@ -187,7 +187,7 @@ class Captioning(Task):
             for right, count in zip(matches, places, strict=True)
         ]
         for row, labels in zip(rows, batch[self._labels] if self._labels else (), strict=False):
-            row[str(self._labels)] = " ".join(name for name, one in zip(self._classes, labels, strict=True) if one)
+            row[str(self._labels)] = " ".join(name for name, one in zip(self.classes, labels, strict=True) if one)
         return rows
 
     def right(self, results: Results) -> Bool[np.ndarray, " n"]:
@@ -206,7 +206,7 @@ class Captioning(Task):
     def describe(self, scores: Mapping[str, float]) -> dict[str, str]:
         """The metrics, and those of the examples of each class."""
         share = self.metrics(self.config)[0]
-        names = [f"{metric}_{name}" for metric in ("exact_match", "word_accuracy") for name in self._classes]
+        names = [f"{metric}_{name}" for metric in ("exact_match", "word_accuracy") for name in self.classes]
         return super().describe(scores) | {name: share.format(scores[name]) for name in names if name in scores}
 
     def headlines(self, results: Results) -> list[Any]:
@@ -220,11 +220,6 @@ class Captioning(Task):
         from cnn_jax.tasks.captioning_report import sections
 
         return sections(self, results)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes of examples; empty without."""
-        return self._classes
 
     def labels(self, fields: Mapping[str, Shaped[Any, "..."]]) -> Shaped[Any, "n classes"] | None:
         """Which classes each example of a set or a batch has; None without."""

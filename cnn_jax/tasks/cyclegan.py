@@ -15,7 +15,7 @@ from cnn_jax import nn, ops
 from cnn_jax import train as training
 from cnn_jax.errors import UsageError
 from cnn_jax.metrics import Metric
-from cnn_jax.models.cycle import Cycle, Judges, Pool
+from cnn_jax.models.cycle import Cycle, Discriminators, Pool
 from cnn_jax.models.patch_gan import patch_gan
 from cnn_jax.ops.arguments import by, is_traced, may_differ_from_zero
 from cnn_jax.tasks.image_to_image import ImageToImage, scaled
@@ -123,7 +123,7 @@ class CycleGAN(ImageToImage):
         first, second = (patch_gan(self._shape[-1], rngs=rngs, **options) for _ in range(DIRECTIONS))
         size = self.config.pool // self.config.batch_size * self.config.batch_size
         pools = (Pool(size, self._shape, rngs=rngs), Pool(size, self._shape, rngs=rngs)) if size else None
-        return Judges(first, second, pools)
+        return Discriminators(first, second, pools)
 
     def discriminator_loss(
         self, discriminate: Callable[..., Any], outputs: Float[Array, "..."], batch: training.Batch

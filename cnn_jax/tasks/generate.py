@@ -16,6 +16,7 @@ from cnn_jax.tasks.generation import Generation
 from cnn_jax.tasks.phrases import MOST, Request
 from cnn_jax.tasks.predictions import print_table, write_csv, write_image
 from cnn_jax.tasks.saved import load_run
+from cnn_jax.tasks.task import brief_cells
 
 WITHOUT_WORDS = 16  # images, if the user does not say how many
 _COLUMNS = 10  # of the sheet
@@ -55,29 +56,22 @@ def write(
     task = network.task
     assert isinstance(task, Generation)
     requests = _requests(task, words, count)
-    tokens = np.concatenate([np.repeat(one.tokens[None], one.number or 1, axis=0) for one in requests.values()])
+    each = [(f"{name}-{n}.png", one) for name, one in requests.items() for n in range(1, (one.number or 1) + 1)]
+    tokens = np.stack([one.tokens for _, one in each])
     with compiling() as announce:
-        images = network.predict(state, task.given(tokens, seed), announce)
-    names = [f"{name}-{number}.png" for name, one in requests.items() for number in range(1, (one.number or 1) + 1)]
+        images = network.predict(state, task.inputs(tokens, seed), announce)
     pixels = np.rint(255 * images).astype(np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, image in zip(names, pixels, strict=True):
+    for (name, _), image in zip(each, pixels, strict=True):
         write_image(folder / name, image)
     write_image(folder / "sheet.png", _sheet(pixels))
-    asked = [
-        {"asked for": " ".join(one.words)} if one.words else {}
-        for one in requests.values()
-        for _ in range(one.number or 1)
-    ]
     rows: list[dict[str, Any]] = [
-        {"image": name, **what, **seen} for name, what, seen in zip(names, asked, task.rows(images), strict=True)
+        {"image": name, **({"asked for": " ".join(one.words)} if one.words else {}), **seen}
+        for (name, one), seen in zip(each, task.rows(images), strict=True)
     ]
-    brief = [
-        {key: f"{value:.4f}" if isinstance(value, float) else str(value) for key, value in row.items()} for row in rows
-    ]
-    print_table(f"{directory}, {checkpoint} checkpoint, seed {seed}", brief, path="image")
+    print_table(f"{directory}, {checkpoint} checkpoint, seed {seed}", list(map(brief_cells, rows)), path="image")
     write_csv(str(folder / "predictions.csv"), rows)
-    say(f"wrote {len(names)} images and sheet.png to {folder}")
+    say(f"wrote {len(each)} images and sheet.png to {folder}")
 
 
 def _requests(task: Generation, words: Sequence[str], count: int | None) -> dict[str, Request]:

@@ -116,7 +116,7 @@ class Generation(Task):
                 "input_shape": (8, 8, 1),  # of the images
                 "condition": "none",  # or words: those of class names, which the network is given
                 "noise_size": 100,
-                "classifier": "lenet5_digits",  # judges images: a config, which is trained first, or a run's folder
+                "classifier": "lenet5_digits",  # of the scores: a config, which is trained first, or a run's folder
                 "discriminator": {"width": 1.0},
             }
         )
@@ -128,8 +128,8 @@ class Generation(Task):
         return (Metric("frechet", "lower"), *asked)
 
     @classmethod
-    def needs(cls, config: ConfigDict) -> Mapping[str, ConfigDict | Path]:
-        """The classifier that judges images.
+    def helpers(cls, config: ConfigDict) -> Mapping[str, ConfigDict | Path]:
+        """The classifier of the scores.
 
         Raises:
           UsageError: ``config.classifier`` is neither a config of a classification nor the folder of its run.
@@ -198,10 +198,10 @@ class Generation(Task):
         """In evaluation, what the classifier makes of generated and of real images."""
         if "mask" not in batch:
             return {}
-        logits, features = self.judge(self.predict(outputs))
+        logits, features = self.classify(self.predict(outputs))
         metrics: training.Metrics = {
             "generated": each_of(features, batch),
-            "real": each_of(self.judge(batch[self._image])[1], batch),
+            "real": each_of(self.classify(batch[self._image])[1], batch),
         }
         if self.phrases is not None:
             right = logits.argmax(axis=-1) == batch[self._label]
@@ -221,7 +221,7 @@ class Generation(Task):
         """Images from 0 to 1."""
         return (outputs.astype(jnp.float32) + 1) / 2
 
-    def judge(self, images: Shaped[Any, "batch height width channels"]) -> tuple[Array, Array]:
+    def classify(self, images: Shaped[Any, "batch height width channels"]) -> tuple[Array, Array]:
         """The classifier's logits and features, the activations before its output layer, ``(batch, features)``.
 
         Args:
@@ -242,27 +242,27 @@ class Generation(Task):
         before = names[names.index("/".join(models.output_layer(network.abstract_model))) - 1]
         return logits, activations[before].reshape(len(images), -1).astype(jnp.float32)
 
-    def judged(self, images: Shaped[np.ndarray, "n height width channels"]) -> tuple[np.ndarray, np.ndarray]:
+    def classified(self, images: Shaped[np.ndarray, "n height width channels"]) -> tuple[np.ndarray, np.ndarray]:
         """The probabilities of the classifier's classes and its features, ``(n, classes)`` and ``(n, features)``.
 
         Args:
           images: uint8, or from 0 to 1.
         """
         starts = range(0, len(images), _AT_ONCE)
-        parts = [self._compiled_judge(images[first : first + _AT_ONCE]) for first in starts]
+        parts = [self._compiled_classify(images[first : first + _AT_ONCE]) for first in starts]
         logits, features = (np.concatenate([np.asarray(part) for part in own]) for own in zip(*parts, strict=True))
         return np.asarray(jax.nn.softmax(logits)), features
 
     @functools.cached_property
-    def _compiled_judge(self) -> Any:
-        return jax.jit(self.judge)
+    def _compiled_classify(self) -> Any:
+        return jax.jit(self.classify)
 
     @property
-    def judged_classes(self) -> tuple[str, ...]:
+    def classifier_classes(self) -> tuple[str, ...]:
         """The names of the classifier's classes."""
         return self.helper("classifier")[0].task.outputs
 
-    def given(self, words: Shaped[np.ndarray, "n words"], seed: int) -> Float[np.ndarray, "n numbers"]:
+    def inputs(self, words: Shaped[np.ndarray, "n words"], seed: int) -> Float[np.ndarray, "n numbers"]:
         """Inputs of the generator with noise of a seed.
 
         Args:
@@ -276,8 +276,8 @@ class Generation(Task):
 
     def rows(self, predictions: Float[np.ndarray, "n height width channels"]) -> list[dict[str, Any]]:
         """What the classifier takes each image for."""
-        probabilities = self.judged(predictions)[0]
-        names = self.judged_classes
+        probabilities = self.classified(predictions)[0]
+        names = self.classifier_classes
         return [{"taken for": names[row.argmax()], "probability": float(row.max())} for row in probabilities]
 
     def targets(self, batch: Mapping[str, Shaped[np.ndarray, "..."]]) -> list[dict[str, Any]]:

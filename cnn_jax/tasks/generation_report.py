@@ -77,18 +77,18 @@ def sections(task: "Generation", results: Results) -> list[Section]:
         _interpolation(task, results),
         _nearest(task, results),
         _losses(results),
-        *_judgement(task, results),
+        *_classified(task, results),
     ]
 
 
 def generated(
-    task: "Generation", explained: Explained, given: Float[np.ndarray, "n numbers"]
+    task: "Generation", explained: Explained, inputs: Float[np.ndarray, "n numbers"]
 ) -> Float[np.ndarray, "n height width channels"]:
     """The images from 0 to 1 that a network makes of its inputs, some at a time."""
     graph, state = nnx.split(explained.model)
-    filled = np.resize(given, (-(-len(given) // _COLUMNS), _COLUMNS, given.shape[-1]))
+    filled = np.resize(inputs, (-(-len(inputs) // _COLUMNS), _COLUMNS, inputs.shape[-1]))
     parts = [_images(task, graph, state, explained.inputs(part)) for part in filled]
-    return np.concatenate([np.asarray(part) for part in parts])[: len(given)]
+    return np.concatenate([np.asarray(part) for part in parts])[: len(inputs)]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -111,11 +111,11 @@ def _words(task: "Generation", name: str, count: int) -> Shaped[np.ndarray, "n w
 def _samples(task: "Generation", results: Results) -> Section:
     if task.phrases is None:
         shape = (_COLUMNS, _COLUMNS)
-        images = generated(task, results.explained, task.given(np.zeros((_COLUMNS**2, 0)), _SEED))
+        images = generated(task, results.explained, task.inputs(np.zeros((_COLUMNS**2, 0)), _SEED))
         figure = figures.grid_of_images(images.reshape(*shape, *images.shape[1:]))
         return Section("Samples", figure=figure, alt="Generated images", caption="Each from other noise; not chosen.")
     rows = {
-        name: generated(task, results.explained, task.given(_words(task, name, _COLUMNS), _SEED))
+        name: generated(task, results.explained, task.inputs(_words(task, name, _COLUMNS), _SEED))
         for name in _asked(task)
     }
     return Section(
@@ -129,9 +129,9 @@ def _samples(task: "Generation", results: Results) -> Section:
 def _fixed(task: "Generation") -> Float[np.ndarray, "n numbers"]:
     """One input for each class, or without words a few."""
     if task.phrases is None:
-        return task.given(np.zeros((_COLUMNS, 0)), _SEED)
+        return task.inputs(np.zeros((_COLUMNS, 0)), _SEED)
     names = [task.class_names[number] for number in spread(range(len(task.class_names)), _COLUMNS)]
-    return task.given(np.concatenate([_words(task, name, 1) for name in names]), _SEED)
+    return task.inputs(np.concatenate([_words(task, name, 1) for name in names]), _SEED)
 
 
 def _during_training(task: "Generation", results: Results) -> list[Section]:
@@ -157,7 +157,7 @@ def _interpolation(task: "Generation", results: Results) -> Section:
     for path in range(_PATHS):
         names = _asked(task)
         name = names[len(names) * path // _PATHS] if task.phrases else ""
-        ends = task.given(np.zeros((2 * _PATHS, 0)), _SEED + 1)[2 * path : 2 * path + 2]
+        ends = task.inputs(np.zeros((2 * _PATHS, 0)), _SEED + 1)[2 * path : 2 * path + 2]
         shares = np.linspace(0, 1, _COLUMNS)
         noise = np.stack([spherical(ends[0], ends[1], share) for share in shares])
         words = _words(task, name, _COLUMNS) if task.phrases else np.zeros((_COLUMNS, 0))
@@ -241,11 +241,11 @@ def _losses(results: Results) -> Section:
     )
 
 
-def _judgement(task: "Generation", results: Results) -> list[Section]:
+def _classified(task: "Generation", results: Results) -> list[Section]:
     """What the classifier takes images for, and the distances of features."""
     reference = _reference(task, _train_set(results), results.test_set)
-    names = task.judged_classes
-    classes = task.judged(results.predictions)[0].argmax(axis=1)
+    names = task.classifier_classes
+    classes = task.classified(results.predictions)[0].argmax(axis=1)
     rows = [
         ["generated images", f"{results.scores['test/frechet']:.3f}"],
         [f"{reference.compared:,} training images", f"{reference.frechet:.3f}"],
@@ -270,7 +270,7 @@ def _judgement(task: "Generation", results: Results) -> list[Section]:
                 caption="Rows are classes that were asked for, columns are what the classifier takes the images for.",
             ),
         ]
-    real = task.judged(results.test_set.inputs)[0].argmax(axis=1)
+    real = task.classified(results.test_set.inputs)[0].argmax(axis=1)
     shares = [np.bincount(found, minlength=len(names)) / len(found) for found in (classes, real)]
     table = Table(
         ["class", "generated", "test images"],
@@ -281,13 +281,13 @@ def _judgement(task: "Generation", results: Results) -> list[Section]:
 
 @functools.lru_cache(maxsize=1)
 def _reference(task: "Generation", train_set: data.Dataset, test_set: data.Dataset) -> _Reference:
-    logits, features = task.judged(test_set.inputs)
+    logits, features = task.classified(test_set.inputs)
     if task.phrases is None:
         chosen, accuracy = spread(range(len(train_set)), len(test_set)), None
     else:
         chosen = as_often(train_set.labels, test_set.labels)
         accuracy = float((logits.argmax(axis=1) == test_set.labels).mean())
-    training = task.judged(train_set.inputs[chosen])[1]
+    training = task.classified(train_set.inputs[chosen])[1]
     return _Reference(frechet_distance(training, features), len(chosen), accuracy)
 
 

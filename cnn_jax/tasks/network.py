@@ -110,8 +110,8 @@ class TaskNetwork:
         arrays = {name: jnp.asarray(array) for name, array in batch.items()}
         return {**arrays, DRAWN: self.task.draw(arrays, own, train=key is not None)}
 
-    def given(self, batch: Mapping[str, Any]) -> Any:
-        """What the network is given of a batch, before preprocessing; of a task that draws, see :meth:`drawn`."""
+    def network_input(self, batch: Mapping[str, Any]) -> Any:
+        """The network's input, before preprocessing; of a task that draws it, the batch is one of :meth:`drawn`."""
         return self.task.network_input(batch, self.input_name)
 
     def _preprocessed(self, images: Array) -> Array:
@@ -192,7 +192,7 @@ class TaskNetwork:
         neural networks for object detection in VHR optical remote sensing images", 2016).
         """
         batch = self.drawn(batch, key)
-        images, weight = self.given(batch), self._pair_weight
+        images, weight = self.network_input(batch), self._pair_weight
         if self.tiling is not None:
             self._check_tile(images)
         if may_differ_from_zero(weight):
@@ -223,7 +223,7 @@ class TaskNetwork:
         """What the discriminator minimises; the network's outputs are those that :meth:`loss` has with this key."""
         batch = self.drawn(batch, key)
         model: Any = self.model(params, model_state)
-        outputs = model(self._preprocessed(self.given(batch)), train=True, rngs=nnx.Rngs(key))
+        outputs = model(self._preprocessed(self.network_input(batch)), train=True, rngs=nnx.Rngs(key))
         discriminate = functools.partial(model.discriminator, train=True)
         total = self.task.discriminator_loss(discriminate, jax.lax.stop_gradient(outputs), batch)
         return total, ({"loss": (total, jnp.ones(()))}, nnx.state(model, nnx.Not(self._trained)))
@@ -277,14 +277,15 @@ class TaskNetwork:
             return self.tiling(lambda x: self._run(state.params, state.model_state, x, **options)[0], inputs)
         test_time = self.config.data.test_time
         if not test_time:
-            return self.apply(state.params, state.model_state, images)[0]
+            return self.apply(state.params, state.model_state, images, **options)[0]
         views = augment.test_time_views(test_time, images, size=tuple(self.config.input_shape[:2]))
-        return self.task.average(jax.lax.map(lambda view: self.apply(state.params, state.model_state, view)[0], views))
+        each = jax.lax.map(lambda view: self.apply(state.params, state.model_state, view, **options)[0], views)
+        return self.task.average(each)
 
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
         """The task's metrics of a batch."""
         batch = self.drawn(batch)
-        inputs, told = self.given(batch), self.task.told(batch)
+        inputs, told = self.network_input(batch), self.task.told(batch)
         outputs = self.outputs(state, inputs)
         if told:
             batch = {**batch, "prediction": self.task.predict(outputs)}
@@ -371,7 +372,7 @@ class Ensemble(TaskNetwork):
     def evaluate(self, state: training.TrainState, batch: training.Batch) -> training.Metrics:
         """The metrics of the average, and those of each network, whose names begin with its number and a colon."""
         batch = self.drawn(batch)
-        each = self.member_outputs(state, self.given(batch))
+        each = self.member_outputs(state, self.network_input(batch))
         metrics = self.task.measure(self.task.average(each), batch)
         of_each = jax.vmap(lambda outputs: self.task.measure(outputs, batch))(each)
         for number in range(self.config.ensemble):

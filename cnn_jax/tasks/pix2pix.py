@@ -47,9 +47,10 @@ class Pix2Pix(ImageToImage):
         if not is_traced(config.adversarial_weight) and config.adversarial_weight < 0:
             raise UsageError(f"adversarial_weight={config.adversarial_weight} must be at least 0")
         # Runs of earlier versions lack the key.
-        self._test_mode = config.get("test_mode", "evaluation")
-        if self._test_mode not in TEST_MODES:
-            raise UsageError(f"test_mode={self._test_mode!r} is unknown; {nearest(self._test_mode, TEST_MODES)}")
+        test_mode = config.get("test_mode", "evaluation")
+        if test_mode not in TEST_MODES:
+            raise UsageError(f"test_mode={test_mode!r} is unknown; {nearest(test_mode, TEST_MODES)}")
+        self.test_as_training = test_mode == "training"
         self._rank = len(config.input_shape) - 1
         shapes = [examples.spec[name].shape or (config.input_shape[-1],) for name in (self._input, self._truth)]
         self._channels = sum(shape[-1] for shape in shapes)
@@ -70,11 +71,6 @@ class Pix2Pix(ImageToImage):
             }
         )
         return config
-
-    @property
-    def test_as_training(self) -> bool:
-        """Whether ``config.test_mode`` says so."""
-        return self._test_mode == "training"
 
     def discriminator(self, rngs: nnx.Rngs) -> nnx.Module:
         """The PatchGAN."""

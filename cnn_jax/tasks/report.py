@@ -41,7 +41,7 @@ def write(directory: Path, network: TaskNetwork, trained: training.Trained, sets
     config, task, test_set = network.config, network.task, sets["test"]
     shown = data.sample(test_set)
     state = training.evaluated(trained.state)
-    inputs = np.asarray(network.given(network.drawn(take(shown, range(len(shown))))))
+    inputs = np.asarray(network.network_input(network.drawn(take(shown, range(len(shown))))))
     predictions, explained = network.predict(state, inputs), Explained.of(network, state)
     records = training.read_records(directory)
     results = Results(

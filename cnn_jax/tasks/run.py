@@ -100,8 +100,8 @@ def prepare(config: ConfigDict, directory: Path) -> "PreparedRun":
 
 
 def _train_helpers(config: ConfigDict, directory: Path) -> None:
-    """Trains the networks that a task needs and that have a config, where this is not done yet."""
-    for name, own in task_class(config.experiment).needs(config).items():
+    """Trains the helpers of a task that have a config, where this is not done yet."""
+    for name, own in task_class(config.experiment).helpers(config).items():
         folder = directory / name
         if isinstance(own, ConfigDict) and not (folder / "result.json").is_file():
             say(f"{name}: first {own.model.name} is trained on {own.data.name}, in {folder}")
@@ -119,7 +119,7 @@ class PreparedRun:
     Attributes:
       sets: By role: train, test, and validation if there is one.
       start: Where the network starts.
-      helper: Reads the trained networks that the task needs, see :attr:`Task.helper`.
+      helper: Reads the trained networks that the task uses besides its own, see :attr:`Task.helper`.
     """
 
     sets: Mapping[str, ExampleSet]
@@ -303,7 +303,7 @@ def _compared(network: TaskNetwork, state: training.TrainState, found: ExampleSe
     for first in range(0, len(found), _TAKEN_AT_ONCE):
         batch = take(found, range(first, min(first + _TAKEN_AT_ONCE, len(found))))
         drawn = network.drawn(batch)
-        task, predictions = network.task, network.predict(state, np.asarray(network.given(drawn)))
+        task, predictions = network.task, network.predict(state, np.asarray(network.network_input(drawn)))
         inputs = np.asarray(drawn[network.input_name])
         inside = task.inspect(inputs, predictions, functools.partial(network.activations, state, inputs))
         columns = task.targets(batch), task.rows(predictions), inside, task.compared(predictions, batch)
@@ -337,7 +337,7 @@ def predict(
 
     Raises:
       PartlyFailedError: At the end, if some of the inputs cannot be read; the table and the file list them.
-      UsageError: A path does not exist, or the run has no checkpoint.
+      UsageError: A path does not exist, the run has no checkpoint, or its network is given what the task draws.
     """
     task = task_class(config.experiment)
     if issubclass(task, Generation):
@@ -347,6 +347,8 @@ def predict(
             config, directory, words=words, count=count, seed=seed or 0, output=output, checkpoint=checkpoint
         )
         return
+    if task.draw is not Task.draw:
+        raise UsageError(f"--mode=predict: the network in {directory} is given what {task.__name__} draws, no files")
     for flag, value in (("words", words or None), ("count", count), ("seed", seed)):
         if value is not None:
             raise UsageError(f"--{flag} is for networks that make images, and that in {directory} does not")

@@ -45,7 +45,7 @@ def load_run(
 
 
 def reader_of_helpers(config: ConfigDict, directory: Path) -> Callable[[str], Any]:
-    """Reads the trained networks that the task of a config needs, see :attr:`cnn_jax.tasks.Task.helper`.
+    """Reads the trained networks of :meth:`cnn_jax.tasks.Task.helpers` by their names.
 
     Args:
       config: Of the run.
@@ -56,8 +56,8 @@ def reader_of_helpers(config: ConfigDict, directory: Path) -> Callable[[str], An
     def read(name: str) -> Any:
         folder = directory / name
         if not folder.is_dir():
-            needed = task_class(config.experiment).needs(config)[name]
-            folder = needed if isinstance(needed, Path) else folder
+            found = task_class(config.experiment).helpers(config)[name]
+            folder = found if isinstance(found, Path) else folder
         with jax.ensure_compile_time_eval():  # it may be used first while a program is traced
             return load_run(configs.read_run_config(folder), folder)
 

@@ -94,6 +94,11 @@ class Task(abc.ABC):
     ``'index'``, the number of the example in its set. In evaluation it also has ``'mask'``: 1 for an example, 0 for the
     padding of the last batch. ``'drawn'`` is what :meth:`draw` has drawn, in tasks that draw their inputs.
 
+    The network is the one that the config names, with :attr:`network_options`, or what :meth:`assemble` makes of
+    several of these. Its input is one field of a batch; tasks with another input have :meth:`network_input` for one
+    that is computed from several fields, or :attr:`drawn_shape` and :meth:`draw` for one that is drawn at random.
+    :meth:`told` is for the truth that a network is given beside its input.
+
     Args:
       config: The run's config. While a program is compiled, the values of traced keys are JAX arrays.
       examples: What is known about the training set.
@@ -130,11 +135,14 @@ class Task(abc.ABC):
     the input field of the examples, whose shape is ``config.input_shape``."""
 
     network_options: Mapping[str, Any] = {}
-    """Options of the network that follow from the examples, beside those in ``config.model.options``."""
+    """Options of the network that follow from the examples. Those in ``config.model.options`` override them."""
+
+    test_as_training: bool = False
+    """Whether dropout and batch statistics are in evaluation and prediction as they are in training."""
 
     helper: Callable[[str], Any]
-    """Reads the trained network of a name in :meth:`needs`, ``(network, state)`` as of ``saved.load_run``; set when the
-    task has been created."""
+    """Reads the trained network of a name in :meth:`helpers`, ``(network, state)`` as of ``saved.load_run``. It is set
+    after the task has been created, and not where a network is only described."""
 
     @abc.abstractmethod
     def __init__(self, config: ConfigDict, examples: Examples) -> None: ...
@@ -150,8 +158,8 @@ class Task(abc.ABC):
         """The metrics among the scores. The first one chooses the best checkpoint and the best trial of a sweep."""
 
     @classmethod
-    def needs(cls, config: ConfigDict) -> Mapping[str, ConfigDict | Path]:
-        """Trained networks that the task uses besides its own, such as a judge of its outputs; by default none.
+    def helpers(cls, config: ConfigDict) -> Mapping[str, ConfigDict | Path]:
+        """Trained networks that the task uses besides its own, read by :attr:`helper`; by default none.
 
         Args:
           config: The run's config.
@@ -172,17 +180,27 @@ class Task(abc.ABC):
         """
         return found
 
-    def told(self, batch: training.Batch) -> dict[str, Any]:
-        """What the network is told beside its input where the truth is known, as keywords; by default nothing.
-
-        A network that writes words is told the true words before each place (teacher forcing). In prediction nothing is
-        told. In evaluation the network is applied both ways: the outputs in :meth:`measure` are those of a network that
-        is told the truth, and what it predicts without is ``batch['prediction']``.
+    def assemble(self, create: Callable[[Key[Array, ""]], nn.Sequence], key: Key[Array, ""]) -> nn.Sequence:
+        """The network; by default the one that the config names.
 
         Args:
-          batch: The examples, as in :meth:`loss`.
+          create: Creates the one that the config names, with parameters drawn by a key.
+          key: Of the random numbers.
         """
-        return {}
+        return create(key)
+
+    def network_input(self, batch: Mapping[str, Any], name: str) -> Any:
+        """The network's input in training and evaluation, before preprocessing; by default one field of the batch.
+
+        Args:
+          batch: The examples, JAX arrays or NumPy arrays.
+          name: The field that is the input, see :attr:`cnn_jax.data.Dataset.input_name`; of a task that draws its
+            inputs, :data:`DRAWN`.
+
+        Returns:
+          (batch, ...). In prediction the input is what the user gives, so the network has to take that, too.
+        """
+        return batch[name]
 
     def draw(self, batch: training.Batch, key: Key[Array, ""], *, train: bool) -> Array:
         """The inputs of a network that is not given a field of the examples, see :attr:`drawn_shape`.
@@ -194,9 +212,24 @@ class Task(abc.ABC):
           train: Whether it is for training.
 
         Returns:
-          (batch, *drawn_shape).
+          (batch, *drawn_shape), which becomes the field :data:`DRAWN` of the batch.
         """
         raise NotImplementedError
+
+    def told(self, batch: training.Batch) -> dict[str, Any]:
+        """What the network is told beside its input where the truth is known, as keywords; by default nothing.
+
+        A network that writes words is told the true words before each place (teacher forcing). In prediction nothing is
+        told. In evaluation the network is applied both ways: the outputs in :meth:`measure` are those of a network that
+        is told the truth, and what it predicts without is ``batch['prediction']``. Such networks have no ensembles.
+
+        Args:
+          batch: The examples, as in :meth:`loss`.
+
+        Returns:
+          Keyword of the network's ``__call__`` -> what it is told.
+        """
+        return {}
 
     @abc.abstractmethod
     def loss(self, outputs: Array, batch: training.Batch) -> Array:
@@ -206,29 +239,6 @@ class Task(abc.ABC):
           outputs: The outputs of the network, (batch, ..., outputs).
           batch: The examples.
         """
-
-    def assemble(self, create: Callable[[Key[Array, ""]], nn.Sequence], key: Key[Array, ""]) -> nn.Sequence:
-        """The network; by default the one that the config names.
-
-        Args:
-          create: Creates the one that the config names, with parameters drawn by a key.
-          key: Of the random numbers.
-        """
-        return create(key)
-
-    def network_input(self, batch: Mapping[str, Any], name: str) -> Any:
-        """What the network is given of a batch in training and evaluation, before preprocessing; by default one field.
-
-        Args:
-          batch: The examples, JAX arrays or NumPy arrays.
-          name: The field that is the input, see :attr:`cnn_jax.data.Dataset.input_name`.
-        """
-        return batch[name]
-
-    @property
-    def test_as_training(self) -> bool:
-        """Whether dropout and batch statistics in evaluation and prediction are those of training; by default not."""
-        return False
 
     def discriminator(self, rngs: nnx.Rngs) -> nnx.Module | None:
         """A second network, which is trained against the first one; by default there is none.

@@ -14,7 +14,7 @@ from cnn_jax import data, geometry, models, train
 from cnn_jax.config import read_run_config
 from cnn_jax.errors import UsageError
 from cnn_jax.models.dcgan import DCGANDiscriminator, doublings
-from cnn_jax.tasks import Examples, Generation, default_config
+from cnn_jax.tasks import Classification, Examples, Generation, default_config
 from cnn_jax.tasks import run as runs
 from cnn_jax.tasks.frechet import frechet_distance, frechet_distance_of_normals
 from cnn_jax.tasks.generation_report import nearest, spherical
@@ -202,7 +202,7 @@ def test_the_classifier_is_a_config_or_a_run(classifier, message):
     config = default_config("generation")
     config.classifier = classifier
     with pytest.raises(UsageError) as caught:
-        Generation.needs(config)
+        Generation.helpers(config)
     assert message in str(caught.value)
 
 
@@ -222,7 +222,20 @@ def test_nearest_images_and_arcs_are_those_of_brute_force():
     np.testing.assert_allclose(spherical(first, 2 * first, 0.5), 1.5 * first)
 
 
-JUDGE = """
+class Drawn(Classification):
+    """A task whose network is given noise."""
+
+    def draw(self, batch, key, *, train):
+        return jnp.zeros((len(batch["index"]), 4))
+
+
+def test_a_network_that_is_given_noise_predicts_nothing_about_files(tmp_path):
+    options = {"images": ["a.png"], "output": None, "checkpoint": "latest"}
+    with pytest.raises(UsageError, match="is given what Drawn draws, no files"):
+        runs.predict(default_config(f"{__file__}:Drawn"), tmp_path, **options)
+
+
+CLASSIFIER = """
 from cnn_jax.tasks import default_config
 
 def get_config():
@@ -245,9 +258,9 @@ def stop(*_):
 def run(tmp_path_factory):
     """One run to its end with a report, and one that ends at its first evaluation and is continued."""
     folder = tmp_path_factory.mktemp("generation")
-    (folder / "judge.py").write_text(JUDGE)
+    (folder / "classifier.py").write_text(CLASSIFIER)
     config = default_config("generation")
-    config.condition, config.noise_size, config.classifier = "words", 4, str(folder / "judge.py")
+    config.condition, config.noise_size, config.classifier = "words", 4, str(folder / "classifier.py")
     config.model.width = config.discriminator.width = 1 / 16
     config.data.train, config.data.validation, config.data.test = "train[:64]", "", "test[:40]"
     config.batch_size, config.duration, config.evaluate_every = 16, "6 steps", "3 steps"
@@ -276,16 +289,16 @@ def test_a_killed_run_ends_with_the_same_bits_and_both_networks_are_trained(run)
 def test_scores_are_those_of_the_classifier_on_one_image_for_each_test_example(run):
     config, folder = run
     network, state = load_run(config, folder / "whole")
-    judge, of_judge = load_run(read_run_config(folder / "whole" / "classifier"), folder / "whole" / "classifier")
+    classifier, trained = load_run(read_run_config(folder / "whole" / "classifier"), folder / "whole" / "classifier")
     test_set = data.load("digits", "test[:40]")
     batch = {"index": jnp.arange(40), "label": jnp.asarray(test_set.labels)}
     given = np.asarray(network.drawn(batch)["drawn"])
     images = network.predict(state, given)
     np.testing.assert_allclose(network.predict(state, given[:1]), images[:1], atol=1e-6)
     result = json.loads((folder / "whole" / "result.json").read_text())["scores"]
-    classes = judge.predict(of_judge, images).argmax(axis=1)
+    classes = classifier.predict(trained, images).argmax(axis=1)
     assert result["test/accuracy"] == pytest.approx((classes == test_set.labels).mean())
-    scale = np.asarray(judge.preprocess.std)
+    scale = np.asarray(classifier.preprocess.std)
     features = [pixels.reshape(40, -1) / scale for pixels in (images, test_set.images / 255)]
     assert result["test/frechet"] == pytest.approx(frechet_distance(*features), rel=1e-4)
 
