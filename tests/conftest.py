@@ -15,9 +15,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _FLAGS = [quick.XLA_FLAGS, os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
 os.environ["XLA_FLAGS"] = " ".join(filter(None, _FLAGS))
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault(
-    "CNN_JAX_NATIVE", "0"
-)  # tests/native turns the kernels on for itself; with 1, or avx2, all tests use them
+# tests/native turns the kernels on for itself; with 1, or avx2, all tests use them.
+os.environ.setdefault("CNN_JAX_NATIVE", "0")
 gc.set_threshold(100_000, 20, 50)  # garbage collection took a quarter of the time of tracing
 
 

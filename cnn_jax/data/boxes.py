@@ -159,7 +159,7 @@ def from_boxes(
       objects: The masks as the number of the object at each pixel: 1 for the first box of the image, 0 for none.
 
     Raises:
-      UsageError: An image has not as many labels as boxes, or arrays are not like that.
+      UsageError: The numbers of images, boxes and labels differ, or boxes do not have four numbers each.
 
     Example:
       >>> found = from_boxes("mine", "train", np.zeros((1, 8, 8, 1), np.uint8), [[(1, 2, 5, 6)]], [[0]],

@@ -120,7 +120,7 @@ def captioned_canvases(
 
     Example:
       >>> from cnn_jax.data import load
-      >>> names = [(f"{name}", f"{name}s") for name in "abcdefghij"]
+      >>> names = [(name, f"{name}s") for name in "abcdefghij"]
       >>> canvases = captioned_canvases(load("digits", "test"), names, "test", count=2, side=48, item_sides=(12, 16))
       >>> canvases.image_shape, [caption_of(canvases, number) for number in range(2)]
       ((48, 48, 1), ['three cs left of a g', 'three bs'])
@@ -128,7 +128,7 @@ def captioned_canvases(
     if len(nouns) != items.num_classes:
         raise UsageError(f"captioned_canvases: {len(nouns)} nouns for {items.num_classes} classes")
     smallest, largest = item_sides
-    if not 1 <= smallest <= largest or len(COUNTS) * largest > side or 2 * largest > side:
+    if not 1 <= smallest <= largest or len(COUNTS) * largest > side:
         raise UsageError(f"captioned_canvases: images of {smallest} to {largest} pixels do not fit side={side}")
     seen = combinations_of("train", len(nouns), seed=seed)
     held_out = combinations_of(split, len(nouns), seed=seed) if split != "train" else ()

@@ -70,7 +70,7 @@ def open_captions(
     """
     name = f"captions:{path}"
     root = user_path(path).absolute()
-    if not str(path) or not root.is_dir():
+    if not root.is_dir():
         raise UsageError(f"data set {name!r}: there is no folder {root}")
     if image_shape is None or len(image_shape) != 3 or image_shape[-1] not in (1, 3):
         raise UsageError(f"data set {name!r} has images; input_shape={image_shape} must be (height, width, 1 or 3)")

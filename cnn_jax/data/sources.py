@@ -65,7 +65,7 @@ ignore_label)``.
 It gives a :class:`Dataset` or, for examples that may have to stay on disk, :class:`Records`. A new source is one more
 entry; ``**_`` takes the parameters that it does not use."""
 
-WITH_PATH = ("npz", "folder", "masks", "boxes", "series", "sounds", "text")
+WITH_PATH = ("npz", "folder", "masks", "boxes", "captions", "series", "sounds", "text")
 """The sources that read what is at a path."""
 
 

@@ -11,6 +11,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from cnn_jax import data
+from cnn_jax.data.sources import SOURCES
 from cnn_jax.errors import UsageError
 from tests.data.tfds_files import write_tfds_set
 from tests.requirements import require_data
@@ -180,6 +181,12 @@ def test_bad_names_get_one_line_within_seconds(tmp_path, name, split, fragments)
     assert "\n" not in str(caught.value)
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+@pytest.mark.parametrize("source", sorted({*SOURCES} - {"digits", "mnist1d", "photographs"}))
+def test_a_source_of_files_needs_a_path(source):
+    with pytest.raises(UsageError, match=f"^data set '{source}:' has no path; write it behind the colon, as"):
+        data.load(f"{source}:", "train")
 
 
 def test_mnist_test_set_has_the_published_counts():
