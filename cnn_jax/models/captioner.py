@@ -43,16 +43,7 @@ class Captioner(nn.Sequence):
         return_activations: bool = False,
         intercept: Intercept | None = None,
     ) -> Any:
-        """Applies the layers in order; for the other arguments see :meth:`Sequence.__call__`.
-
-        Args:
-          x: Images.
-          caption: The words that the decoder is told, see :class:`CaptionDecoder`.
-          train: As the others.
-          rngs: As the others.
-          return_activations: As the others.
-          intercept: As the others.
-        """
+        """Applies the layers in order. The decoder is told ``caption``; for the others see ``Sequence.__call__``."""
         options = call_options(self.names, train, rngs, return_activations, intercept)
         layers = self._layers()
         layers["decoder"] = partial(self.decoder, caption=caption)

@@ -75,8 +75,8 @@ def detector(
     classes = num_classes - BOX_NUMBERS - mask_outputs(prototypes, cell)
     if prototypes and (classes < 1 or rank != 2):
         raise UsageError(
-            f"prototypes={prototypes}: are for images, and num_classes={num_classes} has the outputs of masks; use a "
-            "task with masks, such as instance_segmentation"
+            f"prototypes={prototypes}: masks are for images, and num_classes={num_classes} must include their outputs; "
+            "use a task with masks, such as instance_segmentation"
         )
     if any(size % coarsest for size in input_shape[:-1]):
         raise UsageError(f"the sides of an input of this network are multiples of coarsest={coarsest}")

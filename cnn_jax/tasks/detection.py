@@ -252,7 +252,7 @@ class Detection(Task):
         )
 
     def painted(self, image: Shaped[np.ndarray, "height width channels"], prediction: Any) -> Any:
-        """An image as pictures of predictions show it, below the boxes; as it is."""
+        """An image as it is drawn below its boxes; by default unchanged."""
         return image
 
     def headlines(self, results: Results) -> list[Any]:

@@ -119,8 +119,8 @@ class InstanceSegmentation(Detection):
         found, cells = self.found(outputs)
         boxes = found[..., :4]
         coefficients, prototypes = self._mask_outputs(outputs)
-        chosen = jnp.take_along_axis(coefficients.reshape(*cells.shape[:1], -1, coefficients.shape[-1]),
-                                     cells[..., None], axis=1)  # fmt: skip
+        flat = coefficients.reshape(len(cells), -1, coefficients.shape[-1])
+        chosen = jnp.take_along_axis(flat, cells[..., None], axis=1)
         down, across = (
             _taken_at(boxes[..., axis], boxes[..., axis + 2], prototypes.shape[axis + 1]) for axis in (0, 1)
         )

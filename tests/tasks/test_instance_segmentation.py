@@ -68,7 +68,7 @@ def test_the_loss_of_masks_is_the_cross_entropy_of_the_pixels_in_the_boxes():
                 logit = sum(own[k] * pixel(outputs, 0, row, column, k) for k in range(K))
                 wrong.append(np.log1p(np.exp(-logit if OBJECTS[0, row, column] == number + 1 else logit)))
         losses.append(np.mean(wrong))
-    # Without coefficients a mask is 0.5 everywhere, whose cross-entropy is knOWN.
+    # Without coefficients a mask is 0.5 everywhere, whose cross-entropy is known.
     without = outputs.copy()
     without[..., 6 : 6 + K] = 0
     found = [float(measured(jnp.asarray(each))["loss"][0]) for each in (outputs, without)]
