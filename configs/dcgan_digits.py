@@ -1,7 +1,7 @@
 """A nine, three sevens: handwritten 8x8 digits from words, by a conditional DCGAN. Nothing to download.
 
 The words, such as seven or 7, are encoded by Kim's network for sentences, which is trained with the generator. LeNet-5
-is trained first, in the folder classifier, and judges the images. With --config.condition=none there are no words.
+is trained first, in the folder classifier, and scores the images. With --config.condition=none there are no words.
 
 Command:  python launch.py --config=configs/dcgan_digits.py
 Time:     32 s of CPU time on one core (Intel Xeon), compiling and the classifier included

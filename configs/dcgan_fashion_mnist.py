@@ -1,8 +1,8 @@
 """A sneaker, nine boots: garments from words. A conditional DCGAN on Fashion-MNIST, the smallest text-to-image.
 
 The words are those of the class names, encoded by Kim's network for sentences, which is trained with the generator.
-LeNet-5 is trained first, in the folder classifier, and judges the images. For another run with the same judge, give its
-folder: --config.classifier=runs/.../classifier
+LeNet-5 is trained first, in the folder classifier, and scores the images. For another run with the same classifier,
+give its folder: --config.classifier=runs/.../classifier
 
 Needs Fashion-MNIST prepared for tensorflow_datasets: python -m cnn_jax.data.prepare fashion_mnist
 
