@@ -14,6 +14,7 @@ from cnn_jax.sweep import vectorized
 from cnn_jax.sweep.trial import Trial, trial_directory
 from cnn_jax.tasks import run as runs
 from cnn_jax.tasks.saved import load_run
+from tests.tasks.interrupted import train_interrupted
 
 BOXED = """
 import jax
@@ -42,14 +43,6 @@ def squares(split, **_):
 BOXES = ("localization", *(pytest.param(n, marks=pytest.mark.slow) for n in ("detection", "instance_segmentation")))
 
 
-class Killed(Exception):
-    """Ends a run in the middle."""
-
-
-def stop(*_: object) -> None:
-    raise Killed
-
-
 def boxed(folder: Path, task: str, **overrides: object) -> ConfigDict:
     config = tasks.default_config(task)
     config.data.name, config.input_shape = f"{folder / 'boxed.py'}:squares", (16, 24, 1)
@@ -72,9 +65,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     (folder / "boxed.py").write_text(BOXED)
     config = boxed(folder, request.param, ensemble=2)
     runs.train(config, folder / "whole", report=False)
-    with pytest.raises(Killed):
-        runs.train(config, folder / "killed", report=False, on_evaluation=stop)
-    runs.train(config, folder / "killed", report=False)
+    train_interrupted(config, folder / "killed")
     return config, folder
 
 

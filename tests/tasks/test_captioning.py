@@ -14,6 +14,7 @@ from cnn_jax import data, train
 from cnn_jax.errors import UsageError
 from cnn_jax.tasks import Captioning, Examples, default_config
 from cnn_jax.tasks import run as runs
+from tests.tasks.interrupted import train_interrupted
 
 WORDS = ("<padding>", "<unknown>", "a", "bag", "shirt", "left")
 SPEC = {
@@ -163,15 +164,7 @@ def test_a_captioner_learns_and_its_report_shows_where_it_looks(run):
 
 @pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_bits(run, tmp_path):
-    class Killed(Exception):
-        pass
-
-    def kill(step, scores):
-        raise Killed
-
-    with pytest.raises(Killed):
-        runs.train(config(), tmp_path / "run", report=False, on_evaluation=kill)
-    runs.train(config(), tmp_path / "run", report=False)
+    train_interrupted(config(), tmp_path / "run")
     results = [json.loads((folder / "result.json").read_text()) for folder in (run, tmp_path / "run")]
     assert results[0] == results[1]
 

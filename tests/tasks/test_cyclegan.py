@@ -17,6 +17,7 @@ from cnn_jax.tasks import CycleGAN, Examples, default_config
 from cnn_jax.tasks import run as runs
 from cnn_jax.tasks.saved import load_run
 from cnn_jax.tasks.task import Results
+from tests.tasks.interrupted import train_interrupted
 
 SIDE = 16
 SPEC = {name: data.Field("image", (SIDE, SIDE, 1), "uint8") for name in ("image", "negative")}
@@ -144,14 +145,6 @@ def negatives(split, **_):
 """
 
 
-class Killed(Exception):
-    """Ends a run in the middle."""
-
-
-def stop(*_):
-    raise Killed
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """One run to its end, and one that ends at its first evaluation and is continued."""
@@ -164,9 +157,7 @@ def run(tmp_path_factory):
     config.discriminator.width, config.discriminator.layers = 1 / 16, 1
     config.optimizer.name, config.optimizer.learning_rate, config.optimizer.momentum = "adam", 0.02, 0.5
     runs.train(config, folder / "whole", report=False)
-    with pytest.raises(Killed):
-        runs.train(config, folder / "killed", report=False, on_evaluation=stop)
-    runs.train(config, folder / "killed", report=False)
+    train_interrupted(config, folder / "killed")
     return config, folder
 
 

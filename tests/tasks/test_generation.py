@@ -20,6 +20,7 @@ from cnn_jax.tasks.frechet import frechet_distance, frechet_distance_of_normals
 from cnn_jax.tasks.generation_report import nearest, spherical
 from cnn_jax.tasks.phrases import Phrases
 from cnn_jax.tasks.saved import load_run
+from tests.tasks.interrupted import train_interrupted
 
 
 def random_normal(seed, size):
@@ -246,14 +247,6 @@ def get_config():
 """
 
 
-class Killed(Exception):
-    """Ends a run in the middle."""
-
-
-def stop(*_):
-    raise Killed
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """One run to its end with a report, and one that ends at its first evaluation and is continued."""
@@ -267,9 +260,7 @@ def run(tmp_path_factory):
     config.keep_history, config.ema_decay = 2, 0.9
     config.optimizer.name, config.optimizer.learning_rate = "adam", 0.01
     runs.train(config, folder / "whole")
-    with pytest.raises(Killed):
-        runs.train(config, folder / "killed", report=False, on_evaluation=stop)
-    runs.train(config, folder / "killed", report=False)
+    train_interrupted(config, folder / "killed")
     return config, folder
 
 

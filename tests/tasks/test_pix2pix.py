@@ -16,6 +16,7 @@ from cnn_jax.tasks import Examples, Pix2Pix, default_config
 from cnn_jax.tasks import run as runs
 from cnn_jax.tasks.saved import load_run
 from cnn_jax.train.state import create_state
+from tests.tasks.interrupted import train_interrupted
 
 D = nnx.PathContains("d")
 TURNS = {"critic": D, "network": nnx.Not(D)}
@@ -121,14 +122,6 @@ def inverted(split, **_):
 """
 
 
-class Killed(Exception):
-    """Ends a run in the middle."""
-
-
-def stop(*_):
-    raise Killed
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """One run to its end, and one that ends at its first evaluation and is continued.
@@ -143,9 +136,7 @@ def run(tmp_path_factory):
     config.batch_size, config.duration, config.evaluate_every = 8, "6 steps", "3 steps"
     config.discriminator.width, config.optimizer.name, config.optimizer.learning_rate = 1 / 16, "adam", 0.01
     runs.train(config, folder / "whole", report=False)
-    with pytest.raises(Killed):
-        runs.train(config, folder / "killed", report=False, on_evaluation=stop)
-    runs.train(config, folder / "killed", report=False)
+    train_interrupted(config, folder / "killed")
     return config, folder
 
 
