@@ -89,7 +89,7 @@ class CycleGAN(ImageToImage):
             {
                 "cycle_weight": 10.0,  # of images that are translated and translated back
                 "identity_weight": 0.0,  # of images that are in the domain already; 5.0 keeps colours of paintings
-                "adversarial_weight": 1.0,  # of the discriminators' judgement
+                "adversarial_weight": 1.0,  # of the discriminators' scores
                 "pool": 50,  # generated images of each domain that are kept for the discriminators; 0 for none
                 "paired": True,  # whether validation and test examples are pairs, whose errors are scores
                 "discriminator": {"width": 1.0, "layers": 3},  # PatchGAN: 1 for patches of 16x16, 3 for 70x70

@@ -65,7 +65,7 @@ class Pix2Pix(ImageToImage):
         config = super().default_config()
         config.update(
             {
-                "adversarial_weight": 0.01,  # of the discriminator's judgement, beside the loss
+                "adversarial_weight": 0.01,  # of the discriminator's scores, beside the loss
                 "discriminator": {"width": 1.0, "layers": 1},  # PatchGAN: 1 for patches of 16x16, 3 for 70x70
                 "test_mode": "evaluation",  # or training: dropout and batch statistics at test time, as in the paper
             }

@@ -58,8 +58,8 @@ def test_the_pool_passes_on_each_image_or_exchanges_it_for_an_older_one():
 def test_sizes_are_those_that_the_authors_print():
     """In millions: the generators with nine blocks, and the discriminators."""
     generator = nnx.eval_shape(lambda: models.create("resnet_generator"))
-    judge = nnx.eval_shape(lambda: patch_gan(3, instance_norm=True, rngs=nnx.Rngs(0)))
-    assert [round(geometry.parameter_count(model) / 1e6, 3) for model in (generator, judge)] == [11.378, 2.765]
+    discriminator = nnx.eval_shape(lambda: patch_gan(3, instance_norm=True, rngs=nnx.Rngs(0)))
+    assert [round(geometry.parameter_count(model) / 1e6, 3) for model in (generator, discriminator)] == [11.378, 2.765]
 
 
 @pytest.mark.parametrize(("size", "part"), [(30, "a multiple of 4 .* not 30; use 28 or 32"), (4, "at least 8, not 4")])
