@@ -8,7 +8,9 @@ XLA's operations (``cnn_jax.ops.choice``). Everything works without them. ``docs
 ``build.py``            compiles the C++: into a wheel, or on its first use into the user's cache
 ``library.py``          loads it
 ``calls.py``            one function per kernel, from arrays to arrays
-``convolution.cc``      the three products of a convolution
+``convolution.cc``      the three products of a convolution, by direct sums
+``winograd.cc``         the same for windows of 3x3 and 5x5, by Winograd's algorithm
+``products.cc``         the innermost loops of matrix products, which both use
 ``batch_norm.cc``       batch normalisation in training with addend and ReLU, and its gradients
 ``pool.cc``             maxima and sums of windows, and their gradients
 ``vectors.h``           the vector type of the processor
