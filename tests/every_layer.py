@@ -224,12 +224,14 @@ OPS: dict[str, Callable[[], Program]] = {
         lambda x: ops.upsample(x, 2, method="bilinear", align_corners=True), image=LINE
     ),
     "filters.apply": lambda: of_op(lambda x, k: filters.apply(x, k, flip_kernel=True), (3, 3)),
+    "filters.energy": lambda: of_op(lambda x: filters.energy(x, 4), image=(6, 5, 1)),
     "filters.canny": lambda: of_op(lambda x: (x, filters.canny(x))),
     "filters.hog": lambda: of_op(lambda x: filters.hog(x, pixels_per_cell=2, convention="paper"), image=(6, 5, 1)),
 }
 # Other kernels of image processing, which have no input arrays.
 FILTERS: dict[str, Callable[[], jax.Array]] = {
     **filters.KERNELS,
+    "grating": lambda: filters.grating((5, 6), 4),
     "laplacian_of_gaussian_section": lambda: filters.laplacian_of_gaussian_section(1.0),
 }
 MASK = np.arange(24).reshape(4, 6) % 3 > 0

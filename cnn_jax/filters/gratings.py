@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.filters.apply import apply
 from cnn_jax.filters.edges import gabor
 from cnn_jax.ops.arguments import AnyArray, Number
+from cnn_jax.ops.wide import in_float32
 
 
 def grating(
@@ -55,7 +57,7 @@ def energy(
     sigma: float | int | None = None,
     aspect: float | int = 0.5,
     padding: str = "SAME",
-) -> Float[Array, "*batch h2 w2 channels"]:
+) -> Shaped[Array, "*batch h2 w2 channels"]:
     """The energy model of a complex cell: the root of the summed squares of an even and an odd simple cell.
 
     The simple cells are two Gabor filters that differ in phase by a quarter of a wave. The response to a grating hardly
@@ -84,8 +86,10 @@ def energy(
     >>> bool(along > 20 * across)
     True
     """
-    even, odd = (
-        apply(x, gabor(wavelength, angle=angle, sigma=sigma, aspect=aspect, phase=phase), padding=padding)
-        for phase in (0, 90)
-    )
-    return jnp.hypot(even, odd)
+
+    def response(x: Array) -> Array:
+        simple = partial(gabor, wavelength, angle=angle, sigma=sigma, aspect=aspect, dtype=x.dtype)
+        even, odd = (apply(x, simple(phase=phase), padding=padding) for phase in (0, 90))
+        return jnp.hypot(even, odd)
+
+    return in_float32(response, jnp.asarray(x))

@@ -23,6 +23,7 @@ from cnn_jax.nn.options import original_number, static_number
 from cnn_jax.ops.arguments import AnyArray, Number, as_dtype, is_traced, may_differ_from_zero, wider
 from cnn_jax.ops.dropout import check_rate
 from cnn_jax.ops.normalization import neighbourhood
+from cnn_jax.ops.wide import in_float32
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -187,7 +188,7 @@ class InstanceNorm(nnx.Module):
       Ulyanov, Vedaldi and Lempitsky, Instance normalization: the missing ingredient for fast stylization, 2016.
 
     >>> y = InstanceNorm()(jnp.arange(8.0).reshape(1, 4, 2, 1))
-    >>> round(y.mean().item(), 4), round(y.std().item(), 4)
+    >>> round(abs(y.mean().item()), 4), round(y.std().item(), 4)
     (0.0, 1.0)
     """
 
@@ -201,11 +202,13 @@ class InstanceNorm(nnx.Module):
 
     def __call__(self, inputs: Shaped[AnyArray, "batch *space channels"]) -> Shaped[Array, "batch *space channels"]:
         """Normalises ``(batch, *space, C)``; statistics are float32 or wider."""
-        x = jnp.asarray(inputs)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        space = tuple(range(1, x.ndim - 1))
-        mean, variance = wide.mean(space, keepdims=True), wide.var(space, keepdims=True)
-        return ((wide - mean) * jax.lax.rsqrt(variance + self.epsilon)).astype(x.dtype)
+
+        def normalized(x: Array) -> Array:
+            space = tuple(range(1, x.ndim - 1))
+            mean, variance = x.mean(space, keepdims=True), x.var(space, keepdims=True)
+            return (x - mean) * jax.lax.rsqrt(variance + self.epsilon)
+
+        return in_float32(normalized, jnp.asarray(inputs))
 
 
 class LocalResponseNorm(nnx.Module):

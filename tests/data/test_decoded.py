@@ -1,6 +1,7 @@
 """Decoded images are read from the user's cache, and only if decoding would give the same images."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,18 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Reader:
-    """A reader that counts its calls."""
+    """A reader that counts how often it is asked for all images."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.images = 0
 
-    def __call__(self, indices):
-        self.asked += 1
+    def __call__(self, indices: Sequence[int]) -> list[dict[str, object]]:
+        self.images += len(indices)
         return [{"image": IMAGES[index], "label": index} for index in indices]
+
+    @property
+    def asked(self) -> float:
+        return self.images / len(IMAGES)
 
 
 def records(reader: Reader, **changes: object) -> Records:

@@ -124,7 +124,13 @@ def strongest_crops(channels: Mapping[str, tuple[Pictures, Pictures]]) -> Figure
 
 @typed
 @styled
-def gallery(images: Pictures, titles: Sequence[str], *, columns: int = 5, largest: float | int = 1.2) -> Figure:
+def gallery(
+    images: Sequence[Shaped[np.ndarray, "..."]],
+    titles: Sequence[str],
+    *,
+    columns: int = 5,
+    largest: float | int = 1.2,
+) -> Figure:
     """Images in rows with a title above each, such as the fantasy images of all classes.
 
     Args:
