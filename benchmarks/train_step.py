@@ -5,7 +5,8 @@
 Each contender runs in a separate process, because XLA's flags and thread pools belong to a process. They are measured
 in turn, network by network, so that changes of the machine's load affect all of them alike. One step is the forward and
 backward pass of a batch that is already on the device, and an update by SGD with momentum, including auxiliary heads
-and dropout. Columns:
+and dropout; that of DCGAN is of both of its networks, with Adam. Before a network is measured, its parameters here,
+in stock Flax and in PyTorch are compared. Columns:
 
 * ours: ``train.make_step``, one compiled step per call, with the XLA flags, huge pages and native CPU kernels of
   ``launch.py``;
@@ -19,7 +20,7 @@ and dropout. Columns:
   with large arrays in huge pages.
 
 Every time is a median. Compile times are without a cache. On a CPU all contenders compute in float32, on a GPU in
-bfloat16 with float32 parameters and larger batches. Results are written to
+bfloat16 with float32 parameters and larger batches; DCGAN always in float32. Results are written to
 ``benchmarks/results/train_step-<machine>.md`` and ``.json``.
 """
 
@@ -60,6 +61,7 @@ COLUMNS = {  # title: contender, measurement
     "torch.compile": ("PyTorch", "compiled"),
     "PyTorch eager, huge pages": ("PyTorch, huge pages", "eager"),
 }
+COMPARED = ("ours", "stock", "PyTorch")  # contenders whose networks are written separately
 COMPILED = ("ours", "ours in a loop", "ours, XLA alone", "stock Flax", "torch.compile")
 RATIOS = {  # title: columns of the numerator and of the denominator; the minimum of several columns is used
     "best PyTorch / ours": (
@@ -69,6 +71,7 @@ RATIOS = {  # title: columns of the numerator and of the denominator; the minimu
     "ours, XLA alone / ours": (("ours, XLA alone",), ("ours",)),
     "torch.compile / ours": (("torch.compile",), ("ours", "ours in a loop")),
     "stock Flax / ours": (("stock Flax",), ("ours", "ours in a loop")),
+    "ours / ours in a loop": (("ours",), ("ours in a loop",)),
     "stock Flax / ours, both in a loop": (("stock Flax in a loop",), ("ours in a loop",)),
 }
 
@@ -140,6 +143,7 @@ def run(
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(backend, total=len(networks) * len(COLUMNS))
         for name in networks:
+            check_parameters(name, contenders)
             measured[name] = {}
             for title, (who, what) in COLUMNS.items():
                 progress.update(task, description=f"{backend}: {NETWORKS[name].title}, {title}")
@@ -154,6 +158,16 @@ def run(
             yield measured
     for contender in contenders.values():
         contender.close()
+
+
+def check_parameters(network: str, contenders: dict[str, Contender]) -> None:
+    """Ends the program if the parameters of a network differ between contenders in number or size."""
+    sizes = {who: contenders[who].ask(network, "parameters", limit=600).get("sizes") for who in COMPARED}
+    if None in sizes.values() or len({tuple(own) for own in sizes.values()}) > 1:
+        found = ", ".join(f"{who}: {sum(own):,} in {len(own)}" if own else f"{who}: none" for who, own in sizes.items())
+        for contender in contenders.values():
+            contender.close()
+        sys.exit(f"{network}: the parameters of the contenders differ, so that times cannot be compared; {found}")
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

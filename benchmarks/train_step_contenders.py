@@ -2,7 +2,7 @@
 
 Run as a program with the name of a contender, it reads lines ``<network> <what>`` from standard input and answers each
 with a line of JSON. Every step is the forward and backward pass of one batch with softmax cross-entropy, and an update
-by SGD with momentum 0.9.
+by SGD with momentum 0.9. That of DCGAN, two networks with other losses and Adam, is in ``dcgan_contenders.py``.
 
 * ``ours``: ``models.create`` and ``train.make_step``.
 * ``stock``: the same network with each layer replaced by Flax's own (``nnx.Conv``, ``nnx.BatchNorm``,
@@ -44,6 +44,7 @@ class Network:
     labels: tuple[int, ...] = ()
 
 
+DCGAN = "dcgan"  # measured by dcgan_contenders.py
 VOLUMES = {"width": 0.25, "depth": 3, "batch_norm": True}
 NETWORKS = {
     "lenet_5": Network("LeNet-5", "lenet_5_modern", 128, 4096, (32, 32, 1), 10),
@@ -57,6 +58,7 @@ NETWORKS = {
     "u_net": Network("U-Net", "u_net", 4, 64, (188, 188, 1), 2, {"width": 0.25}, labels=(4, 4)),
     "u_net_3d": Network("3-D U-Net", "u_net_padded", 2, 16, (32, 48, 32, 1), 3, VOLUMES, labels=(32, 48, 32)),
     "segnet": Network("SegNet", "segnet", 4, 32, (96, 128, 3), 11, {"width": 0.25}, labels=(96, 128)),
+    DCGAN: Network("DCGAN", "dcgan_generator", 64, 1024, (28, 28, 1)),
     "detector": Network("Detector, ResNet-18", "detector", 8, 64, (240, 320, 3), 7, {"width": 0.5}, labels=(60, 80)),
 }
 RATE, MOMENTUM, AUXILIARY = 1e-3, 0.9, 0.3
@@ -85,36 +87,47 @@ def timed_ms(step: Callable[[], Any], seconds: float) -> float:
 # --- JAX --------------------------------------------------------------------------------------------------------------
 
 
-def measure_jax(network: Network, what: str, *, who: str, seconds: float) -> dict[str, Any]:
-    """Measures one compiled step per call (``what='step'``), or steps inside a compiled loop (``what='loop'``)."""
+def jax_network(name: str, *, who: str, on_gpu: bool) -> Any:
+    """The network with shapes instead of parameters."""
     import jax
     from flax import nnx
 
-    from cnn_jax import enable_native, models, ops, train
-    from cnn_jax.runtime.memory import release_freed_memory
+    from cnn_jax import models
 
-    if who == "ours":
-        enable_native()
-    if who == "stock":
-        from stock_networks import exchanged
+    network = NETWORKS[name]
+    if name == DCGAN:
+        from dcgan_contenders import jax_network
 
-    on_gpu = jax.default_backend() == "gpu"
-    size = network.gpu_batch if on_gpu else network.batch
-    images, labels = (jax.device_put(array) for array in batch_of(network, size))
+        return jax_network(who).abstract_model
 
-    def create(key: Any) -> Any:
+    def create() -> Any:
         model = models.create(
             network.model,
             num_classes=network.classes,
             input_shape=network.shape,
             dtype="bfloat16" if on_gpu else None,
-            rngs=nnx.Rngs(key),
+            rngs=nnx.Rngs(jax.random.key(0)),
             **network.options,
         )
-        return exchanged(model) if who == "stock" else model
+        if who != "stock":
+            return model
+        from stock_networks import exchanged
 
-    abstract = nnx.eval_shape(lambda: create(jax.random.key(0)))
-    graph = nnx.split(abstract, nnx.Param, ...)[0]
+        return exchanged(model)
+
+    return nnx.eval_shape(create)
+
+
+def classifier_program(name: str, size: int, *, who: str, on_gpu: bool) -> tuple[Any, Any, Any]:
+    """The function ``step(state, batch)``, the first state and the batch."""
+    import jax
+    from flax import nnx
+
+    from cnn_jax import ops, train
+
+    images, labels = (jax.device_put(array) for array in batch_of(NETWORKS[name], size))
+    abstract = jax_network(name, who=who, on_gpu=on_gpu)
+    graph, *shapes = nnx.split(abstract, nnx.Param, ...)
     heads = [f"{name}/fc2" for name in ("aux1", "aux2") if hasattr(abstract, name)]
 
     def loss(params: Any, model_state: Any, batch: Any, key: Any) -> Any:
@@ -138,7 +151,33 @@ def measure_jax(network: Network, what: str, *, who: str, seconds: float) -> dic
             return generator.standard_normal(leaf.shape, np.float32) * np.float32((1 / fan_in) ** 0.5)
         return (np.ones if "scale" in name or "var" in name else np.zeros)(leaf.shape, np.float32)
 
-    one = train.make_step(loss, optimizer)
+    variables = jax.device_put(jax.tree_util.tree_map_with_path(drawn, shapes))
+    state = train.create_state(jax.random.key(0), *variables, optimizer)
+    return train.make_step(loss, optimizer), state, {"image": images, "label": labels}
+
+
+def measure_jax(name: str, what: str, *, who: str, seconds: float) -> dict[str, Any]:
+    """Measures one compiled step per call (``what='step'``), or steps inside a compiled loop (``what='loop'``)."""
+    import jax
+
+    from cnn_jax import enable_native
+    from cnn_jax.runtime.memory import release_freed_memory
+
+    if who == "ours":
+        enable_native()
+    on_gpu = jax.default_backend() == "gpu"
+    if what == "parameters":
+        from flax import nnx
+
+        params = nnx.state(jax_network(name, who=who, on_gpu=on_gpu), nnx.Param)
+        return {"sizes": sorted(leaf.size for leaf in jax.tree.leaves(params))}
+    size = NETWORKS[name].gpu_batch if on_gpu else NETWORKS[name].batch
+    if name == DCGAN:
+        from dcgan_contenders import jax_program
+
+        one, state, batch = jax_program(size, who)
+    else:
+        one, state, batch = classifier_program(name, size, who=who, on_gpu=on_gpu)
 
     def steps(state: Any, count: Any, batch: Any) -> Any:
         if what == "step":
@@ -146,9 +185,6 @@ def measure_jax(network: Network, what: str, *, who: str, seconds: float) -> dic
         metrics = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape), jax.eval_shape(one, state, batch)[1])
         return jax.lax.fori_loop(0, count, lambda _, carry: one(carry[0], batch), (state, metrics))
 
-    _, *shapes = nnx.split(abstract, nnx.Param, ...)
-    variables = jax.device_put(jax.tree_util.tree_map_with_path(drawn, shapes))
-    state, batch = train.create_state(jax.random.key(0), *variables, optimizer), {"image": images, "label": labels}
     begun = time.perf_counter()
     compiled = jax.jit(steps, donate_argnums=0).lower(state, 1, batch).compile()
     compile_seconds = time.perf_counter() - begun
@@ -242,16 +278,45 @@ def torch_network(name: str) -> Any:
 _better_layout: dict[str, str] = {}  # the faster layout of each network in eager mode
 
 
-def measure_torch(network: Network, what: str, *, name: str, seconds: float) -> dict[str, Any]:
-    """Measures eager mode in the faster of both layouts (``what='eager'``), or torch.compile in it (``'compiled'``)."""
+def torch_classifier_step(
+    name: str, size: int, memory_format: Any, device: str, *, compiled: bool
+) -> Callable[[], None]:
+    """A function that makes one step."""
     import torch
 
+    images, labels = batch_of(NETWORKS[name], size)
+    targets = torch.from_numpy(labels.astype(np.int64)).to(device)
+    model = torch_network(name).to(device).to(memory_format=memory_format)
+    x = torch.from_numpy(np.moveaxis(images, -1, 1).copy()).to(device).contiguous(memory_format=memory_format)
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
+    run = torch.compile(model) if compiled else model
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
+            loss = torch.nn.functional.cross_entropy(run(x), targets)
+            for head in getattr(model, "heads", []):
+                loss = loss + AUXILIARY * torch.nn.functional.cross_entropy(head, targets)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def measure_torch(name: str, what: str, *, seconds: float) -> dict[str, Any]:
+    """Measures eager mode in the faster of both layouts (``what='eager'``), or torch.compile in it (``'compiled'``)."""
+    import torch
+    from dcgan_contenders import torch_networks, torch_step
+
+    if what == "parameters":
+        with torch.device("meta"):
+            networks = torch_networks() if name == DCGAN else [torch_network(name)]
+        return {"sizes": sorted(values.numel() for network in networks for values in network.parameters())}
+    network = NETWORKS[name]
     on_gpu = torch.cuda.is_available() and os.environ.get("JAX_PLATFORMS") != "cpu"
     device = "cuda" if on_gpu else "cpu"
     torch.set_num_threads(os.cpu_count() or 1)
     size = network.gpu_batch if on_gpu else network.batch
-    images, labels = batch_of(network, size)
-    targets = torch.from_numpy(labels.astype(np.int64)).to(device)
     channels_last = torch.channels_last_3d if len(network.shape) == 4 else torch.channels_last
     layouts = {"contiguous": torch.contiguous_format, "channels_last": channels_last}
     if what == "compiled":
@@ -260,19 +325,14 @@ def measure_torch(network: Network, what: str, *, name: str, seconds: float) -> 
     found: dict[str, float] = {}
     compile_seconds = 0.0
     for layout, memory_format in layouts.items():
-        model = torch_network(name).to(device).to(memory_format=memory_format)
-        x = torch.from_numpy(np.moveaxis(images, -1, 1).copy()).to(device).contiguous(memory_format=memory_format)
-        optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
-        run = torch.compile(model) if what == "compiled" else model
+        compiled = what == "compiled"
+        if name == DCGAN:
+            one = torch_step(size, memory_format, device, compiled=compiled)
+        else:
+            one = torch_classifier_step(name, size, memory_format, device, compiled=compiled)
 
-        def step(model: Any = model, run: Any = run, x: Any = x, optimizer: Any = optimizer) -> None:
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(device, dtype=torch.bfloat16, enabled=on_gpu):
-                loss = torch.nn.functional.cross_entropy(run(x), targets)
-                for head in getattr(model, "heads", []):
-                    loss = loss + AUXILIARY * torch.nn.functional.cross_entropy(head, targets)
-            loss.backward()
-            optimizer.step()
+        def step(one: Callable[[], None] = one) -> None:
+            one()
             if on_gpu:
                 torch.cuda.synchronize()
 
@@ -295,9 +355,9 @@ def answer_questions(contender: str, seconds: float) -> None:
     for line in sys.stdin:
         name, what = line.split()
         if contender == "PyTorch":
-            answer = measure_torch(NETWORKS[name], what, name=name, seconds=seconds)
+            answer = measure_torch(name, what, seconds=seconds)
         else:
-            answer = measure_jax(NETWORKS[name], what, who=contender, seconds=seconds)
+            answer = measure_jax(name, what, who=contender, seconds=seconds)
         gc.collect()  # frees memory for the next contender
         print(json.dumps(answer), flush=True)
 
