@@ -27,10 +27,10 @@ from cnn_jax.typed import typed
 
 INVALID = ("fix", "drop", "refuse")
 _LISTED = 5  # faults of a kind that the report names
-_FAULTS = {
-    "outside": "reach beyond their image",
-    "empty": "have no area",
-    "class": "are of a class that is not among those stated",
+_FAULTS = {  # kind: said of one box, said of several
+    "outside": ("reaches beyond its image", "reach beyond their image"),
+    "empty": ("has no area", "have no area"),
+    "class": ("is of a class that is not among those stated", "are of a class that is not among those stated"),
 }
 
 
@@ -301,8 +301,9 @@ def _scan(name: str, root: Path, invalid: str, stamp: tuple[Any, ...]) -> _Scan:
     wrong = [fault for number in range(len(found)) for fault in faults[number]]
     if wrong and invalid == "refuse":
         kind, where = wrong[0]
-        more = f"; {len(wrong) - 1} more boxes are not valid" if len(wrong) > 1 else ""
-        raise UsageError(f"data set {name!r}: {where} {_FAULTS[kind]}{more}; set data.invalid_boxes='fix' or 'drop'")
+        others = len(wrong) - 1
+        more = f"; {others:,} more {'box is' if others == 1 else 'boxes are'} not valid" if others else ""
+        raise UsageError(f"data set {name!r}: {where} {_FAULTS[kind][0]}{more}; set data.invalid_boxes='fix' or 'drop'")
     return _Scan(images, names, _report(root, annotations.form, annotations.without, images, names, wrong, invalid))
 
 
@@ -357,11 +358,12 @@ def _report(
         + (f"; {empty:,} images have none" if empty else "")
         + (f"; {without:,} images without annotations are left out" if without else "")
     ]
-    for kind, words in _FAULTS.items():
+    for kind, (of_one, of_several) in _FAULTS.items():
         places = [where for own, where in faults if own == kind]
         if places:
             done = "cut at the border" if kind == "outside" and invalid == "fix" else "left out"
-            lines.append(f"  {len(places):,} boxes {words} and are {done}:")
+            said = f"box {of_one} and is" if len(places) == 1 else f"boxes {of_several} and are"
+            lines.append(f"  {len(places):,} {said} {done}:")
             lines += [f"    {where}" for where in places[:_LISTED]]
             lines += [f"    and {len(places) - _LISTED:,} more"] if len(places) > _LISTED else []
     return "\n".join(lines)

@@ -174,14 +174,14 @@ def test_faults_are_listed_and_fixed_dropped_or_refused(tmp_path: Path) -> None:
     fixed = loaded(tmp_path)
     assert objects(fixed)[-1] == [("cell", 2, 3, 10, 12), ("cell", 0, 5, 8, 32)]
     for part in (
-        "1 boxes reach beyond their image and are cut at the border",
+        "1 box reaches beyond its image and is cut at the border",
         "2 boxes have no area and are left out",
-        "1 boxes are of a class that is not among those stated and are left out",
+        "1 box is of a class that is not among those stated and is left out",
         "a.xml: 'dog' from (top, left, bottom, right) = (1, 1, 5, 5)",
     ):
         assert part in fixed.report
     assert objects(loaded(tmp_path, invalid_boxes="drop"))[-1] == [("cell", 2, 3, 10, 12)]
-    with pytest.raises(UsageError, match=r"a.xml: 'cell' from .* reach beyond their image; 3 more boxes are not valid"):
+    with pytest.raises(UsageError, match=r"a.xml: 'cell' from .* reaches beyond its image; 3 more boxes are not valid"):
         loaded(tmp_path, invalid_boxes="refuse")
     with pytest.raises(UsageError, match=r"data.invalid_boxes='fixed' is unknown; did you mean 'fix'"):
         loaded(tmp_path, invalid_boxes="fixed")
