@@ -7,7 +7,7 @@ the network also says which pixels are ink of each digit (instance segmentation)
 
 Command:  python launch.py --config=configs/detect_digits.py, and detect_digits.py:masks
 Time:     81 s on 2 cores (Intel Xeon), from the command to the report, compiling included
-Expected: test AP at IoU 0.5 97.03 % ± 0.09, AP of COCO 77.26 % ± 1.17 (mean ± std over 2 seeds)
+Expected: test AP at IoU 0.5 97.01 % ± 0.07, AP of COCO 76.95 % ± 0.99 (mean ± std over 3 seeds)
           masks: AP of masks 64.83 %, at IoU 0.5 95.99 % (1 seed)
 """
 

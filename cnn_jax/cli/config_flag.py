@@ -3,6 +3,7 @@
 ``ml_collections`` defines the overrides; this project reads and checks the config.
 """
 
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from cnn_jax import config as configs
 from cnn_jax import schema
 from cnn_jax.errors import UsageError, nearest
 from cnn_jax.runtime.files import user_path
+
+COMMAND_LINE: list[str] = []
+"""The command line as config_flags reads it for the names of overrides: ``--config`` comes before them."""
 
 
 class ConfigParser(flags.ArgumentParser):
@@ -47,13 +51,14 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
         config cannot be read.
     """
     workdir, mode = flag_value(arguments, "workdir"), flag_value(arguments, "mode") or ""
-    named = list(arguments)
+    named = _config_first(arguments)
     if flag_value(arguments, "config") is None and _overrides(arguments):
         if workdir is None or mode.startswith("sweep"):
             raise UsageError(f"--{_overrides(arguments)[0][0]} changes a config: also give --config=<name or file>")
         folder = user_path(workdir)
         configs.read_run_config(folder)  # raises a UsageError if there is no run
         named.insert(1, f"--config={folder}")
+    COMMAND_LINE[:] = named
     try:
         return flags.FLAGS(named)
     except flags.UnrecognizedFlagError as error:
@@ -67,6 +72,22 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
 def flag_value(arguments: Sequence[str], name: str) -> str | None:
     """The value of a flag on a command line that is not parsed yet; the last one if it is given several times."""
     return next((value for flag, value in reversed(_flags(arguments)) if flag == name), None)
+
+
+def _config_first(arguments: Sequence[str]) -> list[str]:
+    """The command line with ``--config`` before its overrides, which config_flags reads from left to right.
+
+    >>> _config_first(["launch.py", "--config.epochs=2", "--config", "mine.py", "a.png"])
+    ['launch.py', '--config', 'mine.py', '--config.epochs=2', 'a.png']
+    """
+    first, others, rest = [], [], iter(arguments[1:])
+    for argument in rest:
+        name, equals, _ = argument.lstrip("-").partition("=")
+        if not argument.startswith("-") or name != "config":
+            others.append(argument)
+        else:
+            first += [argument] if equals else [argument, *itertools.islice(rest, 1)]
+    return [*arguments[:1], *first, *others]
 
 
 def _overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from cnn_jax import native
 from cnn_jax.cli import command_line
-from cnn_jax.cli.config_flag import ConfigParser
+from cnn_jax.cli.config_flag import COMMAND_LINE, ConfigParser
 from cnn_jax.runtime import command, huge_pages, signals, xla
 from cnn_jax.runtime.files import user_path
 from cnn_jax.runtime.terminal import say
@@ -24,6 +24,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     None,
     "The experiment: the name of a config that is included in cnn_jax, such as lenet5_digits, or a file, such as "
     "my_own.py; both may end in ':variant'. Or the folder of a run, whose config is used.",
+    sys_argv=COMMAND_LINE,
 )
 _PARSER = flags.FLAGS["config"].parser = ConfigParser()
 _WORKDIR = flags.DEFINE_string(

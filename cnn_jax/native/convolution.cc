@@ -368,9 +368,9 @@ void narrow_pixels(const float* const* at, int64_t offset, int64_t pixel, const 
   }
 }
 
-// Some of a line of outputs of narrow groups: all channels of some pixels, which stay in the L1 cache, after the other. The last
-// pixels may overlap those before them. If there are fewer channels than lanes, which only happens for groups of one,
-// they are computed one by one.
+// A line of outputs of narrow groups, some pixels at a time: all channels of these pixels are computed one after the
+// other, while their inputs stay in the L1 cache. The last pixels may overlap those before them. If there are fewer
+// channels than lanes, which only happens for groups of one, they are computed one by one.
 template <int GROUP, int RUN>
 void narrow_row(const float* const* at, int64_t pixel, const std::vector<int64_t>& tap, const float* kernel, float* y,
                 int64_t y_pixel, int64_t pixels, int64_t channels) {

@@ -1,6 +1,9 @@
 """Boxes of TFDS sets, which a real builder of TFDS writes: parts of the sides as (ymin, xmin, ymax, xmax)."""
 
+import importlib.resources
+import importlib.util
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -78,7 +81,9 @@ class MadeObjects(tfds.core.GeneratorBasedBuilder):
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("tfds")
     tfds.disable_progress_bar()
-    with quiet_tfds():
+    with quiet_tfds(), pytest.MonkeyPatch.context() as patched:
+        if importlib.util.find_spec("importlib_resources") is None:  # which TFDS needs to write a set, not to read it
+            patched.setitem(sys.modules, "importlib_resources", importlib.resources)
         MadeObjects(data_dir=path, file_format="array_record").download_and_prepare()
     return path
 

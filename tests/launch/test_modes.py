@@ -94,7 +94,7 @@ def test_predict_reads_real_digits(trained: Path, tmp_path: Path) -> None:
 
 
 def test_summary_prints_the_table() -> None:
-    done = launch("--config=configs/lenet5_digits.py", "--mode=summary")
+    done = launch("--config.batch_size=8", "--config", "configs/lenet5_digits.py", "--mode=summary")  # in any order
     assert done.returncode == 0, done.stderr
     for text in ("c1", "5x5", "28x28x6", "48,120", "61,706", "416,520"):
         assert text in done.stdout
